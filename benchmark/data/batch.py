@@ -1,0 +1,48 @@
+"""What a method is given: one micro-batch of pairs."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from benchmark.data.transforms import Augmentation, augment
+
+
+@dataclass
+class Batch:
+    """b pairs, on the training device.
+
+    image: uint8 [b, 3, S, S] as prepared (before augmentation).
+    tokens: int64 [b, L], padded to the longest text of the batch; mask: bool [b, L], True on tokens.
+    label: int64 [b], or float [b, K] when multi-label, -1 unknown; None when the data have none.
+    seed: int64 [b], one a sample: what is random about a sample depends on it alone, not on the micro-batch it is in.
+    ids: the records' ids, for messages.
+    image_size: pixels a side of what view() gives.
+    """
+
+    image: Tensor
+    tokens: Tensor
+    mask: Tensor
+    seed: Tensor
+    ids: list[str]
+    image_size: int
+    augmentation: Augmentation
+    label: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def view(self, k: int = 0, augmentation: Augmentation | None = None) -> Tensor:
+        """Augmented view number ``k``: float [b, 3, image_size, image_size] in 0..1. Views differ by ``k``; the same
+        ``k`` always gives the same picture. ``augmentation`` replaces the run's own (a method's strong one, say)."""
+        return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
+
+    def to(self, device: torch.device | str) -> Self:
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return replace(
+            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), seed=move(self.seed),
+            label=None if self.label is None else move(self.label),
+        )  # fmt: skip

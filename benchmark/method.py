@@ -1,0 +1,95 @@
+"""The contract of a pretraining method."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.data.batch import Batch
+from benchmark.models import DualEncoder
+from benchmark.registry import Registry
+
+Accumulation = Literal["plain", "cached", "keyed"]
+Embeddings = dict[str, Tensor]
+Keys = dict[str, Tensor]
+
+
+@dataclass
+class Output:
+    """What forward() gives for a micro-batch of b pairs.
+
+    embeddings: compared across samples by contrast(): each [b, D], or [b, T, D] where tokens are compared; unit length.
+    losses: terms that decompose over samples (captioning, reconstruction): each the mean over the micro-batch, weighted.
+    """
+
+    embeddings: Embeddings
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """A way of pretraining: a dual encoder, whatever else it trains, and its loss.
+
+    The least a method must define is contrast(). It never sees accumulation: the harness calls forward() on
+    micro-batches and contrast() on the embeddings of the effective batch (``cached``), or of a micro-batch against the
+    keys of the effective batch (``keyed``), or of a micro-batch alone (``plain``).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    inferred: ClassVar[str] = ""
+    """What of the method is inferred rather than read in a paper or in code; shown by ``bench list methods``."""
+    accumulation: ClassVar[tuple[Accumulation, ...]] = ("cached", "plain")
+    """The modes the method can be trained in; the first is its default."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it needs beyond pairs: "label", "image_tokens", "text_tokens". A plan refuses what is not there."""
+
+    @dataclass
+    class Config:
+        """The method's own hyperparameters, each with a default and a source."""
+
+    def __init__(self, model: DualEncoder, config: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.epoch = 0.0
+        """How many epochs the training has behind it, fractions included; set by the loop before each step."""
+
+    def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """One micro-batch. With ``embeddings_only`` the losses are not wanted (first pass of ``cached``)."""
+        return Output({
+            "image": self.model.encode_image(batch.view()),
+            "text": self.model.encode_text(batch.tokens, batch.mask),
+        })  # fmt: skip
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """The loss terms over the embeddings of n samples, each a mean over those n; their sum is minimised.
+
+        keys: what keys() gave for the m samples of the effective batch, concatenated, and ``index``, int64 [n]: the
+        rows of the m that the n embeddings belong to.
+        In eval mode: the loss by which checkpoints of this method are compared over the training.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def keys(self, batch: Batch) -> Keys:
+        """Gradient-free keys of a micro-batch: each [b, ...]."""
+        return {}
+
+    @torch.no_grad()
+    def after_step(self, keys: Keys) -> None:
+        """Called once after each optimiser step with the keys of the effective batch: momentum, queue, clamps."""
+
+    def encoder(self) -> DualEncoder:
+        """The dual encoder that tasks evaluate."""
+        return self.model
+
+    @property
+    def temperature_scale(self) -> float:
+        """What cosines are multiplied with to be logits (1 / temperature); for calibration and reports."""
+        return 1.0
+
+
+METHODS: Registry[Method] = Registry("method", Method)
+register_method = METHODS.register

@@ -1,0 +1,78 @@
+"""The contract of a downstream task."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmark.embedding import Evaluation
+from benchmark.registry import Registry
+
+Examples = Mapping[str, np.ndarray]
+"""Per-example columns, each of length n: at least ``id`` and ``group``, and the scores that the metrics are made of."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The metric that is the mean of a per-example column, over the examples where the boolean column ``where`` holds
+    (NaN when it holds nowhere)."""
+
+    column: str
+    where: str | None = None
+
+    def __call__(self, examples: Examples) -> float:
+        values = np.asarray(examples[self.column], dtype=np.float64)
+        if self.where is not None:
+            values = values[np.asarray(examples[self.where], dtype=bool)]
+        return float(values.mean()) if len(values) else float("nan")
+
+
+Metric = Callable[[Examples], float]
+"""A metric is a function of the per-example columns alone, so that the stored scores suffice to compute it again."""
+
+
+@dataclass
+class Measurement:
+    """What a task found: per-example columns, and metrics over them.
+
+    part: tells apart several measurements of one task whose examples differ (``image_to_text``, ``text_to_image``).
+    chance: what each metric gives for a scorer that knows nothing.
+    notes: what a reader must know (classes absent, coverage of a vocabulary).
+    """
+
+    examples: dict[str, np.ndarray]
+    metrics: dict[str, Metric]
+    chance: dict[str, float] = field(default_factory=dict)
+    part: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Task:
+    """A kind of downstream task, applied to a dataset that carries what it needs."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    primary: ClassVar[str]
+    """The metric that the report's table shows."""
+    needs: ClassVar[frozenset[str]]
+    """What the dataset must carry: of "text", "label", "prompts", "question"."""
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """The splits that must not be empty."""
+
+    @dataclass
+    class Config:
+        """The task's own parameters, each with a default."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Measure the encoder behind ``data`` on its dataset. Same encoder, dataset and seed: same measurements.
+        Results do not depend on the order of the examples or on the batch size of the encoding."""
+        raise NotImplementedError
+
+
+TASKS: Registry[Task] = Registry("task", Task)
+register_task = TASKS.register
