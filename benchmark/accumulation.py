@@ -1,0 +1,179 @@
+"""How the gradient of an effective batch is made from micro-batches.
+
+``plain``: contrast() sees each micro-batch alone: few negatives, one forward pass.
+``cached``: embeddings of all micro-batches first without a graph, contrast() once over all of them, then a second
+forward pass per micro-batch that receives the cached gradients (Gao et al. 2021, arXiv 2101.06983). contrast() runs
+once, so that parameters inside it (the temperature) get their gradient once.
+``keyed``: gradient-free keys of all micro-batches first, then each micro-batch against all keys.
+
+``cached`` and ``keyed`` equal the full batch to rounding; activation memory depends on the micro-batch alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.data.batch import Batch
+from benchmark.errors import unknown
+from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
+from benchmark.seeding import stream, torch_seed
+
+Losses = dict[str, float]
+Precision = Callable[[], AbstractContextManager]
+"""Makes the autocast context that forward passes run in; losses are always computed outside it."""
+
+
+def accumulate(
+    method: Method, batches: Sequence[Batch], mode: Accumulation, seed: int, precision: Precision = nullcontext
+) -> tuple[Losses, Keys]:
+    """Add the gradient of the effective batch to every parameter's ``.grad``.
+
+    batches: the micro-batches of the effective batch; sizes may differ.
+    seed: of everything random in the forward passes; micro-batch i always sees the same random state.
+    Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
+    """
+    if mode not in _MODES:
+        raise unknown("accumulation", mode, _MODES)
+    # One micro-batch is the full batch already: a second forward pass would only cost time.
+    return _MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
+
+
+@torch.no_grad()
+def effective_loss(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Losses:
+    """The loss terms of the effective batch without a gradient, for validation."""
+    outputs = [_forward(method, batch, i, seed, precision) for i, batch in enumerate(batches)]
+    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    embeddings = _gather([output.embeddings for output in outputs])
+    losses = _Sum()
+    losses.add(method.contrast(embeddings, _indexed(keys, embeddings, 0)), 1.0)
+    for batch, output in zip(batches, outputs):
+        losses.add(output.losses, len(batch) / _count(batches))
+    return losses.terms
+
+
+def _plain(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
+    losses, all_keys = _Sum(), []
+    for i, batch in enumerate(batches):
+        keys = _keys(method, batch, i, seed, precision)
+        output = _forward(method, batch, i, seed, precision)
+        terms = method.contrast(output.embeddings, _indexed(keys, output.embeddings, 0)) | output.losses
+        losses.backward(terms, len(batch) / _count(batches))
+        all_keys.append(keys)
+    return losses.terms, _gather(all_keys)
+
+
+def _keyed(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
+    losses = _Sum()
+    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    start = 0
+    for i, batch in enumerate(batches):
+        output = _forward(method, batch, i, seed, precision)
+        terms = method.contrast(output.embeddings, _indexed(keys, output.embeddings, start)) | output.losses
+        losses.backward(terms, len(batch) / _count(batches))
+        start += len(batch)
+    return losses.terms, keys
+
+
+def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
+    losses = _Sum()
+    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    with torch.no_grad(), _same_statistics(method):
+        embeddings = _gather([
+            _forward(method, batch, i, seed, precision, embeddings_only=True).embeddings
+            for i, batch in enumerate(batches)
+        ])  # fmt: skip
+    for value in embeddings.values():
+        value.requires_grad_(value.is_floating_point())
+    losses.backward(method.contrast(embeddings, _indexed(keys, embeddings, 0)), 1.0)
+    start = 0
+    for i, batch in enumerate(batches):
+        output = _forward(method, batch, i, seed, precision)
+        received = {
+            name: (value * embeddings[name].grad[start : start + len(batch), *map(slice, value.shape[1:])]).sum()
+            for name, value in output.embeddings.items()
+            if value.requires_grad and embeddings[name].grad is not None
+        }
+        _backward(sum(received.values()) + losses.add(output.losses, len(batch) / _count(batches)))
+        start += len(batch)
+    return losses.terms, keys
+
+
+_MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
+
+
+class _Sum:
+    """The loss terms of the effective batch, summed up micro-batch by micro-batch."""
+
+    def __init__(self) -> None:
+        self.terms: Losses = {}
+
+    def add(self, terms: dict[str, Tensor], share: float) -> Tensor | float:
+        for name, term in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + share * term.item()
+        return share * sum(terms.values())
+
+    def backward(self, terms: dict[str, Tensor], share: float) -> None:
+        _backward(self.add(terms, share))
+
+
+def _backward(loss: Tensor | float) -> None:
+    # A micro-batch in which nothing is trained (a tower locked whole) has nothing to propagate.
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        loss.backward()
+
+
+def _forward(
+    method: Method, batch: Batch, i: int, seed: int, precision: Precision, embeddings_only: bool = False
+) -> Output:
+    with torch_seed(stream(seed, "forward", i)):
+        with precision():
+            output = method(batch, embeddings_only=embeddings_only)
+        output.embeddings = {name: _full(value) for name, value in output.embeddings.items()}
+        return output
+
+
+def _keys(method: Method, batch: Batch, i: int, seed: int, precision: Precision) -> Keys:
+    with torch.no_grad(), torch_seed(stream(seed, "keys", i)):
+        with precision():
+            keys = method.keys(batch)
+        return {name: _full(value) for name, value in keys.items()}
+
+
+def _full(value: Tensor) -> Tensor:
+    """Half precision up to float32, so that similarities and losses are computed in it; the rest as it is."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def _indexed(keys: Keys, embeddings: Embeddings, start: int) -> Keys:
+    first = next(iter(embeddings.values()))
+    return keys | {"index": torch.arange(start, start + len(first), device=first.device)}
+
+
+def _count(batches: Sequence[Batch]) -> int:
+    return sum(map(len, batches))
+
+
+def _gather(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenate over micro-batches; token dimensions, which differ where texts are trimmed, are padded with zeros."""
+    return {name: _cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    if parts[0].ndim > 1:
+        longest = max(part.shape[1] for part in parts)
+        parts = [F.pad(part, (0, 0) * (part.ndim - 2) + (0, longest - part.shape[1])) for part in parts]
+    return torch.cat(list(parts))
+
+
+@contextmanager
+def _same_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch normalisation as they were: the second forward pass updates them."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    saved = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
+    yield
+    for layer, buffers in zip(layers, saved):
+        for buffer, old in zip(layer.buffers(), buffers):
+            buffer.copy_(old)

@@ -1,0 +1,21 @@
+"""Contrastive losses over features, no model inside."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of n pairs, a scalar: (CE(image -> text) + CE(text -> image)) / 2.
+
+    image, text: [n, D] of unit length, row i of one belongs to row i of the other. scale: scalar, 1 / temperature.
+    Source: Radford et al. 2021, figure 3; open_clip ``ClipLoss``.
+    """
+    logits = scale * image @ text.T
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over n rows of -sum_j target_j log softmax(logits)_j, a scalar. logits, target: [n, m], target rows sum to 1."""
+    return -(target * logits.log_softmax(dim=-1)).sum(dim=-1).mean()

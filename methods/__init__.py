@@ -1,0 +1,1 @@
+"""The registered pretraining methods, one file each."""

@@ -1,0 +1,45 @@
+"""CLIP: symmetric InfoNCE over the pairs of the effective batch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import Method, register_method
+from benchmark.losses import info_nce
+from benchmark.method import Embeddings, Keys
+from benchmark.models import DualEncoder
+
+
+@register_method("clip")
+class Clip(Method):
+    """loss = (CE(s I T', i) + CE(s T I', i)) / 2 with s = exp(logit_scale), learned.
+
+    Radford et al. 2021, arXiv 2103.00020, figure 3; constants as in open_clip.
+    """
+
+    summary = "symmetric InfoNCE between images and texts"
+    source = "Radford et al. 2021, arXiv 2103.00020; open_clip"
+
+    @dataclass
+    class Config:
+        """temperature: at the start, > 0 (open_clip: 0.07). max_scale: bound of 1 / temperature (open_clip: 100)."""
+
+        temperature: float = 0.07
+        max_scale: float = 100.0
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        return {"contrastive": info_nce(embeddings["image"], embeddings["text"], self.logit_scale.exp())}
+
+    @torch.no_grad()
+    def after_step(self, keys: Keys) -> None:
+        self.logit_scale.clamp_(0, math.log(self.config.max_scale))
+
+    @property
+    def temperature_scale(self) -> float:
+        return self.logit_scale.exp().item()
