@@ -1,11 +1,25 @@
 """Encode a dataset once per checkpoint, for all tasks."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from benchmark.errors import BenchError
+
+if TYPE_CHECKING:
+    from benchmark.data.card import Card
+    from benchmark.data.dataset import Dataset
+    from benchmark.data.prepared import Prepared
+    from benchmark.models import DualEncoder, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,5 +48,188 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Encoded: ...
 
 
-class Evaluation(Protocol):
-    """A dataset seen through an encoder: what Task.evaluate() is given."""
+class ModelEncoder:
+    """The encoder that a dual encoder and its tokenizer make; puts the model into eval mode, on ``device``.
+
+    fingerprint: of the weights. What else the outputs depend on (tokenizer, image size, precision) is added here.
+    precision: "float32", or "bfloat16" for autocast; outputs are float32 either way.
+    """
+
+    def __init__(
+        self,
+        model: "DualEncoder",
+        tokenizer: "Tokenizer",
+        device: torch.device | str,
+        fingerprint: str,
+        temperature_scale: float,
+        precision: str = "float32",
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.tokenizer = tokenizer
+        self.device = torch.device(device)
+        self.precision = precision
+        self.image_size = model.image_size
+        self.temperature_scale = temperature_scale
+        self.fingerprint = _digest(fingerprint, tokenizer.fingerprint, model.image_size, precision)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Encoded:
+        pixels = images.to(self.device).float() / 255
+        with self._autocast():
+            features = self.model.image_features(pixels)
+            return _encoded(features, self.model.project_image(features))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        rows = [torch.tensor(row) for row in self.tokenizer(list(texts))]
+        lengths = torch.tensor([len(row) for row in rows])
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
+        mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+        with self._autocast():
+            features = self.model.text_features(tokens.to(self.device), mask.to(self.device))
+            return _encoded(features, self.model.project_text(features))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+class Evaluation:
+    """A dataset seen through an encoder: what Task.evaluate() is given.
+
+    Each split and each list of texts is encoded once, whatever the number of tasks that ask, and kept memory-mapped
+    under ``folder`` by the fingerprints of all that it depends on (in memory only without a folder). A folder is
+    written under another name and renamed when whole, so that a killed run leaves nothing half-written to be read.
+
+    cache: where prepared images are kept, for all encoders.
+    batch_size: images or texts encoded at a time; changes speed and memory alone.
+    """
+
+    def __init__(
+        self, encoder: Encoder, dataset: "Dataset", folder: Path | None, cache: Path, batch_size: int = 256
+    ) -> None:
+        self.encoder = encoder
+        self.dataset = dataset
+        self.folder = folder
+        self.cache = cache
+        self.batch_size = batch_size
+        self._records: dict[str, Prepared] = {}
+        self._encoded: dict[str, Encoded] = {}
+
+    @property
+    def card(self) -> "Card":
+        return self.dataset.card
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes (findings when multi-label), in the order of the labels."""
+        if not self.card.classes:
+            raise BenchError(f"dataset '{self.card.name}': its card names no classes")
+        return self.card.classes
+
+    @property
+    def temperature_scale(self) -> float:
+        return self.encoder.temperature_scale
+
+    def splits(self) -> list[str]:
+        return self.dataset.splits()
+
+    def records(self, split: str) -> "Prepared":
+        """The split's columns (ids, groups, label, text, ...) and its images, in the order of images()."""
+        if split not in self._records:
+            from benchmark.data.prepared import prepare
+
+            self._records[split] = prepare(self.dataset, split, self.encoder.image_size, self.cache)
+        return self._records[split]
+
+    def images(self, split: str) -> Encoded:
+        """The split's images, row by row as in records()."""
+        records = self.records(split)
+        where = f"dataset '{self.card.name}', {split}"
+        if not len(records):
+            raise BenchError(f"{where}: no images")
+
+        def encode(rows: np.ndarray) -> Encoded:
+            encoded = self.encoder.encode_images(torch.from_numpy(np.array(records.images[rows])))
+            _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
+            return encoded
+
+        key = f"images-{split}-{_digest(self.encoder.fingerprint, records.fingerprint, split)}"
+        return self._once(key, np.arange(len(records)), encode)
+
+    def texts(self, texts: Sequence[str]) -> Encoded:
+        """One row a text, repeated texts included; each distinct text is encoded once."""
+        if not texts:
+            raise BenchError(f"dataset '{self.card.name}': no texts to encode")
+        number: dict[str, int] = {}
+        rows = np.array([number.setdefault(text, len(number)) for text in texts])
+        distinct = list(number)
+
+        def encode(rows: np.ndarray) -> Encoded:
+            encoded = self.encoder.encode_texts([distinct[i] for i in rows])
+            _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
+            return encoded
+
+        # Texts of like length stand together, so that a batch is hardly padded.
+        order = np.argsort([len(text) for text in distinct], kind="stable")
+        encoded = self._once(f"texts-{_digest(self.encoder.fingerprint, *distinct)}", order, encode)
+        if len(distinct) == len(texts):
+            return encoded
+        return Encoded(encoded.features[rows], encoded.embeddings[rows])
+
+    def _once(self, key: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
+        if key in self._encoded:
+            return self._encoded[key]
+        if self.folder is None:
+            encoded = self._fill(None, order, encode)
+        else:
+            target = self.folder / key
+            if not target.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+                try:
+                    self._fill(partial, order, encode)
+                    partial.rename(target)
+                except OSError:
+                    if not target.is_dir():  # otherwise another process has written the same meanwhile
+                        raise
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            encoded = Encoded(*(np.load(target / f"{name}.npy", mmap_mode="r") for name in ("features", "embeddings")))
+        self._encoded[key] = encoded
+        return encoded
+
+    def _fill(self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
+        outputs: list[np.ndarray] = []
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            encoded = encode(rows)
+            batches = {"features": encoded.features, "embeddings": encoded.embeddings}
+            if not outputs:
+                outputs = [_allocate(folder, name, len(order), batch.shape[1]) for name, batch in batches.items()]
+            for output, batch in zip(outputs, batches.values()):
+                output[rows] = batch
+        for output in outputs:
+            if isinstance(output, np.memmap):
+                output.flush()
+        return Encoded(*outputs)
+
+
+def _allocate(folder: Path | None, name: str, count: int, width: int) -> np.ndarray:
+    if folder is None:
+        return np.empty((count, width), np.float32)
+    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, width))
+
+
+def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
+    for kind, values in (("features", encoded.features), ("embeddings", encoded.embeddings)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
+
+
+def _encoded(features: Tensor, embeddings: Tensor) -> Encoded:
+    return Encoded(features.float().cpu().numpy(), embeddings.float().cpu().numpy())
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:24]
