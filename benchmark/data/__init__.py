@@ -1,0 +1,1 @@
+"""Records, sources, prepared images and the loader."""

@@ -1,0 +1,49 @@
+"""Where derived data lie, and how a folder gets there whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchError
+
+
+def cache_root() -> Path:
+    """$BENCH_CACHE, or ~/.cache/contrastive-benchmark."""
+    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "contrastive-benchmark").expanduser()
+
+
+def key(*parts: Any) -> str:
+    """20 hexadecimal digits that depend on everything in ``parts`` (anything that JSON can hold)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:20]
+
+
+def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+    """``folder``, made by ``write`` unless it exists. Written under a temporary name and renamed when whole: a folder
+    under its own name is always complete, whoever was killed, and of two processes at once the first one's stays.
+
+    Raises ``BenchError`` when the folder cannot be written (a full disk, no permission).
+    """
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BenchError(f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
+    try:
+        write(temporary)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise BenchError(f"cache {folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

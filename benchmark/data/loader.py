@@ -1,0 +1,149 @@
+"""Batches of pairs, as a function of a position: what comes next depends on nothing but the position."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from benchmark.data.batch import Batch
+from benchmark.data.cache import build_folder, key
+from benchmark.data.transforms import Augmentation
+from benchmark.errors import BenchError
+from benchmark.seeding import generator, stream
+
+if TYPE_CHECKING:
+    from benchmark.data.prepared import Prepared
+
+
+class Tokenizer(Protocol):
+    pad_id: int
+    fingerprint: str
+
+    def __call__(self, texts: list[str]) -> list[list[int]]: ...
+
+
+class PairLoader:
+    """The pairs of one or more prepared sets, concatenated; rows without text are left out.
+
+    Stateless: batch() of the same position gives the same batch whatever was asked before, so that a run that goes on
+    after a kill sees the samples that it would have seen. Texts are tokenised once and kept memory-mapped.
+
+    Raises ``BenchError`` when no row has a text or the sets were prepared at different sizes.
+    """
+
+    def __init__(
+        self,
+        prepared: Sequence["Prepared"],
+        tokenizer: Tokenizer,
+        image_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        cache: Path,
+    ) -> None:
+        sizes = sorted({p.images.shape[-1] for p in prepared})
+        if len(sizes) != 1:
+            raise BenchError(f"the sets to train on must be prepared at one size; found {sizes or 'no set'}")
+        self.prepared = list(prepared)
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.pad_id = tokenizer.pad_id
+        self._tokens = [_Tokens(p, tokenizer, cache) for p in self.prepared]
+        rows = [np.flatnonzero(t.counts) for t in self._tokens]
+        self._set = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        self._row = np.concatenate(rows)
+        if not len(self._row):
+            raise BenchError("no row of the sets to train on has a text")
+        self._labelled = len(self.prepared) == 1 and bool((self.prepared[0].label >= 0).any())
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def __len__(self) -> int:
+        """The number of pairs in an epoch."""
+        return len(self._row)
+
+    def batch(self, position: int, count: int) -> Batch:
+        """``count`` pairs from sample ``position`` of the endless shuffled sequence on; an epoch is len(self) samples,
+        each with its own order, and a batch may straddle two. A record with several texts takes one by its seed."""
+        epochs, offsets = np.divmod(np.arange(position, position + count), len(self))
+        pairs = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            pairs[epochs == epoch] = self._order(int(epoch))[offsets[epochs == epoch]]
+        seeds = _mix(_mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + pairs.astype(np.uint64))
+        return self._gather(pairs, seeds, _mix(seeds))
+
+    def sequential(self, start: int, count: int) -> Batch:
+        """The pairs ``start`` to ``start + count`` (or to the last) in the order of the sets, each with its first text
+        and a seed that is the same in every epoch: for validation."""
+        pairs = np.arange(start, min(start + count, len(self)))
+        if not len(pairs):
+            raise BenchError(f"pair {start} asked for, but there are {len(self)}")
+        seeds = _mix(np.uint64(stream(self.seed, "sequential")) + pairs.astype(np.uint64))
+        return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return generator(self.seed, "order", epoch).permutation(len(self))
+
+    def _gather(self, pairs: np.ndarray, seeds: np.ndarray, choices: np.ndarray) -> Batch:
+        count = len(pairs)
+        images = np.empty((count, *self.prepared[0].images.shape[1:]), dtype=np.uint8)
+        texts: list[np.ndarray] = []
+        ids: list[str] = []
+        for i, (part, row) in enumerate(zip(self._set[pairs], self._row[pairs])):
+            prepared, tokens = self.prepared[part], self._tokens[part]
+            images[i] = prepared.images[row]
+            texts.append(tokens.get(row, int(choices[i] % tokens.counts[row])))
+            ids.append(prepared.ids[row])
+        lengths = np.array([len(t) for t in texts])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        padded = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        padded[mask] = np.concatenate(texts)
+        label = None
+        if self._labelled:
+            values = torch.from_numpy(self.prepared[0].label[self._row[pairs]])
+            label = values if values.ndim == 1 else values.float()
+        return Batch(
+            image=torch.from_numpy(images),
+            tokens=torch.from_numpy(padded),
+            mask=torch.from_numpy(mask),
+            seed=torch.from_numpy((seeds >> np.uint64(1)).astype(np.int64)),
+            ids=ids,
+            image_size=self.image_size,
+            augmentation=self.augmentation,
+            label=label,
+        )
+
+
+class _Tokens:
+    """The tokens of every text of a prepared set: ragged, memory-mapped, made once for a tokenizer."""
+
+    def __init__(self, prepared: "Prepared", tokenizer: Tokenizer, cache: Path) -> None:
+        self.counts = np.array([len(texts) for texts in prepared.text], dtype=np.int64)
+        self._first = np.concatenate([[0], np.cumsum(self.counts)])
+
+        def write(folder: Path) -> None:
+            texts = [text for texts in prepared.text for text in texts]
+            tokens = tokenizer(texts) if texts else []
+            ends = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+            np.save(folder / "ends.npy", ends)
+            np.save(folder / "tokens.npy", np.array([t for text in tokens for t in text], dtype=np.int32))
+
+        name = key("tokens", 1, prepared.fingerprint, tokenizer.fingerprint)
+        folder = build_folder(Path(cache) / "tokens" / name, write)
+        self._ends = np.load(folder / "ends.npy")
+        self._tokens = np.load(folder / "tokens.npy", mmap_mode="r" if self._ends[-1] else None)
+
+    def get(self, row: int, choice: int) -> np.ndarray:
+        text = self._first[row] + choice
+        return self._tokens[self._ends[text] : self._ends[text + 1]]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele et al., 2014), wrapping."""
+    with np.errstate(over="ignore"):
+        x = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))

@@ -1,0 +1,145 @@
+"""Random augmentation of prepared images, on whatever device they are on."""
+
+import math
+from typing import Annotated, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augmentation(BaseModel):
+    """What augment() draws, each uniform in its range and independent of the others.
+
+    crop_scale: share of the picture's area that is kept, in (0, 1]; crop_ratio: width / height of the crop.
+    flip: probability of a mirror image. 0 by default: left and right are findings in medicine.
+    brightness, contrast, saturation: v multiplies by a factor in [1 - v, 1 + v]; contrast is about the mean of the whole
+    picture, saturation about each pixel's grey value (ITU-R 601).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crop_scale: Range = (0.8, 1.0)
+    crop_ratio: Range = (0.9, 1.1)
+    flip: Share = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {low} is above {high}")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale: {self.crop_scale[1]} is above 1, the whole picture")
+        return self
+
+    @classmethod
+    def none(cls) -> Self:
+        """The whole picture as it is."""
+        return cls(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+
+
+_NONE = Augmentation.none()
+_PARAMETERS = 8
+
+
+@torch.no_grad()
+def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmentation) -> Tensor:
+    """View number ``k`` of each image: a random crop resized to ``size``, then mirroring and colour.
+
+    image: uint8 [b, 3, S, S]; seed: int64 [b], one a sample. Returns float32 [b, 3, size, size] in 0..1, on the device of
+    ``image``. What is drawn for a sample depends on its seed and ``k`` alone and no operation mixes samples, so that
+    the result does not depend, to the bit, on how a batch is divided. Resizing is bilinear, antialiased where it
+    shrinks (the triangle filter of Pillow, without its rounding to 8 bits).
+    """
+    b, _, source, _ = image.shape
+    if augmentation == _NONE and source == size:
+        return image.float() / 255
+    u = uniform(seed, k, _PARAMETERS).to(image.device)
+
+    def between(column: int, low: float, high: float) -> Tensor:
+        return low + u[:, column] * (high - low)
+
+    area, ratio = between(0, *augmentation.crop_scale), between(1, *augmentation.crop_ratio)
+    height = (source * torch.sqrt(area / ratio)).clamp(max=source)
+    width = (source * torch.sqrt(area * ratio)).clamp(max=source)
+    top, left = u[:, 2] * (source - height), u[:, 3] * (source - width)
+    mirrored = u[:, 4] < augmentation.flip
+
+    x = image.transpose(1, 2).reshape(b * source, 3 * source).float()
+    rows = x.sum(1) if augmentation.contrast else None
+    x = _resample(x, top, height, source, size)
+    x = x.view(b, size, 3, source).permute(0, 3, 2, 1).reshape(b * source, 3 * size)
+    x = _resample(x, torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width), source, size)
+    x = x.view(b, size, 3, size).permute(0, 2, 3, 1).contiguous()
+
+    gain, offset = torch.full((b,), 1 / 255, device=x.device), None
+    if augmentation.brightness:
+        gain = gain * between(5, 1 - augmentation.brightness, 1 + augmentation.brightness)
+    if rows is not None:
+        # Sums of integers: exact in any order, where a mean in floating point would depend on the batch.
+        mean = rows.long().view(b, source).sum(1).float() / (3 * source * source)
+        factor = between(6, 1 - augmentation.contrast, 1 + augmentation.contrast)
+        offset = gain * mean * (1 - factor)
+        gain = gain * factor
+    x = x.mul_(gain.view(b, 1, 1, 1))
+    if offset is not None:
+        x = x.add_(offset.view(b, 1, 1, 1))
+    if augmentation.saturation:
+        red, green, blue = x.unbind(1)
+        grey = (red * 0.299 + green * 0.587 + blue * 0.114).unsqueeze(1)
+        factor = between(7, 1 - augmentation.saturation, 1 + augmentation.saturation).view(b, 1, 1, 1)
+        x = x.mul_(factor).add_(grey * (1 - factor))
+    return x.clamp_(0, 1)
+
+
+def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:
+    """Resample the rows of each image: [b * source, w] -> [b * size, w], over [start, start + extent) in pixels, backwards
+    where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag."""
+    b = len(start)
+    support = max(1.0, source / size)
+    taps = math.ceil(2 * support)
+    step = (torch.arange(size, device=rows.device) + 0.5) / size
+    centre = start[:, None] + step * extent[:, None]
+    width = (extent.abs() / size).clamp(min=1.0)[:, None, None]
+    first = torch.floor(centre - width[:, :, 0] - 0.5) + 1
+    index = first[:, :, None] + torch.arange(taps, device=rows.device)
+    weight = (1 - (index + 0.5 - centre[:, :, None]).abs() / width).clamp(min=0)
+    weight = torch.where((index >= 0) & (index < source), weight, 0.0)
+    total = weight[:, :, 0].clone()
+    for tap in range(1, taps):
+        total += weight[:, :, tap]
+    weight = weight / total[:, :, None]
+    index = index.clamp(0, source - 1).long() + (torch.arange(b, device=rows.device) * source)[:, None, None]
+    return F.embedding_bag(index.view(-1, taps), rows, per_sample_weights=weight.view(-1, taps), mode="sum")
+
+
+def uniform(seed: Tensor, k: int, count: int) -> Tensor:
+    """float32 [b, count] in [0, 1): a hash of (seed, k, column), the same on every device. seed: int64 [b]."""
+    column = torch.arange(count, device=seed.device)
+    bits = _mix(_mix(_mix(seed) + k)[:, None] + column)
+    return ((bits >> 40) & 0xFFFFFF).float() / (1 << 24)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele et al., 2014), after one step of its counter; int64, wrapping."""
+    x = x + _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift(x, 31)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right: torch's is arithmetic on int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
