@@ -1,0 +1,110 @@
+"""The dual encoder: an image tower and a text tower, joined by a projection each."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.errors import BenchError
+from benchmark.models.card import CorpusTokenizer, ModelCard, TinyImage, TinyText
+from benchmark.models.tiny import TinyImageTower, TinyTextTower
+from benchmark.models.tower import ImageTower, TextTower
+from benchmark.seeding import torch_seed
+
+
+class DualEncoder(nn.Module):
+    """Images x: float [b, 3, image_size, image_size] in 0..1; texts: tokens int64 [b, L] and mask bool [b, L], True on
+    tokens, padding on the right. D is embed_dim; Wi and Wt are the widths of the towers."""
+
+    def __init__(
+        self, image: ImageTower, text: TextTower, image_projection: nn.Module, text_projection: nn.Module, embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+        self.image_projection = image_projection
+        self.text_projection = text_projection
+        self.embed_dim = embed_dim
+        self.image_size = image.image_size
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        """[b, D], unit length."""
+        return self.project_image(self.image_features(x))
+
+    def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """[b, D], unit length."""
+        return self.project_text(self.text_features(tokens, mask))
+
+    def image_features(self, x: Tensor) -> Tensor:
+        """[b, Wi], before the projection."""
+        return cast(Tensor, self.image(x).features)
+
+    def text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """[b, Wt], before the projection."""
+        return cast(Tensor, self.text(tokens, mask).features)
+
+    def image_tokens(self, x: Tensor) -> Tensor:
+        """[b, T, Wi], before the projection. BenchError for a tower that gives none."""
+        tokens = self.image(x).tokens
+        if tokens is None:
+            raise BenchError(f"the image tower {type(self.image).__name__} gives no tokens, only pooled features")
+        return cast(Tensor, tokens)
+
+    def text_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """[b, L, Wt], before the projection; what stands on padding is meaningless. BenchError for a tower that gives
+        none."""
+        out = self.text(tokens, mask).tokens
+        if out is None:
+            raise BenchError(f"the text tower {type(self.text).__name__} gives no tokens, only pooled features")
+        return cast(Tensor, out)
+
+    def project_image(self, features: Tensor) -> Tensor:
+        """[..., Wi] -> [..., D], unit length."""
+        return F.normalize(self.image_projection(features), dim=-1)
+
+    def project_text(self, features: Tensor) -> Tensor:
+        """[..., Wt] -> [..., D], unit length."""
+        return F.normalize(self.text_projection(features), dim=-1)
+
+    @property
+    def has_image_tokens(self) -> bool:
+        return self.image.has_tokens
+
+    @property
+    def has_text_tokens(self) -> bool:
+        return self.text.has_tokens
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the activations of the towers' blocks in the backward pass: less memory, about a third more time."""
+        self.image.set_gradient_checkpointing(enabled)
+        self.text.set_gradient_checkpointing(enabled)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Of each tower with its projection, and of both: how many parameters, and how many of them are trained.
+
+        Keys: image, text, total, image_trainable, text_trainable, total_trainable.
+        """
+        sides = {"image": (self.image, self.image_projection), "text": (self.text, self.text_projection)}
+        counts = {}
+        for side, modules in sides.items():
+            parameters = [p for m in modules for p in m.parameters()]
+            counts[side] = sum(p.numel() for p in parameters)
+            counts[f"{side}_trainable"] = sum(p.numel() for p in parameters if p.requires_grad)
+        counts["total"] = counts["image"] + counts["text"]
+        counts["total_trainable"] = counts["image_trainable"] + counts["text_trainable"]
+        return counts
+
+
+def build_model(card: ModelCard, seed: int, device: str = "cpu") -> DualEncoder:
+    """The card's dual encoder, in training mode, float32. The same card and seed give the same weights; torch's global
+    random state is left as it was. On "meta" neither weights nor network are needed, and the parameters have shapes
+    only."""
+    with torch_seed(seed), torch.device(device):
+        image = TinyImageTower(cast(TinyImage, card.image), card.image_size)
+        tokenizer = cast(CorpusTokenizer, card.tokenizer)
+        text = TinyTextTower(cast(TinyText, card.text), tokenizer.vocab_size, tokenizer.context_length)
+        image_projection = nn.Linear(image.width, card.embed_dim, bias=False)
+        text_projection = nn.Linear(text.width, card.embed_dim, bias=False)
+        model = DualEncoder(image, text, image_projection, text_projection, card.embed_dim)
+        return model

@@ -1,0 +1,118 @@
+"""The towers of ``tiny``: small enough to learn in a minute on two CPU cores."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from benchmark.models.card import TinyImage, TinyText
+from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, mean_token
+
+STRIDE = 16
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.causal = causal
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(b, n, width)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class Blocks(nn.ModuleList):
+    """Transformer blocks one after the other, recomputed in the backward pass when ``checkpointing``."""
+
+    checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+        return x
+
+
+class Residual(nn.Module):
+    """norm, convolution, GELU, convolution, added to its input at half the resolution."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(before, after, 2, stride=2)
+        self.norm = nn.GroupNorm(8, after)
+        self.conv1 = nn.Conv2d(after, after, 3, padding=1)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        return x + self.conv2(F.gelu(self.conv1(self.norm(x))))
+
+
+class TinyImageTower(ImageTower):
+    """Three residual stages of convolutions down to one token for 16 x 16 pixels, then a vision transformer; mean pooled."""
+
+    def __init__(self, spec: TinyImage, image_size: int | None) -> None:
+        super().__init__((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        self.image_size = image_size or 64
+        self.width = width = spec.width
+        self.stem = nn.Conv2d(3, width // 4, 4, stride=2, padding=1)
+        self.stages = nn.Sequential(
+            Residual(width // 4, width // 4), Residual(width // 4, width // 2), Residual(width // 2, width)
+        )
+        self.position = nn.Parameter(torch.randn((self.image_size // STRIDE) ** 2, width) * 0.02)
+        self.drop = PatchDropout(spec.patch_dropout)
+        self.blocks = Blocks(Block(width, spec.heads, spec.dropout, causal=False) for _ in range(spec.layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        x = self.normalise(x).contiguous(memory_format=torch.channels_last)
+        x = self.stages(self.stem(x)).flatten(2).transpose(1, 2) + self.position
+        tokens = self.norm(self.blocks(self.drop(x)))
+        return TowerOutput(tokens.mean(dim=1), tokens)
+
+    def layer_groups(self) -> list[Group]:
+        *first, last = self.blocks
+        return [[self.stem], *([stage] for stage in self.stages), [self.position], *([b] for b in first), [last, self.norm]]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        self.blocks.checkpointing = enabled
+
+
+class TinyTextTower(TextTower):
+    """A causal transformer; mean pooled over the tokens that are not padding."""
+
+    causal = True
+
+    def __init__(self, spec: TinyText, vocab_size: int, context_length: int) -> None:
+        super().__init__()
+        self.width = width = spec.width
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        self.embedding = nn.Embedding(vocab_size, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.position = nn.Parameter(torch.randn(context_length, width) * 0.01)
+        self.blocks = Blocks(Block(width, spec.heads, spec.dropout, causal=True) for _ in range(spec.layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
+        x = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        x = self.norm(self.blocks(x))
+        return TowerOutput(mean_token(x, mask), x)
+
+    def layer_groups(self) -> list[Group]:
+        *first, last = self.blocks
+        return [[self.embedding, self.position], *([b] for b in first), [last, self.norm]]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        self.blocks.checkpointing = enabled

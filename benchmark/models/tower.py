@@ -1,0 +1,117 @@
+"""What an image tower and a text tower are, whatever library they come from."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import BenchError
+
+Group = list[nn.Module | nn.Parameter]
+
+
+class TowerOutput(NamedTuple):
+    """features: [b, W]; tokens: [b, T, W], or None for a tower that gives none."""
+
+    features: Tensor
+    tokens: Tensor | None
+
+
+class PatchDropout(nn.Module):
+    """Leaves out a share of the patch tokens while training, others for each image (FLIP, arXiv 2212.00794).
+
+    The first ``prefix`` tokens are always kept. Of n patches max(1, int(n (1 - rate))) stay, in their order.
+    """
+
+    def __init__(self, rate: float = 0.0, prefix: int = 0) -> None:
+        super().__init__()
+        self.rate = rate
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        patches = x[:, self.prefix :]
+        b, n, width = patches.shape
+        keep = torch.rand(b, n, device=x.device).argsort(dim=1)[:, : max(1, int(n * (1 - self.rate)))].sort(dim=1).values
+        kept = patches.gather(1, keep[..., None].expand(-1, -1, width))
+        return torch.cat([x[:, : self.prefix], kept], dim=1)
+
+
+class ImageTower(nn.Module):
+    """forward(x float [b, 3, image_size, image_size] in 0..1) -> TowerOutput. Pixels are normalised inside."""
+
+    width: int
+    """Of the features and of the tokens."""
+    image_size: int
+    has_tokens: bool = True
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def layer_groups(self) -> list[Group]:
+        """The tower's parts from input to output, each parameter in exactly one."""
+        raise NotImplementedError
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        raise NotImplementedError
+
+    def _patch_dropout(self) -> PatchDropout | None:
+        return next((m for m in self.modules() if isinstance(m, PatchDropout)), None)
+
+    @property
+    def has_patch_dropout(self) -> bool:
+        return self._patch_dropout() is not None
+
+    @property
+    def patch_dropout(self) -> float:
+        """Share of image tokens left out in training mode, 0 <= share < 1; may be set at any time."""
+        module = self._patch_dropout()
+        return 0.0 if module is None else module.rate
+
+    @patch_dropout.setter
+    def patch_dropout(self, rate: float) -> None:
+        module = self._patch_dropout()
+        if not 0 <= rate < 1:
+            raise BenchError(f"patch_dropout must lie in [0, 1), found {rate}")
+        if module is not None:
+            module.rate = rate
+        elif rate:
+            raise BenchError(f"patch_dropout: {type(self).__name__} {getattr(self, 'name', '')} has no patch tokens to leave out")
+
+
+class TextTower(nn.Module):
+    """forward(tokens int64 [b, L], mask bool [b, L]) -> TowerOutput, the same for any amount of right padding."""
+
+    width: int
+    context_length: int
+    vocab_size: int
+    has_tokens: bool = True
+    causal: bool
+    """Whether a token sees only the ones before it (what a captioning decoder on top needs)."""
+
+    def layer_groups(self) -> list[Group]:
+        """The tower's parts from input to output, each parameter in exactly one."""
+        raise NotImplementedError
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        raise NotImplementedError
+
+
+def last_token(tokens: Tensor, mask: Tensor) -> Tensor:
+    """[b, L, W], bool [b, L] -> [b, W]: the last token that is not padding."""
+    last = mask.sum(dim=1) - 1
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+def mean_token(tokens: Tensor, mask: Tensor) -> Tensor:
+    """[b, L, W], bool [b, L] -> [b, W]: the mean over the tokens that are not padding."""
+    weight = mask.to(tokens.dtype)
+    return torch.einsum("blw,bl->bw", tokens, weight) / weight.sum(dim=1, keepdim=True)
