@@ -31,7 +31,8 @@ def accumulate(
 ) -> tuple[Losses, Keys]:
     """Add the gradient of the effective batch to every parameter's ``.grad``.
 
-    batches: the micro-batches of the effective batch; sizes may differ.
+    batches: the micro-batches of the effective batch, in any memory: each is moved to the method's device only while it
+        is needed there; sizes may differ.
     seed: of everything random in the forward passes; micro-batch i always sees the same random state.
     Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
     """
@@ -130,7 +131,7 @@ def _forward(
 ) -> Output:
     with torch_seed(stream(seed, "forward", i)):
         with precision():
-            output = method(batch, embeddings_only=embeddings_only)
+            output = method(batch.to(_device(method)), embeddings_only=embeddings_only)
         output.embeddings = {name: _full(value) for name, value in output.embeddings.items()}
         return output
 
@@ -138,8 +139,12 @@ def _forward(
 def _keys(method: Method, batch: Batch, i: int, seed: int, precision: Precision) -> Keys:
     with torch.no_grad(), torch_seed(stream(seed, "keys", i)):
         with precision():
-            keys = method.keys(batch)
+            keys = method.keys(batch.to(_device(method)))
         return {name: _full(value) for name, value in keys.items()}
+
+
+def _device(method: Method) -> torch.device:
+    return next(method.parameters()).device
 
 
 def _full(value: Tensor) -> Tensor:

@@ -1,0 +1,216 @@
+"""The run configuration: a suite's YAML, overridden by the command line, validated as a whole."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from benchmark.data.transforms import Augmentation
+from benchmark.errors import BenchError, unknown
+
+
+class Strict(BaseModel):
+    """A part of the configuration: an unknown key is an error, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(Strict):
+    """How one cell is trained.
+
+    samples: pairs seen over the training, or epochs: passes over the data; exactly one of them.
+    batch_size: the effective batch: the pairs of one optimiser step. micro_batch: pairs in memory at once.
+    accumulation: ``auto`` is the method's own default.
+    resolution: pixels a side that images are prepared at, before cropping; null: the model's image size.
+    warmup: the share of the steps over which the learning rate rises from 0; then it falls to 0 along a cosine.
+    gradient_clip: largest norm of the gradient; 0 does not clip.
+    precision: ``auto`` is bf16 autocast on a CUDA device that has it, fp32 elsewhere.
+    validations: how often in the training the validation loss is computed, evenly spaced, the last at its end.
+    checkpoint_every: seconds between checkpoints that an interrupted training resumes from.
+    """
+
+    samples: PositiveInt | None = None
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: PositiveInt = 128
+    micro_batch: PositiveInt = 128
+    accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
+    resolution: PositiveInt | None = None
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = Field(default=1e-6, gt=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    gradient_clip: float = Field(default=1.0, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    augmentation: Augmentation = Augmentation()
+    validations: int = Field(default=5, ge=0)
+    checkpoint_every: float = Field(default=60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if (self.samples is None) == (self.epochs is None):
+            raise ValueError("give exactly one of samples and epochs")
+        return self
+
+
+class Evaluating(Strict):
+    """How checkpoints are evaluated.
+
+    checkpoint: ``last``, or ``best`` by the validation loss. batch_size: images or texts encoded at once.
+    resamples: bootstrap resamples behind each 95 % interval.
+    """
+
+    checkpoint: Literal["last", "best"] = "last"
+    batch_size: PositiveInt = 256
+    resamples: PositiveInt = 1000
+
+
+class RunConfig(Strict):
+    """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
+
+    options: a method's or a task's own parameters, by its name.
+    overrides: what the command line set over the suite; part of a result's label, not of its computation.
+    """
+
+    suite: str = "custom"
+    description: str = ""
+    model: str = "tiny"
+    model_options: dict[str, Any] = {}
+    pretraining: list[str]
+    datasets: list[str]
+    methods: list[str]
+    tasks: list[str] = ["all"]
+    seeds: list[int] = [0]
+    training: Training
+    evaluation: Evaluating = Evaluating()
+    options: dict[str, dict[str, Any]] = {}
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    on_bad_data: Literal["error", "skip"] = "error"
+    overrides: dict[str, Any] = {}
+
+
+SECTIONS = {"training": Training, "evaluation": Evaluating}
+
+
+def configs_folder() -> Path:
+    """Where the shipped YAML lies: in the installed package, or at the top of a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def find_config(kind: str, name: str) -> Path:
+    """The YAML file of ``name`` in configs/``kind``s, or ``name`` itself where it is a path to a YAML file.
+
+    Raises ``BenchError`` when there is none, with the nearest name.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise BenchError(f"{kind} '{name}': no such file (in {Path.cwd()})")
+        return path
+    folder = configs_folder() / f"{kind}s"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown(kind, name, config_names(kind))
+    return path
+
+
+def config_names(kind: str) -> list[str]:
+    """The names of the shipped YAML files of a kind ("suite", "model", "dataset")."""
+    return sorted(path.stem for path in (configs_folder() / f"{kind}s").glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises ``BenchError`` with file and line otherwise."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise BenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BenchError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}")
+    return content
+
+
+def load_run_config(suite: str, flags: Mapping[str, Any], settings: Iterable[str], known: Iterable[str]) -> RunConfig:
+    """The configuration of a run.
+
+    suite: a name or a path. flags: fields that the command line gave (None: not given).
+    settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
+    the names of methods and tasks. Raises ``BenchError`` naming the file or the setting, and the nearest valid key.
+    """
+    path = find_config("suite", suite)
+    content = {"suite": path.stem} | read_yaml(path)
+    content.update({key: value for key, value in flags.items() if value is not None})
+    overrides = {}
+    for setting in settings:
+        section, key, value = _parse_setting(setting)
+        if section in SECTIONS:
+            if key not in SECTIONS[section].model_fields:
+                raise unknown(f"key of {section}", key, SECTIONS[section].model_fields)
+            part = content.setdefault(section, {})
+            if section == "training" and key in ("samples", "epochs"):
+                part = {k: v for k, v in part.items() if k not in ("samples", "epochs")}
+            content[section] = part | {key: value}
+        elif section == "model":
+            content["model_options"] = content.get("model_options", {}) | {key: value}
+        elif section in known:
+            options = content.get("options", {})
+            content["options"] = options | {section: options.get(section, {}) | {key: value}}
+        else:
+            raise unknown("section of --set", section, [*SECTIONS, "model", *known])
+        overrides[f"{section}.{key}"] = value
+    return validated(RunConfig, content | {"overrides": overrides}, str(path))
+
+
+def _parse_setting(setting: str) -> tuple[str, str, Any]:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise BenchError(f"--set {setting}: expected section.key=value, for example training.batch_size=512")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BenchError(f"--set {setting}: '{text}' is not a YAML value") from error
+    if isinstance(value, str):
+        # YAML 1.1 takes 1e-3 for a text: it wants a dot before the exponent.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    return section, key, value
+
+
+def validated(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
+    """``content`` as a ``model``, or a ``BenchError`` that names the first wrong key, what was found and what was
+    expected."""
+    try:
+        return model.model_validate(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            fields = _fields_at(model, first["loc"][:-1])
+            raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), fields)}") from error
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        raise BenchError(f"{where}: {key or model.__name__}: {first['msg']}{found}") from error
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
+    fields: Any = model
+    for part in location:
+        annotation = fields.model_fields[part].annotation if part in getattr(fields, "model_fields", {}) else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            fields = annotation
+    return fields.model_fields
+
+
+def results_folder() -> Path:
+    """Where runs go unless told otherwise: $BENCH_RESULTS, or results in the current folder."""
+    return Path(os.environ.get("BENCH_RESULTS", "results"))

@@ -1,0 +1,286 @@
+"""What a run would do: its cells, its evaluations, and what speaks against it. Nothing is trained or encoded."""
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.config import RunConfig, Training, validated
+from benchmark.data.cache import cache_root
+from benchmark.data.card import load_card
+from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.errors import BenchError, unknown
+from benchmark.method import METHODS, Method
+from benchmark.models import DualEncoder, ModelCard, build_model, load_model_card
+from benchmark.models.card import CorpusTokenizer
+from benchmark.pretraining import accumulation_mode, precision_of
+from benchmark.store import Store, digest
+from benchmark.task import TASKS
+
+FORMAT = 1
+"""Raised when a change in the harness changes what a cell holds."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method trained with one seed. content: everything that its weights depend on; key: its hash."""
+
+    method: str
+    options: dict[str, Any]
+    training: Training
+    pretraining: tuple[str, ...]
+    seed: int
+    content: dict[str, Any]
+    label: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.content)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A task on a dataset. content: everything that its measurement depends on beside the encoder."""
+
+    task: str
+    dataset: str
+    options: dict[str, Any]
+    content: dict[str, Any]
+    variant: str
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self.task}-{self.dataset}-{digest(self.content)}"
+
+
+@dataclass
+class Plan:
+    """cells x pairs, all resolved. initial: the cell whose weights the others start from. problems: why it cannot run.
+    left_out: pairs of a task and a dataset that do not go together, with the reason."""
+
+    config: RunConfig
+    model: ModelCard
+    device: torch.device
+    datasets: dict[str, Dataset]
+    initial: Cell | None
+    cells: list[Cell]
+    pairs: list[Pair]
+    problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def missing(self, store: Store, cell: Cell) -> list[Pair]:
+        """The pairs that are not evaluated yet on a cell."""
+        return [pair for pair in self.pairs if store.evaluated(cell.key, pair.key) is None]
+
+
+def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
+    """Resolve every name of a configuration; raises ``BenchError`` for an unknown one."""
+    cache = cache or cache_root()
+    methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
+    model = resolve_model(config)
+    datasets = _Datasets(config, cache)
+    options = {name: method_options(name, config.options.get(name, {})) for name in methods}
+    for name in config.options:
+        if name not in METHODS.names() and name not in TASKS.names():
+            raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
+    pairs, left_out = _pairs(config, datasets)
+    device = resolve_device(config.device)
+    initial = _initial_cell(config, model, datasets, device) if model.init else None
+    cells = [
+        _cell(config, model, datasets, device, name, options[name], config.training, config.pretraining, seed, initial)
+        for seed in config.seeds
+        for name in methods
+    ]
+    plan = Plan(config, model, device, datasets.opened, initial, cells, pairs, left_out=left_out)
+    plan.problems = _problems(plan)
+    return plan
+
+
+def resolve_model(config: RunConfig) -> ModelCard:
+    """The run's model card with the options that the command line set over it."""
+    card = load_model_card(config.model)
+    if not config.model_options:
+        return card
+    return validated(ModelCard, card.model_dump() | config.model_options, f"model '{config.model}'")
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then Apple's, then the CPU. Raises ``BenchError`` for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, available in there.items() if available))
+    if not there[name]:
+        raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
+    return torch.device(name)
+
+
+def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
+    return _options(f"method '{name}'", METHODS[name].Config, given)
+
+
+def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
+    cls = METHODS[name]
+    return cls(model, cls.Config(**options))
+
+
+def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(config)]
+    for key in given:
+        if key not in names:
+            raise BenchError(f"{owner}: {unknown('option', key, names)}")
+    try:
+        return dataclasses.asdict(TypeAdapter(config).validate_python(config(**given)))
+    except ValidationError:
+        pass
+    try:
+        return dataclasses.asdict(TypeAdapter(config).validate_python(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BenchError(f"{owner}: option {key}: {first['msg']}, found {first['input']!r}") from error
+
+
+class _Datasets:
+    """The datasets of a run, each opened once."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self.config = config
+        self.cache = cache
+        self.opened: dict[str, Dataset] = {}
+
+    def __getitem__(self, name: str) -> Dataset:
+        if name not in self.opened:
+            self.opened[name] = open_dataset(load_card(name), self.config.on_bad_data, self.cache)
+        return self.opened[name]
+
+    def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        return [(name, self[name].fingerprint) for name in names]
+
+
+def _cell(
+    config: RunConfig, model: ModelCard, datasets: _Datasets, device: torch.device, method: str,
+    options: dict[str, Any], training: Training, pretraining: list[str], seed: int, initial: Cell | None,
+) -> Cell:  # fmt: skip
+    tokenizer_data = model.tokenizer.datasets if isinstance(model.tokenizer, CorpusTokenizer) else []
+    mode = accumulation_mode(METHODS[method], training)
+    numbers = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
+    content = {
+        "format": FORMAT,
+        "method": method,
+        "source": _source(METHODS[method]),
+        "options": options,
+        "training": numbers | {"accumulation": mode, "precision": precision_of(training, device)},
+        "model": model.model_dump(exclude={"title", "init"}),
+        "tokenizer_data": datasets.fingerprints(tokenizer_data),
+        "initial": initial.key if initial else None,
+        "pretraining": datasets.fingerprints(pretraining),
+        "seed": seed,
+    }
+    given = {k: v for k, v in config.overrides.items() if k.split(".")[0] in ("training", "model", method)}
+    variant = ", ".join(f"{k.removeprefix(method + '.')}={v}" for k, v in given.items())
+    label = {"suite": config.suite, "model": model.name, "method": method, "variant": variant, "seed": seed}
+    return Cell(method, options, training, tuple(pretraining), seed, content, label)
+
+
+def _initial_cell(config: RunConfig, model: ModelCard, datasets: _Datasets, device: torch.device) -> Cell:
+    init = model.init
+    assert init is not None
+    base = config.training.model_dump()
+    if "samples" in init.training or "epochs" in init.training:
+        base |= {"samples": None, "epochs": None}
+    training = validated(Training, base | init.training, f"model '{model.name}', init.training")
+    options = method_options(init.method, {})
+    return _cell(config, model, datasets, device, init.method, options, training, init.datasets, 0, None)
+
+
+def _source(cls: type) -> str:
+    """A hash of the files that define a method or a task: a changed formula is another cell."""
+    modules = {base.__module__ for base in cls.__mro__ if base.__module__.split(".")[0] not in _HARNESS}
+    texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
+    return hashlib.sha256("".join(sorted(set(texts))).encode()).hexdigest()[:16]
+
+
+_HARNESS = ("benchmark", "torch", "builtins")
+
+
+def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str]]:
+    """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``."""
+    chosen: dict[tuple[str, str], None] = {}
+    left_out: dict[str, None] = {}
+    for selector in config.tasks:
+        kind, _, dataset = selector.partition(":")
+        kinds = TASKS.names() if kind == "all" else [kind]
+        names = [dataset] if dataset else config.datasets
+        found = False
+        for kind in kinds:
+            task = TASKS[kind]
+            for name in names:
+                lacking = _lacking(task, datasets[name])
+                if not lacking:
+                    chosen[kind, name] = None
+                    found = True
+                elif dataset and selector != f"all:{dataset}":
+                    raise BenchError(f"task {selector}: dataset '{name}' {lacking}")
+                else:
+                    left_out[f"{kind} on {name}: the dataset {lacking}"] = None
+        if not found:
+            raise BenchError(f"task {selector}: none of the datasets {', '.join(names)} carries what it needs")
+    pairs = []
+    for kind, name in chosen:
+        options = _options(f"task '{kind}'", TASKS[kind].Config, config.options.get(kind, {}))
+        content = {
+            "format": FORMAT, "source": _source(TASKS[kind]), "options": options,
+            "dataset": datasets[name].fingerprint, "card": datasets[name].card.model_dump(mode="json"),
+            "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
+        }  # fmt: skip
+        given = {k: v for k, v in config.overrides.items() if k.split(".")[0] in ("evaluation", kind)}
+        variant = ", ".join(f"{k}={v}" for k, v in given.items())
+        pairs.append(Pair(kind, name, options, content, variant))
+    return pairs, list(left_out)
+
+
+def _lacking(task: Any, dataset: Dataset) -> str:
+    needs = sorted(task.needs - dataset.provides)
+    if needs:
+        return f"has no {', no '.join(needs)}"
+    splits = [split for split in task.splits if split not in dataset.splits()]
+    return f"has no split {', '.join(splits)}" if splits else ""
+
+
+def _problems(plan: Plan) -> list[str]:
+    problems = []
+    with torch.device("meta"):
+        model = build_model(plan.model, 0, "meta")
+    there = {"image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens}
+    for cell in {cell.method: cell for cell in plan.cells}.values():
+        for need in sorted(METHODS[cell.method].needs):
+            if need in there and not there[need]:
+                problems.append(f"method '{cell.method}' needs {need}, which model '{plan.model.name}' does not give")
+            elif need not in there:
+                problems += [
+                    f"method '{cell.method}' needs {need}, which dataset '{name}' does not carry"
+                    for name in cell.pretraining
+                    if need not in plan.datasets[name].provides
+                ]
+    for name in plan.config.pretraining:
+        dataset = plan.datasets[name]
+        if "text" not in dataset.provides:
+            problems.append(f"dataset '{name}' has no text to pretrain on")
+        elif "train" not in dataset.splits():
+            problems.append(f"dataset '{name}' has no train split to pretrain on")
+    return problems
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    distinct = list(dict.fromkeys(names))
+    for name in distinct:
+        METHODS[name]
+    return distinct

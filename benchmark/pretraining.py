@@ -1,0 +1,359 @@
+"""The training loop of one cell."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import IO, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.accumulation import accumulate, effective_loss
+from benchmark.config import Training
+from benchmark.data.batch import Batch
+from benchmark.data.loader import PairLoader
+from benchmark.errors import BenchError
+from benchmark.memory import PeakMemory
+from benchmark.method import Accumulation, Method
+from benchmark.seeding import stream
+
+LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: shown while it goes on."""
+
+    step: int
+    steps: int
+    loss: float
+    samples_per_second: float
+
+
+def pretrain(
+    method: Method,
+    pairs: PairLoader,
+    validation: PairLoader | None,
+    training: Training,
+    *,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train ``method`` and leave ``last.safetensors``, ``best.safetensors`` (with validation pairs) and ``log.jsonl`` in
+    ``folder``; returns the cost of it (the columns of the report's cost table).
+
+    Goes on from ``resume.safetensors`` where an interrupted call left one, and ends in the same weights: everything
+    random is drawn from the seed and the step. Raises ``BenchError`` with step and ids when the loss is not finite, and
+    KeyboardInterrupt after the running step's checkpoint is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
+    memory = PeakMemory(device)
+    memory.start()
+    with open(folder / LOG, "a+", encoding="utf-8") as log, _deferred_interrupt() as interrupted:
+        loop.resume(log)
+        saved = time.monotonic()
+        while loop.step < loop.steps:
+            loss = loop.train_step(log)
+            progress(Progress(loop.step, loop.steps, loss, loop.step * training.batch_size / loop.seconds))
+            if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
+                loop.save_resume()
+                saved = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
+    _save(folder / LAST, _tensors(method.state_dict()))
+    cost = loop.cost() | {"peak_memory": memory.peak()}
+    (folder / RESUME).unlink(missing_ok=True)
+    return cost
+
+
+def training_steps(training: Training, pairs: int) -> tuple[int, int]:
+    """(steps, steps of an epoch) of a training over ``pairs`` pairs. The last, incomplete batch of an epoch is left out:
+    filling it from the next would put a pair among its own negatives.
+
+    Raises ``BenchError`` when the data do not fill one batch.
+    """
+    if pairs < training.batch_size:
+        raise BenchError(
+            f"training.batch_size is {training.batch_size}, but there are only {pairs} training pairs: "
+            f"set training.batch_size={pairs} or less"
+        )
+    an_epoch = pairs // training.batch_size
+    samples = training.samples if training.epochs is None else training.epochs * an_epoch * training.batch_size
+    return max(1, round((samples or 0) / training.batch_size)), an_epoch
+
+
+def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
+    """The mode a method is trained in; raises ``BenchError`` for one that it does not have."""
+    if training.accumulation == "auto":
+        return method.accumulation[0]
+    if training.accumulation not in method.accumulation:
+        raise BenchError(
+            f"training.accumulation is '{training.accumulation}', but method '{method.name}' has "
+            f"{', '.join(method.accumulation)}"
+        )
+    return training.accumulation
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """The learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
+    warmup = round(training.warmup * steps)
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def precision_of(training: Training, device: torch.device) -> str:
+    """``bf16`` or ``fp32``: what ``auto`` stands for on a device."""
+    if training.precision != "auto":
+        return training.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def parameter_columns(method: Method) -> dict[str, int]:
+    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained (heads
+    and temperatures included, teachers not)."""
+    counts = method.model.parameter_counts()
+    return {
+        "parameters": counts["total"],
+        "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        **{f"parameters_{name}": count for name, count in counts.items() if not name.startswith("total")},
+    }
+
+
+def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
+    """AdamW over what is trained; parameters of one dimension or none (biases, norms, the temperature) do not decay."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=training.learning_rate, betas=training.betas,
+        eps=training.epsilon,
+    )  # fmt: skip
+
+
+def validation_loss(
+    method: Method, pairs: PairLoader, training: Training, seed: int, device: torch.device, precision: str
+) -> float:
+    """The method's loss in eval mode over the validation pairs, a mean over batches of the training's effective size
+    (of all pairs where they are fewer): a contrastive loss depends on how many negatives it has."""
+    size = min(training.batch_size, len(pairs))
+    method.eval()
+    losses = [
+        sum(
+            effective_loss(
+                method, _micro_batches(pairs.sequential, start, size, training.micro_batch),
+                stream(seed, "validation", start), lambda: autocast(precision, device),
+            ).values()
+        )
+        for start in range(0, len(pairs) - size + 1, size)
+    ]  # fmt: skip
+    method.train()
+    return sum(losses) / len(losses)
+
+
+class _Loop:
+    """The state of a training between two steps, and how one follows the other."""
+
+    def __init__(
+        self, method: Method, pairs: PairLoader, validation: PairLoader | None, training: Training, seed: int,
+        device: torch.device, folder: Path,
+    ) -> None:  # fmt: skip
+        self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
+        self.seed, self.device, self.folder = seed, device, folder
+        self.mode = accumulation_mode(method, training)
+        self.precision = precision_of(training, device)
+        self.steps, self.epoch_steps = training_steps(training, len(pairs))
+        self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
+        self.optimizer = optimizer_of(method, training)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
+        method.train()
+        method.model.set_gradient_checkpointing(training.gradient_checkpointing)
+        if training.compile:
+            method.model.image.compile()
+            method.model.text.compile()
+
+    def train_step(self, log: IO[str]) -> float:
+        began = time.monotonic()
+        self.method.epoch = self.step / self.epoch_steps
+        batches = self.batches()
+        losses, keys = accumulate(
+            self.method, batches, self.mode, stream(self.seed, "step", self.step),
+            lambda: autocast(self.precision, self.device),
+        )  # fmt: skip
+        loss = sum(losses.values())
+        limit = self.training.gradient_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, limit).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            ids = [id_ for batch in batches for id_ in batch.ids]
+            raise BenchError(
+                f"step {self.step}: the loss is {loss} and the gradient's norm {norm} (expected finite numbers) on "
+                f"records {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}; the last finite weights are kept in "
+                f"{self.keep_finite()}"
+            )
+        rate = learning_rate(self.training, self.step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step(keys)
+        self.step += 1
+        line = {
+            "step": self.step, "samples": self.step * self.training.batch_size, "loss": loss, **losses,
+            "learning_rate": rate, "gradient_norm": norm, "temperature_scale": self.method.temperature_scale,
+        }  # fmt: skip
+        if self.validation is not None and self.step in self.validate_at:
+            line["validation_loss"] = self.validate()
+        self.seconds += time.monotonic() - began
+        log.write(json.dumps(line | {"seconds": round(self.seconds, 3)}) + "\n")
+        log.flush()
+        return loss
+
+    def batches(self) -> list[Batch]:
+        epoch, step = divmod(self.step, self.epoch_steps)
+        start = epoch * len(self.pairs) + step * self.training.batch_size
+        return _micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
+
+    def validate(self) -> float:
+        assert self.validation is not None
+        loss = validation_loss(
+            self.method, self.validation, self.training, self.seed, self.device, self.precision
+        )  # fmt: skip
+        self.last_validation = loss
+        if loss < self.best:
+            self.best = loss
+            _save(self.folder / BEST, _tensors(self.method.state_dict()))
+        return loss
+
+    def save_resume(self) -> None:
+        tensors = {f"method.{name}": tensor for name, tensor in _tensors(self.method.state_dict()).items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _tensors(state).items()}
+        position = {
+            "step": self.step, "seconds": self.seconds, "best": self.best, "last_validation": self.last_validation,
+        }  # fmt: skip
+        _save(self.folder / RESUME, tensors, {name: json.dumps(value) for name, value in position.items()})
+
+    def keep_finite(self) -> Path:
+        """The weights before this step, kept for a look; training the cell again starts from its last checkpoint."""
+        path = self.folder / "finite.safetensors"
+        _save(path, _tensors(self.method.state_dict()))
+        return path
+
+    def resume(self, log: IO[str]) -> None:
+        path = self.folder / RESUME
+        if path.exists():
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                position = {name: json.loads(value) for name, value in file.metadata().items()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = self.optimizer.state_dict()
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer."):
+                    _, i, key = name.split(".", 2)
+                    state["state"].setdefault(int(i), {})[key] = tensor
+            prefix = "method."
+            self.method.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+            self.optimizer.load_state_dict(state)
+            self.step, self.seconds = position["step"], position["seconds"]
+            self.best, self.last_validation = position["best"], position["last_validation"]
+        _truncate(log, self.step)
+
+    def cost(self) -> dict[str, Any]:
+        batch = self.pairs.sequential(0, min(4, self.training.batch_size))
+        return {
+            "samples": self.step * self.training.batch_size,
+            "steps": self.step,
+            "epochs": self.step / self.epoch_steps,
+            "seconds": self.seconds,
+            "samples_per_second": self.step * self.training.batch_size / self.seconds,
+            **parameter_columns(self.method),
+            "flops_per_sample": self.flops_per_sample(batch),
+            "batch_size": self.training.batch_size,
+            "micro_batch": min(self.training.micro_batch, self.training.batch_size),
+            "accumulation": self.mode,
+            "precision": self.precision,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "validation_loss": self.last_validation,
+            "best_validation_loss": self.best,
+        }
+
+    def flops_per_sample(self, batch: Batch) -> float:
+        """Floating-point operations of a step a sample, counted on a small batch: forward passes, backward passes, and
+        the second forward pass where the batch is larger than the micro-batch."""
+        halves = self.training.batch_size > self.training.micro_batch
+        with FlopCounterMode(display=False) as counter:
+            accumulate(self.method, [batch, batch] if halves else [batch], self.mode, 0)
+        self.optimizer.zero_grad(set_to_none=True)
+        return counter.get_total_flops() / (len(batch) * (2 if halves else 1))
+
+
+def _micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:
+    return [fetch(start + offset, min(micro_batch, size - offset)) for offset in range(0, size, micro_batch)]
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them (tied weights do)."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def _truncate(log: IO[str], step: int) -> None:
+    """Drop the lines of steps after the checkpoint, which are about to be done again, and a half-written one."""
+    log.seek(0)
+    kept = []
+    for line in log:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break
+    log.seek(0)
+    log.truncate()
+    log.writelines(kept)
+    log.flush()
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the end of the step; a second Ctrl-C does not."""
+    asked = False
+
+    def ask(number: int, _: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if current_thread() is not main_thread():
+        yield lambda: False
+        return
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""The result store: a folder a cell, whole or not there at all.
+
+    cells/HASH/cell.json                what was trained: everything the result depends on, and its label
+    cells/HASH/cost.json                what it took
+    cells/HASH/*.safetensors, log.jsonl
+    cells/HASH/embeddings/              encoded datasets
+    cells/HASH/evaluations/KEY/         rows.json, and the per-example scores as Parquet
+    cells/.HASH.partial/                a training under way, or interrupted
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+LABEL = ("suite", "model", "method", "variant", "seed")
+
+
+def digest(content: Any) -> str:
+    """16 hexadecimal digits of the canonical JSON of ``content``."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Store:
+    """Cells and rows under ``folder``, which need not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cells = folder / "cells"
+
+    def cell(self, key: str) -> Path:
+        """The folder of a finished cell."""
+        return self.cells / key
+
+    def partial(self, key: str) -> Path:
+        """The folder that a cell is trained in; finish() makes it the cell's."""
+        return self.cells / f".{key}.partial"
+
+    def finished(self, key: str) -> bool:
+        return (self.cell(key) / "cost.json").is_file()
+
+    def finish(self, key: str, cell: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
+        """Write what was trained and what it took beside the weights, and rename the folder: now the cell exists."""
+        partial = self.partial(key)
+        _write_json(partial / "cell.json", cell)
+        _write_json(partial / "cost.json", cost)
+        os.replace(partial, self.cell(key))
+
+    def evaluated(self, cell: str, key: str) -> list[Row] | None:
+        """The rows of a finished evaluation, or None."""
+        path = self.cell(cell) / "evaluations" / key / "rows.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def add_evaluation(
+        self, cell: str, key: str, rows: list[Row], examples: Mapping[str, Mapping[str, np.ndarray]], notes: Any
+    ) -> None:
+        """Keep the rows, the per-example columns by part, and the notes of one evaluation."""
+        import pandas as pd
+
+        parent = self.cell(cell) / "evaluations"
+        parent.mkdir(exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+        try:
+            for part, columns in examples.items():
+                frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
+                frame.to_parquet(partial / f"examples{'-' if part else ''}{part}.parquet")
+            _write_json(partial / "notes.json", notes)
+            _write_json(partial / "rows.json", rows)
+            if (parent / key).exists():
+                shutil.rmtree(parent / key)
+            partial.rename(parent / key)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def rows(self) -> "pd.DataFrame":
+        """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's code
+        was changed in between, say), the newer one's."""
+        import pandas as pd
+
+        rows: list[Row] = []
+        for folder in self._finished():
+            for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
+                rows += json.loads(path.read_text(encoding="utf-8"))
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
+        return frame.drop_duplicates([*LABEL, "dataset", "task", "part", "metric"], keep="last", ignore_index=True)
+
+    def costs(self) -> "pd.DataFrame":
+        """One row a cell."""
+        import pandas as pd
+
+        costs = []
+        for folder in self._finished():
+            cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+            cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+            costs.append(cell["label"] | {"cell": folder.name} | cost)
+        frame = pd.DataFrame(costs)
+        return frame if frame.empty else frame.drop_duplicates([*LABEL], keep="last", ignore_index=True)
+
+    def _finished(self) -> Iterator[Path]:
+        """The folders of finished cells, oldest first."""
+        yield from sorted(
+            (path.parent for path in self.cells.glob("[!.]*/cost.json")),
+            key=lambda folder: (folder / "cost.json").stat().st_mtime,
+        )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,148 @@
+"""MSD: momentum self-distillation with one queue of momentum keys a modality. A reconstruction, see ``Msd``."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark import Method, register_method
+from benchmark.data.batch import Batch
+from benchmark.losses import soft_cross_entropy
+from benchmark.method import Embeddings, Keys
+from benchmark.models import DualEncoder
+
+
+@register_method("msd")
+class Msd(Method):
+    """With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
+
+        y_i   = (1 - alpha) onehot(i) + alpha softmax(v_m,i . T / tau)
+        loss  = (CE(softmax(v_i . T / tau), y_i) + the same of t_i against V) / 2,  mean over i
+        then one optimiser step, teacher <- momentum teacher + (1 - momentum) student, enqueue v_m and t_m.
+
+    Idea: MSD, arXiv 2512.02438. Its code is not public: queue, momentum, alpha, sub-batches and temperature are read in
+    the authors' earlier code (phphuc612/ABC, SOCOLA), the ramp of alpha in ALBEF (arXiv 2107.07651); how they are put
+    together is inferred.
+    """
+
+    summary = "momentum self-distillation: soft targets from a momentum teacher, a queue of keys a modality"
+    source = "MSD, arXiv 2512.02438; ALBEF, arXiv 2107.07651"
+    inferred = "the assembly of teacher, queues and soft targets (the paper's code is not public)"
+    accumulation = ("keyed", "cached", "plain")
+
+    @dataclass
+    class Config:
+        """targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both sides,
+            ``hard`` one-hot (alpha 0) [I].
+        alpha: weight of the soft targets, 0..1 (0.4: the authors' earlier code, ALBEF).
+        alpha_warmup: epochs over which alpha rises from 0 (ALBEF: 1).
+        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995).
+        queue_size: keys a queue, >= 0 (65536: the authors' earlier code). More than the training pairs holds stale
+            keys of every sample among its own negatives.
+        temperature: tau at the start (ALBEF: 0.07), learned, kept in temperature_range (the authors' earlier code).
+        evaluate: which of the two is the result [I].
+        """
+
+        targets: Literal["cross", "intra", "hard"] = "cross"
+        alpha: float = 0.4
+        alpha_warmup: float = 1.0
+        momentum: float = 0.999
+        queue_size: int = 65536
+        temperature: float = 0.07
+        temperature_range: tuple[float, float] = (0.001, 1.0)
+        evaluate: Literal["student", "teacher"] = "student"
+
+    queue_image: Tensor
+    queue_text: Tensor
+    queue_length: Tensor
+    queue_position: Tensor
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        self.teacher = deepcopy(model).requires_grad_(False).eval()
+        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        for side in ("image", "text"):
+            self.register_buffer(f"queue_{side}", torch.zeros(config.queue_size, model.embed_dim))
+        self.register_buffer("queue_length", torch.tensor(0))
+        self.register_buffer("queue_position", torch.tensor(0))
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @torch.no_grad()
+    def keys(self, batch: Batch) -> Keys:
+        return {
+            "image": self.teacher.encode_image(batch.view()),
+            "text": self.teacher.encode_text(batch.tokens, batch.mask),
+        }
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """In eval mode against hard targets and without the queues, so that steps compare with each other and with
+        other methods: alpha and the queues change over the training."""
+        index, tau = keys["index"], self.temperature
+        images, texts = keys["image"], keys["text"]
+        length = int(self.queue_length) if self.training else 0
+        to_texts = torch.cat([texts, self.queue_text[:length].to(texts)]).T
+        to_images = torch.cat([images, self.queue_image[:length].to(images)]).T
+        with torch.no_grad():
+            onehot = F.one_hot(index, to_texts.shape[1]).to(texts)
+            soft_image, soft_text = onehot, onehot
+            if self.config.targets == "cross":
+                soft_image = (images[index] @ to_texts / tau).softmax(dim=-1)
+                soft_text = (texts[index] @ to_images / tau).softmax(dim=-1)
+            elif self.config.targets == "intra":
+                soft_image = ((images[index] @ to_images + texts[index] @ to_texts) / (2 * tau)).softmax(dim=-1)
+                soft_text = soft_image
+            target_image = onehot.lerp(soft_image, self.alpha)
+            target_text = onehot.lerp(soft_text, self.alpha)
+        image_loss = soft_cross_entropy(embeddings["image"] @ to_texts / tau, target_image)
+        text_loss = soft_cross_entropy(embeddings["text"] @ to_images / tau, target_text)
+        return {"contrastive": (image_loss + text_loss) / 2}
+
+    @property
+    def alpha(self) -> float:
+        if not self.training:
+            return 0.0
+        ramp = self.epoch / self.config.alpha_warmup if self.config.alpha_warmup > 0 else 1.0
+        return self.config.alpha * min(1.0, ramp)
+
+    @torch.no_grad()
+    def after_step(self, keys: Keys) -> None:
+        self.temperature.clamp_(*self.config.temperature_range)
+        self._follow()
+        self._enqueue(keys["image"], keys["text"])
+
+    def _follow(self) -> None:
+        """teacher <- momentum teacher + (1 - momentum) student, floating buffers too; other buffers are copied."""
+        student = [*self.model.parameters(), *self.model.buffers()]
+        teacher = [*self.teacher.parameters(), *self.teacher.buffers()]
+        pairs = list(zip(teacher, student))
+        floating = [(t, s) for t, s in pairs if t.is_floating_point()]
+        if floating:
+            torch._foreach_lerp_([t for t, _ in floating], [s for _, s in floating], 1 - self.config.momentum)
+        for t, s in pairs:
+            if not t.is_floating_point():
+                t.copy_(s)
+
+    def _enqueue(self, image: Tensor, text: Tensor) -> None:
+        size = self.config.queue_size
+        count = min(len(image), size)
+        if count == 0:
+            return
+        rows = (self.queue_position + torch.arange(count, device=image.device)) % size
+        self.queue_image[rows] = image[-count:].to(self.queue_image)
+        self.queue_text[rows] = text[-count:].to(self.queue_text)
+        self.queue_position.copy_((self.queue_position + count) % size)
+        self.queue_length.copy_((self.queue_length + count).clamp(max=size))
+
+    def encoder(self) -> DualEncoder:
+        return self.teacher if self.config.evaluate == "teacher" else self.model
+
+    @property
+    def temperature_scale(self) -> float:
+        return 1 / self.temperature.item()
