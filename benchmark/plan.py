@@ -137,10 +137,6 @@ def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
         if key not in names:
             raise BenchError(f"{owner}: {unknown('option', key, names)}")
     try:
-        return dataclasses.asdict(TypeAdapter(config).validate_python(config(**given)))
-    except ValidationError:
-        pass
-    try:
         return dataclasses.asdict(TypeAdapter(config).validate_python(given))
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,0 +1,259 @@
+"""Plan -> cells -> pretrain -> evaluate. What is done already is skipped; what fails does not stop the rest."""
+
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+
+from benchmark import __version__
+from benchmark.data.cache import cache_root
+from benchmark.data.loader import PairLoader
+from benchmark.data.prepared import Prepared, prepare
+from benchmark.data.transforms import Augmentation
+from benchmark.embedding import Evaluation, ModelEncoder
+from benchmark.errors import BenchError
+from benchmark.machine import machine
+from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
+from benchmark.models.card import CorpusTokenizer
+from benchmark.plan import Cell, Pair, Plan, build_method
+from benchmark.pretraining import BEST, LAST, pretrain, training_steps
+from benchmark.pretraining import Progress as Position
+from benchmark.seeding import generator, stream, torch_seed
+from benchmark.statistics import interval
+from benchmark.store import Row, Store
+from benchmark.task import TASKS
+
+
+@dataclass
+class Outcome:
+    """What a run did: counts, and a line for each failure."""
+
+    trained: int = 0
+    evaluated: int = 0
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def run(plan: Plan, store: Store, console: Console, cache: Path | None = None) -> Outcome:
+    """Train the plan's cells and evaluate its pairs on them, whatever of it is not in the store yet.
+
+    Raises ``BenchError`` before anything starts for a plan with problems, bad data, or a batch larger than the data.
+    A cell or an evaluation that fails is reported in the outcome, and the others go on.
+    """
+    if plan.problems:
+        raise BenchError("\n".join(plan.problems))
+    return _Run(plan, store, console, cache or cache_root()).run()
+
+
+class _Run:
+    def __init__(self, plan: Plan, store: Store, console: Console, cache: Path) -> None:
+        self.plan, self.store, self.console, self.cache = plan, store, console, cache
+        self.outcome = Outcome()
+        self._tokenizer: Tokenizer | None = None
+
+    def run(self) -> Outcome:
+        plan, store = self.plan, self.store
+        untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
+        if untrained or any(plan.missing(store, cell) for cell in plan.cells):
+            self.check(untrained)
+        for number, cell in enumerate(plan.cells, 1):
+            name = f"[{number}/{len(plan.cells)}] {cell.method}, seed {cell.seed}"
+            with self.guarded(name):
+                if store.finished(cell.key):
+                    self.outcome.skipped += 1
+                else:
+                    self.train(cell, name)
+                self.evaluate(cell, name)
+        return self.outcome
+
+    def check(self, untrained: list[Cell]) -> None:
+        """Everything that can be wrong with the data, before any training."""
+        for name, dataset in self.plan.datasets.items():
+            with self.console.status(f"checking {name}"):
+                dataset.check()
+            if dataset.left_out:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
+                self.console.print(f"{name}: left out {reasons}", style="yellow")
+        for cell in untrained:
+            training_steps(cell.training, len(self.pairs(cell, "train")))
+
+    @contextmanager
+    def guarded(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError:
+            self.fail(f"{name}: out of GPU memory; a smaller training.micro_batch needs less and gives the same result")
+        except BenchError as error:
+            self.fail(f"{name}: {error}")
+        except Exception as error:
+            path = self.store.folder / "errors" / f"{name.split('] ')[-1].replace(', ', '-').replace(' ', '-')}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+            self.fail(f"{name}: {type(error).__name__}: {error} (traceback in {path})")
+
+    def fail(self, message: str) -> None:
+        self.outcome.failures.append(message)
+        self.console.print(message, style="red", highlight=False, markup=False)
+
+    # Training
+
+    def train(self, cell: Cell, name: str) -> None:
+        folder = self.store.partial(cell.key)
+        cost = self.pretrain(cell, name, folder)
+        self.store.finish(cell.key, {"label": cell.label, "content": cell.content}, cost)
+        self.outcome.trained += 1
+
+    def pretrain(self, cell: Cell, name: str, folder: Path) -> dict[str, Any]:
+        train = self.pairs(cell, "train")
+        has_validation = cell.training.validations > 0 and self.prepared(cell, "val")
+        validation = self.pairs(cell, "val") if has_validation else None
+        with self.progress() as bars:
+            bar = bars.add_task(f"{name}: training", total=None)
+
+            def show(position: Position) -> None:
+                bars.update(
+                    bar, completed=position.step, total=position.steps,
+                    speed=f"{position.samples_per_second:,.0f} pairs/s  loss {position.loss:.3f}",
+                )  # fmt: skip
+
+            cost = pretrain(
+                self.method(cell), train, validation, cell.training,
+                seed=cell.seed, device=self.plan.device, folder=folder, progress=show,
+            )  # fmt: skip
+        self.console.print(
+            f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
+            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}",
+            highlight=False, markup=False,
+        )  # fmt: skip
+        return cost | {"version": __version__, "machine": machine()}
+
+    def method(self, cell: Cell) -> Any:
+        """The cell's method as it is before training."""
+        model = self.model(cell)
+        with torch_seed(stream(cell.seed, "method", cell.method)):
+            return build_method(cell.method, model, cell.options)
+
+    def model(self, cell: Cell) -> DualEncoder:
+        model = build_model(self.plan.model, stream(cell.seed, "model"))
+        if cell.content["initial"]:
+            model.load_state_dict(load_file(self.initial_weights()))
+        return model
+
+    def initial_weights(self) -> Path:
+        """The weights that the cells start from, trained once for all runs and kept in the cache."""
+        cell = self.plan.initial
+        assert cell is not None
+        folder = self.cache / "initial" / cell.key
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            partial = folder.with_name(f".{cell.key}.partial")
+            self.pretrain(cell, f"initial weights from {', '.join(cell.pretraining)}", partial)
+            trained = load_file(partial / LAST)
+            from safetensors.torch import save_file
+
+            save_file({n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")},
+                      partial / "model.safetensors")  # fmt: skip
+            (partial / LAST).unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        return weights
+
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = build_tokenizer(self.plan.model, self.corpus, self.cache)
+        return self._tokenizer
+
+    def corpus(self) -> Iterator[str]:
+        """The training texts, questions and answers that the model card's tokenizer is trained on."""
+        assert isinstance(self.plan.model.tokenizer, CorpusTokenizer)
+        for name in self.plan.model.tokenizer.datasets:
+            records = self.plan.datasets[name].records("train").select_columns(["text", "question", "answer"])
+            for row in records:
+                yield from (*row["text"], *row["question"], *row["answer"])
+
+    def prepared(self, cell: Cell, split: str) -> list[Prepared]:
+        """The pretraining sets of a cell that have the split."""
+        size = cell.training.resolution or self.image_size()
+        datasets = [self.plan.datasets[name] for name in cell.pretraining]
+        return [prepare(dataset, split, size, self.cache) for dataset in datasets if split in dataset.splits()]
+
+    def pairs(self, cell: Cell, split: str) -> PairLoader:
+        augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
+        return PairLoader(
+            self.prepared(cell, split), self.tokenizer(), self.image_size(), augmentation,
+            stream(cell.seed, "data"), self.cache,
+        )  # fmt: skip
+
+    def image_size(self) -> int:
+        return build_model(self.plan.model, 0, "meta").image_size
+
+    # Evaluation
+
+    def evaluate(self, cell: Cell, name: str) -> None:
+        missing = self.plan.missing(self.store, cell)
+        self.outcome.skipped += len(self.plan.pairs) - len(missing)
+        if not missing:
+            return
+        encoder = self.encoder(cell)
+        seen: dict[str, Evaluation] = {}
+        with self.progress() as bars:
+            bar = bars.add_task(f"{name}: evaluating", total=len(missing))
+            for pair in missing:
+                bars.update(bar, speed=f"{pair.task} on {pair.dataset}")
+                with self.guarded(f"{name}, {pair.task} on {pair.dataset}"):
+                    if pair.dataset not in seen:
+                        folder = self.store.cell(cell.key) / "embeddings"
+                        dataset = self.plan.datasets[pair.dataset]
+                        size = self.plan.config.evaluation.batch_size
+                        seen[pair.dataset] = Evaluation(encoder, dataset, folder, self.cache, size)
+                    self.measure(cell, pair, seen[pair.dataset])
+                    self.outcome.evaluated += 1
+                bars.advance(bar)
+
+    def encoder(self, cell: Cell) -> ModelEncoder:
+        folder = self.store.cell(cell.key)
+        best = self.plan.config.evaluation.checkpoint == "best" and (folder / BEST).is_file()
+        method = self.method(cell)
+        method.load_state_dict(load_file(folder / (BEST if best else LAST)))
+        return ModelEncoder(
+            method.encoder(), self.tokenizer(), self.plan.device, f"{cell.key}-{BEST if best else LAST}",
+            method.temperature_scale,
+        )  # fmt: skip
+
+    def measure(self, cell: Cell, pair: Pair, data: Evaluation) -> None:
+        task_class = TASKS[pair.task]
+        task = task_class(task_class.Config(**pair.options))
+        primary = task.primary_for(data.card)
+        rows: list[Row] = []
+        examples, notes = {}, {}
+        for measurement in task.evaluate(data, cell.seed):
+            examples[measurement.part] = measurement.examples
+            notes[measurement.part] = measurement.notes
+            groups = measurement.examples["group"]
+            for metric, function in measurement.metrics.items():
+                rng = generator(cell.seed, "bootstrap", pair.task, pair.dataset, measurement.part)
+                resamples = self.plan.config.evaluation.resamples
+                low, high = interval(function, measurement.examples, groups, resamples, rng)
+                rows.append(cell.label | {
+                    "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
+                    "dataset": pair.dataset, "task": pair.task, "part": measurement.part, "metric": metric,
+                    "value": function(measurement.examples), "low": low, "high": high, "n": len(groups),
+                    "chance": measurement.chance.get(metric), "primary": metric == primary, "cell": cell.key,
+                })  # fmt: skip
+        self.store.add_evaluation(cell.key, pair.key, rows, examples, notes)
+
+    def progress(self) -> Progress:
+        return Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
+            MofNCompleteColumn(), TextColumn("{task.fields[speed]}", markup=False), TimeRemainingColumn(),
+            console=self.console, transient=True,
+        )  # fmt: skip
