@@ -1,0 +1,374 @@
+"""From the store's rows to scores, and from scores to tables: in the terminal, and in Markdown."""
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table as Grid
+
+IDENTITY = ["method", "variant", "model", "suite"]
+"""What makes a line of the tables; the runs of a line differ in their seed alone."""
+MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str = MISSING
+    under: str = ""
+    best: bool = False
+
+
+@dataclass
+class Table:
+    """columns: name and unit. rows: label and one cell a column. footer: likewise, what the rows are held against."""
+
+    title: str
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell]]]
+    footer: list[tuple[str, list[Cell]]]
+    caption: str
+
+
+def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
+    """Both frames with a column ``line``, and all lines in the order in which every table and plot shows them.
+
+    A line is named by its method and variant, and by model and suite where there are several. Runs that share all of
+    that and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell.
+    """
+    import pandas as pd
+
+    keys = [*IDENTITY, "seed", "cell"]
+    rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union(keys, sort=False))
+    for frame in (rows, costs):
+        frame[[*IDENTITY, "cell"]] = frame[[*IDENTITY, "cell"]].astype(object).fillna("").astype(str)
+    runs = pd.concat([rows[keys], costs[keys]]).drop_duplicates()
+    several = {column: column in ("method", "variant") or runs[column].nunique() > 1 for column in IDENTITY}
+    cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
+    ambiguous = {run[:-1] for run, count in cells.items() if count > 1}
+
+    def label(run: "pd.Series[Any]") -> str:
+        parts = [run[column] for column in IDENTITY if several[column] and run[column]]
+        if tuple(run[IDENTITY]) in ambiguous:
+            parts.append(f"cell {run['cell'][:8]}")
+        return " · ".join(" ".join(part.split()) for part in parts)
+
+    for frame in (rows, costs):
+        frame["line"] = [label(run) for _, run in frame[[*IDENTITY, "cell"]].iterrows()]
+    return rows, costs, natural({*rows["line"], *costs["line"]})
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Sorted with numbers as numbers: ``2_shot`` before ``16_shot``."""
+    return sorted(names, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(20), name))
+
+
+def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float, float]:
+    """Mean over seeds and its 95 % interval, from the value and the interval of each seed: three arrays [S].
+
+    The seeds share the test examples, so the error of sampling those stays whatever S, and the error of drawing S seeds
+    comes on top. The two are added in quadrature, each side for itself (MOVER; Zou and Donner, Statistics in Medicine
+    2008): the mean distance from a seed's value to the end of its interval, and t(0.975, S - 1) * sd / sqrt(S).
+    With one seed the interval is that seed's. An end is NaN where a seed has none.
+    """
+    mean = float(np.mean(values))
+    below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
+    if len(values) > 1:
+        from scipy.stats import t
+
+        seeds = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+        below, above = float(np.hypot(below, seeds)), float(np.hypot(above, seeds))
+    # A fraction stays one; a metric that goes below 0 keeps its range.
+    low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
+    return mean, float(low), float(high)
+
+
+def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Scores: one row a task, dataset, metric and line, from the primary rows that have a value.
+
+    rows: labelled. The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are
+    their intervals, which is right or too wide, whatever the correlation of the parts. Then the seeds are pooled.
+
+    Columns besides the keys: value, low, high, chance (fractions), parts (names), n (as shown: a count, or one a part),
+    seeds (count), best (of several lines, to the decimal that is shown, and above chance).
+    """
+    import pandas as pd
+
+    numbers = ["value", "low", "high", "chance"]
+    rows = rows[rows["primary"].astype(bool)].copy()
+    rows[numbers] = rows[numbers].astype(float)
+    rows["part"] = rows["part"].astype(object).fillna("")
+    rows = rows[rows["value"].notna()]
+    rows = rows.drop_duplicates(["line", "seed", "task", "dataset", "metric", "part"], keep="last")
+    scores = []
+    for (task, dataset, metric), column in rows.groupby(["task", "dataset", "metric"]):
+        parts = natural(column["part"].unique())
+        common = {
+            "task": task, "dataset": dataset, "metric": metric, "chance": column["chance"].mean(),
+            "parts": tuple(parts), "n": examples(column, parts),
+        }  # fmt: skip
+        lines = []
+        for line, runs in column.groupby("line"):
+            seeds = runs.groupby("seed")[numbers].mean()
+            value, low, high = pooled(*seeds[["value", "low", "high"]].to_numpy().T)
+            lines.append({**common, "line": line, "value": value, "low": low, "high": high, "seeds": len(seeds)})
+        for score, best in zip(lines, best_of([score["value"] for score in lines], common["chance"])):
+            scores.append({**score, "best": best})
+    return pd.DataFrame(scores)
+
+
+def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
+    """The number of test examples: once, or one a part, or a range where runs were measured on different ones."""
+    return "/".join(dict.fromkeys(span(column.loc[column["part"] == part, "n"].astype(int)) for part in parts))
+
+
+def best_of(values: Sequence[float], chance: float) -> list[bool]:
+    """Which of several values are the highest, to the decimal that is shown, and above chance where that is known."""
+    shown = np.round(100 * np.asarray(values, dtype=float), 1)
+    if len(shown) < 2 or np.isnan(shown).all():
+        return [False] * len(shown)
+    return [bool(x == np.nanmax(shown) and not x <= round(100 * chance, 1)) for x in shown]
+
+
+def score_table(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Table:
+    """Lines by datasets for one kind of task, then chance and the number of test examples."""
+    scores = scores[scores["task"] == task]
+    columns = [key for name in natural(scores["dataset"].unique()) for key in by_metric(scores, name)]
+    found: dict[tuple[str, str, str], Any] = {(row.line, row.dataset, row.metric): row for row in scores.itertuples()}
+    lines = [line for line in order if line in set(scores["line"])]
+    metrics = natural(scores["metric"].unique())
+
+    scored = [[found.get((line, *key)) for key in columns] for line in lines]
+    cells = [[Cell(percent(x.value), interval(x.low, x.high), x.best) if x else Cell() for x in row] for row in scored]
+    anyone = [next(filter(None, column)) for column in zip(*scored)]
+    chance = [Cell(percent(x.chance)) for x in anyone]
+    header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
+    if len(columns) > 1:
+        # A mean over fewer datasets does not compare with the others': none is shown.
+        means = [mean_of(np.nan if x is None else x.value for x in row) for row in scored]
+        average = mean_of(x.chance for x in anyone)
+        for row, value, best in zip(cells, means, best_of(means, average)):
+            row.append(Cell(percent(value), best=best))
+        chance.append(Cell(percent(average)))
+        header.append(("mean", ""))
+    counts = [Cell(x.n) for x in anyone] + [Cell("")] * (len(header) - len(columns))
+    title = f"{task} ({metrics[0]}, %)" if len(metrics) == 1 else f"{task} (%)"
+    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns))
+    return Table(title, header, list(zip(lines, cells)), [("chance", chance), ("examples", counts)], caption)
+
+
+def by_metric(scores: "pd.DataFrame", dataset: str) -> list[tuple[str, str]]:
+    """The columns of a dataset: one, or several where runs disagree in its primary metric."""
+    return [(dataset, metric) for metric in natural(scores.loc[scores["dataset"] == dataset, "metric"].unique())]
+
+
+def mean_of(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def score_caption(scores: "pd.DataFrame", complete: bool) -> str:
+    """What a reader must know to quote a number of the table."""
+    several = scores["seeds"].max() > 1
+    said = [f"Mean over {span(scores['seeds'])} seeds" if several else "One seed"]
+    parts = {parts for parts in scores["parts"] if len(parts) > 1}
+    for names in sorted(parts):
+        said.append(f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}")
+    said.append(f"beneath: 95 % interval over test examples{' and seeds' if several else ''}")
+    if scores["best"].any():
+        said.append("bold: highest in its column")
+    if not complete:
+        said.append(f"{MISSING}: no result")
+    return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique())])
+
+
+def span(counts: "pd.Series[int]") -> str:
+    """``3``, or ``1–3`` where counts differ."""
+    return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
+
+
+def definitions(metrics: Iterable[str]) -> list[str]:
+    """What the metrics are, where the name alone leaves a choice."""
+    said = []
+    for metric in natural(metrics):
+        if at := re.fullmatch(r"recall@(\d+)", metric):
+            said.append(f"{metric} is a hit rate: the share of queries with a match among the first {at[1]}.")
+        elif metric == "macro_auroc":
+            said.append("macro_auroc is the mean over classes or findings of the area under the ROC curve.")
+    return said
+
+
+def percent(fraction: float) -> str:
+    return MISSING if np.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) or np.isnan(high) else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+QUANTITIES = {
+    "seconds": "mean", "peak_memory": "max", "samples": "mean", "samples_per_second": "mean", "parameters": "max",
+    "parameters_trainable": "max", "flops_per_sample": "mean", "validation_loss": "mean",
+}  # fmt: skip
+"""Columns of the costs that the cost table shows, and what becomes of several seeds."""
+SETTINGS = ["batch_size", "micro_batch", "accumulation", "precision", "device", "initial_weights"]
+"""Columns of the costs that its caption states, as costs compare only under the same ones."""
+
+
+def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a line: ``seeds`` (count) and the quantities over the seeds, NaN where they were not recorded."""
+    import pandas as pd
+
+    pooled = {"seeds": costs.groupby("line")["seed"].nunique()}
+    for column, how in QUANTITIES.items():
+        recorded = costs[column] if column in costs else pd.Series(np.nan, index=costs.index)
+        pooled[column] = pd.to_numeric(recorded, errors="coerce").astype(float).groupby(costs["line"]).agg(how)
+    return pd.DataFrame(pooled)
+
+
+def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
+    """Lines by what their pretraining cost."""
+    pooled = pool_costs(costs)
+    pooled = pooled.loc[[line for line in order if line in pooled.index]]
+    prefix, total, trainable = scaled(pooled["parameters"], pooled["parameters_trainable"])
+    both = [f"{part}/{whole}" for part, whole in zip(trainable, total)]
+    columns: list[tuple[str, str, list[str]]] = [
+        ("time", "h:mm:ss", [MISSING if np.isnan(x) else clock(x) for x in pooled["seconds"]]),
+        ("peak memory", *unit(pooled["peak_memory"], "B")),
+        ("samples", *unit(pooled["samples"])),
+        ("samples/s", *unit(pooled["samples_per_second"])),
+        ("trainable/parameters", prefix, both),
+        ("FLOPs/sample", *unit(pooled["flops_per_sample"])),
+        ("val. loss", "", [MISSING if np.isnan(x) else f"{x:.3f}" for x in pooled["validation_loss"]]),
+    ]
+    rows = [(line, [Cell(texts[index]) for *_, texts in columns]) for index, line in enumerate(pooled.index)]
+    said = f"Mean over {span(pooled['seeds'])} seeds, highest memory. " if pooled["seeds"].max() > 1 else ""
+    said += "The validation loss is the method's own: it compares seeds and variants, not methods."
+    if settings := [text for name in SETTINGS if name in costs and (text := setting(costs, name))]:
+        said += f" Settings: {', '.join(settings)}."
+    return Table("cost of pretraining", [(name, of) for name, of, _ in columns], rows, [], said)
+
+
+def setting(costs: "pd.DataFrame", name: str) -> str:
+    """A setting as most lines have it, and the lines that differ: ``accumulation cached (msd: keyed)``."""
+    values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
+    if values.empty:
+        return ""
+    usual = values.value_counts().index[0]
+    lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))
+    others = [f"{', '.join(group.index)}: {value}" for value, group in lines.groupby(lines) if value != usual]
+    return f"{name} {usual}" + (f" ({'; '.join(others)})" if others else "")
+
+
+def unit(column: "pd.Series[float]", base: str = "") -> tuple[str, list[str]]:
+    prefix, texts = scaled(column)
+    return prefix + base, texts
+
+
+def scaled(*columns: "pd.Series[float]") -> Any:
+    """The prefix (k, M, G, T: powers of 1000) that suits the smallest number, and each column's numbers in it, with
+    the decimals that give the smallest three digits."""
+    numbers = np.concatenate([column.to_numpy() for column in columns])
+    smallest = np.log10(min(numbers[numbers > 0], default=1.0))
+    power = int(np.clip(smallest // 3, 0, 4))
+    decimals = int(np.clip(np.ceil(3 * power + 2 - smallest), 0, 2))
+    texts = [[MISSING if np.isnan(x) else f"{x / 1000**power:,.{decimals}f}" for x in column] for column in columns]
+    return ["", "k", "M", "G", "T"][power], *texts
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(42.3), clock(3661)
+    ('0:00:42', '1:01:01')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
+    """The table as rich renders it in ``width`` columns: in blocks of datasets where they do not fit side by side;
+    names are broken at their separators, nothing is cut."""
+    from rich.text import Text
+
+    yield Text(table.title, style="bold")
+    labels = [label for label, _ in [*table.rows, *table.footer]]
+    first = min(max(map(len, labels)), max(14, width // 4))
+    widths = []
+    for index, (name, unit) in enumerate(table.columns):
+        cells = [cells[index] for _, cells in [*table.rows, *table.footer]]
+        pieces = [piece.strip() for text in (name, unit) for piece in break_points(text)]
+        contents = [text for cell in cells for text in (cell.text, cell.under)]
+        widths.append(min(18, max(map(len, pieces + contents))))
+    for number in range(1, len(widths) + 1):
+        blocks = np.array_split(np.arange(len(widths)), number)
+        if all(first + sum(widths[index] + 2 for index in block) <= width for block in blocks):
+            break
+    for block in blocks:
+        yield grid(table, block, first, widths)
+        yield Text("")
+    yield Text(table.caption + "\n", style="dim")
+
+
+def grid(table: Table, block: Iterable[int], first: int, widths: Sequence[int]) -> "Grid":
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    block = list(block)
+    result = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    result.add_column("", width=first, overflow="fold")
+    headers = [[wrap(text, widths[index]) if text else [] for text in table.columns[index]] for index in block]
+    tallest = max(len(name) + len(unit) for name, unit in headers)
+    for index, (name, unit) in zip(block, headers):
+        header = Text("\n" * (tallest - len(name) - len(unit)) + "\n".join(name))
+        header.append("".join(f"\n{line}" for line in unit), style="dim")
+        result.add_column(header, width=widths[index], overflow="fold", justify="right")
+    for rows, style in ((table.rows, ""), (table.footer, "dim")):
+        for label, cells in rows:
+            line = [Text("\n".join(wrap(label, first)), style=style)]
+            for index in block:
+                cell = cells[index]
+                text = Text("\n".join(wrap(cell.text, widths[index])), style="bold" if cell.best else style)
+                line.append(text.append(f"\n{cell.under}" if cell.under else "", style="not bold dim"))
+            result.add_row(*line)
+        if table.footer:
+            result.add_section()
+    return result
+
+
+def break_points(text: str) -> list[str]:
+    """The pieces a name may be broken into: after spaces and separators."""
+    return re.split(r"(?<=[\s_/=,-])", text)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of at most ``width``, broken at the separators, and inside a piece only where that alone is longer."""
+    lines = [""]
+    for piece in break_points(text):
+        if len((lines[-1] + piece).rstrip()) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]
+
+
+def to_markdown(table: Table) -> str:
+    header = ["", *(escape(name) + (f"<br>*{escape(unit)}*" if unit else "") for name, unit in table.columns)]
+    lines = [header, ["---", *["---:"] * len(table.columns)]]
+    for label, cells in [*table.rows, *table.footer]:
+        texts = [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in cells]
+        unders = [f"<br><sub>{escape(cell.under)}</sub>" if cell.under else "" for cell in cells]
+        lines.append([escape(label), *(text + under for text, under in zip(texts, unders))])
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {escape(table.title)}\n\n{rows}\n\n{escape(table.caption)}\n"
+
+
+def escape(text: str) -> str:
+    """Text that neither Markdown nor the HTML within it reads as its own."""
+    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
