@@ -141,6 +141,10 @@ class Evaluation:
             self._records[split] = prepare(self.dataset, split, self.encoder.image_size, self.cache)
         return self._records[split]
 
+    def labels(self, split: str) -> np.ndarray:
+        """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
+        return np.asarray(self.dataset.records(split)["label"])
+
     def images(self, split: str) -> Encoded:
         """The split's images, row by row as in records()."""
         records = self.records(split)

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from benchmark.embedding import Evaluation
 from benchmark.registry import Registry
+
+if TYPE_CHECKING:
+    from benchmark.data.card import Card
 
 Examples = Mapping[str, np.ndarray]
 """Per-example columns, each of length n: at least ``id`` and ``group``, and the scores that the metrics are made of."""
@@ -67,6 +70,11 @@ class Task:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @classmethod
+    def primary_for(cls, card: "Card") -> str:
+        """The primary metric on the dataset of ``card``, where it depends on the dataset."""
+        return cls.primary
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Measure the encoder behind ``data`` on its dataset. Same encoder, dataset and seed: same measurements.

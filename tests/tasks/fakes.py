@@ -68,6 +68,9 @@ class FakeDataset:
     def splits(self) -> list[str]:
         return list(self.prepared)
 
+    def records(self, split: str) -> dict[str, Any]:
+        return {"label": self.prepared[split].label.tolist()}
+
     def shuffled(self, seed: int) -> "FakeDataset":
         """The same dataset, the examples of every split in another order."""
         random = np.random.default_rng(seed)
@@ -80,8 +83,9 @@ class FakeDataset:
 
 
 def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, int] = SPLITS) -> FakeDataset:
-    """Balanced classes (or independent findings), patients of 1-3 images that share no split, two captions an image of
-    which one in five is shared with other images, and two questions an image (only when single-label)."""
+    """Balanced classes (or independent findings), patients of 1-3 images that share no split, two captions an image, the
+    first with the text_id of its patient's other images and the second in one of five with the words of other images,
+    and two questions an image (only when single-label)."""
     random = np.random.default_rng(seed)
     card = FakeCard(multi_label=multi_label)
     prepared = {}
@@ -102,8 +106,10 @@ def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, i
             ids=ids,
             groups=[f"{split}-patient-{p}" for p in patients],
             label=label.astype(np.int64),
-            text=[[f"caption of {ids[i]}", "nothing to see" if common[i] else f"more of {ids[i]}"] for i in range(count)],
-            text_id=[[] for _ in rows],
+            text=[
+                [f"caption of {ids[i]}", "nothing to see" if common[i] else f"more of {ids[i]}"] for i in range(count)
+            ],
+            text_id=[[f"{split}-report-{p}", f"own-{i}"] for i, p in zip(ids, patients)],
             question=[list(asked) for _ in rows],
             answer=[[] if multi_label else [("yes", "no")[c % 2], CLASSES[c]] for c in label],
             answer_type=[[QUESTIONS[q][0] for q in asked] for _ in rows],
@@ -132,9 +138,7 @@ class FakeEvaluation(Evaluation):
         return self.dataset.prepared[split]
 
 
-def evaluation(
-    encoder: Any, dataset: FakeDataset, folder: Path | None = None, batch_size: int = 256
-) -> FakeEvaluation:
+def evaluation(encoder: Any, dataset: FakeDataset, folder: Path | None = None, batch_size: int = 256) -> FakeEvaluation:
     return FakeEvaluation(encoder, dataset, folder, Path(), batch_size)
 
 

@@ -1,0 +1,1 @@
+"""One file a kind of downstream task; importing the package's modules registers them."""
