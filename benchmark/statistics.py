@@ -1,0 +1,197 @@
+"""How sure a number is: bootstrap over groups (patients), paired differences, Holm's correction, ranks over datasets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from benchmark.errors import BenchError
+from benchmark.metrics import Weighted, numbers
+from benchmark.task import Examples, Mean, Metric
+
+LEVEL = 0.95
+ELEMENTS = 2_000_000
+"""Numbers held at a time: resamples are drawn in chunks of so many groups or examples."""
+
+
+def interval(
+    metric: Metric, examples: Examples, groups: np.ndarray, resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of a metric: (low, high) by bootstrap over groups.
+
+    Whole groups (patients) are drawn with replacement, since the images of one patient are not independent. Percentile
+    interval with the percentiles moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789,
+    expanded percentile). Resamples in which the metric is undefined are left out. (NaN, NaN) for a single group, or
+    where the metric is undefined. It depends on the order of the examples no more than the metric does.
+
+    groups: [n], aligned with the columns of ``examples``.
+    """
+    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    return _percentiles(_resampled(metric, examples, group_of, len(names), resamples, rng), len(names))
+
+
+def _percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
+    values = values[~np.isnan(values)]
+    if groups < 2 or not len(values):
+        return float("nan"), float("nan")
+    tail = stats.norm.cdf(np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - LEVEL) / 2, groups - 1))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _resampled(
+    metric: Metric, examples: Examples, group_of: np.ndarray, groups: int, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The metric in each resample: [resamples]."""
+    values = []
+    if isinstance(metric, Mean):
+        # A mean needs no more than each group's sum and count.
+        column, used = _mean_columns(metric, examples)
+        total = np.bincount(group_of, column * used, groups)
+        count = np.bincount(group_of, used, groups)
+        for drawn in _draws(groups, groups, resamples, rng):
+            values.append(_ratio(total[drawn].sum(axis=1), count[drawn].sum(axis=1)))
+        return np.concatenate(values)
+    for drawn in _draws(groups, max(groups, len(group_of)), resamples, rng):
+        weights = _counts(drawn, groups)[:, group_of]
+        if isinstance(metric, Weighted):
+            values.append(metric.weighted(examples, weights.astype(float)))
+        else:
+            values.append(np.array([metric(_repeated(examples, row)) for row in weights]))
+    return np.concatenate(values)
+
+
+def _draws(groups: int, width: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Indices of the groups drawn, in chunks [r, groups]; the same whatever the chunk's length."""
+    step = max(1, ELEMENTS // width)
+    for start in range(0, resamples, step):
+        yield rng.integers(groups, size=(min(step, resamples - start), groups))
+
+
+def _counts(drawn: np.ndarray, groups: int) -> np.ndarray:
+    """How often each group was drawn: int [r, groups]."""
+    offset = np.arange(len(drawn))[:, None] * groups
+    return np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(len(drawn), groups)
+
+
+def _mean_columns(metric: Mean, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    column = np.asarray(examples[metric.column], dtype=np.float64)
+    if metric.where is None:
+        return numbers(examples, metric.column), np.ones(len(column))
+    used = np.asarray(examples[metric.where], dtype=bool)
+    numbers({"id": np.asarray(examples["id"])[used], metric.column: column[used]}, metric.column)
+    return np.where(used, column, 0.0), used.astype(float)
+
+
+def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def _repeated(examples: Examples, times: np.ndarray) -> Examples:
+    rows = np.repeat(np.arange(len(times)), times)
+    return {name: np.asarray(column)[rows] for name, column in examples.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second: the value, its 95 % interval, and the two-sided p-value of "no difference"."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def difference(
+    metric: Metric,
+    first: Sequence[Examples],
+    second: Sequence[Examples],
+    resamples: int,
+    rng: np.random.Generator,
+) -> Difference:
+    """Difference of a metric between two methods on the same test examples, each method measured with S seeds.
+
+    first, second: one mapping of per-example columns a seed, the same number of seeds for both; ``id`` and ``group``
+    say which examples are the same. Raises ``BenchError`` where the examples differ.
+
+    Two sources of error are added up. Which patients were tested: the variance of the difference (mean over seeds)
+    over bootstrap resamples of groups, the same resample for both methods and all seeds, so that what makes an example
+    hard for both cancels. Which seeds were trained: the variance of the S differences over S; with one seed it is
+    unknown, and the answer holds for these weights only. Interval and p-value are Student's t with the degrees of
+    freedom of Welch and Satterthwaite.
+    """
+    if len(first) != len(second) or not first:
+        raise BenchError(f"a paired difference needs as many runs of both methods: {len(first)} and {len(second)}")
+    runs = [_sorted(run) for run in (*first, *second)]
+    for run in runs:
+        other = np.setxor1d(run["id"], runs[0]["id"])
+        if len(other):
+            raise BenchError(f"the methods were not measured on the same examples: '{other[0]}' is not in all runs")
+    names, group_of = np.unique(runs[0]["group"], return_inverse=True)
+    seeds = len(first)
+    values = np.array([metric(run) for run in runs])
+    per_seed = values[:seeds] - values[seeds:]
+    # The same draws for every run: each gets a generator in the same state.
+    seed = int(rng.integers(2**63))
+    resampled = np.stack([
+        _resampled(metric, run, group_of, len(names), resamples, np.random.default_rng(seed)) for run in runs
+    ])  # fmt: skip
+    of_groups = (resampled[:seeds] - resampled[seeds:]).mean(axis=0)
+    variances = [float(np.nanvar(of_groups, ddof=1)) * len(names) / max(len(names) - 1, 1)]
+    freedoms = [len(names) - 1]
+    if seeds > 1:
+        variances.append(float(per_seed.var(ddof=1)) / seeds)
+        freedoms.append(seeds - 1)
+    value, variance = float(per_seed.mean()), sum(variances)
+    if len(names) < 2 or np.isnan(value):
+        return Difference(value, float("nan"), float("nan"), float("nan"))
+    if variance == 0:
+        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+    error = np.sqrt(variance)
+    freedom = variance**2 / sum(v**2 / f for v, f in zip(variances, freedoms))
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    return Difference(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom)))
+
+
+def _sorted(examples: Examples) -> Examples:
+    order = np.argsort(np.asarray(examples["id"]), kind="stable")
+    return {name: np.asarray(column)[order] for name, column in examples.items()}
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p-values corrected for there being several (Holm 1979): the chance that any of those below a threshold is false
+    stays below it. NaN (no test) stays NaN and is not counted."""
+    values = np.asarray(p, dtype=np.float64)
+    adjusted = np.full(len(values), np.nan)
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean rank of each method over datasets (1 is best), Friedman's p-value of "all are the same", and Nemenyi's
+    critical difference: mean ranks that are nearer than this are not told apart at 5 %."""
+
+    mean: np.ndarray
+    p: float
+    critical_difference: float
+
+
+def ranks(scores: np.ndarray) -> Ranks:
+    """scores: [datasets, methods], higher is better, without NaN; at least two of each (Demsar 2006, "Statistical
+    Comparisons of Classifiers over Multiple Data Sets")."""
+    datasets, methods = scores.shape
+    if datasets < 2 or methods < 2:
+        raise BenchError(f"ranks need two datasets and two methods at least: {datasets} and {methods}")
+    mean = stats.rankdata(-scores, axis=1).mean(axis=0)
+    expected = (methods + 1) / 2
+    # Friedman's statistic with the correction for ties; scipy's function wants three methods.
+    spread = stats.rankdata(-scores, axis=1).var(axis=1, ddof=1).sum()
+    statistic = datasets**2 * ((mean - expected) ** 2).sum() / spread if spread else 0.0
+    studentised = stats.studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
+    difference = studentised * np.sqrt(methods * (methods + 1) / (6 * datasets))
+    return Ranks(mean, float(stats.chi2.sf(statistic, methods - 1)), float(difference))
