@@ -117,7 +117,7 @@ class _Run:
         has_validation = cell.training.validations > 0 and self.prepared(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
         with self.progress() as bars:
-            bar = bars.add_task(f"{name}: training", total=None)
+            bar = bars.add_task(f"{name}: training", total=None, speed="")
 
             def show(position: Position) -> None:
                 bars.update(
@@ -206,7 +206,7 @@ class _Run:
         encoder = self.encoder(cell)
         seen: dict[str, Evaluation] = {}
         with self.progress() as bars:
-            bar = bars.add_task(f"{name}: evaluating", total=len(missing))
+            bar = bars.add_task(f"{name}: evaluating", total=len(missing), speed="")
             for pair in missing:
                 bars.update(bar, speed=f"{pair.task} on {pair.dataset}")
                 with self.guarded(f"{name}, {pair.task} on {pair.dataset}"):

@@ -23,6 +23,8 @@ class Msd(Method):
         loss  = (CE(softmax(v_i . T / tau), y_i) + the same of t_i against V) / 2,  mean over i
         then one optimiser step, teacher <- momentum teacher + (1 - momentum) student, enqueue v_m and t_m.
 
+    Older keys of pair i itself, which a queue holds when it is long beside the data, are no candidates for it.
+
     Idea: MSD, arXiv 2512.02438. Its code is not public: queue, momentum, alpha, sub-batches and temperature are read in
     the authors' earlier code (phphuc612/ABC, SOCOLA), the ramp of alpha in ALBEF (arXiv 2107.07651); how they are put
     together is inferred.
@@ -39,9 +41,9 @@ class Msd(Method):
             ``hard`` one-hot (alpha 0) [I].
         alpha: weight of the soft targets, 0..1 (0.4: the authors' earlier code, ALBEF).
         alpha_warmup: epochs over which alpha rises from 0 (ALBEF: 1).
-        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995).
-        queue_size: keys a queue, >= 0 (65536: the authors' earlier code). More than the training pairs holds stale
-            keys of every sample among its own negatives.
+        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). Step t takes at most
+            (1 + t) / (10 + t), so that a short training has a teacher too (timm's ModelEmaV3) [I].
+        queue_size: keys a queue, >= 0 (65536: the authors' earlier code).
         temperature: tau at the start (ALBEF: 0.07), learned, kept in temperature_range (the authors' earlier code).
         evaluate: which of the two is the result [I].
         """
@@ -57,8 +59,9 @@ class Msd(Method):
 
     queue_image: Tensor
     queue_text: Tensor
-    queue_length: Tensor
-    queue_position: Tensor
+    queue_row: Tensor
+    queued: Tensor
+    step: Tensor
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)
@@ -66,8 +69,9 @@ class Msd(Method):
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
         for side in ("image", "text"):
             self.register_buffer(f"queue_{side}", torch.zeros(config.queue_size, model.embed_dim))
-        self.register_buffer("queue_length", torch.tensor(0))
-        self.register_buffer("queue_position", torch.tensor(0))
+        self.register_buffer("queue_row", torch.full((config.queue_size,), -1))
+        self.register_buffer("queued", torch.tensor(0))
+        self.register_buffer("step", torch.tensor(0))
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -79,6 +83,7 @@ class Msd(Method):
         return {
             "image": self.teacher.encode_image(batch.view()),
             "text": self.teacher.encode_text(batch.tokens, batch.mask),
+            "row": batch.row,
         }
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
@@ -86,22 +91,28 @@ class Msd(Method):
         other methods: alpha and the queues change over the training."""
         index, tau = keys["index"], self.temperature
         images, texts = keys["image"], keys["text"]
-        length = int(self.queue_length) if self.training else 0
+        length = min(int(self.queued), self.config.queue_size) if self.training else 0
         to_texts = torch.cat([texts, self.queue_text[:length].to(texts)]).T
         to_images = torch.cat([images, self.queue_image[:length].to(images)]).T
+        own = keys["row"][index][:, None] == self.queue_row[:length]
+        own = F.pad(own, (len(images), 0))
+
+        def logits(queries: Tensor, candidates: Tensor) -> Tensor:
+            return (queries @ candidates / tau).masked_fill(own, -torch.inf)
+
         with torch.no_grad():
-            onehot = F.one_hot(index, to_texts.shape[1]).to(texts)
+            onehot = F.one_hot(index, len(own.T)).to(texts)
             soft_image, soft_text = onehot, onehot
             if self.config.targets == "cross":
-                soft_image = (images[index] @ to_texts / tau).softmax(dim=-1)
-                soft_text = (texts[index] @ to_images / tau).softmax(dim=-1)
+                soft_image = logits(images[index], to_texts).softmax(dim=-1)
+                soft_text = logits(texts[index], to_images).softmax(dim=-1)
             elif self.config.targets == "intra":
-                soft_image = ((images[index] @ to_images + texts[index] @ to_texts) / (2 * tau)).softmax(dim=-1)
-                soft_text = soft_image
+                both = logits(images[index], to_images) + logits(texts[index], to_texts)
+                soft_image = soft_text = (both / 2).softmax(dim=-1)
             target_image = onehot.lerp(soft_image, self.alpha)
             target_text = onehot.lerp(soft_text, self.alpha)
-        image_loss = soft_cross_entropy(embeddings["image"] @ to_texts / tau, target_image)
-        text_loss = soft_cross_entropy(embeddings["text"] @ to_images / tau, target_text)
+        image_loss = soft_cross_entropy(logits(embeddings["image"], to_texts), target_image)
+        text_loss = soft_cross_entropy(logits(embeddings["text"], to_images), target_text)
         return {"contrastive": (image_loss + text_loss) / 2}
 
     @property
@@ -115,30 +126,28 @@ class Msd(Method):
     def after_step(self, keys: Keys) -> None:
         self.temperature.clamp_(*self.config.temperature_range)
         self._follow()
-        self._enqueue(keys["image"], keys["text"])
+        self._enqueue(keys)
+        self.step += 1
 
     def _follow(self) -> None:
         """teacher <- momentum teacher + (1 - momentum) student, floating buffers too; other buffers are copied."""
+        step = int(self.step)
+        momentum = min(self.config.momentum, (1 + step) / (10 + step))
         student = [*self.model.parameters(), *self.model.buffers()]
         teacher = [*self.teacher.parameters(), *self.teacher.buffers()]
-        pairs = list(zip(teacher, student))
-        floating = [(t, s) for t, s in pairs if t.is_floating_point()]
-        if floating:
-            torch._foreach_lerp_([t for t, _ in floating], [s for _, s in floating], 1 - self.config.momentum)
-        for t, s in pairs:
+        floating = [(t, s) for t, s in zip(teacher, student) if t.is_floating_point()]
+        torch._foreach_lerp_([t for t, _ in floating], [s for _, s in floating], 1 - momentum)
+        for t, s in zip(teacher, student):
             if not t.is_floating_point():
                 t.copy_(s)
 
-    def _enqueue(self, image: Tensor, text: Tensor) -> None:
+    def _enqueue(self, keys: Keys) -> None:
         size = self.config.queue_size
-        count = min(len(image), size)
-        if count == 0:
-            return
-        rows = (self.queue_position + torch.arange(count, device=image.device)) % size
-        self.queue_image[rows] = image[-count:].to(self.queue_image)
-        self.queue_text[rows] = text[-count:].to(self.queue_text)
-        self.queue_position.copy_((self.queue_position + count) % size)
-        self.queue_length.copy_((self.queue_length + count).clamp(max=size))
+        count = min(len(keys["row"]), size)
+        rows = (self.queued + torch.arange(count, device=self.queued.device)) % max(1, size)
+        for name, queue in (("image", self.queue_image), ("text", self.queue_text), ("row", self.queue_row)):
+            queue[rows] = keys[name][len(keys[name]) - count :].to(queue)
+        self.queued += count
 
     def encoder(self) -> DualEncoder:
         return self.teacher if self.config.evaluate == "teacher" else self.model

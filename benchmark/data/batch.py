@@ -16,6 +16,7 @@ class Batch:
     image: uint8 [b, 3, S, S] as prepared (before augmentation).
     tokens: int64 [b, L], padded to the longest text of the batch; mask: bool [b, L], True on tokens.
     label: int64 [b], or float [b, K] when multi-label, -1 unknown; None when the data have none.
+    row: int64 [b], the number of the pair among the training pairs: the same pair has the same row in every epoch.
     seed: int64 [b], one a sample: what is random about a sample depends on it alone, not on the micro-batch it is in.
     ids: the records' ids, for messages.
     image_size: pixels a side of what view() gives.
@@ -24,6 +25,7 @@ class Batch:
     image: Tensor
     tokens: Tensor
     mask: Tensor
+    row: Tensor
     seed: Tensor
     ids: list[str]
     image_size: int
@@ -43,6 +45,6 @@ class Batch:
             return x.to(device, non_blocking=True)
 
         return replace(
-            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), seed=move(self.seed),
+            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), row=move(self.row), seed=move(self.seed),
             label=None if self.label is None else move(self.label),
         )  # fmt: skip

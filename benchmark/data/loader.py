@@ -108,6 +108,7 @@ class PairLoader:
             image=torch.from_numpy(images),
             tokens=torch.from_numpy(padded),
             mask=torch.from_numpy(mask),
+            row=torch.from_numpy(pairs),
             seed=torch.from_numpy((seeds >> np.uint64(1)).astype(np.int64)),
             ids=ids,
             image_size=self.image_size,

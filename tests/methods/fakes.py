@@ -1,0 +1,64 @@
+"""A small dual encoder and pairs in memory, for tests of methods and of training."""
+
+import numpy as np
+import torch
+
+from benchmark.data.batch import Batch
+from benchmark.data.transforms import Augmentation
+from benchmark.method import METHODS, Method
+from benchmark.models import ModelCard, build_model
+from benchmark.seeding import torch_seed
+
+SIZE, VOCABULARY, CONTEXT = 32, 300, 12
+
+
+def small_card(dropout: float = 0.0, patch_dropout: float = 0.0) -> ModelCard:
+    tower = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2, "dropout": dropout}
+    return ModelCard.model_validate({
+        "name": "small", "embed_dim": 16, "image_size": SIZE,
+        "image": tower | {"patch_dropout": patch_dropout}, "text": tower,
+        "tokenizer": {"kind": "corpus", "vocab_size": VOCABULARY, "context_length": CONTEXT},
+    })  # fmt: skip
+
+
+def small_method(
+    name: str, seed: int = 0, dropout: float = 0.0, patch_dropout: float = 0.0, **options: object
+) -> Method:
+    model = build_model(small_card(dropout, patch_dropout), seed)
+    cls = METHODS[name]
+    with torch_seed(seed):
+        return cls(model, cls.Config(**options))
+
+
+class Pairs:
+    """``count`` random pairs that look like a PairLoader: texts differ in length and contents, labels are in 0..3."""
+
+    def __init__(self, count: int, seed: int = 0, augmentation: Augmentation | None = None) -> None:
+        rng = np.random.default_rng(seed)
+        self.image = torch.from_numpy(rng.integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8))
+        self.tokens = [rng.integers(3, VOCABULARY, rng.integers(3, CONTEXT + 1)) for _ in range(count)]
+        self.label = torch.from_numpy(rng.integers(0, 4, count))
+        self.augmentation = augmentation or Augmentation.none()
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def sequential(self, start: int, count: int) -> Batch:
+        return self._rows(range(start, min(start + count, len(self))), 0)
+
+    def batch(self, position: int, count: int) -> Batch:
+        epoch = position // len(self)
+        order = np.random.default_rng(epoch).permutation(len(self))
+        return self._rows([order[i % len(self)] for i in range(position, position + count)], epoch)
+
+    def _rows(self, rows: range | list[int], epoch: int) -> Batch:
+        tokens = [self.tokens[row] for row in rows]
+        longest = max(map(len, tokens))
+        padded = np.array([np.pad(t, (0, longest - len(t))) for t in tokens])
+        mask = np.array([np.arange(longest) < len(t) for t in tokens])
+        index = torch.tensor(list(rows))
+        return Batch(
+            image=self.image[index], tokens=torch.from_numpy(padded), mask=torch.from_numpy(mask),
+            row=index, seed=index * 1000 + epoch, ids=[f"r{row}" for row in rows], image_size=SIZE,
+            augmentation=self.augmentation, label=self.label[index],
+        )  # fmt: skip
