@@ -1,0 +1,335 @@
+"""`bench`: run, report, plan, list, data. Thin: what takes seconds to import is imported where it is used."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.errors import BenchError, unknown
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="Compare ways of contrastive image-text pretraining on downstream tasks.",
+    epilog="Example: bench run --methods msd,clip --tasks all",
+)  # fmt: skip
+data_app = typer.Typer(no_args_is_help=True, help="Look at a dataset and check it.")
+app.add_typer(data_app, name="data")
+console = Console()
+
+Methods = Annotated[
+    str | None, typer.Option("--methods", help="Names of methods, comma-separated, or all. Default: the suite's.")
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option("--tasks", help="all, kinds (retrieval), or kind:dataset (linear_probe:busi), comma-separated."),
+]
+Suite = Annotated[str, typer.Option(help="A suite's name, or the path of its YAML.")]
+Model = Annotated[str | None, typer.Option(help="A model's name, or the path of its YAML.")]
+Pretraining = Annotated[
+    str | None, typer.Option(help="Datasets to pretrain on: names or paths of cards, comma-separated.")
+]
+Datasets = Annotated[
+    str | None, typer.Option(help="Datasets to evaluate on: names or paths of cards, comma-separated.")
+]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value over the suite, repeatable: msd.momentum=0.99, training.batch_size=512."),
+]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")
+]
+OnBadData = Annotated[str | None, typer.Option(help="error stops at a bad row; skip leaves it out and says how many.")]
+Results = Annotated[Path | None, typer.Option(help="Where results go. Default: $BENCH_RESULTS, else ./results.")]
+
+
+@app.command(epilog="Example: bench run --methods msd,clip --tasks retrieval,linear_probe --seeds 3")
+def run(
+    methods: Methods = None,
+    tasks: Tasks = None,
+    suite: Suite = "demo",
+    model: Model = None,
+    pretraining: Pretraining = None,
+    datasets: Datasets = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    on_bad_data: OnBadData = None,
+    results: Results = None,
+) -> None:
+    """Pretrain each method, evaluate it on each task, store the rows.
+
+    What is in the results folder already is not done again; an interrupted run goes on with the same command."""
+    config, folder = _config(methods, tasks, suite, model, pretraining, datasets, seeds, device, settings, plugin,
+                             on_bad_data, results)  # fmt: skip
+    from benchmark import runner
+    from benchmark.plan import make_plan
+    from benchmark.store import Store
+
+    outcome = runner.run(make_plan(config), Store(folder), console)
+    console.print(
+        f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
+        f"failed {len(outcome.failures)}; results in {folder}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+    if outcome.failures:
+        for failure in outcome.failures:
+            console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    console.print("next: bench report", highlight=False)
+
+
+@app.command(epilog="Example: bench plan --methods all --model vit-b-16 --set training.batch_size=512")
+def plan(
+    methods: Methods = None,
+    tasks: Tasks = None,
+    suite: Suite = "demo",
+    model: Model = None,
+    pretraining: Pretraining = None,
+    datasets: Datasets = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    on_bad_data: OnBadData = None,
+    results: Results = None,
+) -> None:
+    """Show what a run would do and cost; execute nothing."""
+    config, folder = _config(methods, tasks, suite, model, pretraining, datasets, seeds, device, settings, plugin,
+                             on_bad_data, results)  # fmt: skip
+    from benchmark.estimate import Estimator
+    from benchmark.plan import make_plan
+    from benchmark.report.tables import scaled
+    from benchmark.store import Store
+
+    made, store = make_plan(config), Store(folder)
+    estimator = Estimator(made, store.costs())
+    table = Table(title=f"suite {config.suite}, model {made.model.name}, device {made.device}", title_justify="left")
+    for column in ("method", "seed", "state", "pairs", "time", "memory", "trained", "of"):
+        table.add_column(column, justify="left" if column in ("method", "state") else "right")
+    seconds, rough = 0.0, False
+    cells = [*([made.initial] if made.initial else []), *made.cells]
+    for cell in cells:
+        missing = len(made.missing(store, cell))
+        done = store.finished(cell.key)
+        if cell is made.initial:
+            from benchmark.data.cache import cache_root
+
+            missing, done = 0, (cache_root() / "initial" / cell.key).is_dir()
+        state = "done" if done and not missing else f"evaluate {missing}" if done else "train"
+        if not done and store.partial(cell.key).is_dir():
+            state = "resume"
+        estimate = estimator.cell(cell, _training_pairs(made, cell))
+        if not done:
+            seconds += estimate.seconds
+            rough |= not estimate.measured
+        name = cell.method if cell is not made.initial else f"{cell.method} (initial weights)"
+        parameters = estimate.parameters
+        table.add_row(
+            name, str(cell.seed), state, f"{estimate.samples:,}", "" if done else _duration(estimate.seconds),
+            f"{estimate.memory / 1e6:,.0f} MB", scaled(parameters["parameters_trainable"]),
+            scaled(parameters["parameters"]),
+        )  # fmt: skip
+    console.print(table)
+    text = f"training: about {_duration(seconds)}" + (" (a rough estimate until a cell was measured)" if rough else "")
+    kinds: dict[str, list[str]] = {}
+    for pair in made.pairs:
+        kinds.setdefault(pair.task, []).append(pair.dataset)
+    console.print(escape(text), highlight=False)
+    for kind, names in kinds.items():
+        console.print(escape(f"{kind}: {', '.join(names)}"), highlight=False)
+    for reason in made.left_out:
+        console.print(escape(f"left out: {reason}"), style="yellow", highlight=False)
+    for problem in made.problems:
+        console.print(escape(f"cannot run: {problem}"), style="red", highlight=False)
+    if made.problems:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench report --results results")
+def report(results: Results = None) -> None:
+    """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
+    from benchmark.config import results_folder
+    from benchmark.report import write_report
+    from benchmark.store import Store
+
+    folder = results or results_folder()
+    store = Store(folder)
+    paths = write_report(store.rows(), store.costs(), folder / "report", console)
+    for path in paths:
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("list", epilog="Example: bench list methods")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],
+    plugin: Plugins = None,
+) -> None:
+    """List what is there, with what it is."""
+    listing = {"methods": _methods, "tasks": _tasks, "datasets": _datasets, "models": _models, "suites": _suites}
+    if what not in listing:
+        raise unknown("list", what, listing)
+    _load(plugin)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, text in listing[what]():
+        table.add_row(escape(name), escape(text))
+    console.print(table)
+
+
+@data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")],
+    split: Annotated[str, typer.Option(help="The split of the contact sheet.")] = "train",
+    output: Annotated[Path | None, typer.Option(help="Where the PNG goes. Default: ./NAME-SPLIT.png.")] = None,
+    on_bad_data: Annotated[str, typer.Option(help="error or skip.")] = "error",
+) -> None:
+    """Print a dataset's counts and draw a contact sheet of samples with their texts."""
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+    from benchmark.data.show import contact_sheet, describe
+
+    if on_bad_data not in ("error", "skip"):
+        raise unknown("value of --on-bad-data", on_bad_data, ["error", "skip"])
+    dataset = open_dataset(load_card(name), on_bad_data)  # type: ignore[arg-type]
+    path = output or Path(f"{dataset.card.name}-{split}.png")
+    contact_sheet(dataset, split, path)
+    _print_nested(describe(dataset))
+    console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@data_app.command("check", epilog="Example: bench data check my-card.yaml")
+def data_check(name: Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]) -> None:
+    """Read every row and decode every image; report what is wrong with file and row."""
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+
+    dataset = open_dataset(load_card(name))
+    dataset.check()
+    counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
+    console.print(f"{dataset.card.name}: nothing wrong; images: {counts}", highlight=False, markup=False)
+
+
+def main() -> None:
+    """The entry point: a user's mistake ends in its message and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except BenchError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("interrupted; the same command goes on from the last checkpoint", style="yellow")
+        sys.exit(130)
+    except Exception as error:
+        # Typer's own usage errors (an unknown option) know how to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def _config(
+    methods: str | None, tasks: str | None, suite: str, model: str | None, pretraining: str | None,
+    datasets: str | None, seeds: int | None, device: str | None, settings: list[str] | None,
+    plugins: list[Path] | None, on_bad_data: str | None, results: Path | None,
+) -> tuple[Any, Path]:  # fmt: skip
+    from benchmark.config import load_run_config, results_folder
+
+    known = _load(plugins)
+    flags = {
+        "methods": _names(methods), "tasks": _names(tasks), "model": model, "pretraining": _names(pretraining),
+        "datasets": _names(datasets), "seeds": list(range(seeds)) if seeds else None, "device": device,
+        "on_bad_data": on_bad_data,
+    }  # fmt: skip
+    return load_run_config(suite, flags, settings or [], known), results or results_folder()
+
+
+def _load(plugins: list[Path] | None) -> list[str]:
+    """Import the user's files; returns the names of all methods and tasks."""
+    from benchmark.method import METHODS
+    from benchmark.registry import load_files
+    from benchmark.task import TASKS
+
+    load_files(plugins or [])
+    return [*METHODS.names(), *TASKS.names()]
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchError("expected names separated by commas, found nothing")
+    return names
+
+
+def _training_pairs(made: Any, cell: Any) -> int | None:
+    """The pairs of an epoch, counted only where the budget is in epochs: counting reads the data."""
+    if cell.training.epochs is None:
+        return None
+    return sum(len(made.datasets[name].records("train")) for name in cell.pretraining)
+
+
+def _methods() -> list[tuple[str, str]]:
+    from benchmark.method import METHODS
+
+    lines = []
+    for name in METHODS.names():
+        cls = METHODS[name]
+        inferred = f" Inferred: {cls.inferred}." if cls.inferred else ""
+        modes = f" Accumulation: {', '.join(cls.accumulation)}."
+        lines.append((name, f"{cls.summary}. {cls.source}.{modes}{inferred}"))
+    return lines
+
+
+def _tasks() -> list[tuple[str, str]]:
+    from benchmark.task import TASKS
+
+    return [
+        (name, f"{TASKS[name].summary}. Needs {', '.join(sorted(TASKS[name].needs))}.") for name in TASKS.names()
+    ]
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from benchmark.config import config_names
+    from benchmark.data.card import load_card
+
+    cards = [load_card(name) for name in config_names("dataset")]
+    return [(card.name, f"{card.title} ({', '.join(sorted(card.provides))})") for card in cards]
+
+
+def _models() -> list[tuple[str, str]]:
+    from benchmark.models import load_model_card, model_names
+
+    return [(name, load_model_card(name).title) for name in model_names()]
+
+
+def _suites() -> list[tuple[str, str]]:
+    from benchmark.config import config_names, find_config, read_yaml
+
+    return [(name, read_yaml(find_config("suite", name)).get("description", "")) for name in config_names("suite")]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _print_nested(content: Any, indent: int = 0) -> None:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            console.print(f"{' ' * indent}{key}:", highlight=False, markup=False)
+            _print_nested(value, indent + 2)
+        else:
+            console.print(f"{' ' * indent}{key}: {value}", highlight=False, markup=False)

@@ -1,0 +1,124 @@
+"""What a cell will cost, before it runs: counted on the meta device, timed against what this machine does."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.config import Training
+from benchmark.data.batch import Batch
+from benchmark.data.transforms import Augmentation
+from benchmark.method import Method
+from benchmark.models import build_model
+from benchmark.plan import Cell, Plan, build_method
+from benchmark.pretraining import accumulation_mode, parameter_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EFFICIENCY = 0.35
+"""Share of a large matrix product's speed that training reaches; used only until a cell of the model was measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """samples: of the training. flops_per_sample: of a step. memory: bytes of weights, gradients, optimiser state and the
+    activations of a micro-batch with texts of full length. seconds: of the training. measured: whether the time comes
+    from a cell of the same method and model in the store. parameters: as in the cost table."""
+
+    samples: int
+    flops_per_sample: float
+    memory: int
+    seconds: float
+    measured: bool
+    parameters: dict[str, int]
+
+
+class Estimator:
+    """Estimates for the cells of a plan. costs: the store's, to take measured speeds from."""
+
+    def __init__(self, plan: Plan, costs: "pd.DataFrame") -> None:
+        self.plan = plan
+        self.costs = costs
+        self._flops_per_second: float | None = None
+
+    def cell(self, cell: Cell, pairs: int | None = None) -> Estimate:
+        """The estimate for one cell; ``pairs``, the number of training pairs, is needed for a budget in epochs."""
+        model = build_model(self.plan.model, 0, "meta")
+        with torch.device("meta"):
+            method = build_method(cell.method, model, cell.options).to("meta").train()
+        training = cell.training
+        samples = training.samples or round((training.epochs or 0) * (pairs or 0))
+        flops = step_flops(method, training)
+        trained = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
+        state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+        memory = state + 3 * trained + saved_bytes(method, training)
+        seconds, measured = self.seconds(cell, samples, flops)
+        return Estimate(samples, flops, memory, seconds, measured, parameter_columns(method))
+
+    def seconds(self, cell: Cell, samples: int, flops: float) -> tuple[float, bool]:
+        if len(self.costs):
+            same = self.costs[(self.costs.method == cell.method) & (self.costs.model == cell.label["model"])]
+            same = same[same.accumulation == cell.content["training"]["accumulation"]]
+            if len(same):
+                return samples / float(same.samples_per_second.iloc[-1]), True
+        if self._flops_per_second is None:
+            self._flops_per_second = EFFICIENCY * matrix_speed(self.plan.device)
+        return samples * flops / self._flops_per_second, False
+
+
+def meta_batch(method: Method, count: int) -> Batch:
+    """``count`` pairs of the model's full size without contents."""
+    size, length = method.model.image_size, method.model.text.context_length
+    device = torch.device("meta")
+    return Batch(
+        image=torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
+        tokens=torch.zeros(count, length, dtype=torch.long, device=device),
+        mask=torch.ones(count, length, dtype=torch.bool, device=device),
+        row=torch.zeros(count, dtype=torch.long, device=device),
+        seed=torch.zeros(count, dtype=torch.long, device=device),
+        ids=[], image_size=size, augmentation=Augmentation.none(),
+        label=torch.zeros(count, dtype=torch.long, device=device),
+    )  # fmt: skip
+
+
+def step_flops(method: Method, training: Training) -> float:
+    """Floating-point operations of a training step a sample: a backward pass counts as two forward passes."""
+    batch = meta_batch(method, 2)
+    with FlopCounterMode(display=False) as forward:
+        method(batch)
+    with FlopCounterMode(display=False) as keys:
+        method.keys(batch)
+    again = accumulation_mode(method, training) == "cached" and training.batch_size > training.micro_batch
+    return (forward.get_total_flops() * (4 if again else 3) + keys.get_total_flops()) / len(batch.image)
+
+
+def saved_bytes(method: Method, training: Training) -> int:
+    """Bytes that the forward pass of one micro-batch keeps for the backward pass."""
+    seen: dict[int, Tensor] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            seen[id(tensor.untyped_storage())] = tensor
+        return tensor
+
+    count = min(training.micro_batch, training.batch_size)
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        output = method(meta_batch(method, count))
+    del output
+    return sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
+
+
+def matrix_speed(device: torch.device) -> float:
+    """Floating-point operations a second of a product of two large matrices, measured for a moment."""
+    size = 4096 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device)
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
