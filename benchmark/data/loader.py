@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from benchmark.data.batch import Batch
 from benchmark.data.cache import build_folder, key
+from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError
 from benchmark.seeding import generator, stream
-
-if TYPE_CHECKING:
-    from benchmark.data.prepared import Prepared
 
 
 class Tokenizer(Protocol):
@@ -36,7 +34,7 @@ class PairLoader:
 
     def __init__(
         self,
-        prepared: Sequence["Prepared"],
+        prepared: Sequence[Prepared],
         tokenizer: Tokenizer,
         image_size: int,
         augmentation: Augmentation,
@@ -87,27 +85,25 @@ class PairLoader:
         return generator(self.seed, "order", epoch).permutation(len(self))
 
     def _gather(self, pairs: np.ndarray, seeds: np.ndarray, choices: np.ndarray) -> Batch:
-        count = len(pairs)
-        images = np.empty((count, *self.prepared[0].images.shape[1:]), dtype=np.uint8)
-        texts: list[np.ndarray] = []
-        ids: list[str] = []
-        for i, (part, row) in enumerate(zip(self._set[pairs], self._row[pairs])):
-            prepared, tokens = self.prepared[part], self._tokens[part]
-            images[i] = prepared.images[row]
-            texts.append(tokens.get(row, int(choices[i] % tokens.counts[row])))
-            ids.append(prepared.ids[row])
+        parts, rows = self._set[pairs], self._row[pairs]
+        images = np.empty((len(pairs), *self.prepared[0].images.shape[1:]), dtype=np.uint8)
+        for part in np.unique(parts):
+            images[parts == part] = self.prepared[part].images[rows[parts == part]]
+        texts = [self._tokens[part].get(row, choice) for part, row, choice in zip(parts, rows, choices)]
+        ids = [self.prepared[part].ids[row] for part, row in zip(parts, rows)]
         lengths = np.array([len(t) for t in texts])
         mask = np.arange(lengths.max()) < lengths[:, None]
         padded = np.full(mask.shape, self.pad_id, dtype=np.int64)
         padded[mask] = np.concatenate(texts)
         label = None
         if self._labelled:
-            values = torch.from_numpy(self.prepared[0].label[self._row[pairs]])
+            values = torch.from_numpy(self.prepared[0].label[rows])
             label = values if values.ndim == 1 else values.float()
         return Batch(
             image=torch.from_numpy(images),
             tokens=torch.from_numpy(padded),
             mask=torch.from_numpy(mask),
+            row=torch.from_numpy(pairs),
             row=torch.from_numpy(pairs),
             seed=torch.from_numpy((seeds >> np.uint64(1)).astype(np.int64)),
             ids=ids,
@@ -120,7 +116,7 @@ class PairLoader:
 class _Tokens:
     """The tokens of every text of a prepared set: ragged, memory-mapped, made once for a tokenizer."""
 
-    def __init__(self, prepared: "Prepared", tokenizer: Tokenizer, cache: Path) -> None:
+    def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
         self.counts = np.array([len(texts) for texts in prepared.text], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
 
@@ -137,7 +133,8 @@ class _Tokens:
         self._tokens = np.load(folder / "tokens.npy", mmap_mode="r" if self._ends[-1] else None)
 
     def get(self, row: int, choice: int) -> np.ndarray:
-        text = self._first[row] + choice
+        """The tokens of one of the texts of a row; ``choice``: any number from 0 on."""
+        text = self._first[row] + int(choice) % self.counts[row]
         return self._tokens[self._ends[text] : self._ends[text + 1]]
 
 

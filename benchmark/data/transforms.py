@@ -17,8 +17,8 @@ class Augmentation(BaseModel):
 
     crop_scale: share of the picture's area that is kept, in (0, 1]; crop_ratio: width / height of the crop.
     flip: probability of a mirror image. 0 by default: left and right are findings in medicine.
-    brightness, contrast, saturation: v multiplies by a factor in [1 - v, 1 + v]; contrast is about the mean of the whole
-    picture, saturation about each pixel's grey value (ITU-R 601).
+    brightness, contrast, saturation: v multiplies by a factor in [1 - v, 1 + v]; contrast is about the mean of the
+    whole picture, saturation about each pixel's grey value (ITU-R 601).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,8 +54,8 @@ _PARAMETERS = 8
 def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmentation) -> Tensor:
     """View number ``k`` of each image: a random crop resized to ``size``, then mirroring and colour.
 
-    image: uint8 [b, 3, S, S]; seed: int64 [b], one a sample. Returns float32 [b, 3, size, size] in 0..1, on the device of
-    ``image``. What is drawn for a sample depends on its seed and ``k`` alone and no operation mixes samples, so that
+    image: uint8 [b, 3, S, S]; seed: int64 [b], one a sample. Returns float32 [b, 3, size, size] in 0..1, on the device
+    of ``image``. What is drawn for a sample depends on its seed and ``k`` alone and no operation mixes samples, so that
     the result does not depend, to the bit, on how a batch is divided. Resizing is bilinear, antialiased where it
     shrinks (the triangle filter of Pillow, without its rounding to 8 bits).
     """
@@ -101,8 +101,8 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
 
 
 def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:
-    """Resample the rows of each image: [b * source, w] -> [b * size, w], over [start, start + extent) in pixels, backwards
-    where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag."""
+    """Resample the rows of each image: [b * source, w] -> [b * size, w], over [start, start + extent) in pixels,
+    backwards where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag."""
     b = len(start)
     support = max(1.0, source / size)
     taps = math.ceil(2 * support)

@@ -1,0 +1,119 @@
+"""Dataset cards: what a dataset is and where it lies, as YAML."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from benchmark.config import config_names, find_config, read_yaml, validated
+from benchmark.data.sources import SOURCES, AnySource
+from benchmark.errors import BenchError, unknown
+
+Prompts = dict[str, list[str]] | list[str]
+
+
+class Card(BaseModel):
+    """A dataset: configs/datasets/NAME.yaml, or a file of the user's.
+
+    source: where the records come from; its ``kind`` says which keys it has.
+    classes: in the order of the labels. multi_label: any number of them holds for an image.
+    prompts: templates with ``{}`` for the class, used for every class, or full prompts of each class.
+    negative_prompts: likewise, saying that the class is absent; for pairs in multi-label sets.
+    class_texts: what fills ``{}`` for the classes whose name does not read well in a sentence.
+    licence, citation, home_page, access: how it may be used, and how to get it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    name: str
+    title: str = ""
+    modality: str = ""
+    source: Annotated[AnySource, Field(discriminator="kind")]
+    classes: Annotated[list[str], Field(min_length=2)] | None = None
+    multi_label: bool = False
+    prompts: Prompts | None = None
+    negative_prompts: Prompts | None = None
+    class_texts: dict[str, str] = {}
+    licence: str = ""
+    citation: str = ""
+    home_page: str = ""
+    access: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.classes or [])) < len(self.classes or []):
+            raise ValueError("a class is listed twice")
+        if self.classes is None and "label" in self.source.provides():
+            raise ValueError("the source has labels, so 'classes' must list their names")
+        for key in ("prompts", "negative_prompts", "class_texts"):
+            value = getattr(self, key)
+            if value is None or value == {}:
+                continue
+            if self.classes is None:
+                raise ValueError(f"'{key}' needs 'classes'")
+            if isinstance(value, dict):
+                for name in value:
+                    if name not in self.classes:
+                        raise ValueError(f"{key}: {unknown('class', name, self.classes)}")
+                missing = [name for name in self.classes if not value.get(name)] if key != "class_texts" else []
+                if missing:
+                    raise ValueError(f"{key}: none for class '{missing[0]}'")
+            elif not value:
+                raise ValueError(f"{key}: the list is empty")
+            else:
+                for template in value:
+                    if "{}" not in template:
+                        raise ValueError(f"{key}: '{template}' has no {{}} for the class")
+        return self
+
+    @cached_property
+    def class_index(self) -> dict[str, int]:
+        """The number of each class, in order."""
+        return {name: i for i, name in enumerate(self.classes or [])}
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Of "text", "label", "question", "prompts": what tasks can ask of the dataset."""
+        return self.source.provides() | ({"prompts"} if self.prompts else set())
+
+    def positive_prompts(self, name: str) -> list[str]:
+        """The prompts that say that class ``name`` is there. Raises ``BenchError`` when the card has none: prompts are
+        never taken from elsewhere."""
+        return self._prompts("prompts", name)
+
+    def negative(self, name: str) -> list[str]:
+        """The prompts that say that class ``name`` is absent. Raises ``BenchError`` when the card has none."""
+        return self._prompts("negative_prompts", name)
+
+    def _prompts(self, key: str, name: str) -> list[str]:
+        prompts: Prompts | None = getattr(self, key)
+        if prompts is None:
+            raise BenchError(f"dataset '{self.name}' has no {key}: add '{key}' to its card")
+        if name not in self.class_index:
+            raise unknown(f"class of dataset '{self.name}'", name, self.class_index)
+        if isinstance(prompts, dict):
+            return prompts[name]
+        return [template.replace("{}", self.class_texts.get(name, name)) for template in prompts]
+
+
+def load_card(name_or_path: str | Path) -> Card:
+    """A shipped card by name, or any by the path of a YAML file.
+
+    Raises ``BenchError`` for an unknown name or kind of source, a missing file, and a card that is not valid.
+    """
+    path = find_config("dataset", str(name_or_path))
+    content = read_yaml(path)
+    source = content.get("source")
+    if not isinstance(source, dict) or "kind" not in source:
+        raise BenchError(f"{path}: source: expected a mapping with a 'kind' (one of {', '.join(SOURCES)})")
+    if source["kind"] not in SOURCES:
+        raise BenchError(f"{path}: {unknown('kind of source', str(source['kind']), SOURCES)}")
+    located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
+    card: Card = validated(Card, {"name": path.stem} | content | {"source": located}, str(path))
+    return card
+
+
+def card_names() -> list[str]:
+    """The names of the shipped cards."""
+    return config_names("dataset")

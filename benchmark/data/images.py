@@ -1,0 +1,80 @@
+"""Decode an image file into 8-bit RGB, whatever it is stored as."""
+
+import os
+import stat
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from benchmark.data.problems import BadRow
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
+MAX_PIXELS = 89_478_485
+"""Where Pillow, too, begins to suspect a decompression bomb."""
+
+
+def decode_image(source: Path | bytes) -> Image.Image:
+    """The picture as RGB, upright.
+
+    EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
+    to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
+    Of several frames, the first. Raises ``BadRow`` when the file cannot be decoded as a whole.
+    """
+    picture = load_image(source)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def load_image(source: Path | bytes) -> Image.Image:
+    """Like decode_image(), but a grey picture stays in one channel (mode L)."""
+    try:
+        if isinstance(source, Path) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise BadRow("image cannot be decoded", "is not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise BadRow(
+                        "image is too large",
+                        f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb",
+                    )
+                picture.load()
+                return _eight_bit(ImageOps.exif_transpose(picture))
+    except BadRow:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadRow("image is too large", f"is refused: {error}") from error
+    except Exception as error:  # what a decoder raises on a hostile file is not limited to OSError
+        unidentified = isinstance(error, UnidentifiedImageError)
+        reason = "no known image format" if unidentified else getattr(error, "strerror", None) or str(error)
+        raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    mode = picture.mode
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode in ("L", "RGB", "P") and "transparency" in picture.info):
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    if mode in ("RGB", "L"):
+        return picture
+    if mode == "1":
+        return picture.convert("L")
+    if mode.startswith("I") or mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        finite = np.isfinite(values)
+        low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+        values = np.where(finite, values, np.where(values > 0, high, low))
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+        return Image.fromarray(np.round(scaled).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """pixels: uint8 [H, W] or [H, W, 3]."""
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
