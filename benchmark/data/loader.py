@@ -104,7 +104,6 @@ class PairLoader:
             tokens=torch.from_numpy(padded),
             mask=torch.from_numpy(mask),
             row=torch.from_numpy(pairs),
-            row=torch.from_numpy(pairs),
             seed=torch.from_numpy((seeds >> np.uint64(1)).astype(np.int64)),
             ids=ids,
             image_size=self.image_size,
