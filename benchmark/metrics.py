@@ -88,6 +88,21 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, weights: np.n
 
 
 @dataclass(frozen=True)
+class Median(Weighted):
+    """The median of a per-example column; of an even number, the mean of the two in the middle."""
+
+    column: str
+
+    def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        values = numbers(examples, self.column)
+        order = np.argsort(values, kind="stable")
+        upto = np.cumsum(weights[:, order], axis=1)
+        half = upto[:, -1:] / 2
+        lower, upper = (upto >= half).argmax(axis=1), (upto > half).argmax(axis=1)
+        return np.asarray((values[order][lower] + values[order][upper]) / 2)
+
+
+@dataclass(frozen=True)
 class CalibrationError(Weighted):
     """Expected calibration error of the columns ``confidence`` and ``correct``."""
 

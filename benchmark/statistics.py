@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap over groups (patients), paired differences, Holm's correction, ranks over datasets."""
+"""How sure a number is: bootstrap over groups (patients), paired differences, Holm's correction, mean ranks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,12 +66,12 @@ def _draws(groups: int, width: int, resamples: int, rng: np.random.Generator) ->
     """Indices of the groups drawn, in chunks [r, groups]; the same whatever the chunk's length."""
     step = max(1, ELEMENTS // width)
     for start in range(0, resamples, step):
-        yield rng.integers(groups, size=(min(step, resamples - start), groups))
+        yield rng.integers(groups, size=(min(step, resamples - start), groups), dtype=np.int32)
 
 
 def _counts(drawn: np.ndarray, groups: int) -> np.ndarray:
     """How often each group was drawn: int [r, groups]."""
-    offset = np.arange(len(drawn))[:, None] * groups
+    offset = np.arange(len(drawn))[:, None] * groups  # int64, which the sum needs
     return np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(len(drawn), groups)
 
 

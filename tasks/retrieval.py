@@ -1,0 +1,213 @@
+"""Retrieval: rank all texts of the test split by their cosine with an image, and all images by theirs with a text."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.special import gammaln
+
+from benchmark import Measurement, Task, register_task
+from benchmark.embedding import Evaluation
+from benchmark.errors import BenchError
+from benchmark.metrics import Median
+from benchmark.task import Mean, Metric
+
+SCORES = 2**20
+"""Scores held at a time."""
+
+
+@register_task("retrieval")
+class Retrieval(Task):
+    """Queries are the images and the distinct texts of the test split; candidates the distinct texts and the images.
+
+    A text is right for an image when the image has a text with the same words or with the same ``text_id``.
+    Candidates that tie are in random order: a metric is its expected value over their orders (McSherry and Najork 2008,
+    doi:10.1007/978-3-540-78646-7_38), so that an encoder that cannot tell anything apart gets chance.
+
+    recall@K: share of queries with at least one right candidate among the first K (hit rate).
+    true_recall@K: share of a query's right candidates that are among the first K.
+    rank: of the first right candidate, from 1; mrr: mean of 1 / rank; map: mean average precision.
+    """
+
+    summary = "Images find their texts, texts their images, among all of the test split."
+    source = "recall@K as in CLIP (Radford et al. 2021, arXiv:2103.00020)"
+    primary = "recall@10"
+    needs = frozenset({"text"})
+
+    @dataclass
+    class Config:
+        """k: the K of recall@K; those beyond the number of candidates are left out."""
+
+        k: tuple[int, ...] = (1, 5, 10, 50, 200)
+
+    def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        records = data.records("test")
+        rows = np.array(sorted((i for i, of_image in enumerate(records.text) if of_image), key=records.ids.__getitem__))
+        if not len(rows):
+            raise BenchError(f"dataset '{data.card.name}', test: no image has a text")
+        ids, groups = np.array(records.ids)[rows], np.array(records.groups)[rows]
+        texts = [records.text[i] for i in rows]
+        right = relevant(texts, [records.text_id[i] for i in rows])
+        # A text goes by the name and the group of the first image that has it.
+        first = {text: (i, j) for i in reversed(range(len(texts))) for j, text in enumerate(texts[i])}
+        distinct = list(dict.fromkeys(text for of_image in texts for text in of_image))
+        text_ids = np.array([f"{ids[i]}#{j}" for i, j in (first[text] for text in distinct)])
+        text_groups = groups[[first[text][0] for text in distinct]]
+        images, captions = data.images("test").embeddings[rows], data.texts(distinct).embeddings
+        for part, queries, candidates, pairs, names, of_group in (
+            ("image_to_text", images, captions, right, ids, groups),
+            ("text_to_image", captions, images, csr_array(right.T), text_ids, text_groups),
+        ):
+            measurement = measure(queries, candidates, pairs, [k for k in self.config.k if k <= len(candidates)])
+            measurement.part = part
+            measurement.examples |= {"id": names, "group": of_group}
+            measurement.notes = {
+                "queries": len(queries), "candidates": len(candidates), "right_per_query": pairs.nnz / len(queries),
+                "images_without_text": len(records) - len(rows),
+            }  # fmt: skip
+            yield measurement
+
+
+def relevant(texts: list[list[str]], text_ids: list[list[str]]) -> csr_array:
+    """texts, text_ids: of each image. [images, distinct texts in the order they come], stored where a text is right."""
+    image_of, text_of = _incidence(texts)
+    right = csr_array((np.ones(len(image_of)), (image_of, text_of)))
+    if any(text_ids):
+        named = [ids or [""] * len(of_image) for ids, of_image in zip(text_ids, texts)]
+        has_id = np.array([bool(i) for of_image in named for i in of_image])
+        id_of = _incidence(named)[1]
+        of_image = csr_array((has_id.astype(float), (image_of, id_of)))
+        right = right + of_image @ csr_array((has_id.astype(float), (id_of, text_of)))
+        right.eliminate_zeros()
+    return csr_array(right)
+
+
+def _incidence(names: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """names: of each image. The image and the number of the name of each entry."""
+    number: dict[str, int] = {}
+    numbers = [number.setdefault(name, len(number)) for of_image in names for name in of_image]
+    return np.repeat(np.arange(len(names)), [len(of_image) for of_image in names]), np.array(numbers)
+
+
+def measure(queries: np.ndarray, candidates: np.ndarray, right: csr_array, at: Sequence[int]) -> Measurement:
+    """queries float32 [q, D], candidates [c, D], right: [q, c], at least one a query; ``at``: the K, none above c."""
+    query, above, tied = positions(queries, candidates, right)
+    found = np.bincount(query, minlength=len(queries))
+    count = len(candidates)
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, count + 1))])
+    # Right candidates in the order of their scores; of one query, those with as many above them tie.
+    order = np.lexsort((above, query))
+    above, tied, start = above[order], tied[order], np.concatenate([[0], np.cumsum(found)[:-1]])
+    new = np.diff(above, prepend=-1) != 0
+    new[start] = True
+    first = np.flatnonzero(new)
+    run = np.cumsum(new) - 1
+    right_tied = np.diff(np.append(first, len(above)))[run]
+    right_above = first[run] - np.repeat(start, found)
+    precision = expected_precision(above, tied, right_above, right_tied, harmonic)
+    best = (above[start], tied[start], right_tied[start])
+    examples = {
+        "rank": expected_rank(*best),
+        "reciprocal_rank": expected_reciprocal_rank(*best, harmonic),
+        "average_precision": np.add.reduceat(precision, start) / found,
+    }
+    metrics: dict[str, Metric] = {
+        "median_rank": Median("rank"),
+        "mrr": Mean("reciprocal_rank"),
+        "map": Mean("average_precision"),
+    }
+    # What knows nothing ties all candidates.
+    numbers, times = np.unique(found, return_counts=True)
+    blank, all_tied = np.zeros_like(numbers), np.full_like(numbers, count)
+
+    def mean(values: np.ndarray) -> float:
+        return float(values @ times / times.sum())
+
+    chance = {
+        "median_rank": 1.0 + bisect_left(
+            range(1, count), 0.5, key=lambda k: mean(hit_probability(blank, all_tied, numbers, k))
+        ),
+        "mrr": mean(expected_reciprocal_rank(blank, all_tied, numbers, harmonic)),
+        "map": mean(expected_precision(blank, all_tied, blank, numbers, harmonic)),
+    }  # fmt: skip
+    for k in at:
+        examples[f"recall@{k}"] = hit_probability(*best, k)
+        examples[f"true_recall@{k}"] = np.add.reduceat(np.clip((k - above) / tied, 0, 1), start) / found
+        metrics |= {name: Mean(name) for name in (f"recall@{k}", f"true_recall@{k}")}
+        chance[f"recall@{k}"] = mean(hit_probability(blank, all_tied, numbers, k))
+        chance[f"true_recall@{k}"] = k / count
+    return Measurement(examples, metrics, chance)
+
+
+def positions(
+    queries: np.ndarray, candidates: np.ndarray, right: csr_array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each right pair: its query, how many candidates score higher, and how many score the same (itself included).
+
+    Exact: each query's scores are sorted. They are summed in float64 and rounded to float32, so that what is equal
+    ties, whatever the order of summation. Memory: ``SCORES`` scores at a time, and the candidates in float64.
+    """
+    transposed = torch.from_numpy(np.array(candidates, dtype=np.float64)).T
+    above = np.empty(right.nnz, dtype=np.int64)
+    tied = np.empty(right.nnz, dtype=np.int64)
+    step = max(1, SCORES // len(candidates))
+    summed = torch.empty(step, len(candidates), dtype=torch.float64)
+    rounded = torch.empty(step, len(candidates), dtype=torch.float32)
+    for begin in range(0, len(queries), step):
+        block = torch.from_numpy(np.array(queries[begin : begin + step], dtype=np.float64))
+        scores = rounded[: len(block)].copy_(torch.mm(block, transposed, out=summed[: len(block)])).numpy()
+        for row, score in enumerate(scores, begin):
+            pairs = slice(right.indptr[row], right.indptr[row + 1])
+            own = score[right.indices[pairs]]
+            score.sort()
+            not_above = score.searchsorted(own, "right")
+            above[pairs] = len(score) - not_above
+            tied[pairs] = not_above - score.searchsorted(own, "left")
+    return np.repeat(np.arange(len(queries)), np.diff(right.indptr)), above, tied
+
+
+# In what follows ``above`` candidates score higher than a group of ``tied`` equal ones, of which ``right`` are right,
+# and ``right_above`` of those above are. Each is an int array, one value a group, and the group's order is random.
+
+
+def hit_probability(above: np.ndarray, tied: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
+    """That one of the right ones of the group is among the first k, none being above it: hypergeometric."""
+    places = np.clip(k - above, 0, tied)
+    wrong = tied - right
+    missed = np.exp(_log_choose(wrong, np.minimum(places, wrong)) - _log_choose(tied, places))
+    return np.where(places > wrong, 1.0, 1 - missed)
+
+
+def expected_rank(above: np.ndarray, tied: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of the first right one."""
+    return np.asarray(above + (tied + 1) / (right + 1))
+
+
+def expected_reciprocal_rank(
+    above: np.ndarray, tied: np.ndarray, right: np.ndarray, harmonic: np.ndarray
+) -> np.ndarray:
+    """Of the first right one. harmonic: the sums of 1 / 1 to 1 / i, from i = 0."""
+    groups, inverse = np.unique(np.stack([above, tied, right]), axis=1, return_inverse=True)
+    values = (harmonic[groups[0] + groups[1]] - harmonic[groups[0]]) / groups[1]
+    for i in np.flatnonzero(groups[2] > 1):
+        a, t, r = groups[:, i]
+        place = np.arange(1, t - r + 2)
+        values[i] = (np.exp(_log_choose(t - place, r - 1) - _log_choose(t, r)) / (a + place)).sum()
+    return values[inverse]
+
+
+def expected_precision(
+    above: np.ndarray, tied: np.ndarray, right_above: np.ndarray, right: np.ndarray, harmonic: np.ndarray
+) -> np.ndarray:
+    """Precision at the place of a right one of the group: the mean over places x = 1 .. tied of
+    (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the share of right ones among the rest."""
+    others = (right - 1) / np.maximum(tied - 1, 1)
+    harmonics = harmonic[above + tied] - harmonic[above]
+    return np.asarray(others + (right_above + 1 - others - above * others) * harmonics / tied)
+
+
+def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

@@ -1,0 +1,76 @@
+"""Zero-shot classification: the class whose prompts are nearest to the image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark import Measurement, Task, register_task
+from benchmark.data.card import Card
+from benchmark.embedding import Evaluation
+from benchmark.metrics import classification
+
+ROWS = 16_384
+"""Images compared with the classes at a time."""
+
+
+@register_task("zero_shot")
+class ZeroShot(Task):
+    """Score of an image for a class: cosine with the class's embedding, which is the mean of its prompts' embeddings.
+    Multi-label: the cosine with the finding's presence minus that with its absence."""
+
+    summary = "Classification by the class whose prompts are nearest, without any training."
+    source = "CLIP (Radford et al. 2021, arXiv:2103.00020); pairs of prompts: CheXzero (Tiu et al. 2022)"
+    primary = "accuracy"
+    needs = frozenset({"label", "prompts"})
+
+    @dataclass
+    class Config:
+        """rare_below: classes with fewer train images than this are rare, and have means of their own where not all
+        classes are."""
+
+        rare_below: int = 100
+
+    @classmethod
+    def primary_for(cls, card: Card) -> str:
+        return "macro_auroc" if card.multi_label else "accuracy"
+
+    def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        records = data.records("test")
+        classes = class_embeddings(data, [data.card.positive_prompts(name) for name in data.classes])
+        if data.card.multi_label:
+            classes -= class_embeddings(data, [data.card.negative(name) for name in data.classes])
+        images = data.images("test").embeddings
+        scores = [images[i : i + ROWS].astype(np.float64) @ classes.T for i in range(0, len(images), ROWS)]
+        yield classification(
+            ids=records.ids,
+            groups=records.groups,
+            scores=np.concatenate(scores),
+            label=records.label,
+            classes=data.classes,
+            scale=data.temperature_scale,
+            multi_label=data.card.multi_label,
+            rare=rare_classes(data, self.config.rare_below),
+        )
+
+
+def class_embeddings(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
+    """One list of prompts a class -> float64 [C, D]: normalise, mean, normalise."""
+    encoded = data.texts([prompt for of_class in prompts for prompt in of_class]).embeddings.astype(np.float64)
+    starts = np.cumsum([0] + [len(of_class) for of_class in prompts[:-1]])
+    return _unit(np.add.reduceat(_unit(encoded), starts))
+
+
+def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
+    """Classes with fewer than ``below`` examples in train; none where there is no train split, or where all are."""
+    if "train" not in data.splits():
+        return frozenset()
+    label = data.labels("train")
+    classes = np.arange(len(data.classes))
+    support = (label == 1).sum(axis=0) if data.card.multi_label else (label[:, None] == classes).sum(axis=0)
+    rare = frozenset(name for name, count in zip(data.classes, support) if count < below)
+    return rare if len(rare) < len(data.classes) else frozenset()
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
