@@ -20,7 +20,8 @@ class OpenClipImage(_Block):
 
     kind: Literal["open_clip"]
     name: str
-    """Architecture, as ``open_clip.list_models()`` has it."""
+    """Architecture, as ``open_clip.list_models()`` has it; or ``hf-hub:ORG/REPOSITORY`` or ``local-dir:FOLDER``, which
+    bring their weights."""
     pretrained: str | None = None
     """A tag of open_clip (``openai``), a local state dict (.safetensors, .pt, .bin), or null: random weights."""
     quick_gelu: bool | None = None
@@ -61,6 +62,8 @@ class OpenClipText(_Block):
     name: str
     pretrained: str | None = None
     quick_gelu: bool | None = None
+    pad_id: int = Field(default=0, ge=0)
+    """What texts are filled up with, for the architectures that attend to padding (SigLIP: 1)."""
 
 
 class TransformersText(_Block):

@@ -1,15 +1,16 @@
 """The dual encoder: an image tower and a text tower, joined by a projection each."""
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.errors import BenchError
-from benchmark.models.card import CorpusTokenizer, ModelCard, TinyImage, TinyText
+from benchmark.models.card import CorpusTokenizer, ModelCard, TimmImage, TinyImage, TinyText, TransformersText
 from benchmark.models.tiny import TinyImageTower, TinyTextTower
-from benchmark.models.tower import ImageTower, TextTower
+from benchmark.models.tokenizer import Tokenizer
+from benchmark.models.tower import Group, ImageTower, TextTower
 from benchmark.seeding import torch_seed
 
 
@@ -18,7 +19,12 @@ class DualEncoder(nn.Module):
     tokens, padding on the right. D is embed_dim; Wi and Wt are the widths of the towers."""
 
     def __init__(
-        self, image: ImageTower, text: TextTower, image_projection: nn.Module, text_projection: nn.Module, embed_dim: int
+        self,
+        image: ImageTower,
+        text: TextTower,
+        image_projection: nn.Module,
+        text_projection: nn.Module,
+        embed_dim: int,
     ) -> None:
         super().__init__()
         self.image = image
@@ -76,9 +82,27 @@ class DualEncoder(nn.Module):
         return self.text.has_tokens
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of the towers' blocks in the backward pass: less memory, about a third more time."""
+        """Recompute the activations of the towers' blocks in the backward pass: less memory, a third more time."""
         self.image.set_gradient_checkpointing(enabled)
         self.text.set_gradient_checkpointing(enabled)
+
+    def layer_groups(self, side: Literal["image", "text"]) -> list[Group]:
+        """A tower's parts from input to output, and its projection as the last: 14 groups for ViT-B/16, as Roy 2024
+        counts them. Each parameter of the side is in exactly one."""
+        tower: ImageTower | TextTower = self.image if side == "image" else self.text
+        projection = self.image_projection if side == "image" else self.text_projection
+        return [*tower.layer_groups(), *([[projection]] if list(projection.parameters()) else [])]
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Raise BenchError when the tokenizer's tokens cannot be read by the text tower."""
+        for what, given, read in (
+            ("vocab_size", tokenizer.vocab_size, self.text.vocab_size),
+            ("context_length", tokenizer.context_length, self.text.context_length),
+        ):
+            if given > read:
+                raise BenchError(f"tokenizer.{what} is {given}, and the text tower reads at most {read}")
+        if self.text.pad_id not in (None, tokenizer.pad_id):
+            raise BenchError(f"text.pad_id is {self.text.pad_id}, and the tokenizer pads with {tokenizer.pad_id}")
 
     def parameter_counts(self) -> dict[str, int]:
         """Of each tower with its projection, and of both: how many parameters, and how many of them are trained.
@@ -99,12 +123,53 @@ class DualEncoder(nn.Module):
 def build_model(card: ModelCard, seed: int, device: str = "cpu") -> DualEncoder:
     """The card's dual encoder, in training mode, float32. The same card and seed give the same weights; torch's global
     random state is left as it was. On "meta" neither weights nor network are needed, and the parameters have shapes
-    only."""
+    only (an architecture that itself is described on the hub needs its configuration).
+
+    A projection of the tower's own that leads to ``embed_dim`` is kept with its weights; otherwise a new one is drawn.
+    Raises BenchError for what the card names and is not there, and for weights that do not fit.
+    """
     with torch_seed(seed), torch.device(device):
-        image = TinyImageTower(cast(TinyImage, card.image), card.image_size)
-        tokenizer = cast(CorpusTokenizer, card.tokenizer)
-        text = TinyTextTower(cast(TinyText, card.text), tokenizer.vocab_size, tokenizer.context_length)
-        image_projection = nn.Linear(image.width, card.embed_dim, bias=False)
-        text_projection = nn.Linear(text.width, card.embed_dim, bias=False)
-        model = DualEncoder(image, text, image_projection, text_projection, card.embed_dim)
-        return model
+        image, image_own = _image(card, weights=device != "meta")
+        text, text_own = _text(card, weights=device != "meta")
+        image_projection = _projection(image_own, image.width, card.embed_dim)
+        text_projection = _projection(text_own, text.width, card.embed_dim)
+    return DualEncoder(image, text, image_projection, text_projection, card.embed_dim).float().train()
+
+
+Own = tuple[nn.Module, int] | None
+"""A tower's own projection and the width of the space it leads to."""
+
+
+def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
+    spec = card.image
+    if isinstance(spec, TinyImage):
+        return TinyImageTower(spec, card.image_size), None
+    if isinstance(spec, TimmImage):
+        from benchmark.models.from_timm import timm_image
+
+        return timm_image(spec, card.image_size, weights), None
+    from benchmark.models.from_open_clip import open_clip_image
+
+    return open_clip_image(spec, card.image_size, weights)
+
+
+def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
+    spec = card.text
+    if isinstance(spec, TinyText):
+        context_length = card.tokenizer.context_length
+        if not isinstance(card.tokenizer, CorpusTokenizer) or context_length is None:
+            raise BenchError(f"model '{card.name}': a text tower of kind tiny takes a tokenizer of kind corpus")
+        return TinyTextTower(spec, card.tokenizer.vocab_size, context_length), None
+    if isinstance(spec, TransformersText):
+        from benchmark.models.from_transformers import transformers_text
+
+        return transformers_text(spec, weights), None
+    from benchmark.models.from_open_clip import open_clip_text
+
+    return open_clip_text(spec, weights)
+
+
+def _projection(own: Own, width: int, embed_dim: int) -> nn.Module:
+    if own is not None and own[1] == embed_dim:
+        return own[0]
+    return nn.Linear(width, embed_dim, bias=False)

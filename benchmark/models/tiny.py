@@ -45,11 +45,11 @@ class Blocks(nn.ModuleList):
 
 
 class Residual(nn.Module):
-    """norm, convolution, GELU, convolution, added to its input at half the resolution."""
+    """norm, convolution, GELU, convolution, added to its input."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.down = nn.Conv2d(before, after, 2, stride=2)
+        self.down = nn.Conv2d(before, after, stride, stride=stride) if stride > 1 else nn.Identity()
         self.norm = nn.GroupNorm(8, after)
         self.conv1 = nn.Conv2d(after, after, 3, padding=1)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
@@ -60,15 +60,16 @@ class Residual(nn.Module):
 
 
 class TinyImageTower(ImageTower):
-    """Three residual stages of convolutions down to one token for 16 x 16 pixels, then a vision transformer; mean pooled."""
+    """A convolution with stride 4 and three residual stages, down to one token for 16 x 16 pixels; a vision transformer
+    on top, mean pooled."""
 
     def __init__(self, spec: TinyImage, image_size: int | None) -> None:
         super().__init__((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
         self.image_size = image_size or 64
         self.width = width = spec.width
-        self.stem = nn.Conv2d(3, width // 4, 4, stride=2, padding=1)
+        self.stem = nn.Conv2d(3, width // 4, 7, stride=4, padding=3)
         self.stages = nn.Sequential(
-            Residual(width // 4, width // 4), Residual(width // 4, width // 2), Residual(width // 2, width)
+            Residual(width // 4, width // 4, 1), Residual(width // 4, width // 2, 2), Residual(width // 2, width, 2)
         )
         self.position = nn.Parameter(torch.randn((self.image_size // STRIDE) ** 2, width) * 0.02)
         self.drop = PatchDropout(spec.patch_dropout)
@@ -82,8 +83,10 @@ class TinyImageTower(ImageTower):
         return TowerOutput(tokens.mean(dim=1), tokens)
 
     def layer_groups(self) -> list[Group]:
-        *first, last = self.blocks
-        return [[self.stem], *([stage] for stage in self.stages), [self.position], *([b] for b in first), [last, self.norm]]
+        *stages, last_stage = self.stages
+        *blocks, last_block = self.blocks
+        convolutions: list[Group] = [[self.stem], *([stage] for stage in stages), [last_stage, self.position]]
+        return [*convolutions, *([block] for block in blocks), [last_block, self.norm]]
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.blocks.checkpointing = enabled
@@ -111,8 +114,9 @@ class TinyTextTower(TextTower):
         return TowerOutput(mean_token(x, mask), x)
 
     def layer_groups(self) -> list[Group]:
-        *first, last = self.blocks
-        return [[self.embedding, self.position], *([b] for b in first), [last, self.norm]]
+        *blocks, last = self.blocks
+        groups: list[Group] = [[self.embedding, self.position], *([block] for block in blocks)]
+        return [*groups, [last, self.norm]]
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.blocks.checkpointing = enabled

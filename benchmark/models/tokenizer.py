@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from benchmark.errors import BenchError
-from benchmark.models.card import CorpusTokenizer, ModelCard
+from benchmark.errors import BenchError, unknown
+from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.weights import hub
 
 SPECIALS = ["<pad>", "<start>", "<end>"]
 VERSION = 1
@@ -84,10 +85,79 @@ def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, c
     return CorpusBPE(Backend.from_file(str(path)), spec.context_length)
 
 
+class OpenClipBPE:
+    """CLIP's lower-casing byte-pair encoding, as open_clip has it."""
+
+    pad_id = 0
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.context_length = backend.context_length
+        self.vocab_size = backend.vocab_size
+        merges = [list(pair) for pair in backend.bpe_ranks]
+        self.fingerprint = _digest("open_clip", merges, backend.clean_fn.__name__, self.context_length)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        start, end = self._backend.sot_token_id, self._backend.eot_token_id
+        return [[start, *self._backend.encode(text)[: self.context_length - 2], end] for text in texts]
+
+
+class HuggingFace:
+    """A tokenizer of transformers. Where it does not end a text with a token of its own (GPT), its end token is added.
+
+    pad_id: its own, or its end token where it has none.
+    clean: what is done to a text before.
+    """
+
+    def __init__(self, backend: Any, context_length: int, clean: Callable[[str], str] = str) -> None:
+        self._backend = backend
+        self._clean = clean
+        self.context_length = context_length
+        self.vocab_size = len(backend)
+        self.pad_id = backend.eos_token_id if backend.pad_token_id is None else backend.pad_token_id
+        empty = backend("").input_ids
+        self._end = [] if empty and empty[-1] in backend.all_special_ids else [backend.eos_token_id]
+        if self._end == [None] or self.pad_id is None:
+            raise BenchError(f"tokenizer '{backend.name_or_path}': it has no end token, or nothing to pad with")
+        state = json.loads(backend.backend_tokenizer.to_str()) if backend.is_fast else backend.get_vocab()
+        state = {key: value for key, value in state.items() if key not in {"truncation", "padding"}}
+        self.fingerprint = _digest("huggingface", state, self._end, clean.__name__, context_length)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        room = self.context_length - len(self._end)
+        cleaned = [self._clean(text) for text in texts]
+        return [[*ids, *self._end] for ids in self._backend(cleaned, truncation=True, max_length=room).input_ids]
+
+
+def _open_clip(spec: OpenClipTokenizer) -> Tokenizer:
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    named = spec.name.startswith(("local-dir:", "hf-hub:"))
+    if not named and spec.name not in open_clip.list_models():
+        raise unknown("open_clip architecture", spec.name, open_clip.list_models())
+    instead = "download it where there is a network"
+    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=spec.name.startswith("local-dir:")):
+        backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
+    if isinstance(backend, SimpleTokenizer):
+        return OpenClipBPE(backend)
+    if isinstance(backend, HFTokenizer) and not backend.tokenizer_mode and not backend.strip_sep_token:
+        return HuggingFace(backend.tokenizer, backend.context_length, backend.clean_fn)
+    raise BenchError(f"tokenizer of open_clip's '{spec.name}', a {type(backend).__name__}, is not supported")
+
+
+def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
+    with hub(f"tokenizer '{spec.name}'", instead, local=Path(spec.name).is_dir()):
+        return HuggingFace(AutoTokenizer.from_pretrained(spec.name, trust_remote_code=False), spec.context_length)
+
+
 def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:
-    """The card's tokenizer. ``corpus`` gives the training texts of ``card.tokenizer.datasets`` (kind ``corpus``
-    only); what is trained is kept under ``cache`` by a fingerprint of the texts and the parameters."""
+    """The card's tokenizer. ``corpus`` gives the training texts of ``card.tokenizer.datasets`` (kind ``corpus`` only);
+    what is trained is kept under ``cache`` by a fingerprint of the texts and the parameters."""
     spec = card.tokenizer
     if isinstance(spec, CorpusTokenizer):
         return _corpus(spec, corpus, cache)
-    raise BenchError(f"tokenizer kind '{spec.kind}' is not there yet")
+    return _open_clip(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)

@@ -1,13 +1,15 @@
 """What an image tower and a text tower are, whatever library they come from."""
 
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.errors import BenchError
 
-Group = list[nn.Module | nn.Parameter]
+Group = Sequence[nn.Module | nn.Parameter]
 
 
 class TowerOutput(NamedTuple):
@@ -33,7 +35,8 @@ class PatchDropout(nn.Module):
             return x
         patches = x[:, self.prefix :]
         b, n, width = patches.shape
-        keep = torch.rand(b, n, device=x.device).argsort(dim=1)[:, : max(1, int(n * (1 - self.rate)))].sort(dim=1).values
+        count = max(1, int(n * (1 - self.rate)))
+        keep = torch.rand(b, n, device=x.device).argsort(dim=1)[:, :count].sort(dim=1).values
         kept = patches.gather(1, keep[..., None].expand(-1, -1, width))
         return torch.cat([x[:, : self.prefix], kept], dim=1)
 
@@ -84,7 +87,7 @@ class ImageTower(nn.Module):
         if module is not None:
             module.rate = rate
         elif rate:
-            raise BenchError(f"patch_dropout: {type(self).__name__} {getattr(self, 'name', '')} has no patch tokens to leave out")
+            raise BenchError(f"patch_dropout: a {type(self).__name__} has no patch tokens that could be left out")
 
 
 class TextTower(nn.Module):
@@ -96,6 +99,8 @@ class TextTower(nn.Module):
     has_tokens: bool = True
     causal: bool
     """Whether a token sees only the ones before it (what a captioning decoder on top needs)."""
+    pad_id: int | None = None
+    """The token it fills texts up with, for a tower that attends to padding."""
 
     def layer_groups(self) -> list[Group]:
         """The tower's parts from input to output, each parameter in exactly one."""
@@ -115,3 +120,26 @@ def mean_token(tokens: Tensor, mask: Tensor) -> Tensor:
     """[b, L, W], bool [b, L] -> [b, W]: the mean over the tokens that are not padding."""
     weight = mask.to(tokens.dtype)
     return torch.einsum("blw,bl->bw", tokens, weight) / weight.sum(dim=1, keepdim=True)
+
+
+def groups_by(model: nn.Module, key: Callable[[str], Any]) -> list[Group]:
+    """The parts of a model grouped by a key of its parameters' names, groups in the order of the keys.
+
+    A part is the largest module whose parameters are all in one group (so that its dropout and its buffers go with
+    it), or a parameter of a module whose other parameters are elsewhere.
+    """
+    keys = {id(parameter): key(name) for name, parameter in model.named_parameters()}
+    groups: dict[Any, list[nn.Module | nn.Parameter]] = defaultdict(list)
+
+    def visit(part: nn.Module | nn.Parameter) -> None:
+        parameters = [part] if isinstance(part, nn.Parameter) else list(part.parameters())
+        found = {keys[id(p)] for p in parameters}
+        if len(found) == 1:
+            groups[found.pop()].append(part)
+        elif isinstance(part, nn.Module):
+            for child in (*part._parameters.values(), *part.children()):
+                if child is not None:
+                    visit(child)
+
+    visit(model)
+    return [groups[k] for k in sorted(groups)]

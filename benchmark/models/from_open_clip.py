@@ -1,0 +1,314 @@
+"""Towers from open_clip: its models taken apart, so that features come before the projection."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.hf_model import HFTextEncoder
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmark.errors import BenchError, unknown
+from benchmark.models.card import OpenClipImage, OpenClipText
+from benchmark.models.from_timm import TimmImageTower, timm_groups
+from benchmark.models.from_transformers import TransformersTextTower
+from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
+from benchmark.models.weights import hub, reading
+
+Projection = tuple[nn.Module, int]
+"""A tower's own projection into its joint space, and that space's width."""
+
+FOLDER, HUB = "local-dir:", "hf-hub:"
+
+
+def open_clip_model(
+    name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
+) -> Any:
+    """An open_clip model with its weights; ``weights`` false: random ones whatever ``pretrained`` says.
+
+    The activation is ``quick_gelu``; null: the pretrained tag's own, else the architecture's.
+    Raises BenchError, in a line, for an unknown architecture or tag, and for weights that are not there or do not fit.
+    """
+    options: dict[str, Any] = {"force_custom_text": True, "pretrained_text": False, "weights_only": True}
+    options["device"] = torch.get_default_device()
+    if image_size is not None:
+        options["force_image_size"] = image_size
+    if name.startswith((FOLDER, HUB)):
+        if pretrained is not None:
+            raise BenchError(f"open_clip model '{name}' brings its own weights: leave out pretrained: {pretrained}")
+        if quick_gelu is not None:
+            options["quick_gelu"] = quick_gelu
+        instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
+        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
+            return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
+
+    if name not in open_clip.list_models():
+        raise unknown("open_clip architecture", name, open_clip.list_models())
+    tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and not tag and not Path(pretrained).suffix:
+        raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+    path = pretrained if weights else None
+    if tag and weights:
+        instead = "download it where there is a network, or name a local checkpoint: pretrained: PATH"
+        with hub(f"open_clip weights '{pretrained}' of '{name}'", instead):
+            path = open_clip.download_pretrained(tag)
+    config = open_clip.get_model_config(name)
+    if quick_gelu is None:
+        quick_gelu = bool((tag or config).get("quick_gelu", False))
+    reads = config["text_cfg"].get("hf_model_name")
+    found = hub(f"text model '{reads}' of open_clip's '{name}'", "download it where there is a network")
+    with found if reads else nullcontext(), _quiet():
+        model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
+    if tag:
+        model.visual.preprocess_cfg.update(mean=tag["mean"], std=tag["std"])
+    if path:
+        with reading(path, f"a checkpoint of open_clip's '{name}'"):
+            open_clip.load_checkpoint(model, path)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # open_clip warns on the root logger that a model is random when its weights are loaded a line later, or not wanted
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class OpenClipImageTower(ImageTower):
+    """The vision transformer of open_clip, up to its projection. Tokens: the patches, after the last norm."""
+
+    def __init__(self, visual: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__(mean, std)
+        visual.proj = None
+        visual.output_tokens = True
+        visual.patch_dropout = PatchDropout(prefix=1)
+        self.model = visual
+        self.image_size = visual.image_size[0]
+        self.width = visual.ln_post.normalized_shape[0]
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        return TowerOutput(*self.model(self.normalise(x)))
+
+    def layer_groups(self) -> list[Group]:
+        """As Roy 2024 and open_clip's own lock(): stem and positions; each block; the last block with the norm."""
+        last = len(self.model.transformer.resblocks)
+
+        def group(name: str) -> int:
+            block = re.match(r"transformer\.resblocks\.(\d+)\.", name)
+            if block:
+                return int(block[1]) + 1
+            return last if name.startswith(("ln_post", "attn_pool")) else 0
+
+        return groups_by(self.model, group)
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        self.model.set_grad_checkpointing(enabled)
+
+
+class OpenClipResNetTower(ImageTower):
+    """CLIP's ResNet up to the projection that ends its attention pooling.
+
+    Features: the pooled values, [b, W]. Tokens: the values at each place, as MaskCLIP (arXiv 2112.01071) reads them,
+    so that the projection means the same for both.
+    """
+
+    def __init__(self, visual: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__(mean, std)
+        visual.attnpool.c_proj = None
+        self.model = visual
+        size = visual.image_size
+        self.image_size = size if isinstance(size, int) else size[0]
+        self.width = visual.attnpool.v_proj.out_features
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        model, pool = self.model, self.model.attnpool
+        x = model.layer4(model.layer3(model.layer2(model.layer1(model.stem(self.normalise(x))))))
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding
+        values = pool.v_proj(x)
+
+        def heads(y: Tensor) -> Tensor:
+            return y.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)
+
+        pooled = F.scaled_dot_product_attention(heads(pool.q_proj(x[:, :1])), heads(pool.k_proj(x)), heads(values))
+        return TowerOutput(pooled.flatten(1), values[:, 1:])
+
+    def layer_groups(self) -> list[Group]:
+        """The stem; each residual block; the attention pooling."""
+
+        def group(name: str) -> tuple[int, int]:
+            block = re.match(r"layer(\d)\.(\d+)\.", name)
+            if block:
+                return int(block[1]), int(block[2])
+            return (5, 0) if name.startswith("attnpool") else (0, 0)
+
+        return groups_by(self.model, group)
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        if enabled:
+            raise BenchError("gradient checkpointing: open_clip's ResNet has none; turn it off or take timm's ResNet")
+
+
+class OpenClipTimmTower(TimmImageTower):
+    """The timm model that some open_clip architectures see with; ``pool``: open_clip's pooling where timm's is off."""
+
+    def __init__(self, visual: Any, image_size: int | None, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__(visual.trunk, image_size or visual.image_size[0], type(visual.trunk).__name__)
+        self.mean.copy_(torch.tensor(mean).view(3, 1, 1))
+        self.std.copy_(torch.tensor(std).view(3, 1, 1))
+        self.pool: nn.Module | None = None
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        if self.pool is None:
+            return super().forward(x)
+        return TowerOutput(self.pool(self.model(self.normalise(x))), None)
+
+    def layer_groups(self) -> list[Group]:
+        return timm_groups(self.model) + ([] if self.pool is None else [[self.pool]])
+
+
+def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) -> tuple[ImageTower, Projection]:
+    """The image tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
+    visual = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights).visual
+    mean, std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
+    if isinstance(visual, VisionTransformer):
+        projection: nn.Module = linear(visual.proj)
+        tower: ImageTower = OpenClipImageTower(visual, mean, std)
+    elif isinstance(visual, ModifiedResNet):
+        projection = visual.attnpool.c_proj
+        tower = OpenClipResNetTower(visual, mean, std)
+    elif isinstance(visual, TimmModel):
+        tower, projection = _open_clip_timm(visual, image_size, mean, std)
+    else:
+        raise BenchError(f"image.name: open_clip's '{spec.name}' sees with a {type(visual).__name__}: not supported")
+    tower.patch_dropout = spec.patch_dropout
+    return tower, (projection, _last_width(projection, tower.width))
+
+
+def _open_clip_timm(visual: Any, image_size: int | None, mean: Any, std: Any) -> tuple[ImageTower, nn.Module]:
+    classifier = visual.trunk.get_classifier()
+    if isinstance(classifier, nn.Linear):
+        visual.trunk.reset_classifier(0)
+        return OpenClipTimmTower(visual, image_size, mean, std), classifier
+    tower = OpenClipTimmTower(visual, image_size, mean, std)
+    if "pool" not in visual.head._modules:
+        return tower, visual.head if len(visual.head) else nn.Identity()
+    pool = visual.head.pool
+    tower.pool, tower.has_tokens = pool, False
+    tower.width = _last_width(pool, tower.width)
+    return tower, nn.Identity()
+
+
+def _last_width(module: nn.Module, default: int) -> int:
+    linears = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    return linears[-1].out_features if linears else default
+
+
+def linear(matrix: nn.Parameter) -> nn.Linear:
+    """The Linear without bias that multiplies as ``x @ matrix`` does; matrix: [in, out]."""
+    layer = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False, device=matrix.device)
+    if not matrix.is_meta:
+        with torch.no_grad():
+            layer.weight.copy_(matrix.T)
+    return layer
+
+
+class OpenClipTextTower(TextTower):
+    """CLIP's causal text transformer up to its projection; features at the last token, the end.
+
+    open_clip runs it on all ``context_length`` positions; a causal one gives the same on the tokens alone.
+    """
+
+    causal = True
+
+    def __init__(self, text: Any) -> None:
+        super().__init__()
+        text.text_projection = None
+        self.model = text
+        self.width = text.ln_final.normalized_shape[0]
+        self.context_length = text.context_length
+        self.vocab_size = text.vocab_size
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
+        length = tokens.shape[1]
+        x = self.model.token_embedding(tokens) + self.model.positional_embedding[:length]
+        x = self.model.ln_final(self.model.transformer(x, attn_mask=self.model.attn_mask[:length, :length]))
+        return TowerOutput(last_token(x, mask), x)
+
+    def layer_groups(self) -> list[Group]:
+        """Embeddings; each block; the last block with the norm."""
+        last = len(self.model.transformer.resblocks)
+
+        def group(name: str) -> int:
+            block = re.match(r"transformer\.resblocks\.(\d+)\.", name)
+            if block:
+                return int(block[1]) + 1
+            return last if name.startswith("ln_final") else 0
+
+        return groups_by(self.model, group)
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        self.model.set_grad_checkpointing(enabled)
+
+
+class OpenClipPaddedTextTower(OpenClipTextTower):
+    """A text transformer of open_clip that attends to padding, or pools beyond it (SigLIP, CLIPA, CoCa): every text is
+    filled up to ``context_length`` with ``pad_id``, as it was when it was trained."""
+
+    pad_id: int
+
+    def __init__(self, text: Any, pad_id: int) -> None:
+        super().__init__(text)
+        text.output_tokens = True
+        text.pad_id = pad_id
+        self.pad_id = pad_id
+        self.causal = text.attn_mask is not None
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
+        length = tokens.shape[1]
+        filled = F.pad(tokens.masked_fill(~mask, self.pad_id), (0, self.context_length - length), value=self.pad_id)
+        features, out = self.model(filled)
+        return TowerOutput(features, out[:, :length])
+
+
+class OpenClipHFTextTower(TransformersTextTower):
+    """The transformers model that some open_clip architectures read with (BiomedCLIP), pooled as open_clip does."""
+
+    def __init__(self, text: Any) -> None:
+        pooler = text.transformer.pooler if hasattr(text.transformer, "pooler") else None
+        super().__init__(text.transformer, type(text.pooler).__name__)
+        if pooler is not None:
+            self.model.pooler = pooler
+        self.pooler = text.pooler
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
+        out = self.model(input_ids=tokens, attention_mask=mask.long())
+        return TowerOutput(self.pooler(out, mask.long()), out.last_hidden_state)
+
+
+def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projection]:
+    """The text tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
+    text = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text
+    if isinstance(text, HFTextEncoder):
+        tower: TextTower = OpenClipHFTextTower(text)
+        return tower, (text.proj, text.output_dim)
+    own = text.text_projection
+    width = text.output_dim
+    projection = own if isinstance(own, nn.Module) else nn.Identity() if own is None else linear(own)
+    plain = text.attn_mask is not None and text.cls_emb is None and text.pool_type in {"argmax", "eos"}
+    tower = OpenClipTextTower(text) if plain else OpenClipPaddedTextTower(text, spec.pad_id)
+    return tower, (projection, tower.width if own is None else width)
+
+

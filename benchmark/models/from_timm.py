@@ -1,0 +1,90 @@
+"""Image towers from timm."""
+
+from typing import Any
+
+from torch import Tensor
+
+from benchmark.errors import BenchError, unknown
+from benchmark.models.card import TimmImage
+from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
+from benchmark.models.weights import hub, read_tensors, reading
+
+
+class TimmImageTower(ImageTower):
+    """A timm model without its classifier. Features: what the classifier would see. Tokens: the last map or patches."""
+
+    def __init__(self, model: Any, image_size: int | None, name: str) -> None:
+        from timm.data import resolve_model_data_config
+        from timm.models.vision_transformer import VisionTransformer
+
+        config = resolve_model_data_config(model)
+        super().__init__(config["mean"], config["std"])
+        self.name = name
+        self.image_size = image_size or config["input_size"][-1]
+        if self.image_size != config["input_size"][-1] and hasattr(model, "set_input_size"):
+            model.set_input_size(img_size=self.image_size)
+        if isinstance(model, VisionTransformer):
+            model.patch_drop = PatchDropout(prefix=model.num_prefix_tokens)
+        self.model = model
+        self.width = model.head_hidden_size
+        self.has_tokens = model.num_features == self.width
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        features = self.model.forward_features(self.normalise(x))
+        pooled = self.model.forward_head(features, pre_logits=True)
+        return TowerOutput(pooled, self._tokens(features) if self.has_tokens else None)
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        if features.ndim == 3:
+            return features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        if str(getattr(self.model, "output_fmt", "NCHW")) == "NHWC":
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def layer_groups(self) -> list[Group]:
+        """timm's own group_matcher."""
+        return timm_groups(self.model)
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        try:
+            self.model.set_grad_checkpointing(enabled)
+        except (AssertionError, AttributeError) as error:
+            if enabled:
+                raise BenchError(f"gradient checkpointing: timm's '{self.name}' has none") from error
+
+
+def timm_groups(model: Any) -> list[Group]:
+    """The layer groups of a timm model, from input to output."""
+    from timm.models import group_parameters
+
+    if not hasattr(model, "group_matcher"):
+        raise BenchError(f"layer groups: timm's {type(model).__name__} names none")
+    return groups_by(model, group_parameters(model, model.group_matcher(coarse=False), reverse=True).__getitem__)
+
+
+def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmImageTower:
+    """A timm tower; ``weights`` false: random ones whatever the spec says (for the meta device)."""
+    import timm
+
+    if not timm.is_model(spec.name):
+        raise unknown("timm image model", spec.name, timm.list_models())
+    options: dict[str, Any] = {**spec.config, "num_classes": 0}
+    if spec.drop_path:
+        options["drop_path_rate"] = spec.drop_path
+    instead = "download it where there is a network, or name a local checkpoint: image.pretrained: PATH"
+    try:
+        if not weights or spec.pretrained is False:
+            model = timm.create_model(spec.name, **options)
+        elif spec.pretrained is True:
+            with hub(f"timm weights of '{spec.name}'", instead):
+                model = timm.create_model(spec.name, pretrained=True, **options)
+        else:
+            expected = f"a checkpoint of timm's '{spec.name}'"
+            overlay = {"state_dict": read_tensors(spec.pretrained, expected)}
+            with reading(spec.pretrained, expected):
+                model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except TypeError as error:
+        raise BenchError(f"timm image model '{spec.name}': {error}") from error
+    tower = TimmImageTower(model, image_size, spec.name)
+    tower.patch_dropout = spec.patch_dropout
+    return tower

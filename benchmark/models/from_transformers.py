@@ -1,0 +1,99 @@
+"""Text towers from transformers."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import BenchError, unknown
+from benchmark.models.card import TransformersText
+from benchmark.models.tower import Group, TextTower, TowerOutput, groups_by, last_token, mean_token
+from benchmark.models.weights import hub
+
+
+class TransformersTextTower(TextTower):
+    """A text model of transformers under a pooling; in transformers' words, its last hidden state."""
+
+    def __init__(self, model: Any, pooling: str) -> None:
+        super().__init__()
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+        config = model.config
+        if getattr(config, "is_encoder_decoder", False):
+            model = model.get_encoder()
+        elif "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
+            model.pooler = None
+        config.use_cache = False
+        self.model = model
+        self.pooling = pooling
+        self.width = config.hidden_size
+        self.vocab_size = config.vocab_size
+        self.context_length = getattr(config, "max_position_embeddings", None) or 1_000_000
+        if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}:
+            # their positions are counted from the padding's own index on
+            self.context_length -= config.pad_token_id + 1
+        only_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+        self.causal = only_causal or bool(getattr(config, "is_decoder", False))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
+        hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        if self.pooling == "cls":
+            return TowerOutput(hidden[:, 0], hidden)
+        return TowerOutput((mean_token if self.pooling == "mean" else last_token)(hidden, mask), hidden)
+
+    def layer_groups(self) -> list[Group]:
+        """What comes before the layers; each layer; the last layer with what follows."""
+        return transformers_groups(self.model)
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        if enabled:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.model.gradient_checkpointing_disable()
+
+
+def transformers_groups(model: nn.Module) -> list[Group]:
+    """The layer groups of a transformers model: its layers are its longest ModuleList."""
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    path = max(lists, key=lambda name: len(lists[name]))
+    names = [name for name, _ in model.named_parameters()]
+    inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
+
+    def group(name: str) -> int:
+        layer = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
+        if layer:
+            return int(layer[1]) + 1
+        return 0 if names.index(name) < inside[0] else len(lists[path])
+
+    return groups_by(model, group)
+
+
+def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
+    """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device)."""
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+
+    if spec.name is None:
+        overrides = dict(spec.config)
+        kind = overrides.pop("model_type", None)
+        if kind is None:
+            raise BenchError("model card: text: give a name, or a config with its model_type")
+        if kind not in CONFIG_MAPPING:
+            raise unknown("model_type of transformers", kind, CONFIG_MAPPING.keys())
+        return TransformersTextTower(AutoModel.from_config(AutoConfig.for_model(kind, **overrides)), spec.pooling)
+    instead = "download it where there is a network, or name a local folder: text.name: FOLDER"
+    with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
+        config = AutoConfig.from_pretrained(spec.name, trust_remote_code=False, **spec.config)
+        if not (weights and spec.pretrained):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+        else:
+            model, info = AutoModel.from_pretrained(
+                spec.name, config=config, trust_remote_code=False, output_loading_info=True
+            )
+            missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+            if missing:
+                raise BenchError(f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
+                                 f" and {len(missing) - 1} other tensors of the configured architecture")
+    return TransformersTextTower(model.to(torch.float32), spec.pooling)
