@@ -1,0 +1,93 @@
+"""Look at a dataset: counts, and a sheet of samples."""
+
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.data.dataset import Dataset
+from benchmark.errors import BenchError
+from benchmark.seeding import generator
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Counts by split: images, groups, texts with their lengths in words, questions, and images of each class (for
+    multi-label sets those where it holds; ``unknown`` where no class is known)."""
+    splits: dict[str, Any] = {}
+    for split in dataset.splits():
+        table = dataset.table(split).take(dataset.rows(split))
+        columns = table.select(["group", "label", "text", "question", "answer_type"]).to_pydict()
+        counts: dict[str, Any] = {"images": len(table), "groups": len(set(columns["group"]))}
+        texts = [text for texts in columns["text"] for text in texts]
+        if texts:
+            words = [len(text.split()) for text in texts]
+            low, middle, high = (int(np.percentile(words, q)) for q in (0, 50, 100))
+            counts["texts"] = {"all": len(texts), "different": len(set(texts))}
+            counts["words a text"] = {"shortest": low, "median": middle, "longest": high}
+        if "question" in dataset.provides:
+            kinds = Counter(kind for kinds in columns["answer_type"] for kind in kinds)
+            counts["questions"] = {"all": kinds.total(), **dict(sorted(kinds.items()))}
+        if "label" in dataset.provides:
+            classes = Counter(_class(dataset, label) for label in columns["label"] if isinstance(label, int))
+            for labels in columns["label"]:
+                if isinstance(labels, list):
+                    classes.update(name for name, flag in zip(dataset.card.class_index, labels) if flag == 1)
+                    classes["unknown"] += all(flag == -1 for flag in labels)
+            counts["classes"] = {name: classes[name] for name in [*dataset.card.class_index, "unknown"]}
+            if not classes["unknown"]:
+                del counts["classes"]["unknown"]
+        splits[split] = counts
+    return {
+        "name": dataset.card.name,
+        "title": dataset.card.title,
+        "modality": dataset.card.modality,
+        "provides": ", ".join(sorted(dataset.provides)),
+        "splits": splits,
+        "left out": dataset.left_out,
+    }
+
+
+def contact_sheet(dataset: Dataset, split: str, path: Path, n: int = 24) -> Path:
+    """A PNG of up to ``n`` samples of a split, drawn at random but always the same ones, each with what belongs to it:
+    its class, its first text, its first question. Returns ``path``."""
+    from matplotlib.figure import Figure
+
+    records = dataset.records(split)
+    rows = np.sort(generator(0, "contact sheet").permutation(len(records))[:n])
+    columns = min(6, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(2.4 * columns, 3.3 * lines), layout="constrained")
+    for axes, row in zip(figure.subplots(lines, columns, squeeze=False).flat, rows):
+        record = records[int(row)]
+        axes.imshow(np.asarray(record["image"]), interpolation="nearest")
+        # Not as mathematics: a text may have dollar signs in it.
+        axes.set_xlabel(_caption(dataset, record), fontsize=7.5, loc="left", parse_math=False)
+    for axes in figure.axes:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    try:
+        figure.savefig(path, dpi=110, format="png")
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _caption(dataset: Dataset, record: dict[str, Any]) -> str:
+    parts = []
+    if "label" in dataset.provides:
+        parts.append(_class(dataset, record["label"]))
+    parts.extend(record["text"][:1])
+    if record["question"]:
+        parts.append(f"{record['question'][0]} {record['answer'][0]}")
+    return "\n".join(
+        line for part in parts for line in textwrap.wrap(textwrap.shorten(part, 150, placeholder=" ..."), 34)
+    )
+
+
+def _class(dataset: Dataset, label: int | list[int]) -> str:
+    names = list(dataset.card.class_index)
+    if isinstance(label, int):
+        return names[label] if label >= 0 else "unknown"
+    return ", ".join(name for name, flag in zip(names, label) if flag == 1) or "none"
