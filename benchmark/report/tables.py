@@ -44,29 +44,27 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     """
     import pandas as pd
 
-    keys = [*IDENTITY, "seed", "cell"]
-    rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union(keys, sort=False))
+    keys = [*IDENTITY, "cell"]
+    rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union([*keys, "seed"], sort=False))
     for frame in (rows, costs):
-        frame[[*IDENTITY, "cell"]] = frame[[*IDENTITY, "cell"]].astype(object).fillna("").astype(str)
-    runs = pd.concat([rows[keys], costs[keys]]).drop_duplicates()
+        frame[keys] = frame[keys].astype(object).fillna("").astype(str)
+    runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
     several = {column: column in ("method", "variant") or runs[column].nunique() > 1 for column in IDENTITY}
     cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
     ambiguous = {run[:-1] for run, count in cells.items() if count > 1}
-
-    def label(run: "pd.Series[Any]") -> str:
-        parts = [run[column] for column in IDENTITY if several[column] and run[column]]
-        if tuple(run[IDENTITY]) in ambiguous:
-            parts.append(f"cell {run['cell'][:8]}")
-        return " · ".join(" ".join(part.split()) for part in parts)
-
-    for frame in (rows, costs):
-        frame["line"] = [label(run) for _, run in frame[[*IDENTITY, "cell"]].iterrows()]
-    return rows, costs, natural({*rows["line"], *costs["line"]})
+    labels = runs[keys].drop_duplicates()
+    names = []
+    for *identity, cell in labels.itertuples(index=False):
+        parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
+        parts += [f"cell {cell[:8]}"] if tuple(identity) in ambiguous else []
+        names.append(" · ".join(" ".join(part.split()) for part in parts))
+    labels["line"] = names
+    return rows.merge(labels, on=keys), costs.merge(labels, on=keys), natural(set(names))
 
 
 def natural(names: Iterable[str]) -> list[str]:
-    """Sorted with numbers as numbers: ``2_shot`` before ``16_shot``."""
-    return sorted(names, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(20), name))
+    """Sorted with numbers as numbers: ``2_shot`` before ``16_shot``, 0.85 before 0.9."""
+    return sorted(names, key=lambda name: (re.sub(r"\d+(\.\d+)?", lambda x: f"{float(x[0]):030.10f}", name), name))
 
 
 def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float, float]:
@@ -301,7 +299,7 @@ def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
     widths = []
     for index, (name, unit) in enumerate(table.columns):
         cells = [cells[index] for _, cells in [*table.rows, *table.footer]]
-        pieces = [piece.strip() for text in (name, unit) for piece in break_points(text)]
+        pieces = [piece.strip() for text in (name, unit) for piece in (break_points(text) if len(text) > 9 else [text])]
         contents = [text for cell in cells for text in (cell.text, cell.under)]
         widths.append(min(18, max(map(len, pieces + contents))))
     for number in range(1, len(widths) + 1):

@@ -1,0 +1,80 @@
+"""Rows in, a report out: tables in the terminal and in Markdown, plots, and the numbers as CSV."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.errors import BenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+    from benchmark.report.tables import Table
+
+HOW_TO_READ = """\
+## How to read this
+
+- **Scores** are the primary metric of each kind of task in percent, the mean over seeds. `results.csv` has every metric
+  of every seed as a fraction, with the method, its variant, the model, the suite, and the cell that it came from.
+- **Interval**: 95 %. For one seed, the bootstrap interval over the groups (patients) of the test set. For S seeds, the
+  mean distance of a seed's score from the end of its interval, and t(0.975, S - 1) x standard deviation / sqrt(S)
+  over seeds, added in quadrature on each side (MOVER; Zou and Donner 2008): two or three seeds say little about other
+  seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval, which is
+  cautious.
+- **Bold** is the highest of its column, to the decimal shown, if it is above chance. It is no verdict: where intervals
+  overlap widely, the table does not show that one line is better than another.
+- **Chance** is what a scorer gets that knows nothing of the images. **Examples** are those of the test set.
+- **Mean** is over all datasets of the table; a line that lacks one has none.
+- **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
+  the same text are correct. The share of all correct items that are found is another definition, and not this one.
+- **Quality against cost**: the mean over kinds of task of the mean over datasets, against the training time of a seed.
+  No line has both a higher score and a shorter time than one on the **Pareto frontier**. Times compare only
+  on the same device.
+"""
+
+
+def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, console: "Console") -> list[Path]:
+    """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``.
+
+    rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
+    and plots show the ``primary`` ones. costs: one a cell; may be empty. Returns the files, report.md first.
+    Raises ``BenchError`` when there is no primary row with a value.
+    """
+    if rows.empty or not (rows["primary"].astype(bool) & rows["value"].notna()).any():
+        raise BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
+    from benchmark.report import plots, tables
+
+    images = folder / "plots"
+    images.mkdir(parents=True, exist_ok=True)
+    page, results, prices = folder / "report.md", folder / "results.csv", folder / "costs.csv"
+    rows.to_csv(results, index=False)
+    costs.to_csv(prices, index=False)
+    files = [page, results, prices]
+    text = ["# Report\n"]
+
+    def show(table: "Table") -> None:
+        for part in tables.to_terminal(table, console.width):
+            console.print(part)
+        text.append(tables.to_markdown(table))
+
+    def draw(figure: "Figure", name: str, title: str) -> None:
+        png, svg = plots.save(figure, images / name)
+        files.extend([png, svg])
+        text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
+
+    rows, costs, lines = tables.label_lines(rows, costs)
+    scores = tables.summarise(rows)
+    for task in tables.natural(scores["task"].unique()):
+        show(tables.score_table(scores, task, lines))
+        draw(plots.score_chart(scores, task, lines), re.sub(r"[^\w-]+", "-", task), f"{task}: scores and intervals")
+    if len(costs):
+        show(tables.cost_table(costs, lines))
+        points, pairs, left_out = plots.quality_and_cost(scores, rows, costs)
+        if len(points):
+            draw(plots.cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
+        if left_out:
+            text.append(f"Not in the plot, as results are missing: {tables.escape(', '.join(left_out))}.\n")
+    page.write_text("\n".join([*text, HOW_TO_READ]), encoding="utf-8")
+    return files

@@ -1,0 +1,236 @@
+"""The plots of a report, as PNG and SVG."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.report.tables import natural, percent, pool_costs, scaled, wrap
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 7.2
+"""Inches: the text width of a two-column paper."""
+PALETTE = [
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
+    "#332288", "#DDCC77", "#882255", "#BBBBBB", "#5D3A1A", "#AA7744",
+]  # fmt: skip
+"""Okabe and Ito's colours for the colour-blind without black and yellow, and six more that stay apart from them."""
+INK, GREY = "#222222", "#8C8C8C"
+STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"], "font.size": 7, "text.color": INK, "text.parse_math": False,
+    "axes.titlesize": 7, "axes.labelsize": 7, "axes.labelcolor": INK, "axes.edgecolor": GREY, "axes.linewidth": 0.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "xtick.major.width": 0.5, "ytick.major.width": 0.5, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "svg.fonttype": "none", "svg.hashsalt": "report",
+}  # fmt: skip
+
+
+def colours(order: Sequence[str]) -> dict[str, str]:
+    """A colour for each line, the same in all plots. They repeat after twelve, as lines are always labelled too."""
+    return dict(zip(order, cycle(PALETTE)))
+
+
+def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
+    """A panel a dataset, a bar a line, with its interval and value; chance as a dashed line."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    scores = scores[scores["task"] == task]
+    lines = [line for line in order if line in set(scores["line"])]
+    panels = [key for key, _ in scores.groupby(["dataset", "metric"])]
+    panels.sort(key=lambda key: natural(scores["dataset"].unique()).index(key[0]))
+    metrics = natural(scores["metric"].unique())
+    across = len(panels) if len(panels) <= 4 else 3 if len(panels) <= 6 or len(panels) == 9 else 4
+    down = -(-len(panels) // across)
+    labels = ["\n".join(wrap(line, 24)) for line in lines]
+    height = 0.13 * sum(label.count("\n") + 1 for label in labels) + 0.05 * len(labels)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, down * (height + 0.42) + 0.25), layout="constrained")
+        axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for ax, (dataset, metric) in zip(axes.flat, panels):
+            panel = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)].set_index("line")
+            bars(ax, panel.reindex(lines), colours(order))
+            title = "\n".join(wrap(dataset, 26)) + (f"\n{metric}" if len(metrics) > 1 else "")
+            ax.set_title(title, loc="left", pad=3)
+        axes[0, 0].set_yticks(range(len(lines)), labels)
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax in axes.flat[max(0, len(panels) - across) : len(panels)]:
+            ax.xaxis.set_tick_params(labelbottom=True)
+        what = metrics[0] if len(metrics) == 1 else "score"
+        figure.supxlabel(f"{task}: {what} (%), with 95 % interval; dashed: chance", fontsize=7)
+    return figure
+
+
+def bars(ax: "Axes", panel: "pd.DataFrame", colour: dict[str, str]) -> None:
+    for y, (line, score) in enumerate(panel.iterrows()):
+        value, low, high = (100 * float(score[column]) for column in ("value", "low", "high"))
+        weight = "bold" if score["best"] is True else "normal"
+        ax.text(1.03, y, percent(value / 100), transform=ax.get_yaxis_transform(), va="center_baseline", weight=weight)
+        ax.barh(y, value, height=0.72, color=colour[str(line)])
+        for width, ink in ((2.2, "white"), (0.8, INK)):
+            ax.hlines(y, low, high, color=ink, linewidth=width)
+    chance = panel["chance"].mean()
+    if np.isfinite(chance):
+        ax.axvline(100 * chance, color="white", linewidth=1.6)
+        ax.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    ax.set_xlim(min(0.0, 100 * float(panel["low"].min())), 100)
+    ax.set_ylim(len(panel) - 0.45, -0.55)
+    ax.set_xticks([0, 25, 50, 75, 100])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def quality_and_cost(
+    scores: "pd.DataFrame", rows: "pd.DataFrame", costs: "pd.DataFrame"
+) -> tuple["pd.DataFrame", list[tuple[str, str]], list[str]]:
+    """What the quality-against-cost chart shows.
+
+    rows, costs: labelled. Returns one row a line with ``score`` (the mean over kinds of task of the mean over datasets)
+    and the pooled costs of the line's cells; the pairs of task and dataset that the mean is over, which are those of
+    the line that has the most; and the lines left out because they lack some, as a mean over fewer does not compare.
+    """
+    runs = rows.loc[rows["line"].isin(scores["line"]), ["line", "cell"]].drop_duplicates()
+    points = pool_costs(runs.merge(costs.drop(columns="line"), on="cell"))
+    points = points[points["seconds"] > 0]
+    table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
+    if len(table):
+        fullest = table.loc[table.notna().sum(axis=1).idxmax()]
+        table = table.loc[:, fullest.notna()]
+    whole = table.dropna()
+    points = points.loc[whole.index].assign(score=whole.T.groupby("task").mean().mean())
+    return points, list(table.columns), natural(set(table.index) - set(whole.index))
+
+
+def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> "Figure":
+    """Score against training time, a marker a line, its area the peak memory, with the Pareto frontier."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
+
+    points = points.sort_values(["seconds", "score"], ascending=[True, False])
+    seconds, scores, memory = (points[name].to_numpy() for name in ("seconds", "score", "peak_memory"))
+    largest = np.nanmax(memory, initial=0.0)
+    areas = np.where(np.isnan(memory), 25.0, np.maximum(12.0, 160.0 * memory / (largest or 1.0)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH * 0.75, WIDTH * 0.45), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        ax = figure.subplots()
+        front = pareto(seconds, scores)
+        ax.step(seconds[front], 100 * scores[front], where="post", color=GREY, linewidth=0.8, zorder=1)
+        colour = colours(order)
+        for x, y, area, known, line in zip(seconds, 100 * scores, areas, ~np.isnan(memory), points.index):
+            ax.scatter(x, y, s=area, color=colour[line] if known else "none", edgecolor=colour[line], linewidth=0.8)
+        ax.margins(0.12)
+        if seconds.max() > 5 * seconds.min():
+            ax.set_xscale("log")
+        ticks = duration_ticks(*ax.get_xlim(), log=ax.get_xscale() == "log")
+        ax.set_xticks(list(ticks), list(ticks.values()))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("training time")
+        datasets = {dataset for _, dataset in pairs}
+        ax.set_ylabel(f"mean score of {plural(len({task for task, _ in pairs}), 'task')} "
+                      f"on {plural(len(datasets), 'dataset')} (%)")  # fmt: skip
+        handles: list[Any] = [Line2D([], [], color=GREY, linewidth=0.8, label="Pareto frontier")]
+        known = points["peak_memory"].dropna()
+        for index in dict.fromkeys([known.idxmin(), known.idxmax()] if len(known) else []):
+            size = areas[points.index.get_loc(index)] ** 0.5
+            unit, texts = scaled(known.loc[[index]])
+            ring = {"marker": "o", "markersize": size, "markerfacecolor": "none", "markeredgewidth": 0.8}
+            label = f"{texts[0]} {unit}B peak memory"
+            handles.append(Line2D([], [], color=GREY, linestyle="", label=label, **ring))
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
+        canvas.draw()
+        figure.set_layout_engine("none")
+        place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, front)
+    return figure
+
+
+def pareto(seconds: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which points no other one beats in time and score; the points in order of time, and by score within a time."""
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], scores[:-1]]))
+    return scores > before
+
+
+def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
+    """At most six round durations between two, in seconds, and how they are written."""
+    units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+    if log:
+        round_ones = {"s": (1, 3, 10, 30), "min": (1, 3, 10, 30), "h": (1, 3, 10), "d": (1, 3, 10, 30, 100, 300)}
+        inside = {n * units[unit]: f"{n} {unit}" for unit, ns in round_ones.items() for n in ns}
+        inside = {x: text for x, text in inside.items() if low <= x <= high}
+        return dict(list(inside.items())[:: 1 + len(inside) // 7])
+    steps = {
+        "s": (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30), "min": (1, 2, 5, 10, 15, 20, 30), "h": (1, 2, 3, 6, 12),
+        "d": (1, 2, 5, 10, 20, 50),
+    }  # fmt: skip
+    sizes = [(n * units[unit], units[unit], unit) for unit, ns in steps.items() for n in ns]
+    step, size, unit = next((found for found in sizes if high - low <= 5 * found[0]), sizes[-1])
+    return {k * step: f"{k * step / size:g} {unit}" for k in range(int(np.ceil(low / step)), int(high / step) + 1)}
+
+
+def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, front: np.ndarray) -> None:
+    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the frontier;
+    with a line to the point if that is not right beside it. The layout must be final: places are in pixels."""
+    pixels = ax.transData.transform(points)
+    scale = ax.figure.dpi / 72
+    radii = np.sqrt(areas / np.pi) * scale
+    steps = pixels[front]
+    corners = np.column_stack([steps[1:, 0], steps[:-1, 1]])
+    taken = np.concatenate([
+        np.column_stack([pixels - radii[:, None], pixels + radii[:, None]]),
+        np.column_stack([steps[:-1], corners + scale]),
+        np.column_stack([corners, steps[1:] + scale]),
+    ])  # fmt: skip
+    frame = ax.get_window_extent()
+    around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
+    gaps = np.array([2, 8, 16, 26, 40, 60]) * scale
+    for label, point, centre, radius in zip(labels, points, pixels, radii):
+        text = "\n".join(wrap(label, 24))
+        measured = ax.text(point[0], point[1], text)
+        half = np.array(measured.get_window_extent().size) / 2
+        measured.remove()
+        offsets = np.concatenate([around * (radius + gap + half) for gap in gaps])
+        boxes = np.column_stack([centre + offsets - half, centre + offsets + half])
+        covered = overlap(boxes, taken).sum(axis=1)
+        inside = overlap(boxes, np.array([frame.extents]))[:, 0]
+        best = int(np.argmin(np.round(covered + 4 * half.prod() - inside)))
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": radius / scale}
+        ax.annotate(
+            text, point, offsets[best] / scale, textcoords="offset points", ha="center", va="center", in_layout=False,
+            arrowprops=line if best >= len(around) else None,
+        )  # fmt: skip
+        taken = np.concatenate([taken, boxes[[best]]])
+
+
+def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas [b, o] that boxes (x0, y0, x1, y1) share."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def save(figure: "Figure", path: Path) -> list[Path]:
+    """``path`` with the endings .png and .svg, the latter with text as text."""
+    import matplotlib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")]
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(paths[0], dpi=200)
+        figure.set_layout_engine("none")
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
