@@ -105,7 +105,6 @@ def plan(
                              on_bad_data, results)  # fmt: skip
     from benchmark.estimate import Estimator
     from benchmark.plan import make_plan
-    from benchmark.report.tables import scaled
     from benchmark.store import Store
 
     made, store = make_plan(config), Store(folder)
@@ -133,8 +132,8 @@ def plan(
         parameters = estimate.parameters
         table.add_row(
             name, str(cell.seed), state, f"{estimate.samples:,}", "" if done else _duration(estimate.seconds),
-            f"{estimate.memory / 1e6:,.0f} MB", scaled(parameters["parameters_trainable"]),
-            scaled(parameters["parameters"]),
+            f"{estimate.memory / 1e6:,.0f} MB", f"{parameters['parameters_trainable'] / 1e6:.2f} M",
+            f"{parameters['parameters'] / 1e6:.2f} M",
         )  # fmt: skip
     console.print(table)
     text = f"training: about {_duration(seconds)}" + (" (a rough estimate until a cell was measured)" if rough else "")
@@ -220,12 +219,10 @@ def data_check(name: Annotated[str, typer.Argument(help="A dataset's name, or th
 def main() -> None:
     """The entry point: a user's mistake ends in its message and exit status 2."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except BenchError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         Console(stderr=True).print("interrupted; the same command goes on from the last checkpoint", style="yellow")
         sys.exit(130)
@@ -236,6 +233,7 @@ def main() -> None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _config(

@@ -1,0 +1,101 @@
+"""The run configuration: overrides and the errors that wrong ones end in."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.config import RunConfig, Training, config_names, load_run_config
+from benchmark.errors import BenchError
+
+SUITE = """
+description: a test's
+pretraining: [phantom]
+datasets: [phantom-cxr]
+methods: [clip]
+training: {samples: 1000, batch_size: 64}
+options: {msd: {alpha: 0.3}}
+"""
+KNOWN = ["clip", "msd", "linear_probe"]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE)
+    return str(path)
+
+
+def load(suite: str, *settings: str, **flags: object) -> RunConfig:
+    return load_run_config(suite, flags, settings, KNOWN)
+
+
+def test_command_line_overrides_the_suite(suite: str) -> None:
+    config = load(suite, "training.batch_size=512", "msd.momentum=0.99", "training.learning_rate=1e-3",
+                  "model.embed_dim=64", methods=["msd"], seeds=[0, 1], tasks=None)  # fmt: skip
+    assert config.suite == "mine"
+    assert config.training.batch_size == 512
+    assert config.training.samples == 1000
+    assert config.training.learning_rate == 1e-3
+    assert config.options == {"msd": {"alpha": 0.3, "momentum": 0.99}}
+    assert config.model_options == {"embed_dim": 64}
+    assert config.methods == ["msd"]
+    assert config.tasks == ["all"]
+    assert config.overrides["msd.momentum"] == 0.99
+
+
+def test_a_budget_in_epochs_replaces_one_in_samples(suite: str) -> None:
+    training = load(suite, "training.epochs=2").training
+    assert (training.samples, training.epochs) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.batchsize=3", "unknown key of training 'batchsize'; did you mean 'batch_size'"),
+        ("msdd.momentum=3", "unknown section of --set 'msdd'; did you mean 'msd'"),
+        ("training.batch_size", "expected section.key=value"),
+        ("batch_size=3", "expected section.key=value"),
+        ("training.batch_size=many", "training.batch_size: .*integer.*found 'many'"),
+        ("training.batch_size=-1", "training.batch_size: .*greater than 0.*found -1"),
+        ("training.samples=[", "not a YAML value"),
+    ],
+)
+def test_wrong_settings(suite: str, setting: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message) as caught:
+        load(suite, setting)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SUITE + "trainning: {}", r"mine.yaml: unknown key 'trainning'; did you mean 'training'"),
+        (SUITE.replace("samples", "sample"), r"mine.yaml: unknown key 'sample'; did you mean 'samples'"),
+        (SUITE.replace("samples: 1000, ", ""), r"training: .*exactly one of samples and epochs"),
+        (SUITE.replace("methods: [clip]", ""), r"methods: Field required"),
+        ("- a\n- b", r"mine.yaml: expected a mapping"),
+        ("a: [", r"mine.yaml: not valid YAML.*line"),
+    ],
+)
+def test_wrong_suites(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(BenchError, match=message):
+        load(str(path))
+
+
+def test_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(BenchError, match="unknown suite 'dmo'; did you mean 'demo'"):
+        load("dmo")
+    with pytest.raises(BenchError, match="no such file"):
+        load("nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", config_names("suite"))
+def test_shipped_suites_are_valid(name: str) -> None:
+    assert load(name).description
+
+
+def test_training_names_its_budget() -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        Training(samples=1, epochs=1)
