@@ -1,0 +1,181 @@
+"""The training loop: schedule, optimiser, log, checkpoints, and what stops it."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from benchmark.config import Training
+from benchmark.errors import BenchError
+from benchmark.method import Embeddings, Keys, Method
+from benchmark.pretraining import (
+    BEST,
+    LAST,
+    RESUME,
+    Progress,
+    accumulation_mode,
+    learning_rate,
+    precision_of,
+    pretrain,
+    training_steps,
+    validation_loss,
+)
+from tests.methods.fakes import Pairs, small_method
+
+CPU = torch.device("cpu")
+
+
+def train(method: Method, folder: Path, pairs: Pairs, validation: Pairs | None = None, seed: int = 0,
+          progress: Any = lambda _: None, **training: Any) -> dict[str, Any]:  # fmt: skip
+    settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training
+    return pretrain(method, pairs, validation, Training(**settings), seed=seed, device=CPU, folder=folder,  # type: ignore[arg-type]
+                    progress=progress)  # fmt: skip
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
+    training = Training(samples=1, learning_rate=2.0, warmup=0.2)
+    rates = [learning_rate(training, step, 10) for step in range(10)]
+    expected = [1.0, 2.0, *(2.0 * 0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8))]
+    assert rates == pytest.approx(expected)
+    assert learning_rate(Training(samples=1, warmup=0.0), 0, 10) == pytest.approx(5e-4)
+
+
+def test_steps_leave_out_the_incomplete_batch() -> None:
+    assert training_steps(Training(samples=640, batch_size=64), 200) == (10, 3)
+    assert training_steps(Training(epochs=2, batch_size=64), 200) == (6, 3)
+    assert training_steps(Training(samples=1, batch_size=64), 200) == (1, 3)
+    with pytest.raises(BenchError, match="batch_size is 64, but there are only 63"):
+        training_steps(Training(samples=640, batch_size=64), 63)
+
+
+def test_an_epoch_shows_no_pair_twice(tmp_path: Path) -> None:
+    pairs, seen = Pairs(20), []
+    batch = pairs.batch
+    pairs.batch = lambda position, count: seen.append(batch(position, count).ids) or batch(position, count)  # type: ignore
+    train(small_method("clip"), tmp_path, pairs, validations=0)
+    assert len(seen) == 6
+    for first, second in zip(seen[::2], seen[1::2]):
+        assert len({*first, *second}) == 16
+
+
+def test_log_has_a_line_a_step(tmp_path: Path) -> None:
+    cost = train(small_method("clip"), tmp_path, Pairs(16), Pairs(10, seed=1))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["samples"] for line in lines] == [8, 16, 24, 32, 40, 48]
+    assert ["validation_loss" in line for line in lines] == [False, True] * 3
+    assert {"loss", "contrastive", "learning_rate", "gradient_norm", "temperature_scale", "seconds"} <= lines[0].keys()
+    assert cost["validation_loss"] == lines[-1]["validation_loss"]
+    assert cost["samples"] == 48
+    assert cost["epochs"] == 3
+    assert cost["parameters_trainable"] == cost["parameters"] + 1
+    assert cost["flops_per_sample"] > 1e5
+    assert cost["peak_memory"] >= 0
+
+
+def test_best_is_the_checkpoint_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    method, validation = small_method("clip"), Pairs(8, seed=1)
+    # Random pairs cannot be generalised over: the loss on unseen ones grows while training goes on.
+    train(method, tmp_path, Pairs(16), validation, samples=160, learning_rate=0.02, validations=10)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
+    assert min(losses) < losses[-1]
+    method.load_state_dict(load_file(tmp_path / BEST))
+    training = Training(samples=160, batch_size=8, micro_batch=8)
+    assert validation_loss(method, validation, training, 0, CPU, "fp32") == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_validation_is_at_the_effective_batch_whatever_the_micro_batch() -> None:
+    method, validation = small_method("msd", dropout=0.3), Pairs(27, seed=1)
+    losses = [
+        validation_loss(method, validation, Training(samples=1, batch_size=9, micro_batch=m), 0, CPU, "fp32")
+        for m in (9, 4, 1)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
+    smaller = validation_loss(method, validation, Training(samples=1, batch_size=3, micro_batch=3), 0, CPU, "fp32")
+    assert smaller < losses[0] - 0.5
+    assert method.training
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_ids(tmp_path: Path) -> None:
+    class Bad(type(small_method("clip"))):  # type: ignore[misc]
+        def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+            bad = float("nan") if self.epoch >= 1 else 1.0
+            return {"contrastive": bad * super().contrast(embeddings, keys)["contrastive"]}
+
+    method = small_method("clip")
+    method.__class__ = Bad
+    with pytest.raises(BenchError, match=r"step 2: the loss is nan.*records r\d+, .*finite.safetensors"):
+        train(method, tmp_path, Pairs(16))
+    kept = load_file(tmp_path / "finite.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+    assert not (tmp_path / LAST).exists()
+
+
+def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_goes_on_later(tmp_path: Path) -> None:
+    def interrupt(position: Progress) -> None:
+        if position.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_method("clip"), tmp_path / "a", Pairs(16), progress=interrupt, checkpoint_every=1e9)
+    assert (tmp_path / "a" / RESUME).exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(small_method("clip"), tmp_path / "a", Pairs(16))
+    train(small_method("clip"), tmp_path / "b", Pairs(16))
+    a, b = load_file(tmp_path / "a" / LAST), load_file(tmp_path / "b" / LAST)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_half_written_log_line_is_dropped_on_resume(tmp_path: Path) -> None:
+    def die(position: Progress) -> None:
+        if position.step == 3:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        train(small_method("clip"), tmp_path, Pairs(16), progress=die, checkpoint_every=0)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 4, "lo')
+    train(small_method("clip"), tmp_path, Pairs(16))
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])
+def test_options_that_change_cost_alone(tmp_path: Path, option: str) -> None:
+    if option == "compile":
+        # Only what reaches the towers is of interest here: compiling itself takes a C++ compiler and minutes.
+        compiled = []
+        method = small_method("clip")
+        method.model.image.compile = lambda: compiled.append("image")  # type: ignore[method-assign]
+        method.model.text.compile = lambda: compiled.append("text")  # type: ignore[method-assign]
+        train(method, tmp_path, Pairs(16), compile=True)
+        assert compiled == ["image", "text"]
+        return
+    for name, value in (("on", True), ("off", False)):
+        train(small_method("clip", dropout=0.2), tmp_path / name, Pairs(16), **{option: value})
+    on, off = load_file(tmp_path / "on" / LAST), load_file(tmp_path / "off" / LAST)
+    for name in on:
+        torch.testing.assert_close(on[name], off[name], rtol=0, atol=1e-5)
+
+
+def test_accumulation_that_a_method_does_not_have() -> None:
+    with pytest.raises(BenchError, match="'keyed', but method 'clip' has cached, plain"):
+        accumulation_mode(small_method("clip"), Training(samples=1, accumulation="keyed"))
+    assert accumulation_mode(small_method("msd"), Training(samples=1)) == "keyed"
+
+
+def test_bf16_keeps_weights_and_losses_in_float32(tmp_path: Path) -> None:
+    assert precision_of(Training(samples=1), CPU) == "fp32"
+    method = small_method("clip")
+    cost = train(method, tmp_path, Pairs(16), Pairs(8, seed=1), precision="bf16")
+    assert cost["precision"] == "bf16"
+    assert all(p.dtype == torch.float32 for p in method.parameters())
+    assert math.isfinite(cost["validation_loss"])
