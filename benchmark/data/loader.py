@@ -133,7 +133,7 @@ class _Tokens:
 
     def get(self, row: int, choice: int) -> np.ndarray:
         """The tokens of one of the texts of a row; ``choice``: any number from 0 on."""
-        text = self._first[row] + int(choice) % self.counts[row]
+        text = self._first[row] + int(choice) % int(self.counts[row])
         return self._tokens[self._ends[text] : self._ends[text + 1]]
 
 

@@ -1,0 +1,141 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.data.loader import PairLoader
+from benchmark.data.prepared import Prepared
+from benchmark.data.transforms import Augmentation
+from benchmark.errors import BenchError
+
+
+class Words:
+    """A tokenizer whose tokens are the lengths of words, between 1 and 2."""
+
+    pad_id = 0
+    fingerprint = "words"
+    calls = 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        return [[1, *(len(word) + 2 for word in text.split()), 2] for text in texts]
+
+
+def prepared(name, texts, size=4, label=None):
+    n, empty = len(texts), [[] for _ in texts]
+    images = np.zeros((n, 3, size, size), dtype=np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
+    label = np.full(n, -1) if label is None else np.array(label)
+    ids = [f"{name}{i}" for i in range(n)]
+    return Prepared(images, ids, ids, label, texts, *[empty] * 5, fingerprint=name)
+
+
+ONE = [["a bb"], [], ["ccc d", "ee ff gg", "h"], ["i"], [], ["jj kk"]]
+TWO = [["lll"], ["m nnn oo p", "q"], []]
+
+
+def loader(cache, *sets, seed=0, tokenizer=None):
+    sets = sets or (prepared("one", ONE), prepared("two", TWO))
+    return PairLoader(sets, tokenizer or Words(), 4, Augmentation(), seed, cache)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return loader(tmp_path_factory.mktemp("cache"))
+
+
+def test_an_epoch_is_every_row_that_has_a_text_once(pairs):
+    assert len(pairs) == 6
+    orders = []
+    for epoch in range(3):
+        ids = pairs.batch(epoch * 6, 6).ids
+        assert sorted(ids) == ["one0", "one2", "one3", "one5", "two0", "two1"]
+        orders.append(ids)
+    assert orders[0] != orders[1] != orders[2]
+
+
+@settings(deadline=None)
+@given(position=st.integers(0, 40), count=st.integers(1, 20))
+def test_a_batch_is_its_samples_one_by_one(pairs, position, count):
+    batch = pairs.batch(position, count)
+    assert len(batch) == count
+    for i in range(count):
+        one = pairs.batch(position + i, 1)
+        assert one.ids == batch.ids[i : i + 1]
+        assert torch.equal(one.seed, batch.seed[i : i + 1])
+        assert torch.equal(one.row, batch.row[i : i + 1])
+        assert torch.equal(one.image[0], batch.image[i])
+        assert torch.equal(one.tokens[0], batch.tokens[i][batch.mask[i]])
+        assert (batch.tokens[i][~batch.mask[i]] == Words.pad_id).all()
+    assert batch.mask.any(0).all(), "longer than the longest text"
+
+
+def test_samples_are_what_they_should_be(pairs):
+    texts = {f"one{i}": t for i, t in enumerate(ONE)} | {f"two{i}": t for i, t in enumerate(TWO)}
+    batch = pairs.batch(0, 300)
+    assert batch.image.dtype == torch.uint8 and batch.image.shape == (300, 3, 4, 4)
+    for i, id in enumerate(batch.ids):
+        assert (batch.image[i] == int(id[3:])).all()
+        assert batch.tokens[i][batch.mask[i]].tolist() in Words()(texts[id])
+
+
+def test_each_text_of_a_record_is_taken_equally_often(pairs):
+    batch = pairs.batch(0, 6 * 600)
+    taken = Counter(tuple(t[m].tolist()) for t, m, id in zip(batch.tokens, batch.mask, batch.ids) if id == "one2")
+    assert set(taken) == {tuple(t) for t in Words()(ONE[2])}
+    assert all(abs(count - 200) < 60 for count in taken.values())
+
+
+def test_row_is_the_pair_and_seed_is_the_pair_in_an_epoch(pairs):
+    batch = pairs.batch(0, 600)
+    assert len({(id, row) for id, row in zip(batch.ids, batch.row.tolist())}) == 6
+    assert len(set(batch.seed.tolist())) == 600
+    assert (batch.seed >= 0).all()
+
+
+def test_seeds_are_the_runs(tmp_path):
+    one, same, other = (loader(tmp_path, seed=seed) for seed in (1, 1, 2))
+    assert one.batch(3, 9).ids == same.batch(3, 9).ids
+    assert one.batch(0, 60).ids != other.batch(0, 60).ids
+    assert not torch.equal(one.batch(0, 6).seed, other.batch(0, 6).seed)
+
+
+def test_sequential(pairs):
+    batch = pairs.sequential(0, 100)
+    assert batch.ids == ["one0", "one2", "one3", "one5", "two0", "two1"]
+    firsts = [t[0] for t in (*ONE, *TWO) if t]
+    assert [t[m].tolist() for t, m in zip(batch.tokens, batch.mask)] == Words()(firsts)
+    middle = pairs.sequential(2, 3)
+    assert middle.ids == batch.ids[2:5]
+    assert torch.equal(middle.seed, batch.seed[2:5])
+    with pytest.raises(BenchError, match="pair 6 asked for, but there are 6"):
+        pairs.sequential(6, 1)
+
+
+def test_texts_are_tokenised_once_for_a_tokenizer(tmp_path):
+    first, second, other = Words(), Words(), Words()
+    other.fingerprint = "other"
+    for tokenizer in (first, second, other):
+        loader(tmp_path, tokenizer=tokenizer)
+    assert (first.calls, second.calls, other.calls) == (2, 0, 2)
+
+
+def test_labels(tmp_path):
+    texts = [["a"], [], ["b"], ["c"]]
+    single = loader(tmp_path, prepared("s", texts, label=[0, 1, -1, 2])).sequential(0, 4)
+    assert single.label.dtype == torch.int64 and single.label.tolist() == [0, -1, 2]
+    several = prepared("m", texts, label=[[0, 1], [1, 1], [-1, -1], [1, 0]])
+    multi = loader(tmp_path, several).sequential(0, 4)
+    assert multi.label.is_floating_point() and multi.label.tolist() == [[0, 1], [-1, -1], [1, 0]]
+    assert loader(tmp_path, prepared("u", texts)).sequential(0, 4).label is None
+    both = loader(tmp_path, prepared("s", texts, label=[0, 1, -1, 2]), prepared("m", texts, label=[0, 1, 2, 1]))
+    assert both.sequential(0, 4).label is None, "class numbers of two sets mean different things"
+
+
+def test_errors(tmp_path):
+    with pytest.raises(BenchError, match="no row of the sets to train on has a text"):
+        loader(tmp_path, prepared("e", [[], []]))
+    with pytest.raises(BenchError, match=r"at one size; found \[4, 8\]"):
+        loader(tmp_path, prepared("a", [["x"]]), prepared("b", [["x"]], size=8))
