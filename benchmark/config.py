@@ -146,7 +146,7 @@ def load_run_config(suite: str, flags: Mapping[str, Any], settings: Iterable[str
     the names of methods and tasks. Raises ``BenchError`` naming the file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
-    content = {"suite": path.stem} | read_yaml(path)
+    content = _located({"suite": path.stem} | read_yaml(path), path.parent)
     content.update({key: value for key, value in flags.items() if value is not None})
     overrides = {}
     for setting in settings:
@@ -167,6 +167,19 @@ def load_run_config(suite: str, flags: Mapping[str, Any], settings: Iterable[str
             raise unknown("section of --set", section, [*SECTIONS, "model", *known])
         overrides[f"{section}.{key}"] = value
     return validated(RunConfig, content | {"overrides": overrides}, str(path))
+
+
+def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The paths of YAML files that a suite names are relative to the suite's own file."""
+
+    def locate(name: Any) -> Any:
+        return str(folder / name) if isinstance(name, str) and name.endswith((".yaml", ".yml")) else name
+
+    for key in ("model", "pretraining", "datasets"):
+        value = content.get(key)
+        if value is not None:
+            content[key] = [locate(name) for name in value] if isinstance(value, list) else locate(value)
+    return content
 
 
 def _parse_setting(setting: str) -> tuple[str, str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.config import RunConfig, Training, validated
+from benchmark.config import RunConfig, Training, find_config, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
@@ -62,13 +62,14 @@ class Pair:
 
 @dataclass
 class Plan:
-    """cells x pairs, all resolved. initial: the cell whose weights the others start from. problems: why it cannot run.
+    """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is. initial: the cell whose weights the others start from. problems: why it cannot run.
     left_out: pairs of a task and a dataset that do not go together, with the reason."""
 
     config: RunConfig
     model: ModelCard
     device: torch.device
     datasets: dict[str, Dataset]
+    corpus: list[str]
     initial: Cell | None
     cells: list[Cell]
     pairs: list[Pair]
@@ -90,15 +91,19 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     for name in config.options:
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
+    pretraining = datasets.open(config.pretraining)
     pairs, left_out = _pairs(config, datasets)
     device = resolve_device(config.device)
-    initial = _initial_cell(config, model, datasets, device) if model.init else None
+    corpus: list[str] = []
+    if isinstance(model.tokenizer, CorpusTokenizer):
+        corpus = datasets.open(model.tokenizer.datasets) or pretraining
+    initial = _initial_cell(config, model, datasets, corpus, device) if model.init else None
     cells = [
-        _cell(config, model, datasets, device, name, options[name], config.training, config.pretraining, seed, initial)
+        _cell(config, model, datasets, corpus, device, name, options[name], config.training, pretraining, seed, initial)
         for seed in config.seeds
         for name in methods
     ]
-    plan = Plan(config, model, device, datasets.opened, initial, cells, pairs, left_out=left_out)
+    plan = Plan(config, model, device, datasets.opened, corpus, initial, cells, pairs, left_out=left_out)
     plan.problems = _problems(plan)
     return plan
 
@@ -145,27 +150,39 @@ def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Datasets:
-    """The datasets of a run, each opened once."""
+    """The datasets of a run by their cards' names, each opened once."""
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self.config = config
         self.cache = cache
         self.opened: dict[str, Dataset] = {}
+        self._files: dict[str, Path] = {}
 
     def __getitem__(self, name: str) -> Dataset:
-        if name not in self.opened:
-            self.opened[name] = open_dataset(load_card(name), self.config.on_bad_data, self.cache)
         return self.opened[name]
+
+    def open(self, references: Iterable[str]) -> list[str]:
+        """Open shipped cards by name and others by path; returns the cards' names. Raises ``BenchError`` when two
+        cards go by one name."""
+        names = []
+        for reference in references:
+            file = find_config("dataset", reference).resolve()
+            card = load_card(reference)
+            if self._files.setdefault(card.name, file) != file:
+                raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
+            if card.name not in self.opened:
+                self.opened[card.name] = open_dataset(card, self.config.on_bad_data, self.cache)
+            names.append(card.name)
+        return list(dict.fromkeys(names))
 
     def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
         return [(name, self[name].fingerprint) for name in names]
 
 
 def _cell(
-    config: RunConfig, model: ModelCard, datasets: _Datasets, device: torch.device, method: str,
+    config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device, method: str,
     options: dict[str, Any], training: Training, pretraining: list[str], seed: int, initial: Cell | None,
 ) -> Cell:  # fmt: skip
-    tokenizer_data = model.tokenizer.datasets if isinstance(model.tokenizer, CorpusTokenizer) else []
     mode = accumulation_mode(METHODS[method], training)
     numbers = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
     content = {
@@ -175,7 +192,7 @@ def _cell(
         "options": options,
         "training": numbers | {"accumulation": mode, "precision": precision_of(training, device)},
         "model": model.model_dump(exclude={"title", "init"}),
-        "tokenizer_data": datasets.fingerprints(tokenizer_data),
+        "tokenizer_data": datasets.fingerprints(corpus),
         "initial": initial.key if initial else None,
         "pretraining": datasets.fingerprints(pretraining),
         "seed": seed,
@@ -186,7 +203,9 @@ def _cell(
     return Cell(method, options, training, tuple(pretraining), seed, content, label)
 
 
-def _initial_cell(config: RunConfig, model: ModelCard, datasets: _Datasets, device: torch.device) -> Cell:
+def _initial_cell(
+    config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
+) -> Cell:  # fmt: skip
     init = model.init
     assert init is not None
     base = config.training.model_dump()
@@ -194,7 +213,8 @@ def _initial_cell(config: RunConfig, model: ModelCard, datasets: _Datasets, devi
         base |= {"samples": None, "epochs": None}
     training = validated(Training, base | init.training, f"model '{model.name}', init.training")
     options = method_options(init.method, {})
-    return _cell(config, model, datasets, device, init.method, options, training, init.datasets, 0, None)
+    names = datasets.open(init.datasets)
+    return _cell(config, model, datasets, corpus, device, init.method, options, training, names, 0, None)
 
 
 def _source(cls: type) -> str:
@@ -209,12 +229,15 @@ _HARNESS = ("benchmark", "torch", "builtins")
 
 def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str]]:
     """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``."""
+    suite = datasets.open(config.datasets)
     chosen: dict[tuple[str, str], None] = {}
     left_out: dict[str, None] = {}
     for selector in config.tasks:
         kind, _, dataset = selector.partition(":")
         kinds = TASKS.names() if kind == "all" else [kind]
-        names = [dataset] if dataset else config.datasets
+        names = suite
+        if dataset:
+            names = [dataset] if dataset in suite else datasets.open([dataset])
         found = False
         for kind in kinds:
             task = TASKS[kind]
@@ -266,7 +289,7 @@ def _problems(plan: Plan) -> list[str]:
                     for name in cell.pretraining
                     if need not in plan.datasets[name].provides
                 ]
-    for name in plan.config.pretraining:
+    for name in plan.cells[0].pretraining if plan.cells else ():
         dataset = plan.datasets[name]
         if "text" not in dataset.provides:
             problems.append(f"dataset '{name}' has no text to pretrain on")

@@ -23,7 +23,6 @@ from benchmark.embedding import Evaluation, ModelEncoder
 from benchmark.errors import BenchError
 from benchmark.machine import machine
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
-from benchmark.models.card import CorpusTokenizer
 from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, pretrain, training_steps
 from benchmark.pretraining import Progress as Position
@@ -173,9 +172,8 @@ class _Run:
         return self._tokenizer
 
     def corpus(self) -> Iterator[str]:
-        """The training texts, questions and answers that the model card's tokenizer is trained on."""
-        assert isinstance(self.plan.model.tokenizer, CorpusTokenizer)
-        for name in self.plan.model.tokenizer.datasets:
+        """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
+        for name in self.plan.corpus:
             records = self.plan.datasets[name].records("train").select_columns(["text", "question", "answer"])
             for row in records:
                 yield from (*row["text"], *row["question"], *row["answer"])

@@ -113,7 +113,7 @@ class CorpusTokenizer(_Block):
 
     kind: Literal["corpus"]
     datasets: list[str] = []
-    """Cards of the datasets whose training texts it is trained on."""
+    """Datasets whose training texts it is trained on; empty: those that the run pretrains on."""
     vocab_size: int = Field(default=1024, ge=300)
     context_length: int = Field(default=64, gt=2)
 
