@@ -15,7 +15,7 @@ from benchmark.errors import BenchError
 from benchmark.metrics import Median
 from benchmark.task import Mean, Metric
 
-SCORES = 2**20
+SCORES = 2**22
 """Scores held at a time."""
 
 

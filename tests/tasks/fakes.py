@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmark.embedding import Encoded, Evaluation
+from benchmark.errors import BenchError
 
 SIZE = 8
 SPLITS = {"train": 240, "val": 80, "test": 160}
@@ -28,7 +29,9 @@ class FakeCard:
     prompts: list[str] | None = field(default_factory=lambda: ["a {}", "a picture of a {}"])
 
     def positive_prompts(self, name: str) -> list[str]:
-        return [template.format(name) for template in self.prompts or []]
+        if not self.prompts:
+            raise BenchError(f"dataset '{self.name}': no prompts")
+        return [template.format(name) for template in self.prompts]
 
     def negative(self, name: str) -> list[str]:
         return [f"no {name}", f"a picture without {name}"]
@@ -83,9 +86,9 @@ class FakeDataset:
 
 
 def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, int] = SPLITS) -> FakeDataset:
-    """Balanced classes (or independent findings), patients of 1-3 images that share no split, two captions an image:
-    the first with the text_id of its patient's other images, the second in one of five with the words of other images,
-    and two questions an image (only when single-label)."""
+    """Balanced classes (or findings, independent of one another), patients of 1-3 images that share no split, two
+    captions an image: the first with the text_id of its patient's other images, the second in one of five with the
+    words of other images, and two questions an image (only when single-label)."""
     random = np.random.default_rng(seed)
     card = FakeCard(multi_label=multi_label)
     prepared = {}
@@ -95,7 +98,7 @@ def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, i
         row += count
         patients = np.repeat(np.arange(count), random.integers(1, 4, count))[:count]
         if multi_label:
-            label = random.integers(0, 2, (count, len(CLASSES)))
+            label = np.stack([random.permutation(np.arange(count) % 2) for _ in CLASSES], axis=1)
         else:
             label = random.permutation(np.arange(count) % len(CLASSES))
         common = random.integers(0, 5, count) == 0
