@@ -1,0 +1,283 @@
+"""Linear classifiers on frozen features: logistic regression over a path of regularisation, and ridge regression.
+
+Both work on the features centred and rotated to their principal axes. The solution is the same (the intercept is not
+penalised, the penalty does not depend on the axes, and the weights lie in the span of the examples), but there are
+never more axes than examples, and the curvature of the squared error is diagonal. All is float64: the objective is
+compared between steps, and float32 scores of rare classes saturate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, one_hot
+
+from benchmark.embedding import Evaluation
+from benchmark.errors import BenchError
+
+Stage = Literal["before", "after"]
+"""Features before the projection into the shared space, or embeddings after it."""
+TOLERANCE = 1e-6
+"""Nats an example: logistic_path() stops when the objective is proven to be this near to its minimum."""
+MEMORY = 10
+"""Pairs of steps and gradient changes that L-BFGS keeps."""
+MAX_STEPS = 2000
+MAX_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images of a split in the order of their ids, so that no result depends on the order of the files.
+
+    ids, groups: str [n]; features: float64 [n, d]; label: int64 [n], or [n, K] when multi-label, -1 unknown; both on
+    the encoder's device, or on the CPU where that has no float64.
+    """
+
+    ids: np.ndarray
+    groups: np.ndarray
+    features: Tensor
+    label: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> Self:
+        at = torch.from_numpy(rows).to(self.features.device)
+        return type(self)(self.ids[rows], self.groups[rows], self.features[at], self.label[at])
+
+
+def labelled(data: Evaluation, split: str, stage: Stage) -> Labelled:
+    """All images of a split."""
+    device = torch.device(getattr(data.encoder, "device", "cpu"))
+    if device.type == "mps":
+        device = torch.device("cpu")
+    records, encoded = data.records(split), data.images(split)
+    order = np.argsort(np.array(records.ids))
+    features = np.array((encoded.features if stage == "before" else encoded.embeddings)[order])
+    return Labelled(
+        np.array(records.ids)[order],
+        np.array(records.groups)[order],
+        torch.from_numpy(features).to(device).double(),
+        torch.from_numpy(np.array(records.label[order], dtype=np.int64)).to(device),
+    )
+
+
+def known(data: Evaluation, split: str, stage: Stage) -> Labelled:
+    """The images of a split that have a known label (of any finding, when multi-label). Raises ``BenchError`` when none
+    has."""
+    images = labelled(data, split, stage)
+    usable = images.label >= 0
+    rows = np.flatnonzero((usable.any(1) if usable.ndim == 2 else usable).cpu().numpy())
+    if not len(rows):
+        raise BenchError(f"dataset '{data.card.name}', {split}: none of {len(images)} images has a known label")
+    return images.take(rows)
+
+
+def deviation(features: Tensor) -> Tensor:
+    """Standard deviation [d] over the examples [n, d]; 1 for a feature that varies by no more than float32 rounds."""
+    spread = features.std(0, correction=0)
+    return torch.where(spread > 1e-6 * features.abs().amax(0), spread, 1.0)
+
+
+def majority_accuracy(train: Tensor, test: Tensor) -> float:
+    """Share of the known labels of test that are train's most common class. Labels [n], or, multi-label, [n, K]: the mean
+    over the findings that test knows."""
+    if train.ndim == 2:
+        shares = [majority_accuracy(*columns) for columns in zip(train.T, test.T) if (columns[1] >= 0).any()]
+        return float(np.mean(shares))
+    count = train[train >= 0].bincount()
+    right = test[test >= 0] == (count.argmax() if len(count) else 0)
+    return float(right.double().mean())
+
+
+@dataclass(frozen=True)
+class Path:
+    """Linear classifiers at P strengths of regularisation: weight float64 [P, K, d], intercept [P, K].
+
+    objective: [P] (softmax) or [P, K] (one sigmoid a finding), the minimum found; gap: as objective, how far above the
+    true minimum it can be.
+    """
+
+    weight: Tensor
+    intercept: Tensor
+    objective: Tensor
+    gap: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """features [n, d] -> logits float64 [P, n, K]."""
+        return torch.einsum("nd,pkd->pnk", features.double(), self.weight) + self.intercept[:, None]
+
+
+def logistic_path(
+    features: Tensor, label: Tensor, classes: int, strengths: Sequence[float], tolerance: float = TOLERANCE
+) -> Path:
+    """Logistic regression at all ``strengths`` of regularisation at once.
+
+    features: [n, d]. label: int64 [n] in 0..classes-1, or, multi-label, [n, classes] of 0, 1 and -1 (unknown).
+    strengths: P values of C as scikit-learn's ``LogisticRegression(C=...)`` defines it: what is minimised is
+    C x (sum over examples of the log loss) + |weight|^2 / 2, the intercept left out of the penalty; ``objective`` is
+    that divided by C x n. Three classes or more: softmax. Two classes: one sigmoid for the second against the first.
+    Multi-label: one sigmoid a finding, over the examples whose label is known.
+
+    A class without examples gets the logit minus infinity; a finding whose known labels are all the same, 0.
+
+    Batched L-BFGS (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116) from zero, all strengths in one matrix
+    product. Its initial inverse Hessian is diagonal on the principal axes: penalty + c x variance, which is the exact
+    Hessian at zero, and where c then follows from the curvature along the last step. Logits are linear in the step,
+    so that the line search costs no matrix product.
+    """
+    features = features.double()
+    weight = features.new_zeros(len(strengths), classes, features.shape[1])
+    intercept = features.new_zeros(len(strengths), classes)
+    if label.ndim == 2:
+        fitted = ((label == 0).any(0) & (label == 1).any(0)).nonzero()[:, 0]
+        target = label[:, fitted]
+    else:
+        present, target = label.unique(return_inverse=True)
+        intercept[:] = -torch.inf
+        intercept[:, present] = 0
+        if len(present) > 2:
+            fitted, target = present, one_hot(target)
+        else:
+            fitted, target = present[1:], target[:, None][:, : len(present) - 1]
+    if not len(fitted):
+        objective = features.new_zeros(len(strengths))
+        return Path(weight, intercept, objective, objective)
+    softmax = label.ndim == 1 and len(fitted) > 2
+    mean, scores, axes, squares = principal_axes(features)
+    solution, objective, gap = _minimise(scores, squares, target.T, softmax, features.new_tensor(strengths), tolerance)
+    weight[:, fitted] = solution[..., :-1] @ axes.T
+    intercept[:, fitted] = solution[..., -1] - weight[:, fitted] @ mean
+    if label.ndim == 1:
+        return Path(weight, intercept, objective[:, 0], gap[:, 0])
+    return Path(weight, intercept, objective, gap)
+
+
+def ridge(
+    features: Tensor, target: Tensor, strengths: Sequence[float], *, together: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Ridge regression in closed form, its regularisation chosen by the leave-one-out error.
+
+    features: [n, d]; target: float [n, K]. Minimises |target - features @ weight.T - intercept|^2 + penalty |weight|^2,
+    where penalty = strength x the mean over the principal axes of the features' sum of squares. The strength is the one
+    with the smallest squared error on examples left out of the fit one at a time (PRESS; Allen 1974,
+    https://doi.org/10.1080/00401706.1974.10489157), the largest when several tie: of all K columns ``together``, or of
+    each. Returns weight float64 [K, d] and intercept [K].
+    """
+    features, target = features.double(), target.double()
+    mean, scores, axes, squares = principal_axes(features)
+    offset = target.mean(0)
+    if not len(squares):
+        return features.new_zeros(target.shape[1], features.shape[1]), offset
+    penalties = features.new_tensor(sorted(strengths, reverse=True))[:, None] * squares.mean()
+    coefficients = scores.T @ (target - offset) / (squares + penalties)[..., None]
+    leverage = 1 / len(features) + (1 / (squares + penalties)) @ scores.square().T
+    residual = (target - offset - scores @ coefficients) / (1 - leverage)[..., None]
+    error = residual.square().sum(1)
+    if together:
+        error = error.sum(1, keepdim=True).expand_as(error)
+    best = (error <= error.amin(0) * (1 + 1e-9)).int().argmax(0)
+    weight = (axes @ coefficients[best, :, torch.arange(len(best), device=best.device)].T).T
+    return weight, offset - weight @ mean
+
+
+def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """features [n, d] = mean [d] + scores [n, r] @ axes [d, r].T, with r <= min(n, d), orthonormal axes, and orthogonal
+    columns of the scores, whose sums of squares [r] come last. Axes along which nothing varies are left out."""
+    mean = features.mean(0)
+    centred = features - mean
+    wide = features.shape[1] > len(features)
+    squares, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    kept = squares > squares[-1].clamp_min(1e-300) * len(squares) * torch.finfo(squares.dtype).eps
+    squares, vectors = squares[kept], vectors[:, kept]
+    if wide:
+        return mean, vectors * squares.sqrt(), centred.T @ (vectors / squares.sqrt()), squares
+    return mean, centred @ vectors, vectors, squares
+
+
+def _minimise(
+    scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """target [K, n] of 0, 1 and -1 (unknown) -> solution [P, K, r + 1] with the intercept last, objective and gap
+    [P, K], or [P, 1] for a softmax, which couples the K columns."""
+    inputs = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)
+    variance = torch.cat([squares / len(scores), squares.new_ones(1)])
+    known = target >= 0
+    count = known.sum(1, keepdim=True)[: 1 if softmax else None]
+    share = known / count
+    target = target.clamp_min(0).double()
+    coupled = (1, 2) if softmax else (2,)
+    modulus = 1 / (strengths[:, None, None] * count)
+    penalty = modulus.repeat(1, 1, len(variance))
+    penalty[..., -1] = 0
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum(coupled, keepdim=True)
+
+    def value(logits: Tensor, w: Tensor) -> Tensor:
+        if softmax:
+            losses = (logits.logsumexp(1) - (logits * target).sum(1))[:, None] * share[:1]
+        else:
+            losses = (-logsigmoid(-logits) - logits * target) * share
+        return losses.sum(2, keepdim=True) + dot(penalty * w, w) / 2
+
+    def gradient(logits: Tensor, w: Tensor) -> Tensor:
+        probability = logits.softmax(1) if softmax else logits.sigmoid()
+        return ((probability - target) * share) @ inputs + penalty * w
+
+    w = scores.new_zeros(len(strengths), len(target), len(variance))
+    logits = scores.new_zeros(len(strengths), len(target), len(scores))
+    f, g = value(logits, w), gradient(logits, w)
+    solution, objective, gap = w.clone(), f.clone(), torch.full_like(f, torch.inf)
+    c = torch.full_like(f, 1 / len(target) if softmax else 1 / 4)
+    steps: list[Tensor] = []
+    changes: list[Tensor] = []
+    stalled = torch.zeros_like(f, dtype=torch.bool)
+    active = torch.arange(len(strengths), device=scores.device)
+    for _ in range(MAX_STEPS):
+        above = dot(g, g) / (2 * modulus)
+        solution[active], objective[active], gap[active] = w, f, above
+        done = (above <= tolerance) | stalled
+        left = ~done.all(1)[:, 0]
+        if not left.any():
+            break
+        if not left.all():
+            active, modulus, penalty, done = active[left], modulus[left], penalty[left], done[left]
+            w, logits, f, g, c, stalled = (x[left] for x in (w, logits, f, g, c, stalled))
+            steps, changes = [s[left] for s in steps], [y[left] for y in changes]
+
+        direction = -g
+        shares: list[Tensor] = []
+        for s, y in zip(reversed(steps), reversed(changes)):
+            shares.append(_ratio(dot(s, direction), dot(s, y)))
+            direction = direction - shares[-1] * y
+        direction = direction / (c * variance + penalty)
+        for s, y, a in zip(steps, changes, reversed(shares)):
+            direction = direction + (a - _ratio(dot(y, direction), dot(s, y))) * s
+        direction = torch.where(done, 0, direction)
+
+        along = direction @ inputs.T
+        slope = dot(g, direction)
+        length = torch.ones_like(f)
+        for _ in range(MAX_HALVINGS):
+            reached = value(logits + length * along, w + length * direction)
+            short = reached > f + 1e-4 * length * slope
+            if not short.any():
+                break
+            length = torch.where(short, length / 2, length)
+        length, f, stalled = torch.where(short, 0, length), torch.where(short, f, reached), stalled | short
+        step = length * direction
+        w, logits = w + step, logits + length * along
+        g, g_before = gradient(logits, w), g
+        steps, changes = [*steps, step][-MEMORY:], [*changes, g - g_before][-MEMORY:]
+        bent = dot(step, changes[-1]) - dot(penalty * step, step)
+        c = torch.where(bent > 0, _ratio(bent, dot(variance * step, step)), c)
+    return solution, objective[..., 0], gap[..., 0]
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 where b is not positive: a pair of L-BFGS that has no curvature is passed over."""
+    return torch.where(b > 0, a / b, 0)

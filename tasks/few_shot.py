@@ -1,0 +1,211 @@
+"""Few-shot classification: how many labelled images a linear classifier on the frozen features needs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from benchmark import Measurement, Task, register_task
+from benchmark.data.card import Card
+from benchmark.embedding import Evaluation
+from benchmark.errors import BenchError
+from benchmark.metrics import Weighted, numbers
+from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
+from benchmark.seeding import generator
+from benchmark.task import Examples, Mean, Metric
+
+PAIRS = 2**22
+"""Pairs of a positive and a negative compared at a time."""
+
+
+@register_task("few_shot")
+class FewShot(Task):
+    """Ridge regression of the classes on the standardised features of a few train images; mean over draws of them.
+
+    ``@4``: four images of each class; multi-label, four that have and four that have not each finding, together.
+    ``@10%``: whole groups (patients) in random order up to 10 % of the images, then the next group with each class
+    (with and without each finding) that is not there yet. Draws follow from seed and dataset alone: they are the same
+    for all methods. Nothing but the drawn images is used: features are divided by their standard deviation over them,
+    and the regularisation has the smallest leave-one-out error on them.
+
+    accuracy@: of the class with the highest score, which classes that tie share; mean over draws. Chance is one in the
+    number of classes; for a percentage, which keeps the classes' shares, the share of train's most common class.
+    macro_auroc@ (multi-label): mean over findings and draws.
+    Shots that some class of train has not are left out, and named in the notes. A class that train does not have is
+    never predicted.
+    """
+
+    summary = "A linear classifier on frozen image features from few labelled images, over several draws of them."
+    source = (
+        "shots: CLIP (Radford et al. 2021, arXiv:2103.00020); percentages: ConVIRT (Zhang et al. 2020, "
+        "arXiv:2010.00747); least squares: google-research/big_vision, evaluators/fewshot_lsr.py"
+    )
+    primary = "accuracy@10%"
+    needs = frozenset({"label"})
+    splits = ("train", "test")
+
+    @dataclass
+    class Config:
+        """features: before or after the projection into the shared space.
+        shots: images a class. percentages: of the train images. draws: of each.
+        strengths: of regularisation, as benchmark.probe.ridge defines them."""
+
+        features: Stage = "before"
+        shots: tuple[int, ...] = (1, 2, 4, 8, 16)
+        percentages: tuple[float, ...] = (1, 10, 100)
+        draws: int = 5
+        strengths: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 7))
+
+    @classmethod
+    def primary_for(cls, card: Card) -> str:
+        return "macro_auroc@10%" if card.multi_label else "accuracy@10%"
+
+    def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        train, test = (known(data, split, self.config.features) for split in ("train", "test"))
+        kinds = kinds_of(train.label.cpu().numpy())
+        if not kinds.shape[1]:
+            raise BenchError(f"dataset '{data.card.name}', train: no finding is known present and known absent")
+        scarcest = int(kinds.sum(0).min())
+        drawn: dict[str, list[np.ndarray]] = {}
+        for draw in range(self.config.draws):
+            rng = generator(seed, "few_shot", data.card.name, draw)
+            order = rng.permutation(len(train))
+            for shots in self.config.shots:
+                if shots <= scarcest:
+                    drawn.setdefault(f"{shots}", []).append(draw_shots(kinds, shots, order))
+            names, group = np.unique(train.groups, return_inverse=True)
+            order = rng.permutation(len(names))
+            for percentage in self.config.percentages:
+                if percentage < 100 or draw == 0:
+                    rows = draw_groups(kinds, group, round(len(train) * percentage / 100), order)
+                    drawn.setdefault(f"{percentage:g}%", []).append(rows)
+        scores = {
+            point: [self.scores(train.take(rows), test.features, len(data.classes)).cpu().numpy() for rows in of_point]
+            for point, of_point in drawn.items()
+        }
+        measure = findings if data.card.multi_label else classes
+        measurement = measure(test.label.cpu().numpy(), scores, data.classes)
+        measurement.examples |= {"id": test.ids, "group": test.groups}
+        measurement.notes |= {
+            "train_images": {point: [len(rows) for rows in of_point] for point, of_point in drawn.items()},
+            "left_out": [shots for shots in self.config.shots if shots > scarcest],
+            "scarcest_class": scarcest,
+        }
+        if not data.card.multi_label:
+            chance = majority_accuracy(train.label, test.label)
+            measurement.chance |= {metric: chance for metric in measurement.metrics if metric.endswith("%")}
+        yield measurement
+
+    def scores(self, shots: Labelled, features: Tensor, classes: int) -> Tensor:
+        """features [n, d] of test -> [n, classes], by what the shots teach."""
+        scale = deviation(shots.features)
+        learned, features = shots.features / scale, features / scale
+        if shots.label.ndim == 1:
+            scores = features.new_full((len(features), classes), -torch.inf)
+            present, target = shots.label.unique(return_inverse=True)
+            weight, intercept = ridge(learned, one_hot(target), self.config.strengths)
+            scores[:, present] = features @ weight.T + intercept
+            return scores
+        scores = features.new_zeros(len(features), classes)
+        # Findings that are known for the same images are one regression.
+        patterns, pattern_of = (shots.label >= 0).unique(dim=1, return_inverse=True)
+        for number, rows in enumerate(patterns.T):
+            if rows.any():
+                columns = pattern_of == number
+                target = shots.label[rows][:, columns]
+                weight, intercept = ridge(learned[rows], target, self.config.strengths, together=False)
+                scores[:, columns] = features @ weight.T + intercept
+        return scores
+
+
+@dataclass(frozen=True)
+class MeanAUROC(Weighted):
+    """Macro AUROC of the columns ``score/FINDING@POINT/DRAW``, mean over draws; findings without positives or without
+    negatives are left out. Draws differ in scores alone, so that the mean is taken of who beats whom, and the examples
+    are weighted once."""
+
+    findings: tuple[str, ...]
+    point: str
+    draws: tuple[int, ...]
+
+    def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        aurocs = []
+        for name in self.findings:
+            scores = [numbers(examples, f"score/{name}@{self.point}/{draw}") for draw in self.draws]
+            positive, negative = (np.flatnonzero(np.asarray(examples[f"label/{name}"]) == truth) for truth in (1, 0))
+            of_negative = weights[:, negative]
+            beaten = np.zeros(len(weights))
+            step = max(1, PAIRS // max(1, len(negative)))
+            for rows in (positive[i : i + step] for i in range(0, len(positive), step)):
+                beats = np.mean([np.heaviside(s[rows, None] - s[negative], 0.5) for s in scores], axis=0)
+                beaten += np.einsum("rn,rn->r", weights[:, rows] @ beats, of_negative)
+            pairs = weights[:, positive].sum(1) * of_negative.sum(1)
+            aurocs.append(np.divide(beaten, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
+        defined = ~np.isnan(aurocs)
+        return np.divide(
+            np.where(defined, aurocs, 0).sum(0), defined.sum(0), out=np.full(len(weights), np.nan), where=defined.any(0)
+        )
+
+
+def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
+    """label [n]; scores: by point, one [n, C] a draw."""
+    examples, metrics, draws = {"label": label}, dict[str, Metric](), {}
+    for point, of_point in scores.items():
+        highest = np.stack([of_draw == of_draw.max(1, keepdims=True) for of_draw in of_point])
+        correct = highest[:, np.arange(len(label)), label] / highest.sum(2)
+        examples[f"correct@{point}"] = correct.mean(0)
+        metrics[f"accuracy@{point}"] = Mean(f"correct@{point}")
+        draws[f"accuracy@{point}"] = correct.mean(1)
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)), notes=over(draws))
+
+
+def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
+    """label [n, C]; scores: by point, one [n, C] a draw."""
+    examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
+    examples["id"] = np.arange(len(label))
+    metrics, draws = dict[str, Metric](), {}
+    for point, of_point in scores.items():
+        for draw, of_draw in enumerate(of_point):
+            examples |= {f"score/{name}@{point}/{draw}": of_draw[:, c] for c, name in enumerate(names)}
+        one = [MeanAUROC(tuple(names), point, (draw,))(examples) for draw in range(len(of_point))]
+        if not np.isnan(one).any():
+            metrics[f"macro_auroc@{point}"] = MeanAUROC(tuple(names), point, tuple(range(len(of_point))))
+            draws[f"macro_auroc@{point}"] = np.array(one)
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5), notes=over(draws))
+
+
+def over(draws: dict[str, np.ndarray]) -> dict[str, dict]:
+    """The value of each metric by draw, and its standard deviation over them."""
+    return {
+        "draws": {metric: values.tolist() for metric, values in draws.items()},
+        "spread": {metric: float(values.std(ddof=1)) for metric, values in draws.items() if len(values) > 1},
+    }
+
+
+def kinds_of(label: np.ndarray) -> np.ndarray:
+    """What there must be examples of: each class of label [n], each finding of label [n, K] present and absent (if both
+    are known of some example). bool [n, kinds]."""
+    if label.ndim == 1:
+        return np.asarray(label[:, None] == np.unique(label))
+    both = (label == 1).any(0) & (label == 0).any(0)
+    return np.concatenate([label[:, both] == 1, label[:, both] == 0], axis=1)
+
+
+def draw_shots(kinds: np.ndarray, shots: int, order: np.ndarray) -> np.ndarray:
+    """Rows, ascending, with the first ``shots`` examples in ``order`` of each kind."""
+    return np.unique([order[of_kind[order]][:shots] for of_kind in kinds.T])
+
+
+def draw_groups(kinds: np.ndarray, group: np.ndarray, count: int, order: np.ndarray) -> np.ndarray:
+    """Rows, ascending, of the first groups in ``order`` that are no more than ``count`` rows together, and of the first
+    group with each kind that they lack. group: [n], the number of each row's group."""
+    position = np.argsort(order)[group]
+    taken = order[np.cumsum(np.bincount(group)[order]) <= count]
+    rows = np.isin(group, taken)
+    for of_kind in kinds.T:
+        if not (rows & of_kind).any():
+            rows |= position == position[of_kind].min()
+    return np.flatnonzero(rows)
