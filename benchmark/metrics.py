@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import digamma, expit, softmax
 
 from benchmark.errors import BenchError
 from benchmark.task import Examples, Mean, Measurement, Metric
@@ -43,7 +43,8 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _tie_groups(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weight of positives and of negatives at each distinct score, from the lowest: each [R, distinct scores]."""
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=np.nan) != 0)
+    ordered = score[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
     weights = weights[:, order]
     positives = np.add.reduceat(weights * positive[order], starts, axis=1)
     return positives, np.add.reduceat(weights, starts, axis=1) - positives
@@ -71,11 +72,11 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
     return _divide((positives * precision).sum(axis=1), found[:, -1])
 
 
-def chance_average_precision(positives: np.ndarray, count: int) -> np.ndarray:
+def chance_average_precision(positives: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Expected average precision of ``positives`` among ``count`` in random order (Bestgen 2015, Exact Expected Average
     Precision of the Random Baseline for System Evaluation)."""
-    harmonic = float((1 / np.arange(1, count + 1)).sum())
-    return ((positives - 1) / max(count - 1, 1) * (count - harmonic) + harmonic) / count
+    harmonic = digamma(count + 1) + np.euler_gamma
+    return np.asarray(((positives - 1) / np.maximum(count - 1, 1) * (count - harmonic) + harmonic) / count)
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray, bins: int = 15) -> np.ndarray:
@@ -299,19 +300,14 @@ def classification(
     if over:
         notes["rare"] = list(over)
     guess = 0.5 if multi_label else 1 / len(classes)
-    present = support > 0
-    prevalence = support[present] / counted[present]
     chance = {
-        "accuracy": guess,
-        "balanced_accuracy": guess,
-        "macro_f1": float(np.mean(2 * guess * prevalence / (guess + prevalence))) if present.any() else 0.0,
-        "macro_auroc": 0.5,
-        "average_precision": float(
-            np.mean([chance_average_precision(k, n) for k, n in zip(support[present], counted[present])])
-        ),
-        "rare_recall": guess,
-        "rare_auroc": 0.5,
-    }
+        "accuracy": guess, "balanced_accuracy": guess, "rare_recall": guess, "macro_auroc": 0.5, "rare_auroc": 0.5
+    }  # fmt: skip
+    if (support > 0).any():
+        positives, count = support[support > 0], counted[support > 0]
+        prevalence = positives / count
+        chance["macro_f1"] = float(np.mean(2 * guess * prevalence / (guess + prevalence)))
+        chance["average_precision"] = float(np.mean(chance_average_precision(positives, count)))
     metrics = {name: metric for name, metric in metrics.items() if name not in undefined}
     return Measurement(examples, metrics, {name: chance[name] for name in metrics if name in chance}, notes=notes)
 

@@ -1,0 +1,241 @@
+"""Metrics against scikit-learn, torchmetrics and loops, and the properties they must have."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from benchmark.errors import BenchError
+from benchmark.metrics import (
+    Median,
+    Weighted,
+    auroc,
+    average_precision,
+    chance_average_precision,
+    classification,
+)
+from benchmark.task import Measurement
+
+CLASSES = list("abcde")
+
+
+def single(scores: np.ndarray, label: np.ndarray, **options: Any) -> Measurement:
+    classes = CLASSES[: scores.shape[1]]
+    return of(scores, label, classes=classes, multi_label=False, **options)
+
+
+def several(scores: np.ndarray, label: np.ndarray, **options: Any) -> Measurement:
+    return of(scores, label, classes=CLASSES[: scores.shape[1]], multi_label=True, **options)
+
+
+def of(scores: np.ndarray, label: np.ndarray, **options: Any) -> Measurement:
+    ids = [f"id-{i}" for i in range(len(scores))]
+    return classification(ids=ids, groups=ids, scores=scores, label=label, **{"scale": 1.0} | options)
+
+
+def values(measurement: Measurement) -> dict[str, float]:
+    return {name: metric(measurement.examples) for name, metric in measurement.metrics.items()}
+
+
+@pytest.fixture(params=range(3))
+def random(request: pytest.FixtureRequest) -> np.random.Generator:
+    return np.random.default_rng(request.param)
+
+
+def test_single_label_agrees_with_references(random: np.random.Generator) -> None:
+    label = random.choice(5, 200, p=[0.4, 0.3, 0.2, 0.07, 0.03])
+    scores = random.normal(size=(200, 5)) + np.eye(5)[label]
+    found = values(single(scores, label, scale=3.0))
+    predicted, probability = scores.argmax(1), softmax(3 * scores, axis=1)
+    truth = np.eye(5)[label]
+    expected = {
+        "accuracy": sk.accuracy_score(label, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(label, predicted),
+        "macro_f1": sk.f1_score(label, predicted, average="macro"),
+        "macro_auroc": sk.roc_auc_score(truth, scores, average="macro"),
+        "average_precision": sk.average_precision_score(truth, scores, average="macro"),
+        "brier": np.mean(np.sum((probability - truth) ** 2, axis=1)),
+        "ece": float(multiclass_calibration_error(torch.tensor(probability), torch.tensor(label), 5, n_bins=15)),
+    }
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found | {"ece": 0} == pytest.approx(expected | {"ece": 0}, abs=1e-12)
+
+
+def test_multi_label_agrees_with_references_over_the_known(random: np.random.Generator) -> None:
+    label = random.integers(-1, 2, (200, 3))
+    scores = random.normal(size=(200, 3)) + label
+    found = values(several(scores, label, scale=2.0))
+    expected: dict[str, list[float]] = {name: [] for name in found}
+    for c in range(3):
+        known = label[:, c] >= 0
+        y, s = label[known, c], scores[known, c]
+        p = expit(2 * s)
+        expected["accuracy"].append(sk.accuracy_score(y, s > 0))
+        expected["balanced_accuracy"].append(sk.balanced_accuracy_score(y, s > 0))
+        expected["macro_f1"].append(sk.f1_score(y, s > 0))
+        expected["macro_auroc"].append(sk.roc_auc_score(y, s))
+        expected["average_precision"].append(sk.average_precision_score(y, s))
+        expected["brier"].append(sk.brier_score_loss(y, p))
+        two = torch.tensor(np.stack([1 - p, p], axis=1))
+        expected["ece"].append(float(multiclass_calibration_error(two, torch.tensor(y), 2, n_bins=15)))
+    assert found == pytest.approx({name: np.mean(parts) for name, parts in expected.items()}, abs=1e-6)
+
+
+def test_saturated_scores_are_ranked_all_the_same() -> None:
+    """100 x cosine saturates a float32 sigmoid; raw scores in float64 do not."""
+    scores = np.array([[0.0, 100.0], [0.0, 100.0 + 1e-9], [0.0, 99.0]])
+    assert values(single(scores, np.array([0, 1, 0])))["macro_auroc"] == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_minus_infinity_is_a_score() -> None:
+    scores = np.array([[0.0, 1.0, -np.inf], [1.0, 0.0, -np.inf], [0.0, 1.0, -np.inf]])
+    found = values(single(scores, np.array([1, 0, 2])))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["macro_auroc"] == pytest.approx((1.0 + 0.75 + 0.5) / 3)
+
+
+def test_unknown_labels_are_left_out() -> None:
+    random = np.random.default_rng(0)
+    scores, label = random.normal(size=(50, 3)), random.integers(0, 3, 50)
+    with_unknown = single(np.vstack([scores, random.normal(size=(9, 3))]), np.append(label, np.full(9, -1)))
+    assert values(with_unknown) == values(single(scores, label))
+    assert with_unknown.notes["unknown_label"] == 9
+    with pytest.raises(BenchError, match="none of 4 examples has a known label"):
+        single(np.zeros((4, 3)), np.full(4, -1))
+
+
+def test_absent_classes_are_left_out_and_named() -> None:
+    random = np.random.default_rng(0)
+    label = random.choice([0, 2, 3], 100)
+    scores = random.normal(size=(100, 4))
+    measurement = single(scores, label)
+    found, predicted = values(measurement), scores.argmax(1)
+    present = [0, 2, 3]
+    assert measurement.notes["absent"] == ["b"]
+    assert measurement.notes["auroc"]["b"] is None
+    assert measurement.notes["support"] == {"a": sum(label == 0), "b": 0, "c": sum(label == 2), "d": sum(label == 3)}
+    assert found["balanced_accuracy"] == pytest.approx(np.mean([np.mean(predicted[label == c] == c) for c in present]))
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(label, predicted, labels=present, average="macro"))
+    assert found["macro_auroc"] == pytest.approx(np.mean([sk.roc_auc_score(label == c, scores[:, c]) for c in present]))
+
+
+def test_rare_classes_have_means_of_their_own() -> None:
+    random = np.random.default_rng(0)
+    label = random.integers(0, 4, 100)
+    scores = random.normal(size=(100, 4))
+    found = values(single(scores, label, rare=frozenset("bd")))
+    assert found["rare_auroc"] == pytest.approx(np.mean([sk.roc_auc_score(label == c, scores[:, c]) for c in (1, 3)]))
+    assert found["rare_recall"] == pytest.approx(np.mean([np.mean(scores[label == c].argmax(1) == c) for c in (1, 3)]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "label"), [(np.ones((1, 3)), [1]), (np.ones((4, 1)), [0] * 4), (np.ones((4, 3)), [1] * 4)]
+)
+def test_one_example_or_one_class_leaves_out_what_is_undefined(scores: np.ndarray, label: list[int]) -> None:
+    measurement = single(scores, np.array(label))
+    assert "macro_auroc" in measurement.notes["undefined"] and "macro_auroc" not in measurement.metrics
+    assert set(measurement.chance) <= set(measurement.metrics)
+    assert all(np.isfinite(value) for value in values(measurement).values())
+
+
+def test_nan_is_an_error_that_names_the_example() -> None:
+    scores = np.zeros((5, 2))
+    scores[3, 1] = np.nan
+    with pytest.raises(BenchError, match=r"'id-3': score/b is not a number"):
+        single(scores, np.array([0, 1, 0, 1, 0]))
+    with pytest.raises(BenchError, match=r"'id-3': score/b is not a number"):
+        several(scores, np.ones((5, 2), int))
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_constant_scorer_gets_chance(multi_label: bool) -> None:
+    if multi_label:
+        measurement = several(np.zeros((60, 3)), np.random.default_rng(0).permuted(np.tile([0, 1], (3, 30)), axis=1).T)
+    else:
+        measurement = single(np.full((60, 3), 0.7), np.arange(60) % 3)
+    found = values(measurement)
+    for name in ("accuracy", "balanced_accuracy", "macro_auroc", "macro_f1"):
+        assert found[name] == pytest.approx(measurement.chance[name]), name
+
+
+@pytest.mark.parametrize("positives", [1, 2, 4, 6])
+def test_chance_average_precision_is_the_mean_over_all_orders(positives: int) -> None:
+    found = []
+    for places in combinations(range(6), positives):
+        truth = np.isin(np.arange(6), places)
+        found.append(sk.average_precision_score(truth, -np.arange(6)))
+    assert chance_average_precision(np.array(positives), np.array(6)) == pytest.approx(np.mean(found))
+
+
+def test_median_of_weighted_examples() -> None:
+    random = np.random.default_rng(0)
+    values = random.integers(0, 10, 20).astype(float)
+    weights = random.integers(0, 4, (50, 20))
+    found = Median("x").weighted({"id": np.arange(20), "x": values}, weights.astype(float))
+    np.testing.assert_allclose(found, [np.median(np.repeat(values, times)) for times in weights])
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_properties(data: st.DataObject) -> None:
+    """With ties, absent classes and few examples: order, duplication and increasing maps of the scores."""
+    multi_label = data.draw(st.booleans())
+    count, classes = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 4))
+    score = st.integers(-3, 3).map(float)
+    scores = np.array(
+        data.draw(st.lists(st.lists(score, min_size=classes, max_size=classes), min_size=count, max_size=count))
+    )
+    if multi_label:
+        flag = st.lists(st.integers(-1, 1), min_size=classes, max_size=classes)
+        label = np.array(data.draw(st.lists(flag, min_size=count, max_size=count)))
+    else:
+        label = np.array(data.draw(st.lists(st.integers(-1, classes - 1), min_size=count, max_size=count)))
+    if not (label >= 0).any():
+        return
+    build = several if multi_label else single
+    measurement = build(scores, label)
+    found = values(measurement)
+    assert all(-1e-12 <= value <= 2 + 1e-12 for value in found.values())
+
+    order = np.array(data.draw(st.permutations(range(count))))
+    assert values(build(scores[order], label[order])) == pytest.approx(found)
+
+    twice = build(np.repeat(scores, 2, axis=0), np.repeat(label, 2, axis=0))
+    assert values(twice) == pytest.approx(found)
+
+    scaled = values(build(scores * 7, label))
+    for name in found.keys() - {"ece", "brier"}:
+        assert scaled[name] == pytest.approx(found[name]), name
+
+    # The weights of a resample say the same as the examples repeated.
+    known = len(measurement.examples["id"])
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=known, max_size=known)))
+    rows = np.repeat(np.arange(known), times)
+    repeated = {name: column[rows] for name, column in measurement.examples.items()}
+    for name, metric in measurement.metrics.items():
+        if isinstance(metric, Weighted) and len(rows):
+            weighted = metric.weighted(measurement.examples, times[None].astype(float))[0]
+            assert weighted == pytest.approx(metric(repeated), nan_ok=True), name
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_binary_metrics_agree_with_scikit_learn(pairs: list[tuple[int, bool]]) -> None:
+    score, positive = np.array([s for s, _ in pairs], float), np.array([p for _, p in pairs])
+    one = np.ones((1, len(pairs)))
+    if positive.any():
+        assert average_precision(score, positive, one)[0] == pytest.approx(sk.average_precision_score(positive, score))
+    else:
+        assert np.isnan(average_precision(score, positive, one)[0])
+    if positive.any() and not positive.all():
+        assert auroc(score, positive, one)[0] == pytest.approx(sk.roc_auc_score(positive, score))
+        assert auroc(-score, positive, one)[0] == pytest.approx(1 - sk.roc_auc_score(positive, score))
+    else:
+        assert np.isnan(auroc(score, positive, one)[0])
