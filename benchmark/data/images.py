@@ -11,8 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from benchmark.data.problems import BadRow
 
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
+Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
 MAX_PIXELS = 89_478_485
 """Where Pillow, too, begins to suspect a decompression bomb."""
 

@@ -90,11 +90,13 @@ class Source(BaseModel):
         return copy
 
     def locate(self, path: Path) -> Path:
-        """An absolute path as it is; a relative one below $BENCH_DATA if it is there, else below the card's folder."""
+        """An absolute path as it is; a relative one below base()."""
+        return self.base(path) / path
+
+    def base(self, path: Path) -> Path:
+        """$BENCH_DATA if ``path`` is there, else the card's folder."""
         data = os.environ.get("BENCH_DATA")
-        if data and (Path(data) / path).exists():
-            return (Path(data) / path).absolute()
-        return (self._folder / path).absolute()
+        return Path(data if data and (Path(data) / path).exists() else self._folder).absolute()
 
     def existing(self, path: Path) -> Path:
         """locate(), or ``BenchError`` naming the folders that were looked in."""

@@ -74,7 +74,7 @@ class ManifestSource(Source):
     """A row an image, or a row a question or a caption (gathered by image, unless captions come with an ``id``).
 
     file, or files for one a split: .jsonl, .ndjson, .csv or .tsv, in UTF-8; CSV files begin with the columns' names.
-    image_root: what the image column's paths are relative to; the manifest's own folder when not given.
+    image_root: what the image column's paths are relative to, beside ``file``; the manifest's own folder when not given.
     split: shares of the rows, where neither ``files`` nor a column says the split.
     where: only the rows that have this value (or one of these) in this column.
     """
@@ -117,9 +117,13 @@ class ManifestSource(Source):
         return {"parameters": self.model_dump(mode="json", exclude={"file", "files", "image_root"}), "files": contents}
 
     def image_folder(self) -> Path:
-        if self.image_root is not None:
-            return self.existing(self.image_root)
-        return self.existing(next(iter(self._paths().values()))).parent
+        manifest = next(iter(self._paths().values()))
+        if self.image_root is None:
+            return self.existing(manifest).parent
+        folder = self.base(manifest) / self.image_root
+        if not folder.is_dir():
+            raise BenchError(f"image_root '{self.image_root}' is not a folder (looked in {self.base(manifest)})")
+        return folder
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
         found: list[Row] = []
@@ -169,7 +173,7 @@ class ManifestSource(Source):
         def texts(name: str | None, what: str) -> list[str]:
             found = many(name)
             if name and (not found or "" in found):
-                raise BadRow(f"empty {what}", f"column '{name}' is empty where a {what} is expected")
+                raise BadRow(f"empty {what}", f"empty {what} (column '{name}')")
             return found
 
         image = _inside(get(columns.image), columns.image)
@@ -376,7 +380,7 @@ def _answer_type(value: str) -> str:
 def _inside(path: str, column: str) -> str:
     """The path, normalised, or ``BadRow`` when it is empty or leads out of the image folder."""
     if not path:
-        raise BadRow("no image", f"column '{column}' is empty where an image is expected")
+        raise BadRow("no image", f"no image (column '{column}')")
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor:
         raise BadRow("image outside the folder", f"image '{path}' is absolute; expected a path below image_root")
     normal = os.path.normpath(path)
