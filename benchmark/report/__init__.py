@@ -42,16 +42,21 @@ def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, cons
     and plots show the ``primary`` ones. costs: one a cell; may be empty. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value.
     """
-    if rows.empty or not (rows["primary"].astype(bool) & rows["value"].notna()).any():
-        raise BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     from benchmark.report import plots, tables
 
+    nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
+    if rows.empty:
+        raise nothing
+    labelled, priced, lines = tables.label_lines(rows, costs)
+    scores = tables.summarise(labelled)
+    if scores.empty:
+        raise nothing
     images = folder / "plots"
     images.mkdir(parents=True, exist_ok=True)
-    page, results, prices = folder / "report.md", folder / "results.csv", folder / "costs.csv"
+    page, results, spent = folder / "report.md", folder / "results.csv", folder / "costs.csv"
     rows.to_csv(results, index=False)
-    costs.to_csv(prices, index=False)
-    files = [page, results, prices]
+    costs.to_csv(spent, index=False)
+    files = [page, results, spent]
     text = ["# Report\n"]
 
     def show(table: "Table") -> None:
@@ -64,14 +69,12 @@ def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, cons
         files.extend([png, svg])
         text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
-    rows, costs, lines = tables.label_lines(rows, costs)
-    scores = tables.summarise(rows)
     for task in tables.natural(scores["task"].unique()):
         show(tables.score_table(scores, task, lines))
         draw(plots.score_chart(scores, task, lines), re.sub(r"[^\w-]+", "-", task), f"{task}: scores and intervals")
     if len(costs):
-        show(tables.cost_table(costs, lines))
-        points, pairs, left_out = plots.quality_and_cost(scores, rows, costs)
+        show(tables.cost_table(priced, lines))
+        points, pairs, left_out = plots.quality_and_cost(scores, labelled, priced)
         if len(points):
             draw(plots.cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
         if left_out:

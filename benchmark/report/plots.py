@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.tables import natural, percent, pool_costs, scaled, wrap
+from benchmark.report.tables import columns_of, natural, percent, pool_costs, scaled, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,7 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
 
     scores = scores[scores["task"] == task]
     lines = [line for line in order if line in set(scores["line"])]
-    panels = [key for key, _ in scores.groupby(["dataset", "metric"])]
-    panels.sort(key=lambda key: natural(scores["dataset"].unique()).index(key[0]))
+    panels = columns_of(scores)
     metrics = natural(scores["metric"].unique())
     across = len(panels) if len(panels) <= 4 else 3 if len(panels) <= 6 or len(panels) == 9 else 4
     down = -(-len(panels) // across)
@@ -70,18 +69,22 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
 
 
 def bars(ax: "Axes", panel: "pd.DataFrame", colour: dict[str, str]) -> None:
-    for y, (line, score) in enumerate(panel.iterrows()):
-        value, low, high = (100 * float(score[column]) for column in ("value", "low", "high"))
-        weight = "bold" if score["best"] is True else "normal"
-        ax.text(1.03, y, percent(value / 100), transform=ax.get_yaxis_transform(), va="center_baseline", weight=weight)
-        ax.barh(y, value, height=0.72, color=colour[str(line)])
-        for width, ink in ((2.2, "white"), (0.8, INK)):
-            ax.hlines(y, low, high, color=ink, linewidth=width)
+    """panel: a row a line, NaN where a line has no result."""
+    places = list(range(len(panel)))
+    values, lows, highs = (100 * panel[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
+    ax.barh(places, values, height=0.72, color=[colour[line] for line in panel.index])
+    for width, ink in ((2.2, "white"), (0.8, INK)):
+        ax.hlines(places, lows, highs, color=ink, linewidth=width)
+    for place, value, best in zip(places, values, panel["best"]):
+        ax.text(
+            1.03, place, percent(value / 100), transform=ax.get_yaxis_transform(), va="center_baseline",
+            weight="bold" if best is True else "normal",
+        )  # fmt: skip
     chance = panel["chance"].mean()
     if np.isfinite(chance):
         ax.axvline(100 * chance, color="white", linewidth=1.6)
         ax.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
-    ax.set_xlim(min(0.0, 100 * float(panel["low"].min())), 100)
+    ax.set_xlim(min(0.0, float(np.nanmin([*values, *lows]))), 100)
     ax.set_ylim(len(panel) - 0.45, -0.55)
     ax.set_xticks([0, 25, 50, 75, 100])
     ax.tick_params(axis="y", length=0)
@@ -102,11 +105,12 @@ def quality_and_cost(
     points = points[points["seconds"] > 0]
     table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
     if len(table):
-        fullest = table.loc[table.notna().sum(axis=1).idxmax()]
+        fullest = table.iloc[int(table.notna().sum(axis=1).argmax())]
         table = table.loc[:, fullest.notna()]
     whole = table.dropna()
     points = points.loc[whole.index].assign(score=whole.T.groupby("task").mean().mean())
-    return points, list(table.columns), natural(set(table.index) - set(whole.index))
+    pairs: list[Any] = list(table.columns)
+    return points, pairs, natural(set(table.index) - set(whole.index))
 
 
 def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> "Figure":
@@ -119,8 +123,8 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
 
     points = points.sort_values(["seconds", "score"], ascending=[True, False])
     seconds, scores, memory = (points[name].to_numpy() for name in ("seconds", "score", "peak_memory"))
-    largest = np.nanmax(memory, initial=0.0)
-    areas = np.where(np.isnan(memory), 25.0, np.maximum(12.0, 160.0 * memory / (largest or 1.0)))
+    known = memory[~np.isnan(memory)]
+    areas = np.maximum(6.0, np.nan_to_num(160.0 * memory / np.max(known, initial=1.0), nan=25.0))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.75, WIDTH * 0.45), layout="constrained")
         canvas = FigureCanvasAgg(figure)
@@ -128,8 +132,8 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         front = pareto(seconds, scores)
         ax.step(seconds[front], 100 * scores[front], where="post", color=GREY, linewidth=0.8, zorder=1)
         colour = colours(order)
-        for x, y, area, known, line in zip(seconds, 100 * scores, areas, ~np.isnan(memory), points.index):
-            ax.scatter(x, y, s=area, color=colour[line] if known else "none", edgecolor=colour[line], linewidth=0.8)
+        for line, x, y, area, unknown in zip(points.index, seconds, 100 * scores, areas, np.isnan(memory)):
+            ax.scatter(x, y, s=area, color="none" if unknown else colour[line], edgecolor=colour[line], linewidth=0.8)
         ax.margins(0.12)
         if seconds.max() > 5 * seconds.min():
             ax.set_xscale("log")
@@ -141,13 +145,12 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         ax.set_ylabel(f"mean score of {plural(len({task for task, _ in pairs}), 'task')} "
                       f"on {plural(len(datasets), 'dataset')} (%)")  # fmt: skip
         handles: list[Any] = [Line2D([], [], color=GREY, linewidth=0.8, label="Pareto frontier")]
-        known = points["peak_memory"].dropna()
-        for index in dict.fromkeys([known.idxmin(), known.idxmax()] if len(known) else []):
-            size = areas[points.index.get_loc(index)] ** 0.5
-            unit, texts = scaled(known.loc[[index]])
-            ring = {"marker": "o", "markersize": size, "markerfacecolor": "none", "markeredgewidth": 0.8}
-            label = f"{texts[0]} {unit}B peak memory"
-            handles.append(Line2D([], [], color=GREY, linestyle="", label=label, **ring))
+        sizes = np.unique(known)
+        for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
+            prefix, (text,) = scaled(np.array([size]))
+            ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 0.8}
+            ring["markersize"] = areas[memory == size][0] ** 0.5
+            handles.append(Line2D([], [], color=GREY, linestyle="", label=f"{text} {prefix}B peak memory", **ring))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
         canvas.draw()
         figure.set_layout_engine("none")

@@ -51,7 +51,7 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
     several = {column: column in ("method", "variant") or runs[column].nunique() > 1 for column in IDENTITY}
     cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
-    ambiguous = {run[:-1] for run, count in cells.items() if count > 1}
+    ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
     labels = runs[keys].drop_duplicates()
     names = []
     for *identity, cell in labels.itertuples(index=False):
@@ -78,9 +78,9 @@ def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[flo
     mean = float(np.mean(values))
     below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
     if len(values) > 1:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        seeds = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+        seeds = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
         below, above = float(np.hypot(below, seeds)), float(np.hypot(above, seeds))
     # A fraction stays one; a metric that goes below 0 keeps its range.
     low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
@@ -91,32 +91,35 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     """Scores: one row a task, dataset, metric and line, from the primary rows that have a value.
 
     rows: labelled. The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are
-    their intervals, which is right or too wide, whatever the correlation of the parts. Then the seeds are pooled.
+    their intervals, which is right or too wide, whatever the correlation of the parts; a seed that lacks a part does
+    not count. Then the seeds are pooled.
 
     Columns besides the keys: value, low, high, chance (fractions), parts (names), n (as shown: a count, or one a part),
     seeds (count), best (of several lines, to the decimal that is shown, and above chance).
     """
     import pandas as pd
 
-    numbers = ["value", "low", "high", "chance"]
-    rows = rows[rows["primary"].astype(bool)].copy()
-    rows[numbers] = rows[numbers].astype(float)
+    column, numbers = ["task", "dataset", "metric"], ["value", "low", "high"]
+    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
+    rows[[*numbers, "chance"]] = rows[[*numbers, "chance"]].astype(float)
     rows["part"] = rows["part"].astype(object).fillna("")
-    rows = rows[rows["value"].notna()]
-    rows = rows.drop_duplicates(["line", "seed", "task", "dataset", "metric", "part"], keep="last")
+    rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
+    rows["parts"] = rows.groupby(column)["part"].transform("nunique")
+    runs = rows.groupby([*column, "line", "seed"])
+    # A mean over some of the parts is none.
+    seeds: Any = runs[numbers].mean().where(runs[numbers].count().eq(runs.size(), axis="index"))
+    seeds = seeds[runs.size() == runs["parts"].first()]
     scores = []
-    for (task, dataset, metric), column in rows.groupby(["task", "dataset", "metric"]):
-        parts = natural(column["part"].unique())
-        common = {
-            "task": task, "dataset": dataset, "metric": metric, "chance": column["chance"].mean(),
-            "parts": tuple(parts), "n": examples(column, parts),
-        }  # fmt: skip
-        lines = []
-        for line, runs in column.groupby("line"):
-            seeds = runs.groupby("seed")[numbers].mean()
-            value, low, high = pooled(*seeds[["value", "low", "high"]].to_numpy().T)
-            lines.append({**common, "line": line, "value": value, "low": low, "high": high, "seeds": len(seeds)})
-        for score, best in zip(lines, best_of([score["value"] for score in lines], common["chance"])):
+    for key, found in rows.groupby(column):
+        if key not in seeds.index:
+            continue
+        parts, chance = natural(found["part"].unique()), float(found["chance"].mean())
+        common = {**dict(zip(column, key)), "chance": chance, "parts": tuple(parts), "n": examples(found, parts)}
+        lines: list[dict[str, Any]] = []
+        for line, values in seeds.loc[key].groupby("line"):
+            value, low, high = pooled(*values.to_numpy().T)
+            lines.append({**common, "line": line, "value": value, "low": low, "high": high, "seeds": len(values)})
+        for score, best in zip(lines, best_of([score["value"] for score in lines], chance)):
             scores.append({**score, "best": best})
     return pd.DataFrame(scores)
 
@@ -137,8 +140,8 @@ def best_of(values: Sequence[float], chance: float) -> list[bool]:
 def score_table(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Table:
     """Lines by datasets for one kind of task, then chance and the number of test examples."""
     scores = scores[scores["task"] == task]
-    columns = [key for name in natural(scores["dataset"].unique()) for key in by_metric(scores, name)]
-    found: dict[tuple[str, str, str], Any] = {(row.line, row.dataset, row.metric): row for row in scores.itertuples()}
+    columns = columns_of(scores)
+    found: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
     lines = [line for line in order if line in set(scores["line"])]
     metrics = natural(scores["metric"].unique())
 
@@ -161,9 +164,11 @@ def score_table(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Tabl
     return Table(title, header, list(zip(lines, cells)), [("chance", chance), ("examples", counts)], caption)
 
 
-def by_metric(scores: "pd.DataFrame", dataset: str) -> list[tuple[str, str]]:
-    """The columns of a dataset: one, or several where runs disagree in its primary metric."""
-    return [(dataset, metric) for metric in natural(scores.loc[scores["dataset"] == dataset, "metric"].unique())]
+def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Dataset and metric of each column: one a dataset, or several where runs disagree in its primary metric."""
+    keys = set(zip(scores["dataset"], scores["metric"]))
+    datasets, metrics = natural({dataset for dataset, _ in keys}), natural({metric for _, metric in keys})
+    return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]
 
 
 def mean_of(values: Iterable[float]) -> float:
@@ -268,10 +273,10 @@ def unit(column: "pd.Series[float]", base: str = "") -> tuple[str, list[str]]:
     return prefix + base, texts
 
 
-def scaled(*columns: "pd.Series[float]") -> Any:
-    """The prefix (k, M, G, T: powers of 1000) that suits the smallest number, and each column's numbers in it, with
-    the decimals that give the smallest three digits."""
-    numbers = np.concatenate([column.to_numpy() for column in columns])
+def scaled(*columns: Any) -> Any:
+    """The prefix (k, M, G, T: powers of 1000) that suits the smallest number, and each column's numbers [n] in it,
+    with the decimals that give the smallest three digits."""
+    numbers = np.concatenate(columns)
     smallest = np.log10(min(numbers[numbers > 0], default=1.0))
     power = int(np.clip(smallest // 3, 0, 4))
     decimals = int(np.clip(np.ceil(3 * power + 2 - smallest), 0, 2))
