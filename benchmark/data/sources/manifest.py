@@ -74,7 +74,7 @@ class ManifestSource(Source):
     """A row an image, or a row a question or a caption (gathered by image, unless captions come with an ``id``).
 
     file, or files for one a split: .jsonl, .ndjson, .csv or .tsv, in UTF-8; CSV files begin with the columns' names.
-    image_root: what the image column's paths are relative to, beside ``file``; the manifest's own folder when not given.
+    image_root: what the paths of images are relative to, from where ``file`` is; the manifest's own folder by default.
     split: shares of the rows, where neither ``files`` nor a column says the split.
     where: only the rows that have this value (or one of these) in this column.
     """
