@@ -48,17 +48,19 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
     metrics = natural(scores["metric"].unique())
     across = len(panels) if len(panels) <= 4 else 3 if len(panels) <= 6 or len(panels) == 9 else 4
     down = -(-len(panels) // across)
-    labels = ["\n".join(wrap(line, 24)) for line in lines]
-    height = 0.13 * sum(label.count("\n") + 1 for label in labels) + 0.05 * len(labels)
+    labels = [wrap(line, 24) for line in lines]
+    slots = np.array([len(label) + 0.4 for label in labels])
+    places = list(np.cumsum(slots) - slots / 2)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, down * (height + 0.42) + 0.25), layout="constrained")
+        figure = Figure(figsize=(WIDTH, down * (0.13 * slots.sum() + 0.42) + 0.25), layout="constrained")
         axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for ax, (dataset, metric) in zip(axes.flat, panels):
             panel = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)].set_index("line")
-            bars(ax, panel.reindex(lines), colours(order))
+            bars(ax, panel.reindex(lines), places, colours(order))
+            ax.set_ylim(slots.sum(), 0)
             title = "\n".join(wrap(dataset, 26)) + (f"\n{metric}" if len(metrics) > 1 else "")
             ax.set_title(title, loc="left", pad=3)
-        axes[0, 0].set_yticks(range(len(lines)), labels)
+        axes[0, 0].set_yticks(places, ["\n".join(label) for label in labels])
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
         for ax in axes.flat[max(0, len(panels) - across) : len(panels)]:
@@ -68,11 +70,10 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
     return figure
 
 
-def bars(ax: "Axes", panel: "pd.DataFrame", colour: dict[str, str]) -> None:
-    """panel: a row a line, NaN where a line has no result."""
-    places = list(range(len(panel)))
+def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[str, str]) -> None:
+    """panel: a row a line, NaN where a line has no result. places: where along the vertical axis."""
     values, lows, highs = (100 * panel[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
-    ax.barh(places, values, height=0.72, color=[colour[line] for line in panel.index])
+    ax.barh(places, values, height=1, color=[colour[line] for line in panel.index])
     for width, ink in ((2.2, "white"), (0.8, INK)):
         ax.hlines(places, lows, highs, color=ink, linewidth=width)
     for place, value, best in zip(places, values, panel["best"]):
@@ -85,7 +86,6 @@ def bars(ax: "Axes", panel: "pd.DataFrame", colour: dict[str, str]) -> None:
         ax.axvline(100 * chance, color="white", linewidth=1.6)
         ax.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
     ax.set_xlim(min(0.0, float(np.nanmin([*values, *lows]))), 100)
-    ax.set_ylim(len(panel) - 0.45, -0.55)
     ax.set_xticks([0, 25, 50, 75, 100])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)

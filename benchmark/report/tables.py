@@ -345,19 +345,20 @@ def grid(table: Table, block: Iterable[int], first: int, widths: Sequence[int]) 
 
 
 def break_points(text: str) -> list[str]:
-    """The pieces a name may be broken into: after spaces and separators."""
+    """The pieces that a name may be broken into: after spaces and separators."""
     return re.split(r"(?<=[\s_/=,-])", text)
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most ``width``, broken at the separators, and inside a piece only where that alone is longer."""
+    """Lines of at most ``width``: broken at spaces; at separators where a word is longer; anywhere where a piece is."""
     lines = [""]
-    for piece in break_points(text):
-        if len((lines[-1] + piece).rstrip()) > width and lines[-1]:
-            lines.append("")
-        lines[-1] += piece
-        while len(lines[-1].rstrip()) > width:
-            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    for word in re.split(r"(?<=\s)", text):
+        for piece in [word] if len(word.rstrip()) <= width else break_points(word):
+            if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+            while len(lines[-1].rstrip()) > width:
+                lines[-1:] = [lines[-1][:width], lines[-1][width:]]
     return [line.rstrip() for line in lines]
 
 
