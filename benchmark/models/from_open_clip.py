@@ -21,7 +21,7 @@ from benchmark.models.card import OpenClipImage, OpenClipText
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
-from benchmark.models.weights import hub, reading
+from benchmark.models.weights import hub, reading, require_file
 
 Projection = tuple[nn.Module, int]
 """A tower's own projection into its joint space, and that space's width."""
@@ -60,6 +60,9 @@ def open_clip_model(
         instead = "download it where there is a network, or name a local checkpoint: pretrained: PATH"
         with hub(f"open_clip weights '{pretrained}' of '{name}'", instead):
             path = open_clip.download_pretrained(tag)
+    expected = f"a checkpoint of open_clip's '{name}'"
+    if path:
+        require_file(path, expected)
     config = open_clip.get_model_config(name)
     if quick_gelu is None:
         quick_gelu = bool((tag or config).get("quick_gelu", False))
@@ -70,7 +73,7 @@ def open_clip_model(
     if tag:
         model.visual.preprocess_cfg.update(mean=tag["mean"], std=tag["std"])
     if path:
-        with reading(path, f"a checkpoint of open_clip's '{name}'"):
+        with reading(path, expected):
             open_clip.load_checkpoint(model, path)
     return model
 
@@ -310,5 +313,3 @@ def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projec
     plain = text.attn_mask is not None and text.cls_emb is None and text.pool_type in {"argmax", "eos"}
     tower = OpenClipTextTower(text) if plain else OpenClipPaddedTextTower(text, spec.pad_id)
     return tower, (projection, tower.width if own is None else width)
-
-

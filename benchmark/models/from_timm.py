@@ -80,7 +80,9 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmIm
                 model = timm.create_model(spec.name, pretrained=True, **options)
         else:
             expected = f"a checkpoint of timm's '{spec.name}'"
-            overlay = {"state_dict": read_tensors(spec.pretrained, expected)}
+            state = _without_classifier(read_tensors(spec.pretrained, expected), spec.name)
+            # timm forgives missing tensors when the number of classes changes: here it must not look as if it did
+            overlay = {"state_dict": state, "num_classes": 0}
             with reading(spec.pretrained, expected):
                 model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except TypeError as error:
@@ -88,3 +90,12 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmIm
     tower = TimmImageTower(model, image_size, spec.name)
     tower.patch_dropout = spec.patch_dropout
     return tower
+
+
+def _without_classifier(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    classifiers = getattr(config, "classifier", None) or ()
+    prefixes = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+    return {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}

@@ -94,6 +94,8 @@ def transformers_text(spec: TransformersText, weights: bool) -> TransformersText
             )
             missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
             if missing:
-                raise BenchError(f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
-                                 f" and {len(missing) - 1} other tensors of the configured architecture")
+                raise BenchError(
+                    f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
+                    f" and {len(missing) - 1} other tensors of the configured architecture"
+                )
     return TransformersTextTower(model.to(torch.float32), spec.pooling)

@@ -41,6 +41,7 @@ class CorpusBPE:
     pad_id, start_id, end_id = range(3)
 
     def __init__(self, backend: Backend, context_length: int) -> None:
+        backend.encode_special_tokens = True  # "<end>" written in a text is text
         self._backend = backend
         self.context_length = context_length
         self.vocab_size = backend.get_vocab_size()

@@ -44,12 +44,17 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(state)
 
 
+def require_file(path: str | Path, expected: str) -> None:
+    """Raise BenchError when the file of weights is not there."""
+    if not Path(path).is_file():
+        raise BenchError(f"weights {path}: no such file (expected {expected})")
+
+
 @contextmanager
 def reading(path: str | Path, expected: str) -> Iterator[None]:
     """Run a block that reads a file of weights. Raises BenchError when it is not there, is damaged, has anything but
     tensors in it, or is not what was ``expected``."""
-    if not Path(path).is_file():
-        raise BenchError(f"weights {path}: no such file (expected {expected})")
+    require_file(path, expected)
     try:
         yield
     except pickle.UnpicklingError as error:

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import BenchError
+from benchmark.models import load_model_card, model_names
+
+GOOD = """\
+embed_dim: 8
+image: {kind: tiny}
+text: {kind: tiny}
+tokenizer: {kind: corpus}
+"""
+
+
+def test_the_shipped_cards() -> None:
+    assert model_names() == ["resnet50", "tiny", "tiny-general", "vit-b-16", "vit-b-32"]
+    assert all(load_model_card(name).name == name for name in model_names())
+
+
+def test_tiny_general_is_tiny_with_an_origin() -> None:
+    tiny, general = load_model_card("tiny"), load_model_card("tiny-general")
+    assert tiny.init is None and general.init is not None and general.init.method == "clip"
+    for part in ("image", "text", "tokenizer", "embed_dim", "image_size"):
+        assert getattr(tiny, part) == getattr(general, part)
+
+
+def test_a_card_of_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    card = load_model_card(path)
+    assert card.name == "mine" and card == load_model_card(str(path))
+    path.write_text("name: other\n" + GOOD)
+    assert load_model_card(path).name == "other"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("embed_dim: 8", "embed_dim: -1", "embed_dim: .*greater than 0"),
+        ("embed_dim: 8", "", "embed_dim: Field required"),
+        ("{kind: tiny}", "{kind: tyni}", "image: .*tyni"),
+        ("{kind: tiny}", "{kind: tiny, patch_dropout: 1.0}", "image.tiny.patch_dropout: .*less than 1"),
+        ("{kind: tiny}", "{kind: tiny, widht: 3}", "image.tiny.widht: Extra inputs"),
+        ("embed_dim: 8", "embed_dim: [", "not valid YAML"),
+        (GOOD, "- 1", "expected keys and values, found list"),
+    ],
+)
+def test_what_is_wrong_with_a_card_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(BenchError, match=message) as error:
+        load_model_card(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_names_that_are_not_there() -> None:
+    with pytest.raises(BenchError, match="unknown model 'vit-b16'; did you mean 'vit-b-16'"):
+        load_model_card("vit-b16")
+    with pytest.raises(BenchError, match=r"nowhere/a.yaml: no such file"):
+        load_model_card("nowhere/a.yaml")
