@@ -1,9 +1,5 @@
 """Encode a dataset once per checkpoint, for all tasks."""
 
-import hashlib
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.data.cache import build_folder, key
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -52,7 +49,7 @@ class ModelEncoder:
     """The encoder that a dual encoder and its tokenizer make; puts the model into eval mode, on ``device``.
 
     fingerprint: of the weights. What else the outputs depend on (tokenizer, image size, precision) is added here.
-    precision: "float32", or "bfloat16" for autocast; outputs are float32 either way.
+    precision: "fp32", or "bf16" for autocast; outputs are float32 either way.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class ModelEncoder:
         device: torch.device | str,
         fingerprint: str,
         temperature_scale: float,
-        precision: str = "float32",
+        precision: str = "fp32",
     ) -> None:
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
@@ -70,7 +67,7 @@ class ModelEncoder:
         self.precision = precision
         self.image_size = model.image_size
         self.temperature_scale = temperature_scale
-        self.fingerprint = _digest(fingerprint, tokenizer.fingerprint, model.image_size, precision)
+        self.fingerprint = key("encoder", fingerprint, tokenizer.fingerprint, model.image_size, precision)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -90,7 +87,7 @@ class ModelEncoder:
             return _encoded(features, self.model.project_text(features))
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 class Evaluation:
@@ -143,7 +140,7 @@ class Evaluation:
 
     def labels(self, split: str) -> np.ndarray:
         """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
-        return np.asarray(self.dataset.records(split)["label"])
+        return np.array(self.dataset.records(split)["label"][:])
 
     def images(self, split: str) -> Encoded:
         """The split's images, row by row as in records()."""
@@ -157,8 +154,8 @@ class Evaluation:
             _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
             return encoded
 
-        key = f"images-{split}-{_digest(self.encoder.fingerprint, records.fingerprint, split)}"
-        return self._once(key, np.arange(len(records)), encode)
+        name = f"images-{split}-{key(self.encoder.fingerprint, records.fingerprint)}"
+        return self._once(name, np.arange(len(records)), encode)
 
     def texts(self, texts: Sequence[str]) -> Encoded:
         """One row a text, repeated texts included; each distinct text is encoded once."""
@@ -175,32 +172,26 @@ class Evaluation:
 
         # Texts of like length stand together, so that a batch is hardly padded.
         order = np.argsort([len(text) for text in distinct], kind="stable")
-        encoded = self._once(f"texts-{_digest(self.encoder.fingerprint, *distinct)}", order, encode)
+        encoded = self._once(f"texts-{key(self.encoder.fingerprint, distinct)}", order, encode)
         if len(distinct) == len(texts):
             return encoded
         return Encoded(encoded.features[rows], encoded.embeddings[rows])
 
-    def _once(self, key: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        if key in self._encoded:
-            return self._encoded[key]
-        if self.folder is None:
-            encoded = self._fill(None, order, encode)
-        else:
-            target = self.folder / key
-            if not target.is_dir():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-                try:
-                    self._fill(partial, order, encode)
-                    partial.rename(target)
-                except OSError:
-                    if not target.is_dir():  # otherwise another process has written the same meanwhile
-                        raise
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
-            encoded = Encoded(*(np.load(target / f"{name}.npy", mmap_mode="r") for name in ("features", "embeddings")))
-        self._encoded[key] = encoded
-        return encoded
+    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
+        """What ``encode`` gives for all rows, asked for in ``order``."""
+
+        def write(folder: Path) -> None:
+            self._fill(folder, order, encode)
+
+        if name not in self._encoded:
+            if self.folder is None:
+                self._encoded[name] = self._fill(None, order, encode)
+            else:
+                folder = build_folder(self.folder / name, write)
+                self._encoded[name] = Encoded(
+                    *(np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in ("features", "embeddings"))
+                )
+        return self._encoded[name]
 
     def _fill(self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
         outputs: list[np.ndarray] = []
@@ -233,7 +224,3 @@ def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
 
 def _encoded(features: Tensor, embeddings: Tensor) -> Encoded:
     return Encoded(features.float().cpu().numpy(), embeddings.float().cpu().numpy())
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:24]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from benchmark.data.prepared import Prepared
 from benchmark.embedding import Encoded, Evaluation
 from benchmark.errors import BenchError
 
@@ -37,34 +38,18 @@ class FakeCard:
         return [f"no {name}", f"a picture without {name}"]
 
 
-@dataclass
-class FakePrepared:
-    images: np.ndarray
-    ids: list[str]
-    groups: list[str]
-    label: np.ndarray
-    text: list[list[str]]
-    text_id: list[list[str]]
-    question: list[list[str]]
-    answer: list[list[str]]
-    answer_type: list[list[str]]
-    question_type: list[list[str]]
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, rows: Sequence[int] | np.ndarray, fingerprint: str) -> "FakePrepared":
-        columns: dict[str, Any] = {"fingerprint": fingerprint, "images": self.images[rows], "label": self.label[rows]}
-        for name in ("ids", "groups", "text", "text_id", "question", "answer", "answer_type", "question_type"):
-            columns[name] = [getattr(self, name)[i] for i in rows]
-        return FakePrepared(**columns)
+def take(records: Prepared, rows: np.ndarray, fingerprint: str) -> Prepared:
+    """Some of the records, in the order of ``rows``."""
+    columns: dict[str, Any] = {"fingerprint": fingerprint, "images": records.images[rows], "label": records.label[rows]}
+    for name in ("ids", "groups", "text", "text_id", "question", "answer", "answer_type", "question_type"):
+        columns[name] = [getattr(records, name)[i] for i in rows]
+    return Prepared(**columns)
 
 
 @dataclass
 class FakeDataset:
     card: FakeCard
-    prepared: dict[str, FakePrepared]
+    prepared: dict[str, Prepared]
     fingerprint: str
     provides: frozenset[str] = frozenset({"text", "label", "question", "prompts"})
 
@@ -79,7 +64,7 @@ class FakeDataset:
         random = np.random.default_rng(seed)
         fingerprint = f"{self.fingerprint}-shuffled-{seed}"
         prepared = {
-            split: records.take(random.permutation(len(records)), f"{fingerprint}-{split}")
+            split: take(records, random.permutation(len(records)), f"{fingerprint}-{split}")
             for split, records in self.prepared.items()
         }
         return replace(self, prepared=prepared, fingerprint=fingerprint)
@@ -104,7 +89,7 @@ def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, i
         common = random.integers(0, 5, count) == 0
         ids = [f"image-{i:04d}" for i in random.permutation(rows)]
         asked = [] if multi_label else list(QUESTIONS)
-        prepared[split] = FakePrepared(
+        prepared[split] = Prepared(
             images=np.stack([write_row(i) for i in rows]),
             ids=ids,
             groups=[f"{split}-patient-{p}" for p in patients],

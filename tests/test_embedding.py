@@ -1,0 +1,174 @@
+"""Each image and each text is encoded once, whole or not at all, and what cannot be used is named."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.embedding import Encoded, ModelEncoder
+from benchmark.errors import BenchError
+from benchmark.models import build_model
+from tests.methods.fakes import CONTEXT, SIZE, small_card
+from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, take
+
+SIZES = {"train": 20, "test": 30}
+
+
+class Counting(RandomEncoder):
+    """Remembers what it was asked for; fails at an image after ``fail_after`` images."""
+
+    def __init__(self, seed: int = 0, fail_after: int = 10**9) -> None:
+        super().__init__(seed)
+        self.images = 0
+        self.texts: list[str] = []
+        self.fail_after = fail_after
+
+    def encode_images(self, images: torch.Tensor) -> Encoded:
+        self.images += len(images)
+        if self.images > self.fail_after:
+            raise KeyboardInterrupt
+        return super().encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        self.texts += texts
+        return super().encode_texts(texts)
+
+
+@pytest.fixture
+def dataset() -> FakeDataset:
+    return fake_dataset(sizes=SIZES)
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_rows_are_those_of_the_records(dataset: FakeDataset, tmp_path: Path, in_folder: bool, batch_size: int) -> None:
+    encoder = RandomEncoder()
+    data = evaluation(encoder, dataset, tmp_path / "a" if in_folder else None, batch_size)
+    expected = encoder.encode_images(torch.tensor(data.records("test").images))
+    np.testing.assert_array_equal(data.images("test").embeddings, expected.embeddings)
+    np.testing.assert_array_equal(data.images("test").features, expected.features)
+    texts = ["b", "a longer one", "", "b", "a"]
+    np.testing.assert_array_equal(data.texts(texts).embeddings, encoder.encode_texts(texts).embeddings)
+    np.testing.assert_array_equal(data.texts(texts).features, encoder.encode_texts(texts).features)
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_encodes_once(dataset: FakeDataset, tmp_path: Path, in_folder: bool) -> None:
+    encoder = Counting()
+    data = evaluation(encoder, dataset, tmp_path if in_folder else None)
+    for _ in range(3):
+        data.images("test")
+        data.texts(["x", "yy", "x"])
+    assert encoder.images == 30
+    assert encoder.texts == ["x", "yy"]
+
+
+def test_another_process_reads_what_is_there(dataset: FakeDataset, tmp_path: Path) -> None:
+    written = evaluation(RandomEncoder(), dataset, tmp_path)
+    first = written.images("test"), written.texts(["x", "y"])
+    again = Counting()
+    data = evaluation(again, dataset, tmp_path)
+    second = data.images("test"), data.texts(["x", "y"])
+    assert again.images == 0 and not again.texts
+    for a, b in zip(first, second):
+        assert isinstance(b.embeddings, np.memmap) and not b.embeddings.flags.writeable
+        np.testing.assert_array_equal(a.embeddings, b.embeddings)
+        np.testing.assert_array_equal(a.features, b.features)
+
+
+def test_other_weights_or_other_data_are_encoded_anew(dataset: FakeDataset, tmp_path: Path) -> None:
+    evaluation(Counting(), dataset, tmp_path).images("test")
+    for encoder, data in ((Counting(seed=1), dataset), (Counting(), dataset.shuffled(0))):
+        found = evaluation(encoder, data, tmp_path).images("test")
+        assert encoder.images == 30
+        expected = RandomEncoder(encoder.seed).encode_images(torch.tensor(data.prepared["test"].images))
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+
+
+def test_a_killed_run_leaves_nothing_to_be_read(dataset: FakeDataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluation(Counting(fail_after=20), dataset, tmp_path, batch_size=10).images("test")
+    encoder = Counting()
+    evaluation(encoder, dataset, tmp_path, batch_size=10).images("test")
+    assert encoder.images == 30
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_nan_is_an_error_that_names_the_example(dataset: FakeDataset, tmp_path: Path) -> None:
+    class Broken(RandomEncoder):
+        def encode_images(self, images: torch.Tensor) -> Encoded:
+            encoded = super().encode_images(images)
+            encoded.embeddings[images.numpy()[:, 0, 0, 0] == 33] = np.nan
+            return encoded
+
+        def encode_texts(self, texts: Sequence[str]) -> Encoded:
+            encoded = super().encode_texts(texts)
+            encoded.features[[text == "bad" for text in texts]] = np.inf
+            return encoded
+
+    data = evaluation(Broken(), dataset, tmp_path, batch_size=4)
+    name = data.records("test").ids[33 - SIZES["train"]]
+    with pytest.raises(BenchError, match=rf"dataset 'fake', test, image '{name}': .* embeddings that are not finite"):
+        data.images("test")
+    with pytest.raises(BenchError, match=r"text 'bad': .* features that are not finite"):
+        data.texts(["good enough", "bad"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_encode_is_an_error(dataset: FakeDataset) -> None:
+    with pytest.raises(BenchError, match="no texts"):
+        evaluation(RandomEncoder(), dataset).texts([])
+    with pytest.raises(BenchError, match="no images"):
+        nothing = take(dataset.prepared["test"], np.array([], int), "nothing")
+        evaluation(RandomEncoder(), replace(dataset, prepared={"test": nothing})).images("test")
+
+
+class Letters:
+    """A token a letter."""
+
+    pad_id, context_length, vocab_size, fingerprint = 0, CONTEXT, 300, "letters"
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return [[1, *(3 + ord(letter) % 200 for letter in text[: CONTEXT - 2]), 2] for text in texts]
+
+
+def model_encoder(**options: str) -> ModelEncoder:
+    return ModelEncoder(build_model(small_card(dropout=0.5), 0), Letters(), "cpu", "weights", 20.0, **options)
+
+
+def test_model_encoder_gives_what_the_model_does() -> None:
+    encoder = model_encoder()
+    model = encoder.model
+    images = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8)
+    found = encoder.encode_images(images)
+    with torch.no_grad():
+        np.testing.assert_allclose(found.embeddings, model.encode_image(images.float() / 255), atol=1e-6)
+        np.testing.assert_allclose(found.features, model.image_features(images.float() / 255), atol=1e-6)
+        for text in ("a", "several words"):
+            tokens = torch.tensor(Letters()([text]))
+            alone = model.encode_text(tokens, torch.ones_like(tokens, dtype=torch.bool))
+            # Beside a longer text it is padded.
+            np.testing.assert_allclose(
+                encoder.encode_texts([text, "longer than either"]).embeddings[:1], alone, atol=1e-5
+            )
+    np.testing.assert_allclose(np.linalg.norm(found.embeddings, axis=1), 1, atol=1e-5)
+    assert found.features.dtype == found.embeddings.dtype == np.float32
+
+
+def test_model_encoder_repeats_itself() -> None:
+    """No dropout, whatever mode the model came in."""
+    encoder = model_encoder()
+    images = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8)
+    np.testing.assert_array_equal(encoder.encode_images(images).embeddings, encoder.encode_images(images).embeddings)
+
+
+def test_model_encoder_in_bf16() -> None:
+    images = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8)
+    exact, rounded = model_encoder(), model_encoder(precision="bf16")
+    assert exact.fingerprint != rounded.fingerprint
+    one, other = exact.encode_images(images).embeddings, rounded.encode_images(images).embeddings
+    assert other.dtype == np.float32
+    assert 0 < np.abs(one - other).max() < 0.1
