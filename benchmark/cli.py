@@ -72,7 +72,11 @@ def run(
     from benchmark.plan import make_plan
     from benchmark.store import Store
 
-    outcome = runner.run(make_plan(config), Store(folder), console)
+    try:
+        outcome = runner.run(make_plan(config), Store(folder), console)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from the last checkpoint", style="yellow")
+        raise typer.Exit(130) from None
     console.print(
         f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
         f"failed {len(outcome.failures)}; results in {folder}",
@@ -223,9 +227,6 @@ def main() -> None:
     except BenchError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("interrupted; the same command goes on from the last checkpoint", style="yellow")
-        sys.exit(130)
     except Exception as error:
         # Typer's own usage errors (an unknown option) know how to show themselves.
         show = getattr(error, "show", None)

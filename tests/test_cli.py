@@ -1,0 +1,262 @@
+"""The program as a user types it, on a small dataset of coloured squares: run, resume, plan, report, list, errors."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from benchmark.cli import main
+from benchmark.store import Store
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+MODEL = {
+    "embed_dim": 16, "image_size": 32,
+    "image": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
+    "text": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
+    "tokenizer": {"kind": "corpus", "vocab_size": 300, "context_length": 32},
+}  # fmt: skip
+CARD = {
+    "title": "Coloured squares", "modality": "squares", "classes": list(COLOURS), "prompts": ["a {} square"],
+    "source": {
+        "kind": "manifest", "file": "squares.jsonl",
+        "columns": {
+            "id": "id", "image": "image", "text": "text", "label": "colour", "group": "patient", "split": "split",
+            "question": "question", "answer": "answer", "answer_type": "kind",
+        },
+    },
+}  # fmt: skip
+SUITE = {
+    "description": "squares", "model": "small.yaml", "pretraining": ["squares.yaml"], "datasets": ["squares.yaml"],
+    "methods": ["msd", "clip"], "evaluation": {"resamples": 50},
+    "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
+}  # fmt: skip
+PLUGIN = '''
+from benchmark import Method, register_method
+from benchmark.losses import info_nce
+
+
+@register_method("mine")
+class Mine(Method):
+    """As clip, at a temperature that is not learned."""
+
+    summary = "a user's own"
+
+    def contrast(self, embeddings, keys):
+        return {"contrastive": info_nce(embeddings["image"], embeddings["text"], 10.0)}
+'''
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        colour = list(COLOURS)[i % 3]
+        pixels = np.array(COLOURS[colour]) + rng.normal(0, 20, (32, 32, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        rows.append({
+            "id": f"s{i}", "image": f"{i}.png", "text": f"a {colour} square, number {i}", "colour": colour,
+            "patient": f"p{i // 2}", "split": "train" if i < 72 else "val" if i < 90 else "test",
+            "question": "is it red?", "answer": "yes" if colour == "red" else "no", "kind": "closed",
+        })  # fmt: skip
+    (folder / "squares.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, content in (("squares", CARD), ("small", MODEL), ("suite", SUITE)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    (folder / "mine.py").write_text(PLUGIN)
+    return folder
+
+
+class Bench:
+    """`bench` in a folder: returns the exit status; ``out`` and ``err`` hold what it printed."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        self.monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        self.out, self.err = self.capsys.readouterr()
+        return int(stopped.value.code or 0)
+
+    def rows(self) -> pd.DataFrame:
+        return Store(self.folder / "results").rows()
+
+
+@pytest.fixture
+def bench(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Bench:
+    work = tmp_path / "work"
+    shutil.copytree(squares, work)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
+    monkeypatch.delenv("BENCH_RESULTS", raising=False)
+    monkeypatch.setattr("benchmark.cli.console.width", 80, raising=False)
+    return Bench(work, monkeypatch, capsys)
+
+
+def scores(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    columns = ["dataset", "task", "part", "metric", "seed", "value", "low", "high", "n"]
+    return rows[rows.method == method][columns].sort_values(columns[:5]).reset_index(drop=True)
+
+
+def test_run_then_report(bench: Bench) -> None:
+    assert bench("run", "--suite", "suite.yaml") == 0, bench.out + bench.err
+    assert "trained 2, evaluated 10, done before 0, failed 0" in bench.out
+    rows = bench.rows()
+    assert set(rows.task) == {"zero_shot", "retrieval", "linear_probe", "few_shot", "vqa"}
+    assert set(rows.method) == {"msd", "clip"}
+    probe = rows[(rows.task == "linear_probe") & (rows.metric == "accuracy")]
+    assert (probe.value > 0.9).all()
+    assert (probe.low <= probe.value).all()
+    assert (probe.value <= probe.high).all()
+    assert list(bench.folder.glob("results/cells/*/evaluations/*/examples*.parquet"))
+
+    assert bench("run", "--suite", "suite.yaml") == 0
+    assert "trained 0, evaluated 0, done before 12, failed 0" in bench.out
+    pd.testing.assert_frame_equal(bench.rows(), rows)
+
+    assert bench("plan", "--suite", "suite.yaml", "--seeds", "2") == 0
+    assert bench.out.count("done") == 2
+    assert bench.out.count("train ") >= 2
+
+    assert bench("report") == 0
+    assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
+    for word in ("zero_shot", "retrieval", "linear_probe", "few_shot", "vqa", "msd", "clip", "chance"):
+        assert word in bench.out
+    report = bench.folder / "results" / "report"
+    assert {"report.md", "results.csv", "costs.csv"} <= {path.name for path in report.iterdir()}
+    assert list(report.glob("**/*.png"))
+    assert list(report.glob("**/*.svg"))
+
+
+def test_same_seed_same_rows_and_methods_do_not_touch_each_other(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--tasks", "zero_shot,linear_probe", "--set", "training.samples=96"]
+    assert bench("run", *quick, "--methods", "clip") == 0
+    alone = scores(bench.rows(), "clip")
+    shutil.rmtree(bench.folder / "results")
+    assert bench("run", *quick, "--plugin", "mine.py", "--methods", "mine,msd,clip") == 0
+    pd.testing.assert_frame_equal(scores(bench.rows(), "clip"), alone)
+    assert len(scores(bench.rows(), "mine")) == len(alone)
+
+
+def test_adding_a_task_trains_and_encodes_nothing_again(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--set", "training.samples=96"]
+    assert bench("run", *quick, "--tasks", "linear_probe") == 0
+    embeddings = {p: p.stat().st_mtime_ns for p in bench.folder.glob("results/cells/*/embeddings/images-*/*.npy")}
+    assert embeddings
+    assert bench("run", *quick, "--tasks", "linear_probe,few_shot") == 0
+    assert "trained 0, evaluated 1" in bench.out
+    assert {p: p.stat().st_mtime_ns for p in embeddings} == embeddings
+
+
+def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--set", "training.checkpoint_every=0"]
+    from benchmark import runner
+
+    real = runner.pretrain
+
+    def killed(*args: Any, progress: Any, **kwargs: Any) -> Any:
+        def die(position: Any) -> None:
+            if position.step == 7:
+                raise KeyboardInterrupt
+
+        return real(*args, progress=die, **kwargs)
+
+    monkeypatch.setattr(runner, "pretrain", killed)
+    assert bench("run", *quick) == 130
+    assert "goes on from the last checkpoint" in bench.out
+    assert not list(bench.folder.glob("results/cells/[!.]*"))
+    monkeypatch.setattr(runner, "pretrain", real)
+    assert bench("plan", *quick) == 0
+    assert "resume" in bench.out
+    assert bench("run", *quick) == 0
+    log = next(bench.folder.glob("results/cells/[!.]*/log.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, 21))
+
+
+def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
+    (bench.folder / "bad.py").write_text(PLUGIN.replace('"mine"', '"bad"').replace("10.0)", 'float("nan"))'))
+    quick = ["--suite", "suite.yaml", "--tasks", "zero_shot", "--set", "training.samples=96", "--plugin", "bad.py"]
+    assert bench("run", *quick, "--methods", "bad,clip") == 1
+    assert "bad, seed 0: step 0: the loss is nan" in bench.out.replace("\n", " ")
+    assert "trained 1, evaluated 1, done before 0, failed 1" in bench.out
+    assert set(bench.rows().method) == {"clip"}
+
+
+def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "msd", "--tasks", "zero_shot", "--set", "training.samples=96"]
+    assert bench("run", *quick, "--seeds", "2", "--set", "msd.momentum=0.9") == 0
+    assert bench("run", *quick) == 0
+    rows = bench.rows()
+    assert set(zip(rows.seed, rows.variant)) == {
+        (0, "training.samples=96, momentum=0.9"), (1, "training.samples=96, momentum=0.9"), (0, "training.samples=96"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--methods", "clp"], "unknown method 'clp'; did you mean 'clip'?"),
+        (["run", "--tasks", "retrival"], "unknown task 'retrival'; did you mean 'retrieval'?"),
+        (["run", "--tasks", "vqa:squars"], "unknown dataset 'squars'"),
+        (["run", "--suite", "dmo"], "unknown suite 'dmo'; did you mean 'demo'?"),
+        (["run", "--model", "tinny"], "unknown model 'tinny'; did you mean 'tiny'?"),
+        (["run", "--pretraining", "phantoms"], "unknown dataset 'phantoms'; did you mean 'phantom'?"),
+        (["run", "--set", "msd.momentun=1"], "unknown option 'momentun'; did you mean 'momentum'?"),
+        (["run", "--set", "msd.momentum=fast"], "option momentum: "),
+        (["run", "--set", "msd.targets=crss"], "option targets: "),
+        (["run", "--set", "training.batch_size=200"], "batch_size is 200, but there are only 72 training pairs"),
+        (["run", "--device", "cuda:9"], "device"),
+        (["run", "--plugin", "nothing.py"], "no such file"),
+        (["run", "--methods", ","], "expected names separated by commas"),
+        (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
+        (["report"], "bench run"),
+    ],
+)
+def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], message: str) -> None:
+    suite = ["--suite", "suite.yaml"] if arguments[0] == "run" and "--suite" not in arguments else []
+    assert bench(*arguments, *suite) == 2
+    assert message in bench.err
+    assert len(bench.err.strip().splitlines()) <= 2
+    assert "Traceback" not in bench.err
+
+
+def test_bad_data_is_found_before_training(bench: Bench) -> None:
+    (bench.folder / "90.png").write_bytes(b"no image")
+    assert bench("run", "--suite", "suite.yaml") == 2
+    assert "row 91" in bench.err
+    assert not list(bench.folder.glob("results/cells/*"))
+    quick = ["--methods", "clip", "--tasks", "zero_shot", "--set", "training.samples=96"]
+    assert bench("run", "--suite", "suite.yaml", *quick, "--on-bad-data", "skip") == 0
+    assert "left out 1" in bench.out
+
+
+@pytest.mark.parametrize("what", ["methods", "tasks", "datasets", "models", "suites"])
+def test_lists(bench: Bench, what: str) -> None:
+    expected = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}
+    assert bench("list", what) == 0
+    assert expected[what] in bench.out
+
+
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]])
+def test_every_help_has_an_example(bench: Bench, command: list[str]) -> None:
+    assert bench(*command, "--help") == 0
+    assert f"Example: bench {' '.join(command)}" in bench.out
+
+
+def test_data_check_and_show(bench: Bench) -> None:
+    assert bench("data", "check", "squares.yaml") == 0
+    assert "squares: nothing wrong" in bench.out
+    assert bench("data", "show", "squares.yaml", "--output", "sheet.png") == 0
+    assert (bench.folder / "sheet.png").stat().st_size > 1000

@@ -1,0 +1,58 @@
+"""The store: cells whole or not at all, the newest of one label."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmark.store import Store, digest
+
+LABEL = {"suite": "s", "model": "m", "method": "clip", "variant": "", "seed": 0}
+
+
+def finish(store: Store, key: str, seconds: float, value: float) -> None:
+    store.partial(key).mkdir(parents=True)
+    store.finish(key, {"label": LABEL, "content": {}}, {"seconds": seconds})
+    row = LABEL | {"dataset": "d", "task": "t", "part": "", "metric": "accuracy", "value": value, "cell": key}
+    examples = {"": {"id": np.array(["a", "b"]), "scores": np.eye(2), "correct": np.array([True, False])}}
+    store.add_evaluation(key, "t-d", [row], examples, {"": {"absent": ["x"]}})
+
+
+def test_a_cell_exists_when_it_is_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    assert store.rows().empty
+    assert store.costs().empty
+    store.partial("abc").mkdir(parents=True)
+    (store.partial("abc") / "cost.json").write_text("{}")
+    assert not store.finished("abc")
+    assert store.costs().empty
+    store.finish("abc", {"label": LABEL}, {"seconds": 2.0})
+    assert store.finished("abc")
+    assert not store.partial("abc").exists()
+    assert store.costs().to_dict("records") == [LABEL | {"cell": "abc", "seconds": 2.0}]
+
+
+def test_rows_and_examples_come_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    finish(store, "abc", 1.0, 0.5)
+    assert store.evaluated("abc", "t-d") == store.rows().to_dict("records")
+    assert store.evaluated("abc", "other") is None
+    frame = pd.read_parquet(store.cell("abc") / "evaluations" / "t-d" / "examples.parquet")
+    assert frame.id.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(np.stack(frame.scores), np.eye(2))
+
+
+def test_of_two_cells_with_one_label_the_newer_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for age, (key, value) in enumerate((("b", 0.1), ("a", 0.9))):
+        finish(store, key, float(age), value)
+        for path in (store.cell(key) / "cost.json", store.cell(key) / "evaluations" / "t-d" / "rows.json"):
+            os.utime(path, (1000 + age, 1000 + age))
+    assert store.rows().value.tolist() == [0.9]
+    assert store.costs().cell.tolist() == ["a"]
+
+
+def test_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
