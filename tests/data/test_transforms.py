@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,7 @@ def test_result_is_the_same_to_the_bit_however_the_batch_is_divided(cuts, source
     x, seed = pictures(17, source), torch.randint(-(2**62), 2**62, (17,), generator=torch.Generator().manual_seed(1))
     whole = augment(x, size, seed, k, EVERYTHING)
     edges = [0, *sorted({min(cut, 17) for cut in np.cumsum(cuts)}), 17]
-    parts = [augment(x[a:b], size, seed[a:b], k, EVERYTHING) for a, b in zip(edges, edges[1:]) if a < b]
+    parts = [augment(x[a:b], size, seed[a:b], k, EVERYTHING) for a, b in pairwise(edges) if a < b]
     assert torch.equal(torch.cat(parts), whole)
     order = torch.randperm(17)
     assert torch.equal(augment(x[order], size, seed[order], k, EVERYTHING), whole[order])
