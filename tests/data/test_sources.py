@@ -170,7 +170,7 @@ def test_phantoms_are_drawn_once(tmp_path, monkeypatch):
 def test_bad_phantoms(tmp_path):
     with pytest.raises(BenchError, match="unknown modality 'cxrr'"):
         drawn(tmp_path, "cxrr", {"train": 3}, classes=CLASSES)
-    with pytest.raises(BenchError, match="the classes of phantom shapes are .* and multi_label: false"):
+    with pytest.raises(BenchError, match=r"the classes of phantom shapes are .* and multi_label: false"):
         drawn(tmp_path, "shapes", {"train": 3}, classes=CLASSES).check()
 
 
