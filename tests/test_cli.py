@@ -1,6 +1,7 @@
 """The program as a user types it, on a small dataset of coloured squares: run, resume, plan, report, list, errors."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -37,20 +38,9 @@ SUITE = {
     "methods": ["msd", "clip"], "evaluation": {"resamples": 50},
     "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
 }  # fmt: skip
-PLUGIN = '''
-from benchmark import Method, register_method
-from benchmark.losses import info_nce
-
-
-@register_method("mine")
-class Mine(Method):
-    """As clip, at a temperature that is not learned."""
-
-    summary = "a user's own"
-
-    def contrast(self, embeddings, keys):
-        return {"contrastive": info_nce(embeddings["image"], embeddings["text"], 10.0)}
-'''
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PLUGIN = re.search(r"```python\n(.*?register_method.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
+"""The README's method: what it shows must work."""
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +60,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "squares.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name, content in (("squares", CARD), ("small", MODEL), ("suite", SUITE)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    (folder / "mine.py").write_text(PLUGIN)
+    (folder / "hinge.py").write_text(PLUGIN)
     return folder
 
 
@@ -145,9 +135,9 @@ def test_same_seed_same_rows_and_methods_do_not_touch_each_other(bench: Bench) -
     assert bench("run", *quick, "--methods", "clip") == 0
     alone = scores(bench.rows(), "clip")
     shutil.rmtree(bench.folder / "results")
-    assert bench("run", *quick, "--plugin", "mine.py", "--methods", "mine,msd,clip") == 0
+    assert bench("run", *quick, "--plugin", "hinge.py", "--methods", "hinge,msd,clip") == 0
     pd.testing.assert_frame_equal(scores(bench.rows(), "clip"), alone)
-    assert len(scores(bench.rows(), "mine")) == len(alone)
+    assert len(scores(bench.rows(), "hinge")) == len(alone)
 
 
 def test_adding_a_task_trains_and_encodes_nothing_again(bench: Bench) -> None:
@@ -186,7 +176,7 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
-    (bench.folder / "bad.py").write_text(PLUGIN.replace('"mine"', '"bad"').replace("10.0)", 'float("nan"))'))
+    (bench.folder / "bad.py").write_text(PLUGIN.replace('("hinge")', '("bad")').replace("image + text", "image * float('nan')"))
     quick = ["--suite", "suite.yaml", "--tasks", "zero_shot", "--set", "training.samples=96", "--plugin", "bad.py"]
     assert bench("run", *quick, "--methods", "bad,clip") == 1
     assert "bad, seed 0: step 0: the loss is nan" in bench.out.replace("\n", " ")
