@@ -1,0 +1,91 @@
+"""Reports and questions: a small grammar, the same for every modality."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.data.phantom.canvas import Random
+
+IMAGES = ("chest x-ray", "mammogram", "histology image", "dermoscopy image", "fundus photograph")
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+
+
+@dataclass(frozen=True)
+class Question:
+    """answer_type: "closed" (yes or no) or "open"; question_type: presence, side, location, count, severity, ..."""
+
+    question: str
+    answer: str
+    answer_type: str
+    question_type: str
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image of a patient, before it is given its names.
+
+    image: uint8 [size, size, 3]; label: the class's number, or a 0/1 for each class when multi-label.
+    """
+
+    image: np.ndarray
+    report: str
+    label: int | list[int]
+    questions: list[Question]
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def article(noun: str) -> str:
+    """``noun`` with the article that it takes: none in the plural."""
+    if noun.endswith("s") and not noun.endswith(("ss", "us", "is", "sis")):
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def listing(items: Sequence[str], word: str = "and") -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}"
+
+
+def name(rng: Random, finding: str, terms: Mapping[str, Sequence[str]]) -> str:
+    """A word for a finding: most often the class's own name, else one of its synonyms."""
+    return finding if rng.chance(0.65) else rng.pick((finding, *terms[finding]))
+
+
+def negation(rng: Random, absent: Sequence[str], terms: Mapping[str, Sequence[str]]) -> str:
+    """One sentence saying that one or two findings are not there."""
+    words = [name(rng, finding, terms) for finding in rng.some(absent, rng.pick((1, 2)))]
+    return sentence(f"{rng.pick(('no', 'no', 'no evidence of'))} {listing(words, 'or')}")
+
+
+def closed(question: str, answer: bool, question_type: str) -> Question:
+    return Question(question, "yes" if answer else "no", "closed", question_type)
+
+
+def opened(question: str, answer: str, question_type: str) -> Question:
+    return Question(question, answer, "open", question_type)
+
+
+def presence(rng: Random, present: Sequence[str], absent: Sequence[str]) -> Question:
+    """Whether a finding is there; "yes" in half of the pictures that have any."""
+    wanted = bool(present) and (not absent or rng.chance(0.6))
+    noun = article(rng.pick(present if wanted else absent))
+    verb = "is" if noun.startswith(("a ", "an ")) else "are"
+    return closed(rng.pick((f"{verb} there {noun}?", f"does this image show {noun}?")).capitalize(), wanted, "presence")
+
+
+def modality(rng: Random, own: str) -> Question:
+    """What kind of image it is, asked openly or as yes or no."""
+    if rng.chance(0.4):
+        return opened(rng.pick(("What kind of image is this?", "Which imaging modality is shown?")), own, "modality")
+    asked = own if rng.chance(0.5) else rng.pick([other for other in IMAGES if other != own])
+    return closed(f"Is this {article(asked)}?", asked == own, "modality")
+
+
+def choose(rng: Random, always: Sequence[Question], pool: Sequence[Question]) -> list[Question]:
+    """Four to six questions: all of ``always`` and some of ``pool``."""
+    count = rng.pick((4, 5, 6)) - len(always)
+    return [*always, *rng.some(pool, count)]
