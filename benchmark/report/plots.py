@@ -58,7 +58,7 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
             panel = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)].set_index("line")
             bars(ax, panel.reindex(lines), places, colours(order))
             ax.set_ylim(slots.sum(), 0)
-            title = "\n".join(wrap(dataset, 26)) + (f"\n{metric}" if len(metrics) > 1 else "")
+            title = "\n".join(wrap(dataset, 80 // across)) + (f"\n{metric}" if len(metrics) > 1 else "")
             ax.set_title(title, loc="left", pad=3)
         axes[0, 0].set_yticks(places, ["\n".join(label) for label in labels])
         for ax in axes.flat[len(panels) :]:

@@ -132,7 +132,7 @@ def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
 def best_of(values: Sequence[float], chance: float) -> list[bool]:
     """Which of several values are the highest, to the decimal that is shown, and above chance where that is known."""
     shown = np.round(100 * np.asarray(values, dtype=float), 1)
-    if len(shown) < 2 or np.isnan(shown).all():
+    if np.isfinite(shown).sum() < 2:
         return [False] * len(shown)
     return [bool(x == np.nanmax(shown) and not x <= round(100 * chance, 1)) for x in shown]
 

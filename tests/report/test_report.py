@@ -1,0 +1,67 @@
+import io
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from rich.console import Console
+
+from benchmark.errors import BenchError
+from benchmark.report import write_report
+from tests.report.fakes import KINDS, synthetic
+
+
+def console():
+    return Console(width=80, file=io.StringIO())
+
+
+def test_the_whole_report(tmp_path):
+    rows, costs = synthetic(2, 2, seeds=2)
+    terminal = console()
+    files = write_report(rows, costs, tmp_path / "out", terminal)
+
+    names = [f"{name}.{ending}" for name in [*KINDS, "quality-against-cost"] for ending in ("png", "svg")]
+    assert files == [tmp_path / "out" / name for name in ("report.md", "results.csv", "costs.csv")] + [
+        tmp_path / "out" / "plots" / name for name in names
+    ]
+    assert all(file.stat().st_size > 0 for file in files)
+    assert_frame_equal(pd.read_csv(files[1], keep_default_na=False, dtype={"cell": str}), rows, check_dtype=False)
+    assert_frame_equal(pd.read_csv(files[2], keep_default_na=False, dtype={"cell": str}), costs, check_dtype=False)
+
+    text = terminal.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    page = files[0].read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"{kind} (" in text
+        assert f"](plots/{kind}.png)" in page
+    assert "cost of pretraining" in text
+    assert "## cost of pretraining" in page
+    assert "## How to read this" in page
+
+
+def test_a_report_on_results_alone(tmp_path):
+    rows, _ = synthetic(1, 1, seeds=1)
+    files = write_report(rows[rows["task"] == "vqa"], pd.DataFrame(), tmp_path, console())
+    assert [file.name for file in files] == ["report.md", "results.csv", "costs.csv", "vqa.png", "vqa.svg"]
+
+
+def test_lines_left_out_of_the_plot_are_named(tmp_path):
+    rows, costs = synthetic(2, 2, seeds=1)
+    rows = rows[(rows["task"] == "vqa") & ((rows["method"] == "clip") | (rows["dataset"] == "phantom_chest"))]
+    page, *_ = write_report(rows, costs, tmp_path, console())
+    assert "Not in the plot, as results are missing: msd." in page.read_text(encoding="utf-8")
+
+
+def test_nothing_to_report_says_what_to_run(tmp_path):
+    rows, costs = synthetic(1, 1, seeds=1)
+    for nothing in (pd.DataFrame(), rows[~rows["primary"]], rows.assign(value=None)):
+        with pytest.raises(BenchError, match="first run `bench run"):
+            write_report(nothing, costs, tmp_path / "out", console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_importing_the_report_imports_nothing_slow():
+    code = "import sys, benchmark.report; print({'pandas', 'matplotlib', 'scipy', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
