@@ -55,7 +55,8 @@ def test_corpus_is_trained_once_whatever_the_order(tmp_path: Path) -> None:
     assert again.fingerprint == first.fingerprint
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
-    code = "import json, sys; from benchmark.models.tokenizer import train as f; print(f(json.load(sys.stdin), 320).to_str())"
+    code = "import json, sys; from benchmark.models.tokenizer import train\n"
+    code += "print(train(json.load(sys.stdin), 320).to_str())"
     elsewhere = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(sorted(TEXTS)), capture_output=True, text=True, check=True
     )
