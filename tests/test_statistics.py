@@ -1,0 +1,264 @@
+"""Intervals and tests against simulation, scipy and published tables."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from benchmark.errors import BenchError
+from benchmark.metrics import MacroAUROC, Median
+from benchmark.statistics import difference, holm, interval, ranks
+from benchmark.task import Examples, Mean, Metric
+
+Columns = dict[str, np.ndarray]
+
+
+def columns(group: np.ndarray, **values: np.ndarray) -> Columns:
+    return {"id": np.array([f"id-{i}" for i in range(len(group))]), "group": group, **values}
+
+
+def clustered(random: np.random.Generator, groups: int, share: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of 1-3 examples, and the part of each value that the group has in common, of variance ``share``."""
+    group = np.repeat(np.arange(groups), random.integers(1, 4, groups))
+    return group, random.normal(0, share**0.5, groups)[group]
+
+
+def mean_problem(random: np.random.Generator, groups: int) -> tuple[Columns, Metric, float]:
+    group, common = clustered(random, groups)
+    return columns(group, x=common + random.normal(0, 0.5**0.5, len(group))), Mean("x"), 0.0
+
+
+def accuracy_problem(random: np.random.Generator, groups: int) -> tuple[Columns, Metric, float]:
+    group, common = clustered(random, groups, 0.8)
+    latent = common + random.normal(0, 0.2**0.5, len(group))
+    return columns(group, x=(latent < stats.norm.ppf(0.8)).astype(float)), Mean("x"), 0.8
+
+
+def auroc_problem(random: np.random.Generator, groups: int) -> tuple[Columns, Metric, float]:
+    group, common = clustered(random, groups)
+    label = random.integers(0, 2, len(group))
+    score = common + random.normal(0, 0.5**0.5, len(group)) + label
+    examples = columns(group, label=label, **{"score/no": -score, "score/yes": score})
+    return examples, MacroAUROC(("no", "yes")), float(stats.norm.cdf(1 / 2**0.5))
+
+
+@pytest.mark.parametrize(
+    "problem", [mean_problem, accuracy_problem, pytest.param(auroc_problem, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("groups", [60, 150])
+def test_intervals_cover_the_truth(
+    problem: Callable[[np.random.Generator, int], tuple[Columns, Metric, float]], groups: int
+) -> None:
+    random = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        examples, metric, truth = problem(random, groups)
+        low, high = interval(metric, examples, examples["group"], 400, random)
+        covered.append(low <= truth <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_examples_of_a_group_are_not_independent() -> None:
+    """Ignoring the groups gives an interval that is too narrow."""
+    random = np.random.default_rng(0)
+    group = np.repeat(np.arange(50), 10)
+    examples = columns(group, x=random.normal(size=50)[group] + 0.1 * random.normal(size=500))
+    by_group = np.subtract(*interval(Mean("x"), examples, group, 1000, random)[::-1])
+    by_example = np.subtract(*interval(Mean("x"), examples, np.arange(500), 1000, random)[::-1])
+    assert by_group > 2.5 * by_example
+
+
+def test_agrees_with_scipy_where_each_example_is_a_group() -> None:
+    random = np.random.default_rng(0)
+    x = random.exponential(size=400)
+    found = interval(Mean("x"), columns(np.arange(400), x=x), np.arange(400), 20_000, random)
+    expected = stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=random).confidence_interval
+    assert found == pytest.approx(expected, abs=0.005)
+
+
+class Plain:
+    """A metric that can only be called, so that each resample is made of repeated rows."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def __call__(self, examples: Examples) -> float:
+        return self.metric(examples)
+
+
+@pytest.mark.parametrize("metric", [Mean("x"), Mean("x", where="used"), Median("x"), MacroAUROC(("no", "yes"))])
+@pytest.mark.parametrize("elements", [50, 2_000_000])
+def test_fast_ways_draw_the_same_resamples(metric: Metric, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = auroc_problem(np.random.default_rng(0), 30)[0]
+    examples |= {"x": examples["score/yes"], "used": examples["label"] == 1}
+    slow = interval(Plain(metric), examples, examples["group"], 100, np.random.default_rng(1))
+    monkeypatch.setattr("benchmark.statistics.ELEMENTS", elements)
+    assert interval(metric, examples, examples["group"], 100, np.random.default_rng(1)) == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("metric", [Mean("x"), MacroAUROC(("no", "yes"))])
+def test_order_and_copies_within_groups_change_nothing(metric: Metric) -> None:
+    examples = auroc_problem(np.random.default_rng(0), 30)[0]
+    examples["x"] = examples["score/yes"]
+    count = len(examples["id"])
+
+    def of(rows: np.ndarray) -> tuple[float, float]:
+        taken = {name: column[rows] for name, column in examples.items()}
+        return interval(metric, taken, taken["group"], 300, np.random.default_rng(1))
+
+    expected = of(np.arange(count))
+    assert of(np.random.default_rng(2).permutation(count)) == pytest.approx(expected)
+    assert of(np.repeat(np.arange(count), 3)) == pytest.approx(expected)
+
+
+def test_scaling_scales() -> None:
+    examples = mean_problem(np.random.default_rng(0), 30)[0]
+    low, high = interval(Mean("x"), examples, examples["group"], 300, np.random.default_rng(1))
+    scaled = examples | {"x": 5 * examples["x"] - 2}
+    found = interval(Mean("x"), scaled, scaled["group"], 300, np.random.default_rng(1))
+    assert found == pytest.approx((5 * low - 2, 5 * high - 2))
+
+
+def test_one_group_has_no_interval() -> None:
+    for count in (1, 5):
+        examples = columns(np.zeros(count), x=np.arange(count, dtype=float))
+        assert np.isnan(interval(Mean("x"), examples, examples["group"], 100, np.random.default_rng(0))).all()
+
+
+def test_resamples_without_a_class_are_left_out() -> None:
+    examples = columns(
+        np.arange(4), label=np.array([0, 0, 0, 1]), **{"score/a": -np.arange(4.0), "score/b": np.arange(4.0)}
+    )
+    assert interval(MacroAUROC(("a", "b")), examples, examples["group"], 200, np.random.default_rng(0)) == (1.0, 1.0)
+    examples["label"] = np.zeros(4, int)
+    assert np.isnan(interval(MacroAUROC(("a", "b")), examples, examples["group"], 200, np.random.default_rng(0))).all()
+
+
+def test_nan_is_an_error_that_names_the_example() -> None:
+    x = np.array([1.0, np.nan, 2.0])
+    examples = columns(np.arange(3), x=x, used=np.array([True, False, True]))
+    with pytest.raises(BenchError, match="'id-1': x is not a number"):
+        interval(Mean("x"), examples, examples["group"], 10, np.random.default_rng(0))
+    assert np.isfinite(interval(Mean("x", where="used"), examples, np.arange(3), 10, np.random.default_rng(0))).all()
+    examples["used"] = np.array([False, True, True])
+    with pytest.raises(BenchError, match="'id-1': x is not a number"):
+        interval(Mean("x", where="used"), examples, examples["group"], 10, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_large_is_fast() -> None:
+    random = np.random.default_rng(0)
+    examples = columns(np.arange(10_000), x=random.normal(size=10_000))
+    start = time.process_time()
+    low, high = interval(Mean("x"), examples, examples["group"], 10_000, random)
+    assert time.process_time() - start < 10
+    assert high - low == pytest.approx(2 * 1.96 / 100, rel=0.05)
+
+
+def runs_of(
+    random: np.random.Generator, group: np.ndarray, common: np.ndarray, seeds: int, offset: float, seed_sd: float
+) -> list[Columns]:
+    """One method with several seeds: what is hard is so for all, and each seed has a quality of its own."""
+    return [
+        columns(group, x=common + offset + random.normal(0, seed_sd) + random.normal(0, 0.5, len(group)))
+        for _ in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(1, 0.0), (3, 0.1), pytest.param(5, 0.1, marks=pytest.mark.slow)])
+def test_false_positives_are_as_rare_as_promised(seeds: int, seed_sd: float) -> None:
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(1000):
+        group, common = clustered(random, 60)
+        first, second = (runs_of(random, group, common, seeds, 0.0, seed_sd) for _ in range(2))
+        found.append(difference(Mean("x"), first, second, 200, random))
+    assert 0.03 <= np.mean([x.p < 0.05 for x in found]) <= 0.07
+    assert 0.93 <= np.mean([x.low <= 0 <= x.high for x in found]) <= 0.97
+
+
+def test_pairing_finds_what_separate_intervals_do_not() -> None:
+    random = np.random.default_rng(0)
+    group, common = clustered(random, 100)
+    first, second = ([columns(group, x=common + offset + random.normal(0, 0.1, len(group)))] for offset in (0.1, 0.0))
+    found = difference(Mean("x"), first, second, 500, random)
+    assert found.p < 1e-4 and found.low > 0
+    assert found.value == pytest.approx(first[0]["x"].mean() - second[0]["x"].mean())
+    separate = [interval(Mean("x"), run, group, 500, random) for run in (first[0], second[0])]
+    assert separate[0][0] < separate[1][1]
+
+
+def test_difference_pairs_by_id_and_is_antisymmetric() -> None:
+    random = np.random.default_rng(0)
+    group, common = clustered(random, 40)
+    first, second = runs_of(random, group, common, 2, 0.2, 0.1), runs_of(random, group, common, 2, 0.0, 0.1)
+    found = difference(Mean("x"), first, second, 300, np.random.default_rng(1))
+    order = random.permutation(len(group))
+    shuffled = [{name: column[order] for name, column in run.items()} for run in second]
+    again = difference(Mean("x"), first, shuffled, 300, np.random.default_rng(1))
+    assert (again.value, again.low, again.high, again.p) == pytest.approx((found.value, found.low, found.high, found.p))
+    back = difference(Mean("x"), second, first, 300, np.random.default_rng(1))
+    assert (-back.value, -back.high, -back.low, back.p) == pytest.approx((found.value, found.low, found.high, found.p))
+
+
+def test_no_difference_at_all() -> None:
+    examples = mean_problem(np.random.default_rng(0), 20)[0]
+    found = difference(Mean("x"), [examples], [examples], 100, np.random.default_rng(0))
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_differences_of_what_was_not_measured_alike() -> None:
+    examples = mean_problem(np.random.default_rng(0), 20)[0]
+    fewer = {name: column[1:] for name, column in examples.items()}
+    with pytest.raises(BenchError, match="'id-0' is not in all runs"):
+        difference(Mean("x"), [examples], [fewer], 10, np.random.default_rng(0))
+    with pytest.raises(BenchError, match="as many runs of both methods: 1 and 2"):
+        difference(Mean("x"), [examples], [examples, examples], 10, np.random.default_rng(0))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_holm_rejects_as_the_step_down_procedure(p: list[float]) -> None:
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.2):
+        rejected = np.zeros(len(p), dtype=bool)
+        for step, i in enumerate(np.argsort(p)):
+            if p[i] > level / (len(p) - step):
+                break
+            rejected[i] = True
+        near = np.abs(adjusted - level) < 1e-12
+        np.testing.assert_array_equal((adjusted <= level)[~near], rejected[~near])
+
+
+def test_holm_leaves_out_what_was_not_tested() -> None:
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04, 0.03]), [0.03, np.nan, 0.06, 0.06])
+    assert len(holm([])) == 0
+
+
+def test_ranks_agree_with_scipy() -> None:
+    random = np.random.default_rng(0)
+    for scores in (random.normal(size=(12, 4)), random.integers(0, 3, (12, 4)).astype(float)):
+        found = ranks(scores)
+        assert found.p == pytest.approx(stats.friedmanchisquare(*scores.T).pvalue)
+        np.testing.assert_allclose(found.mean, stats.rankdata(-scores, axis=1).mean(axis=0))
+
+
+def test_critical_difference_is_that_of_the_published_table() -> None:
+    """Demsar 2006, table 5(a): critical values of the Nemenyi test at 0.05 for 2 to 10 classifiers."""
+    table = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
+    for methods, critical in enumerate(table, start=2):
+        scores = np.random.default_rng(0).normal(size=(14, methods))
+        expected = critical * np.sqrt(methods * (methods + 1) / (6 * 14))
+        assert ranks(scores).critical_difference == pytest.approx(expected, abs=2e-3)
+
+
+def test_ranks_of_equals() -> None:
+    found = ranks(np.ones((5, 3)))
+    np.testing.assert_array_equal(found.mean, [2, 2, 2])
+    assert found.p == 1
+    with pytest.raises(BenchError, match="two datasets and two methods"):
+        ranks(np.ones((1, 3)))
