@@ -92,12 +92,12 @@ def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Prec
     start = 0
     for i, batch in enumerate(batches):
         output = _forward(method, batch, i, seed, precision)
-        received = {
-            name: (value * embeddings[name].grad[start : start + len(batch), *map(slice, value.shape[1:])]).sum()
-            for name, value in output.embeddings.items()
-            if value.requires_grad and embeddings[name].grad is not None
-        }
-        _backward(sum(received.values()) + losses.add(output.losses, len(batch) / _count(batches)))
+        loss = losses.add(output.losses, len(batch) / _count(batches))
+        for name, value in output.embeddings.items():
+            gradient = embeddings[name].grad
+            if value.requires_grad and gradient is not None:
+                loss = loss + (value * gradient[start : start + len(batch), *map(slice, value.shape[1:])]).sum()
+        _backward(loss)
         start += len(batch)
     return losses.terms, keys
 

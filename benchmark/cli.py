@@ -39,7 +39,7 @@ Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs 
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="section.key=value over the suite, repeatable: msd.momentum=0.99, training.batch_size=512."),
+    typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99"),
 ]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")
@@ -294,9 +294,7 @@ def _methods() -> list[tuple[str, str]]:
 def _tasks() -> list[tuple[str, str]]:
     from benchmark.task import TASKS
 
-    return [
-        (name, f"{TASKS[name].summary}. Needs {', '.join(sorted(TASKS[name].needs))}.") for name in TASKS.names()
-    ]
+    return [(name, f"{TASKS[name].summary}. Needs {', '.join(sorted(TASKS[name].needs))}.") for name in TASKS.names()]
 
 
 def _datasets() -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +95,7 @@ class RunConfig(Strict):
     overrides: dict[str, Any] = {}
 
 
-SECTIONS = {"training": Training, "evaluation": Evaluating}
+SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}
 
 
 def configs_folder() -> Path:
@@ -193,10 +194,8 @@ def _parse_setting(setting: str) -> tuple[str, str, Any]:
         raise BenchError(f"--set {setting}: '{text}' is not a YAML value") from error
     if isinstance(value, str):
         # YAML 1.1 takes 1e-3 for a text: it wants a dot before the exponent.
-        try:
+        with suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     return section, key, value
 
 

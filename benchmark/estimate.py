@@ -25,9 +25,9 @@ EFFICIENCY = 0.35
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples: of the training. flops_per_sample: of a step. memory: bytes of weights, gradients, optimiser state and the
-    activations of a micro-batch with texts of full length. seconds: of the training. measured: whether the time comes
-    from a cell of the same method and model in the store. parameters: as in the cost table."""
+    """samples: of the training. flops_per_sample: of a step. memory: bytes of weights, gradients, optimiser state and
+    the activations of a micro-batch with texts of full length. seconds: of the training. measured: whether the time
+    comes from a cell of the same method and model in the store. parameters: as in the cost table."""
 
     samples: int
     flops_per_sample: float

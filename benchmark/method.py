@@ -20,7 +20,7 @@ class Output:
     """What forward() gives for a micro-batch of b pairs.
 
     embeddings: compared across samples by contrast(): each [b, D], or [b, T, D] where tokens are compared; unit length.
-    losses: terms that decompose over samples (captioning, reconstruction): each the mean over the micro-batch, weighted.
+    losses: terms that decompose over samples (captioning, reconstruction): each a weighted mean over the micro-batch.
     """
 
     embeddings: Embeddings

@@ -62,8 +62,9 @@ class Pair:
 
 @dataclass
 class Plan:
-    """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is. initial: the cell whose weights the others start from. problems: why it cannot run.
-    left_out: pairs of a task and a dataset that do not go together, with the reason."""
+    """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is.
+    initial: the cell whose weights the others start from. problems: why it cannot run. left_out: pairs of a task and a
+    dataset that do not go together, with the reason."""
 
     config: RunConfig
     model: ModelCard

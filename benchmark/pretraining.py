@@ -51,8 +51,8 @@ def pretrain(
     folder: Path,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train ``method`` and leave ``last.safetensors``, ``best.safetensors`` (with validation pairs) and ``log.jsonl`` in
-    ``folder``; returns the cost of it (the columns of the report's cost table).
+    """Train ``method`` and leave ``last.safetensors``, ``best.safetensors`` (with validation pairs) and ``log.jsonl``
+    in ``folder``; returns the cost of it (the columns of the report's cost table).
 
     Goes on from ``resume.safetensors`` where an interrupted call left one, and ends in the same weights: everything
     random is drawn from the seed and the step. Raises ``BenchError`` with step and ids when the loss is not finite, and
@@ -80,8 +80,8 @@ def pretrain(
 
 
 def training_steps(training: Training, pairs: int) -> tuple[int, int]:
-    """(steps, steps of an epoch) of a training over ``pairs`` pairs. The last, incomplete batch of an epoch is left out:
-    filling it from the next would put a pair among its own negatives.
+    """(steps, steps of an epoch) of a training over ``pairs`` pairs. The last, incomplete batch of an epoch is left
+    out: filling it from the next would put a pair among its own negatives.
 
     Raises ``BenchError`` when the data do not fill one batch.
     """
@@ -127,8 +127,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def parameter_columns(method: Method) -> dict[str, int]:
-    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained (heads
-    and temperatures included, teachers not)."""
+    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained
+    (heads and temperatures included, teachers not)."""
     counts = method.model.parameter_counts()
     return {
         "parameters": counts["total"],

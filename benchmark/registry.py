@@ -36,7 +36,8 @@ class Registry(Generic[T]):
                 raise BenchError(f"{self.kind} '{name}': {cls!r} is not a subclass of {self.base.__name__}")
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise BenchError(f"{self.kind} '{name}' is registered twice: by {taken.__module__} and {cls.__module__}")
+                both = f"{taken.__module__} and {cls.__module__}"
+                raise BenchError(f"{self.kind} '{name}' is registered twice: by {both}")
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls

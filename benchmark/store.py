@@ -1,11 +1,11 @@
 """The result store: a folder a cell, whole or not there at all.
 
-    cells/HASH/cell.json                what was trained: everything the result depends on, and its label
-    cells/HASH/cost.json                what it took
-    cells/HASH/*.safetensors, log.jsonl
-    cells/HASH/embeddings/              encoded datasets
-    cells/HASH/evaluations/KEY/         rows.json, and the per-example scores as Parquet
-    cells/.HASH.partial/                a training under way, or interrupted
+cells/HASH/cell.json                what was trained: everything the result depends on, and its label
+cells/HASH/cost.json                what it took
+cells/HASH/*.safetensors, log.jsonl
+cells/HASH/embeddings/              encoded datasets
+cells/HASH/evaluations/KEY/         rows.json, and the per-example scores as Parquet
+cells/.HASH.partial/                a training under way, or interrupted
 """
 
 import hashlib
@@ -84,8 +84,8 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def rows(self) -> "pd.DataFrame":
-        """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's code
-        was changed in between, say), the newer one's."""
+        """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's
+        code was changed in between, say), the newer one's."""
         import pandas as pd
 
         rows: list[Row] = []

@@ -37,8 +37,8 @@ class Msd(Method):
 
     @dataclass
     class Config:
-        """targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both sides,
-            ``hard`` one-hot (alpha 0) [I].
+        """targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both
+            sides, ``hard`` one-hot (alpha 0) [I].
         alpha: weight of the soft targets, 0..1 (0.4: the authors' earlier code, ALBEF).
         alpha_warmup: epochs over which alpha rises from 0 (ALBEF: 1).
         momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). Step t takes at most

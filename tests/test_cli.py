@@ -83,9 +83,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Bench:
+def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
     work = tmp_path / "work"
     shutil.copytree(squares, work)
     monkeypatch.chdir(work)
@@ -151,7 +149,8 @@ def test_adding_a_task_trains_and_encodes_nothing_again(bench: Bench) -> None:
 
 
 def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--set", "training.checkpoint_every=0"]
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot"]
+    quick += ["--set", "training.checkpoint_every=0"]
     from benchmark import runner
 
     real = runner.pretrain
@@ -176,7 +175,8 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 
 def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
-    (bench.folder / "bad.py").write_text(PLUGIN.replace('("hinge")', '("bad")').replace("image + text", "image * float('nan')"))
+    bad = PLUGIN.replace('("hinge")', '("bad")').replace("image + text", "image * float('nan')")
+    (bench.folder / "bad.py").write_text(bad)
     quick = ["--suite", "suite.yaml", "--tasks", "zero_shot", "--set", "training.samples=96", "--plugin", "bad.py"]
     assert bench("run", *quick, "--methods", "bad,clip") == 1
     assert "bad, seed 0: step 0: the loss is nan" in bench.out.replace("\n", " ")
@@ -232,11 +232,13 @@ def test_bad_data_is_found_before_training(bench: Bench) -> None:
     assert "left out 1" in bench.out
 
 
-@pytest.mark.parametrize("what", ["methods", "tasks", "datasets", "models", "suites"])
+LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}
+
+
+@pytest.mark.parametrize("what", LISTED)
 def test_lists(bench: Bench, what: str) -> None:
-    expected = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}
     assert bench("list", what) == 0
-    assert expected[what] in bench.out
+    assert LISTED[what] in bench.out
 
 
 @pytest.mark.parametrize("command", [["run"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]])

@@ -10,6 +10,8 @@ from benchmark.errors import BenchError
 from benchmark.method import METHODS, Method
 from benchmark.registry import Registry, load_files, load_plugins
 
+SOURCE = "from benchmark import Method, register_method\n\n@register_method('{}')\nclass Mine(Method):\n    pass\n"
+
 
 class Base:
     pass
@@ -45,10 +47,7 @@ def test_unknown_names_list_the_known() -> None:
 
 def test_a_file_of_the_users_registers(tmp_path: Path) -> None:
     path = tmp_path / "from_a_file.py"
-    path.write_text(
-        "from benchmark import Method, register_method\n\n"
-        "@register_method('from_a_file')\nclass Mine(Method):\n    pass\n"
-    )
+    path.write_text(SOURCE.format("from_a_file"))
     try:
         load_files([path])
         load_files([path])  # the same file again is no duplicate
@@ -74,9 +73,7 @@ def test_a_package_is_imported_with_its_modules(tmp_path: Path, monkeypatch: pyt
     package = tmp_path / "an_installed_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "mine.py").write_text(
-        "from benchmark import Method, register_method\n\n@register_method('installed')\nclass Mine(Method):\n    pass\n"
-    )
+    (package / "mine.py").write_text(SOURCE.format("installed"))
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("mine", "an_installed_package", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
