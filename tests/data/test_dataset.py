@@ -114,7 +114,8 @@ def test_skipping_does_not_depend_on_what_was_called_before(tmp_path):
     assert found.records("train")[:]["id"] == ["r0"]
     shutil.rmtree(found.cache)
     other = reopened(found)
-    assert prepare(other, "train", 8, other.cache).ids == ["r0"]
+    ready = prepare(other, "train", 8, other.cache)
+    assert ready.ids == ["r0"] and len(ready.images) == 1 and ready.images[0].any()
     assert other.records("train")[:]["id"] == ["r0"]
     assert other.left_out == {"image cannot be decoded": 1}
 

@@ -55,6 +55,7 @@ def test_csv_with_mark_and_quoted_newlines(tmp_path):
 def test_rows_are_counted_in_lines_of_the_file(tmp_path):
     rows = pairs(tmp_path)
     rows[0]["text"] = "one\ntwo\nthree"
+    rows[1]["text"] = "four\nfive"
     rows[1]["image"] = "images/gone.png"
     with pytest.raises(
         BenchError, match=r"^rows.csv, row 5: image 'images/gone.png' does not exist \(looked in /.*\)$"

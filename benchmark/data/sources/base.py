@@ -129,8 +129,8 @@ class Fractions(BaseModel):
     def splits(self) -> list[str]:
         return [split for split in SPLITS if getattr(self, split)]
 
-    def assign(self, rows: Sequence[Row]) -> None:
-        """Give each row its split: whole groups, in an order drawn from the seed. The order of the rows is
+    def assign(self, rows: list[Row]) -> list[Row]:
+        """The rows, each with its split now: whole groups, in an order drawn from the seed. The order of the rows is
         irrelevant; shares are met as closely as whole groups in that order allow."""
         sizes: dict[str, int] = {}
         for row in rows:
@@ -144,6 +144,7 @@ class Fractions(BaseModel):
         split_of = dict(zip(order, np.searchsorted(ends[:-1], middle, side="right")))
         for row in rows:
             row.split = SPLITS[split_of[row.group]]
+        return rows
 
 
 SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}

@@ -70,6 +70,4 @@ class ImageFolderSource(Source):
         if not rows and not problems.counts:
             layout = "CLASS/IMAGE" if self.split else "train/CLASS/IMAGE (or give 'split', the shares)"
             raise BenchError(f"{self.image_folder()}: no image found; expected {layout}")
-        if self.split:
-            self.split.assign(rows)
-        yield from rows
+        yield from self.split.assign(rows) if self.split else rows

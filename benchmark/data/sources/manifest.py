@@ -4,7 +4,8 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -126,14 +127,13 @@ class ManifestSource(Source):
         return folder
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
-        found: list[Row] = []
-        for split, path in self._paths().items():
-            found.extend(self._read(self.existing(path), split, card, problems))
+        files = ((self.existing(path), split) for split, path in self._paths().items())
+        rows: Iterator[Row] = chain.from_iterable(self._read(path, split, card, problems) for path, split in files)
         if self.columns.question or not self.columns.id:
-            found = self._gather(found, problems)
+            rows = iter(self._gather(rows, problems))
         if self.split:
-            self.split.assign(found)
-        yield from found
+            rows = iter(self.split.assign(list(rows)))
+        yield from rows
 
     def _read(self, path: Path, split: str, card: "Card", problems: Problems) -> Iterator[Row]:
         read = _csv if path.suffix.lower() in DELIMITERS else _json_lines
@@ -230,7 +230,7 @@ class ManifestSource(Source):
             raise BenchError(f"dataset '{card.name}': columns.label has no column for class '{missing}'")
         return label_of_flags(card, [flag for _, flag in sorted(flags)])
 
-    def _gather(self, rows: list[Row], problems: Problems) -> list[Row]:
+    def _gather(self, rows: Iterable[Row], problems: Problems) -> list[Row]:
         """One row an image, of rows that each have a question or a caption."""
         images: dict[str, Row] = {}
         places: dict[str, str] = {}
