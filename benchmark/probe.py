@@ -21,10 +21,12 @@ from benchmark.errors import BenchError
 Stage = Literal["before", "after"]
 """Features before the projection into the shared space, or embeddings after it."""
 TOLERANCE = 1e-6
-"""Nats an example: logistic_path() stops when the objective is proven to be this near to its minimum."""
-MEMORY = 10
+"""Nats an example: logistic_path() stops when the gradient bounds the distance to the minimum by this."""
+INTERCEPT_CURVATURE = 1e-4
+"""What that bound takes for the least curvature along an intercept; along a weight it is the penalty's."""
+MEMORY = 40
 """Pairs of steps and gradient changes that L-BFGS keeps."""
-MAX_STEPS = 2000
+MAX_STEPS = 1000
 MAX_HALVINGS = 40
 
 
@@ -83,8 +85,8 @@ def deviation(features: Tensor) -> Tensor:
 
 
 def majority_accuracy(train: Tensor, test: Tensor) -> float:
-    """Share of the known labels of test that are train's most common class. Labels [n], or, multi-label, [n, K]: the mean
-    over the findings that test knows."""
+    """Share of the known labels of test that are train's most common class. Labels [n], or, multi-label, [n, K]: the
+    mean over the findings that test knows."""
     if train.ndim == 2:
         shares = [majority_accuracy(*columns) for columns in zip(train.T, test.T) if (columns[1] >= 0).any()]
         return float(np.mean(shares))
@@ -98,7 +100,7 @@ class Path:
     """Linear classifiers at P strengths of regularisation: weight float64 [P, K, d], intercept [P, K].
 
     objective: [P] (softmax) or [P, K] (one sigmoid a finding), the minimum found; gap: as objective, how far above the
-    true minimum it can be.
+    true minimum it can be (see TOLERANCE).
     """
 
     weight: Tensor
@@ -207,12 +209,13 @@ def _minimise(
     variance = torch.cat([squares / len(scores), squares.new_ones(1)])
     known = target >= 0
     count = known.sum(1, keepdim=True)[: 1 if softmax else None]
-    share = known / count
+    share = known.double() / count
     target = target.clamp_min(0).double()
     coupled = (1, 2) if softmax else (2,)
-    modulus = 1 / (strengths[:, None, None] * count)
-    penalty = modulus.repeat(1, 1, len(variance))
+    penalty = (1 / (strengths[:, None, None] * count)).repeat(1, 1, len(variance))
     penalty[..., -1] = 0
+    modulus = penalty.clone()
+    modulus[..., -1] = INTERCEPT_CURVATURE
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(coupled, keepdim=True)
@@ -238,7 +241,7 @@ def _minimise(
     stalled = torch.zeros_like(f, dtype=torch.bool)
     active = torch.arange(len(strengths), device=scores.device)
     for _ in range(MAX_STEPS):
-        above = dot(g, g) / (2 * modulus)
+        above = dot(g, g / modulus) / 2
         solution[active], objective[active], gap[active] = w, f, above
         done = (above <= tolerance) | stalled
         left = ~done.all(1)[:, 0]
