@@ -66,7 +66,7 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
         for ax in axes.flat[max(0, len(panels) - across) : len(panels)]:
             ax.xaxis.set_tick_params(labelbottom=True)
         what = metrics[0] if len(metrics) == 1 else "score"
-        figure.supxlabel(f"{task}: {what} (%), with 95 % interval; dashed: chance", fontsize=7)
+        figure.supxlabel(f"{task}: {what} in percent, with 95 % interval; dashed: chance", fontsize=7)
     return figure
 
 

@@ -39,8 +39,8 @@ class Table:
 def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
     """Both frames with a column ``line``, and all lines in the order in which every table and plot shows them.
 
-    A line is named by its method and variant, and by model and suite where there are several. Runs that share all of
-    that and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell.
+    A line is named by its method, and by variant, model and suite where there are several. Runs that share all of that
+    and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell.
     """
     import pandas as pd
 
@@ -49,7 +49,7 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     for frame in (rows, costs):
         frame[keys] = frame[keys].astype(object).fillna("").astype(str)
     runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
-    several = {column: column in ("method", "variant") or runs[column].nunique() > 1 for column in IDENTITY}
+    several = {column: column == "method" or runs[column].nunique() > 1 for column in IDENTITY}
     cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
     ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
     labels = runs[keys].drop_duplicates()
@@ -159,7 +159,7 @@ def score_table(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Tabl
         chance.append(Cell(percent(average)))
         header.append(("mean", ""))
     counts = [Cell(x.n) for x in anyone] + [Cell("")] * (len(header) - len(columns))
-    title = f"{task} ({metrics[0]}, %)" if len(metrics) == 1 else f"{task} (%)"
+    title = f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent"
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns))
     return Table(title, header, list(zip(lines, cells)), [("chance", chance), ("examples", counts)], caption)
 
@@ -197,13 +197,15 @@ def span(counts: "pd.Series[int]") -> str:
 
 def definitions(metrics: Iterable[str]) -> list[str]:
     """What the metrics are, where the name alone leaves a choice."""
-    said = []
+    said = {}
     for metric in natural(metrics):
         if at := re.fullmatch(r"recall@(\d+)", metric):
-            said.append(f"{metric} is a hit rate: the share of queries with a match among the first {at[1]}.")
-        elif metric == "macro_auroc":
-            said.append("macro_auroc is the mean over classes or findings of the area under the ROC curve.")
-    return said
+            said[metric] = f"is a hit rate: the share of queries with a match among the first {at[1]}"
+        if metric.startswith("macro_auroc"):
+            said["macro_auroc"] = "is the mean over classes or findings of the area under the ROC curve"
+        if share := re.search(r"@[\d.]+%$", metric):
+            said[share[0]] = f"is trained on {share[0][1:-1]} % of the train images"
+    return [f"{name} {definition}." for name, definition in said.items()]
 
 
 def percent(fraction: float) -> str:
@@ -219,8 +221,18 @@ QUANTITIES = {
     "parameters_trainable": "max", "flops_per_sample": "mean", "validation_loss": "mean",
 }  # fmt: skip
 """Columns of the costs that the cost table shows, and what becomes of several seeds."""
-SETTINGS = ["batch_size", "micro_batch", "accumulation", "precision", "device", "initial_weights"]
-"""Columns of the costs that its caption states, as costs compare only under the same ones."""
+SETTINGS = [
+    "suite",
+    "model",
+    "variant",
+    "batch_size",
+    "micro_batch",
+    "accumulation",
+    "precision",
+    "device",
+    "initial_weights",
+]
+"""Columns of the costs that its caption states: costs compare only under the same ones."""
 
 
 def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
@@ -258,9 +270,11 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
 
 
 def setting(costs: "pd.DataFrame", name: str) -> str:
-    """A setting as most lines have it, and the lines that differ: ``accumulation cached (msd: keyed)``."""
+    """A setting as most lines have it, and the lines that differ: ``accumulation cached (msd: keyed)``. Empty for one
+    that was not recorded, or that tells the lines apart by name."""
     values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
-    if values.empty:
+    values = values[values != ""]
+    if values.empty or (name in IDENTITY and costs[name].nunique() > 1):
         return ""
     usual = values.value_counts().index[0]
     lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))

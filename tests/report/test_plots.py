@@ -86,7 +86,7 @@ def test_bars_intervals_chance_and_values_are_the_scores():
 def test_the_metric_is_named_once_or_on_each_panel():
     rows, costs = synthetic(2, 2, seeds=1)
     scores, *_, lines = prepared(rows, costs)
-    assert "vqa: accuracy (%)" in [text.split(",")[0] for text, _ in texts(score_chart(scores, "vqa", lines))]
+    assert "vqa: accuracy in percent" in [text.split(",")[0] for text, _ in texts(score_chart(scores, "vqa", lines))]
     titles = [ax.get_title("left") for ax in score_chart(scores, "few_shot", lines).axes]
     assert titles == ["phantom_chest\nmacro_auroc", "phantom_mammo\naccuracy"]
 

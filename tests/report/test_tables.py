@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from rich.cells import cell_len
 from rich.console import Console
 
 from benchmark.report.tables import (
@@ -149,7 +150,7 @@ def test_both_directions_of_retrieval_are_averaged_and_both_counts_shown():
     assert dict(table.footer)["examples"] == [Cell("400/2,000")]
     assert "mean of image_to_text and text_to_image" in table.caption
     assert "recall@10 is a hit rate" in table.caption
-    assert table.title == "retrieval (recall@10, %)"
+    assert table.title == "retrieval: recall@10, in percent"
 
 
 def test_a_mean_of_some_of_the_parts_is_no_result():
@@ -180,10 +181,18 @@ def test_the_metric_stands_in_the_column_where_metrics_differ():
     rows = pd.concat([one({"a": 0.5}, dataset="d1"), one({"a": 0.8}, dataset="d2", metric="macro_auroc")])
     (table, _) = tables(rows, pd.DataFrame())
     assert table.columns[:2] == [("d1", "accuracy"), ("d2", "macro_auroc")]
-    assert table.title == "t (%)"
+    assert table.title == "t, in percent"
     (table, _) = tables(one({"a": 0.5}), pd.DataFrame())
     assert table.columns == [("d", "")]
-    assert table.title == "t (accuracy, %)"
+    assert table.title == "t: accuracy, in percent"
+
+
+def test_the_caption_says_what_the_name_of_a_metric_leaves_open():
+    (table, _) = tables(one({"a": 0.5}, metric="macro_auroc@10%"), pd.DataFrame())
+    assert "macro_auroc is the mean over classes or findings" in table.caption
+    assert "@10% is trained on 10 % of the train images." in table.caption
+    (table, _) = tables(one({"a": 0.5}), pd.DataFrame())
+    assert table.caption == "One seed; beneath: 95 % interval over test examples."
 
 
 def test_chance_and_examples_are_below_the_lines():
@@ -202,7 +211,7 @@ def test_a_line_is_named_by_what_tells_it_apart():
     assert lines_of(grid) == ["a", "a · x=0.85", "a · x=0.9"]
     assert lines_of(pd.concat([one({"a": 0.5}), one({"a": 0.5}, model="big")])) == ["a · big", "a · m"]
     assert lines_of(pd.concat([one({"a": 0.5}), one({"a": 0.5}, suite="z")])) == ["a · s", "a · z"]
-    assert lines_of(one({"a": 0.5}, variant=None)) == ["a"]
+    assert lines_of(one({"a": 0.5}, variant=None)) == lines_of(one({"a": 0.5}, variant="x=0.9")) == ["a"]
 
 
 def test_runs_that_only_the_cell_tells_apart_are_not_averaged():
@@ -246,7 +255,10 @@ def test_the_cost_table_reads_as_the_numbers_do():
     assert msd["FLOPs/sample"] == "420"
     assert (clip["val. loss"], msd["val. loss"]) == ("1.500", "—")
     assert "accumulation cached (msd: keyed)" in table.caption
-    assert "batch_size 128" in table.caption
+    assert "suite medical, model tiny, batch_size 128" in table.caption
+    assert "variant" not in table.caption.split("Settings")[1]
+    assert "model tiny, variant x=1, batch_size" in tables(rows, costs.assign(variant="x=1"))[-1].caption
+    assert "variant" not in tables(rows, costs.assign(variant=["x=1", ""]))[-1].caption.split("Settings")[1]
 
 
 def test_a_cost_that_was_never_recorded_is_a_dash():
@@ -296,14 +308,15 @@ def test_tables_fit_the_terminal_and_nothing_is_cut(methods, datasets, width):
 
 def test_long_names_are_broken_not_cut():
     rows, costs = synthetic(3, 3)
-    names = {"clip": "a_very_long_name_of_a_method", "msd": "b" * 60, "siglip": "[bold]c[/bold] \n d"}
+    names = {"clip": "漢" * 30, "msd": "b" * 60, "siglip": "[bold]c[/bold] \n d"}
     for frame in (rows, costs):
         frame["method"] = frame["method"].replace(names)
     rows["dataset"] = rows["dataset"].replace(DATASETS[0], "x" * 50)
     for table in tables(rows, costs):
         text = printed(table)
-        assert max(map(len, text.splitlines())) <= 80
+        assert max(map(cell_len, text.splitlines())) <= 80
         assert text.count("b") >= 60
+        assert text.count("漢") % 30 == 0
         assert "[bold]c[/bold] d" in text
         assert "…" not in text
 
