@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -49,19 +50,20 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
 
     def write(folder: Path) -> None:
         rows = dataset.rows(split)
-        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(rows), 3, size, size))
         digest = hashlib.sha256()
         kept: list[int] = []
-        for row, image in dataset.decode(split, lambda picture: _square(picture, size), progress):
-            images[len(kept)] = image
-            digest.update(image.tobytes())
-            kept.append(row)
+        # Written, not memory-mapped: a full disk is then an error and not a crash.
+        with (folder / "images.npy").open("wb") as file:
+            _header(file, len(rows), size)
+            for row, image in dataset.decode(split, lambda picture: _square(picture, size), progress):
+                pixels = image.tobytes()
+                file.write(pixels)
+                digest.update(pixels)
+                kept.append(row)
+            file.seek(0)
+            _header(file, len(kept), size)
         if not kept:
             raise BenchError(f"dataset '{dataset.card.name}', {split}: none of its images can be decoded")
-        images.flush()
-        if len(kept) < len(rows):
-            np.save(folder / "kept.npy", images[: len(kept)])
-            (folder / "kept.npy").replace(folder / "images.npy")
         columns = dataset.table(split).select([name for name in COLUMNS if name != "image"]).take(kept)
         pq.write_table(columns, folder / "columns.parquet")
         digest.update(json.dumps(columns.to_pydict(), sort_keys=True).encode())
@@ -78,6 +80,12 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
         fingerprint=json.loads((folder / "meta.json").read_text())["fingerprint"],
         **{name: columns.column(name).to_pylist() for name in LISTS},
     )
+
+
+def _header(file: BinaryIO, count: int, size: int) -> None:
+    """Of an .npy file; as long for any ``count``: numpy leaves room for it to grow."""
+    shape = (count, 3, size, size)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _square(picture: Image.Image, size: int) -> np.ndarray:
