@@ -75,7 +75,7 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
     values, lows, highs = (100 * panel[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
     ax.barh(places, values, height=1, color=[colour[line] for line in panel.index])
     for width, ink in ((2.2, "white"), (0.8, INK)):
-        ax.hlines(places, lows, highs, color=ink, linewidth=width)
+        ax.hlines(places, lows, highs, color=ink, linewidth=width, zorder=3)
     for place, value, best in zip(places, values, panel["best"]):
         ax.text(
             1.03, place, percent(value / 100), transform=ax.get_yaxis_transform(), va="center_baseline",
@@ -129,14 +129,16 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         figure = Figure(figsize=(WIDTH * 0.75, WIDTH * 0.45), layout="constrained")
         canvas = FigureCanvasAgg(figure)
         ax = figure.subplots()
-        front = pareto(seconds, scores)
-        ax.step(seconds[front], 100 * scores[front], where="post", color=GREY, linewidth=0.8, zorder=1)
         colour = colours(order)
         for line, x, y, area, unknown in zip(points.index, seconds, 100 * scores, areas, np.isnan(memory)):
             ax.scatter(x, y, s=area, color="none" if unknown else colour[line], edgecolor=colour[line], linewidth=0.8)
         ax.margins(0.12)
         if seconds.max() > 5 * seconds.min():
             ax.set_xscale("log")
+        front = pareto(seconds, scores)
+        frontier = staircase(seconds[front], 100 * scores[front], ax.get_xlim()[1], ax.get_ylim()[0])
+        ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+        ax.plot(*frontier.T, color=GREY, linewidth=0.8, zorder=0.5)
         ticks = duration_ticks(*ax.get_xlim(), log=ax.get_xscale() == "log")
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -154,7 +156,7 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
         canvas.draw()
         figure.set_layout_engine("none")
-        place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, front)
+        place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, frontier)
     return figure
 
 
@@ -162,6 +164,12 @@ def pareto(seconds: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Which points no other one beats in time and score; the points in order of time, and by score within a time."""
     before = np.maximum.accumulate(np.concatenate([[-np.inf], scores[:-1]]))
     return scores > before
+
+
+def staircase(xs: np.ndarray, ys: np.ndarray, right: float, bottom: float) -> np.ndarray:
+    """Corners [v, 2] of the edge of what the points of a frontier beat, as far as the plot reaches."""
+    across = np.column_stack([xs, [bottom, *ys[:-1]], xs, ys]).reshape(-1, 2)
+    return np.concatenate([across, [[right, ys[-1]]]])
 
 
 def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
@@ -181,18 +189,17 @@ def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
     return {k * step: f"{k * step / size:g} {unit}" for k in range(int(np.ceil(low / step)), int(high / step) + 1)}
 
 
-def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, front: np.ndarray) -> None:
-    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the frontier;
-    with a line to the point if that is not right beside it. The layout must be final: places are in pixels."""
+def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, path: np.ndarray) -> None:
+    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the path
+    [v, 2] of upright and level lines; with a line to the point where that is not next to it. The layout must be
+    final."""
     pixels = ax.transData.transform(points)
     scale = ax.figure.dpi / 72
     radii = np.sqrt(areas / np.pi) * scale
-    steps = pixels[front]
-    corners = np.column_stack([steps[1:, 0], steps[:-1, 1]])
+    corners = ax.transData.transform(path)
     taken = np.concatenate([
         np.column_stack([pixels - radii[:, None], pixels + radii[:, None]]),
-        np.column_stack([steps[:-1], corners + scale]),
-        np.column_stack([corners, steps[1:] + scale]),
+        np.column_stack([np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:]) + scale]),
     ])  # fmt: skip
     frame = ax.get_window_extent()
     around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])

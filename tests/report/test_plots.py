@@ -11,7 +11,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
-from benchmark.report.plots import PALETTE, cost_chart, duration_ticks, pareto, quality_and_cost, save, score_chart
+from benchmark.report.plots import (
+    PALETTE,
+    cost_chart,
+    duration_ticks,
+    pareto,
+    quality_and_cost,
+    save,
+    score_chart,
+    staircase,
+)
 from benchmark.report.tables import label_lines, summarise
 from tests.report.fakes import DATASETS, synthetic
 
@@ -163,6 +172,12 @@ def test_the_frontier_is_what_nothing_beats(points):
     time, score = np.array(points, dtype=float).T
     beaten = [any(t <= x and s >= y and (t, s) != (x, y) for t, s in points) for x, y in points]
     assert list(~pareto(time, score)) == beaten
+
+
+def test_the_frontier_is_drawn_to_the_edges_of_the_plot():
+    corners = staircase(np.array([1.0, 3.0]), np.array([5.0, 7.0]), right=9.0, bottom=2.0)
+    assert corners.tolist() == [[1, 2], [1, 5], [3, 5], [3, 7], [9, 7]]
+    assert staircase(np.array([1.0]), np.array([5.0]), 9.0, 2.0).tolist() == [[1, 2], [1, 5], [9, 5]]
 
 
 @pytest.mark.parametrize("log, largest", [(False, 200), (True, 1e5)])
