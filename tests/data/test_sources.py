@@ -197,7 +197,7 @@ def test_phantoms_are_drawn_in_two_processes(tmp_path, guard):
     drawn(tmp_path, "shapes", {"train": 9}, **card_of("shapes"))
     (tmp_path / "script.py").write_text(SCRIPT.format(guard=guard))
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "set.yaml"), str(tmp_path / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "drawn 9" in done.stdout
 
