@@ -1,0 +1,327 @@
+"""Visual question answering: a small head on frozen image and question features chooses an answer."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark import Measurement, Task, register_task
+from benchmark.embedding import Encoded, Evaluation
+from benchmark.errors import BenchError
+from benchmark.probe import Stage, deviation
+from benchmark.seeding import stream, torch_seed
+from benchmark.task import Mean, Metric
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
+ARTICLES = {"a", "an", "the"}
+ROWS = 16_384
+"""Questions answered at a time."""
+
+
+@register_task("vqa")
+class VQA(Task):
+    """Answers are classes: the distinct answers of train, as normalise() makes them alike. A head on the standardised
+    features of image and question learns them from train by AdamW; the epoch with the highest accuracy on val is kept
+    (the last epoch where val has no questions).
+
+    accuracy: share of the test questions that are answered as the data say. An answer that train does not have is never
+    given: the share of the test answers that train has (``ceiling`` in the notes) is the most that can be reached.
+    accuracy_open, accuracy_closed: over the questions of that answer_type; what is closed, most often yes or no, is up
+    to the dataset.
+    zero_shot_accuracy: without training. The candidates are the answers that train gives to questions of the same
+    answer_type and question_type; the one whose statement is nearest to the image is chosen.
+    Chance is the accuracy of train's most common answer to questions of the same question_type; in zero-shot, that of
+    a random candidate.
+    """
+
+    summary = "A head on frozen image and question features chooses among the answers of train."
+    source = (
+        "answers as classes: VQA (Antol et al. 2015, arXiv:1505.00468); open and closed: VQA-RAD (Lau et al. 2018, "
+        "doi:10.1038/sdata.2018.251)"
+    )
+    primary = "accuracy"
+    needs = frozenset({"question"})
+    splits = ("train", "test")
+
+    @dataclass
+    class Config:
+        """features: before or after the projection into the shared space.
+        head: Product or Bilinear. width: of what image and question are projected to. learning_rate: falls to 0 along a
+        cosine over the epochs.
+        statement: of a question and an answer, compared with the image in zero-shot, which is left out where there are
+        more than max_statements."""
+
+        features: Stage = "before"
+        head: Literal["product", "bilinear"] = "product"
+        width: int = 128
+        dropout: float = 0.2
+        epochs: int = 12
+        batch_size: int = 256
+        learning_rate: float = 4e-3
+        weight_decay: float = 0.05
+        statement: str = "{question} {answer}"
+        max_statements: int = 10_000
+
+    def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        found = {split: questions(data, split) for split in data.splits() if split in ("train", "val", "test")}
+        splits = {split: of_split for split, of_split in found.items() if len(of_split)}
+        for split in self.splits:
+            if split not in splits:
+                raise BenchError(f"dataset '{data.card.name}', {split}: no image has a question")
+        train, test = splits["train"], splits["test"]
+        with torch_seed(stream(seed, "vqa", data.card.name)):
+            predicted, epoch = self.learn(data, splits)
+        common = most_common_answers(train, test)
+        examples: dict[str, np.ndarray] = {
+            "id": test.ids,
+            "group": test.groups,
+            "question_type": test.question_type,
+            "answer": test.answer,
+            "predicted": predicted,
+            "correct": predicted == test.answer,
+            "correct_by_most_common": common == test.answer,
+            "open": test.answer_type == "open",
+            "closed": test.answer_type == "closed",
+        }
+        vocabulary = np.unique(train.answer)
+        notes = {
+            "ceiling": float(np.isin(test.answer, vocabulary).mean()),
+            "vocabulary": len(vocabulary),
+            "train_questions": len(train),
+            "epoch": epoch,
+            "by_question_type": by_question_type(examples),
+        }
+        trained = {"accuracy": Mean("correct")}
+        trained |= {f"accuracy_{kind}": Mean("correct", kind) for kind in ("open", "closed") if examples[kind].any()}
+        metrics: dict[str, Metric] = {**trained}
+        chance = {name: Mean("correct_by_most_common", metric.where)(examples) for name, metric in trained.items()}
+        candidates = candidate_answers(train, test)
+        statements = {
+            (question, answer): self.config.statement.replace("{question}", question).replace("{answer}", answer)
+            for question, answers in zip(test.question, candidates)
+            for answer in answers
+        }
+        notes["statements"] = len(statements)
+        if len(statements) <= self.config.max_statements:
+            examples["correct_zero_shot"] = zero_shot(data, test, candidates, statements)
+            metrics["zero_shot_accuracy"] = Mean("correct_zero_shot")
+            chance["zero_shot_accuracy"] = float(
+                np.mean([(answer in answers) / len(answers) for answer, answers in zip(test.answer, candidates)])
+            )
+        yield Measurement(examples, metrics, chance, notes=notes)
+
+    def learn(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
+        """The answer to each question of test, and the number of the epoch that the head is kept from."""
+        config = self.config
+        device = torch.device(getattr(data.encoder, "device", "cpu"))
+        asked = np.unique(np.concatenate([of_split.question for of_split in splits.values()]))
+        images = {split: self.features(data.images(split))[by_id(data, split)] for split in splits}
+        texts = self.features(data.texts(asked.tolist()))
+        text_of = {split: np.searchsorted(asked, of_split.question) for split, of_split in splits.items()}
+        image_scale, text_scale = Scale(images["train"]), Scale(texts[np.unique(text_of["train"])])
+        image = {split: image_scale(x).to(device) for split, x in images.items()}
+        text = text_scale(texts).to(device)
+        rows = {
+            split: (torch.from_numpy(of_split.image).to(device), torch.from_numpy(text_of[split]).to(device))
+            for split, of_split in splits.items()
+        }
+        vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
+        targets = torch.from_numpy(target).to(device)
+        build = {"product": Product, "bilinear": Bilinear}[config.head]
+        head = build(image["train"].shape[1], text.shape[1], config.width, len(vocabulary), config.dropout).to(device)
+
+        def logits(split: str, at: Tensor) -> Tensor:
+            images_at, texts_at = (x[at] for x in rows[split])
+            return head(image[split][images_at], text[texts_at])
+
+        @torch.no_grad()
+        def answers(split: str) -> np.ndarray:
+            head.eval()
+            chosen = [
+                logits(split, at).argmax(1).cpu() for at in torch.arange(len(splits[split]), device=device).split(ROWS)
+            ]
+            return np.asarray(vocabulary[torch.cat(chosen).numpy()])
+
+        optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        steps = config.epochs * -(-len(targets) // config.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        best, kept_epoch, kept = -1.0, config.epochs, head.state_dict()
+        for epoch in range(1, config.epochs + 1):
+            head.train()
+            for batch in torch.randperm(len(targets)).to(device).split(config.batch_size):
+                loss = nn.functional.cross_entropy(logits("train", batch), targets[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            if "val" in splits:
+                accuracy = float(np.mean(answers("val") == splits["val"].answer))
+                if accuracy > best:
+                    best, kept_epoch, kept = accuracy, epoch, deepcopy(head.state_dict())
+        head.load_state_dict(kept)
+        return answers("test"), kept_epoch
+
+    def features(self, encoded: Encoded) -> np.ndarray:
+        return encoded.features if self.config.features == "before" else encoded.embeddings
+
+
+class Scale:
+    """To mean 0 and standard deviation 1 over ``features`` [n, d]."""
+
+    def __init__(self, features: np.ndarray) -> None:
+        known = torch.from_numpy(np.asarray(features, np.float64))
+        self.mean, self.deviation = known.mean(0), deviation(known)
+
+    def __call__(self, features: np.ndarray) -> Tensor:
+        """float32, shaped as ``features``."""
+        return ((torch.from_numpy(np.asarray(features, np.float64)) - self.mean) / self.deviation).float()
+
+
+class Product(nn.Module):
+    """Image, question, and the product of their projections, into two layers (as in Antol et al. 2015, who take the
+    product alone)."""
+
+    def __init__(self, image: int, question: int, width: int, answers: int, dropout: float) -> None:
+        super().__init__()
+        self.image, self.question = nn.Linear(image, width), nn.Linear(question, width)
+        self.classify = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(3 * width, 2 * width), nn.GELU(),
+            nn.Dropout(dropout), nn.Linear(2 * width, answers),
+        )  # fmt: skip
+
+    def forward(self, image: Tensor, question: Tensor) -> Tensor:
+        """[b, Wi], [b, Wt] -> logits [b, answers]."""
+        image, question = self.image(image), self.question(question)
+        return self.classify(torch.cat([image, question, image * question], 1))
+
+
+class Bilinear(nn.Module):
+    """Bilinear attention network (Kim et al. 2018, arXiv:1805.07932, as in MEVF, Nguyen et al. 2019, arXiv:1909.11867)
+    of one image vector and one question vector, where all attention is on that pair: two glimpses of low-rank bilinear
+    pooling (Kim et al. 2017, arXiv:1610.04325), each added to what the next one asks with."""
+
+    def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:
+        super().__init__()
+        self.question = nn.Linear(question, width)
+        self.of_image = nn.ModuleList(nn.Linear(image, width) for _ in range(glimpses))
+        self.of_question = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
+        self.join = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, answers)
+        )
+
+    def forward(self, image: Tensor, question: Tensor) -> Tensor:
+        """[b, Wi], [b, Wt] -> logits [b, answers]."""
+        state = self.question(question)
+        for of_image, of_question, join in zip(self.of_image, self.of_question, self.join):
+            pooled = torch.tanh(of_image(self.dropout(image))) * torch.tanh(of_question(state))
+            state = state + join(pooled)
+        return self.classify(state)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a split, by the id of their image and their number, each column [n].
+
+    image: the image's number in the order of by_id(). ids: the image's id and the question's number ("scan-17/0").
+    """
+
+    ids: np.ndarray
+    groups: np.ndarray
+    image: np.ndarray
+    question: np.ndarray
+    answer: np.ndarray
+    answer_type: np.ndarray
+    question_type: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def questions(data: Evaluation, split: str) -> Questions:
+    """All questions of a split, the answers normalised."""
+    records = data.records(split)
+    rows = [
+        (f"{records.ids[i]}/{number}", records.groups[i], row, question, normalise(answer), answer_type, question_type)
+        for row, i in enumerate(by_id(data, split))
+        for number, (question, answer, answer_type, question_type) in enumerate(
+            zip(records.question[i], records.answer[i], records.answer_type[i], records.question_type[i], strict=True)
+        )
+    ]
+    return Questions(*(np.array(column) for column in zip(*rows))) if rows else Questions(*[np.array([])] * 7)
+
+
+def by_id(data: Evaluation, split: str) -> np.ndarray:
+    """The images of a split in the order of their ids, so that no result depends on the order of the files: int [n]."""
+    return np.argsort(np.array(data.records(split).ids))
+
+
+def normalise(answer: str) -> str:
+    """What answers are compared by: lower case, words alone (no punctuation but points and slashes inside numbers), no
+    articles, zero to ten as digits. After the evaluation code of VQA (Antol et al. 2015, arXiv:1505.00468).
+
+    >>> normalise("The X-ray."), normalise("two"), normalise("1.5 cm")
+    ('x ray', '2', '1.5 cm')
+    """
+    words = re.findall(r"\d+(?:[./]\d+)*|[^\W_]+", answer.lower())
+    return " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES) or answer.strip().lower()
+
+
+def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
+    """For each question of test, the most common answer of train to questions of its question_type (of all, where train
+    has none of them), the first by name when several are."""
+    counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+    for question_type, answer in zip(train.question_type, train.answer):
+        counts[question_type][answer] += 1
+        counts[None][answer] += 1
+    common = {key: min(count, key=lambda answer: (-count[answer], answer)) for key, count in counts.items()}
+    return np.array([common.get(question_type, common[None]) for question_type in test.question_type])
+
+
+def candidate_answers(train: Questions, test: Questions) -> list[list[str]]:
+    """For each question of test, the answers of train to questions of its answer_type and question_type (all answers,
+    where train has none of them)."""
+    found: defaultdict[tuple[str, str] | None, set[str]] = defaultdict(set)
+    for answer_type, question_type, answer in zip(train.answer_type, train.question_type, train.answer):
+        found[answer_type, question_type].add(str(answer))
+        found[None].add(str(answer))
+    ordered = {key: sorted(of_key) for key, of_key in found.items()}
+    return [ordered.get(key, ordered[None]) for key in zip(test.answer_type, test.question_type)]
+
+
+def zero_shot(
+    data: Evaluation, test: Questions, candidates: list[list[str]], statements: dict[tuple[str, str], str]
+) -> np.ndarray:
+    """float64 [n]: 1 where the right answer's statement has the highest cosine with the image, shared by those that
+    tie."""
+    texts = sorted(set(statements.values()))
+    row = {text: i for i, text in enumerate(texts)}
+    embeddings = data.texts(texts).embeddings
+    images = data.images("test").embeddings[by_id(data, "test")]
+    correct = np.zeros(len(test))
+    for i, answers in enumerate(candidates):
+        cosines = embeddings[[row[statements[test.question[i], answer]] for answer in answers]] @ images[test.image[i]]
+        best = cosines == cosines.max()
+        correct[i] = best[answers.index(test.answer[i])] / best.sum() if test.answer[i] in answers else 0.0
+    return correct
+
+
+def by_question_type(examples: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Count, accuracy, and accuracy of the most common answer, for each question_type."""
+    found = {}
+    for name in np.unique(examples["question_type"]):
+        rows = examples["question_type"] == name
+        found[str(name)] = {
+            "questions": int(rows.sum()),
+            "accuracy": float(examples["correct"][rows].mean()),
+            "most_common": float(examples["correct_by_most_common"][rows].mean()),
+        }
+    return found
