@@ -155,7 +155,8 @@ def model_names() -> list[str]:
 
 
 def load_model_card(name_or_path: str | Path) -> ModelCard:
-    """A shipped card by name, or any by path (a name that ends in .yaml or .yml, or has a folder).
+    """A shipped card by name, or any by path (a name that ends in .yaml or .yml, or has a folder). Weights and folders
+    that a card names are looked for beside it, then from the current folder.
 
     Raises BenchError for an unknown name, a missing file, and a card that is not valid (naming the key).
     """
@@ -172,9 +173,23 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
         raise BenchError(f"model card {path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise BenchError(f"model card {path}: expected keys and values, found {type(content).__name__}")
+    for block in content.values():
+        if isinstance(block, dict):
+            _beside(path.parent, block)
     try:
         return ModelCard.model_validate({"name": path.stem, **content})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "card"
         raise BenchError(f"model card {path}: {key}: {first['msg']} (found {first['input']!r})") from error
+
+
+def _beside(folder: Path, block: dict[str, Any]) -> None:
+    keys = ("pretrained", "name") if block.get("kind") in {"transformers", "huggingface"} else ("pretrained",)
+    for key in keys:
+        value = block.get(key)
+        if isinstance(value, str) and (folder / value).exists():
+            block[key] = str((folder / value).resolve())
+    name = str(block.get("name", ""))
+    if name.startswith("local-dir:") and (folder / name.removeprefix("local-dir:")).is_dir():
+        block["name"] = f"local-dir:{(folder / name.removeprefix('local-dir:')).resolve()}"

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from benchmark.errors import BenchError, unknown
@@ -98,4 +97,4 @@ def transformers_text(spec: TransformersText, weights: bool) -> TransformersText
                     f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
                     f" and {len(missing) - 1} other tensors of the configured architecture"
                 )
-    return TransformersTextTower(model.to(torch.float32), spec.pooling)
+    return TransformersTextTower(model, spec.pooling)

@@ -103,7 +103,8 @@ class TinyTextTower(TextTower):
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.embedding = nn.Embedding(vocab_size, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        # as large as what the blocks add: with CLIP's 0.02 it takes the first epochs to tell the words apart
+        nn.init.normal_(self.embedding.weight, std=0.5)
         self.position = nn.Parameter(torch.randn(context_length, width) * 0.01)
         self.blocks = Blocks(Block(width, spec.heads, spec.dropout, causal=True) for _ in range(spec.layers))
         self.norm = nn.LayerNorm(width)

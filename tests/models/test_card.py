@@ -21,8 +21,10 @@ def test_the_shipped_cards() -> None:
 def test_tiny_general_is_tiny_with_an_origin() -> None:
     tiny, general = load_model_card("tiny"), load_model_card("tiny-general")
     assert tiny.init is None and general.init is not None and general.init.method == "clip"
-    for part in ("image", "text", "tokenizer", "embed_dim", "image_size"):
+    for part in ("image", "text", "embed_dim", "image_size"):
         assert getattr(tiny, part) == getattr(general, part)
+    assert tiny.tokenizer.vocab_size == general.tokenizer.vocab_size
+    assert tiny.tokenizer.context_length == general.tokenizer.context_length
 
 
 def test_a_card_of_the_users(tmp_path: Path) -> None:
@@ -32,6 +34,22 @@ def test_a_card_of_the_users(tmp_path: Path) -> None:
     assert card.name == "mine" and card == load_model_card(str(path))
     path.write_text("name: other\n" + GOOD)
     assert load_model_card(path).name == "other"
+
+
+def test_what_a_card_names_is_found_beside_it(tmp_path: Path) -> None:
+    for name in ("weights.pt", "bert/config.json", "clip/open_clip_config.json", "ViT-B-16/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "embed_dim: 8\nimage: {kind: open_clip, name: ViT-B-16, pretrained: weights.pt}\n"
+        "text: {kind: transformers, name: bert}\ntokenizer: {kind: huggingface, name: org/elsewhere}\n"
+    )
+    card = load_model_card(path)
+    assert (card.image.name, card.image.pretrained) == ("ViT-B-16", str(tmp_path / "weights.pt"))
+    assert (card.text.name, card.tokenizer.name) == (str(tmp_path / "bert"), "org/elsewhere")
+    path.write_text(GOOD.replace("image: {kind: tiny}", "image: {kind: open_clip, name: 'local-dir:clip'}"))
+    assert load_model_card(path).image.name == f"local-dir:{tmp_path / 'clip'}"
 
 
 @pytest.mark.parametrize(
