@@ -428,7 +428,7 @@ def test_paths_are_below_bench_data_or_the_card(tmp_path, monkeypatch):
 ABSOLUTE_OR_NOT = st.text(st.sampled_from("ab./\\:C"), min_size=1, max_size=12)
 
 
-@settings(max_examples=500)
+@settings(max_examples=300, deadline=None)
 @given(ABSOLUTE_OR_NOT)
 def test_no_path_leads_out(path):
     try:
@@ -444,7 +444,7 @@ def rows_of(groups):
     return [Row("f", i, str(i), group, "", "x") for i, group in enumerate(groups)]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from([f"g{i}" for i in range(40)]), min_size=1, max_size=200),
     st.sampled_from([(0.7, 0.1, 0.2), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)]),
