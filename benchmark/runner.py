@@ -78,7 +78,7 @@ class _Run:
         """Everything that can be wrong with the data, before any training."""
         for name, dataset in self.plan.datasets.items():
             with self.console.status(f"checking {name}"):
-                dataset.check()
+                dataset.check(self.image_size())
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
