@@ -61,7 +61,7 @@ class VQA(Task):
         features: Stage = "before"
         head: Literal["product", "bilinear"] = "product"
         width: int = 128
-        dropout: float = 0.2
+        dropout: float = 0.4
         epochs: int = 12
         batch_size: int = 256
         learning_rate: float = 4e-3
@@ -144,12 +144,13 @@ class VQA(Task):
         @torch.no_grad()
         def answers(split: str) -> np.ndarray:
             head.eval()
-            chosen = [
-                logits(split, at).argmax(1).cpu() for at in torch.arange(len(splits[split]), device=device).split(ROWS)
-            ]
+            every = torch.arange(len(splits[split]), device=device)
+            chosen = [logits(split, at).argmax(1).cpu() for at in every.split(ROWS)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
-        optimizer = torch.optim.AdamW(head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         steps = config.epochs * -(-len(targets) // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, kept_epoch, kept = -1.0, config.epochs, head.state_dict()
@@ -192,9 +193,8 @@ class Product(nn.Module):
         super().__init__()
         self.image, self.question = nn.Linear(image, width), nn.Linear(question, width)
         self.classify = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(3 * width, 2 * width), nn.GELU(),
-            nn.Dropout(dropout), nn.Linear(2 * width, answers),
-        )  # fmt: skip
+            nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, answers)
+        )
 
     def forward(self, image: Tensor, question: Tensor) -> Tensor:
         """[b, Wi], [b, Wt] -> logits [b, answers]."""
@@ -213,7 +213,6 @@ class Bilinear(nn.Module):
         self.of_image = nn.ModuleList(nn.Linear(image, width) for _ in range(glimpses))
         self.of_question = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
         self.join = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
-        self.dropout = nn.Dropout(dropout)
         self.classify = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, answers)
         )
@@ -222,7 +221,7 @@ class Bilinear(nn.Module):
         """[b, Wi], [b, Wt] -> logits [b, answers]."""
         state = self.question(question)
         for of_image, of_question, join in zip(self.of_image, self.of_question, self.join):
-            pooled = torch.tanh(of_image(self.dropout(image))) * torch.tanh(of_question(state))
+            pooled = torch.tanh(of_image(image)) * torch.tanh(of_question(state))
             state = state + join(pooled)
         return self.classify(state)
 
