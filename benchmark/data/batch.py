@@ -45,6 +45,7 @@ class Batch:
             return x.to(device, non_blocking=True)
 
         return replace(
-            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), row=move(self.row), seed=move(self.seed),
+            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), row=move(self.row),
+            seed=move(self.seed),
             label=None if self.label is None else move(self.label),
         )  # fmt: skip

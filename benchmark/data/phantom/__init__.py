@@ -25,10 +25,17 @@ class Domain(Protocol):
     TERMS: for every finding the other words that reports use for it, beside its name.
     """
 
-    NAME: str
-    FINDINGS: tuple[str, ...]
-    MULTI_LABEL: bool
-    TERMS: Mapping[str, tuple[str, ...]]
+    @property
+    def NAME(self) -> str: ...
+
+    @property
+    def FINDINGS(self) -> tuple[str, ...]: ...
+
+    @property
+    def MULTI_LABEL(self) -> bool: ...
+
+    @property
+    def TERMS(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def patient(self, rng: Random) -> Any: ...
 
@@ -41,6 +48,8 @@ MODALITIES = tuple(_MEDICAL)
 FINDINGS = {key: domain.FINDINGS for key, domain in DOMAINS.items()}
 MULTI_LABEL = {key: domain.MULTI_LABEL for key, domain in DOMAINS.items()}
 SIZES = range(32, 513)
+VERSION = 1
+"""Changes whenever what is drawn, said or asked does: caches of prepared data are keyed by it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
 T = TypeVar("T")
 
 
@@ -59,7 +59,12 @@ class View:
     """
 
     def __init__(
-        self, size: int, angle: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0), mirror: bool = False
+        self,
+        size: int,
+        angle: float = 0.0,
+        scale: float = 1.0,
+        shift: tuple[float, float] = (0.0, 0.0),
+        mirror: bool = False,
     ) -> None:
         self.size = size
         c, s, flip = math.cos(angle), math.sin(angle), -1 if mirror else 1
@@ -131,7 +136,11 @@ def wobbly(rng: Random, count: int, points: int, roughness: float) -> np.ndarray
 
 
 def dots(
-    size: int, centres: np.ndarray, radii: np.ndarray, values: np.ndarray | float = 1.0, angles: np.ndarray | float = 0.0
+    size: int,
+    centres: np.ndarray,
+    radii: np.ndarray,
+    values: np.ndarray | float = 1.0,
+    angles: np.ndarray | float = 0.0,
 ) -> Array:
     """Many small ellipses, [size, size]: centres and radii [n, 2], values and angles [n]; the brightest wins."""
     seen = (np.abs(centres - 0.5) < 0.5 + radii.max(initial=0)).all(1)
@@ -190,7 +199,7 @@ _DEVIATION = math.sqrt(2 * (256**2 - 1) / 12)  # of the sum of two random bytes
 
 def photograph(rng: Random, image: Array, noise: float) -> np.ndarray:
     """Add sensor noise (the last draw) and quantise: [size, size] or [3, size, size] to uint8 [size, size, 3]."""
-    assert image.dtype==np.float32
+    assert image.dtype == np.float32
     draws = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, *image.shape)
     grain = np.add.reduce(draws, 0, dtype=np.float32)  # triangular: all but Gaussian, and three times faster
     grain *= noise / _DEVIATION

@@ -59,13 +59,14 @@ class Patient:
     neck: float
     tissue: float
     raised: tuple[float, float]
+    shifted: float
     findings: dict[str, Finding]
 
 
 def patient(rng: Random) -> Patient:
-    high, side = rng.between(0.03, 0.13) * rng.chance(0.5), rng.pick((0, 1))
     return Patient(
-        width=rng.between(0.92, 1.08), raised=(high * (1 - side), high * side), heart=rng.between(0.86, 1.06), dome=rng.between(0.5, 1.5),
+        width=rng.between(0.92, 1.08), raised=(rng.between(0, 0.15), rng.between(0, 0.15)),
+        shifted=rng.between(-0.045, 0.045), heart=rng.between(0.84, 1.1), dome=rng.between(0.5, 1.5),
         rib_spacing=rng.between(0.072, 0.088), bone=rng.between(0.035, 0.085), neck=rng.between(0.09, 0.13),
         tissue=rng.between(0.4, 0.55), findings=_disease(rng),
     )  # fmt: skip
@@ -164,11 +165,12 @@ def _questions(rng: Random, findings: dict[str, Finding]) -> list[Question]:
 
 
 def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int) -> np.ndarray:
-    view = View(size, rng.normal(0, 0.05), rng.between(0.88, 1.1), (rng.normal(0, 0.03), rng.between(-0.05, 0.05)))
+    view = View(size, rng.normal(0, 0.05), rng.between(0.86, 1.1), (rng.between(-0.05, 0.05), rng.between(-0.05, 0.05)))
     x, y, pixel = view.x, view.y, 1.2 / size
     left = x > 0.5
     lateral = np.abs(x - 0.5) * (1 / patient.width)
     fine, coarse = field(rng, 20, size), field(rng, 8, size)
+    grain = field(rng, 15, size)
     breath = rng.between(-0.03, 0.05)
     tissue = patient.tissue
 
@@ -181,19 +183,33 @@ def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int
 
     wall = chest(lateral, y)
     offset = lateral - 0.19
-    dome = 0.785 + breath + 0.02 * patient.dome - np.where(left, patient.raised[1], patient.raised[0]).astype(np.float32) + 1.8 * offset * offset
+    dome = (
+        0.8
+        + breath
+        + 0.02 * patient.dome
+        - np.where(left, patient.raised[1], patient.raised[0]).astype(np.float32)
+        + 1.8 * offset * offset
+    )
     above = y - dome
     lung = inside(wall, 0.02) * inside(above, 0.02)
     shoulder = np.clip((y - 0.04) * 8, 0, 1)
     torso = smooth(lateral - (patient.neck + (0.47 - patient.neck) * shoulder * shoulder), 0.03)
-    image = 0.03 + torso * (tissue + 0.2 * inside(-above, 0.06) - 0.5 * offset * np.abs(offset) * 4)
+    image = 0.03 + torso * (
+        tissue + 0.06 * field(rng, 3, size) + 0.2 * inside(-above, 0.06) - 0.5 * offset * np.abs(offset) * 4
+    )
 
     hilum = bump(lateral, y, (0.09, 0.48), (0.09, 0.15))
-    air = rng.between(0.2, 0.32) + hilum * (0.05 + 0.05 * fine) + 0.012 * fine
+    air = (
+        np.where(left, *(rng.between(0.12, 0.34) for _ in SIDES)).astype(np.float32)
+        + hilum * (0.05 + 0.05 * fine)
+        + 0.012 * fine
+    )
     if "pneumothorax" in findings:
-        gap = (0.06, 0.085, 0.115)[findings["pneumothorax"].severity]
-        pleura = np.where(left == (findings["pneumothorax"].foci[0][0] > 0), chest(lateral + gap, y - 0.9 * gap), np.float32(-1))
-        air = np.where(pleura > 0, np.float32(0.02), air) + 0.3 * inside(np.abs(pleura) - 0.005, pixel)
+        gap = (0.065, 0.09, 0.115)[findings["pneumothorax"].severity]
+        pleura = np.where(
+            left == (findings["pneumothorax"].foci[0][0] > 0), chest(lateral + gap, y - 0.9 * gap), np.float32(-1)
+        )
+        air = np.where(pleura > 0, np.float32(0.02), air) + 0.5 * inside(np.abs(pleura) - 0.006, pixel)
     image += lung * (air - image)
 
     rib = np.cos((y - 0.9 * lateral * lateral - rng.random()) * (2 * np.pi / patient.rib_spacing))
@@ -203,32 +219,36 @@ def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int
     image += middle * 0.8 * (tissue + 0.1 - image)
     enlarged = findings.get("cardiomegaly")
     swell = (1.3, 1.42, 1.55)[enlarged.severity] if enlarged else patient.heart
-    centre = (0.5 + 0.045 * swell, 0.685 + 0.5 * breath)
+    centre = (0.5 + patient.shifted + 0.045 * swell, 0.685 + 0.5 * breath)
     heart = ellipse(x, y, centre, (0.145 * swell * patient.width, 0.065 + 0.065 * swell), 0.45)
     image += smooth(heart, 0.035) * 0.9 * (tissue + 0.14 - image)
     image += smooth(ellipse(x, y, (0.545, 0.36), (0.035, 0.05)), 0.03) * 0.6 * (tissue + 0.1 - image)
 
     for key, finding in findings.items():
         for at, zone in finding.foci:
-            centre = (0.5 + at * patient.width * rng.between(0.18, 0.25), (0.3, 0.46, 0.61)[zone] + rng.between(-0.04, 0.04))
+            centre = (
+                0.5 + at * patient.width * rng.between(0.18, 0.25),
+                (0.3, 0.46, 0.61)[zone] + rng.between(-0.04, 0.04),
+            )
             if key == "consolidation":
                 radius = (0.08, 0.1, 0.125)[finding.severity]
                 patch = smooth(ellipse(x, y, centre, (radius, radius * rng.between(0.8, 1.3))) + 0.02 * coarse, 0.06)
-                image += lung * patch * 0.85 * (tissue + 0.1 + 0.06 * fine - image)
+                image += lung * patch * 0.85 * (tissue - 0.02 + 0.28 * grain - image)
             if key == "pleural effusion":
-                top = 0.785 + breath - (0.02, 0.08, 0.16)[finding.severity]
+                top = 0.785 + breath - (0.03, 0.07, 0.12)[finding.severity]
                 level = top - 0.11 * np.exp((lateral - 0.355) * 14)
                 fluid = inside(level - y, 0.025) * inside(wall - 0.005, 0.02) * (left == (at > 0))
                 image += fluid * 0.95 * (tissue + 0.16 - image)
             if key == "nodule":
-                radius = (0.034, 0.042, 0.052)[finding.severity]
-                image += smooth(ellipse(x, y, centre, (radius, radius)), 0.02) * 0.95 * (tissue + 0.25 - image)
+                radius = (0.038, 0.046, 0.055)[finding.severity]
+                image += smooth(ellipse(x, y, centre, (radius, radius)), 0.02) * 0.95 * (tissue + 0.35 - image)
     image += 2 * patient.bone * _clavicles(view, patient)
-    if rng.chance(0.5):
-        image += _electrodes(rng, view) * (0.9 - image)
+    if rng.chance(0.65):
+        image += _equipment(rng, view) * (0.97 - image)
     if "pacemaker" in findings:
         image += _pacemaker(rng, view, findings["pacemaker"].foci[0][0]) * (0.97 - image)
-    return photograph(rng, image * rng.between(0.88, 1.2) + rng.between(-0.02, 0.06), rng.between(0.01, 0.03))
+    contrast = rng.between(0.9, 1.2)
+    return photograph(rng, 0.45 + contrast * (image - 0.45) + rng.between(-0.08, 0.08), rng.between(0.008, 0.02))
 
 
 def _clavicles(view: View, patient: Patient) -> Array:
@@ -239,13 +259,15 @@ def _clavicles(view: View, patient: Patient) -> Array:
     return layer.array()
 
 
-def _electrodes(rng: Random, view: View) -> Array:
-    """Monitoring leads on the skin, which are no finding: clips, each with a wire that runs out of the picture."""
+def _equipment(rng: Random, view: View) -> Array:
+    """What is no finding: clips of a monitor on the skin with wires that run out of the picture, and a stomach tube."""
     layer = Layer(view.size)
-    for side in rng.some((-1, 1), rng.pick((1, 2))):
+    if rng.chance(0.5):
+        layer.line(view.place(np.array([(0.5, -0.1), (0.49, 0.4), (0.5, 0.7), (0.6, 0.85)])), 0.014)
+    for side in rng.some((-1, 1), rng.pick((1, 1, 2))):
         x, y = 0.5 + side * rng.between(0.14, 0.3), rng.between(0.22, 0.36)
         layer.line(view.place(np.array([(x, y), (x + side * 0.12, y + 0.2), (x + side * 0.2, 1.1)])), 0.009, 0.8)
-        layer.line(view.place(np.array([(x - 0.025, y), (x + 0.025, y)])), 0.045)
+        layer.line(view.place(np.array([(x - 0.035, y), (x + 0.035, y)])), 0.07)
     return layer.array()
 
 
@@ -255,6 +277,14 @@ def _pacemaker(rng: Random, view: View, side: int) -> Array:
     t = np.linspace(0, 2 * np.pi, 24)
     corner = np.stack([np.cos(t), np.sin(t)], 1)
     layer.polygon(view.place((x, y) + np.sign(corner) * np.abs(corner) ** 0.5 * (0.055, 0.045)))
-    lead = [(x, y - 0.03), (0.5 + side * 0.12, 0.19), (0.5 + side * 0.04, 0.24), (0.47, 0.4), (0.47, 0.58), (0.52, 0.7), (0.6, 0.72)]
-    layer.line(view.place(np.array(lead)), 0.012)
+    lead = [
+        (x, y - 0.03),
+        (0.5 + side * 0.12, 0.19),
+        (0.5 + side * 0.04, 0.24),
+        (0.47, 0.4),
+        (0.47, 0.58),
+        (0.52, 0.7),
+        (0.6, 0.72),
+    ]
+    layer.line(view.place(np.array(lead)), 0.013)
     return layer.array()

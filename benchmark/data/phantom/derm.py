@@ -1,5 +1,6 @@
 """Dermoscopy: one lesion on skin, under a magnifier."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,11 @@ FEATURES = (
     ("white milia-like cysts", "a sharp border and white dots"),
     ("red lagoons", "red and purple lagoons"),
 )
+# Any may be the colour of any lesion, so that colour alone does not tell them apart.
+COLOURS = {
+    "brown": rgb(0.52, 0.33, 0.22), "black": rgb(0.28, 0.18, 0.15), "pink": rgb(0.75, 0.44, 0.4),
+    "red": rgb(0.58, 0.2, 0.2), "grey": rgb(0.36, 0.33, 0.37), "tan": rgb(0.66, 0.48, 0.34), "flesh": rgb(0.78, 0.6, 0.5),
+}  # fmt: skip
 SIZES = ("small", "medium-sized", "large")
 HAIRS = ("none", "few", "many")
 
@@ -62,14 +68,15 @@ class Patient:
     pigment: float
     hairs: int
     elongation: float
-    tone: float
+    colour: str
     lesion: int
 
 
 def patient(rng: Random) -> Patient:
     return Patient(
         finding=rng.pick(range(len(FINDINGS))), size=rng.pick((0, 1, 2)), pigment=rng.random() ** 1.5,
-        hairs=rng.pick((0, 1, 2)), elongation=rng.between(0.72, 1.0), tone=rng.between(-1, 1), lesion=int(rng.integers(2**31)),
+        hairs=rng.pick((0, 1, 2)), elongation=rng.between(0.72, 1.0), colour=rng.pick(tuple(COLOURS)),
+        lesion=int(rng.integers(2**31)),
     )  # fmt: skip
 
 
@@ -114,21 +121,18 @@ def _questions(rng: Random, patient: Patient, extent: int) -> list[Question]:
 
 
 def _draw(rng: Random, patient: Patient, extent: int, size: int) -> np.ndarray:
-    shift = (rng.between(-0.17, 0.17), rng.between(-0.17, 0.17))
+    shift = (rng.between(-0.16, 0.16), rng.between(-0.16, 0.16))
     view = View(size, rng.between(0, 6.28), rng.between(0.92, 1.08), shift)
-    x, y = view.x, view.y
-    body = Random(patient.lesion)
-    coarse, middle, fine = field(body, 4, size), field(body, 9, size), field(rng, 26, size)
-
     fair, dark = rgb(0.93, 0.76, 0.68), rgb(0.6, 0.42, 0.32)
     skin = fair + patient.pigment * (dark - fair)
-    image = skin * (1 + 0.03 * field(rng, 3, size) + 0.025 * fine)
-
-    radius = (0.16, 0.21, 0.26)[extent] * rng.between(0.94, 1.06)
-    key = FINDINGS[patient.finding]
-    ragged = {"melanoma": 0.055, "seborrheic keratosis": 0.015, "nevus": 0.008}.get(key, 0.025)
-    shape = ellipse(x, y, (0.5, 0.5), (radius, radius * patient.elongation))
-    mask, colour = _LESIONS[key](body, view, shape + ragged * coarse, radius, skin, coarse, middle, patient.tone)
+    image = skin * (1 + 0.07 * field(rng, 3, size) + 0.025 * field(rng, 26, size))
+    radius = (0.17, 0.225, 0.28)[extent] * rng.between(0.94, 1.06)
+    body = Random(patient.lesion)
+    lesion = Lesion(
+        body, view, radius, ellipse(view.x, view.y, (0.5, 0.5), (radius, radius * patient.elongation)), skin,
+        COLOURS[patient.colour], field(body, 4, size), field(body, 9, size),
+    )  # fmt: skip
+    mask, colour = _LESIONS[patient.finding](lesion)
     image += mask * (colour - image)
 
     if patient.hairs:
@@ -139,7 +143,7 @@ def _draw(rng: Random, patient: Patient, extent: int, size: int) -> np.ndarray:
     light += rng.normal(0, 0.12) * (seen_x - 0.5) + rng.normal(0, 0.12) * (seen_y - 0.5)
     if rng.chance(0.35):
         light = light * inside(off - rng.between(0.5, 0.56), 0.02)
-    image *= light * (rng.between(0.85, 1.1) * (1 + rgb(*rng.normal(0, 0.07, 3))))
+    image *= light * (rng.between(0.85, 1.1) * (1 + rgb(*rng.normal(0, 0.05, 3))))
     return photograph(rng, image, rng.between(0.008, 0.025))
 
 
@@ -155,79 +159,86 @@ def _hairs(rng: Random, size: int, count: int) -> Array:
     return layer.array()
 
 
-_PIGMENTS = (rgb(0.52, 0.33, 0.22), rgb(0.3, 0.19, 0.15), rgb(0.72, 0.42, 0.38), rgb(0.36, 0.33, 0.37), rgb(0.66, 0.48, 0.34))
+@dataclass(frozen=True)
+class Lesion:
+    """body: the stream of what stays the same from image to image; outline: distance to an ellipse of ``radius`` around
+    the middle of the view; coarse, fine: fields of noise; colour: of the lesion where nothing else gives it one."""
+
+    body: Random
+    view: View
+    radius: float
+    outline: Array
+    skin: Array
+    colour: Array
+    coarse: Array
+    fine: Array
+
+    def spots(self, centres: np.ndarray, radii: np.ndarray) -> Array:
+        """centres: [n, 2], in radii from the lesion's middle; radii: [n, 2]."""
+        return dots(self.view.size, self.view.place(0.5 + self.radius * centres), radii)
 
 
-def _pigment(tone: float) -> Array:
-    """Brown, black, pink, grey or tan: any may be the colour of a harmless lesion."""
-    return _PIGMENTS[min(4, int((tone + 1) * 2.5))]
+def _over(below: Array, mask: Array, colour: Array) -> Array:
+    return below + mask * (colour - below)
 
 
-def _nevus(body, view, shape, radius, skin, coarse, middle, tone):
-    u, v = view.x + 0.015 * coarse, view.y + 0.015 * middle
-    network = np.cos(u * 120) * np.cos(v * 120)
-    shade = 1 + 0.2 * network + 0.05 * coarse - 0.12 * smooth(shape + 0.6 * radius, radius)
-    return smooth(shape, 0.06), _pigment(tone) * shade
+def _nevus(lesion: Lesion) -> tuple[Array, Array]:
+    u, v = lesion.view.x + 0.015 * lesion.coarse, lesion.view.y + 0.015 * lesion.fine
+    network = np.cos(u * 105) * np.cos(v * 105)
+    centre = smooth(lesion.outline + 0.6 * lesion.radius, lesion.radius)
+    return smooth(lesion.outline + 0.008 * lesion.coarse, 0.06), lesion.colour * (1 + 0.25 * network - 0.12 * centre)
 
 
-def _melanoma(body, view, shape, radius, skin, coarse, middle, tone):
-    colour = _pigment(tone) * (1 + 0.12 * middle)
-    other = field(body, 6, view.size)
-    for mask, paint in (
-        (smooth(0.3 - middle, 0.8), (0.12, 0.08, 0.08)),
-        (smooth(0.6 - other, 0.8), (0.38, 0.4, 0.46)),
-        (smooth(0.8 + other, 0.8), (0.62, 0.36, 0.32)),
-        (smooth(1.1 + middle, 0.8), (0.8, 0.7, 0.66)),
-    ):
-        colour = colour + mask * (rgb(*paint) - colour)
-    return inside(shape, 0.025), colour
+def _melanoma(lesion: Lesion) -> tuple[Array, Array]:
+    colour = lesion.colour * (1 + 0.12 * lesion.fine)
+    other = field(lesion.body, 6, lesion.view.size)
+    for mask, patch in (
+        (0.3 - lesion.fine, rgb(0.12, 0.08, 0.08)), (0.6 - other, rgb(0.38, 0.4, 0.46)),
+        (0.8 + other, rgb(0.62, 0.36, 0.32)), (1.1 + lesion.fine, rgb(0.8, 0.7, 0.66)),
+    ):  # fmt: skip
+        colour = _over(colour, smooth(mask, 0.8), patch)
+    return inside(lesion.outline + 0.055 * lesion.coarse, 0.025), colour
 
 
-def _carcinoma(body, view, shape, radius, skin, coarse, middle, tone):
-    colour = (0.5 * skin + 0.5 * (_pigment(tone) + rgb(0.25, 0.12, 0.12))) * (1 + 0.04 * middle)
-    rim = inside(np.abs(shape + 0.03) - 0.012, 0.03)
-    colour = colour + 0.35 * rim * (0.95 - colour)
-    nests = 0.5 + body.normal(0, 0.4 * radius, (5, 2))
-    blue = dots(view.size, view.place(nests), body.uniform(0.02, 0.035, (5, 2)), 0.85)
-    colour = colour + blue * (rgb(0.36, 0.38, 0.48) - colour)
-    vessels = Layer(view.size)
-    for _ in range(3):
-        point, heading = 0.5 + 0.85 * radius * _unit(body.between(0, 6.28)), 0.0
-        heading = np.arctan2(*(0.5 - point)[::-1])
-        _branch(body, view, vessels, point, heading, radius * 0.42, 0.016, 3)
-    colour = colour + 0.85 * vessels.array() * (rgb(0.72, 0.1, 0.14) - colour)
-    return smooth(shape, 0.04), colour
+def _carcinoma(lesion: Lesion) -> tuple[Array, Array]:
+    outline = lesion.outline + 0.025 * lesion.coarse
+    colour = (0.5 * lesion.skin + 0.5 * (lesion.colour + rgb(0.15, 0.07, 0.07))) * (1 + 0.04 * lesion.fine)
+    colour = _over(colour, 0.35 * inside(np.abs(outline + 0.03) - 0.012, 0.03), rgb(0.95, 0.95, 0.95))
+    nests = lesion.spots(lesion.body.normal(0, 0.4, (5, 2)), lesion.body.uniform(0.02, 0.035, (5, 2)))
+    colour = _over(colour, 0.85 * nests, rgb(0.36, 0.38, 0.48))
+    layer = Layer(lesion.view.size)
+    for angle in lesion.body.uniform(0, 2 * np.pi, 3).tolist():
+        start = 0.5 + 0.85 * lesion.radius * np.array([math.cos(angle), math.sin(angle)])
+        _vessel(lesion, layer, start, angle + np.pi, 0.42 * lesion.radius, 0.016)
+    return smooth(outline, 0.04), _over(colour, 0.85 * layer.array(), rgb(0.72, 0.1, 0.14))
 
 
-def _unit(angle: float) -> np.ndarray:
-    return np.array([np.cos(angle), np.sin(angle)])
+def _vessel(lesion: Lesion, layer: Layer, start: np.ndarray, heading: float, length: float, width: float) -> None:
+    """A vessel that forks twice."""
+    end = start + length * np.array([math.cos(heading), math.sin(heading)])
+    layer.line(lesion.view.place(np.stack([start, end])), width)
+    if width > 0.01:
+        for turn in (-0.5, 0.5):
+            _vessel(lesion, layer, end, heading + turn + lesion.body.normal(0, 0.2), 0.7 * length, 0.75 * width)
 
 
-def _branch(rng, view, layer, start, heading, length, width, depth):
-    end = start + length * _unit(heading)
-    layer.line(view.place(np.stack([start, end])), width)
-    for turn in (-0.5, 0.5) if depth > 1 else ():
-        _branch(rng, view, layer, end, heading + turn + rng.normal(0, 0.2), length * 0.7, width * 0.75, depth - 1)
+def _keratosis(lesion: Lesion) -> tuple[Array, Array]:
+    colour = lesion.colour * (1 + 0.07 * lesion.coarse + 0.07 * lesion.fine)
+    centres, radii = lesion.body.uniform(-0.75, 0.75, (16, 2)), lesion.body.uniform(0.018, 0.03, (16, 1)) * (1, 1)
+    colour = _over(colour, 0.8 * lesion.spots(centres[11:], radii[11:]), rgb(0.13, 0.08, 0.06))
+    colour = _over(colour, 0.9 * lesion.spots(centres[:11], radii[:11]), rgb(0.97, 0.94, 0.86))
+    return inside(lesion.outline + 0.015 * lesion.coarse, 0.015), colour
 
 
-def _keratosis(body, view, shape, radius, skin, coarse, middle, tone):
-    colour = _pigment(tone) * (1 + 0.07 * coarse + 0.07 * middle)
-    cysts = 0.5 + body.uniform(-0.75, 0.75, (16, 2)) * radius
-    size = body.uniform(0.012, 0.022, (16, 1)) * (1, 1)
-    colour = colour + dots(view.size, view.place(cysts[:11]), size[:11], 0.9) * (rgb(0.97, 0.94, 0.86) - colour)
-    colour = colour + dots(view.size, view.place(cysts[11:]), size[11:], 0.8) * (rgb(0.13, 0.08, 0.06) - colour)
-    return inside(shape, 0.015), colour
+def _haemangioma(lesion: Lesion) -> tuple[Array, Array]:
+    below = 0.6 * lesion.skin * rgb(0.95, 0.8, 0.82) + 0.4 * lesion.colour
+    number = np.arange(14)
+    turn, far = 2.4 * number, 0.88 * np.sqrt((number + 0.5) / 14)
+    centres = np.stack([far * np.cos(turn), far * np.sin(turn)], 1) + lesion.body.normal(0, 0.04, (14, 2))
+    lagoons = lesion.spots(centres, lesion.radius * lesion.body.uniform(0.16, 0.25, (14, 2)))
+    purple = lesion.body.random()
+    red = rgb(0.66 - 0.4 * purple, 0.08 + 0.06 * purple, 0.13 + 0.15 * purple) * (1 + 0.1 * lesion.fine)
+    return smooth(lesion.outline + 0.025 * lesion.coarse, 0.05), _over(below, lagoons, red)
 
 
-def _haemangioma(body, view, shape, radius, skin, coarse, middle, tone):
-    base = 0.6 * skin * rgb(0.95, 0.8, 0.82) + 0.4 * _pigment(tone)
-    count = 14
-    turn, far = np.arange(count) * 2.4, 0.88 * radius * np.sqrt((np.arange(count) + 0.5) / count)
-    lagoons = 0.5 + np.stack([far * np.cos(turn), far * np.sin(turn)], 1) + body.normal(0, 0.008, (count, 2))
-    red = dots(view.size, view.place(lagoons), radius * body.uniform(0.16, 0.25, (count, 2)), 1.0)
-    hue = body.random()
-    paint = rgb(0.66 - 0.4 * hue, 0.08 + 0.06 * hue, 0.13 + 0.15 * hue)
-    return smooth(shape, 0.05), base + red * (paint * (1 + 0.1 * middle) - base)
-
-
-_LESIONS = dict(zip(FINDINGS, (_nevus, _melanoma, _carcinoma, _keratosis, _haemangioma)))
+_LESIONS = (_nevus, _melanoma, _carcinoma, _keratosis, _haemangioma)

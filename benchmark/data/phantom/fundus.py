@@ -70,8 +70,9 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        finding=rng.pick(range(len(FINDINGS))), severity=rng.pick((0, 1, 2)), place=rng.pick((0, 1)), pigment=rng.random(),
-        cup=rng.between(0.2, 0.38), disc=rng.between(0.08, 0.1), vessels=int(rng.integers(2**31)),
+        finding=rng.pick(range(len(FINDINGS))), severity=rng.pick((0, 1, 2)), place=rng.pick((0, 1)),
+        pigment=rng.random(),
+        cup=rng.between(0.2, 0.34), disc=rng.between(0.09, 0.105), vessels=int(rng.integers(2**31)),
     )  # fmt: skip
 
 
@@ -99,7 +100,8 @@ def _report(rng: Random, patient: Patient, finding: int, severity: int, left: bo
         word = name(rng, FINDINGS[finding], TERMS)
         feature = rng.pick(FEATURES[finding]).format(PLACES[patient.place])
         main = rng.pick((
-            f"fundus photograph showing {word}", f"{SEVERITIES[severity]} {word}", f"{SEVERITIES[severity]} {word} of the {eye} eye",
+            f"fundus photograph showing {word}", f"{SEVERITIES[severity]} {word}",
+            f"{SEVERITIES[severity]} {word} of the {eye} eye",
             f"{eye} eye with {word}", f"{word} with {feature}", f"{feature}, in keeping with {word}",
         ))  # fmt: skip
     absent = [key for i, key in enumerate(FINDINGS) if i not in (0, finding)]
@@ -133,33 +135,41 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, left: bool
 
     pale, deep = rgb(0.9, 0.46, 0.22), rgb(0.62, 0.24, 0.1)
     retina = pale + patient.pigment * (deep - pale)
-    shade = 1 + 0.04 * coarse + 0.05 * middle - 0.45 * bump(x, y, MACULA, (0.06, 0.06)) - 0.12 * bump(x, y, MACULA, (0.16, 0.16))
-    image = retina * (shade + 0.2 * bump(x, y, DISC, (0.16, 0.16)))
+    shade = (
+        1
+        + 0.1 * field(rng, 3, size)
+        + 0.04 * coarse
+        + 0.05 * middle
+        - rng.between(0, 0.45) * bump(x, y, MACULA, (0.06, 0.06))
+        + rng.between(-0.35, 0.35) * bump(x, y, MACULA, (0.16, 0.16))
+    )
+    image = retina * (shade + rng.between(0, 0.6) * bump(x, y, DISC, (0.12, 0.12)))
 
     if key == "vein occlusion":
-        image += 0.8 * _flames(rng, view, patient.place, severity) * (rgb(0.42, 0.06, 0.05) - image)
+        image += 0.9 * _flames(rng, view, patient.place, severity) * (rgb(0.34, 0.03, 0.04) - image)
     disc = ellipse(x, y, DISC, (patient.disc * 0.92, patient.disc))
-    ratio = (0.74, 0.8, 0.86)[severity] if key == "glaucoma" else patient.cup
-    glow = rng.between(0.92, 1.08)
-    image += smooth(disc, 0.02) * (rgb(1.0 * glow, 0.76 * glow, 0.4 * glow) - image)
+    ratio = (0.78, 0.83, 0.88)[severity] if key == "glaucoma" else patient.cup
+    glow, pallor = rng.between(0.8, 1.08), rng.between(0, 0.7)
+    image += smooth(disc, 0.02) * (glow * rgb(1.0, 0.74 + 0.14 * pallor, 0.36 + 0.28 * pallor) - image)
     cup = ellipse(x, y, (DISC[0] - 0.004, DISC[1]), (patient.disc * 0.92 * ratio, patient.disc * ratio))
-    image += smooth(cup, 0.02) * (rgb(1.0 * glow, 0.95 * glow, 0.78 * glow) - image)
+    image += smooth(cup, 0.02) * (glow * rgb(1.0, 0.97, 0.85) - image)
     arteries, veins = _vessels(Random(patient.vessels), view)
-    image += 0.75 * arteries * (rgb(0.66, 0.16, 0.09) - image)
-    image += 0.85 * veins * (rgb(0.45, 0.08, 0.07) - image)
+    image += 0.6 * arteries * (rgb(0.66, 0.16, 0.09) - image)
+    image += 0.75 * veins * (rgb(0.45, 0.08, 0.07) - image)
     if key == "diabetic retinopathy":
-        n = (6, 11, 18)[severity]
-        image += 0.85 * dots(size, _scatter(rng, view, n), rng.uniform(0.014, 0.026, (n, 2))) * (rgb(0.4, 0.05, 0.05) - image)
-        n = (7, 12, 18)[severity]
-        image += 0.9 * dots(size, _scatter(rng, view, n), rng.uniform(0.01, 0.019, (n, 2))) * (rgb(0.99, 0.9, 0.5) - image)
+        n = (9, 15, 22)[severity]
+        blots = dots(size, _scatter(rng, view, n), rng.uniform(0.018, 0.032, (n, 2)))
+        image += 0.9 * blots * (rgb(0.3, 0.03, 0.04) - image)
+        exudates = dots(size, _scatter(rng, view, n), rng.uniform(0.013, 0.023, (n, 2)))
+        image += 0.95 * exudates * (rgb(1.0, 0.95, 0.6) - image)
     if key == "macular degeneration":
-        n = (12, 20, 30)[severity]
-        drusen = view.place(rng.normal(MACULA, (0.05, 0.058, 0.066)[severity], (n, 2)))
-        image += 0.85 * dots(size, drusen, rng.uniform(0.01, 0.019, (n, 2))) * (rgb(0.96, 0.8, 0.45) - image)
+        n = (16, 24, 34)[severity]
+        drusen = view.place(rng.normal(MACULA, (0.06, 0.07, 0.08)[severity], (n, 2)))
+        image += 0.9 * dots(size, drusen, rng.uniform(0.013, 0.022, (n, 2))) * (rgb(1.0, 0.88, 0.55) - image)
 
     seen_x, seen_y = grid(size)
     off = np.sqrt((seen_x - 0.5) ** 2 + (seen_y - 0.5) ** 2)
-    light = 1.05 - 0.9 * off * off + rng.normal(0, 0.15) * (seen_x - 0.5) + rng.normal(0, 0.15) * (seen_y - 0.5)
+    light = 1.05 - 0.9 * off * off + rng.normal(0, 0.3) * (seen_x - 0.5) + rng.normal(0, 0.3) * (seen_y - 0.5)
     light *= inside(off - 0.475, 1.5 / size)
     tint = rng.between(0.85, 1.12) * (1 + rgb(*rng.normal(0, 0.04, 3)))
     return photograph(rng, image * (light * tint), rng.between(0.008, 0.022))
@@ -174,7 +184,7 @@ def _scatter(rng: Random, view: View, count: int) -> np.ndarray:
 
 def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
     """Streaks along the nerve fibres, which fan out from the disc over one half of the retina."""
-    n = (22, 34, 50)[severity]
+    n = (28, 40, 56)[severity]
     sign = 1 if place else -1
     far = rng.uniform(0.1, 0.46, n)
     angle = np.pi - sign * rng.normal(0.75, 0.22, n)
@@ -182,7 +192,7 @@ def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
     lie = np.arctan2(at[:, 1] - DISC[1], at[:, 0] - DISC[0]) + rng.normal(0, 0.15, n)
     tip = np.stack([np.cos(lie), np.sin(lie)], 1)
     turned = view.place(at + tip) - view.place(at)
-    radii = rng.uniform(0.018, 0.04, (n, 1)) * (1, 0.32)
+    radii = rng.uniform(0.022, 0.045, (n, 1)) * (1, 0.34)
     return dots(view.size, view.place(at), radii, 1.0, np.arctan2(turned[:, 1], turned[:, 0]))
 
 
@@ -199,7 +209,7 @@ _BEZIER = np.concatenate([(1 - _T) ** 3, 3 * _T * (1 - _T) ** 2, 3 * _T**2 * (1 
 def _vessels(rng: Random, view: View) -> tuple[Array, Array]:
     """Arteries and veins: an arcade of each into the four quadrants, with side branches."""
     layers = []
-    for width, offset in ((0.013, 0.018), (0.018, -0.018)):
+    for width, offset in ((0.011, 0.018), (0.015, -0.018)):
         layer = Layer(view.size)
         bent = _ARCADES + (rng.normal(0, 0.02, (4, 4, 2)) + offset) * np.array([[0.0], [1.0], [1.0], [1.4]])
         trunks = _BEZIER @ bent
@@ -208,7 +218,9 @@ def _vessels(rng: Random, view: View) -> tuple[Array, Array]:
         ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
         aside = ahead[..., ::-1] * (-1, 1) * rng.choice((-1.0, 1.0), (4, 3, 1))
         far = rng.uniform(0.1, 0.2, (4, 3, 1))
-        branches = np.stack([forks, forks + far * (0.4 * ahead + 0.2 * aside), forks + far * (0.8 * ahead + 0.6 * aside)], 2)
+        branches = np.stack(
+            [forks, forks + far * (0.4 * ahead + 0.2 * aside), forks + far * (0.8 * ahead + 0.6 * aside)], 2
+        )
         for trunk in view.place(trunks):
             layer.line(trunk[:8], width)
             layer.line(trunk[7:], 0.65 * width)

@@ -93,7 +93,8 @@ def _report(rng: Random, finding: int, severity: int, places: list[int]) -> str:
     elif FINDINGS[finding] == "adenocarcinoma":
         word = name(rng, FINDINGS[finding], TERMS)
         main = rng.pick((
-            word, f"{GRADES[severity]} differentiated {word}", f"histology showing {GRADES[severity]} differentiated {word}",
+            word, f"{GRADES[severity]} differentiated {word}",
+            f"histology showing {GRADES[severity]} differentiated {word}",
             f"{word} with crowded irregular lumina", f"{word} with large dark nuclei",
         ))  # fmt: skip
     else:
@@ -136,12 +137,12 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     along = math.cos(turn) * x + math.sin(turn) * y
     fibre = np.sin(along * 75 + 4 * soft + 1.2 * fine)
 
-    radius = (0.11, 0.14, 0.17)[severity] * (0.85 if len(places) == 2 else 1.0)
+    radius = (0.13, 0.16, 0.19)[severity] * (0.85 if len(places) == 2 else 1.0)
     foci = [np.array((0.28 + 0.44 * (p % 2), 0.28 + 0.44 * (p // 2))) + rng.uniform(-0.06, 0.06, 2) for p in places]
     patch = np.zeros_like(x)
     if key in ("necrosis", "mucin"):
         for focus in foci:
-            shape = ellipse(*grid(size), focus, (radius, radius * rng.between(0.8, 1.2)), turn)
+            shape = ellipse(*grid(size), tuple(focus), (radius, radius * rng.between(0.8, 1.2)), turn)
             patch = np.maximum(patch, smooth(shape + 0.02 * soft, 0.03))
 
     side = rng.pick((3, 4))
@@ -170,7 +171,7 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
 
     dark = _nuclei(rng, size, rng.random((50, 2)), 0.017, 0.2, 0.35, (0.45, 0.75), turn + np.pi / 2)
     if key == "lymphocytic infiltrate":
-        count = (35, 50, 70)[severity]
+        count = (28, 40, 55)[severity]
         spots = np.concatenate([focus + rng.normal(0, 0.42 * radius + 0.01, (count, 2)) for focus in foci])
         dark = np.maximum(dark, _nuclei(rng, size, spots, 0.0145, 0.1, 0.95, (0.85, 1.0)))
     dark = dark * (1 - epithelium)
@@ -179,7 +180,9 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
         lining += rng.normal(0, 0.008, lining.shape)
         nuclei = _nuclei(rng, size, view.place(lining), (0.017, 0.019, 0.021)[severity], 0.3, 0.7, (0.5, 1.0))
     else:
-        nuclei = _nuclei(rng, size, view.place(at[:, None] + 0.82 * shape).reshape(-1, 2), 0.0165, 0.1, 0.75, (0.55, 0.8))
+        nuclei = _nuclei(
+            rng, size, view.place(at[:, None] + 0.82 * shape).reshape(-1, 2), 0.0165, 0.1, 0.75, (0.55, 0.8)
+        )
     dark = np.maximum(dark, nuclei)
 
     stroma = 0.42 + 0.1 * fibre + 0.05 * soft
@@ -188,16 +191,26 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     eosin, blue = eosin * (1 - 0.96 * white), blue * (1 - 0.96 * white)
     blue = np.maximum(blue, 1.05 * dark)
     if key == "necrosis":
-        count = (16, 26, 40)[severity]
+        count = (24, 36, 52)[severity]
         spots = np.concatenate([focus + rng.normal(0, 0.45 * radius, (count, 2)) for focus in foci])
-        dust = _nuclei(rng, size, spots, 0.008, 0.4, 0.9, (0.6, 1.0))
-        smudge = 0.3 + 0.12 * fine
+        dust = _nuclei(rng, size, spots, 0.0095, 0.3, 0.9, (0.6, 1.0))
+        smudge = 0.65 + 0.22 * field(rng, 40, size)
         eosin, blue = eosin + patch * (smudge - eosin), blue + patch * (0.02 + 0.9 * dust - blue)
     if key == "mucin":
-        strand = 0.16 + 0.08 * np.sin(along * 40 + 5 * soft)
+        strand = rng.between(0.1, 0.45) + 0.1 * np.sin(along * 40 + 5 * soft)
         eosin, blue = eosin + patch * (0.06 - eosin), blue + patch * (strand - blue)
-    density = blue * (patient.stain[0] * rng.between(0.9, 1.1)) * (HAEMATOXYLIN + rgb(patient.hue[0], 0, patient.hue[0]))
-    density += eosin * (patient.stain[1] * rng.between(0.9, 1.1)) * (EOSIN + rgb(0, 0, patient.hue[1]))
+    density = (
+        blue
+        * (1 + 0.25 * field(rng, 3, size))
+        * (patient.stain[0] * rng.between(0.9, 1.1))
+        * (HAEMATOXYLIN + rgb(patient.hue[0], 0, patient.hue[0]))
+    )
+    density += (
+        eosin
+        * (1 + 0.25 * field(rng, 3, size))
+        * (patient.stain[1] * rng.between(0.9, 1.1))
+        * (EOSIN + rgb(0, 0, patient.hue[1]))
+    )
     return photograph(rng, 0.97 * np.exp(-1.25 * density), rng.between(0.008, 0.025))
 
 

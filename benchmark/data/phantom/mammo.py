@@ -88,21 +88,31 @@ def _report(rng: Random, patient: Patient, finding: int, severity: int, oblique:
     side = "left" if patient.left else "right"
     view = "oblique" if oblique else "craniocaudal"
     density = DENSITIES[patient.density]
-    start = rng.pick(("", f"{side} {view} mammogram", f"{density} breast tissue", f"{side} breast of {density} density"))
+    start = rng.pick(
+        ("", f"{side} {view} mammogram", f"{density} breast tissue", f"{side} breast of {density} density")
+    )
     if finding == 0:
-        main = rng.pick(("normal mammogram", "mammogram showing a normal breast", "no suspicious finding", "normal breast"))
+        main = rng.pick(
+            ("normal mammogram", "mammogram showing a normal breast", "no suspicious finding", "normal breast")
+        )
     else:
         word, place = name(rng, FINDINGS[finding], TERMS), f"in the {PLACES[patient.place]} {side} breast"
         plural = patient.count > 1 or finding == 3
         if patient.count > 1:
-            word = f"{NUMBERS[patient.count]} clusters of {word}" if finding == 3 else f"{NUMBERS[patient.count]} {word}"
+            word = (
+                f"{NUMBERS[patient.count]} clusters of {word}" if finding == 3 else f"{NUMBERS[patient.count]} {word}"
+            )
             word = word.replace("mass", "masses").replace("cyst", "cysts")
         what = rng.pick((word, f"{SIZES[severity]} {word}")) if patient.count == 1 else word
         main = rng.pick((
             f"{what} {place}", f"there {'are' if plural else 'is'} {what if plural else article(what)} {place}",
             f"mammogram showing {what if plural else article(what)} {place}", f"{what} in the {side} breast",
         ))  # fmt: skip
-    end = negation(rng, [key for i, key in enumerate(FINDINGS) if i not in (0, finding)], TERMS) if rng.chance(0.35) else ""
+    end = (
+        negation(rng, [key for i, key in enumerate(FINDINGS) if i not in (0, finding)], TERMS)
+        if rng.chance(0.35)
+        else ""
+    )
     return " ".join(filter(None, (start and sentence(start), sentence(main), end)))
 
 
@@ -126,7 +136,9 @@ def _questions(rng: Random, patient: Patient, finding: int, severity: int, obliq
 
 
 def _draw(rng: Random, patient: Patient, finding: int, severity: int, oblique: bool, size: int) -> np.ndarray:
-    view = View(size, rng.normal(0, 0.05), rng.between(0.92, 1.08), (0.0, rng.between(-0.04, 0.04)), mirror=not patient.left)
+    view = View(
+        size, rng.normal(0, 0.05), rng.between(0.92, 1.08), (0.0, rng.between(-0.04, 0.04)), mirror=not patient.left
+    )
     x, y, pixel = view.x, view.y, 1.2 / size
     anatomy = Random(patient.tissue)
     lobes, strands, grain = field(anatomy, 7, size), field(anatomy, 18, size), field(rng, 30, size)
@@ -144,8 +156,8 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, oblique: b
     nipple = reach * 0.92
     fan = np.sqrt(((x - nipple * 0.5) * (1 / (nipple * 0.52))) ** 2 + (dy * 1.25) ** 2) / extent
     gland = smooth(fan - 0.9 + 0.25 * lobes + 0.16 * strands, 0.5) * np.clip(depth * 7, 0, 1)
-    bright = (0.12, 0.2, 0.28)[patient.density]
-    image += gland * (bright + 0.035 * strands + 0.05 * lobes)
+    bright = (0.1, 0.17, 0.24)[patient.density]
+    image += gland * (bright + 0.025 * strands + 0.035 * lobes)
     duct = np.sin(np.arctan2(y - middle, nipple * 1.08 - x) * 22 + 2.5 * lobes + 1.5 * strands)
     image += breast * 0.02 * np.clip(depth * 4, 0, 1) * duct * (0.5 + gland)
     image += 0.25 * smooth(ellipse(x, y, (reach - 0.01, middle + 0.06 * oblique), (0.022, 0.032)), 0.02)
@@ -159,14 +171,14 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, oblique: b
         at = rng.between(0.24, 0.62) * reach
         centre = (at, middle + (place - 1) * patient.height * rng.between(0.38, 0.52) * (1 - 0.35 * at / reach) + 0.03)
         image = _lesion(rng, view, image, finding, severity, centre, pixel)
-    return photograph(rng, image * rng.between(0.9, 1.15) + rng.between(0.0, 0.02), rng.between(0.008, 0.022))
+    return photograph(rng, image * rng.between(0.9, 1.15) + rng.between(0.0, 0.02), rng.between(0.006, 0.015))
 
 
 def _lesion(
     rng: Random, view: View, image: Array, finding: int, severity: int, centre: tuple[float, float], pixel: float
 ) -> Array:
     x, y = view.x, view.y
-    radius = (0.06, 0.075, 0.095)[severity] * rng.between(0.92, 1.08)
+    radius = (0.065, 0.08, 0.1)[severity] * rng.between(0.92, 1.08)
     distance = ellipse(x, y, centre, (radius, radius * rng.between(0.85, 1.15)), rng.between(0, 3))
     if FINDINGS[finding] == "circumscribed mass":
         return image + inside(distance, 0.02) * 0.95 * (0.78 - image)
@@ -182,8 +194,10 @@ def _lesion(
         tips = along * (radius * rng.uniform(1.4, 2.7, (spikes, 1)))
         for points in centre + np.stack([across, tips, -across], 1):
             layer.polygon(view.place(points))
-        return image + np.maximum(smooth(distance + 0.15 * radius, 0.7 * radius), 0.8 * layer.array()) * 0.95 * (0.85 - image)
-    count = (8, 12, 17)[severity]
-    spread = rng.normal(0, 0.6 * radius, (count, 2)) * (1.0, 0.8) + centre
-    calcium = dots(view.size, view.place(spread), rng.uniform(0.007, 0.011, (count, 1)) * (1, 1))
+        return image + np.maximum(smooth(distance + 0.15 * radius, 0.7 * radius), 0.8 * layer.array()) * 0.95 * (
+            0.85 - image
+        )
+    count = (10, 15, 21)[severity]
+    spread = rng.normal(0, 0.75 * radius, (count, 2)) * (1.0, 0.8) + centre
+    calcium = dots(view.size, view.place(spread), rng.uniform(0.011, 0.016, (count, 1)) * (1, 1))
     return image + calcium * (1.0 - image)

@@ -23,9 +23,10 @@ MULTI_LABEL = False
 TERMS = {"circle": (), "square": (), "triangle": (), "star": (), "cross": (), "ring": ()}
 FINDINGS = tuple(TERMS)
 COLOURS = {
-    "red": (0.85, 0.15, 0.15), "orange": (0.95, 0.55, 0.1), "yellow": (0.95, 0.88, 0.2), "green": (0.2, 0.65, 0.25),
-    "blue": (0.15, 0.3, 0.85), "purple": (0.55, 0.2, 0.7), "white": (0.95, 0.95, 0.95), "black": (0.08, 0.08, 0.08),
+    "red": rgb(0.85, 0.15, 0.15), "orange": rgb(0.95, 0.55, 0.1), "yellow": rgb(0.95, 0.88, 0.2),
+    "green": rgb(0.2, 0.65, 0.25), "blue": rgb(0.15, 0.3, 0.85), "purple": rgb(0.55, 0.2, 0.7),
 }  # fmt: skip
+GROUNDS = {"black": rgb(0.1, 0.1, 0.1), "grey": rgb(0.45, 0.45, 0.45), "white": rgb(0.9, 0.9, 0.9)}
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = ("small", "large")
 PLACES = ("upper left", "upper right", "lower left", "lower right", "centre")
@@ -46,18 +47,20 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
-    colour, ground = rng.some(tuple(COLOURS), 2)
     size, count = rng.pick((0, 1)), rng.pick((1, 2, 3, 4), (0.4, 0.2, 0.2, 0.2))
     places = tuple(rng.some(range(4 if size and count > 1 else 5), count))
     return Patient(
-        shape=rng.pick(range(len(FINDINGS))), colour=colour, texture=rng.pick(TEXTURES), size=size,
-        places=places, ground=ground, ground_texture=rng.pick(("plain", "striped")),
+        shape=rng.pick(range(len(FINDINGS))), colour=rng.pick(tuple(COLOURS)), texture=rng.pick(TEXTURES), size=size,
+        places=places, ground=rng.pick(tuple(GROUNDS)), ground_texture=rng.pick(("plain", "striped")),
     )  # fmt: skip
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
     return Picture(
-        report=_caption(rng, patient), label=patient.shape, questions=_questions(rng, patient), image=_draw(rng, patient, size)
+        report=_caption(rng, patient),
+        label=patient.shape,
+        questions=_questions(rng, patient),
+        image=_draw(rng, patient, size),
     )
 
 
@@ -70,7 +73,11 @@ def _caption(rng: Random, patient: Patient) -> str:
         words.append(patient.texture)
     noun = " ".join([*words, shape if count == 1 else shape + ("es" if shape.endswith("s") else "s")])
     noun = article(noun) if count == 1 else f"{NUMBERS[count]} {noun}"
-    ground = f"a {patient.ground} background" if patient.ground_texture == "plain" else f"a striped {patient.ground} background"
+    ground = (
+        f"a {patient.ground} background"
+        if patient.ground_texture == "plain"
+        else f"a striped {patient.ground} background"
+    )
     if count == 1 and rng.chance(0.6):
         place = "in the centre" if patient.places[0] == 4 else f"in the {PLACES[patient.places[0]]}"
         return sentence(rng.pick((f"{noun} {place}", f"{noun} {place} on {ground}", f"a picture of {noun} {place}")))
@@ -107,34 +114,37 @@ def _outline(shape: str) -> np.ndarray:
     corners = {"circle": 36, "ring": 36, "square": 4, "triangle": 3}.get(shape)
     if corners:
         t = np.arange(corners) * (2 * np.pi / corners)
+        t += np.pi / 4 if corners == 4 else 0
         return np.stack([np.cos(t), np.sin(t)], 1) * (1.15 if corners < 5 else 0.92)
     if shape == "star":
         t = np.arange(10) * (np.pi / 5)
         return np.stack([np.cos(t), np.sin(t)], 1) * np.where(np.arange(10) % 2, 0.48, 1.2)[:, None]
     w = 0.34
-    return np.array([(w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w), (-w, -1), (w, -1), (w, -w), (1, -w), (1, w)])
+    return np.array(
+        [(w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w), (-w, -1), (w, -1), (w, -w), (1, -w), (1, w)]
+    )
 
 
 def _draw(rng: Random, patient: Patient, size: int) -> np.ndarray:
     view = View(size, rng.normal(0, 0.08), rng.between(0.92, 1.08))
     x, y = view.x, view.y
-    ground = np.broadcast_to(rgb(*COLOURS[patient.ground]), (3, size, size)) * (0.75 + 0.05 * field(rng, 5, size))
+    ground = GROUNDS[patient.ground] * (1 + 0.05 * field(rng, 5, size))
     if patient.ground_texture == "striped":
         stripes = _texture("striped", x, y, rng.between(0, np.pi), rng.between(0.1, 0.2))
-        ground += 0.25 * stripes * (0.5 - ground)
+        ground += 0.2 * stripes * (0.5 - ground)
     layer = Layer(size)
     for place in patient.places:
-        radius = (0.13, 0.2)[patient.size] * rng.between(0.88, 1.12)
-        turn = rng.between(0, 2 * np.pi)
+        radius = (0.14, 0.21)[patient.size] * rng.between(0.88, 1.12)
+        turn = rng.normal(0, 0.25) - np.pi / 2
         c, s = math.cos(turn), math.sin(turn)
         centre = np.array(_CENTRES[place]) + rng.uniform(-0.05, 0.05, 2)
         outline = _outline(FINDINGS[patient.shape]) @ np.array([[c, s], [-s, c]]) * radius
         layer.polygon(view.place(centre + outline))
         if FINDINGS[patient.shape] == "ring":
             layer.polygon(view.place(centre + 0.55 * outline), 0)
-    paint = rgb(*COLOURS[patient.colour])
+    paint = COLOURS[patient.colour]
     if patient.texture != "plain":
-        other = 0.35 if patient.colour in ("white", "yellow") else 0.9
+        other = 0.3 if patient.colour == "yellow" else 0.9
         pattern = _texture(patient.texture, x, y, rng.between(0, np.pi), rng.between(0.09, 0.12))
         paint = paint + 0.65 * pattern * (other - paint)
     image = ground + layer.array() * (paint - ground)
