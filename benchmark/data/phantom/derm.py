@@ -53,7 +53,8 @@ FEATURES = (
 # Any may be the colour of any lesion, so that colour alone does not tell them apart.
 COLOURS = {
     "brown": rgb(0.52, 0.33, 0.22), "black": rgb(0.28, 0.18, 0.15), "pink": rgb(0.75, 0.44, 0.4),
-    "red": rgb(0.58, 0.2, 0.2), "grey": rgb(0.36, 0.33, 0.37), "tan": rgb(0.66, 0.48, 0.34), "flesh": rgb(0.78, 0.6, 0.5),
+    "red": rgb(0.58, 0.2, 0.2), "grey": rgb(0.36, 0.33, 0.37),
+    "tan": rgb(0.66, 0.48, 0.34), "flesh": rgb(0.78, 0.6, 0.5),
 }  # fmt: skip
 SIZES = ("small", "medium-sized", "large")
 HAIRS = ("none", "few", "many")
