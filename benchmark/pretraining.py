@@ -340,7 +340,8 @@ def _truncate(log: IO[str], step: int) -> None:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of the step; a second Ctrl-C does not."""
+    """Ctrl-C and SIGTERM wait for the end of the step; a second Ctrl-C does not. What the caller ignores (nohup, a job
+    in the background) stays ignored."""
     asked = False
 
     def ask(number: int, _: Any) -> None:
@@ -351,7 +352,8 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     if current_thread() is not main_thread():
         yield lambda: False
         return
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    old = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: asked
     finally:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,15 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(tmp_path: Path) -> No
     assert not (tmp_path / LAST).exists()
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Python's own handler, which a test run started in the background does not have."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_goes_on_later(tmp_path: Path) -> None:
     def interrupt(position: Progress) -> None:
         if position.step == 2:
