@@ -71,6 +71,21 @@ def test_projections_are_linear_maps_of_the_features(name: str) -> None:
         assert len(linears) == 1 and linears[0].in_features == width and linears[0].out_features == 20
 
 
+def test_the_tokens_of_clips_resnet_are_the_values_at_each_place(tmp_path: Path) -> None:
+    theirs = reference("small-rn")
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    card = make_card({"kind": "open_clip", "name": "small-rn", "pretrained": str(tmp_path / "weights.pt")})
+    ours = build_model(card, 0).eval()
+    x, normalised = pixels(theirs, 64)
+    with torch.no_grad():
+        last = theirs.visual.forward_intermediates(normalised, intermediates_only=True)["image_intermediates"][-1]
+        pool, tokens = theirs.visual.attnpool, ours.image_tokens(x)
+        assert tokens.shape[1] == last.shape[2] * last.shape[3] == 4
+        for place in range(4):
+            value = pool.v_proj(last[:, :, place // 2, place % 2] + pool.positional_embedding[place + 1])
+            torch.testing.assert_close(tokens[:, place], value)
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "bin"])
 def test_local_checkpoints(suffix: str, tmp_path: Path) -> None:
     theirs = reference("small-vit")

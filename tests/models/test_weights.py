@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,17 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(BenchError, match="something else than names and tensors"):
         read_tensors(tmp_path / "list.pt")
+
+
+def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path(tmp_path / "owned").touch, ())
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(BenchError, match="more in it than tensors"):
+        read_tensors(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
