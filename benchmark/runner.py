@@ -169,6 +169,7 @@ class _Run:
     def tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
             self._tokenizer = build_tokenizer(self.plan.model, self.corpus, self.cache)
+            build_model(self.plan.model, 0, "meta").check(self._tokenizer)
         return self._tokenizer
 
     def corpus(self) -> Iterator[str]:
