@@ -50,6 +50,7 @@ class Estimator:
         model = build_model(self.plan.model, 0, "meta")
         with torch.device("meta"):
             method = build_method(cell.method, model, cell.options).to("meta").train()
+        method.enter(next(iter(method.stages())))
         training = cell.training
         samples = training.samples or round((training.epochs or 0) * (pairs or 0))
         flops = step_flops(method, training)

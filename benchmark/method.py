@@ -1,5 +1,6 @@
 """The contract of a pretraining method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.batch import Batch
-from benchmark.models import DualEncoder
+from benchmark.models import DualEncoder, Tokenizer
 from benchmark.registry import Registry
 
 Accumulation = Literal["plain", "cached", "keyed"]
@@ -43,7 +44,8 @@ class Method(nn.Module):
     accumulation: ClassVar[tuple[Accumulation, ...]] = ("cached", "plain")
     """The modes the method can be trained in; the first is its default."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it needs beyond pairs: "label", "image_tokens", "text_tokens". A plan refuses what is not there."""
+    """What it needs beyond pairs: "label", "image_tokens", "text_tokens", "causal_text" (a text tower whose tokens see
+    only what is before them), "patch_dropout". A plan refuses what is not there."""
 
     @dataclass
     class Config:
@@ -55,6 +57,24 @@ class Method(nn.Module):
         self.config = config
         self.epoch = 0.0
         """How many epochs the training has behind it, fractions included; set by the loop before each step."""
+
+    @classmethod
+    def needs_of(cls, config: Any) -> frozenset[str]:
+        """What it needs under a config of its own; default: ``needs``, whatever the config."""
+        return cls.needs
+
+    def setup(self, tokenizer: Tokenizer, classes: Sequence[str]) -> None:
+        """Called once after construction, before weights are loaded, with the run's tokenizer and the names of the
+        classes that Batch.label counts (none where the pairs have no labels); default nothing."""
+
+    def stages(self) -> dict[str, float]:
+        """The stages of the training in their order, each with its share of the budget; the shares sum to 1."""
+        return {"pretrain": 1.0}
+
+    def enter(self, stage: str) -> None:
+        """Called when a stage begins or goes on, and with the last before evaluation: sets what trains in it
+        (``requires_grad``) and which loss is used, and changes no weight. Each stage has an optimiser and a learning
+        rate schedule of its own."""
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         """One micro-batch. With ``embeddings_only`` the losses are not wanted (first pass of ``cached``)."""

@@ -279,11 +279,20 @@ def _problems(plan: Plan) -> list[str]:
     problems = []
     with torch.device("meta"):
         model = build_model(plan.model, 0, "meta")
-    there = {"image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens}
-    for cell in {cell.method: cell for cell in plan.cells}.values():
-        for need in sorted(METHODS[cell.method].needs):
+    there = {
+        "image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens,
+        "causal_text": model.text.causal, "patch_dropout": model.image.has_patch_dropout,
+    }  # fmt: skip
+    for cell in {(cell.method, str(cell.options)): cell for cell in plan.cells}.values():
+        method = METHODS[cell.method]
+        for need in sorted(method.needs_of(method.Config(**cell.options))):
             if need in there and not there[need]:
                 problems.append(f"method '{cell.method}' needs {need}, which model '{plan.model.name}' does not give")
+            elif need == "label" and len(cell.pretraining) > 1:
+                problems.append(
+                    f"method '{cell.method}' needs label: pretrain on one dataset, the classes of "
+                    f"{', '.join(cell.pretraining)} are not the same"
+                )
             elif need not in there:
                 problems += [
                     f"method '{cell.method}' needs {need}, which dataset '{name}' does not carry"

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -107,6 +107,21 @@ def accumulation_mode(method: type[Method] | Method, training: Training) -> Accu
     return training.accumulation
 
 
+def stage_starts(method: Method, steps: int) -> dict[str, int]:
+    """The step at which each stage of a training begins; every stage has at least one step.
+
+    Raises ``BenchError`` when there are fewer steps than stages.
+    """
+    stages = method.stages()
+    if steps < len(stages):
+        raise BenchError(f"method '{method.name}' has {len(stages)} stages, and the budget is {steps} steps")
+    starts, share = {}, 0.0
+    for number, (stage, part) in enumerate(stages.items()):
+        starts[stage] = min(max(round(share * steps), number), steps - len(stages) + number)
+        share += part
+    return starts
+
+
 def learning_rate(training: Training, step: int, steps: int) -> float:
     """The learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
     warmup = round(training.warmup * steps)
@@ -127,14 +142,27 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def parameter_columns(method: Method) -> dict[str, int]:
-    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained
-    (heads and temperatures included, teachers not)."""
-    counts = method.model.parameter_counts()
+    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained in
+    any stage (heads and temperatures included, teachers not). Leaves the method in its last stage."""
+    trained: dict[int, int] = {}
+    sides: dict[str, int] = {}
+    for stage in method.stages():
+        method.enter(stage)
+        trained |= {id(p): p.numel() for p in method.parameters() if p.requires_grad}
+        counts = method.model.parameter_counts()
+        sides |= {name: max(count, sides.get(name, 0)) for name, count in counts.items()}
     return {
-        "parameters": counts["total"],
-        "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        **{f"parameters_{name}": count for name, count in counts.items() if not name.startswith("total")},
+        "parameters": sides.pop("total"),
+        "parameters_trainable": sum(trained.values()),
+        **{f"parameters_{name}": count for name, count in sides.items() if name != "total_trainable"},
     }
+
+
+def load_weights(method: Method, path: Path) -> None:
+    """The weights of a finished training into a method that is set up, left in its last stage."""
+    for stage in method.stages():
+        method.enter(stage)
+    method.load_state_dict(load_file(path))
 
 
 def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
@@ -183,8 +211,8 @@ class _Loop:
         self.precision = precision_of(training, device)
         self.steps, self.epoch_steps = training_steps(training, len(pairs))
         self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
-        self.optimizer = optimizer_of(method, training)
-        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.starts = stage_starts(method, self.steps)
+        self.enter(next(iter(self.starts)))
         self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
@@ -192,8 +220,20 @@ class _Loop:
             method.model.image.compile()
             method.model.text.compile()
 
+    def enter(self, stage: str) -> None:
+        self.method.enter(stage)
+        self.optimizer = optimizer_of(self.method, self.training)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.stage = stage
+        self.begin = self.starts[stage]
+        self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
+
     def train_step(self, log: IO[str]) -> float:
         began = time.monotonic()
+        if self.step == self.end:
+            # Losses of different stages do not compare: the best checkpoint is one of the last stage.
+            self.enter(list(self.starts)[list(self.starts.values()).index(self.step)])
+            self.best = math.inf
         self.method.epoch = self.step / self.epoch_steps
         batches = self.batches()
         losses, keys = accumulate(
@@ -210,7 +250,7 @@ class _Loop:
                 f"records {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}; the last finite weights are kept in "
                 f"{self.keep_finite()}"
             )
-        rate = learning_rate(self.training, self.step, self.steps)
+        rate = learning_rate(self.training, self.step - self.begin, self.end - self.begin)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -218,8 +258,9 @@ class _Loop:
         self.method.after_step(keys)
         self.step += 1
         line = {
-            "step": self.step, "samples": self.step * self.training.batch_size, "loss": loss, **losses,
-            "learning_rate": rate, "gradient_norm": norm, "temperature_scale": self.method.temperature_scale,
+            "stage": self.stage, "step": self.step, "samples": self.step * self.training.batch_size,
+            "loss": loss, **losses, "learning_rate": rate, "gradient_norm": norm,
+            "temperature_scale": self.method.temperature_scale,
         }  # fmt: skip
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self.validate()
@@ -249,7 +290,8 @@ class _Loop:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _tensors(state).items()}
         position = {
-            "step": self.step, "seconds": self.seconds, "best": self.best, "last_validation": self.last_validation,
+            "stage": self.stage, "step": self.step, "seconds": self.seconds,
+            "best": self.best, "last_validation": self.last_validation,
         }  # fmt: skip
         _save(self.folder / RESUME, tensors, {name: json.dumps(value) for name, value in position.items()})
 
@@ -265,6 +307,7 @@ class _Loop:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 position = {name: json.loads(value) for name, value in file.metadata().items()}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.enter(position["stage"])
             state = self.optimizer.state_dict()
             for name, tensor in tensors.items():
                 if name.startswith("optimizer."):

@@ -24,7 +24,7 @@ from benchmark.errors import BenchError
 from benchmark.machine import machine
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
 from benchmark.plan import Cell, Pair, Plan, build_method
-from benchmark.pretraining import BEST, LAST, pretrain, training_steps
+from benchmark.pretraining import BEST, LAST, load_weights, pretrain, training_steps
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
 from benchmark.statistics import interval
@@ -138,8 +138,11 @@ class _Run:
     def method(self, cell: Cell) -> Any:
         """The cell's method as it is before training."""
         model = self.model(cell)
+        labelled = [self.plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
         with torch_seed(stream(cell.seed, "method", cell.method)):
-            return build_method(cell.method, model, cell.options)
+            method = build_method(cell.method, model, cell.options)
+            method.setup(self.tokenizer(), [name for card in labelled for name in card.classes or ()])
+        return method
 
     def model(self, cell: Cell) -> DualEncoder:
         model = build_model(self.plan.model, stream(cell.seed, "model"))
@@ -222,7 +225,7 @@ class _Run:
         folder = self.store.cell(cell.key)
         best = self.plan.config.evaluation.checkpoint == "best" and (folder / BEST).is_file()
         method = self.method(cell)
-        method.load_state_dict(load_file(folder / (BEST if best else LAST)))
+        load_weights(method, folder / (BEST if best else LAST))
         return ModelEncoder(
             method.encoder(), self.tokenizer(), self.plan.device, f"{cell.key}-{BEST if best else LAST}",
             method.temperature_scale,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmark.config import Training
 from benchmark.errors import BenchError
-from benchmark.method import Embeddings, Keys, Method
+from benchmark.method import METHODS, Embeddings, Keys, Method
 from benchmark.pretraining import (
     BEST,
     LAST,
@@ -23,8 +23,10 @@ from benchmark.pretraining import (
     Progress,
     accumulation_mode,
     learning_rate,
+    parameter_columns,
     precision_of,
     pretrain,
+    stage_starts,
     training_steps,
     validation_loss,
 )
@@ -189,3 +191,60 @@ def test_bf16_keeps_weights_and_losses_in_float32(tmp_path: Path) -> None:
     assert cost["precision"] == "bf16"
     assert all(p.dtype == torch.float32 for p in method.parameters())
     assert math.isfinite(cost["validation_loss"])
+
+
+class Staged(METHODS["clip"]):  # type: ignore[misc]
+    """The image tower first, then the text tower."""
+
+    def stages(self) -> dict[str, float]:
+        return {"image": 0.75, "text": 0.25}
+
+    def enter(self, stage: str) -> None:
+        self.model.image.requires_grad_(stage == "image")
+        self.model.text.requires_grad_(stage == "text")
+
+
+def staged() -> Method:
+    return Staged(small_method("clip").model, Staged.Config())
+
+
+def test_stages_train_one_after_the_other(tmp_path: Path) -> None:
+    method, pairs = staged(), Pairs(20)
+    initial = {n: p.detach().clone() for n, p in method.named_parameters()}
+    seen: dict[int, dict[str, Tensor]] = {}
+    train(method, tmp_path, pairs, Pairs(8, seed=1), samples=64,
+          progress=lambda at: seen.update({at.step: {n: p.clone() for n, p in method.named_parameters()}}))  # fmt: skip
+    for name, value in initial.items():
+        if name.startswith(("model.image.", "model.text.")):
+            moved = [not torch.equal(seen[6][name], value), not torch.equal(seen[8][name], seen[6][name])]
+            assert moved == [name.startswith("model.image."), name.startswith("model.text.")], name
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in log] == ["image"] * 6 + ["text"] * 2
+    rates = [learning_rate(Training(samples=1), step, steps) for steps in (6, 2) for step in range(steps)]
+    assert [line["learning_rate"] for line in log] == pytest.approx(rates)
+    trained = parameter_columns(method)
+    assert trained["parameters_trainable"] == sum(p.numel() for p in method.parameters())
+    assert trained["parameters_image_trainable"] == trained["parameters_image"]
+
+
+@pytest.mark.parametrize("stop_at", [4, 6, 7])
+def test_a_staged_training_resumes_in_its_stage(tmp_path: Path, stop_at: int) -> None:
+    def stop(at: Progress) -> None:
+        if at.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(staged(), tmp_path / "whole", Pairs(20), Pairs(8, seed=1), samples=64)
+    with pytest.raises(KeyboardInterrupt):
+        train(staged(), tmp_path / "resumed", Pairs(20), Pairs(8, seed=1), samples=64, progress=stop)
+    assert (tmp_path / "resumed" / RESUME).exists()
+    train(staged(), tmp_path / "resumed", Pairs(20), Pairs(8, seed=1), samples=64)
+    for file in (LAST, BEST):
+        whole, resumed = (load_file(tmp_path / run / file) for run in ("whole", "resumed"))
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_each_stage_has_a_step() -> None:
+    assert stage_starts(staged(), 8) == {"image": 0, "text": 6}
+    assert stage_starts(staged(), 2) == {"image": 0, "text": 1}
+    with pytest.raises(BenchError, match="2 stages, and the budget is 1 steps"):
+        stage_starts(staged(), 1)
