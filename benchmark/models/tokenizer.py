@@ -20,15 +20,31 @@ VERSION = 1
 
 
 class Tokenizer(Protocol):
-    """fingerprint: changes whenever the tokens of any text could."""
+    """fingerprint: changes whenever the tokens of any text could.
+
+    start_id: the token that every text begins with, None where texts begin with their first word (GPT's).
+    end_id: the token that every text ends with. pad_id may be the same token.
+    """
 
     pad_id: int
+    start_id: int | None
+    end_id: int
     context_length: int
     vocab_size: int
     fingerprint: str
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """Each text's tokens with start and end, not padded, at most ``context_length``, the end always kept."""
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens as __call__() gives them; the start says nothing, nor what comes from the end on."""
+
+
+def _spoken(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[int]:
+    """The tokens between start and end."""
+    row = list(tokens)
+    row = row[1:] if row and row[0] == tokenizer.start_id else row
+    return row[: row.index(tokenizer.end_id)] if tokenizer.end_id in row else row
 
 
 def _digest(*parts: object) -> str:
@@ -52,7 +68,7 @@ class CorpusBPE:
         return [[self.start_id, *e.ids[: self.context_length - 2], self.end_id] for e in encoded]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return self._backend.decode(list(tokens), skip_special_tokens=True)
+        return self._backend.decode(_spoken(self, tokens), skip_special_tokens=True).strip()
 
 
 def train(texts: list[str], vocab_size: int) -> Backend:
@@ -95,16 +111,21 @@ class OpenClipBPE:
         self._backend = backend
         self.context_length = backend.context_length
         self.vocab_size = backend.vocab_size
+        self.start_id, self.end_id = backend.sot_token_id, backend.eot_token_id
         merges = [list(pair) for pair in backend.bpe_ranks]
         self.fingerprint = _digest("open_clip", merges, backend.clean_fn.__name__, self.context_length)
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
-        start, end = self._backend.sot_token_id, self._backend.eot_token_id
-        return [[start, *self._backend.encode(text)[: self.context_length - 2], end] for text in texts]
+        rows = [self._backend.encode(text)[: self.context_length - 2] for text in texts]
+        return [[self.start_id, *row, self.end_id] for row in rows]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._backend.decode(_spoken(self, tokens)).strip()
 
 
 class HuggingFace:
-    """A tokenizer of transformers. Where it does not end a text with a token of its own (GPT), its end token is added.
+    """A tokenizer of transformers. Where it does not end a text with a token of its own (GPT, Llama), its end token is
+    added.
 
     pad_id: its own, or its end token where it has none.
     clean: what is done to a text before.
@@ -117,9 +138,13 @@ class HuggingFace:
         self.vocab_size = len(backend)
         self.pad_id = backend.eos_token_id if backend.pad_token_id is None else backend.pad_token_id
         empty = backend("").input_ids
-        self._end = [] if empty and empty[-1] in backend.all_special_ids else [backend.eos_token_id]
-        if self._end == [None] or self.pad_id is None:
+        starts, ends = {backend.bos_token_id, backend.cls_token_id}, {backend.eos_token_id, backend.sep_token_id}
+        self.start_id = empty[0] if empty and empty[0] in starts else None
+        ended = len(empty) > (self.start_id is not None) and empty[-1] in ends
+        self.end_id = empty[-1] if ended else backend.eos_token_id
+        if self.end_id is None or self.pad_id is None:
             raise BenchError(f"tokenizer '{backend.name_or_path}': it has no end token, or nothing to pad with")
+        self._end = [] if ended else [self.end_id]
         state = json.loads(backend.backend_tokenizer.to_str()) if backend.is_fast else backend.get_vocab()
         state = {key: value for key, value in state.items() if key not in {"truncation", "padding"}}
         self.fingerprint = _digest("huggingface", state, self._end, clean.__name__, context_length)
@@ -128,6 +153,9 @@ class HuggingFace:
         room = self.context_length - len(self._end)
         cleaned = [self._clean(text) for text in texts]
         return [[*ids, *self._end] for ids in self._backend(cleaned, truncation=True, max_length=room).input_ids]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._backend.decode(_spoken(self, tokens), skip_special_tokens=True).strip()
 
 
 def _open_clip(spec: OpenClipTokenizer) -> Tokenizer:

@@ -33,7 +33,9 @@ def test_corpus_texts_have_start_end_and_come_back(tmp_path: Path) -> None:
     for text, tokens in zip(TEXTS, tokenizer(TEXTS), strict=True):
         assert tokens[0] == 1 and tokens[-1] == 2 and 0 not in tokens
         assert max(tokens) < tokenizer.vocab_size
-        assert tokenizer.decode(tokens).strip() == text  # type: ignore[attr-defined]
+        assert (tokens[0], tokens[-1]) == (tokenizer.start_id, tokenizer.end_id)
+        assert tokenizer.decode(tokens) == text
+        assert tokenizer.decode([*tokens, 0, 0, 5]) == tokenizer.decode(tokens[1:-1]) == text
 
 
 def test_corpus_cuts_long_texts_and_keeps_the_end(tmp_path: Path) -> None:
@@ -86,6 +88,7 @@ def test_open_clips_own_tokens(tmp_path: Path) -> None:
     assert (ours.context_length, ours.vocab_size, ours.pad_id) == (77, 49408, 0)
     for tokens, padded in zip(ours(TEXTS + ODD), theirs(TEXTS + ODD), strict=True):
         assert tokens + [0] * (77 - len(tokens)) == padded.tolist()
+    assert ours.decode(ours(["No effusion! Heart: normal"])[0]) == "no effusion ! heart : normal"
     short = build_tokenizer(
         make_card(tokenizer={"kind": "open_clip", "name": "ViT-B-16", "context_length": 9}), None, tmp_path
     )
@@ -115,14 +118,29 @@ def test_hugging_faces_own_tokens(ends: bool, tmp_path: Path) -> None:
     spec = {"kind": "huggingface", "name": str(tmp_path), "context_length": 8}
     ours = build_tokenizer(make_card(tokenizer=spec), None, tmp_path)
     assert ours.pad_id == (0 if ends else 2) and ours.vocab_size == len(theirs)
+    assert (ours.start_id, ours.end_id) == (1 if ends else None, 2)
     before = ours.fingerprint
     for text, tokens in zip(TEXTS, ours(TEXTS), strict=True):
         whole = theirs(text).input_ids if ends else [*theirs(text).input_ids, 2]
         assert tokens == (whole if len(whole) <= 8 else [*whole[:7], 2])
+        assert ours.decode(tokens) == theirs.decode(tokens, skip_special_tokens=True)
     again = build_tokenizer(make_card(tokenizer=spec), None, tmp_path)
     assert again.fingerprint == before == ours.fingerprint
     other = build_tokenizer(make_card(tokenizer={**spec, "context_length": 9}), None, tmp_path)
     assert other.fingerprint != before
+
+
+@pytest.mark.parametrize("end", ["</s>", "<s>"], ids=["Llama's", "OPT's"])
+def test_a_tokenizer_that_only_begins_texts_gets_an_end(end: str, tmp_path: Path) -> None:
+    vocab = {word: i for i, word in enumerate(["<s>", "</s>", "<unk>", "lung"])}
+    backend = Backend(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token=end).save_pretrained(tmp_path)
+    spec = {"kind": "huggingface", "name": str(tmp_path), "context_length": 8}
+    tokenizer = build_tokenizer(make_card(tokenizer=spec), None, tmp_path)
+    assert (tokenizer.start_id, tokenizer.end_id) == (0, vocab[end])
+    assert tokenizer(["lung"]) == [[0, 3, vocab[end]]]
+    assert tokenizer.decode([0, 3, vocab[end]]) == "lung"
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
