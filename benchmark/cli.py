@@ -155,8 +155,14 @@ def plan(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: bench report --results results")
-def report(results: Results = None) -> None:
+@app.command(epilog="Example: bench report --results results --reference clip")
+def report(
+    results: Results = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The method (or line of the tables) that the others are compared with. Default: the best."),
+    ] = None,
+) -> None:
     """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
     from benchmark.config import results_folder
     from benchmark.report import write_report
@@ -164,7 +170,7 @@ def report(results: Results = None) -> None:
 
     folder = results or results_folder()
     store = Store(folder)
-    paths = write_report(store.rows(), store.costs(), folder / "report", console)
+    paths = write_report(store.rows(), store.costs(), folder / "report", console, store.resamples, reference)
     for path in paths:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 

@@ -26,6 +26,8 @@ from benchmark.task import TASKS
 
 FORMAT = 1
 """Raised when a change in the harness changes what a cell holds."""
+EVALUATION_FORMAT = 2
+"""Raised when a change in the harness changes what an evaluation holds."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str
     for kind, name in chosen:
         options = _options(f"task '{kind}'", TASKS[kind].Config, config.options.get(kind, {}))
         content = {
-            "format": FORMAT, "source": _source(TASKS[kind]), "options": options,
+            "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.model_dump(mode="json"),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
         }  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -27,8 +28,8 @@ from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, load_weights, pretrain, training_steps
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
-from benchmark.statistics import interval
-from benchmark.store import Row, Store
+from benchmark.statistics import percentiles, resample
+from benchmark.store import Row, Store, digest
 from benchmark.task import TASKS
 
 
@@ -235,23 +236,31 @@ class _Run:
         task_class = TASKS[pair.task]
         task = task_class(task_class.Config(**pair.options))
         primary = task.primary_for(data.card)
+        measurements = list(task.evaluate(data, cell.seed))
+        # The same draws of the same patients for every cell and part: what differs between two cells is then paired.
+        population = np.unique(np.concatenate([found.examples["group"] for found in measurements]))
         rows: list[Row] = []
-        examples, notes = {}, {}
-        for measurement in task.evaluate(data, cell.seed):
-            examples[measurement.part] = measurement.examples
-            notes[measurement.part] = measurement.notes
-            groups = measurement.examples["group"]
-            for metric, function in measurement.metrics.items():
-                rng = generator(cell.seed, "bootstrap", pair.task, pair.dataset, measurement.part)
+        resampled: dict[str, dict[str, np.ndarray]] = {}
+        for found in measurements:
+            groups, part = found.examples["group"], found.part
+            drawn = digest([sorted(zip(map(str, found.examples["id"]), map(str, groups))), population.tolist()])
+            for metric, function in found.metrics.items():
+                rng = generator(0, "bootstrap", pair.task, pair.dataset)
                 resamples = self.plan.config.evaluation.resamples
-                low, high = interval(function, measurement.examples, groups, resamples, rng)
+                values = resample(function, found.examples, groups, population, resamples, rng)
+                resampled.setdefault(part, {})[metric] = values
+                own = len(np.unique(groups))
+                low, high = percentiles(values, own)
                 rows.append(cell.label | {
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
-                    "dataset": pair.dataset, "task": pair.task, "part": measurement.part, "metric": metric,
-                    "value": function(measurement.examples), "low": low, "high": high, "n": len(groups),
-                    "chance": measurement.chance.get(metric), "primary": metric == primary, "cell": cell.key,
+                    "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
+                    "value": function(found.examples), "low": low, "high": high, "n": len(groups), "groups": own,
+                    "chance": found.chance.get(metric), "primary": metric == primary, "examples": drawn,
+                    "cell": cell.key, "evaluation": pair.key,
                 })  # fmt: skip
-        self.store.add_evaluation(cell.key, pair.key, rows, examples, notes)
+        examples = {found.part: found.examples for found in measurements}
+        notes = {found.part: found.notes for found in measurements}
+        self.store.add_evaluation(cell.key, pair.key, rows, examples, resampled, notes)
 
     def progress(self) -> Progress:
         return Progress(

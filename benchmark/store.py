@@ -4,7 +4,7 @@ cells/HASH/cell.json                what was trained: everything the result depe
 cells/HASH/cost.json                what it took
 cells/HASH/*.safetensors, log.jsonl
 cells/HASH/embeddings/              encoded datasets
-cells/HASH/evaluations/KEY/         rows.json, and the per-example scores as Parquet
+cells/HASH/evaluations/KEY/         rows.json, and as Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training under way, or interrupted
 """
 
@@ -63,9 +63,16 @@ class Store:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def add_evaluation(
-        self, cell: str, key: str, rows: list[Row], examples: Mapping[str, Mapping[str, np.ndarray]], notes: Any
+        self,
+        cell: str,
+        key: str,
+        rows: list[Row],
+        examples: Mapping[str, Mapping[str, np.ndarray]],
+        resampled: Mapping[str, Mapping[str, np.ndarray]],
+        notes: Any,
     ) -> None:
-        """Keep the rows, the per-example columns by part, and the notes of one evaluation."""
+        """Keep the rows, the per-example columns by part, the resampled metrics by part, and the notes of one
+        evaluation."""
         import pandas as pd
 
         parent = self.cell(cell) / "evaluations"
@@ -74,7 +81,9 @@ class Store:
         try:
             for part, columns in examples.items():
                 frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
-                frame.to_parquet(partial / f"examples{'-' if part else ''}{part}.parquet")
+                frame.to_parquet(partial / _name("examples", part))
+            for part, columns in resampled.items():
+                pd.DataFrame(columns).to_parquet(partial / _name("resamples", part))
             _write_json(partial / "notes.json", notes)
             _write_json(partial / "rows.json", rows)
             if (parent / key).exists():
@@ -82,6 +91,13 @@ class Store:
             partial.rename(parent / key)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
+        """A metric in each resample of the test set, [R]; None where it was not kept."""
+        import pandas as pd
+
+        path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
+        return pd.read_parquet(path, columns=[metric])[metric].to_numpy() if path.is_file() else None
 
     def rows(self) -> "pd.DataFrame":
         """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's
@@ -115,6 +131,10 @@ class Store:
             (path.parent for path in self.cells.glob("[!.]*/cost.json")),
             key=lambda folder: (folder / "cost.json").stat().st_mtime,
         )
+
+
+def _name(kind: str, part: str) -> str:
+    return f"{kind}{'-' if part else ''}{part}.parquet"
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -16,7 +16,8 @@ def finish(store: Store, key: str, seconds: float, value: float) -> None:
     store.finish(key, {"label": LABEL, "content": {}}, {"seconds": seconds})
     row = LABEL | {"dataset": "d", "task": "t", "part": "", "metric": "accuracy", "value": value, "cell": key}
     examples = {"": {"id": np.array(["a", "b"]), "scores": np.eye(2), "correct": np.array([True, False])}}
-    store.add_evaluation(key, "t-d", [row], examples, {"": {"absent": ["x"]}})
+    resampled = {"": {"accuracy": np.array([value, np.nan])}}
+    store.add_evaluation(key, "t-d", [row], examples, resampled, {"": {"absent": ["x"]}})
 
 
 def test_a_cell_exists_when_it_is_finished(tmp_path: Path) -> None:
@@ -41,6 +42,8 @@ def test_rows_and_examples_come_back(tmp_path: Path) -> None:
     frame = pd.read_parquet(store.cell("abc") / "evaluations" / "t-d" / "examples.parquet")
     assert frame.id.tolist() == ["a", "b"]
     np.testing.assert_array_equal(np.stack(frame.scores), np.eye(2))
+    np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "accuracy"), [0.5, np.nan])
+    assert store.resamples("abc", "t-d", "image_to_text", "accuracy") is None
 
 
 def test_of_two_cells_with_one_label_the_newer_counts(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
+    from benchmark.report.comparison import Resamples
     from benchmark.report.tables import Table
 
 HOW_TO_READ = """\
@@ -25,6 +26,11 @@ HOW_TO_READ = """\
   cautious.
 - **Bold** is the highest of its column, to the decimal shown, if it is above chance. It is no verdict: where intervals
   overlap widely, the table does not show that one line is better than another.
+- **Differences** are of the same test examples under two lines: both are computed on the same bootstrap resamples of
+  the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
+  differences of the seeds is added, and interval and p-value are Student's t (Welch-Satterthwaite). The verdict
+  corrects p for the number of tests in its table (Holm 1979). "No difference shown" is no proof that there is none.
+- **Mean ranks** count datasets, each once, whatever the size of a difference (Friedman and Nemenyi; Demsar 2006).
 - **Chance** is what a scorer gets that knows nothing of the images. **Examples** are those of the test set.
 - **Mean** is over all datasets of the table; a line that lacks one has none.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
@@ -35,14 +41,23 @@ HOW_TO_READ = """\
 """
 
 
-def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, console: "Console") -> list[Path]:
+def write_report(
+    rows: "pd.DataFrame",
+    costs: "pd.DataFrame",
+    folder: Path,
+    console: "Console",
+    resamples: "Resamples" = lambda *_: None,
+    reference: str | None = None,
+) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``.
 
     rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
-    and plots show the ``primary`` ones. costs: one a cell; may be empty. Returns the files, report.md first.
-    Raises ``BenchError`` when there is no primary row with a value.
+    and plots show the ``primary`` ones. costs: one a cell; may be empty. resamples: of the rows' evaluations, for the
+    tests of differences. reference: the line that the others are compared with (a method's name where it has one
+    line); default: that with the highest mean score. Returns the files, report.md first.
+    Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import plots, tables
+    from benchmark.report import comparison, plots, tables
 
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     if rows.empty:
@@ -51,6 +66,9 @@ def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, cons
     scores = tables.summarise(labelled)
     if scores.empty:
         raise nothing
+    chosen = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(scores)
+    others = {line: chosen for line in lines if chosen and line != chosen}
+    found = comparison.differences(labelled, others, resamples)
     images = folder / "plots"
     images.mkdir(parents=True, exist_ok=True)
     page, results, spent = folder / "report.md", folder / "results.csv", folder / "costs.csv"
@@ -72,6 +90,15 @@ def write_report(rows: "pd.DataFrame", costs: "pd.DataFrame", folder: Path, cons
     for task in tables.natural(scores["task"].unique()):
         show(tables.score_table(scores, task, lines))
         draw(plots.score_chart(scores, task, lines), re.sub(r"[^\w-]+", "-", task), f"{task}: scores and intervals")
+        if chosen and (found["task"] == task).any():
+            show(comparison.difference_table(found, task, chosen, lines))
+    rankings = comparison.rankings(scores, lines)
+    if any(ranking.ranks for ranking in rankings):
+        show(comparison.rank_table(rankings, lines))
+        draw(plots.rank_chart(rankings, lines), "ranks", "mean ranks and critical difference")
+    if missing := comparison.missing_ranks(rankings):
+        console.print(missing + "\n", style="dim", highlight=False, markup=False)
+        text.append(tables.escape(missing) + "\n")
     if len(costs):
         show(tables.cost_table(priced, lines))
         points, pairs, left_out = plots.quality_and_cost(scores, labelled, priced)

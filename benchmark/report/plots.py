@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from benchmark.report.comparison import Ranking
+    from benchmark.statistics import Ranks
+
 WIDTH = 7.2
 """Inches: the text width of a two-column paper."""
 PALETTE = [
@@ -227,6 +230,77 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def rank_chart(rankings: Sequence["Ranking"], order: Sequence[str]) -> "Figure":
+    """Critical-difference diagrams (Demsar 2006), one a ranking that has ranks: mean ranks on an axis with the best to
+    the right, a bar through those that are not told apart."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    shown = [ranking for ranking in rankings if ranking.ranks]
+    heights = [-(-len(ranking.lines) // 2) * 0.16 + 0.55 + 0.09 * _bars(ranking) for ranking in shown]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.1), layout="constrained")
+        axes = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+        for ax, ranking, height in zip(axes, shown, heights):
+            _rank_panel(ax, ranking, colours(order), height)
+    return figure
+
+
+def _bars(ranking: "Ranking") -> int:
+    assert ranking.ranks
+    return len(cliques(ranking.ranks)) + 1
+
+
+def _rank_panel(ax: "Axes", ranking: "Ranking", colour: dict[str, str], height: float) -> None:
+    """The vertical axis is in inches downwards from the axis of ranks; a third of the width on each side is for
+    names."""
+    assert ranking.ranks
+    mean, count = ranking.ranks.mean, len(ranking.lines)
+    span = count - 1
+    ax.set_xlim(count + 0.6 * span, 1 - 0.6 * span)
+    ax.set_ylim(height - 0.3, -0.3)
+    ax.set_title(f"{ranking.task}: mean rank over {plural(ranking.datasets, 'dataset')}", loc="left", pad=2)
+    ax.set_axis_off()
+    ax.hlines(0, 1, count, color=INK, linewidth=0.6)
+    for rank in range(1, count + 1):
+        ax.vlines(rank, -0.03, 0, color=INK, linewidth=0.6)
+        ax.text(rank, -0.05, str(rank), ha="center", va="bottom")
+    found = cliques(ranking.ranks)
+    ax.hlines(-0.24, 1, 1 + min(ranking.ranks.critical_difference, span), color=INK, linewidth=1.2)
+    ax.text(1 - 0.03 * span, -0.24, f"CD {ranking.ranks.critical_difference:.2f}", va="center_baseline")
+    for i, (low, high) in enumerate(found):
+        ax.hlines(0.06 + 0.09 * i, low - 0.015 * span, high + 0.015 * span, color=INK, linewidth=2.2)
+    below = 0.06 + 0.09 * len(found) + 0.08
+    places = np.argsort(mean, kind="stable")
+    half = -(-count // 2)
+    for i, at in enumerate(places):
+        right = i < half
+        y = below + 0.16 * (i if right else count - 1 - i)
+        edge = 1 - 0.05 * span if right else count + 0.05 * span
+        line = ranking.lines[at]
+        ax.plot([mean[at], mean[at], edge], [0, y, y], color=colour[line], linewidth=0.8, solid_joinstyle="miter")
+        text = f"{mean[at]:.2f}  {_shortened(line)}" if right else f"{_shortened(line)}  {mean[at]:.2f}"
+        ax.text(edge + (-0.02 if right else 0.02) * span, y, text, ha="left" if right else "right",
+                va="center_baseline")  # fmt: skip
+
+
+def _shortened(line: str, width: int = 34) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def cliques(ranks: "Ranks") -> list[tuple[float, float]]:
+    """The largest runs of mean ranks that are not told apart: (lowest, highest) of each, of two ranks or more. All are
+    one run where Friedman's test does not reject."""
+    ordered = np.sort(ranks.mean)
+    reach = np.inf if ranks.p >= 0.05 else ranks.critical_difference
+    runs = [(float(low), float(ordered[ordered - low <= reach][-1])) for low in ordered]
+    return [
+        (low, high)
+        for i, (low, high) in enumerate(runs)
+        if high > low and not any(other >= high for _, other in runs[:i])
+    ]
 
 
 def plural(count: int, noun: str) -> str:

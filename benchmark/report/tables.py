@@ -20,6 +20,8 @@ MISSING = "—"
 
 @dataclass(frozen=True)
 class Cell:
+    """under: what stands beneath the text, in lines."""
+
     text: str = MISSING
     under: str = ""
     best: bool = False
@@ -319,7 +321,7 @@ def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
     for index, (name, unit) in enumerate(table.columns):
         cells = [cells[index] for _, cells in [*table.rows, *table.footer]]
         pieces = [piece.strip() for text in (name, unit) for piece in (break_points(text) if len(text) > 9 else [text])]
-        contents = [text for cell in cells for text in (cell.text, cell.under)]
+        contents = [text for cell in cells for text in (cell.text, *cell.under.splitlines())]
         widths.append(min(18, max(map(len, pieces + contents))))
     for number in range(1, len(widths) + 1):
         blocks = np.array_split(np.arange(len(widths)), number)
@@ -381,7 +383,7 @@ def to_markdown(table: Table) -> str:
     lines = [header, ["---", *["---:"] * len(table.columns)]]
     for label, cells in [*table.rows, *table.footer]:
         texts = [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in cells]
-        unders = [f"<br><sub>{escape(cell.under)}</sub>" if cell.under else "" for cell in cells]
+        unders = ["".join(f"<br><sub>{escape(line)}</sub>" for line in cell.under.splitlines()) for cell in cells]
         lines.append([escape(label), *(text + under for text, under in zip(texts, unders))])
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"## {escape(table.title)}\n\n{rows}\n\n{escape(table.caption)}\n"

@@ -1,0 +1,235 @@
+"""Verdicts and ranks of a report against the statistics of the examples themselves."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from benchmark.errors import BenchError
+from benchmark.report import write_report
+from benchmark.report.comparison import (
+    Ranking,
+    default_reference,
+    difference_table,
+    differences,
+    find_reference,
+    missing_ranks,
+    points,
+    rank_table,
+    rankings,
+    verdict,
+)
+from benchmark.report.plots import cliques, rank_chart
+from benchmark.report.tables import label_lines, summarise, to_markdown, to_terminal
+from benchmark.seeding import generator
+from benchmark.statistics import Ranks, difference, resample
+from benchmark.task import Mean
+from tests.report.fakes import synthetic
+from tests.report.test_plots import assert_legible
+
+METRIC = Mean("correct")
+GROUPS = np.repeat(np.arange(60), 3)
+
+
+def measured(
+    chances: dict[str, float],
+    *,
+    seeds: int = 1,
+    datasets: tuple[str, ...] = ("d",),
+    parts: tuple[str, ...] = ("",),
+    resamples: int = 500,
+) -> tuple[
+    pd.DataFrame, dict[tuple[str, str, str, str], np.ndarray], dict[tuple[str, int, str], dict[str, np.ndarray]]
+]:
+    """Rows and resampled values of methods that are right as often as said, and the examples behind them."""
+    rows, drawn, behind = [], {}, {}
+    for dataset in datasets:
+        random = np.random.default_rng(len(dataset))
+        hardness = random.uniform(size=len(GROUPS))
+        for method, chance in chances.items():
+            for seed in range(seeds):
+                for part in parts:
+                    correct = (hardness + random.normal(0, 0.1, len(GROUPS)) < chance).astype(float)
+                    examples = {"id": np.arange(len(GROUPS)), "group": GROUPS, "correct": correct}
+                    behind[method, seed, part] = examples
+                    cell = f"{method}-{seed}"
+                    rng = generator(0, dataset)
+                    values = resample(METRIC, examples, GROUPS, np.unique(GROUPS), resamples, rng)
+                    drawn[cell, dataset, part, "accuracy"] = values
+                    rows.append({
+                        "suite": "s", "model": "m", "method": method, "variant": "", "seed": seed, "dataset": dataset,
+                        "task": "probe", "part": part, "metric": "accuracy", "value": correct.mean(), "low": 0.0,
+                        "high": 1.0, "n": len(GROUPS), "groups": 60, "chance": 0.2, "primary": True, "cell": cell,
+                        "examples": f"{dataset}{part}", "evaluation": dataset,
+                    })  # fmt: skip
+    return pd.DataFrame(rows), drawn, behind
+
+
+def compared(rows: pd.DataFrame, drawn: dict, reference: str = "a") -> pd.DataFrame:
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    against = {line: reference for line in lines if line != reference}
+    return differences(labelled, against, lambda *key: drawn.get(key)).set_index("line")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_stored_resamples_give_the_difference_of_the_examples(seeds: int) -> None:
+    rows, drawn, examples = measured({"a": 0.5, "b": 0.6}, seeds=seeds)
+    found = compared(rows, drawn).loc["b"]
+    runs = [[examples[method, seed, ""] for seed in range(seeds)] for method in ("b", "a")]
+    expected = difference(METRIC, *runs, 500, np.random.default_rng(1))
+    assert found["value"] == pytest.approx(expected.value)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert found["p"] == pytest.approx(expected.p, abs=0.02)
+
+
+def test_pairing_makes_small_differences_visible() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.6})
+    found = compared(rows, drawn).loc["b"]
+    alone = np.std(drawn["a-0", "d", "", "accuracy"]) * 1.96 * 2**0.5
+    assert found["high"] - found["value"] < 0.8 * alone
+
+
+def test_verdicts() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.8, "c": 0.2, "e": 0.5})
+    found = compared(rows, drawn)
+    assert found["verdict"].to_dict() == {"b": "better", "c": "worse", "e": "no difference shown"}
+    assert verdict(0.1, 0.05) == "no difference shown"
+    assert verdict(-0.1, 0.049) == "worse"
+    assert verdict(0.1, np.nan) == "not tested"
+
+
+def test_holm_counts_the_tests_of_a_table() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.55, "c": 0.55}, datasets=("d", "dd"))
+    found = compared(rows, drawn).sort_values("p")
+    assert found["adjusted"].iloc[0] == pytest.approx(min(1.0, 4 * found["p"].iloc[0]))
+    other = rows.assign(task="another")
+    both = compared(pd.concat([rows, other]), drawn)
+    assert both[both["task"] == "probe"].sort_values("p")["adjusted"].tolist() == found["adjusted"].tolist()
+
+
+def test_seeds_are_paired_and_parts_averaged() -> None:
+    rows, drawn, examples = measured({"a": 0.5, "b": 0.6}, seeds=3, parts=("x", "y"))
+    rows = rows[~((rows["method"] == "a") & (rows["seed"] == 0))]
+    rows = rows[~((rows["method"] == "b") & (rows["seed"] == 2) & (rows["part"] == "y"))]
+    found = compared(rows, drawn).loc["b"]
+    means = {m: np.mean([examples[m, 1, p]["correct"].mean() for p in ("x", "y")]) for m in ("a", "b")}
+    assert found["value"] == pytest.approx(means["b"] - means["a"])
+    values = {m: np.mean([drawn[f"{m}-1", "d", p, "accuracy"] for p in ("x", "y")], axis=0) for m in ("a", "b")}
+    error = np.std(values["b"] - values["a"], ddof=1) * (60 / 59) ** 0.5
+    assert found["high"] - found["value"] == pytest.approx(2.001 * error, rel=1e-3)
+
+
+def test_other_examples_are_not_tested() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.8})
+    found = compared(rows.assign(examples=rows["method"]), drawn).loc["b"]
+    assert found["verdict"] == "not tested"
+    assert found["value"] > 0
+    assert compared(rows, {}).loc["b", "verdict"] == "not tested"
+    assert compared(rows.drop(columns=["examples"]), drawn).loc["b", "verdict"] == "not tested"
+
+
+def test_runs_with_fewer_resamples_are_compared_on_those() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.8})
+    few = measured({"a": 0.5, "b": 0.8}, resamples=100)[1]
+    mixed = {key: few[key] if key[0] == "b-0" else values for key, values in drawn.items()}
+    assert compared(rows, mixed).loc["b", "low"] == pytest.approx(compared(rows, few).loc["b", "low"])
+
+
+def test_reference() -> None:
+    rows, _, _ = measured({"a": 0.5, "b": 0.8, "c": 0.9}, datasets=("d", "dd"))
+    rows = rows[~((rows["method"] == "c") & (rows["dataset"] == "dd"))]
+    labelled, _, _ = label_lines(rows, pd.DataFrame())
+    assert default_reference(summarise(labelled)) == "b"
+    assert default_reference(summarise(labelled[labelled["method"] == "a"])) is None
+    assert find_reference("a", labelled) == "a"
+    with pytest.raises(BenchError, match="Known: a, b, c"):
+        find_reference("x", labelled)
+    variants = pd.concat([rows, rows[rows["method"] == "a"].assign(variant="v", cell="v")])
+    labelled, _, _ = label_lines(variants, pd.DataFrame())
+    assert find_reference("a · v", labelled) == "a · v"
+    assert find_reference("a", labelled) == "a"
+    assert find_reference("b", labelled) == "b"
+
+
+def test_the_table_says_so() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.8, "e": 0.5}, datasets=("d", "dd"))
+    found = compared(rows, drawn).reset_index()
+    table = difference_table(found, "probe", "a", ["a", "b", "e"])
+    assert [line for line, _ in table.rows] == ["b", "e"]
+    page = to_markdown(table)
+    assert "difference to a, in points" in page
+    assert "better" in page
+    assert "no difference<br>" not in page and "<sub>no difference</sub><br><sub>shown</sub>" in page
+    assert "4 tests" in page
+    console = Console(width=80, file=io.StringIO())
+    for part in to_terminal(table, 80):
+        console.print(part)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "better" in text and "difference" in text
+    assert points(0.0312) == "+3.1"
+    assert points(-0.5) == "−50.0"
+
+
+def scored(values: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"task": "t", "dataset": f"d{i}", "metric": "accuracy", "line": line, "value": value}
+        for line, of_line in values.items() for i, value in enumerate(of_line)
+    ])  # fmt: skip
+
+
+def test_mean_ranks_by_hand() -> None:
+    scores = scored({"a": [9, 9, 9, 9, 1], "b": [5, 5, 5, 5, 5], "c": [1, 1, 1, 1, 9]})
+    ranking = rankings(scores, ["a", "b", "c"])[0]
+    assert ranking.ranks is not None
+    assert ranking.ranks.mean.tolist() == [1.4, 2.0, 2.6]
+    assert ranking.ranks.critical_difference == pytest.approx(2.343 * (3 * 4 / (6 * 5)) ** 0.5, abs=1e-3)
+    table = rank_table([ranking], ["a", "b", "c"])
+    assert [(line, cells[0].text, cells[0].best) for line, cells in table.rows] == [
+        ("a", "1.40", True), ("b", "2.00", False), ("c", "2.60", False),
+    ]  # fmt: skip
+    assert table.footer[2][1][0].text == "5"
+
+
+def test_too_few_to_rank_says_why() -> None:
+    few = rankings(scored({"a": [1] * 4, "b": [2] * 4, "c": [3] * 4}), ["a", "b", "c"])
+    assert few[0].ranks is None
+    assert missing_ranks(few) == (
+        "No mean ranks of t: a test needs 5 datasets and 3 lines, found 4 datasets with results of all lines, 3 lines."
+    )
+    assert rankings(scored({"a": [1] * 9, "b": [2] * 9}), ["a", "b"])[0].ranks is None
+    assert missing_ranks(rankings(scored({x: [i] * 5 for i, x in enumerate("abc")}), list("abc"))) == ""
+
+
+def test_cliques() -> None:
+    ranks = Ranks(np.array([3.4, 1.0, 2.6, 1.6]), 0.01, 1.0)
+    assert cliques(ranks) == [(1.0, 1.6), (1.6, 2.6), (2.6, 3.4)]
+    assert cliques(Ranks(ranks.mean, 0.01, 0.5)) == []
+    assert cliques(Ranks(ranks.mean, 0.01, 9.0)) == [(1.0, 3.4)]
+    assert cliques(Ranks(ranks.mean, 0.06, 0.5)) == [(1.0, 3.4)]
+
+
+@pytest.mark.parametrize("count", [3, 4, 12])
+def test_the_diagram_is_legible(count: int) -> None:
+    lines = [f"a method of some name, number {i}, with options" for i in range(count)]
+    mean = np.linspace(1, count, count)
+    found = [Ranking("task", lines, 12, Ranks(mean, 0.01, 1.2)), Ranking("none", [], 0, None, "why")]
+    assert_legible(rank_chart(found, lines))
+
+
+def test_the_whole_report(tmp_path: Path) -> None:
+    rows, costs = synthetic(4, 6, seeds=2)
+    rows = rows.assign(examples=rows["dataset"] + rows["part"], evaluation=rows["task"] + rows["dataset"], groups=90)
+    random = np.random.default_rng(0)
+    console = Console(width=80, file=io.StringIO())
+    files = write_report(rows, costs, tmp_path, console, lambda *_: random.normal(size=50), "msd")
+    assert tmp_path / "plots" / "ranks.png" in files
+    page = files[0].read_text(encoding="utf-8")
+    assert "difference to msd, in points" in page
+    assert "## mean rank over datasets" in page
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
+    with pytest.raises(BenchError, match="did you mean 'siglip'"):
+        write_report(rows, costs, tmp_path, console, reference="sigclip")
