@@ -20,3 +20,18 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over n rows of -sum_j target_j log softmax(logits)_j, a scalar. logits, target: [n, m], target rows sum to 1
     and are 0 where a logit is -inf (no candidate)."""
     return -torch.where(target > 0, target * logits.log_softmax(dim=-1), 0.0).sum(dim=-1).mean()
+
+
+def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """NT-Xent of n samples seen in two views, a scalar: each of the 2n views must find the other view of its sample
+    among the 2n - 1 views that are not itself.
+
+    a, b: [n, D] of unit length. Source: Chen et al. 2020, arXiv 2002.05709, equation 1; SLIP's ``SIMCLRLoss``.
+    """
+    n = len(a)
+    views = torch.cat([a, b])
+    logits = (views @ views.T / temperature).masked_fill(
+        torch.eye(2 * n, dtype=torch.bool, device=a.device), -torch.inf
+    )
+    target = torch.arange(2 * n, device=a.device).roll(n)
+    return F.cross_entropy(logits, target)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.data.batch import Batch
 from benchmark.models import DualEncoder, Tokenizer
+from benchmark.models.tower import Group
 from benchmark.registry import Registry
 
 Accumulation = Literal["plain", "cached", "keyed"]
@@ -20,7 +21,8 @@ Keys = dict[str, Tensor]
 class Output:
     """What forward() gives for a micro-batch of b pairs.
 
-    embeddings: compared across samples by contrast(): each [b, D], or [b, T, D] where tokens are compared; unit length.
+    embeddings: compared across samples by contrast(): each [b, D], or [b, T, D] where tokens are compared; unit length;
+        none where nothing is.
     losses: terms that decompose over samples (captioning, reconstruction): each a weighted mean over the micro-batch.
     """
 
@@ -45,7 +47,11 @@ class Method(nn.Module):
     """The modes the method can be trained in; the first is its default."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it needs beyond pairs: "label", "image_tokens", "text_tokens", "causal_text" (a text tower whose tokens see
-    only what is before them), "patch_dropout". A plan refuses what is not there."""
+    only what is before them), "language_model" (a causal one that takes adapters and virtual tokens; where the card
+    says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that begins every text with
+    one). A plan refuses what is not there."""
+    abilities: ClassVar[frozenset[str]] = frozenset()
+    """What it can do beyond encoding, for tasks that ask for it: "caption" (write())."""
 
     @dataclass
     class Config:
@@ -55,6 +61,7 @@ class Method(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        self.frozen: list[Group] = []
         self.epoch = 0.0
         """How many epochs the training has behind it, fractions included; set by the loop before each step."""
 
@@ -75,6 +82,23 @@ class Method(nn.Module):
         """Called when a stage begins or goes on, and with the last before evaluation: sets what trains in it
         (``requires_grad``) and which loss is used, and changes no weight. Each stage has an optimiser and a learning
         rate schedule of its own."""
+
+    def freeze(self, groups: Sequence[Group]) -> None:
+        """Leave these parts as they are from now on: no gradient, and eval mode whatever train() is told, so that
+        neither dropout acts in them nor running statistics move."""
+        self.frozen = [*self.frozen, *groups]
+        for group in groups:
+            for part in group:
+                part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for group in self.frozen:
+            for part in group:
+                if isinstance(part, nn.Module):
+                    part.eval()
+        return self
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         """One micro-batch. With ``embeddings_only`` the losses are not wanted (first pass of ``cached``)."""
@@ -104,6 +128,11 @@ class Method(nn.Module):
     def encoder(self) -> DualEncoder:
         """The dual encoder that tasks evaluate."""
         return self.model
+
+    def write(self, images: Tensor, tokenizer: Tokenizer, beams: int = 1) -> list[str]:
+        """A text for each image, in eval mode: float [b, 3, image_size, image_size] in 0..1. beams: texts kept in the
+        search at a time, 1 is greedy. Only of a method with the ability "caption"."""
+        raise NotImplementedError
 
     @property
     def temperature_scale(self) -> float:

@@ -18,7 +18,10 @@ class Augmentation(BaseModel):
     crop_scale: share of the picture's area that is kept, in (0, 1]; crop_ratio: width / height of the crop.
     flip: probability of a mirror image. 0 by default: left and right are findings in medicine.
     brightness, contrast, saturation: v multiplies by a factor in [1 - v, 1 + v]; contrast is about the mean of the
-    whole picture, saturation about each pixel's grey value (ITU-R 601).
+    whole picture, saturation about each pixel's grey value (ITU-R 601). hue: a turn of the colours about grey, in YIQ,
+    by up to this share of the circle either way. jittered: probability that any of these four acts.
+    grey: probability that colour is taken away. blur: probability of a Gaussian blur with a standard deviation of
+    0.1 to 2 pixels at 224 pixels a side, in proportion at others (the range of SimCLR and MoCo v2).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +32,10 @@ class Augmentation(BaseModel):
     brightness: Share = 0.0
     contrast: Share = 0.0
     saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    jittered: Share = 1.0
+    grey: Share = 0.0
+    blur: Share = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -47,7 +54,7 @@ class Augmentation(BaseModel):
 
 
 _NONE = Augmentation.none()
-_PARAMETERS = 8
+_PARAMETERS = 13
 
 
 @torch.no_grad()
@@ -67,6 +74,11 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
     def between(column: int, low: float, high: float) -> Tensor:
         return low + u[:, column] * (high - low)
 
+    jittered = u[:, 8] < augmentation.jittered
+
+    def factor(column: int, strength: float) -> Tensor:
+        return torch.where(jittered, between(column, 1 - strength, 1 + strength), 1.0)
+
     area, ratio = between(0, *augmentation.crop_scale), between(1, *augmentation.crop_ratio)
     height = (source * torch.sqrt(area / ratio)).clamp(max=source)
     width = (source * torch.sqrt(area * ratio)).clamp(max=source)
@@ -82,22 +94,65 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
 
     gain, offset = torch.full((b,), 1 / 255, device=x.device), None
     if augmentation.brightness:
-        gain = gain * between(5, 1 - augmentation.brightness, 1 + augmentation.brightness)
+        gain = gain * factor(5, augmentation.brightness)
     if rows is not None:
         # Sums of integers: exact in any order, where a mean in floating point would depend on the batch.
         mean = rows.long().view(b, source).sum(1).float() / (3 * source * source)
-        factor = between(6, 1 - augmentation.contrast, 1 + augmentation.contrast)
-        offset = gain * mean * (1 - factor)
-        gain = gain * factor
+        stretch = factor(6, augmentation.contrast)
+        offset = gain * mean * (1 - stretch)
+        gain = gain * stretch
     x = x.mul_(gain.view(b, 1, 1, 1))
     if offset is not None:
         x = x.add_(offset.view(b, 1, 1, 1))
-    if augmentation.saturation:
-        red, green, blue = x.unbind(1)
-        grey = (red * 0.299 + green * 0.587 + blue * 0.114).unsqueeze(1)
-        factor = between(7, 1 - augmentation.saturation, 1 + augmentation.saturation).view(b, 1, 1, 1)
-        x = x.mul_(factor).add_(grey * (1 - factor))
+    if augmentation.saturation or augmentation.grey:
+        colour = factor(7, augmentation.saturation)
+        colour = torch.where(u[:, 9] < augmentation.grey, 0.0, colour).view(b, 1, 1, 1)
+        grey = _grey(x)
+        x = x.mul_(colour).add_(grey * (1 - colour))
+    if augmentation.hue:
+        turn = torch.where(jittered, between(10, -augmentation.hue, augmentation.hue), 0.0)
+        x = _turned(x, 2 * math.pi * turn)
+    if augmentation.blur:
+        blurred = u[:, 11] < augmentation.blur
+        x[blurred] = _blurred(x[blurred], between(12, 0.1, 2.0)[blurred] * size / 224)
     return x.clamp_(0, 1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """[b, 3, h, w] -> [b, 1, h, w], ITU-R 601."""
+    red, green, blue = x.unbind(1)
+    return (red * 0.299 + green * 0.587 + blue * 0.114).unsqueeze(1)
+
+
+def _turned(x: Tensor, angle: Tensor) -> Tensor:
+    """Colours turned about grey by ``angle`` [b], in radians, in the plane of I and Q."""
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    red, green, blue = x.unbind(1)
+    y = red * 0.299 + green * 0.587 + blue * 0.114
+    i = red * 0.595716 - green * 0.274453 - blue * 0.321263
+    q = red * 0.211456 - green * 0.522591 + blue * 0.311135
+    i, q = i * cos - q * sin, i * sin + q * cos
+    return torch.stack([y + 0.9563 * i + 0.6210 * q, y - 0.2721 * i - 0.6474 * q, y - 1.1070 * i + 1.7046 * q], dim=1)
+
+
+def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
+    """Each image under its own Gaussian, sigma [b] in pixels, as a sum over shifted copies: an operation that does not
+    depend on how a batch is divided, where a convolution's order of summation may. Edges are repeated."""
+    radius = max(1, math.ceil(6 * x.shape[-1] / 224))
+    offset = torch.arange(-radius, radius + 1, device=x.device)
+    weight = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
+    total = weight[:, 0].clone()
+    for tap in range(1, len(offset)):
+        total += weight[:, tap]
+    weight = (weight / total[:, None])[:, :, None, None, None]
+    for dim in (2, 3):
+        pad = (radius, radius, 0, 0) if dim == 3 else (0, 0, radius, radius)
+        padded = F.pad(x, pad, mode="replicate")
+        size = x.shape[dim]
+        x = torch.zeros_like(x)
+        for tap in range(len(offset)):
+            x += weight[:, tap] * padded.narrow(dim, tap, size)
+    return x
 
 
 def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:

@@ -1,7 +1,8 @@
 """What an image tower and a text tower are, whatever library they come from."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -89,6 +90,15 @@ class ImageTower(nn.Module):
         elif rate:
             raise BenchError(f"patch_dropout: a {type(self).__name__} has no patch tokens that could be left out")
 
+    @contextmanager
+    def dropping(self, rate: float) -> Iterator[None]:
+        """With another ``patch_dropout`` for a while."""
+        usual, self.patch_dropout = self.patch_dropout, rate
+        try:
+            yield
+        finally:
+            self.patch_dropout = usual
+
 
 class TextTower(nn.Module):
     """forward(tokens int64 [b, L], mask bool [b, L]) -> TowerOutput, the same for any amount of right padding."""
@@ -108,6 +118,72 @@ class TextTower(nn.Module):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         raise NotImplementedError
+
+
+class LanguageModelTower(TextTower):
+    """A text tower around a language model (where ``causal``) that can stay frozen and be tuned from outside: by
+    adapters in its layers, or by virtual tokens, which are not among the tokens that forward() gives.
+
+    prompt: [P, E], embeddings read before every text while ``prompted`` (Lester et al. 2021, arXiv 2104.08691), or None.
+    prefix: [layers, 2, heads, P, width of a head], keys and values before those of the text in every layer
+        (Li and Liang 2021, arXiv 2101.00190), or None.
+    """
+
+    prompt: nn.Parameter | None
+    prefix: nn.Parameter | None
+    attention_modules: tuple[str, ...] = ()
+    """The layers that make queries, keys and values; empty where peft knows them by the model's type."""
+    feedforward_modules: tuple[str, ...] = ()
+    """The last layers of the feed-forward parts; empty as above."""
+    counts_virtual_tokens: bool = True
+    """Whether virtual tokens take places of the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompted = True
+        self.register_parameter("prompt", None)
+        self.register_parameter("prefix", None)
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The module whose layers take adapters."""
+        raise NotImplementedError
+
+    @property
+    def word_embedding(self) -> nn.Embedding:
+        raise NotImplementedError
+
+    @property
+    def prefix_shape(self) -> tuple[int, int, int]:
+        """Layers, heads of keys and values, and the width of a head."""
+        raise NotImplementedError
+
+    def add_prompt(self, count: int) -> None:
+        """Virtual tokens before every text, all zero."""
+        weight = self.word_embedding.weight
+        self.prompt = nn.Parameter(weight.new_zeros(count, weight.shape[1]))
+        self._take(count)
+
+    def add_prefix(self, count: int) -> None:
+        """Virtual keys and values in every layer, drawn from a standard normal distribution as in peft."""
+        layers, heads, width = self.prefix_shape
+        self.prefix = nn.Parameter(torch.randn(layers, 2, heads, count, width))
+        self._take(count)
+
+    def _take(self, count: int) -> None:
+        if self.counts_virtual_tokens:
+            self.context_length -= count
+        if self.context_length < 1:
+            raise BenchError(f"{count} virtual tokens leave no room for a text in this text tower's context")
+
+    def _prompted(self, embeddings: Tensor) -> Tensor:
+        """[b, L, E] -> [b, P + L, E]."""
+        if self.prompt is None or not self.prompted:
+            return embeddings
+        return torch.cat([self.prompt.expand(len(embeddings), -1, -1), embeddings], dim=1)
+
+    def _virtual(self) -> list[nn.Parameter]:
+        return [parameter for parameter in (self.prompt, self.prefix) if parameter is not None]
 
 
 def last_token(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -1,3 +1,4 @@
+import colorsys
 from itertools import pairwise
 
 import numpy as np
@@ -8,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
 
 from benchmark.data.transforms import Augmentation, augment, uniform
 
-EVERYTHING = Augmentation(flip=0.5, brightness=0.3, contrast=0.4, saturation=0.5)
+EVERYTHING = Augmentation(
+    flip=0.5, brightness=0.3, contrast=0.4, saturation=0.5, hue=0.1, jittered=0.8, grey=0.2, blur=0.5
+)
 
 
 def pictures(b, size, seed=0):
@@ -51,17 +55,57 @@ def test_crop_and_mirror_agree_with_pillow(source, size):
 
 
 def test_colour_agrees_with_a_loop():
-    options = EVERYTHING.model_copy(update={"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": 0.0})
-    x, seed = pictures(6, 8), torch.arange(6)
+    options = Augmentation(
+        crop_scale=(1.0, 1.0),
+        crop_ratio=(1.0, 1.0),
+        brightness=0.3,
+        contrast=0.4,
+        saturation=0.5,
+        jittered=0.6,
+        grey=0.3,
+    )
+    count = 24
+    x, seed = pictures(count, 8), torch.arange(count)
     found = augment(x, 8, seed, 0, options).numpy()
-    u = uniform(seed, 0, 8).double().numpy()
-    for i in range(6):
-        value = x[i].double().numpy() / 255 * (0.7 + 0.6 * u[i, 5])
+    u = uniform(seed, 0, 10).double().numpy()
+    jittered, greyed = u[:, 8] < 0.6, u[:, 9] < 0.3
+    assert {(a, b) for a, b in zip(jittered.tolist(), greyed.tolist())} == {(a, b) for a in (0, 1) for b in (0, 1)}
+    for i in range(count):
+        value = x[i].double().numpy() / 255 * (0.7 + 0.6 * u[i, 5] if jittered[i] else 1)
         mean = value.mean()
-        value = mean + (value - mean) * (0.6 + 0.8 * u[i, 6])
+        value = mean + (value - mean) * (0.6 + 0.8 * u[i, 6] if jittered[i] else 1)
         grey = 0.299 * value[0] + 0.587 * value[1] + 0.114 * value[2]
-        value = grey + (value - grey) * (0.5 + 1.0 * u[i, 7])
+        value = grey + (value - grey) * (0 if greyed[i] else 0.5 + 1.0 * u[i, 7] if jittered[i] else 1)
         np.testing.assert_allclose(found[i], value.clip(0, 1), atol=1e-6)
+
+
+def test_hue_turns_in_yiq():
+    options = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hue=0.2)
+    x, seed = pictures(6, 8), torch.arange(6)
+    x = 96 + x // 4  # so that nothing is clipped
+    found = augment(x, 8, seed, 0, options).double().numpy()
+    for i, u in enumerate(uniform(seed, 0, 11)[:, 10].double().tolist()):
+        turn = 2 * np.pi * (0.4 * u - 0.2)
+        for row in range(8):
+            for column in range(8):
+                before = colorsys.rgb_to_yiq(*(x[i, :, row, column].double() / 255).tolist())
+                y, chroma = before[0], complex(before[1], before[2]) * np.exp(1j * turn)
+                after = colorsys.yiq_to_rgb(y, chroma.real, chroma.imag)
+                np.testing.assert_allclose(found[i, :, row, column], after, atol=5e-3)
+
+
+def test_blur_is_a_gaussian():
+    options = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), blur=0.5)
+    x, seed = pictures(8, 112), torch.arange(8)
+    found = augment(x, 112, seed, 0, options).numpy()
+    u = uniform(seed, 0, 13).double().numpy()
+    assert 0 < (u[:, 11] < 0.5).sum() < 8
+    for i in range(8):
+        expected = x[i].double().numpy() / 255
+        if u[i, 11] < 0.5:
+            sigma = (0.1 + 1.9 * u[i, 12]) / 2
+            expected = gaussian_filter(expected, (0, sigma, sigma), mode="nearest", radius=3)
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
@@ -133,7 +177,7 @@ def test_uniform_is_uniform_and_uncorrelated():
         ({"crop_scale": (0.5, 1.5)}, "above 1, the whole picture"),
         ({"crop_scale": (0.0, 1.0)}, "greater than 0"),
         ({"flip": 1.5}, "less than or equal to 1"),
-        ({"hue": 0.1}, "Extra inputs"),
+        ({"sharpness": 0.1}, "Extra inputs"),
     ],
 )
 def test_bad_options(options, message):

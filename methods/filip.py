@@ -1,0 +1,59 @@
+"""FILIP: an image and a text are as alike as their tokens' best matches."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from benchmark import register_method
+from benchmark.data.batch import Batch
+from benchmark.method import Embeddings, Keys, Output
+from methods.clip import Clip
+
+SCORES = 2**24
+"""Similarities of tokens held at a time."""
+
+
+@register_method("filip")
+class Filip(Clip):
+    """With unit token embeddings I_ia of image i and T_jb of text j, padding left out:
+
+        s_ij = mean_a max_b I_ia . T_jb,   t_ji = mean_b max_a T_jb . I_ia
+        loss = (CE(s scale, i) + CE(t scale, j)) / 2
+
+    Yao et al. 2022, arXiv 2111.07783, equations 4 to 6, without its loss of a masked language model.
+    """
+
+    summary = "token-wise maximum similarity between image patches and words"
+    source = "Yao et al. 2022, arXiv 2111.07783; Roy et al. 2024, arXiv 2406.07450"
+    needs = frozenset({"image_tokens", "text_tokens"})
+
+    @dataclass
+    class Config(Clip.Config):
+        """As clip's."""
+
+    def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        image = self.model.project_image(self.model.image_tokens(batch.view()))
+        text = self.model.project_text(self.model.text_tokens(batch.tokens, batch.mask))
+        return Output({"image": image, "text": text, "mask": batch.mask})
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        image, text, mask = embeddings["image"], embeddings["text"], embeddings["mask"]
+        n, tokens, _ = image.shape
+        rows = max(1, SCORES // (tokens * mask.numel()))
+        chunks = [checkpoint(late, image[i : i + rows], text, mask, use_reentrant=False) for i in range(0, n, rows)]
+        to_text, to_image = (self.logit_scale.exp() * torch.cat(parts) for parts in zip(*chunks))
+        target = torch.arange(n, device=image.device)
+        return {"contrastive": (F.cross_entropy(to_text, target) + F.cross_entropy(to_image.T, target)) / 2}
+
+
+def late(image: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Late interaction of n images with m texts: s and t' of the formula, each [n, m].
+
+    image: [n, A, D]; text: [m, B, D], mask: bool [m, B], True on tokens."""
+    cosine = torch.einsum("iad,jbd->ijab", image, text)
+    best_text = cosine.masked_fill(~mask[:, None, :], -torch.inf).amax(dim=3).mean(dim=2)
+    best_image = (cosine.amax(dim=2) * mask).sum(dim=2) / mask.sum(dim=1)
+    return best_text, best_image

@@ -1,0 +1,29 @@
+"""FLIP: CLIP on images of which most patches are left out, so that a step costs less."""
+
+from dataclasses import dataclass
+
+from benchmark import register_method
+from benchmark.models import DualEncoder
+from methods.clip import Clip
+
+
+@register_method("flip")
+class Flip(Clip):
+    """CLIP's loss; while training the image tower sees a random share 1 - patch_dropout of its patches.
+
+    Li et al. 2023, arXiv 2212.00794; facebookresearch/flip. Roy et al. 2024 try 0.25, 0.5, 0.75 and 0.85.
+    """
+
+    summary = "CLIP with image patches left out while training"
+    source = "Li et al. 2023, arXiv 2212.00794"
+    needs = frozenset({"patch_dropout"})
+
+    @dataclass
+    class Config(Clip.Config):
+        """patch_dropout: share of the patches left out, in [0, 1) (0.5: the paper's default, and Roy 2024's best)."""
+
+        patch_dropout: float = 0.5
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        model.image.patch_dropout = config.patch_dropout

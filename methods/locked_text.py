@@ -1,0 +1,30 @@
+"""LiT: CLIP with the text tower locked whole."""
+
+from dataclasses import dataclass
+
+from benchmark import register_method
+from benchmark.models import DualEncoder
+from methods.clip import Clip
+
+
+@register_method("locked_text")
+class LockedText(Clip):
+    """CLIP's loss; the text tower stays as it is, without gradient and in eval mode: the image tower learns to
+    match it.
+
+    Zhai et al. 2022, arXiv 2111.07991. Starts from pretrained weights there; from random ones it is a baseline.
+    """
+
+    summary = "CLIP with the text tower locked (LiT)"
+    source = "Zhai et al. 2022, arXiv 2111.07991; Roy et al. 2024, arXiv 2406.07450"
+
+    @dataclass
+    class Config(Clip.Config):
+        """projection: train the text tower's projection (open_clip's --lock-text does not; a tower that comes without
+        a projection of its own has a random one)."""
+
+        projection: bool = False
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        self.freeze(model.text.layer_groups() if config.projection else model.layer_groups("text"))

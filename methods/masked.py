@@ -1,0 +1,43 @@
+"""Masked contrastive learning: an image against its text, and against a view of itself with patches left out."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from benchmark import register_method
+from benchmark.data.batch import Batch
+from benchmark.losses import info_nce
+from benchmark.method import Embeddings, Keys, Output
+from methods.clip import Clip
+
+
+@register_method("masked")
+class Masked(Clip):
+    """With an image I, its text T and another crop B of the image of which a share of the patches is left out:
+
+        loss = (nce(I, T) + nce(I, B)) / 2,  nce: InfoNCE both ways, projection and temperature shared
+
+    Roy et al. 2024, arXiv 2406.07450. Their committed script passes no ratio and so masks nothing.
+    """
+
+    summary = "CLIP, and images against a masked view of themselves"
+    source = "Roy et al. 2024, arXiv 2406.07450"
+    inferred = "the ratio, which the public script leaves at 0"
+    needs = frozenset({"patch_dropout"})
+
+    @dataclass
+    class Config(Clip.Config):
+        """mask_ratio: share of the patches left out of the second view while training, in [0, 1) [I]."""
+
+        mask_ratio: float = 0.5
+
+    def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        embeddings = super().forward(batch).embeddings
+        with self.model.image.dropping(self.config.mask_ratio):
+            view = self.model.encode_image(batch.view(1))
+        return Output(embeddings | {"view": view})
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        terms = super().contrast(embeddings, keys)
+        views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp())
+        return {"contrastive": terms["contrastive"] / 2, "views": views / 2}

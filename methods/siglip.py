@@ -1,0 +1,39 @@
+"""SigLIP: each image with each text, a match or none."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark import register_method
+from benchmark.method import Embeddings, Keys
+from benchmark.models import DualEncoder
+from methods.clip import Clip
+
+
+@register_method("siglip")
+class SigLip(Clip):
+    """loss = -1/n sum_ij log sigmoid(z_ij (s I_i . T_j + b)), z_ij = 1 for i = j, else -1; s and b learned.
+
+    Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip ``SigLipLoss``.
+    """
+
+    summary = "pairwise sigmoid loss"
+    source = "Zhai et al. 2023, arXiv 2303.15343; open_clip"
+
+    @dataclass
+    class Config(Clip.Config):
+        """temperature: 1 / s at the start, s = 10 (the paper, open_clip). bias: b at the start (the paper: -10)."""
+
+        temperature: float = 1 / 10
+        bias: float = -10.0
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        self.logit_bias = nn.Parameter(torch.tensor(config.bias))
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        logits = self.logit_scale.exp() * embeddings["image"] @ embeddings["text"].T + self.logit_bias
+        signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
+        return {"sigmoid": -F.logsigmoid(signs * logits).sum() / len(logits)}
