@@ -1,0 +1,125 @@
+"""CoCa: clip, and a decoder that writes the text token by token from the image."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import AttentionalPooler, LayerNorm, ResidualAttentionBlock
+from torch import Tensor, nn
+
+from benchmark import Output, register_method
+from benchmark.data.batch import Batch
+from benchmark.errors import BenchError
+from benchmark.method import Embeddings, Keys
+from benchmark.models import DualEncoder, Tokenizer
+from benchmark.writing import beam_search
+from methods.clip import Clip
+
+
+@register_method("captioning")
+class Captioning(Clip):
+    """With q learned queries, image tokens I, text tokens w and their causal states T (the unimodal half):
+
+        P    = attention of q to I                                            attentional pooler
+        H    = layers of (causal self-attention, cross-attention to P) on T   multimodal half
+        loss = contrastive_weight clip + captioning_weight mean_i mean_t -log softmax(W H_i,t)[w_i,t+1]
+
+    mean_t runs over the tokens of text i that follow its start, the end included, padding not; mean_i over the samples.
+    open_clip takes one mean over all tokens of a batch: a loss that depends on which texts happen to share a
+    micro-batch, where the mean over samples is the same however the effective batch is cut [I].
+
+    Yu et al. 2022, arXiv 2205.01917, section 3.2; layers and weights as in open_clip (``coca_model``, ``CoCaLoss``).
+    The contrastive embeddings are those of the towers, so that tasks see the same encoder as with every other method:
+    CoCa pools the image's with a second pooler of one query, the text's at a class token at the end [I].
+    """
+
+    summary = "clip, and a causal decoder over text tokens that attends to the image and predicts the next token (CoCa)"
+    source = "Yu et al. 2022, arXiv 2205.01917; open_clip"
+    inferred = (
+        "the captioning loss is a mean over texts of means over tokens; contrastive embeddings are the towers' own"
+    )
+    needs = frozenset({"image_tokens", "text_tokens", "causal_text", "start_token"})
+    abilities = frozenset({"caption"})
+
+    @dataclass
+    class Config(Clip.Config):
+        """temperature, max_scale: as clip's.
+        contrastive_weight, captioning_weight: >= 0 (CoCa, section 4.1, and open_clip: 1 and 2).
+        queries: of the pooler, > 0 (CoCa, section 3.2, and open_clip: 256).
+        pooler_heads: of the pooler's attention, > 0 (open_clip: 8).
+        layers: of the decoder, > 0, null for as many as the text tower has (CoCa, table 1, and open_clip: 12 and 12).
+        heads: of the decoder's attention, > 0, null for one every 64 of its width, the text tower's (open_clip).
+        """
+
+        contrastive_weight: float = 1.0
+        captioning_weight: float = 2.0
+        queries: int = 256
+        pooler_heads: int = 8
+        layers: int | None = None
+        heads: int | None = None
+
+    config: Config
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        width = model.text.width
+        layers = config.layers or len(model.text.layer_groups()) - 1
+        heads = config.heads or max(1, width // 64)
+        for name, count in (("heads", heads), ("pooler_heads", config.pooler_heads)):
+            if width % count:
+                raise BenchError(f"captioning.{name} is {count}, which does not divide the text tower's width {width}")
+        self.pooler = AttentionalPooler(width, model.image.width, config.pooler_heads, config.queries)
+        self.to_text = nn.ModuleList(ResidualAttentionBlock(width, heads) for _ in range(layers))
+        self.to_image = nn.ModuleList(
+            ResidualAttentionBlock(width, heads, is_cross_attention=True) for _ in range(layers)
+        )
+        self.norm = LayerNorm(width)
+        self.vocabulary = nn.Linear(width, model.text.vocab_size, bias=False)
+
+    def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        image = self.model.image(batch.view())
+        text = self.model.text(batch.tokens, batch.mask)
+        output = Output({
+            "image": self.model.project_image(image.features),
+            "text": self.model.project_text(text.features),
+        })  # fmt: skip
+        if not embeddings_only:
+            logits = self.vocabulary(self.decode(text.tokens[:, :-1], self.pooler(image.tokens)))
+            loss = next_token_loss(logits, batch.tokens[:, 1:], batch.mask[:, 1:])
+            output.losses["captioning"] = self.config.captioning_weight * loss
+        return output
+
+    def decode(self, text: Tensor, image: Tensor) -> Tensor:
+        """text: causal states [b, L, Wt]; image: pooled tokens [b, queries, Wt] -> [b, L, Wt], of which row t predicts
+        the token after token t."""
+        length = text.shape[1]
+        unseen = text.new_full((length, length), -torch.inf).triu(1)
+        for to_text, to_image in zip(self.to_text, self.to_image):
+            text = to_image(to_text(text, attn_mask=unseen), k_x=image, v_x=image)
+        return self.norm(text)
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        losses = super().contrast(embeddings, keys)
+        return {name: self.config.contrastive_weight * loss for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def write(self, images: Tensor, tokenizer: Tokenizer, beams: int = 1) -> list[str]:
+        assert tokenizer.start_id is not None, "plan refuses a tokenizer without a start"
+        pooled = self.pooler(self.model.image_tokens(images))
+
+        def step(tokens: Tensor, image: Tensor) -> Tensor:
+            states = self.model.text_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool))
+            last = self.decode(states, pooled[image])[:, -1]
+            return self.vocabulary(last)[:, : tokenizer.vocab_size].float().log_softmax(dim=-1)
+
+        written = beam_search(
+            step, len(images), beams, tokenizer.start_id, tokenizer.end_id, tokenizer.context_length, images.device
+        )
+        return [tokenizer.decode(row) for row in written.tolist()]
+
+
+def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over b texts of the mean over their tokens of the cross-entropy, a scalar. logits: [b, L, V]; tokens: int64
+    [b, L]; mask: bool [b, L], True where a token counts."""
+    loss = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+    return ((loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
