@@ -153,6 +153,8 @@ def _full(value: Tensor) -> Tensor:
 
 
 def _indexed(keys: Keys, embeddings: Embeddings, start: int) -> Keys:
+    if not embeddings:
+        return keys
     first = next(iter(embeddings.values()))
     return keys | {"index": torch.arange(start, start + len(first), device=first.device)}
 

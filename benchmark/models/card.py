@@ -127,6 +127,18 @@ class General(_Block):
     """Overrides of the run's training block."""
 
 
+class LanguageModel(_Block):
+    """What the text tower starts from where a method leaves it as a frozen language model: the same architecture,
+    trained by the harness to tell the next token and cached. Other methods start as the tower's own block says."""
+
+    datasets: list[str] = Field(min_length=1)
+    """Their training texts are what it reads."""
+    steps: int = Field(default=300, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    """Texts a step."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+
+
 class ModelCard(_Block):
     """A dual encoder: configs/models/NAME.yaml, or a file of the user's."""
 
@@ -141,6 +153,8 @@ class ModelCard(_Block):
     tokenizer: Annotated[OpenClipTokenizer | HuggingFaceTokenizer | CorpusTokenizer, Field(discriminator="kind")]
     init: General | None = None
     """Null: the weights that the towers' own blocks say."""
+    language_model: LanguageModel | None = None
+    """Null: the text tower's own weights are a language model's, or no method needs one."""
 
 
 def _folder() -> Path:

@@ -21,7 +21,8 @@ class TimmImageTower(ImageTower):
         super().__init__(config["mean"], config["std"])
         self.name = name
         self.image_size = image_size or config["input_size"][-1]
-        if self.image_size != config["input_size"][-1] and hasattr(model, "set_input_size"):
+        fixed = hasattr(model, "set_input_size") and not getattr(model, "dynamic_img_size", False)
+        if fixed and self.image_size != config["input_size"][-1]:
             model.set_input_size(img_size=self.image_size)
         if isinstance(model, VisionTransformer):
             model.patch_drop = PatchDropout(prefix=model.num_prefix_tokens)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmark.errors import BenchError, unknown
 from benchmark.models.card import TransformersText
-from benchmark.models.tower import Group, TextTower, TowerOutput, groups_by, last_token, mean_token
+from benchmark.models.tower import Group, LanguageModelTower, TowerOutput, groups_by, last_token, mean_token
 from benchmark.models.weights import hub
 
 
-class TransformersTextTower(TextTower):
+class TransformersTextTower(LanguageModelTower):
     """A text model of transformers under a pooling; in transformers' words, its last hidden state."""
 
     def __init__(self, model: Any, pooling: str) -> None:
@@ -38,20 +39,58 @@ class TransformersTextTower(TextTower):
         self.causal = only_causal or bool(getattr(config, "is_decoder", False))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
-        hidden = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        length, before = tokens.shape[1], 0
+        arguments: dict[str, Any] = {"input_ids": tokens}
+        if self.prompt is not None and self.prompted:
+            arguments = {"inputs_embeds": self._prompted(self.word_embedding(tokens))}
+            before += len(self.prompt)
+        if self.prefix is not None:
+            arguments["past_key_values"] = _cache(self.prefix, len(tokens))
+            before += self.prefix.shape[3]
+        attended = F.pad(mask.long(), (before, 0), value=1)
+        hidden = self.model(**arguments, attention_mask=attended).last_hidden_state[:, -length:]
         if self.pooling == "cls":
             return TowerOutput(hidden[:, 0], hidden)
         return TowerOutput((mean_token if self.pooling == "mean" else last_token)(hidden, mask), hidden)
 
     def layer_groups(self) -> list[Group]:
         """What comes before the layers; each layer; the last layer with what follows."""
-        return transformers_groups(self.model)
+        first, *rest = transformers_groups(self.model)
+        return [[*first, *self._virtual()], *rest]
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.model
+
+    @property
+    def word_embedding(self) -> nn.Embedding:
+        return self.model.get_input_embeddings()
+
+    @property
+    def prefix_shape(self) -> tuple[int, int, int]:
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return config.num_hidden_layers, heads, width
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
+        if enabled and self.prefix is not None:
+            # transformers leaves keys and values of before out, without a word, where it recomputes
+            raise BenchError("gradient checkpointing: not together with a prefix before a transformers text tower")
         if enabled:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         else:
             self.model.gradient_checkpointing_disable()
+
+
+def _cache(prefix: Tensor, count: int) -> Any:
+    """The prefix as transformers' past keys and values of ``count`` texts."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(prefix):
+        cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), layer)
+    return cache
 
 
 def transformers_groups(model: nn.Module) -> list[Group]:
@@ -71,12 +110,13 @@ def transformers_groups(model: nn.Module) -> list[Group]:
 
 
 def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
-    """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device)."""
+    """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device), and a config
+    with its model_type is then all that is needed."""
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
-    if spec.name is None:
-        overrides = dict(spec.config)
-        kind = overrides.pop("model_type", None)
+    overrides = dict(spec.config)
+    kind = overrides.pop("model_type", None)
+    if spec.name is None or not (weights or kind is None):
         if kind is None:
             raise BenchError("model card: text: give a name, or a config with its model_type")
         if kind not in CONFIG_MAPPING:
@@ -84,7 +124,7 @@ def transformers_text(spec: TransformersText, weights: bool) -> TransformersText
         return TransformersTextTower(AutoModel.from_config(AutoConfig.for_model(kind, **overrides)), spec.pooling)
     instead = "download it where there is a network, or name a local folder: text.name: FOLDER"
     with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
-        config = AutoConfig.from_pretrained(spec.name, trust_remote_code=False, **spec.config)
+        config = AutoConfig.from_pretrained(spec.name, trust_remote_code=False, **overrides)
         if not (weights and spec.pretrained):
             model = AutoModel.from_config(config, trust_remote_code=False)
         else:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from benchmark.models.card import TinyImage, TinyText
-from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, mean_token
+from benchmark.models.tower import Group, ImageTower, LanguageModelTower, PatchDropout, TowerOutput, mean_token
 
 STRIDE = 16
 
@@ -25,10 +25,17 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """prefix: [2, heads, P, width / heads], keys and values that stand before the block's own."""
         b, n, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        if prefix is None:
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        else:
+            k, v = (torch.cat([before.to(own).expand(b, -1, -1, -1), own], 2) for before, own in zip(prefix, (k, v)))
+            count = prefix.shape[2]
+            seen = torch.ones(n, count + n, dtype=torch.bool, device=x.device)
+            attended = F.scaled_dot_product_attention(q, k, v, seen.tril(count) if self.causal else seen)
         x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(b, n, width)))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
@@ -38,9 +45,11 @@ class Blocks(nn.ModuleList):
 
     checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing and self.training else block(x)
+    def forward(self, x: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """prefix: [blocks, 2, heads, P, width / heads]."""
+        for block, own in zip(self, [None] * len(self) if prefix is None else prefix):
+            recomputed = self.checkpointing and self.training
+            x = checkpoint(block, x, own, use_reentrant=False) if recomputed else block(x, own)
         return x
 
 
@@ -92,14 +101,18 @@ class TinyImageTower(ImageTower):
         self.blocks.checkpointing = enabled
 
 
-class TinyTextTower(TextTower):
-    """A causal transformer; mean pooled over the tokens that are not padding."""
+class TinyTextTower(LanguageModelTower):
+    """A causal transformer; mean pooled over the tokens that are not padding. Virtual tokens have no positions."""
 
     causal = True
+    attention_modules = ("qkv",)
+    feedforward_modules = ("mlp.2",)
+    counts_virtual_tokens = False
 
     def __init__(self, spec: TinyText, vocab_size: int, context_length: int) -> None:
         super().__init__()
         self.width = width = spec.width
+        self.heads = spec.heads
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.embedding = nn.Embedding(vocab_size, width)
@@ -110,13 +123,26 @@ class TinyTextTower(TextTower):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
-        x = self.embedding(tokens) + self.position[: tokens.shape[1]]
-        x = self.norm(self.blocks(x))
+        length = tokens.shape[1]
+        x = self._prompted(self.embedding(tokens) + self.position[:length])
+        x = self.norm(self.blocks(x, self.prefix))[:, -length:]
         return TowerOutput(mean_token(x, mask), x)
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self
+
+    @property
+    def word_embedding(self) -> nn.Embedding:
+        return self.embedding
+
+    @property
+    def prefix_shape(self) -> tuple[int, int, int]:
+        return len(self.blocks), self.heads, self.width // self.heads
 
     def layer_groups(self) -> list[Group]:
         *blocks, last = self.blocks
-        groups: list[Group] = [[self.embedding, self.position], *([block] for block in blocks)]
+        groups: list[Group] = [[self.embedding, self.position, *self._virtual()], *([block] for block in blocks)]
         return [*groups, [last, self.norm]]
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:

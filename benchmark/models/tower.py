@@ -124,9 +124,10 @@ class LanguageModelTower(TextTower):
     """A text tower around a language model (where ``causal``) that can stay frozen and be tuned from outside: by
     adapters in its layers, or by virtual tokens, which are not among the tokens that forward() gives.
 
-    prompt: [P, E], embeddings read before every text while ``prompted`` (Lester et al. 2021, arXiv 2104.08691), or None.
-    prefix: [layers, 2, heads, P, width of a head], keys and values before those of the text in every layer
-        (Li and Liang 2021, arXiv 2101.00190), or None.
+    prompt: [P, E], embeddings read before every text while ``prompted``, or None (Lester et al. 2021, arXiv
+        2104.08691).
+    prefix: [layers, 2, heads, P, width of a head], keys and values before those of the text in every layer,
+        or None (Li and Liang 2021, arXiv 2101.00190).
     """
 
     prompt: nn.Parameter | None
