@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
     from benchmark.data.prepared import Prepared
+    from benchmark.method import Method
     from benchmark.models import DualEncoder, Tokenizer
 
 
@@ -43,6 +44,14 @@ class Encoder(Protocol):
         """images: uint8 [b, 3, image_size, image_size]."""
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded: ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """An encoder that writes texts too: of a method with the ability "caption"."""
+
+    def write(self, images: Tensor, beams: int) -> list[str]:
+        """A text for each image: uint8 [b, 3, image_size, image_size]. beams: 1 is greedy."""
 
 
 class ModelEncoder:
@@ -88,6 +97,26 @@ class ModelEncoder:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class ModelWriter(ModelEncoder):
+    """The encoder of a trained method that can write; puts the method into eval mode, on ``device``."""
+
+    def __init__(
+        self,
+        method: "Method",
+        tokenizer: "Tokenizer",
+        device: torch.device | str,
+        fingerprint: str,
+        precision: str = "fp32",
+    ) -> None:
+        self.method = method.to(device).eval()
+        super().__init__(method.encoder(), tokenizer, device, fingerprint, method.temperature_scale, precision)
+
+    @torch.inference_mode()
+    def write(self, images: Tensor, beams: int) -> list[str]:
+        with self._autocast():
+            return self.method.write(images.to(self.device).float() / 255, self.tokenizer, beams)
 
 
 class Evaluation:
@@ -141,6 +170,24 @@ class Evaluation:
     def labels(self, split: str) -> np.ndarray:
         """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
         return np.array(self.dataset.records(split)["label"][:])
+
+    def text(self, split: str) -> list[list[str]]:
+        """The split's texts without preparing its images, in the dataset's own order; none where there is no split."""
+        return list(self.dataset.records(split)["text"][:]) if split in self.splits() else []
+
+    def captions(self, split: str, beams: int) -> list[str]:
+        """What the encoder writes for the split's images, row by row as in records(). Raises ``BenchError`` for one
+        that cannot write."""
+        if not isinstance(self.encoder, Writer):
+            raise BenchError("captions need a method with the ability to write them")
+        records = self.records(split)
+        return [
+            caption
+            for start in range(0, len(records), self.batch_size)
+            for caption in self.encoder.write(
+                torch.from_numpy(np.array(records.images[start : start + self.batch_size])), beams
+            )
+        ]
 
     def images(self, split: str) -> Encoded:
         """The split's images, row by row as in records()."""

@@ -42,6 +42,7 @@ class Measurement:
     part: tells apart several measurements of one task whose examples differ (``image_to_text``, ``text_to_image``).
     chance: what each metric gives for a scorer that knows nothing.
     notes: what a reader must know (classes absent, coverage of a vocabulary).
+    majority: what a metric gives for always the most common answer of train.
     """
 
     examples: dict[str, np.ndarray]
@@ -49,6 +50,7 @@ class Measurement:
     chance: dict[str, float] = field(default_factory=dict)
     part: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
+    majority: dict[str, float] = field(default_factory=dict)
 
 
 class Task:
@@ -61,6 +63,8 @@ class Task:
     """The metric that the report's table shows."""
     needs: ClassVar[frozenset[str]]
     """What the dataset must carry: of "text", "label", "prompts", "question"."""
+    abilities: ClassVar[frozenset[str]] = frozenset()
+    """What the method must be able to do beyond encoding: of "caption". A plan leaves the others out."""
     splits: ClassVar[tuple[str, ...]] = ("test",)
     """The splits that must not be empty."""
 

@@ -57,7 +57,7 @@ class FakeDataset:
         return list(self.prepared)
 
     def records(self, split: str) -> dict[str, Any]:
-        return {"label": self.prepared[split].label.tolist()}
+        return {"label": self.prepared[split].label.tolist(), "text": self.prepared[split].text}
 
     def shuffled(self, seed: int) -> "FakeDataset":
         """The same dataset, the examples of every split in another order."""
@@ -156,6 +156,23 @@ class RandomEncoder:
         return Encoded(features, _unit(features))
 
 
+class RandomWriter(RandomEncoder):
+    """Knows nothing of an image, and the language of ``dataset``: writes a text of another test image."""
+
+    def __init__(self, dataset: FakeDataset, seed: int = 0) -> None:
+        super().__init__(seed)
+        test = dataset.prepared["test"]
+        self.texts = sorted((read_row(image), text) for image, of in zip(test.images, test.text) for text in of)
+
+    def write(self, images: Tensor, beams: int) -> list[str]:
+        return [self._draw_text(image) for image in images.numpy()]
+
+    def _draw_text(self, image: np.ndarray) -> str:
+        others = [text for row, text in self.texts if row != read_row(image)]
+        digest = hashlib.sha256(f"{self.seed} {read_row(image)}".encode()).digest()
+        return others[int.from_bytes(digest[:8], "big") % len(others)]
+
+
 class OracleEncoder:
     """Knows every example of ``dataset`` by the row number in its pixels.
 
@@ -163,7 +180,7 @@ class OracleEncoder:
     caption on its own (captions with the same words or text_id share one), and an image on the axes of its class and
     captions, so that all that is right scores high and all else 0.
     Features: of an image its class as one-hot (findings as -1 and 1), from which class and answers follow linearly; of
-    a text one axis a question.
+    a text one axis a question. Writes an image's first text.
     """
 
     image_size = SIZE
@@ -189,6 +206,7 @@ class OracleEncoder:
         self.question = {question: i for i, question in enumerate(QUESTIONS)}
         self.features: dict[int, np.ndarray] = {}
         self.embeddings: dict[int, np.ndarray] = {}
+        self.text: dict[int, str] = {}
         for records in dataset.prepared.values():
             for i, image in enumerate(records.images):
                 label = records.label[i]
@@ -198,10 +216,14 @@ class OracleEncoder:
                 embedding[[self.axis[text] for text in records.text[i]]] = 1
                 self.features[read_row(image)] = np.where(present, 1, -1 if card.multi_label else 0).astype(np.float32)
                 self.embeddings[read_row(image)] = embedding
+                self.text[read_row(image)] = records.text[i][0]
 
     def encode_images(self, images: Tensor) -> Encoded:
         rows = [read_row(image) for image in images.numpy()]
         return Encoded(np.stack([self.features[r] for r in rows]), _unit(np.stack([self.embeddings[r] for r in rows])))
+
+    def write(self, images: Tensor, beams: int) -> list[str]:
+        return [self.text[read_row(image)] for image in images.numpy()]
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         unknown = self.width - 1

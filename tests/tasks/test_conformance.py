@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.statistics import interval
 from benchmark.task import TASKS, Measurement, Task
-from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset
+from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset
 
 DATASETS = {"classes": fake_dataset(), "findings": fake_dataset(multi_label=True)}
 PAIRS = [
@@ -40,7 +40,7 @@ def measured(name: str, dataset: FakeDataset, encoder: Any, seed: int = 0, **opt
 
 @cache
 def of_random_encoder(name: str, kind: str, encoder: int = 0) -> dict[str, Measurement]:
-    return measured(name, DATASETS[kind], RandomEncoder(encoder))
+    return measured(name, DATASETS[kind], RandomWriter(DATASETS[kind], encoder))
 
 
 def primary(name: str, kind: str) -> str:
@@ -62,6 +62,7 @@ def test_says_what_it_is(name: str) -> None:
     registered = TASKS[name]
     assert registered.summary and registered.source
     assert registered.needs <= {"text", "label", "prompts", "question"}
+    assert registered.abilities <= {"caption"}
     assert is_dataclass(registered.Config)
     assert "test" in registered.splits
 
@@ -120,19 +121,19 @@ def test_oracle_is_perfect(pair: tuple[str, str]) -> None:
 
 def test_order_of_the_examples_changes_nothing(pair: tuple[str, str]) -> None:
     name, kind = pair
-    shuffled = measured(name, DATASETS[kind].shuffled(1), RandomEncoder())
+    shuffled = measured(name, DATASETS[kind].shuffled(1), RandomWriter(DATASETS[kind]))
     assert values(shuffled) == pytest.approx(values(of_random_encoder(name, kind)), abs=1e-6, nan_ok=True)
 
 
 def test_batch_size_of_the_encoding_changes_nothing(pair: tuple[str, str]) -> None:
     name, kind = pair
-    in_batches = measured(name, DATASETS[kind], RandomEncoder(), batch_size=7)
+    in_batches = measured(name, DATASETS[kind], RandomWriter(DATASETS[kind]), batch_size=7)
     assert values(in_batches) == pytest.approx(values(of_random_encoder(name, kind)), abs=1e-6, nan_ok=True)
 
 
 def test_same_seed_same_measurements(pair: tuple[str, str]) -> None:
     name, kind = pair
-    first, second = of_random_encoder(name, kind), measured(name, DATASETS[kind], RandomEncoder())
+    first, second = of_random_encoder(name, kind), measured(name, DATASETS[kind], RandomWriter(DATASETS[kind]))
     assert first.keys() == second.keys()
     for part, measurement in first.items():
         assert measurement.examples.keys() == second[part].examples.keys()
@@ -149,7 +150,7 @@ def test_answers_of_test_are_for_scoring_only(pair: tuple[str, str]) -> None:
     other = np.random.default_rng(0).permutation(len(test))
     changed = replace(test, label=test.label[other], answer=[test.answer[i] for i in other])
     swapped = replace(dataset, prepared=dataset.prepared | {"test": changed})
-    with_others = measured(name, swapped, RandomEncoder())
+    with_others = measured(name, swapped, RandomWriter(DATASETS[kind]))
     for part, measurement in of_random_encoder(name, kind).items():
         for column, data in measurement.examples.items():
             if column.startswith("score"):
