@@ -244,7 +244,8 @@ class Dataset:
         counts: Counter[str] = Counter()
         with ExitStack() as stack:
             writers: dict[str, pa.RecordBatchStreamWriter] = {}
-            rows = _unique(self.card.source.rows(self.card, problems), problems)
+            source = self.card.source
+            rows = _unique(source.rows(self.card, problems), problems, source.shares_images())
             while chunk := list(islice(rows, CHUNK)):
                 for split in {row.split: None for row in chunk}:
                     part = [row for row in chunk if row.split == split]
@@ -268,8 +269,9 @@ class _Found:
     states: str
 
 
-def _unique(rows: Iterator[Row], problems: Problems) -> Iterator[Row]:
-    """The rows without those whose id was there before, or whose group or image was there in another split."""
+def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Iterator[Row]:
+    """The rows without those whose id was there before, or whose group or image was there in another split (unless the
+    published splits do share them)."""
     ids: dict[str, tuple[str, int]] = {}
     splits: dict[tuple[str, str], tuple[str, str, int]] = {}
     for row in rows:
@@ -278,6 +280,7 @@ def _unique(rows: Iterator[Row], problems: Problems) -> Iterator[Row]:
             problems.add(row.place, bad)
             continue
         names = [("group", row.group)] + ([("image", row.image)] if isinstance(row.image, str) else [])
+        names = [] if shared else names
         for kind, name in names:
             split, file, line = splits.get((kind, name), (row.split, row.file, row.row))
             if split != row.split:

@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from benchmark.data.problems import BadRow
+from benchmark.errors import BenchError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
 Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
+DICOM_SUFFIXES = (".dcm", ".dicom")
 MAX_PIXELS = 89_478_485
 """Where Pillow, too, begins to suspect a decompression bomb."""
 
@@ -23,7 +25,8 @@ def decode_image(source: Path | bytes) -> Image.Image:
 
     EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
     to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
-    Of several frames, the first. Raises ``BadRow`` when the file cannot be decoded as a whole.
+    Of several frames, the first. DICOM files are shown in the window that they ask for. Raises ``BadRow`` when the file
+    cannot be decoded as a whole, ``BenchError`` for DICOM without pydicom.
     """
     picture = load_image(source)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -36,16 +39,13 @@ def load_image(source: Path | bytes) -> Image.Image:
             raise BadRow("image cannot be decoded", "is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if _is_dicom(source):
+                return _eight_bit(_load_dicom(source))
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BadRow(
-                        "image is too large",
-                        f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb",
-                    )
+                _check_size(*picture.size)
                 picture.load()
                 return _eight_bit(ImageOps.exif_transpose(picture))
-    except BadRow:
+    except (BadRow, BenchError):
         raise
     except Image.DecompressionBombError as error:
         raise BadRow("image is too large", f"is refused: {error}") from error
@@ -53,6 +53,36 @@ def load_image(source: Path | bytes) -> Image.Image:
         unidentified = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if unidentified else getattr(error, "strerror", None) or str(error)
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        message = f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb"
+        raise BadRow("image is too large", message)
+
+
+def _is_dicom(source: Path | bytes) -> bool:
+    if isinstance(source, Path):
+        return source.suffix.lower() in DICOM_SUFFIXES
+    return source[128:132] == b"DICM"
+
+
+def _load_dicom(source: Path | bytes) -> Image.Image:
+    """Grey values rescaled and windowed as the header says, with black as nothing (DICOM PS3.3, C.11)."""
+    try:
+        import pydicom
+        from pydicom import pixels
+    except ImportError as error:
+        raise BenchError("DICOM images need pydicom: pip install pydicom") from error
+    dicom = pydicom.dcmread(BytesIO(source) if isinstance(source, bytes) else source, force=False)
+    _check_size(int(dicom.Columns), int(dicom.Rows))
+    values = pixels.pixel_array(dicom, index=0)
+    if values.ndim == 3:
+        return Image.fromarray(values.astype(np.uint8))
+    values = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dicom), dicom).astype(np.float32)
+    if dicom.PhotometricInterpretation == "MONOCHROME1":
+        values = values.max() - values
+    return Image.fromarray(values)
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

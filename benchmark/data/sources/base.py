@@ -26,6 +26,7 @@ class Row:
 
     file, row: where it was read, for messages (row 0: the file as a whole).
     image: a path relative to the source's image folder, or an encoded image.
+    stored, digest: where an encoded image waits on the disk while a source gathers its rows, and what it is.
     """
 
     file: str
@@ -41,6 +42,8 @@ class Row:
     answer: list[str] = field(default_factory=list)
     answer_type: list[str] = field(default_factory=list)
     question_type: list[str] = field(default_factory=list)
+    stored: tuple[int, int] | None = None
+    digest: str = ""
 
     @property
     def place(self) -> str:
@@ -79,6 +82,18 @@ class Source(BaseModel):
         """The rows of all splits. Bad ones go to ``problems``; ``BenchError`` where nothing can be read."""
         raise NotImplementedError
 
+    def needs(self) -> list[Path]:
+        """The files and folders that it reads, relative as the card has them; patterns may be among them."""
+        return []
+
+    def found(self) -> bool:
+        """Whether all that it needs is there."""
+        return all(self.matching(path, required=False) for path in self.needs())
+
+    def shares_images(self) -> bool:
+        """Whether one image, and its group, may be in several splits."""
+        return False
+
     def image_folder(self) -> Path:
         """What the rows' image paths are relative to."""
         return self._folder
@@ -96,17 +111,27 @@ class Source(BaseModel):
     def base(self, path: Path) -> Path:
         """$BENCH_DATA if ``path`` is there, else the card's folder."""
         data = os.environ.get("BENCH_DATA")
-        return Path(data if data and (Path(data) / path).exists() else self._folder).absolute()
+        return Path(data if data and _matches(Path(data), path) else self._folder).absolute()
 
     def existing(self, path: Path) -> Path:
         """locate(), or ``BenchError`` naming the folders that were looked in."""
-        found = self.locate(path)
-        if found.exists():
+        return self.matching(path)[0]
+
+    def matching(self, path: Path, required: bool = True) -> list[Path]:
+        """The files that ``path``, which may be a pattern, stands for, in order; ``BenchError`` where there is none."""
+        found = [path] if path.is_absolute() and path.exists() else _matches(self.base(path), path)
+        if found or not required:
             return found
         data = os.environ.get("BENCH_DATA")
         folders = [*([data] if data else []), str(self._folder.absolute())]
         hint = "" if data else "; BENCH_DATA, the folder of your data, is not set"
         raise BenchError(f"'{path}' does not exist (looked in {', '.join(folders)}{hint})")
+
+
+def _matches(folder: Path, path: Path) -> list[Path]:
+    if not any(mark in str(path) for mark in "*?["):
+        return [folder / path] if (folder / path).exists() else []
+    return sorted(folder.glob(str(path)))
 
 
 class Fractions(BaseModel):

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import model_validator
+
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, label_of_names
+from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, label_of_names
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".t
 class ImageFolderSource(Source):
     """root/train/CLASS/**, root/val/CLASS/**, root/test/CLASS/**; or root/CLASS/** with ``split``, the shares.
 
+    split_folders: split -> folder below root, where it is not named like the split; others are not looked at.
     folders: class -> sub-folder, where the sub-folder is not named like the class.
+    ignore: sub-folders that belong to no class.
     Each image is its own group, since nothing says which belong to one patient.
     """
 
@@ -26,6 +30,14 @@ class ImageFolderSource(Source):
     root: Path
     split: Fractions | None = None
     folders: dict[str, str] = {}
+    split_folders: dict[Split, str] = {}
+    ignore: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ImageFolderSource":
+        if self.split and self.split_folders:
+            raise ValueError("expected the split in one place: 'split_folders' or 'split' with the shares")
+        return self
 
     def provides(self) -> frozenset[str]:
         return frozenset({"label"})
@@ -33,10 +45,16 @@ class ImageFolderSource(Source):
     def splits(self) -> list[str]:
         if self.split:
             return self.split.splits()
-        return [split for split in SPLITS if (self.existing(self.root) / split).is_dir()]
+        folders = self.split_folders or {split: str(split) for split in SPLITS}
+        root = self.existing(self.root)
+        return [split for split in SPLITS if split in folders and (root / folders[split]).is_dir()]
+
+    def needs(self) -> list[Path]:
+        return [self.root, *(self.root / folder for folder in self.split_folders.values())]
 
     def fingerprint(self) -> Any:
-        return {"parameters": self.model_dump(mode="json", exclude={"root"}), "images": self._images()}
+        parameters = self.model_dump(mode="json", exclude={"root"}, exclude_defaults=True)
+        return {"parameters": parameters, "images": self._images()}
 
     def image_folder(self) -> Path:
         return self.existing(self.root)
@@ -53,12 +71,15 @@ class ImageFolderSource(Source):
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
         classes = {folder: name for name, folder in self.folders.items()}
+        splits = {folder: str(split) for split, folder in self.split_folders.items()} or {
+            split: split for split in SPLITS
+        }
         rows = []
         for image in self._images():
             parts = Path(image).parts
-            split = "" if self.split else parts[0]
+            split = "" if self.split else splits.get(parts[0], "")
             above = parts[:-1] if self.split else parts[1:-1]
-            if not self.split and split not in SPLITS:
+            if (not self.split and not split) or (above and above[0] in self.ignore):
                 continue
             try:
                 if not above:
@@ -68,6 +89,7 @@ class ImageFolderSource(Source):
             except BadRow as bad:
                 problems.add(image, bad)
         if not rows and not problems.counts:
-            layout = "CLASS/IMAGE" if self.split else "train/CLASS/IMAGE (or give 'split', the shares)"
+            folder = next(iter(self.split_folders.values()), "train")
+            layout = "CLASS/IMAGE" if self.split else f"{folder}/CLASS/IMAGE (or give 'split', the shares)"
             raise BenchError(f"{self.image_folder()}: no image found; expected {layout}")
         yield from self.split.assign(rows) if self.split else rows

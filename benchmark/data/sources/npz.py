@@ -29,6 +29,9 @@ class NpzSource(Source):
         with self._open() as arrays:
             return [split for split in SPLITS if f"{split}_images" in arrays]
 
+    def needs(self) -> list[Path]:
+        return [self.file]
+
     def fingerprint(self) -> Any:
         state = self.existing(self.file).stat()
         return {"kind": self.kind, "size": state.st_size, "time": state.st_mtime_ns}

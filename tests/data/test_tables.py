@@ -1,0 +1,248 @@
+"""Tables in other formats than plain CSV and JSON Lines, and what their sources make of them."""
+
+import io
+import json
+import tarfile
+
+import datasets
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.data.dataset import open_dataset
+from benchmark.data.sources.table import fill, report_sections, template_columns
+from benchmark.errors import BenchError
+from tests.data.make import images, pixels, write_card, write_csv
+
+CLASSES = ["normal", "benign"]
+
+
+def opened(folder, source, on_bad_data="error", **card):
+    return open_dataset(write_card(folder, source, **card), on_bad_data, folder / "cache")
+
+
+def column(found, split, name):
+    return found.records(split).select_columns([name])[:][name]
+
+
+def jpeg(seed):
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                info.type, info.linkname = content
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+SHARDS = {"kind": "webdataset", "columns": {"image": "image", "text": "txt", "id": "key"}}
+
+
+def test_webdataset(tmp_path):
+    for part in range(2):
+        sample = [(f"a/{part}.jpg", jpeg(part)), (f"a/{part}.txt", f"text {part}".encode()),
+                  (f"a/{part}.json", json.dumps({"patient": f"p{part}"}).encode())]  # fmt: skip
+        shard(tmp_path / f"train-{part}.tar", sample)
+    shard(tmp_path / "test.tar", [("b.PNG", b"broken"), ("b.txt", b"broken")])
+    columns = SHARDS["columns"] | {"group": "patient"}
+    found = opened(tmp_path, SHARDS | {"columns": columns, "shards": {"train": ["train-*.tar"]}})
+    assert column(found, "train", "id") == ["a/0", "a/1"]
+    assert column(found, "train", "group") == ["p0", "p1"]
+    assert column(found, "train", "text") == [["text 0"], ["text 1"]]
+    broken = opened(tmp_path, SHARDS | {"shards": {"train": ["train-*.tar"], "test": ["test.tar"]}})
+    with pytest.raises(BenchError, match=r"^test.tar, row 1: the image cannot be decoded: no known image format"):
+        broken.check()
+
+
+@pytest.mark.parametrize("name", ["../../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg"])
+def test_nothing_leaves_a_shard(tmp_path, name):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shard(folder / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"good"), (name, jpeg(1))])
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    source = SHARDS | {"shards": {"train": ["a.tar"]}}
+    with pytest.raises(BenchError, match=r"absolute|leads out"):
+        opened(folder, source).check()
+    left = opened(folder, source, "skip")
+    left.check()
+    assert left.left_out == {"image outside the folder": 1} and column(left, "train", "id") == ["a"]
+    after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    assert after - before == {folder / "set.yaml"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_a_shard(tmp_path, kind):
+    shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"good"), ("b.jpg", (kind, "/etc/passwd"))])
+    left = opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}, "skip")
+    left.check()
+    assert left.left_out == {"not a file": 1} and len(left.records("train")) == 1
+
+
+def test_a_shard_that_ends_too_early(tmp_path):
+    shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"x" * 5000)])
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:2000])
+    with pytest.raises(BenchError, match=r"a.tar: cannot be read as a tar file"):
+        opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}).check()
+
+
+def saved(folder):
+    label = datasets.ClassLabel(names=["benign", "normal"])
+    features = datasets.Features({"image": datasets.Image(), "label": label, "text": datasets.Value("string")})
+    rows = {"image": [{"bytes": jpeg(i), "path": None} for i in range(3)], "label": [0, 1, 0], "text": ["a", "b", "c"]}
+    data = datasets.Dataset.from_dict(rows, features)
+    datasets.DatasetDict({"train": data, "validation": data.select([0])}).save_to_disk(str(folder / "saved"))
+    data.to_parquet(str(folder / "part-0.parquet"))
+
+
+HUB = {"kind": "hub", "path": "saved", "splits_of": {"train": "train"},
+       "columns": {"image": "image", "label": "label", "text": "text"}}  # fmt: skip
+
+
+def test_a_saved_dataset(tmp_path):
+    saved(tmp_path)
+    found = opened(tmp_path, HUB, classes=CLASSES)
+    # By name: the numbers of the set are in another order than the card's.
+    assert column(found, "train", "label") == [1, 0, 1]
+    assert np.asarray(found.records("train")["image"][2]).shape == (10, 12, 3)
+    with pytest.raises(BenchError, match=r"unknown split 'trian'; did you mean 'train'"):
+        opened(tmp_path, HUB | {"splits_of": {"train": "trian"}}, classes=CLASSES).check()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BenchError, match=r"other: cannot be read as a saved dataset"):
+        opened(tmp_path, HUB | {"path": "other"}, classes=CLASSES).check()
+
+
+def test_parquet(tmp_path):
+    saved(tmp_path)
+    source = {"kind": "manifest", "files": {"train": "part-*.parquet"}, "columns": {"image": "image", "text": "text"}}
+    found = opened(tmp_path, source)
+    assert column(found, "train", "text") == [["a"], ["b"], ["c"]]
+    (tmp_path / "part-1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BenchError, match=r"part-1.parquet: cannot be read as Parquet"):
+        opened(tmp_path, source).check()
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source = {key: value for key, value in HUB.items() if key != "path"} | {"name": "nobody/nothing", "revision": "abc"}
+    found = opened(tmp_path, source, classes=CLASSES)
+    assert not found.card.source.found()
+    message = r"^dataset 'nobody/nothing', split 'train': neither in the local cache nor reachable \(HF_HUB_OFFLINE .*$"
+    with pytest.raises(BenchError, match=message) as caught:
+        found.check()
+    assert "\n" not in str(caught.value)
+
+
+def h5(folder, **change):
+    arrays = {"x": np.stack([pixels(i, 8, 8) for i in range(3)]), "y": np.array([[0], [1], [1]])} | change
+    for name, array in arrays.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file[name] = array
+    return {"kind": "h5", "files": {"test": {"images": "x.h5", "labels": "y.h5"}}}
+
+
+def test_h5(tmp_path):
+    found = opened(tmp_path, h5(tmp_path), classes=CLASSES)
+    assert column(found, "test", "label") == [0, 1, 1] and found.splits() == ["test"]
+    np.testing.assert_array_equal(np.asarray(found.records("test")["image"][1]), pixels(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((3, 8, 8))}, r"x.h5: x: expected uint8 \[N, H, W\]"),
+        ({"y": np.array([0, 1])}, "x.h5: 3 images where there are 2 labels"),
+        ({"y": np.array([0, 1, 2])}, r"x.h5, x\[2\]: class number 2; expected 0 to 1"),
+        ({"y": np.array([0.5, 1, 2])}, "y.h5: y: expected class numbers, found float64"),
+    ],
+)
+def test_bad_h5(tmp_path, change, message):
+    with pytest.raises(BenchError, match=message):
+        opened(tmp_path, h5(tmp_path, **change), classes=CLASSES).check()
+
+
+def test_h5_that_is_none(tmp_path):
+    source = h5(tmp_path)
+    (tmp_path / "y.h5").write_bytes(b"no")
+    with pytest.raises(BenchError, match=r"y.h5: cannot be read as HDF5"):
+        opened(tmp_path, source, classes=CLASSES).check()
+    source = h5(tmp_path) | {"label_key": "z"}
+    with pytest.raises(BenchError, match=r"y.h5: unknown array 'z'"):
+        opened(tmp_path, source, classes=CLASSES).check()
+
+
+def test_templates():
+    values = {"a": "12345", "clinical-description": "x", "empty": None, "number": 7}
+    assert fill("f/p{a:.2}/{a}/{number}.jpg", values) == "f/p12/12345/7.jpg"
+    assert fill("{empty} {clinical-description}", values) == "x" and fill("a", values) == "12345"
+    assert template_columns("p{a:.2}/{b c}.jpg") == ["a", "b c"]
+    # Not str.format(): attributes are out of reach.
+    assert fill("{a.__class__}", values) == ""
+    for wrong in ("{a!r}", "{a:>9999999}", "{}", "{a"):
+        with pytest.raises(ValueError):
+            template_columns(wrong)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("FINDINGS:\n a\n  b\n\nIMPRESSION: c", "a b c"),
+        ("IMPRESSION: c\nFINDINGS: a", "a c"),
+        ("FINDINGS AND IMPRESSION: both\nOTHER: x", "both"),
+        ("FINDINGS: at 3:15, see: x\nNOTIFICATION: y", "at 3:15, see: x"),
+        ("INDICATION: findings suspected\nnothing", ""),
+        ("FINDINGS:\n\nIMPRESSION:\n", ""),
+        ("", ""),
+    ],
+)
+def test_sections_of_reports(report, expected):
+    assert report_sections(report, ["findings", "impression"]) == expected
+
+
+def labelled(folder, rows, **source):
+    images(folder / "images", 3)
+    write_csv(folder / "rows.csv", rows)
+    return {"kind": "manifest", "file": "rows.csv", "columns": {"image": "image", "label": "y"},
+            "split": {"test": 1.0}} | source  # fmt: skip
+
+
+def test_images_with_several_classes(tmp_path):
+    rows = [{"image": "images/0.png", "y": y} for y in ("normal", "benign")]
+    rows += [{"image": "images/1.png", "y": "['benign']"}, {"image": "images/2.png", "y": "['normal', 'benign']"}]
+    with pytest.raises(BenchError, match=r"\(an image with two labels: 1, several classes: 1\)"):
+        opened(tmp_path, labelled(tmp_path, rows), classes=CLASSES).check()
+    found = opened(tmp_path, labelled(tmp_path, rows, several="leave_out"), classes=CLASSES)
+    assert column(found, "test", "id") == ["images/1.png"] and column(found, "test", "label") == [1]
+    for several, expected in (("any", [1, 1]), ("majority", [0, 0])):
+        many = opened(tmp_path, labelled(tmp_path, rows, several=several), classes=CLASSES, multi_label=True)
+        assert column(many, "test", "label")[0] == expected
+
+
+def test_an_ambiguous_name(tmp_path):
+    images(tmp_path / "other" / "a", 1)
+    images(tmp_path / "other" / "b", 2)
+    source = labelled(tmp_path, [{"image": "0.png", "y": "benign"}, {"image": "1.png", "y": "benign"}])
+    source |= {"find": True, "image_root": "other"}
+    left = opened(tmp_path, source, "skip", classes=CLASSES)
+    left.check()
+    assert left.left_out == {"ambiguous image": 1}
+    source = labelled(tmp_path, [{"image": "gone.png", "y": "benign"}]) | {"find": True}
+    with pytest.raises(BenchError, match=r"image 'gone.png' does not exist"):
+        opened(tmp_path, source, classes=CLASSES).check()
+
+
+def test_a_join_that_has_no_such_column(tmp_path):
+    source = labelled(tmp_path, [{"image": "images/0.png", "y": "benign", "k": 1}])
+    write_csv(tmp_path / "more.csv", [{"k": 1, "z": 2}])
+    source["join"] = [{"file": "more.csv", "by": ["k"], "columns": ["zz"]}]
+    with pytest.raises(BenchError, match=r"more.csv: join: unknown column 'zz'; did you mean 'z'"):
+        opened(tmp_path, source, classes=CLASSES).check()
