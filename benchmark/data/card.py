@@ -2,15 +2,17 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from benchmark.config import config_names, find_config, read_yaml, validated
 from benchmark.data.sources import SOURCES, AnySource
+from benchmark.data.sources.base import Split
 from benchmark.errors import BenchError, unknown
 
 Prompts = dict[str, list[str]] | list[str]
+Access = Literal["embedded", "open", "registration", "credentialed"]
 
 
 class Card(BaseModel):
@@ -21,7 +23,11 @@ class Card(BaseModel):
     prompts: templates with ``{}`` for the class, used for every class, or full prompts of each class.
     negative_prompts: likewise, saying that the class is absent; for pairs in multi-label sets.
     class_texts: what fills ``{}`` for the classes whose name does not read well in a sentence.
-    licence, citation, home_page, access: how it may be used, and how to get it.
+    rows: the images expected of each split, or of ``all`` where it is drawn; what ``bench data verify`` counts against.
+    layout: a small tree of what is expected on disk, below $BENCH_DATA. how: the steps to get it. size: of it all.
+    access: who may have it: anyone, those who register, those with a certificate (``embedded``: drawn in code).
+    licence, citation, home_page: how it may be used. notes: what a reader of its numbers must know, and what of this
+    card could not be confirmed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
@@ -35,10 +41,15 @@ class Card(BaseModel):
     prompts: Prompts | None = None
     negative_prompts: Prompts | None = None
     class_texts: dict[str, str] = {}
+    rows: dict[Split | Literal["all"], PositiveInt] = {}
+    layout: str = ""
+    how: list[str] = []
+    size: str = ""
+    access: Access | None = None
     licence: str = ""
     citation: str = ""
     home_page: str = ""
-    access: str = ""
+    notes: list[str] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -76,6 +87,11 @@ class Card(BaseModel):
     def provides(self) -> frozenset[str]:
         """Of "text", "label", "question", "prompts": what tasks can ask of the dataset."""
         return self.source.provides() | ({"prompts"} if self.prompts else set())
+
+    def content(self) -> dict[str, Any]:
+        """What results can depend on beyond the records: not its description, nor where the data lie."""
+        kept = {"name", "modality", "classes", "multi_label", "prompts", "negative_prompts", "class_texts"}
+        return self.model_dump(mode="json", include=kept)
 
     def positive_prompts(self, name: str) -> list[str]:
         """The prompts that say that class ``name`` is there. Raises ``BenchError`` when the card has none: prompts are

@@ -68,7 +68,7 @@ def test_bad_cards(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("rows.csv", "source: expected a mapping with a 'kind' (one of phantom, manifest, image_folder, npz)"),
+        ("rows.csv", "source: expected a mapping with a 'kind' (one of phantom, manifest, image_folder, npz, h5, hub"),
         ({"file": "rows.csv"}, "source: expected a mapping with a 'kind'"),
         ({"kind": "manifets"}, "unknown kind of source 'manifets'; did you mean 'manifest'?"),
         ({"kind": "npz", "flie": "x"}, "set.yaml: source: file: Field required"),
