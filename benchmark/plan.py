@@ -260,7 +260,7 @@ def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str
         options = _options(f"task '{kind}'", TASKS[kind].Config, config.options.get(kind, {}))
         content = {
             "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
-            "dataset": datasets[name].fingerprint, "card": datasets[name].card.model_dump(mode="json"),
+            "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
         }  # fmt: skip
         given = {k: v for k, v in config.overrides.items() if k.split(".")[0] in ("evaluation", kind)}
