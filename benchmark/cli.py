@@ -139,6 +139,9 @@ def plan(
             f"{estimate.memory / 1e6:,.0f} MB", f"{parameters['parameters_trainable'] / 1e6:.2f} M",
             f"{parameters['parameters'] / 1e6:.2f} M",
         )  # fmt: skip
+    for given in made.given:
+        missing = len(made.missing(store, given))
+        table.add_row(given.name, str(given.seed), f"evaluate {missing}" if missing else "done")
     console.print(table)
     text = f"training: about {_duration(seconds)}" + (" (a rough estimate until a cell was measured)" if rough else "")
     kinds: dict[str, list[str]] = {}

@@ -74,6 +74,7 @@ class Evaluating(Strict):
 class RunConfig(Strict):
     """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
 
+    baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
     options: a method's or a task's own parameters, by its name.
     overrides: what the command line set over the suite; part of a result's label, not of its computation.
     """
@@ -89,6 +90,7 @@ class RunConfig(Strict):
     seeds: list[int] = [0]
     training: Training
     evaluation: Evaluating = Evaluating()
+    baselines: bool = True
     options: dict[str, dict[str, Any]] = {}
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     on_bad_data: Literal["error", "skip"] = "error"

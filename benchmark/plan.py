@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from benchmark.baselines import Given, baselines
 from benchmark.config import RunConfig, Training, find_config, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
@@ -65,8 +66,9 @@ class Pair:
 @dataclass
 class Plan:
     """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is.
-    initial: the cell whose weights the others start from. problems: why it cannot run. left_out: pairs of a task and a
-    dataset that do not go together, with the reason."""
+    initial: the cell whose weights the others start from. given: encoders that are evaluated as they are. starts: by
+    seed, the key of the one with the weights that the cells start from. problems: why it cannot run. left_out: pairs of
+    a task and a dataset that do not go together, with the reason."""
 
     config: RunConfig
     model: ModelCard
@@ -76,12 +78,20 @@ class Plan:
     initial: Cell | None
     cells: list[Cell]
     pairs: list[Pair]
+    given: list[Given] = field(default_factory=list)
+    starts: dict[int, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def missing(self, store: Store, cell: Cell) -> list[Pair]:
+    def pairs_of(self, cell: Cell | Given) -> list[Pair]:
+        """The pairs that are evaluated on a cell."""
+        if isinstance(cell, Given) and cell.images_only:
+            return [pair for pair in self.pairs if TASKS[pair.task].needs <= {"label"}]
+        return self.pairs
+
+    def missing(self, store: Store, cell: Cell | Given) -> list[Pair]:
         """The pairs that are not evaluated yet on a cell."""
-        return [pair for pair in self.pairs if store.evaluated(cell.key, pair.key) is None]
+        return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
@@ -107,6 +117,12 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         for name in methods
     ]
     plan = Plan(config, model, device, datasets.opened, corpus, initial, cells, pairs, left_out=left_out)
+    fixed = {k: v for k, v in config.overrides.items() if k.startswith("model.")}
+    label = {"suite": config.suite, "model": model.name, "variant": ", ".join(f"{k}={v}" for k, v in fixed.items())}
+    for seed in config.seeds:
+        found = baselines(model, datasets.fingerprints(corpus), initial.key if initial else None, label, seed)
+        plan.starts[seed] = found[0].key
+        plan.given += found if config.baselines else []
     plan.problems = _problems(plan)
     return plan
 

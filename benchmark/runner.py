@@ -3,7 +3,7 @@
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from safetensors.torch import load_file
 
 from benchmark import __version__
+from benchmark.baselines import Given
 from benchmark.data.cache import cache_root
 from benchmark.data.loader import PairLoader
 from benchmark.data.prepared import Prepared, prepare
 from benchmark.data.transforms import Augmentation
-from benchmark.embedding import Evaluation, ModelEncoder
+from benchmark.embedding import Encoder, Evaluation, ModelEncoder
 from benchmark.errors import BenchError
 from benchmark.machine import machine
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
@@ -58,12 +59,14 @@ class _Run:
     def __init__(self, plan: Plan, store: Store, console: Console, cache: Path) -> None:
         self.plan, self.store, self.console, self.cache = plan, store, console, cache
         self.outcome = Outcome()
+        self.device = plan.device
         self._tokenizer: Tokenizer | None = None
 
     def run(self) -> Outcome:
         plan, store = self.plan, self.store
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
-        if untrained or any(plan.missing(store, cell) for cell in plan.cells):
+        cells: list[Cell | Given] = [*plan.cells, *plan.given]
+        if untrained or any(plan.missing(store, cell) for cell in cells):
             self.check(untrained)
         for number, cell in enumerate(plan.cells, 1):
             name = f"[{number}/{len(plan.cells)}] {cell.method}, seed {cell.seed}"
@@ -72,7 +75,14 @@ class _Run:
                     self.outcome.skipped += 1
                 else:
                     self.train(cell, name)
-                self.evaluate(cell, name)
+                self.evaluate(cell, name, self.encoder)
+        for number, given in enumerate(plan.given, 1):
+            name = f"[{number}/{len(plan.given)}] {given.name}, seed {given.seed}"
+            with self.guarded(name):
+                if not store.finished(given.key):
+                    store.partial(given.key).mkdir(parents=True, exist_ok=True)
+                    store.finish(given.key, {"label": given.label, "content": given.content}, {})
+                self.evaluate(given, name, lambda given: given.build(self))
         return self.outcome
 
     def check(self, untrained: list[Cell]) -> None:
@@ -138,16 +148,19 @@ class _Run:
 
     def method(self, cell: Cell) -> Any:
         """The cell's method as it is before training."""
-        model = self.model(cell)
+        # The cell that trains the initial weights does not start from them.
+        first = cell is self.plan.initial
+        model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
         labelled = [self.plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
         with torch_seed(stream(cell.seed, "method", cell.method)):
             method = build_method(cell.method, model, cell.options)
             method.setup(self.tokenizer(), [name for card in labelled for name in card.classes or ()])
         return method
 
-    def model(self, cell: Cell) -> DualEncoder:
-        model = build_model(self.plan.model, stream(cell.seed, "model"))
-        if cell.content["initial"]:
+    def model(self, seed: int, weights: bool = True) -> DualEncoder:
+        """The model before training; without ``weights``, a random one."""
+        model = build_model(self.plan.model, stream(seed, "model"), weights=weights)
+        if weights and self.plan.initial:
             model.load_state_dict(load_file(self.initial_weights()))
         return model
 
@@ -201,12 +214,12 @@ class _Run:
 
     # Evaluation
 
-    def evaluate(self, cell: Cell, name: str) -> None:
+    def evaluate(self, cell: Any, name: str, encoder_of: Callable[[Any], Encoder]) -> None:
         missing = self.plan.missing(self.store, cell)
-        self.outcome.skipped += len(self.plan.pairs) - len(missing)
+        self.outcome.skipped += len(self.plan.pairs_of(cell)) - len(missing)
         if not missing:
             return
-        encoder = self.encoder(cell)
+        encoder = encoder_of(cell)
         seen: dict[str, Evaluation] = {}
         with self.progress() as bars:
             bar = bars.add_task(f"{name}: evaluating", total=len(missing), speed="")
@@ -232,7 +245,7 @@ class _Run:
             method.temperature_scale,
         )  # fmt: skip
 
-    def measure(self, cell: Cell, pair: Pair, data: Evaluation) -> None:
+    def measure(self, cell: Cell | Given, pair: Pair, data: Evaluation) -> None:
         task_class = TASKS[pair.task]
         task = task_class(task_class.Config(**pair.options))
         primary = task.primary_for(data.card)
@@ -255,8 +268,9 @@ class _Run:
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
                     "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
                     "value": function(found.examples), "low": low, "high": high, "n": len(groups), "groups": own,
-                    "chance": found.chance.get(metric), "primary": metric == primary, "examples": drawn,
-                    "cell": cell.key, "evaluation": pair.key,
+                    "chance": found.chance.get(metric), "majority": found.majority.get(metric),
+                    "primary": metric == primary, "examples": drawn,
+                    "cell": cell.key, "evaluation": pair.key, "start": self.plan.starts.get(cell.seed),
                 })  # fmt: skip
         examples = {found.part: found.examples for found in measurements}
         notes = {found.part: found.notes for found in measurements}

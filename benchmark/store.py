@@ -114,13 +114,15 @@ class Store:
         return frame.drop_duplicates([*LABEL, "dataset", "task", "part", "metric"], keep="last", ignore_index=True)
 
     def costs(self) -> "pd.DataFrame":
-        """One row a cell."""
+        """One row a cell that was trained."""
         import pandas as pd
 
         costs = []
         for folder in self._finished():
             cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
             cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+            if not cost:
+                continue
             costs.append(cell["label"] | {"cell": folder.name} | cost)
         frame = pd.DataFrame(costs)
         return frame if frame.empty else frame.drop_duplicates([*LABEL], keep="last", ignore_index=True)

@@ -94,9 +94,10 @@ class FewShot(Task):
             "left_out": [shots for shots in self.config.shots if shots > scarcest],
             "scarcest_class": scarcest,
         }
+        measurement.majority = dict(measurement.chance)
         if not data.card.multi_label:
-            chance = majority_accuracy(train.label, test.label)
-            measurement.chance |= {metric: chance for metric in measurement.metrics if metric.endswith("%")}
+            measurement.majority = dict.fromkeys(measurement.metrics, majority_accuracy(train.label, test.label))
+            measurement.chance |= {k: value for k, value in measurement.majority.items() if k.endswith("%")}
         yield measurement
 
     def scores(self, shots: Labelled, features: Tensor, classes: int) -> Tensor:

@@ -75,6 +75,7 @@ class LinearProbe(Task):
             "train_images": len(train),
         }
         measurement.chance["accuracy"] = majority_accuracy(train.label, test.label)
+        measurement.majority = measurement.chance
         yield measurement
 
     def fit(self, train: Labelled, scale: Tensor, classes: int) -> Path:

@@ -101,7 +101,8 @@ class VQA(Task):
         trained = {"accuracy": Mean("correct")}
         trained |= {f"accuracy_{kind}": Mean("correct", kind) for kind in ("open", "closed") if examples[kind].any()}
         metrics: dict[str, Metric] = {**trained}
-        chance = {name: Mean("correct_by_most_common", metric.where)(examples) for name, metric in trained.items()}
+        majority = {name: Mean("correct_by_most_common", metric.where)(examples) for name, metric in trained.items()}
+        chance = dict(majority)
         candidates = candidate_answers(train, test)
         statements = {
             (question, answer): self.config.statement.replace("{question}", question).replace("{answer}", answer)
@@ -115,7 +116,7 @@ class VQA(Task):
             chance["zero_shot_accuracy"] = float(
                 np.mean([(answer in answers) / len(answers) for answer, answers in zip(test.answer, candidates)])
             )
-        yield Measurement(examples, metrics, chance, notes=notes)
+        yield Measurement(examples, metrics, chance, notes=notes, majority=majority)
 
     def learn(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
         """The answer to each question of test, and the number of the epoch that the head is kept from."""

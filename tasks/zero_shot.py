@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from benchmark import Measurement, Task, register_task
 from benchmark.data.card import Card
 from benchmark.embedding import Evaluation
 from benchmark.metrics import classification
+from benchmark.probe import majority_accuracy
 
 ROWS = 16_384
 """Images compared with the classes at a time."""
@@ -42,7 +44,7 @@ class ZeroShot(Task):
             classes -= class_embeddings(data, [data.card.negative(name) for name in data.classes])
         images = data.images("test").embeddings
         scores = [images[i : i + ROWS].astype(np.float64) @ classes.T for i in range(0, len(images), ROWS)]
-        yield classification(
+        measurement = classification(
             ids=records.ids,
             groups=records.groups,
             scores=np.concatenate(scores),
@@ -52,6 +54,10 @@ class ZeroShot(Task):
             multi_label=data.card.multi_label,
             rare=rare_classes(data, self.config.rare_below),
         )
+        if "train" in data.splits() and (data.labels("train") >= 0).any():
+            train, test = (torch.from_numpy(np.array(label)) for label in (data.labels("train"), records.label))
+            measurement.majority = measurement.chance | {"accuracy": majority_accuracy(train, test)}
+        yield measurement
 
 
 def class_embeddings(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:

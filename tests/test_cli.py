@@ -35,7 +35,7 @@ CARD = {
 }  # fmt: skip
 SUITE = {
     "description": "squares", "model": "small.yaml", "pretraining": ["squares.yaml"], "datasets": ["squares.yaml"],
-    "methods": ["msd", "clip"], "evaluation": {"resamples": 50},
+    "methods": ["msd", "clip"], "evaluation": {"resamples": 50}, "baselines": False,
     "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
 }  # fmt: skip
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -126,6 +126,45 @@ def test_run_then_report(bench: Bench) -> None:
     assert {"report.md", "results.csv", "costs.csv"} <= {path.name for path in report.iterdir()}
     assert list(report.glob("**/*.png"))
     assert list(report.glob("**/*.svg"))
+
+
+def test_baselines_stand_below_the_methods(bench: Bench) -> None:
+    suite = yaml.safe_load((bench.folder / "suite.yaml").read_text()) | {"baselines": True}
+    (bench.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "linear_probe,retrieval"]
+    quick += ["--set", "training.samples=96"]
+    assert bench("run", *quick) == 0, bench.out
+    # Retrieval needs texts, which raw pixels do not have.
+    assert "trained 1, evaluated 5, done before 0, failed 0" in bench.out
+    rows = bench.rows()
+    assert set(rows[rows.role == "baseline"].method) == {"initial weights (random)", "raw pixels"}
+    assert set(rows[rows.method == "raw pixels"].task) == {"linear_probe"}
+    # Squares of one colour each: their colour gives them away.
+    pixels = rows[(rows.method == "raw pixels") & (rows.metric == "accuracy")]
+    assert (pixels.value == 1).all() and (pixels.majority < 0.5).all()
+    initial = rows[rows.method == "initial weights (random)"]
+    assert set(rows[rows.method == "clip"].start) == set(initial.cell)
+    assert set(Store(bench.folder / "results").costs().method) == {"clip"}
+
+    assert bench("plan", *quick) == 0
+    assert bench.out.count("done") == 3
+    assert bench("run", *quick) == 0
+    assert "trained 0, evaluated 0, done before 6, failed 0" in bench.out
+    assert bench("report") == 0
+    table = bench.out[bench.out.index("linear_probe") :]
+    assert table.index("clip") < table.index("initial") < table.index("raw pixels") < table.index("majority")
+
+
+def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--tasks", "linear_probe", "--set", "training.samples=96"]
+    for method in ("clip", "msd"):
+        assert bench("run", *quick, "--methods", method) == 0
+    assert bench("report", "--reference", "clip") == 0
+    assert "difference to clip, in points" in bench.out
+    assert "not tested" not in bench.out
+    assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
+    assert bench("report", "--reference", "msdd") == 2
+    assert "did you mean 'msd'" in bench.err
 
 
 def test_same_seed_same_rows_and_methods_do_not_touch_each_other(bench: Bench) -> None:
@@ -230,6 +269,19 @@ def test_bad_data_is_found_before_training(bench: Bench) -> None:
     quick = ["--methods", "clip", "--tasks", "zero_shot", "--set", "training.samples=96"]
     assert bench("run", "--suite", "suite.yaml", *quick, "--on-bad-data", "skip") == 0
     assert "left out 1" in bench.out
+
+
+def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> None:
+    model = MODEL | {"image": {"kind": "timm", "name": "mobilenetv3_small_050"}}
+    (bench.folder / "pooled.yaml").write_text(yaml.safe_dump(model))
+    methods = ["--suite", "suite.yaml", "--methods", "filip,flip,clip"]
+    assert bench("plan", *methods, "--model", "pooled.yaml") == 1
+    flat = " ".join(bench.out.split())
+    assert "cannot run: method 'filip' needs image_tokens, which model 'pooled' does not give" in flat
+    assert "cannot run: method 'flip' needs patch_dropout, which model 'pooled' does not give" in flat
+    assert bench("run", *methods, "--model", "pooled.yaml") == 2
+    assert "needs image_tokens" in bench.err
+    assert bench("plan", *methods) == 0
 
 
 LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}

@@ -120,17 +120,19 @@ class DualEncoder(nn.Module):
         return counts
 
 
-def build_model(card: ModelCard, seed: int, device: str = "cpu") -> DualEncoder:
+def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool = True) -> DualEncoder:
     """The card's dual encoder, in training mode, float32. The same card and seed give the same weights; torch's global
     random state is left as it was. On "meta" neither weights nor network are needed, and the parameters have shapes
     only (an architecture that itself is described on the hub needs its configuration).
 
+    weights: false draws all of them at random, whatever the card says.
     A projection of the tower's own that leads to ``embed_dim`` is kept with its weights; otherwise a new one is drawn.
     Raises BenchError for what the card names and is not there, and for weights that do not fit.
     """
+    weights = weights and device != "meta"
     with torch_seed(seed), torch.device(device):
-        image, image_own = _image(card, weights=device != "meta")
-        text, text_own = _text(card, weights=device != "meta")
+        image, image_own = _image(card, weights)
+        text, text_own = _text(card, weights)
         image_projection = _projection(image_own, image.width, card.embed_dim)
         text_projection = _projection(text_own, text.width, card.embed_dim)
     return DualEncoder(image, text, image_projection, text_projection, card.embed_dim).float().train()

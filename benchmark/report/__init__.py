@@ -31,7 +31,11 @@ HOW_TO_READ = """\
   differences of the seeds is added, and interval and p-value are Student's t (Welch-Satterthwaite). The verdict
   corrects p for the number of tests in its table (Holm 1979). "No difference shown" is no proof that there is none.
 - **Mean ranks** count datasets, each once, whatever the size of a difference (Friedman and Nemenyi; Demsar 2006).
-- **Chance** is what a scorer gets that knows nothing of the images. **Examples** are those of the test set.
+- **Baselines** are evaluated like a method and stand below them: the **initial weights** that every method starts
+  from; **untrained**, the same architecture with random weights, where the initial ones are not random; **raw pixels**,
+  images averaged down to 16 x 16. **Majority** is the most common answer of the training set (VQA: of each type of
+  question), **chance** what a scorer gets that knows nothing of the images. A score with † is not shown to beat the
+  initial weights. **Examples** are those of the test set.
 - **Mean** is over all datasets of the table; a line that lacks one has none.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
   the same text are correct. The share of all correct items that are found is another definition, and not this one.
@@ -67,8 +71,10 @@ def write_report(
     if scores.empty:
         raise nothing
     chosen = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(scores)
-    others = {line: chosen for line in lines if chosen and line != chosen}
+    methods = [line for line in lines if line not in set(labelled.loc[labelled["baseline"], "line"])]
+    others = {line: chosen for line in methods if chosen and line != chosen}
     found = comparison.differences(labelled, others, resamples)
+    unbeaten = comparison.unbeaten(labelled, resamples)
     images = folder / "plots"
     images.mkdir(parents=True, exist_ok=True)
     page, results, spent = folder / "report.md", folder / "results.csv", folder / "costs.csv"
@@ -88,14 +94,18 @@ def write_report(
         text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
     for task in tables.natural(scores["task"].unique()):
-        show(tables.score_table(scores, task, lines))
-        draw(plots.score_chart(scores, task, lines), re.sub(r"[^\w-]+", "-", task), f"{task}: scores and intervals")
+        show(tables.score_table(scores, task, lines, unbeaten))
+        draw(
+            plots.score_chart(scores, task, methods or lines),
+            re.sub(r"[^\w-]+", "-", task),
+            f"{task}: scores and intervals",
+        )
         if chosen and (found["task"] == task).any():
-            show(comparison.difference_table(found, task, chosen, lines))
-    rankings = comparison.rankings(scores, lines)
+            show(comparison.difference_table(found, task, chosen, methods))
+    rankings = comparison.rankings(scores, methods)
     if any(ranking.ranks for ranking in rankings):
-        show(comparison.rank_table(rankings, lines))
-        draw(plots.rank_chart(rankings, lines), "ranks", "mean ranks and critical difference")
+        show(comparison.rank_table(rankings, methods))
+        draw(plots.rank_chart(rankings, methods), "ranks", "mean ranks and critical difference")
     if missing := comparison.missing_ranks(rankings):
         console.print(missing + "\n", style="dim", highlight=False, markup=False)
         text.append(tables.escape(missing) + "\n")

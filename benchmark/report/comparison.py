@@ -27,11 +27,28 @@ paired differences compare (Demsar 2006, section 3)."""
 def default_reference(scores: "pd.DataFrame") -> str | None:
     """The line with the highest mean score over the columns that it shares with all lines that have as many results as
     any; None where there are no two lines."""
-    table = scores.pivot_table("value", "line", ["task", "dataset", "metric"])
+    table = scores[~scores["baseline"]].pivot_table("value", "line", ["task", "dataset", "metric"])
     if len(table) < 2:
         return None
     count = table.notna().sum(axis=1)
     return str(table[count == count.max()].mean(axis=1).idxmax())
+
+
+def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, str, str]]:
+    """Task, dataset, metric and line of the scores that are not shown to be better than those of the weights that the
+    line started from, where these were evaluated: the 95 % interval of the paired difference reaches 0 or lies below;
+    without an interval, the difference is not positive.
+
+    rows: labelled; ``start`` names the cell of those weights.
+    """
+    if "start" not in rows:
+        return set()
+    line_of = dict(zip(rows["cell"], rows["line"]))
+    started = rows[~rows["baseline"].astype(bool) & rows["start"].isin(list(line_of))]
+    against = {line: line_of[start] for line, start in zip(started["line"], started["start"])}
+    found = differences(rows, against, resamples)
+    beaten = found["low"].fillna(found["value"]) > 0
+    return set(found.loc[~beaten, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
 
 
 def find_reference(name: str, rows: "pd.DataFrame") -> str:
@@ -180,8 +197,9 @@ def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
 
     found = []
     for task in natural(scores["task"].unique()):
-        table = scores[scores["task"] == task].pivot_table("value", ["dataset", "metric"], "line").dropna()
+        table = scores[scores["task"] == task].pivot_table("value", ["dataset", "metric"], "line")
         lines = [line for line in order if line in table.columns]
+        table = table[lines].dropna()
         datasets = len(table)
         if datasets < FEWEST_DATASETS or len(lines) < FEWEST_LINES:
             there = f"{_count(datasets, 'dataset')} with results of all lines, {_count(len(lines), 'line')}"

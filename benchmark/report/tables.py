@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ class Table:
 
 
 def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
-    """Both frames with a column ``line``, and all lines in the order in which every table and plot shows them.
+    """Both frames with a column ``line``, and all lines in the order in which every table and plot shows them:
+    baselines (column ``baseline``) last.
 
     A line is named by its method, and by variant, model and suite where there are several. Runs that share all of that
     and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell.
@@ -61,7 +62,10 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
         parts += [f"cell {cell[:8]}"] if tuple(identity) in ambiguous else []
         names.append(" · ".join(" ".join(part.split()) for part in parts))
     labels["line"] = names
-    return rows.merge(labels, on=keys), costs.merge(labels, on=keys), natural(set(names))
+    rows = rows.merge(labels, on=keys)
+    rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
+    baselines = set(rows.loc[rows["baseline"], "line"])
+    return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
 
 
 def natural(names: Iterable[str]) -> list[str]:
@@ -96,14 +100,17 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     their intervals, which is right or too wide, whatever the correlation of the parts; a seed that lacks a part does
     not count. Then the seeds are pooled.
 
-    Columns besides the keys: value, low, high, chance (fractions), parts (names), n (as shown: a count, or one a part),
-    seeds (count), best (of several lines, to the decimal that is shown, and above chance).
+    Columns besides the keys: value, low, high, chance, majority (fractions), baseline (bool), parts (names), n (as
+    shown: a count, or one a part), seeds (count), best (of several lines that are no baselines, to the decimal that is
+    shown, and above chance and majority).
     """
     import pandas as pd
 
     column, numbers = ["task", "dataset", "metric"], ["value", "low", "high"]
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
-    rows[[*numbers, "chance"]] = rows[[*numbers, "chance"]].astype(float)
+    rows["majority"] = rows.get("majority", np.nan)
+    rows[[*numbers, "chance", "majority"]] = rows[[*numbers, "chance", "majority"]].astype(float)
+    baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
     rows["part"] = rows["part"].astype(object).fillna("")
     rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
     rows["parts"] = rows.groupby(column)["part"].transform("nunique")
@@ -116,12 +123,16 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         if key not in seeds.index:
             continue
         parts, chance = natural(found["part"].unique()), float(found["chance"].mean())
-        common = {**dict(zip(column, key)), "chance": chance, "parts": tuple(parts), "n": examples(found, parts)}
+        majority = float(found["majority"].mean())
+        common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "parts": tuple(parts)}
+        common["n"] = examples(found, parts)
         lines: list[dict[str, Any]] = []
         for line, values in seeds.loc[key].groupby("line"):
             value, low, high = pooled(*values.to_numpy().T)
-            lines.append({**common, "line": line, "value": value, "low": low, "high": high, "seeds": len(values)})
-        for score, best in zip(lines, best_of([score["value"] for score in lines], chance)):
+            score = {**common, "line": line, "value": value, "low": low, "high": high, "seeds": len(values)}
+            lines.append({**score, "baseline": line in baselines})
+        ours = [np.nan if score["baseline"] else score["value"] for score in lines]
+        for score, best in zip(lines, best_of(ours, np.fmax(chance, majority))):
             scores.append({**score, "best": best})
     return pd.DataFrame(scores)
 
@@ -139,31 +150,52 @@ def best_of(values: Sequence[float], chance: float) -> list[bool]:
     return [bool(x == np.nanmax(shown) and not x <= round(100 * chance, 1)) for x in shown]
 
 
-def score_table(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Table:
-    """Lines by datasets for one kind of task, then chance and the number of test examples."""
+def score_table(
+    scores: "pd.DataFrame", task: str, order: Sequence[str], unbeaten: Container[tuple[str, str, str, str]] = ()
+) -> Table:
+    """Lines by datasets for one kind of task, then baselines, majority, chance and the number of test examples.
+
+    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    """
     scores = scores[scores["task"] == task]
     columns = columns_of(scores)
     found: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
     lines = [line for line in order if line in set(scores["line"])]
+    baselines = set(scores.loc[scores["baseline"], "line"])
     metrics = natural(scores["metric"].unique())
 
     scored = [[found.get((line, *key)) for key in columns] for line in lines]
-    cells = [[Cell(percent(x.value), interval(x.low, x.high), x.best) if x else Cell() for x in row] for row in scored]
+    marks = [["†" if (task, *key, line) in unbeaten else "" for key in columns] for line in lines]
+    cells = [
+        [Cell(percent(x.value) + mark, interval(x.low, x.high), x.best) if x else Cell() for x, mark in zip(*row)]
+        for row in zip(scored, marks)
+    ]
     anyone = [next(filter(None, column)) for column in zip(*scored)]
-    chance = [Cell(percent(x.chance)) for x in anyone]
+    constant = [("majority", [x.majority for x in anyone]), ("chance", [x.chance for x in anyone])]
+    if np.array_equal(constant[0][1], constant[1][1]):
+        constant = [("chance, majority", constant[1][1])]
+    constant = [(name, values) for name, values in constant if not np.isnan(values).all() or name == "chance"]
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
     if len(columns) > 1:
         # A mean over fewer datasets does not compare with the others': none is shown.
         means = [mean_of(np.nan if x is None else x.value for x in row) for row in scored]
-        average = mean_of(x.chance for x in anyone)
-        for row, value, best in zip(cells, means, best_of(means, average)):
+        baseline = [line in baselines for line in lines]
+        ours = [np.nan if known else mean for mean, known in zip(means, baseline)]
+        for row, value, best in zip(cells, means, best_of(ours, np.fmax.reduce([mean_of(v) for _, v in constant]))):
             row.append(Cell(percent(value), best=best))
-        chance.append(Cell(percent(average)))
         header.append(("mean", ""))
+    below = [
+        (name, [Cell(percent(value)) for value in [*values, *([mean_of(values)] if len(columns) > 1 else [])]])
+        for name, values in constant
+    ]
     counts = [Cell(x.n) for x in anyone] + [Cell("")] * (len(header) - len(columns))
     title = f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent"
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns))
-    return Table(title, header, list(zip(lines, cells)), [("chance", chance), ("examples", counts)], caption)
+    if any("†" in mark for row in marks for mark in row):
+        caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
+    rows = [row for row in zip(lines, cells) if row[0] not in baselines]
+    below = [*(row for row in zip(lines, cells) if row[0] in baselines), *below, ("examples", counts)]
+    return Table(title, header, rows, below, caption)
 
 
 def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:

@@ -20,10 +20,11 @@ from benchmark.report.comparison import (
     points,
     rank_table,
     rankings,
+    unbeaten,
     verdict,
 )
 from benchmark.report.plots import cliques, rank_chart
-from benchmark.report.tables import label_lines, summarise, to_markdown, to_terminal
+from benchmark.report.tables import label_lines, score_table, summarise, to_markdown, to_terminal
 from benchmark.seeding import generator
 from benchmark.statistics import Ranks, difference, resample
 from benchmark.task import Mean
@@ -152,6 +153,41 @@ def test_reference() -> None:
     assert find_reference("a · v", labelled) == "a · v"
     assert find_reference("a", labelled) == "a"
     assert find_reference("b", labelled) == "b"
+
+
+def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.9, "initial": 0.5})
+    rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None), start="initial-0", majority=0.3)
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    assert lines == ["a", "b", "initial"]
+    marked = unbeaten(labelled, lambda *key: drawn.get(key))
+    assert marked == {("probe", "d", "accuracy", "a")}
+    assert unbeaten(labelled, lambda *_: None) == {("probe", "d", "accuracy", "a")}
+    assert unbeaten(labelled.drop(columns="start"), lambda *_: None) == set()
+    scores = summarise(labelled)
+    table = score_table(scores, "probe", lines, marked)
+    assert [(line, "†" in cells[0].text, cells[0].best) for line, cells in table.rows] == [
+        ("a", True, False), ("b", False, True),
+    ]  # fmt: skip
+    assert [line for line, _ in table.footer] == ["initial", "majority", "chance", "examples"]
+    assert table.footer[1][1][0].text == "30.0"
+    assert "†: not shown to beat" in table.caption
+    assert default_reference(scores) == "b"
+    same = score_table(summarise(labelled.assign(majority=0.2)), "probe", lines)
+    assert [line for line, _ in same.footer] == ["initial", "chance, majority", "examples"]
+    assert "†" not in same.caption
+
+
+def test_a_baseline_is_never_bold() -> None:
+    rows, _, _ = measured({"a": 0.5, "b": 0.6, "initial": 0.9})
+    rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None))
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    table = score_table(summarise(labelled), "probe", lines)
+    assert [(line, cells[0].best) for line, cells in [*table.rows, table.footer[0]]] == [
+        ("a", False), ("b", True), ("initial", False),
+    ]  # fmt: skip
+    below = score_table(summarise(labelled.assign(majority=0.95)), "probe", lines)
+    assert not any(cells[0].best for _, cells in below.rows)
 
 
 def test_the_table_says_so() -> None:
