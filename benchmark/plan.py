@@ -19,9 +19,10 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
-from benchmark.models import DualEncoder, ModelCard, build_model, load_model_card
+from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
 from benchmark.models.card import CorpusTokenizer
 from benchmark.pretraining import accumulation_mode, precision_of
+from benchmark.registry import Registry
 from benchmark.store import Store, digest
 from benchmark.task import TASKS
 
@@ -84,10 +85,12 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
 
     def pairs_of(self, cell: Cell | Given) -> list[Pair]:
-        """The pairs that are evaluated on a cell."""
+        """The pairs that are evaluated on a cell: those whose task asks for nothing that it cannot do."""
+        abilities = frozenset() if isinstance(cell, Given) else METHODS[cell.method].abilities
+        pairs = [pair for pair in self.pairs if TASKS[pair.task].abilities <= abilities]
         if isinstance(cell, Given) and cell.images_only:
-            return [pair for pair in self.pairs if TASKS[pair.task].needs <= {"label"}]
-        return self.pairs
+            return [pair for pair in pairs if TASKS[pair.task].needs <= {"label"}]
+        return pairs
 
     def missing(self, store: Store, cell: Cell | Given) -> list[Pair]:
         """The pairs that are not evaluated yet on a cell."""
@@ -105,7 +108,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
     pretraining = datasets.open(config.pretraining)
-    pairs, left_out = _pairs(config, datasets)
+    pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets))
     device = resolve_device(config.device)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
@@ -147,7 +150,18 @@ def resolve_device(name: str) -> torch.device:
 
 def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
+    given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
     return _options(f"method '{name}'", METHODS[name].Config, given)
+
+
+def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
+    """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
+    a method and a task may share a name (captioning)."""
+
+    def has(where: Registry) -> bool:
+        return name in where.names() and key in {f.name for f in dataclasses.fields(where[name].Config)}
+
+    return has(registry) or not has(other)
 
 
 def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
@@ -216,7 +230,12 @@ def _cell(
         "pretraining": datasets.fingerprints(pretraining),
         "seed": seed,
     }
-    given = {k: v for k, v in config.overrides.items() if k.split(".")[0] in ("training", "model", method)}
+    given = {
+        k: v
+        for k, v in config.overrides.items()
+        if k.split(".")[0] in ("training", "model")
+        or (k.startswith(f"{method}.") and _meant(k.split(".")[1], method, METHODS, TASKS))
+    }
     variant = ", ".join(f"{k.removeprefix(method + '.')}={v}" for k, v in given.items())
     label = {"suite": config.suite, "model": model.name, "method": method, "variant": variant, "seed": seed}
     return Cell(method, options, training, tuple(pretraining), seed, content, label)
@@ -273,16 +292,44 @@ def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str
             raise BenchError(f"task {selector}: none of the datasets {', '.join(names)} carries what it needs")
     pairs = []
     for kind, name in chosen:
-        options = _options(f"task '{kind}'", TASKS[kind].Config, config.options.get(kind, {}))
+        asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
+        options = _options(f"task '{kind}'", TASKS[kind].Config, asked)
         content = {
             "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
         }  # fmt: skip
-        given = {k: v for k, v in config.overrides.items() if k.split(".")[0] in ("evaluation", kind)}
+        given = {
+            k: v
+            for k, v in config.overrides.items()
+            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in asked)
+        }
         variant = ", ".join(f"{k}={v}" for k, v in given.items())
         pairs.append(Pair(kind, name, options, content, variant))
     return pairs, list(left_out)
+
+
+def _able(
+    methods: list[str], selectors: list[str], pairs: list[Pair], left_out: list[str]
+) -> tuple[list[Pair], list[str]]:
+    """The pairs that one of the methods at least can be evaluated by, and what is left out, with the methods that
+    cannot. Raises ``BenchError`` where a task is asked for by its name and no method can."""
+    kept = []
+    reasons: dict[str, None] = {}
+    for pair in pairs:
+        needs = TASKS[pair.task].abilities
+        unable = [name for name in methods if not needs <= METHODS[name].abilities]
+        if len(unable) < len(methods):
+            kept.append(pair)
+        elif any(selector.partition(":")[0] == pair.task for selector in selectors):
+            able = [name for name in METHODS.names() if needs <= METHODS[name].abilities]
+            raise BenchError(
+                f"task {pair.task}: none of the methods {', '.join(methods)} can {', '.join(sorted(needs))}; "
+                f"those that can: {', '.join(able)}"
+            )
+        if unable:
+            reasons[f"{pair.task} by {', '.join(unable)}: cannot {', '.join(sorted(needs))}"] = None
+    return kept, [*left_out, *reasons]
 
 
 def _lacking(task: Any, dataset: Dataset) -> str:
@@ -304,7 +351,13 @@ def _problems(plan: Plan) -> list[str]:
     for cell in {(cell.method, str(cell.options)): cell for cell in plan.cells}.values():
         method = METHODS[cell.method]
         for need in sorted(method.needs_of(method.Config(**cell.options))):
-            if need in there and not there[need]:
+            if need == "start_token":
+                if not _starts_texts(plan.model):
+                    problems.append(
+                        f"method '{cell.method}' needs start_token: the tokenizer of model '{plan.model.name}' begins "
+                        "texts with their first word"
+                    )
+            elif need in there and not there[need]:
                 problems.append(f"method '{cell.method}' needs {need}, which model '{plan.model.name}' does not give")
             elif need == "label" and len(cell.pretraining) > 1:
                 problems.append(
@@ -324,6 +377,12 @@ def _problems(plan: Plan) -> list[str]:
         elif "train" not in dataset.splits():
             problems.append(f"dataset '{name}' has no train split to pretrain on")
     return problems
+
+
+def _starts_texts(model: ModelCard) -> bool:
+    if isinstance(model.tokenizer, CorpusTokenizer):
+        return True
+    return build_tokenizer(model, None, cache_root()).start_id is not None
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

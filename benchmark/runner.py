@@ -21,7 +21,7 @@ from benchmark.data.cache import cache_root
 from benchmark.data.loader import PairLoader
 from benchmark.data.prepared import Prepared, prepare
 from benchmark.data.transforms import Augmentation
-from benchmark.embedding import Encoder, Evaluation, ModelEncoder
+from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
 from benchmark.errors import BenchError
 from benchmark.machine import machine
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
@@ -240,10 +240,10 @@ class _Run:
         best = self.plan.config.evaluation.checkpoint == "best" and (folder / BEST).is_file()
         method = self.method(cell)
         load_weights(method, folder / (BEST if best else LAST))
-        return ModelEncoder(
-            method.encoder(), self.tokenizer(), self.plan.device, f"{cell.key}-{BEST if best else LAST}",
-            method.temperature_scale,
-        )  # fmt: skip
+        name = f"{cell.key}-{BEST if best else LAST}"
+        if "caption" in method.abilities:
+            return ModelWriter(method, self.tokenizer(), self.plan.device, name)
+        return ModelEncoder(method.encoder(), self.tokenizer(), self.plan.device, name, method.temperature_scale)
 
     def measure(self, cell: Cell | Given, pair: Pair, data: Evaluation) -> None:
         task_class = TASKS[pair.task]
