@@ -140,7 +140,7 @@ class References:
         }  # fmt: skip
 
     def cider_d(self, image: int, length: int, counts: "Counter[Words]") -> float:
-        """Of a caption of ``length`` words with these n-grams. Equation 8 of the paper, with n-grams counted where it has
+        """Of a caption of ``length`` words with these n-grams. Equation 8 of the paper, with counts where it has
         their shares, as in COCO's evaluation: 10 x the mean over texts and over n = 1..4 of the clipped cosine of the
         vectors of n-grams x exp(-(difference in length)^2 / (2 sigma^2))."""
         own, norms = self._vector(counts)
