@@ -22,16 +22,18 @@ VERSION = 1
 class Tokenizer(Protocol):
     """fingerprint: changes whenever the tokens of any text could.
 
-    start_id: the token that every text begins with, None where texts begin with their first word (GPT's).
     end_id: the token that every text ends with. pad_id may be the same token.
     """
 
     pad_id: int
-    start_id: int | None
     end_id: int
     context_length: int
     vocab_size: int
     fingerprint: str
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that every text begins with, None where texts begin with their first word (GPT's)."""
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """Each text's tokens with start and end, not padded, at most ``context_length``, the end always kept."""
