@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.cli_data import data_app
 from benchmark.errors import BenchError, unknown
 
 app = typer.Typer(
@@ -16,7 +17,6 @@ app = typer.Typer(
     help="Compare ways of contrastive image-text pretraining on downstream tasks.",
     epilog="Example: bench run --methods msd,clip --tasks all",
 )  # fmt: skip
-data_app = typer.Typer(no_args_is_help=True, help="Look at a dataset and check it.")
 app.add_typer(data_app, name="data")
 console = Console()
 
@@ -41,6 +41,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99"),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="What every method gets: samples=200k, steps=5k, epochs=3, time=10m or flops=2P."),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option("--grid", help="section.key=value,value: run at each; repeatable, the product is run."),
+]
+Tuned = Annotated[bool, typer.Option("--tuned", help="Give each method what `bench tune` found for it.")]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")
 ]
@@ -48,7 +57,7 @@ OnBadData = Annotated[str | None, typer.Option(help="error stops at a bad row; s
 Results = Annotated[Path | None, typer.Option(help="Where results go. Default: $BENCH_RESULTS, else ./results.")]
 
 
-@app.command(epilog="Example: bench run --methods msd,clip --tasks retrieval,linear_probe --seeds 3")
+@app.command(epilog="Example: bench run --methods msd,clip --tasks retrieval --seeds 3 --budget samples=100k")
 def run(
     methods: Methods = None,
     tasks: Tasks = None,
@@ -59,6 +68,9 @@ def run(
     seeds: Seeds = None,
     device: Device = None,
     settings: Settings = None,
+    budget: Budget = None,
+    grid: Grid = None,
+    tuned: Tuned = False,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
@@ -66,8 +78,7 @@ def run(
     """Pretrain each method, evaluate it on each task, store the rows.
 
     What is in the results folder already is not done again; an interrupted run goes on with the same command."""
-    config, folder = _config(methods, tasks, suite, model, pretraining, datasets, seeds, device, settings, plugin,
-                             on_bad_data, results)  # fmt: skip
+    config, folder = _config(**locals())
     from benchmark import runner
     from benchmark.plan import make_plan
     from benchmark.store import Store
@@ -100,21 +111,28 @@ def plan(
     seeds: Seeds = None,
     device: Device = None,
     settings: Settings = None,
+    budget: Budget = None,
+    grid: Grid = None,
+    tuned: Tuned = False,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
 ) -> None:
     """Show what a run would do and cost; execute nothing."""
-    config, folder = _config(methods, tasks, suite, model, pretraining, datasets, seeds, device, settings, plugin,
-                             on_bad_data, results)  # fmt: skip
+    config, folder = _config(**locals())
     from benchmark.estimate import Estimator
     from benchmark.plan import make_plan
     from benchmark.store import Store
 
     made, store = make_plan(config), Store(folder)
+    if made.problems:
+        for problem in made.problems:
+            console.print(escape(f"cannot run: {problem}"), style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
     estimator = Estimator(made, store.costs())
     table = Table(title=f"suite {config.suite}, model {made.model.name}, device {made.device}", title_justify="left")
-    for column in ("method", "seed", "state", "pairs", "time", "memory", "trained", "of"):
+    columns = "method", "seed", "state", "pairs", "time", "memory", "image trained", "text trained", "trained", "of"
+    for column in columns:
         table.add_column(column, justify="left" if column in ("method", "state") else "right")
     seconds, rough = 0.0, False
     cells = [*([made.initial] if made.initial else []), *made.cells]
@@ -136,7 +154,9 @@ def plan(
         parameters = estimate.parameters
         table.add_row(
             name, str(cell.seed), state, f"{estimate.samples:,}", "" if done else _duration(estimate.seconds),
-            f"{estimate.memory / 1e6:,.0f} MB", f"{parameters['parameters_trainable'] / 1e6:.2f} M",
+            f"{estimate.memory / 1e6:,.0f} MB",
+            *(f"{parameters[f'parameters_{part}'] / 1e6:.2f} M"
+              for part in ("image_trainable", "text_trainable", "trainable")),
             f"{parameters['parameters'] / 1e6:.2f} M",
         )  # fmt: skip
     for given in made.given:
@@ -148,14 +168,57 @@ def plan(
     for pair in made.pairs:
         kinds.setdefault(pair.task, []).append(pair.dataset)
     console.print(escape(text), highlight=False)
+    if made.language and any("language_model" in cell.content for cell in made.cells):
+        console.print(escape(f"language model: from {', '.join(made.language.datasets)}"), highlight=False)
     for kind, names in kinds.items():
         console.print(escape(f"{kind}: {', '.join(names)}"), highlight=False)
     for reason in made.left_out:
         console.print(escape(f"left out: {reason}"), style="yellow", highlight=False)
-    for problem in made.problems:
-        console.print(escape(f"cannot run: {problem}"), style="red", highlight=False)
-    if made.problems:
-        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench tune --methods clip,msd --trials 12 --search msd.momentum=0.9..0.999")
+def tune(
+    methods: Methods = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each method, those of earlier calls counted.")] = 10,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="section.key=low..high, on a log scale with :log, or section.key=a,b,c; repeatable. "
+                     "Default: training.learning_rate over a factor of 10 either way."),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="What is improved, on the validation split: retrieval (recall@10) or loss.")
+    ] = "retrieval",
+    suite: Suite = "demo",
+    model: Model = None,
+    pretraining: Pretraining = None,
+    device: Device = None,
+    settings: Settings = None,
+    budget: Budget = None,
+    plugin: Plugins = None,
+    on_bad_data: OnBadData = None,
+    results: Results = None,
+) -> None:
+    """Look for each method's best settings with the same number of trials; `bench run --tuned` then uses them.
+
+    Never looks at a test split. An interrupted search goes on with the same command."""
+    options = {k: v for k, v in locals().items() if k not in ("trials", "search", "objective")}
+    config, folder = _config(**options)
+    from benchmark.tuning import tune_methods
+
+    try:
+        best = tune_methods(config, folder, trials, search or [], objective, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on", style="yellow")
+        raise typer.Exit(130) from None
+    table = Table(title=f"best of {trials} trials by {objective} on the validation split", title_justify="left")
+    for column in ("method", "value", "settings"):
+        table.add_column(column, overflow="fold")
+    for method, found in best.items():
+        settings_found = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                                   for name, value in found.settings.items())  # fmt: skip
+        table.add_row(method, f"{found.value:.3f}", settings_found)
+    console.print(table)
+    console.print("next: the same options with `bench run --tuned`", highlight=False)
 
 
 @app.command(epilog="Example: bench report --results results --reference clip")
@@ -178,6 +241,51 @@ def report(
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: bench caption --dataset phantom-cxr --beams 3 --count 8")
+def caption(
+    dataset: Annotated[str, typer.Option(help="A dataset's name, or the path of its card.")],
+    method: Annotated[str | None, typer.Option(help="A method that can caption. Default: the last trained.")] = None,
+    beams: Annotated[int, typer.Option(min=2, help="Captions kept in the search at a time, beside greedy search.")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Images.")] = 8,
+    split: Annotated[str, typer.Option(help="The split of the images.")] = "test",
+    pretraining: Annotated[
+        str | None, typer.Option(help="Cards that the method was pretrained on and that are not shipped: their paths.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="Where the PNG goes. Default: ./DATASET-captions.png.")] = None,
+    plugin: Plugins = None,
+    results: Results = None,
+) -> None:
+    """Show what a trained method writes for images, greedy and by beam search, beside their true texts.
+
+    Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images."""
+    from benchmark.captions import caption_sheet, captions, name_of, newest_writer, restore
+    from benchmark.config import results_folder
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+    from benchmark.plan import resolve_device
+    from benchmark.store import Store
+
+    _load(plugin)
+    store = Store(results or results_folder())
+    opened = open_dataset(load_card(dataset))
+    if split not in opened.splits():
+        raise unknown(f"split of {opened.card.name}", split, opened.splits())
+    key = newest_writer(store, method)
+    writer = restore(store, key, [dataset, *(_names(pretraining) or [])], resolve_device(device))
+    shown = captions(writer, opened, split, count, (1, beams))
+    table = Table(show_lines=True)
+    for column in ("image", "true", *(name_of(k) for k in (1, beams))):
+        table.add_column(column, overflow="fold")
+    for row in shown:
+        table.add_row(*(escape(text) for text in (row.id, " / ".join(row.true), *row.written.values())))
+    console.print(table)
+    title = f"{writer.method.name} (cell {key}) on {opened.card.name}, {split}"
+    path = caption_sheet(shown, title, output or Path(f"{opened.card.name}-captions.png"))
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("list", epilog="Example: bench list methods")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],
@@ -194,39 +302,6 @@ def list_(
     for name, text in listing[what]():
         table.add_row(escape(name), escape(text))
     console.print(table)
-
-
-@data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")
-def data_show(
-    name: Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")],
-    split: Annotated[str, typer.Option(help="The split of the contact sheet.")] = "train",
-    output: Annotated[Path | None, typer.Option(help="Where the PNG goes. Default: ./NAME-SPLIT.png.")] = None,
-    on_bad_data: Annotated[str, typer.Option(help="error or skip.")] = "error",
-) -> None:
-    """Print a dataset's counts and draw a contact sheet of samples with their texts."""
-    from benchmark.data.card import load_card
-    from benchmark.data.dataset import open_dataset
-    from benchmark.data.show import contact_sheet, describe
-
-    if on_bad_data not in ("error", "skip"):
-        raise unknown("value of --on-bad-data", on_bad_data, ["error", "skip"])
-    dataset = open_dataset(load_card(name), on_bad_data)  # type: ignore[arg-type]
-    path = output or Path(f"{dataset.card.name}-{split}.png")
-    contact_sheet(dataset, split, path)
-    _print_nested(describe(dataset))
-    console.print(str(path), highlight=False, markup=False, soft_wrap=True)
-
-
-@data_app.command("check", epilog="Example: bench data check my-card.yaml")
-def data_check(name: Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]) -> None:
-    """Read every row and decode every image; report what is wrong with file and row."""
-    from benchmark.data.card import load_card
-    from benchmark.data.dataset import open_dataset
-
-    dataset = open_dataset(load_card(name))
-    dataset.check()
-    counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
-    console.print(f"{dataset.card.name}: nothing wrong; images: {counts}", highlight=False, markup=False)
 
 
 def main() -> None:
@@ -247,19 +322,21 @@ def main() -> None:
 
 
 def _config(
-    methods: str | None, tasks: str | None, suite: str, model: str | None, pretraining: str | None,
-    datasets: str | None, seeds: int | None, device: str | None, settings: list[str] | None,
-    plugins: list[Path] | None, on_bad_data: str | None, results: Path | None,
+    *, methods: str | None, suite: str, model: str | None, pretraining: str | None, device: str | None,
+    settings: list[str] | None, budget: str | None, plugin: list[Path] | None, on_bad_data: str | None,
+    results: Path | None, tasks: str | None = None, datasets: str | None = None, seeds: int | None = None,
+    grid: list[str] | None = None, tuned: bool = False,
 ) -> tuple[Any, Path]:  # fmt: skip
+    """The configuration that a command's options make, and where results go."""
     from benchmark.config import load_run_config, results_folder
 
-    known = _load(plugins)
+    known, folder = _load(plugin), results or results_folder()
     flags = {
         "methods": _names(methods), "tasks": _names(tasks), "model": model, "pretraining": _names(pretraining),
         "datasets": _names(datasets), "seeds": list(range(seeds)) if seeds else None, "device": device,
-        "on_bad_data": on_bad_data,
+        "on_bad_data": on_bad_data, "tuned": str(folder / "tuning") if tuned else None,
     }  # fmt: skip
-    return load_run_config(suite, flags, settings or [], known), results or results_folder()
+    return load_run_config(suite, flags, settings or [], known, budget, grid or []), folder
 
 
 def _load(plugins: list[Path] | None) -> list[str]:
@@ -303,7 +380,12 @@ def _methods() -> list[tuple[str, str]]:
 def _tasks() -> list[tuple[str, str]]:
     from benchmark.task import TASKS
 
-    return [(name, f"{TASKS[name].summary}. Needs {', '.join(sorted(TASKS[name].needs))}.") for name in TASKS.names()]
+    lines = []
+    for name in TASKS.names():
+        cls = TASKS[name]
+        able = f" For methods that can {', '.join(sorted(cls.abilities))}." if cls.abilities else ""
+        lines.append((name, f"{cls.summary}. Needs {', '.join(sorted(cls.needs))}.{able}"))
+    return lines
 
 
 def _datasets() -> list[tuple[str, str]]:
@@ -330,12 +412,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _print_nested(content: Any, indent: int = 0) -> None:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            console.print(f"{' ' * indent}{key}:", highlight=False, markup=False)
-            _print_nested(value, indent + 2)
-        else:
-            console.print(f"{' ' * indent}{key}: {value}", highlight=False, markup=False)

@@ -1,6 +1,8 @@
 """The run configuration: a suite's YAML, overridden by the command line, validated as a whole."""
 
+import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError, unknown
 
+BUDGETS = ("samples", "epochs", "steps", "time", "flops")
+
 
 class Strict(BaseModel):
     """A part of the configuration: an unknown key is an error, values do not change."""
@@ -22,7 +26,9 @@ class Strict(BaseModel):
 class Training(Strict):
     """How one cell is trained.
 
-    samples: pairs seen over the training, or epochs: passes over the data; exactly one of them.
+    The budget, exactly one of: samples, pairs seen over the training; epochs, passes over the data; steps of the
+    optimiser; time, seconds of training on this machine, turned into steps by timing a few before the first; flops,
+    floating-point operations, turned into steps by what one takes of the method.
     batch_size: the effective batch: the pairs of one optimiser step. micro_batch: pairs in memory at once.
     accumulation: ``auto`` is the method's own default.
     resolution: pixels a side that images are prepared at, before cropping; null: the model's image size.
@@ -35,6 +41,9 @@ class Training(Strict):
 
     samples: PositiveInt | None = None
     epochs: float | None = Field(default=None, gt=0)
+    steps: PositiveInt | None = None
+    time: float | None = Field(default=None, gt=0)
+    flops: float | None = Field(default=None, gt=0)
     batch_size: PositiveInt = 128
     micro_batch: PositiveInt = 128
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
@@ -54,9 +63,15 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":
-        if (self.samples is None) == (self.epochs is None):
-            raise ValueError("give exactly one of samples and epochs")
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(BUDGETS)}; found {', '.join(given) or 'none'}")
         return self
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The budget's kind and amount."""
+        return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
 
 
 class Evaluating(Strict):
@@ -77,6 +92,8 @@ class RunConfig(Strict):
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
     options: a method's or a task's own parameters, by its name.
     overrides: what the command line set over the suite; part of a result's label, not of its computation.
+    tuned: the folder of what `bench tune` found, to give each method its own; null: none.
+    grid: points at each of which everything is run, settings by ``section.key``; a point is part of the label.
     """
 
     suite: str = "custom"
@@ -95,6 +112,31 @@ class RunConfig(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     on_bad_data: Literal["error", "skip"] = "error"
     overrides: dict[str, Any] = {}
+    tuned: str | None = None
+    grid: list[dict[str, Any]] = [{}]
+
+    def at(self, point: Mapping[str, Any]) -> "RunConfig":
+        """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range."""
+        content = self.model_dump(exclude={"grid"})
+        for name, value in point.items():
+            section, _, key = name.partition(".")
+            _set(content, section, key, value)
+        where = ", ".join(f"{name}={value}" for name, value in point.items())
+        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where)
+
+
+def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Set ``section.key`` in a run's content; section: training, evaluation, model, a method's or a task's name."""
+    if section == "model":
+        content["model_options"] = content.get("model_options", {}) | {key: value}
+    elif section in SECTIONS:
+        part = content.get(section, {})
+        if section == "training" and key in BUDGETS:
+            part = {k: v for k, v in part.items() if k not in BUDGETS}
+        content[section] = part | {key: value}
+    else:
+        options = content.get("options", {})
+        content["options"] = options | {section: options.get(section, {}) | {key: value}}
 
 
 SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}
@@ -141,35 +183,38 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_run_config(suite: str, flags: Mapping[str, Any], settings: Iterable[str], known: Iterable[str]) -> RunConfig:
+def load_run_config(
+    suite: str,
+    flags: Mapping[str, Any],
+    settings: Iterable[str],
+    known: Iterable[str],
+    budget: str | None = None,
+    grid: Iterable[str] = (),
+) -> RunConfig:
     """The configuration of a run.
 
     suite: a name or a path. flags: fields that the command line gave (None: not given).
     settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
-    the names of methods and tasks. Raises ``BenchError`` naming the file or the setting, and the nearest valid key.
+    the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid: ``section.key=value,value``
+    texts of ``--grid``, whose product is run. Raises ``BenchError`` naming the file or the setting, and the nearest
+    valid key.
     """
     path = find_config("suite", suite)
     content = _located({"suite": path.stem} | read_yaml(path), path.parent)
     content.update({key: value for key, value in flags.items() if value is not None})
     overrides = {}
+    if budget:
+        settings = [*settings, _budget(budget)]
     for setting in settings:
-        section, key, value = _parse_setting(setting)
-        if section in SECTIONS:
-            if key not in SECTIONS[section].model_fields:
-                raise unknown(f"key of {section}", key, SECTIONS[section].model_fields)
-            part = content.setdefault(section, {})
-            if section == "training" and key in ("samples", "epochs"):
-                part = {k: v for k, v in part.items() if k not in ("samples", "epochs")}
-            content[section] = part | {key: value}
-        elif section == "model":
-            content["model_options"] = content.get("model_options", {}) | {key: value}
-        elif section in known:
-            options = content.get("options", {})
-            content["options"] = options | {section: options.get(section, {}) | {key: value}}
-        else:
-            raise unknown("section of --set", section, [*SECTIONS, "model", *known])
+        section, key, value = _parse_setting(setting, known)
+        _set(content, section, key, value)
         overrides[f"{section}.{key}"] = value
-    return validated(RunConfig, content | {"overrides": overrides}, str(path))
+    axes = []
+    for axis in grid:
+        name, values = _parse_axis(axis, known)
+        axes.append([(name, value) for value in values])
+    points = [dict(point) for point in itertools.product(*axes)]
+    return validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path))
 
 
 def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -185,20 +230,63 @@ def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     return content
 
 
-def _parse_setting(setting: str) -> tuple[str, str, Any]:
-    name, equals, text = setting.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise BenchError(f"--set {setting}: expected section.key=value, for example training.batch_size=512")
+def _parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
+    section, key, text = _parse_name(f"--set {setting}", setting, [*SECTIONS, "model", *known])
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise BenchError(f"--set {setting}: '{text}' is not a YAML value") from error
+    return section, key, _number(value)
+
+
+def _parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
+    section, key, text = _parse_name(f"--grid {axis}", axis, ["training", *known])
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise BenchError(f"--grid {axis}: '{text}' is not a list of YAML values") from error
+    if not values:
+        raise BenchError(f"--grid {axis}: no values; expected for example training.batch_size=64,512")
+    return f"{section}.{key}", [_number(value) for value in values]
+
+
+def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str, str, str]:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise BenchError(f"{where}: expected section.key=value, for example training.batch_size=512")
+    if section not in sections:
+        raise unknown(f"section of {where.split()[0]}", section, sections)
+    if section in SECTIONS and key not in SECTIONS[section].model_fields:
+        raise unknown(f"key of {section}", key, SECTIONS[section].model_fields)
+    return section, key, text
+
+
+def _number(value: Any) -> Any:
     if isinstance(value, str):
         # YAML 1.1 takes 1e-3 for a text: it wants a dot before the exponent.
         with suppress(ValueError):
-            value = float(value)
-    return section, key, value
+            return float(value)
+    return value
+
+
+UNITS = {
+    "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "s": 1, "m": 60, "h": 3600, "d": 86400,
+}  # fmt: skip
+
+
+def _budget(text: str) -> str:
+    """``--budget`` as a setting of the training: samples=200k -> training.samples=200000."""
+    kind, equals, amount = text.partition("=")
+    if kind not in BUDGETS:
+        raise unknown("kind of --budget", kind, BUDGETS)
+    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
+    units = [unit for unit in UNITS if (unit in "smhd") == (kind == "time") or not unit]
+    if not (equals and found and found[2] in units):
+        example = {"time": "time=10m", "flops": "flops=2P"}.get(kind, f"{kind}=200k")
+        raise BenchError(f"--budget {text}: expected a number with one of the units {' '.join(units)}: {example}")
+    value = float(found[1]) * UNITS[found[2]]
+    return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"
 
 
 def validated(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:

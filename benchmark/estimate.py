@@ -52,23 +52,30 @@ class Estimator:
             method = build_method(cell.method, model, cell.options).to("meta").train()
         method.enter(next(iter(method.stages())))
         training = cell.training
-        samples = training.samples or round((training.epochs or 0) * (pairs or 0))
         flops = step_flops(method, training)
         trained = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
         state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
         memory = state + 3 * trained + saved_bytes(method, training)
-        seconds, measured = self.seconds(cell, samples, flops)
+        per_sample, measured = self.seconds(cell, flops)
+        kind, amount = training.budget
+        samples = round({
+            "samples": lambda: amount, "epochs": lambda: amount * (pairs or 0),
+            "steps": lambda: amount * training.batch_size, "time": lambda: amount / per_sample,
+            "flops": lambda: amount / flops,
+        }[kind]())  # fmt: skip
+        seconds = samples * per_sample
         return Estimate(samples, flops, memory, seconds, measured, parameter_columns(method))
 
-    def seconds(self, cell: Cell, samples: int, flops: float) -> tuple[float, bool]:
+    def seconds(self, cell: Cell, flops: float) -> tuple[float, bool]:
+        """Of a sample, and whether it was measured. flops: of a sample."""
         if len(self.costs):
             same = self.costs[(self.costs.method == cell.method) & (self.costs.model == cell.label["model"])]
             same = same[same.accumulation == cell.content["training"]["accumulation"]]
             if len(same):
-                return samples / float(same.samples_per_second.iloc[-1]), True
+                return 1 / float(same.samples_per_second.iloc[-1]), True
         if self._flops_per_second is None:
             self._flops_per_second = EFFICIENCY * matrix_speed(self.plan.device)
-        return samples * flops / self._flops_per_second, False
+        return flops / self._flops_per_second, False
 
 
 def meta_batch(method: Method, count: int) -> Batch:

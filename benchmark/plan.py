@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
-from benchmark.config import RunConfig, Training, find_config, validated
+from benchmark.config import BUDGETS, RunConfig, Training, find_config, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
-from benchmark.models.card import CorpusTokenizer
+from benchmark.models.card import CorpusTokenizer, LanguageModel
+from benchmark.models.tower import LanguageModelTower
 from benchmark.pretraining import accumulation_mode, precision_of
 from benchmark.registry import Registry
 from benchmark.store import Store, digest
@@ -64,12 +66,28 @@ class Pair:
         return f"{self.task}-{self.dataset}-{digest(self.content)}"
 
 
+@dataclass(frozen=True)
+class Language:
+    """The language model that some cells' text towers start from. datasets: whose training texts it reads; texts_only:
+    those of them that nothing else is read of. content: everything that its weights depend on; key: its hash."""
+
+    spec: LanguageModel
+    datasets: tuple[str, ...]
+    texts_only: frozenset[str]
+    content: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.content)
+
+
 @dataclass
 class Plan:
     """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is.
     initial: the cell whose weights the others start from. given: encoders that are evaluated as they are. starts: by
-    seed, the key of the one with the weights that the cells start from. problems: why it cannot run. left_out: pairs of
-    a task and a dataset that do not go together, with the reason."""
+    seed, the key of the one with the weights that the cells start from. language: the language model that cells of
+    methods that need one start from, where the card has it made. problems: why it cannot run. left_out: pairs of a task
+    and a dataset that do not go together, with the reason."""
 
     config: RunConfig
     model: ModelCard
@@ -81,6 +99,7 @@ class Plan:
     pairs: list[Pair]
     given: list[Given] = field(default_factory=list)
     starts: dict[int, str] = field(default_factory=dict)
+    language: Language | None = None
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -103,7 +122,6 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
     model = resolve_model(config)
     datasets = _Datasets(config, cache)
-    options = {name: method_options(name, config.options.get(name, {})) for name in methods}
     for name in config.options:
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
@@ -113,13 +131,24 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
         corpus = datasets.open(model.tokenizer.datasets) or pretraining
-    initial = _initial_cell(config, model, datasets, corpus, device) if model.init else None
-    cells = [
-        _cell(config, model, datasets, corpus, device, name, options[name], config.training, pretraining, seed, initial)
-        for seed in config.seeds
-        for name in methods
-    ]
-    plan = Plan(config, model, device, datasets.opened, corpus, initial, cells, pairs, left_out=left_out)
+    initial = _initial_cell(config, model, datasets, corpus, device) if model.init and model.init.method else None
+    language = _language(model, datasets, corpus)
+    cells = []
+    for point in config.grid:
+        for name in point:
+            if name.split(".")[0] not in ("training", *METHODS.names()):
+                raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
+        for seed, name in product(config.seeds, methods):
+            at = tuned(config, name).at(point) if config.tuned else config.at(point)
+            options = method_options(name, at.options.get(name, {}))
+            cells.append(_cell(
+                at, model, datasets, corpus, device, name, options, at.training, pretraining, seed, initial, language,
+            ))  # fmt: skip
+    # A setting of one method makes no further cells of the others.
+    cells = list({cell.key: cell for cell in cells}.values())
+    plan = Plan(
+        config, model, device, datasets.opened, corpus, initial, cells, pairs, language=language, left_out=left_out
+    )
     fixed = {k: v for k, v in config.overrides.items() if k.startswith("model.")}
     label = {"suite": config.suite, "model": model.name, "variant": ", ".join(f"{k}={v}" for k, v in fixed.items())}
     for seed in config.seeds:
@@ -128,6 +157,14 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         plan.given += found if config.baselines else []
     plan.problems = _problems(plan)
     return plan
+
+
+def tuned(config: RunConfig, method: str) -> RunConfig:
+    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none."""
+    from benchmark.tuning import settings_of
+
+    found = config.at(settings_of(config, method))
+    return found.model_copy(update={"overrides": config.overrides | {"training": "tuned"}, "grid": config.grid})
 
 
 def resolve_model(config: RunConfig) -> ModelCard:
@@ -215,6 +252,7 @@ class _Datasets:
 def _cell(
     config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device, method: str,
     options: dict[str, Any], training: Training, pretraining: list[str], seed: int, initial: Cell | None,
+    language: "Language | None" = None,
 ) -> Cell:  # fmt: skip
     mode = accumulation_mode(METHODS[method], training)
     numbers = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
@@ -230,6 +268,8 @@ def _cell(
         "pretraining": datasets.fingerprints(pretraining),
         "seed": seed,
     }
+    if language and _reads(method, options):
+        content["language_model"] = language.content
     given = {
         k: v
         for k, v in config.overrides.items()
@@ -245,14 +285,37 @@ def _initial_cell(
     config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
 ) -> Cell:  # fmt: skip
     init = model.init
-    assert init is not None
+    assert init is not None and init.method is not None
     base = config.training.model_dump()
-    if "samples" in init.training or "epochs" in init.training:
-        base |= {"samples": None, "epochs": None}
+    if init.training.keys() & set(BUDGETS):
+        base |= dict.fromkeys(BUDGETS)
     training = validated(Training, base | init.training, f"model '{model.name}', init.training")
     options = method_options(init.method, {})
     names = datasets.open(init.datasets)
     return _cell(config, model, datasets, corpus, device, init.method, options, training, names, 0, None)
+
+
+def _reads(method: str, options: dict[str, Any]) -> bool:
+    """Whether the method's text tower is a language model."""
+    cls = METHODS[method]
+    return "language_model" in cls.needs_of(cls.Config(**options))
+
+
+def _language(model: ModelCard, datasets: _Datasets, corpus: list[str]) -> "Language | None":
+    if model.init is None or model.init.language_model is None:
+        return None
+    spec = model.init.language_model
+    others = set(datasets.opened)
+    names = datasets.open(spec.datasets)
+    content = {
+        "format": FORMAT,
+        "language_model": spec.model_dump(),
+        "text": model.text.model_dump(),
+        "tokenizer": model.tokenizer.model_dump(),
+        "tokenizer_data": datasets.fingerprints(corpus),
+        "texts": datasets.fingerprints(names),
+    }
+    return Language(spec, tuple(names), frozenset(names) - others, content)
 
 
 def _source(cls: type) -> str:
@@ -347,6 +410,7 @@ def _problems(plan: Plan) -> list[str]:
     there = {
         "image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens,
         "causal_text": model.text.causal, "patch_dropout": model.image.has_patch_dropout,
+        "language_model": isinstance(model.text, LanguageModelTower) and model.text.causal,
     }  # fmt: skip
     for cell in {(cell.method, str(cell.options)): cell for cell in plan.cells}.values():
         method = METHODS[cell.method]

@@ -28,16 +28,18 @@ from benchmark.method import Accumulation, Method
 from benchmark.seeding import stream
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
+STEPS = "steps"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: shown while it goes on."""
+    """Where a training stands: shown while it goes on. validation_loss: NaN after a step without validation."""
 
     step: int
     steps: int
     loss: float
     samples_per_second: float
+    validation_loss: float = math.nan
 
 
 def pretrain(
@@ -67,7 +69,9 @@ def pretrain(
         saved = time.monotonic()
         while loop.step < loop.steps:
             loss = loop.train_step(log)
-            progress(Progress(loop.step, loop.steps, loss, loop.step * training.batch_size / loop.seconds))
+            speed = loop.step * training.batch_size / loop.seconds
+            validated = loop.last_validation if loop.step in loop.validate_at else math.nan
+            progress(Progress(loop.step, loop.steps, loss, speed, validated))
             if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()
@@ -75,13 +79,14 @@ def pretrain(
                 raise KeyboardInterrupt
     _save(folder / LAST, _tensors(method.state_dict()))
     cost = loop.cost() | {"peak_memory": memory.peak()}
-    (folder / RESUME).unlink(missing_ok=True)
+    for kept in (RESUME, STEPS):
+        (folder / kept).unlink(missing_ok=True)
     return cost
 
 
-def training_steps(training: Training, pairs: int) -> tuple[int, int]:
-    """(steps, steps of an epoch) of a training over ``pairs`` pairs. The last, incomplete batch of an epoch is left
-    out: filling it from the next would put a pair among its own negatives.
+def check_batch(training: Training, pairs: int) -> int:
+    """The steps of an epoch over ``pairs`` pairs. The last, incomplete batch of an epoch is left out: filling it from
+    the next would put a pair among its own negatives.
 
     Raises ``BenchError`` when the data do not fill one batch.
     """
@@ -90,9 +95,22 @@ def training_steps(training: Training, pairs: int) -> tuple[int, int]:
             f"training.batch_size is {training.batch_size}, but there are only {pairs} training pairs: "
             f"set training.batch_size={pairs} or less"
         )
-    an_epoch = pairs // training.batch_size
-    samples = training.samples if training.epochs is None else training.epochs * an_epoch * training.batch_size
-    return max(1, round((samples or 0) / training.batch_size)), an_epoch
+    return pairs // training.batch_size
+
+
+def training_steps(training: Training, pairs: int, per_step: Callable[[], float]) -> int:
+    """The steps that a budget pays for, at least one.
+
+    per_step: the seconds or the floating-point operations of a step; asked only for a budget in these.
+    """
+    kind, amount = training.budget
+    if kind == "samples":
+        amount /= training.batch_size
+    elif kind == "epochs":
+        amount *= check_batch(training, pairs)
+    elif kind in ("time", "flops"):
+        amount /= per_step()
+    return max(1, round(amount))
 
 
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
@@ -209,16 +227,53 @@ class _Loop:
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
         self.precision = precision_of(training, device)
-        self.steps, self.epoch_steps = training_steps(training, len(pairs))
-        self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
-        self.starts = stage_starts(method, self.steps)
-        self.enter(next(iter(self.starts)))
+        self.epoch_steps = check_batch(training, len(pairs))
         self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
             method.model.image.compile()
             method.model.text.compile()
+        method.enter(next(iter(method.stages())))
+        self.steps = self.budget_steps()
+        self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
+        self.starts = stage_starts(method, self.steps)
+        self.enter(next(iter(self.starts)))
+
+    def budget_steps(self) -> int:
+        """The steps of the training; those that a time pays for are kept beside the checkpoints, so that a training
+        that goes on has the schedule that it began with."""
+        kept = self.folder / STEPS
+        if kept.exists():
+            return int(kept.read_text())
+        per_step = self.step_seconds if self.training.time else self.step_flops
+        with _untouched(self.method):
+            steps = training_steps(self.training, len(self.pairs), per_step)
+        if self.training.time:
+            kept.write_text(str(steps))
+        return steps
+
+    def step_seconds(self) -> float:
+        """What a step takes on this machine, its share of the validations included: the median of a few."""
+        seconds = []
+        for _ in range(6):
+            began = time.monotonic()
+            accumulate(self.method, self.batches(), self.mode, 0, lambda: autocast(self.precision, self.device))
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            seconds.append(time.monotonic() - began)
+        began = time.monotonic()
+        if self.validation is not None:
+            self.validation_loss()
+        validating = (time.monotonic() - began) * self.training.validations
+        spent = sum(seconds)
+        per_step = sorted(seconds[2:])[2]
+        steps = ((self.training.time or 0) - validating - spent) / per_step
+        return (self.training.time or 0) / max(1.0, steps)
+
+    def step_flops(self) -> float:
+        batch = self.pairs.sequential(0, min(4, self.training.batch_size))
+        return self.flops_per_sample(batch) * self.training.batch_size
 
     def enter(self, stage: str) -> None:
         self.method.enter(stage)
@@ -275,15 +330,15 @@ class _Loop:
         return _micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
 
     def validate(self) -> float:
-        assert self.validation is not None
-        loss = validation_loss(
-            self.method, self.validation, self.training, self.seed, self.device, self.precision
-        )  # fmt: skip
-        self.last_validation = loss
+        loss = self.last_validation = self.validation_loss()
         if loss < self.best:
             self.best = loss
             _save(self.folder / BEST, _tensors(self.method.state_dict()))
         return loss
+
+    def validation_loss(self) -> float:
+        assert self.validation is not None
+        return validation_loss(self.method, self.validation, self.training, self.seed, self.device, self.precision)
 
     def save_resume(self) -> None:
         tensors = {f"method.{name}": tensor for name, tensor in _tensors(self.method.state_dict()).items()}
@@ -325,11 +380,13 @@ class _Loop:
         return {
             "samples": self.step * self.training.batch_size,
             "steps": self.step,
+            "budget": "{}={:g}".format(*self.training.budget),
             "epochs": self.step / self.epoch_steps,
             "seconds": self.seconds,
             "samples_per_second": self.step * self.training.batch_size / self.seconds,
             **parameter_columns(self.method),
-            "flops_per_sample": self.flops_per_sample(batch),
+            "flops_per_sample": (flops := self.flops_per_sample(batch)),
+            "flops": flops * self.step * self.training.batch_size,
             "batch_size": self.training.batch_size,
             "micro_batch": min(self.training.micro_batch, self.training.batch_size),
             "accumulation": self.mode,
@@ -345,8 +402,18 @@ class _Loop:
         halves = self.training.batch_size > self.training.micro_batch
         with FlopCounterMode(display=False) as counter:
             accumulate(self.method, [batch, batch] if halves else [batch], self.mode, 0)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.method.zero_grad(set_to_none=True)
         return counter.get_total_flops() / (len(batch) * (2 if halves else 1))
+
+
+@contextmanager
+def _untouched(method: Method) -> Iterator[None]:
+    """A trial that leaves neither gradients nor running statistics behind."""
+    saved = [buffer.clone() for buffer in method.buffers()]
+    yield
+    for buffer, old in zip(method.buffers(), saved):
+        buffer.copy_(old)
+    method.zero_grad(set_to_none=True)
 
 
 def _micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:

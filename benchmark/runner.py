@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +18,21 @@ from safetensors.torch import load_file
 
 from benchmark import __version__
 from benchmark.baselines import Given
-from benchmark.data.cache import cache_root
+from benchmark.data.cache import build_folder, cache_root
+from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader
 from benchmark.data.prepared import Prepared, prepare
 from benchmark.data.transforms import Augmentation
 from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
 from benchmark.errors import BenchError
 from benchmark.machine import machine
-from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer
+from benchmark.method import Method
+from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer, save_weights
+from benchmark.models import load_weights as read_weights
+from benchmark.models.language import train_language_model
+from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
-from benchmark.pretraining import BEST, LAST, load_weights, pretrain, training_steps
+from benchmark.pretraining import BEST, LAST, check_batch, load_weights, pretrain
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
 from benchmark.statistics import percentiles, resample
@@ -53,6 +59,24 @@ def run(plan: Plan, store: Store, console: Console, cache: Path | None = None) -
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
     return _Run(plan, store, console, cache or cache_root()).run()
+
+
+def pretrained(
+    plan: Plan, cell: Cell, folder: Path, watch: Callable[[Position], None], cache: Path | None = None
+) -> tuple[Method, PairLoader, dict[str, Any]]:
+    """Train one cell in a folder of its own, without the store. Returns the method, its validation pairs and what it
+    took; ``watch`` sees each step and may raise."""
+    run = _Run(plan, Store(folder), Console(quiet=True), cache or cache_root())
+    method = run.method(cell)
+    cost = run.pretrain(cell, method, cell.method, folder, watch)
+    return method, run.pairs(cell, "val"), cost
+
+
+def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
+    """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
+    for dataset in datasets:
+        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
+            yield from (*row["text"], *row["question"], *row["answer"])
 
 
 class _Run:
@@ -88,13 +112,15 @@ class _Run:
     def check(self, untrained: list[Cell]) -> None:
         """Everything that can be wrong with the data, before any training."""
         for name, dataset in self.plan.datasets.items():
+            if self.plan.language and name in self.plan.language.texts_only:
+                continue
             with self.console.status(f"checking {name}"):
                 dataset.check(self.image_size())
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
         for cell in untrained:
-            training_steps(cell.training, len(self.pairs(cell, "train")))
+            check_batch(cell.training, len(self.pairs(cell, "train")))
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
@@ -118,11 +144,13 @@ class _Run:
 
     def train(self, cell: Cell, name: str) -> None:
         folder = self.store.partial(cell.key)
-        cost = self.pretrain(cell, name, folder)
+        cost = self.pretrain(cell, self.method(cell), name, folder)
         self.store.finish(cell.key, {"label": cell.label, "content": cell.content}, cost)
         self.outcome.trained += 1
 
-    def pretrain(self, cell: Cell, name: str, folder: Path) -> dict[str, Any]:
+    def pretrain(
+        self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
+    ) -> dict[str, Any]:
         train = self.pairs(cell, "train")
         has_validation = cell.training.validations > 0 and self.prepared(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
@@ -134,9 +162,10 @@ class _Run:
                     bar, completed=position.step, total=position.steps,
                     speed=f"{position.samples_per_second:,.0f} pairs/s  loss {position.loss:.3f}",
                 )  # fmt: skip
+                watch(position)
 
             cost = pretrain(
-                self.method(cell), train, validation, cell.training,
+                method, train, validation, cell.training,
                 seed=cell.seed, device=self.plan.device, folder=folder, progress=show,
             )  # fmt: skip
         self.console.print(
@@ -146,11 +175,13 @@ class _Run:
         )  # fmt: skip
         return cost | {"version": __version__, "machine": machine()}
 
-    def method(self, cell: Cell) -> Any:
+    def method(self, cell: Cell) -> Method:
         """The cell's method as it is before training."""
         # The cell that trains the initial weights does not start from them.
         first = cell is self.plan.initial
         model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
+        if "language_model" in cell.content:
+            read_weights(model.text, self.language_model())
         labelled = [self.plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
         with torch_seed(stream(cell.seed, "method", cell.method)):
             method = build_method(cell.method, model, cell.options)
@@ -172,7 +203,7 @@ class _Run:
         weights = folder / "model.safetensors"
         if not weights.is_file():
             partial = folder.with_name(f".{cell.key}.partial")
-            self.pretrain(cell, f"initial weights from {', '.join(cell.pretraining)}", partial)
+            self.pretrain(cell, self.method(cell), f"initial weights from {', '.join(cell.pretraining)}", partial)
             trained = load_file(partial / LAST)
             from safetensors.torch import save_file
 
@@ -183,18 +214,40 @@ class _Run:
             os.replace(partial, folder)
         return weights
 
+    def language_model(self) -> Path:
+        """The text tower of methods that keep it as a frozen language model, trained once for all runs and kept in the
+        cache."""
+        language = self.plan.language
+        assert language is not None
+        names = ", ".join(language.datasets)
+
+        def write(folder: Path) -> None:
+            began = time.monotonic()
+            columns = (self.plan.datasets[name].records("train").select_columns(["text"]) for name in language.datasets)
+            texts = sorted({text for records in columns for row in records for text in row["text"]})
+            seed = stream(0, "language model")
+            tower = build_model(self.plan.model, seed).text.to(self.device)
+            assert isinstance(tower, LanguageModelTower)
+            with self.progress() as bars, torch_seed(seed):
+                bar = bars.add_task(f"language model from {names}", total=language.spec.steps, speed="")
+                loss = train_language_model(
+                    tower, self.tokenizer()(texts), language.spec, generator(0, "language model"),
+                    lambda step, loss: bars.update(bar, completed=step, speed=f"loss {loss:.3f}"),
+                )  # fmt: skip
+            save_weights(tower, folder / "model.safetensors")
+            self.console.print(
+                f"language model from {names}: trained on {len(texts):,} texts in {time.monotonic() - began:.0f} s, "
+                f"{loss:.2f} nats a token", highlight=False, markup=False,
+            )  # fmt: skip
+
+        return build_folder(self.cache / "language_models" / language.key, write) / "model.safetensors"
+
     def tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
-            self._tokenizer = build_tokenizer(self.plan.model, self.corpus, self.cache)
+            corpus = [self.plan.datasets[name] for name in self.plan.corpus]
+            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
             build_model(self.plan.model, 0, "meta").check(self._tokenizer)
         return self._tokenizer
-
-    def corpus(self) -> Iterator[str]:
-        """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
-        for name in self.plan.corpus:
-            records = self.plan.datasets[name].records("train").select_columns(["text", "question", "answer"])
-            for row in records:
-                yield from (*row["text"], *row["question"], *row["answer"])
 
     def prepared(self, cell: Cell, split: str) -> list[Prepared]:
         """The pretraining sets of a cell that have the split."""

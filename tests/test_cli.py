@@ -271,6 +271,25 @@ def test_bad_data_is_found_before_training(bench: Bench) -> None:
     assert "left out 1" in bench.out
 
 
+def test_a_grid_runs_the_product_and_reports_rows(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip,msd", "--tasks", "zero_shot", "--set", "training.samples=96"]
+    grid = ["--grid", "msd.targets=cross,hard", "--grid", "training.batch_size=16,32"]
+    assert bench("run", *quick, *grid) == 0
+    rows = bench.rows()
+    trained = rows[rows.method.isin(["clip", "msd"])]
+    assert set(zip(trained.method, trained.variant)) == {
+        *(("clip", f"training.samples=96, training.batch_size={size}") for size in (16, 32)),
+        *(("msd", f"training.samples=96, targets={targets}, training.batch_size={size}")
+          for targets in ("cross", "hard") for size in (16, 32)),
+    }  # fmt: skip
+    assert bench("plan", *quick, *grid) == 0
+    assert bench.out.count(" done") >= 6
+    assert bench("report") == 0
+    assert "targets=hard" in (bench.folder / "results/report/report.md").read_text()
+    assert bench("run", *quick, "--grid", "zero_shot.rare_below=1,2") == 2
+    assert "only settings of the training and of methods" in bench.err
+
+
 def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> None:
     model = MODEL | {"image": {"kind": "timm", "name": "mobilenetv3_small_050"}}
     (bench.folder / "pooled.yaml").write_text(yaml.safe_dump(model))

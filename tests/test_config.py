@@ -25,8 +25,10 @@ def suite(tmp_path: Path) -> str:
     return str(path)
 
 
-def load(suite: str, *settings: str, **flags: object) -> RunConfig:
-    return load_run_config(suite, flags, settings, KNOWN)
+def load(
+    suite: str, *settings: str, budget: str | None = None, grid: list[str] | None = None, **flags: object
+) -> RunConfig:
+    return load_run_config(suite, flags, settings, KNOWN, budget, grid or [])
 
 
 def test_command_line_overrides_the_suite(suite: str) -> None:
@@ -46,6 +48,62 @@ def test_command_line_overrides_the_suite(suite: str) -> None:
 def test_a_budget_in_epochs_replaces_one_in_samples(suite: str) -> None:
     training = load(suite, "training.epochs=2").training
     assert (training.samples, training.epochs) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("budget", "kind", "amount"),
+    [
+        ("samples=200k", "samples", 200_000), ("samples=1.5M", "samples", 1_500_000), ("steps=500", "steps", 500),
+        ("epochs=2.5", "epochs", 2.5), ("time=10m", "time", 600), ("time=90", "time", 90), ("time=1.5h", "time", 5400),
+        ("flops=2P", "flops", 2e15), ("flops=1e12", "flops", 1e12),
+    ],
+)  # fmt: skip
+def test_a_budget_replaces_the_suites(suite: str, budget: str, kind: str, amount: float) -> None:
+    config = load(suite, budget=budget)
+    assert config.training.budget == (kind, amount)
+    assert config.overrides == {f"training.{kind}": amount}
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ("sample=3", "unknown kind of --budget 'sample'; did you mean 'samples'"),
+        ("time=10k", "expected a number with one of the units  s m h d: time=10m"),
+        ("samples=10m", "expected a number with one of the units  k M G T P E: samples=200k"),
+        ("samples=", "expected a number"),
+        ("samples=-3", "expected a number"),
+        ("samples=0", "training.samples: .*greater than 0"),
+    ],
+)
+def test_wrong_budgets(suite: str, budget: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        load(suite, budget=budget)
+
+
+def test_a_grid_is_a_product(suite: str) -> None:
+    config = load(suite, "training.epochs=2", grid=["msd.targets=cross,hard", "training.samples=64,1e3"])
+    assert config.grid == [
+        {"msd.targets": targets, "training.samples": samples} for targets in ("cross", "hard") for samples in (64, 1e3)
+    ]
+    at = config.at(config.grid[1])
+    assert at.training.budget == ("samples", 1000)
+    assert at.options == {"msd": {"alpha": 0.3, "targets": "cross"}}
+    assert at.overrides == {"training.epochs": 2, "msd.targets": "cross", "training.samples": 1e3}
+    assert load(suite).grid == [{}]
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("training.batchsize=3", "unknown key of training 'batchsize'; did you mean 'batch_size'"),
+        ("msdd.alpha=3", "unknown section of --grid 'msdd'; did you mean 'msd'"),
+        ("training.batch_size=", "no values"),
+        ("training.batch_size", "expected section.key=value"),
+    ],
+)
+def test_wrong_grids(suite: str, axis: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        load(suite, grid=[axis])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +129,10 @@ def test_wrong_settings(suite: str, setting: str, message: str) -> None:
     [
         (SUITE + "trainning: {}", r"mine.yaml: unknown key 'trainning'; did you mean 'training'"),
         (SUITE.replace("samples", "sample"), r"mine.yaml: unknown key 'sample'; did you mean 'samples'"),
-        (SUITE.replace("samples: 1000, ", ""), r"training: .*exactly one of samples and epochs"),
+        (
+            SUITE.replace("samples: 1000, ", ""),
+            r"training: .*exactly one of samples, epochs, steps, time, flops; found none",
+        ),
         (SUITE.replace("methods: [clip]", ""), r"methods: Field required"),
         ("- a\n- b", r"mine.yaml: expected a mapping"),
         ("a: [", r"mine.yaml: not valid YAML.*line"),

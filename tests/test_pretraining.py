@@ -22,6 +22,7 @@ from benchmark.pretraining import (
     RESUME,
     Progress,
     accumulation_mode,
+    check_batch,
     learning_rate,
     parameter_columns,
     precision_of,
@@ -51,11 +52,53 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
 
 
 def test_steps_leave_out_the_incomplete_batch() -> None:
-    assert training_steps(Training(samples=640, batch_size=64), 200) == (10, 3)
-    assert training_steps(Training(epochs=2, batch_size=64), 200) == (6, 3)
-    assert training_steps(Training(samples=1, batch_size=64), 200) == (1, 3)
+    def none() -> float:
+        raise AssertionError("nothing is measured for this budget")
+
+    assert check_batch(Training(samples=640, batch_size=64), 200) == 3
+    assert training_steps(Training(samples=640, batch_size=64), 200, none) == 10
+    assert training_steps(Training(epochs=2, batch_size=64), 200, none) == 6
+    assert training_steps(Training(samples=1, batch_size=64), 200, none) == 1
+    assert training_steps(Training(steps=7, batch_size=64), 200, none) == 7
+    assert training_steps(Training(time=60, batch_size=64), 200, lambda: 0.5) == 120
+    assert training_steps(Training(flops=1e6, batch_size=64), 200, lambda: 1e4) == 100
     with pytest.raises(BenchError, match="batch_size is 64, but there are only 63"):
-        training_steps(Training(samples=640, batch_size=64), 63)
+        check_batch(Training(samples=640, batch_size=64), 63)
+
+
+def test_a_budget_in_flops_is_what_the_training_takes(tmp_path: Path) -> None:
+    cost = train(small_method("clip"), tmp_path, Pairs(20), samples=None, flops=2e9)
+    assert cost["budget"] == "flops=2e+09"
+    assert cost["flops"] == pytest.approx(2e9, rel=0.5 / cost["steps"])
+    assert cost["steps"] > 4
+
+
+def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> None:
+    def stop(at: Progress) -> None:
+        if at.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    (tmp_path / "steps").write_text("9")
+    options: dict[str, Any] = {"samples": None, "time": 5.0}
+    with pytest.raises(KeyboardInterrupt):
+        train(small_method("clip"), tmp_path, Pairs(20), progress=stop, **options)
+    cost = train(small_method("clip"), tmp_path, Pairs(20), **options)
+    assert cost["steps"] == 9
+    assert not (tmp_path / "steps").exists()
+
+
+def test_timing_a_step_leaves_no_trace(tmp_path: Path) -> None:
+    """A training by time ends in the weights of one by the same number of steps, batch statistics included."""
+
+    def method() -> Method:
+        found = small_method("clip")
+        found.model.image.stem = torch.nn.Sequential(found.model.image.stem, torch.nn.BatchNorm2d(8))
+        return found
+
+    cost = train(method(), tmp_path / "time", Pairs(20), Pairs(8, seed=1), samples=None, time=1.0)
+    train(method(), tmp_path / "steps", Pairs(20), Pairs(8, seed=1), samples=None, steps=cost["steps"])
+    timed, counted = (load_file(tmp_path / run / LAST) for run in ("time", "steps"))
+    assert all(torch.equal(timed[name], counted[name]) for name in timed)
 
 
 def test_an_epoch_shows_no_pair_twice(tmp_path: Path) -> None:

@@ -1,0 +1,257 @@
+"""`bench tune`: the same number of trials of settings for each method, judged on the validation split."""
+
+import json
+import logging
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from benchmark.config import SECTIONS, RunConfig
+from benchmark.data.loader import PairLoader
+from benchmark.errors import BenchError, unknown
+from benchmark.method import METHODS, Method
+from benchmark.pretraining import Progress
+from benchmark.store import digest
+
+if TYPE_CHECKING:
+    import optuna
+
+OBJECTIVES = ("retrieval", "loss")
+RECALL_AT = 10
+LARGEST = 5000
+"""Validation pairs that are ranked, at most."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting that is searched: from low to high, or one of choices."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def suggest(self, trial: "optuna.Trial") -> Any:
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best settings of a method, and their value: recall@10 (0..1, higher is better) or a loss (lower is)."""
+
+    settings: dict[str, Any]
+    value: float
+
+
+def tune_methods(
+    config: RunConfig, results: Path, trials: int, search: Sequence[str], objective: str, console: Console
+) -> dict[str, Best]:
+    """Search each method's settings until it has ``trials`` trials, pruned ones included; those of earlier calls with
+    the same configuration and search count. Keeps everything under ``results``/tuning; returns the best by method.
+
+    search: ``section.key=low..high`` (``:log`` for a log scale) or ``section.key=a,b,c``; a section that is a method's
+    name is searched for that method alone. Raises ``BenchError`` for a search that cannot be read, no validation split,
+    and a method all of whose trials failed.
+    """
+    from benchmark.plan import make_plan
+
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    config = config.model_copy(update={"seeds": config.seeds[:1], "tasks": ["all"], "baselines": False})
+    config = config.at({"training.validations": max(4, config.training.validations)})
+    rate = config.training.learning_rate
+    axes = [_axis(text) for text in search]
+    if not any(axis.name == "training.learning_rate" for axis in axes):
+        axes.insert(0, Axis("training.learning_rate", rate / 10, rate * 10, log=True))
+    plan = make_plan(config)
+    if plan.problems:
+        raise BenchError("\n".join(plan.problems))
+    if not any("val" in plan.datasets[name].splits() for name in plan.cells[0].pretraining):
+        raise BenchError(f"tuning needs a val split; none of {', '.join(plan.cells[0].pretraining)} has one")
+    methods = [cell.method for cell in plan.cells]
+    for axis in axes:
+        section = axis.name.split(".")[0]
+        if section in METHODS.names() and section not in methods:
+            raise BenchError(f"--search {axis.name}: method '{section}' is not among {', '.join(methods)}")
+    best = {}
+    for method in methods:
+        own = [axis for axis in axes if axis.name.split(".")[0] in ("training", method)]
+        best[method] = _Search(config, method, own, objective, results, console).run(trials)
+        _write(settings_file(config, results / "tuning", method), best[method], objective, trials, own)
+    return best
+
+
+def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
+    """What was found for a method under this model, data and budget. Raises ``BenchError`` when nothing was."""
+    path = settings_file(config, Path(config.tuned or "tuning"), method)
+    if not path.is_file():
+        raise BenchError(
+            f"--tuned: nothing was found yet for method '{method}' with this model, data and budget; "
+            f"first run bench tune --methods {method} with the same options"
+        )
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    return settings
+
+
+def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
+    """Named by all that the best settings depend on and that is not searched: not by the learning rate."""
+    training = config.training.model_dump(mode="json", exclude={"learning_rate", "checkpoint_every", "validations"})
+    model = {"model": config.model, "options": config.model_options}
+    key = digest({"training": training, "pretraining": config.pretraining, **model})
+    return folder / f"{method}-{key}.json"
+
+
+class _Search:
+    """The study of one method: optuna's, kept in an SQLite file, so that an interrupted one goes on."""
+
+    def __init__(
+        self, config: RunConfig, method: str, axes: list[Axis], objective: str, results: Path, console: Console
+    ) -> None:
+        self.config, self.method, self.axes, self.objective = config, method, axes, objective
+        self.console = console
+        self.folder = results / "tuning"
+        self.name = f"{settings_file(config, self.folder, method).stem}-{digest([objective, *map(str, axes)])}"
+
+    def run(self, trials: int) -> Best:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=f"sqlite:///{self.folder / 'studies.db'}", study_name=self.name, load_if_exists=True,
+            direction="maximize" if self.objective == "retrieval" else "minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+        )  # fmt: skip
+        if not study.trials:
+            given: dict[str, Any] = {"training.learning_rate": self.config.training.learning_rate}
+            study.enqueue_trial(given, skip_if_exists=True)
+        States = optuna.trial.TrialState
+        while (done := len(study.get_trials(states=(States.COMPLETE, States.PRUNED, States.FAIL)))) < trials:
+            # Seeded by the number of the trial: a search that was interrupted suggests what it would have.
+            study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
+            trial = study.ask()
+            try:
+                value = self.trial(trial)
+            except optuna.TrialPruned:
+                study.tell(trial, state=States.PRUNED)
+                self.say(done, trials, trial, "pruned")
+            except BenchError as error:
+                study.tell(trial, state=States.FAIL)
+                self.say(done, trials, trial, str(error).splitlines()[0])
+            except KeyboardInterrupt:
+                study.tell(trial, state=States.FAIL)
+                raise
+            else:
+                study.tell(trial, value)
+                self.say(done, trials, trial, f"{self.objective} {value:.4f}")
+        if not study.get_trials(states=(States.COMPLETE,)):
+            raise BenchError(f"method '{self.method}': none of its {trials} trials came to an end")
+        return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
+
+    def say(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
+        settings = ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                             for name, value in trial.params.items())  # fmt: skip
+        self.console.print(
+            f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}", highlight=False, markup=False
+        )
+
+    def trial(self, trial: "optuna.Trial") -> float:
+        import optuna
+
+        from benchmark.plan import make_plan
+        from benchmark.runner import pretrained
+
+        settings = {axis.name: axis.suggest(trial) for axis in self.axes}
+        at = self.config.at(settings).model_copy(update={"methods": [self.method], "grid": [{}]})
+        plan = make_plan(at)
+        cell = plan.cells[0]
+        folder = self.folder / "trials" / cell.key
+
+        def watch(position: Progress) -> None:
+            if math.isfinite(position.validation_loss):
+                # The pruner compares trials of a method by their losses, whatever the objective.
+                value = position.validation_loss if self.objective == "loss" else -position.validation_loss
+                trial.report(value, position.step)
+                if position.step < position.steps and trial.should_prune():
+                    raise optuna.TrialPruned
+
+        try:
+            method, pairs, cost = pretrained(plan, cell, folder, watch)
+            if self.objective == "loss":
+                return float(cost["validation_loss"])
+            return recall(method, pairs)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@torch.no_grad()
+def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
+    """recall@10 of the pairs, the mean of both directions, 0..1; the same text again counts as the right one, and a
+    right one that ties with others is the last of them."""
+    encoder = method.eval().encoder()
+    device = next(encoder.parameters()).device
+    images, texts, words = [], [], []
+    count = min(len(pairs), LARGEST)
+    for start in range(0, count, batch):
+        part = pairs.sequential(start, min(batch, count - start)).to(device)
+        images.append(encoder.encode_image(part.view()).float().cpu())
+        texts.append(encoder.encode_text(part.tokens, part.mask).float().cpu())
+        words += [tuple(row[kept].tolist()) for row, kept in zip(part.tokens.cpu(), part.mask.cpu())]
+    number = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    same = torch.tensor([number[word] for word in words])
+    right = same[:, None] == same
+    scores = torch.cat(images) @ torch.cat(texts).T
+    found = []
+    for side, of in ((scores, right), (scores.T, right.T)):
+        best = side.masked_fill(~of, -torch.inf).amax(dim=1, keepdim=True)
+        found.append((((side >= best) & ~of).sum(dim=1) < RECALL_AT).double().mean().item())
+    return sum(found) / 2
+
+
+def _axis(text: str) -> Axis:
+    name, equals, values = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    example = "training.learning_rate=1e-4..1e-2:log or msd.targets=cross,hard"
+    if not (equals and dot and key):
+        raise BenchError(f"--search {text}: expected for example {example}")
+    if section not in ("training", *METHODS.names()):
+        raise unknown("section of --search", section, ["training", *METHODS.names()])
+    if section == "training" and key not in SECTIONS["training"].model_fields:
+        raise unknown("key of training", key, SECTIONS["training"].model_fields)
+    span = re.fullmatch(r"([^.,]+(?:\.\d+)?(?:e[+-]?\d+)?)\.\.([^:]+)(:log)?", values.strip())
+    if span:
+        try:
+            low, high = float(span[1]), float(span[2])
+        except ValueError as error:
+            raise BenchError(f"--search {text}: expected two numbers, for example {example}") from error
+        if not low < high or (span[3] and low <= 0):
+            raise BenchError(f"--search {text}: expected a lower and a higher number, above 0 on a log scale")
+        whole = all(re.fullmatch(r"\d+", part.strip()) for part in (span[1], span[2]))
+        return Axis(name, low, high, log=bool(span[3]), whole=whole)
+    choices = yaml.safe_load(f"[{values}]")
+    if len(choices) < 2:
+        raise BenchError(f"--search {text}: expected a range or several values, for example {example}")
+    return Axis(name, choices=tuple(choices))
+
+
+def _write(path: Path, best: Best, objective: str, trials: int, axes: list[Axis]) -> None:
+    content = {
+        "settings": best.settings, "value": best.value, "objective": objective, "split": "val", "trials": trials,
+        "searched": [axis.name for axis in axes],
+    }  # fmt: skip
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
