@@ -1,4 +1,4 @@
-"""`bench tune`: as many trials for each method, on the validation split alone, resumable, and what a run makes of it."""
+"""`bench tune`: as many trials for each method, on the validation split alone, resumable, and used by a run."""
 
 import json
 from pathlib import Path
