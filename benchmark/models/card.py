@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.errors import BenchError, unknown
 
@@ -118,18 +118,8 @@ class CorpusTokenizer(_Block):
     context_length: int = Field(default=64, gt=2)
 
 
-class General(_Block):
-    """General-domain weights to start from: the same architecture, pretrained by the harness and cached."""
-
-    datasets: list[str] = Field(min_length=1)
-    method: str
-    training: dict[str, Any] = {}
-    """Overrides of the run's training block."""
-
-
 class LanguageModel(_Block):
-    """What the text tower starts from where a method leaves it as a frozen language model: the same architecture,
-    trained by the harness to tell the next token and cached. Other methods start as the tower's own block says."""
+    """A language model of the text tower's architecture, trained to tell the next token."""
 
     datasets: list[str] = Field(min_length=1)
     """Their training texts are what it reads."""
@@ -137,6 +127,23 @@ class LanguageModel(_Block):
     batch_size: int = Field(default=32, gt=0)
     """Texts a step."""
     learning_rate: float = Field(default=5e-3, gt=0)
+
+
+class Init(_Block):
+    """What a training starts from, made by the harness and cached: the whole model, pretrained on pairs of a general
+    domain; and the text tower of methods that keep it as a frozen language model."""
+
+    datasets: list[str] = []
+    method: str | None = None
+    training: dict[str, Any] = {}
+    """Overrides of the run's training block."""
+    language_model: LanguageModel | None = None
+
+    @model_validator(mode="after")
+    def _pairs_and_method(self) -> "Init":
+        if bool(self.datasets) != bool(self.method):
+            raise ValueError("datasets and method go together")
+        return self
 
 
 class ModelCard(_Block):
@@ -151,10 +158,8 @@ class ModelCard(_Block):
     image: Annotated[OpenClipImage | TimmImage | TinyImage, Field(discriminator="kind")]
     text: Annotated[OpenClipText | TransformersText | TinyText, Field(discriminator="kind")]
     tokenizer: Annotated[OpenClipTokenizer | HuggingFaceTokenizer | CorpusTokenizer, Field(discriminator="kind")]
-    init: General | None = None
+    init: Init | None = None
     """Null: the weights that the towers' own blocks say."""
-    language_model: LanguageModel | None = None
-    """Null: the text tower's own weights are a language model's, or no method needs one."""
 
 
 def _folder() -> Path:

@@ -47,8 +47,9 @@ class Blocks(nn.ModuleList):
 
     def forward(self, x: Tensor, prefix: Tensor | None = None) -> Tensor:
         """prefix: [blocks, 2, heads, P, width / heads]."""
-        for block, own in zip(self, [None] * len(self) if prefix is None else prefix):
-            recomputed = self.checkpointing and self.training
+        recomputed = self.checkpointing and self.training
+        for number, block in enumerate(self):
+            own = None if prefix is None else prefix[number]
             x = checkpoint(block, x, own, use_reentrant=False) if recomputed else block(x, own)
         return x
 

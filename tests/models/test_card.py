@@ -14,13 +14,15 @@ tokenizer: {kind: corpus}
 
 
 def test_the_shipped_cards() -> None:
-    assert model_names() == ["resnet50", "tiny", "tiny-general", "vit-b-16", "vit-b-32"]
+    assert model_names() == ["cleft-biomedlm", "resnet50", "tiny", "tiny-general", "vit-b-16", "vit-b-32"]
     assert all(load_model_card(name).name == name for name in model_names())
 
 
 def test_tiny_general_is_tiny_with_an_origin() -> None:
     tiny, general = load_model_card("tiny"), load_model_card("tiny-general")
-    assert tiny.init is None and general.init is not None and general.init.method == "clip"
+    assert tiny.init is not None and tiny.init.method is None
+    assert general.init is not None and general.init.method == "clip"
+    assert tiny.init.language_model == general.init.language_model
     for part in ("image", "text", "embed_dim", "image_size"):
         assert getattr(tiny, part) == getattr(general, part)
     assert tiny.tokenizer.vocab_size == general.tokenizer.vocab_size
