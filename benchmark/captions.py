@@ -1,0 +1,135 @@
+"""What a trained method writes for images of a dataset, beside what is true of them."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmark.data.cache import cache_root
+from benchmark.data.card import load_card
+from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.data.prepared import prepare
+from benchmark.embedding import ModelWriter
+from benchmark.errors import BenchError
+from benchmark.method import METHODS
+from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.plan import build_method
+from benchmark.pretraining import LAST, load_weights
+from benchmark.runner import corpus_texts
+from benchmark.seeding import generator
+from benchmark.store import Store
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image, uint8 [size, size, 3], its texts, and a caption for each number of beams."""
+
+    id: str
+    image: np.ndarray
+    true: list[str]
+    written: dict[int, str]
+
+
+def newest_writer(store: Store, method: str | None) -> str:
+    """The key of the cell trained last whose method can caption (``method``, where it is given).
+
+    Raises ``BenchError`` for a method that cannot, and where there is no such cell.
+    """
+    able = [name for name in METHODS.names() if "caption" in METHODS[name].abilities]
+    if method is not None and "caption" not in METHODS[method].abilities:
+        raise BenchError(f"method '{method}' cannot caption; those that can: {', '.join(able)}")
+    wanted = [method] if method else able
+    costs = store.costs()
+    cells = costs[costs.method.isin(wanted)] if len(costs) else costs
+    if not len(cells):
+        raise BenchError(
+            f"{store.folder}: no trained cell of {' or '.join(wanted)}; train one first: "
+            f"bench run --methods {wanted[0]} --tasks captioning --results {store.folder}"
+        )
+    return str(cells.cell.iloc[-1])
+
+
+def restore(
+    store: Store, key: str, references: Sequence[str], device: torch.device, cache: Path | None = None
+) -> ModelWriter:
+    """The trained method of a cell. references: cards of datasets that are not shipped, by path; what the cell's
+    tokenizer was trained on is looked for there first.
+
+    Raises ``BenchError`` where these data are not there or not the same, and where the weights do not fit the method as
+    it is now.
+    """
+    folder, cache = store.cell(key), cache or cache_root()
+    content = json.loads((folder / "cell.json").read_text(encoding="utf-8"))["content"]
+    given = {load_card(reference).name: reference for reference in references}
+    corpus = []
+    for name, fingerprint in content["tokenizer_data"]:
+        dataset = open_dataset(load_card(given.get(name, name)), "skip", cache)
+        if dataset.fingerprint != fingerprint:
+            raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it: train again")
+        corpus.append(dataset)
+    card = ModelCard.model_validate(content["model"])
+    tokenizer = build_tokenizer(card, lambda: corpus_texts(corpus), cache)
+    method = build_method(content["method"], build_model(card, 0, weights=False), content["options"])
+    labelled = [load_card(given.get(name, name)) for name, _ in content["pretraining"]]
+    method.setup(tokenizer, list(labelled[0].classes or ()) if len(labelled) == 1 else [])
+    try:
+        load_weights(method, folder / LAST)
+    except RuntimeError as error:
+        raise BenchError(f"{folder}: its weights do not fit '{method.name}' as it is now: train again") from error
+    return ModelWriter(method, tokenizer, device, f"{key}-{LAST}")
+
+
+def captions(
+    writer: ModelWriter, dataset: Dataset, split: str, count: int, beams: Sequence[int], cache: Path | None = None
+) -> list[Captioned]:
+    """Of up to ``count`` images of a split that have a text, drawn at random but always the same ones."""
+    records = prepare(dataset, split, writer.image_size, cache or cache_root())
+    told = [row for row, texts in enumerate(records.text) if texts]
+    if not told:
+        raise BenchError(f"dataset '{dataset.card.name}', {split}: no image has a text")
+    rows = sorted(told[i] for i in generator(0, "captions").permutation(len(told))[:count])
+    images = np.array(records.images[rows])
+    written = {k: writer.write(torch.from_numpy(images), k) for k in beams}
+    return [
+        Captioned(records.ids[row], images[i].transpose(1, 2, 0), records.text[row], {k: written[k][i] for k in beams})
+        for i, row in enumerate(rows)
+    ]
+
+
+def name_of(beams: int) -> str:
+    return "greedy" if beams == 1 else f"{beams} beams"
+
+
+def caption_sheet(captioned: Sequence[Captioned], title: str, path: Path) -> Path:
+    """A PNG of the images, each with its first text and its captions. Returns ``path``."""
+    from matplotlib.figure import Figure
+
+    columns = min(4, len(captioned))
+    lines = -(-len(captioned) // columns)
+    figure = Figure(figsize=(3.4 * columns, 4.6 * lines), layout="constrained")
+    figure.suptitle(title, fontsize=9, parse_math=False)
+    for axes, shown in zip(figure.subplots(lines, columns, squeeze=False).flat, captioned):
+        axes.imshow(shown.image, interpolation="nearest")
+        texts = {"true": shown.true[0]} | {name_of(k): text for k, text in shown.written.items()}
+        # Not as mathematics: a text may have dollar signs in it.
+        axes.set_xlabel(_wrapped(texts.items()), fontsize=7.5, loc="left", parse_math=False)
+    for axes in figure.axes:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    try:
+        figure.savefig(path, dpi=110, format="png")
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _wrapped(texts: Iterable[tuple[str, str]]) -> str:
+    lines = []
+    for name, text in texts:
+        short = textwrap.shorten(text, 160, placeholder=" ...")
+        lines += textwrap.wrap(f"{name}: {short}", 46, subsequent_indent="  ")
+    return "\n".join(lines)
