@@ -286,6 +286,35 @@ def caption(
     console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: bench perf --output results/reference/perf.json")
+def perf(
+    works: Annotated[str | None, typer.Option(help="Names, comma-separated. Default: all.")] = None,
+    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: minutes on two cores.")] = 1.0,
+    output: Annotated[Path | None, typer.Option(help="A JSON file for the figures, with machine and versions.")] = None,
+) -> None:
+    """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is the better."""
+    import json
+
+    from benchmark.machine import machine
+    from benchmark.perf import WORKS, perf
+
+    rows = perf(_names(works) or list(WORKS), scale, console)
+    table = Table(title_justify="left")
+    for column in ("work", "ours", "peer", "faster", "less memory"):
+        table.add_column(column, justify="right" if column in ("faster", "less memory") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            f"{row['work']}: {row['title']}", f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
+            f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
+            f"{row['speed_ratio']:.1f} x", f"{row['memory_ratio']:.1f} x",
+        )  # fmt: skip
+    console.print(table)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps({"machine": machine(), "scale": scale, "works": rows}, indent=1) + "\n")
+        console.print(str(output), highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("list", epilog="Example: bench list methods")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],

@@ -1,0 +1,238 @@
+"""`bench perf`: speed and memory of the harness beside a peer that does the same work, each in a process of its own.
+
+Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf WORK SIDE SCALE`` is one
+side of one work, and prints what it took as JSON.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmark.errors import BenchError, unknown
+from benchmark.memory import PeakMemory
+
+Side = Callable[[], Any]
+RUNS = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """One comparison. ours, peer: what the two sides are. build: with a scale in (0, 1], 1 being full size, makes the
+    data and returns the two sides to time."""
+
+    title: str
+    ours: str
+    peer: str
+    build: Callable[[float], tuple[Side, Side]]
+
+
+def training_step(scale: float) -> tuple[Side, Side]:
+    """One training step of clip, effective batch 1024, by micro-batches of 64 against the whole batch at once."""
+    from benchmark.accumulation import accumulate
+    from benchmark.estimate import meta_batch
+    from benchmark.method import METHODS
+    from benchmark.models import build_model, load_model_card
+
+    count, micro = max(8, round(1024 * scale)), max(4, round(64 * scale))
+    method = METHODS["clip"](build_model(load_model_card("tiny"), 0), METHODS["clip"].Config()).to(_device()).train()
+    rng = torch.Generator().manual_seed(0)
+
+    def batch(rows: range) -> Any:
+        made = meta_batch(method, len(rows))
+        made.image = torch.randint(0, 256, made.image.shape, dtype=torch.uint8, generator=rng)
+        made.tokens = torch.randint(3, 1000, (len(rows), 32), generator=rng)
+        made.mask = torch.ones(len(rows), 32, dtype=torch.bool)
+        made.row = made.seed = torch.tensor(list(rows))
+        made.label = None
+        return made
+
+    parts = [batch(range(start, min(start + micro, count))) for start in range(0, count, micro)]
+    whole = [batch(range(count))]
+    return (lambda: accumulate(method, parts, "cached", 0)), (lambda: accumulate(method, whole, "cached", 0))
+
+
+def probe(scale: float) -> tuple[Side, Side]:
+    """Logistic regression on 8,000 x 512 features of 9 classes for seven strengths of regularisation."""
+    from sklearn.linear_model import LogisticRegression
+
+    from benchmark.probe import logistic_path
+
+    n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(classes, d))
+    label = rng.integers(classes, size=n)
+    x = (centres[label] + 4 * rng.normal(size=(n, d))).astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    strengths = [10.0**power for power in range(-3, 4)]
+
+    def peer() -> None:
+        for strength in strengths:
+            LogisticRegression(C=strength, max_iter=1000).fit(x, label)
+
+    features, labels = torch.from_numpy(x), torch.from_numpy(label)
+    return (lambda: logistic_path(features, labels, classes, strengths)), peer
+
+
+def retrieval(scale: float) -> tuple[Side, Side]:
+    """recall@1, 5, 10 and 200 of 5,000 images x 25,000 texts, 512 wide, both ways; the peer sorts the whole matrix."""
+    from scipy.sparse import csr_array
+
+    from tasks.retrieval import measure
+
+    n = round(5000 * scale)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(n, 512)).astype(np.float32)
+    texts = np.repeat(images, 5, axis=0) + 3 * rng.normal(size=(5 * n, 512)).astype(np.float32)
+    for matrix in (images, texts):
+        matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    right = csr_array((np.ones(5 * n), (np.repeat(np.arange(n), 5), np.arange(5 * n))))
+    at = [k for k in (1, 5, 10, 200) if k <= n]
+
+    def ours() -> None:
+        measure(images, texts, right, at)
+        measure(texts, images, csr_array(right.T), at)
+
+    def peer() -> None:
+        scores = torch.from_numpy(images) @ torch.from_numpy(texts).T
+        owner = torch.arange(5 * n) // 5
+        for side, found in ((scores, lambda order: owner[order] == torch.arange(n)[:, None]),
+                            (scores.T, lambda order: order == owner[:, None])):  # fmt: skip
+            hits = found(side.argsort(dim=1, descending=True)[:, : max(at)])
+            for k in at:
+                hits[:, :k].any(dim=1).double().mean()
+
+    return ours, peer
+
+
+def loading(scale: float) -> tuple[Side, Side]:
+    """An epoch of 512 pictures of 1024 x 1024 for a model of 224: from the prepared cache, against decoding each JPEG
+    and cropping it with torchvision."""
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    from benchmark.data.batch import Batch
+    from benchmark.data.transforms import Augmentation
+
+    count, side, size = max(4, round(512 * scale)), max(64, round(1024 * scale)), max(16, round(224 * scale))
+    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    rng = np.random.default_rng(0)
+    prepared = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, 3, size, size))
+    for number in range(count):
+        coarse = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number}.jpg", quality=90)
+        prepared[number] = np.asarray(picture.resize((size, size))).transpose(2, 0, 1)
+    prepared.flush()
+    images = np.load(folder / "images.npy", mmap_mode="r")
+
+    def ours() -> None:
+        for start in range(0, count, 64):
+            rows = np.arange(start, min(start + 64, count))
+            part = torch.from_numpy(np.array(images[rows]))
+            seeds = torch.from_numpy(rows)
+            Batch(part, torch.zeros(len(rows), 1, dtype=torch.long), torch.ones(len(rows), 1, dtype=torch.bool),
+                  seeds, seeds, [], size, Augmentation()).view()  # fmt: skip
+
+    crop = v2.Compose([v2.RandomResizedCrop(size, scale=(0.8, 1.0), antialias=True), v2.ToDtype(torch.float32, True)])
+
+    def peer() -> None:
+        for number in range(count):
+            with Image.open(folder / f"{number}.jpg") as file:
+                crop(v2.functional.pil_to_tensor(file.convert("RGB")))
+
+    return ours, peer
+
+
+def bootstrap(scale: float) -> tuple[Side, Side]:
+    """A 95 % interval of a mean over 10,000 examples in 5,000 groups, by a tenth of the 10,000 resamples; the peer is
+    scipy's bootstrap of the groups' means."""
+    from scipy.stats import bootstrap as of_scipy
+
+    from benchmark.statistics import interval
+    from benchmark.task import Mean
+
+    n, resamples = round(10_000 * scale), max(100, round(1000 * scale))
+    rng = np.random.default_rng(0)
+    values, groups = rng.random(n), np.repeat(np.arange(n // 2), 2)
+    means = values[: 2 * (n // 2)].reshape(-1, 2).mean(axis=1)
+    examples = {"score": values[: len(groups)], "group": groups}
+
+    def ours() -> None:
+        interval(Mean("score"), examples, groups, resamples, np.random.default_rng(1))
+
+    def peer() -> None:
+        of_scipy((means,), np.mean, n_resamples=resamples, method="percentile", batch=100, rng=1)
+
+    return ours, peer
+
+
+WORKS = {
+    "training_step": Work("a step of 1,024 pairs", "cached, 64 at a time", "the whole batch at once", training_step),
+    "loading": Work("an epoch of 512 large JPEGs", "prepared cache", "decode, torchvision crop", loading),
+    "probe": Work("probe, seven strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
+    "retrieval": Work("recall@K, 5,000 x 25,000", "chunked ranks", "sorting the matrix in torch", retrieval),
+    "bootstrap": Work("bootstrap interval", "weights of groups", "scipy.stats.bootstrap", bootstrap),
+}
+
+
+def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any]]:
+    """Measure the works in turn, each side in a process of its own; one row a work: seconds and bytes of both sides,
+    and the peer's over ours (above 1: ours is the better)."""
+    rows = []
+    for name in names:
+        if name not in WORKS:
+            raise unknown("work of bench perf", name, WORKS)
+        work = WORKS[name]
+        with console.status(f"{name}: {work.title}"):
+            ours, peer = _measured(name, "ours", scale), _measured(name, "peer", scale)
+        rows.append({
+            "work": name, "title": work.title, "ours": work.ours, "peer": work.peer, "seconds": ours["seconds"],
+            "peer_seconds": peer["seconds"], "speed_ratio": peer["seconds"] / ours["seconds"],
+            "memory": ours["memory"], "peer_memory": peer["memory"],
+            "memory_ratio": peer["memory"] / max(1, ours["memory"]),
+        })  # fmt: skip
+    return rows
+
+
+def _measured(name: str, side: str, scale: float) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmark.perf", name, side, str(scale)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if done.returncode:
+        raise BenchError(f"bench perf {name}, {side}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _side(name: str, side: str, scale: float) -> dict[str, float]:
+    work = WORKS[name].build(scale)[0 if side == "ours" else 1]
+    memory = PeakMemory(_device())
+    memory.start()
+    seconds = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        if sum(seconds) > 60:
+            break
+    return {"seconds": sorted(seconds)[len(seconds) // 2], "memory": memory.peak()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_side(sys.argv[1], sys.argv[2], float(sys.argv[3]))))
