@@ -194,7 +194,7 @@ class TableSource(Source):
         for name, mapping in self.values.items():
             if name not in values:
                 continue
-            names = _names(values[name])
+            names = names_in(values[name])
             changed = [mapping.get(value, mapping.get("*", value)) for value in names]
             values[name] = changed[0] if len(changed) == 1 else changed
 
@@ -304,7 +304,7 @@ class TableSource(Source):
                 number = _integer(value)
                 if number is not None and str(value) not in card.class_index:
                     return label_of_index(card, number)
-                return label_of_names(card, [name for name in _names(value) if name])
+                return label_of_names(card, [name for name in names_in(value) if name])
             flags = []
             for name, column in self.columns.label_columns.items():
                 if name not in card.class_index:
@@ -463,7 +463,7 @@ def _conditions(conditions: dict[str, Value | list[Value]]) -> dict[str, set[str
 
 def _plain(value: Any) -> str:
     """What conditions compare: one name in a list is that name."""
-    names = _names(value) if isinstance(value, (list, str)) else [string(value)]
+    names = names_in(value) if isinstance(value, (list, str)) else [string(value)]
     return names[0].casefold() if len(names) == 1 else "" if not names else json.dumps(names).casefold()
 
 
@@ -483,7 +483,7 @@ def _content(value: Any) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
-def _names(value: Any) -> list[str]:
+def names_in(value: Any) -> list[str]:
     """Names in a cell: one, a list, or a list as Python writes it ("['Mass', 'Asymmetry']")."""
     if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
         try:
