@@ -52,10 +52,12 @@ class Estimator:
             method = build_method(cell.method, model, cell.options).to("meta").train()
         method.enter(next(iter(method.stages())))
         training = cell.training
-        flops = step_flops(method, training)
+        room = method.model.text.context_length
+        length = min(room, self.plan.model.tokenizer.context_length or room)
+        flops = step_flops(method, training, length)
         trained = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
         state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-        memory = state + 3 * trained + saved_bytes(method, training)
+        memory = state + 3 * trained + saved_bytes(method, training, length)
         per_sample, measured = self.seconds(cell, flops)
         kind, amount = training.budget
         samples = round({
@@ -78,9 +80,9 @@ class Estimator:
         return flops / self._flops_per_second, False
 
 
-def meta_batch(method: Method, count: int) -> Batch:
-    """``count`` pairs of the model's full size without contents."""
-    size, length = method.model.image_size, method.model.text.context_length
+def meta_batch(method: Method, count: int, length: int) -> Batch:
+    """``count`` pairs of the model's full size and ``length`` tokens, without contents."""
+    size = method.model.image_size
     device = torch.device("meta")
     return Batch(
         image=torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
@@ -93,9 +95,10 @@ def meta_batch(method: Method, count: int) -> Batch:
     )  # fmt: skip
 
 
-def step_flops(method: Method, training: Training) -> float:
-    """Floating-point operations of a training step a sample: a backward pass counts as two forward passes."""
-    batch = meta_batch(method, 2)
+def step_flops(method: Method, training: Training, length: int) -> float:
+    """Floating-point operations of a training step a sample of ``length`` tokens: a backward pass counts as two forward
+    passes."""
+    batch = meta_batch(method, 2, length)
     with FlopCounterMode(display=False) as forward:
         method(batch)
     with FlopCounterMode(display=False) as keys:
@@ -104,7 +107,7 @@ def step_flops(method: Method, training: Training) -> float:
     return (forward.get_total_flops() * (4 if again else 3) + keys.get_total_flops()) / len(batch.image)
 
 
-def saved_bytes(method: Method, training: Training) -> int:
+def saved_bytes(method: Method, training: Training, length: int) -> int:
     """Bytes that the forward pass of one micro-batch keeps for the backward pass."""
     seen: dict[int, Tensor] = {}
 
@@ -115,7 +118,7 @@ def saved_bytes(method: Method, training: Training) -> int:
 
     count = min(training.micro_batch, training.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        output = method(meta_batch(method, count))
+        output = method(meta_batch(method, count, length))
     del output
     return sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
 

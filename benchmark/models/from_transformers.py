@@ -48,6 +48,10 @@ class TransformersTextTower(LanguageModelTower):
             arguments["past_key_values"] = _cache(self.prefix, len(tokens))
             before += self.prefix.shape[3]
         attended = F.pad(mask.long(), (before, 0), value=1)
+        if mask.is_meta and self.causal:
+            # transformers looks into a mask, unless it is one of queries against keys already
+            queries = before + length - (0 if self.prefix is None else self.prefix.shape[3])
+            attended = mask.new_ones(len(mask), 1, queries, before + length)
         hidden = self.model(**arguments, attention_mask=attended).last_hidden_state[:, -length:]
         if self.pooling == "cls":
             return TowerOutput(hidden[:, 0], hidden)

@@ -49,7 +49,8 @@ class Blocks(nn.ModuleList):
         """prefix: [blocks, 2, heads, P, width / heads]."""
         recomputed = self.checkpointing and self.training
         for number, block in enumerate(self):
-            own = None if prefix is None else prefix[number]
+            # a view of a parameter asks for a gradient even under no_grad, where torch's FLOP counter stumbles over it
+            own = None if prefix is None else prefix[number].clone()
             x = checkpoint(block, x, own, use_reentrant=False) if recomputed else block(x, own)
         return x
 
