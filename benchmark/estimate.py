@@ -80,9 +80,10 @@ class Estimator:
         return flops / self._flops_per_second, False
 
 
-def meta_batch(method: Method, count: int, length: int) -> Batch:
-    """``count`` pairs of the model's full size and ``length`` tokens, without contents."""
-    size = method.model.image_size
+def meta_batch(method: Method, count: int, length: int | None = None) -> Batch:
+    """``count`` pairs of the model's full size, with texts of ``length`` tokens (default: all that it reads), without
+    contents."""
+    size, length = method.model.image_size, length or method.model.text.context_length
     device = torch.device("meta")
     return Batch(
         image=torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
