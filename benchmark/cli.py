@@ -79,25 +79,38 @@ def run(
 
     What is in the results folder already is not done again; an interrupted run goes on with the same command."""
     config, folder = _config(**locals())
-    from benchmark import runner
     from benchmark.plan import make_plan
-    from benchmark.store import Store
 
-    try:
-        outcome = runner.run(make_plan(config), Store(folder), console)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from the last checkpoint", style="yellow")
-        raise typer.Exit(130) from None
-    console.print(
-        f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
-        f"failed {len(outcome.failures)}; results in {folder}",
-        highlight=False, markup=False, soft_wrap=True,
+    _execute(make_plan(config), folder)
+
+
+@app.command("eval", epilog="Example: bench eval --model open_clip:ViT-B-32/openai --tasks all --datasets phantom-cxr")
+def eval_(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="open_clip:NAME/TAG (or /FILE), open_clip:local-dir:FOLDER, hf:FOLDER, timm:NAME (images only), or a "
+            "model card."
+        ),
+    ],
+    tasks: Tasks = None,
+    suite: Suite = "demo",
+    datasets: Datasets = None,
+    seeds: Seeds = None,
+    device: Device = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    on_bad_data: OnBadData = None,
+    results: Results = None,
+) -> None:
+    """Evaluate a model that was trained elsewhere; its rows stand in the same report."""
+    config, folder = _config(
+        methods=None, suite=suite, model=None, pretraining=None, device=device, settings=settings, budget=None,
+        plugin=plugin, on_bad_data=on_bad_data, results=results, tasks=tasks, datasets=datasets, seeds=seeds,
     )  # fmt: skip
-    if outcome.failures:
-        for failure in outcome.failures:
-            console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1)
-    console.print("next: bench report", highlight=False)
+    from benchmark.plan import evaluation_plan
+
+    _execute(evaluation_plan(config, model), folder)
 
 
 @app.command(epilog="Example: bench plan --methods all --model vit-b-16 --set training.batch_size=512")
@@ -182,8 +195,10 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Trials of each method, those of earlier calls counted.")] = 10,
     search: Annotated[
         list[str] | None,
-        typer.Option(help="section.key=low..high, on a log scale with :log, or section.key=a,b,c; repeatable. "
-                     "Default: training.learning_rate over a factor of 10 either way."),
+        typer.Option(
+            help="section.key=low..high, on a log scale with :log, or section.key=a,b,c; repeatable. "
+            "Default: training.learning_rate over a factor of 10 either way."
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option(help="What is improved, on the validation split: retrieval (recall@10) or loss.")
@@ -348,6 +363,28 @@ def main() -> None:
         show()
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _execute(plan: Any, folder: Path) -> None:
+    """Run a plan and say what came of it; exit status 1 where something failed, 130 after Ctrl-C."""
+    from benchmark import runner
+    from benchmark.store import Store
+
+    try:
+        outcome = runner.run(plan, Store(folder), console)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from the last checkpoint", style="yellow")
+        raise typer.Exit(130) from None
+    console.print(
+        f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
+        f"failed {len(outcome.failures)}; results in {folder}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+    if outcome.failures:
+        for failure in outcome.failures:
+            console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    console.print("next: bench report", highlight=False)
 
 
 def _config(

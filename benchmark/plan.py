@@ -18,6 +18,7 @@ from benchmark.config import BUDGETS, RunConfig, Training, find_config, validate
 from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.elsewhere import elsewhere, from_card, is_elsewhere
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
@@ -165,6 +166,22 @@ def tuned(config: RunConfig, method: str) -> RunConfig:
 
     found = config.at(settings_of(config, method))
     return found.model_copy(update={"overrides": config.overrides | {"training": "tuned"}, "grid": config.grid})
+
+
+def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
+    """The plan that trains nothing and evaluates a model that was trained elsewhere, by the configuration's tasks,
+    datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
+    other = elsewhere(spec) if is_elsewhere(spec) else None
+    if other is None:
+        config = config.model_copy(update={"model": spec})
+    plan = make_plan(config.model_copy(update={"methods": [], "baselines": True}), cache)
+    plan.starts = {}
+    if other is None:
+        starts = [next(given for given in plan.given if given.seed == seed) for seed in config.seeds]
+        plan.given = [from_card(plan.model, start, config.suite) for start in starts]
+    else:
+        plan.given = [other.given(seed, config.suite) for seed in config.seeds]
+    return plan
 
 
 def resolve_model(config: RunConfig) -> ModelCard:
@@ -382,7 +399,7 @@ def _able(
     for pair in pairs:
         needs = TASKS[pair.task].abilities
         unable = [name for name in methods if not needs <= METHODS[name].abilities]
-        if len(unable) < len(methods):
+        if not needs or len(unable) < len(methods):
             kept.append(pair)
         elif any(selector.partition(":")[0] == pair.task for selector in selectors):
             able = [name for name in METHODS.names() if needs <= METHODS[name].abilities]

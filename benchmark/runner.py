@@ -85,6 +85,7 @@ class _Run:
         self.outcome = Outcome()
         self.device = plan.device
         self._tokenizer: Tokenizer | None = None
+        self._given: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
         plan, store = self.plan, self.store
@@ -106,16 +107,18 @@ class _Run:
                 if not store.finished(given.key):
                     store.partial(given.key).mkdir(parents=True, exist_ok=True)
                     store.finish(given.key, {"label": given.label, "content": given.content}, {})
-                self.evaluate(given, name, lambda given: given.build(self))
+                self.evaluate(given, name, self.given_encoder)
         return self.outcome
 
     def check(self, untrained: list[Cell]) -> None:
         """Everything that can be wrong with the data, before any training."""
+        # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
+        size = self.image_size() if self.plan.cells else self.given_encoder(self.plan.given[0]).image_size
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:
                 continue
             with self.console.status(f"checking {name}"):
-                dataset.check(self.image_size())
+                dataset.check(size)
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
@@ -297,6 +300,11 @@ class _Run:
         if "caption" in method.abilities:
             return ModelWriter(method, self.tokenizer(), self.plan.device, name)
         return ModelEncoder(method.encoder(), self.tokenizer(), self.plan.device, name, method.temperature_scale)
+
+    def given_encoder(self, given: Given) -> Encoder:
+        if given.key not in self._given:
+            self._given = {given.key: given.build(self)}
+        return self._given[given.key]
 
     def measure(self, cell: Cell | Given, pair: Pair, data: Evaluation) -> None:
         task_class = TASKS[pair.task]

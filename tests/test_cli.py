@@ -312,7 +312,9 @@ def test_lists(bench: Bench, what: str) -> None:
     assert LISTED[what] in bench.out
 
 
-@pytest.mark.parametrize("command", [["run"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["eval"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]]
+)
 def test_every_help_has_an_example(bench: Bench, command: list[str]) -> None:
     assert bench(*command, "--help") == 0
     assert f"Example: bench {' '.join(command)}" in bench.out

@@ -50,11 +50,7 @@ def open_clip_model(
         with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
 
-    if name not in open_clip.list_models():
-        raise unknown("open_clip architecture", name, open_clip.list_models())
-    tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-    if pretrained and not tag and not Path(pretrained).suffix:
-        raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+    tag = check_open_clip(name, pretrained)
     path = pretrained if weights else None
     if tag and weights:
         instead = "download it where there is a network, or name a local checkpoint: pretrained: PATH"
@@ -76,6 +72,17 @@ def open_clip_model(
         with reading(path, expected):
             open_clip.load_checkpoint(model, path)
     return model
+
+
+def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
+    """What open_clip knows of a tag; empty for none and for a file. Raises BenchError for an architecture or a tag that
+    it does not know."""
+    if name not in open_clip.list_models():
+        raise unknown("open_clip architecture", name, open_clip.list_models())
+    tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and not tag and not Path(pretrained).suffix:
+        raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+    return tag
 
 
 @contextmanager
@@ -185,6 +192,13 @@ class OpenClipTimmTower(TimmImageTower):
 def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) -> tuple[ImageTower, Projection]:
     """The image tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
     visual = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights).visual
+    tower, projection = image_tower(visual, spec.name, image_size)
+    tower.patch_dropout = spec.patch_dropout
+    return tower, projection
+
+
+def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[ImageTower, Projection]:
+    """The image side of an open_clip model taken apart; ``visual`` is changed."""
     mean, std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
     if isinstance(visual, VisionTransformer):
         projection: nn.Module = linear(visual.proj)
@@ -195,8 +209,7 @@ def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) 
     elif isinstance(visual, TimmModel):
         tower, projection = _open_clip_timm(visual, image_size, mean, std)
     else:
-        raise BenchError(f"image.name: open_clip's '{spec.name}' sees with a {type(visual).__name__}: not supported")
-    tower.patch_dropout = spec.patch_dropout
+        raise BenchError(f"image.name: open_clip's '{name}' sees with a {type(visual).__name__}: not supported")
     return tower, (projection, _last_width(projection, tower.width))
 
 
@@ -303,7 +316,11 @@ class OpenClipHFTextTower(TransformersTextTower):
 
 def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projection]:
     """The text tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
-    text = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text
+    return text_tower(open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text, spec.pad_id)
+
+
+def text_tower(text: Any, pad_id: int) -> tuple[TextTower, Projection]:
+    """The text side of an open_clip model taken apart; ``text`` is changed."""
     if isinstance(text, HFTextEncoder):
         tower: TextTower = OpenClipHFTextTower(text)
         return tower, (text.proj, text.output_dim)
@@ -311,5 +328,5 @@ def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projec
     width = text.output_dim
     projection = own if isinstance(own, nn.Module) else nn.Identity() if own is None else linear(own)
     plain = text.attn_mask is not None and text.cls_emb is None and text.pool_type in {"argmax", "eos"}
-    tower = OpenClipTextTower(text) if plain else OpenClipPaddedTextTower(text, spec.pad_id)
+    tower = OpenClipTextTower(text) if plain else OpenClipPaddedTextTower(text, pad_id)
     return tower, (projection, tower.width if own is None else width)

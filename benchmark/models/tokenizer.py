@@ -160,7 +160,8 @@ class HuggingFace:
         return self._backend.decode(_spoken(self, tokens), skip_special_tokens=True).strip()
 
 
-def _open_clip(spec: OpenClipTokenizer) -> Tokenizer:
+def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
+    """Raises BenchError for an unknown architecture, and for a tokenizer of a kind that is not supported."""
     import open_clip
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -191,4 +192,4 @@ def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None,
     spec = card.tokenizer
     if isinstance(spec, CorpusTokenizer):
         return _corpus(spec, corpus, cache)
-    return _open_clip(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)
+    return open_clip_tokenizer(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)

@@ -1,0 +1,231 @@
+"""Models that this harness did not train: from open_clip, transformers and timm, by a name on the command line."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials
+from benchmark.embedding import Encoded, Encoder, ModelEncoder
+from benchmark.errors import BenchError, unknown
+from benchmark.models.weights import hub, require_file
+from benchmark.store import digest
+
+if TYPE_CHECKING:
+    from benchmark.models import ModelCard
+    from benchmark.models.tower import ImageTower
+
+KINDS = ("open_clip", "hf", "timm")
+FORMAT = 1
+"""Raised when such a model is encoded differently."""
+LOCAL = ("local-dir:", "hf-hub:")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a name stands for. content: everything that the outputs depend on; build: reads the weights."""
+
+    name: str
+    content: dict[str, Any]
+    images_only: bool
+    build: Callable[[torch.device, str], Encoder]
+
+    def given(self, seed: int, suite: str) -> Given:
+        """It as something to evaluate; the seed is that of the tasks' own draws."""
+        content = {"format": FORMAT, **self.content, "seed": seed}
+        label = {"suite": suite, "model": "", "method": self.name, "variant": "", "seed": seed, "role": "model"}
+        fingerprint = digest({"format": FORMAT, **self.content})
+
+        def build(materials: Materials) -> Encoder:
+            return self.build(materials.device, fingerprint)
+
+        return Given(content, label, self.images_only, build)
+
+
+def is_elsewhere(spec: str) -> bool:
+    """Whether a name is of the form KIND:..., rather than that of a model card. Raises ``BenchError`` for an unknown
+    kind."""
+    kind, colon, _ = spec.partition(":")
+    if not colon or Path(spec).exists():
+        return False
+    if kind not in KINDS:
+        raise unknown("kind of model (before the colon of --model)", kind, KINDS)
+    return True
+
+
+def elsewhere(spec: str) -> Elsewhere:
+    """``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
+    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers);
+    ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
+
+    No weights are read yet. Raises ``BenchError`` for what is not there, as far as that is known without a network.
+    """
+    kind, _, rest = spec.partition(":")
+    if not rest:
+        raise BenchError(f"--model {spec}: expected a name after the colon, as in open_clip:ViT-B-32/openai")
+    return {"open_clip": _open_clip, "hf": _hugging_face, "timm": _timm}[kind](rest)
+
+
+def _open_clip(rest: str) -> Elsewhere:
+    from benchmark.models.from_open_clip import check_open_clip
+
+    whole = rest.startswith(LOCAL)
+    name, _, pretrained = (rest, "", "") if whole else rest.partition("/")
+    content: dict[str, Any] = {"open_clip": name, "pretrained": pretrained}
+    shown = f"open_clip:{name}"
+    if rest.startswith("local-dir:"):
+        folder = Path(rest.removeprefix("local-dir:"))
+        content = {"open_clip": _files(folder)}
+        shown = f"open_clip:{folder.name}"
+    elif not whole:
+        check_open_clip(name, pretrained or None)
+        if Path(pretrained).suffix:
+            require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
+            content["pretrained"] = _sha256(Path(pretrained))
+        shown += f"/{Path(pretrained).name}" if pretrained else ""
+
+    def build(device: torch.device, fingerprint: str) -> Encoder:
+        return _open_clip_encoder(name, pretrained or None, device, fingerprint)
+
+    return Elsewhere(shown, content, False, build)
+
+
+def _open_clip_encoder(name: str, pretrained: str | None, device: torch.device, fingerprint: str) -> ModelEncoder:
+    from benchmark.models.card import OpenClipTokenizer
+    from benchmark.models.dual_encoder import DualEncoder
+    from benchmark.models.from_open_clip import image_tower, open_clip_model, text_tower
+    from benchmark.models.tokenizer import open_clip_tokenizer
+    from benchmark.seeding import torch_seed
+
+    tokenizer = open_clip_tokenizer(OpenClipTokenizer(kind="open_clip", name=name))
+    with torch_seed(0):
+        whole = open_clip_model(name, pretrained, None, None, weights=True)
+    scale = float(whole.logit_scale.detach().exp())
+    image, (image_projection, width) = image_tower(whole.visual, name)
+    text, (text_projection, _) = text_tower(whole.text, tokenizer.pad_id)
+    model = DualEncoder(image, text, image_projection, text_projection, width).float()
+    model.check(tokenizer)
+    return ModelEncoder(model, tokenizer, device, fingerprint, scale)
+
+
+def _hugging_face(rest: str) -> Elsewhere:
+    folder = Path(rest)
+    if not folder.is_dir():
+        raise BenchError(f"--model hf:{rest}: no such folder; expected one that a CLIP of transformers was saved to")
+
+    def build(device: torch.device, fingerprint: str) -> Encoder:
+        return HuggingFaceEncoder(folder, device, fingerprint)
+
+    return Elsewhere(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
+
+
+class HuggingFaceEncoder:
+    """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor. Features: what its
+    projections read (SigLIP: the embeddings before they are made unit length)."""
+
+    def __init__(self, folder: Path, device: torch.device, fingerprint: str) -> None:
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
+
+        with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        if not isinstance(model, CLIPModel | SiglipModel):
+            raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
+        self.model: Any = model.float().to(device).eval()
+        self.device = device
+        self.fingerprint = fingerprint
+        self.image_size = int(model.config.vision_config.image_size)
+        self.context_length = int(model.config.text_config.max_position_embeddings)
+        self.temperature_scale = float(model.logit_scale.detach().exp())
+        # SigLIP attends to padding, and was trained on texts of full length.
+        self.padded = isinstance(model, SiglipModel)
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
+        )
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Encoded:
+        pixels = (images.to(self.device).float() / 255 - self.mean) / self.std
+        return self._encoded(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        padding = "max_length" if self.padded else "longest"
+        tokens = self.tokenizer(
+            list(texts), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
+        ).to(self.device)  # fmt: skip
+        mask = None if self.padded else tokens.attention_mask
+        out = self.model.text_model(input_ids=tokens.input_ids, attention_mask=mask)
+        return self._encoded(out.pooler_output, "text_projection")
+
+    def _encoded(self, features: Tensor, projection: str) -> Encoded:
+        project = getattr(self.model, projection, None)
+        embeddings = F.normalize(features if project is None else project(features), dim=-1)
+        return Encoded(features.cpu().numpy(), embeddings.cpu().numpy())
+
+
+def _timm(rest: str) -> Elsewhere:
+    import timm
+
+    from benchmark.models.card import TimmImage
+
+    name, _, file = rest.partition("/")
+    if not timm.is_model(name):
+        raise unknown("timm image model", name, timm.list_models())
+    content: dict[str, Any] = {"timm": name, "pretrained": True}
+    if file:
+        require_file(file, f"a checkpoint of timm's '{name}'")
+        content["pretrained"] = _sha256(Path(file))
+
+    def build(device: torch.device, fingerprint: str) -> Encoder:
+        from benchmark.models.from_timm import timm_image
+
+        tower = timm_image(TimmImage(kind="timm", name=name, pretrained=file or True), None, weights=True)
+        return ImageEncoder(tower, device, fingerprint)
+
+    return Elsewhere(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
+
+
+class ImageEncoder:
+    """An image tower alone; embeddings are its features at unit length."""
+
+    temperature_scale = TEMPERATURE_SCALE
+
+    def __init__(self, tower: "ImageTower", device: torch.device, fingerprint: str) -> None:
+        self.tower = tower.float().to(device).eval()
+        self.device = device
+        self.fingerprint = fingerprint
+        self.image_size = tower.image_size
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Encoded:
+        features = self.tower(images.to(self.device).float() / 255).features
+        return Encoded(features.cpu().numpy(), F.normalize(features, dim=-1).cpu().numpy())
+
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        raise NotImplementedError("an image tower has no texts")
+
+
+def from_card(card: "ModelCard", initial: Given, suite: str) -> Given:
+    """The weights that a model card names, as something to evaluate. initial: the card's baseline of that name."""
+    label = {"suite": suite, "model": "", "method": card.name, "variant": initial.label["variant"]}
+    return Given(initial.content | {"evaluated": card.name}, label | {"seed": initial.seed, "role": "model"}, False,
+                 initial.build)  # fmt: skip
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """The hash of each file of a folder by its name; raises ``BenchError`` where there is no folder."""
+    if not folder.is_dir():
+        raise BenchError(f"model folder {folder}: no such folder")
+    return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
