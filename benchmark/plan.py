@@ -212,10 +212,13 @@ def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
     """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
     a method and a task may share a name (captioning)."""
 
-    def has(where: Registry) -> bool:
-        return name in where.names() and key in {f.name for f in dataclasses.fields(where[name].Config)}
+    def options(where: Registry) -> set[str]:
+        return {f.name for f in dataclasses.fields(where[name].Config)} if name in where.names() else set()
 
-    return has(registry) or not has(other)
+    own, others = options(registry), options(other)
+    if own and others and key not in own | others:
+        raise BenchError(f"method and task '{name}': {unknown('option', key, own | others)}")
+    return key in own or key not in others
 
 
 def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
