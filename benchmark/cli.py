@@ -450,7 +450,7 @@ def _tasks() -> list[tuple[str, str]]:
     for name in TASKS.names():
         cls = TASKS[name]
         able = f" For methods that can {', '.join(sorted(cls.abilities))}." if cls.abilities else ""
-        lines.append((name, f"{cls.summary}. Needs {', '.join(sorted(cls.needs))}.{able}"))
+        lines.append((name, f"{cls.summary} Needs {', '.join(sorted(cls.needs))}.{able}"))
     return lines
 
 
