@@ -50,6 +50,9 @@ Grid = Annotated[
     typer.Option("--grid", help="section.key=value,value: run at each; repeatable, the product is run."),
 ]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Give each method what `bench tune` found for it.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse when a dataset of the suite is missing, instead of leaving it out.")
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")
 ]
@@ -71,6 +74,7 @@ def run(
     budget: Budget = None,
     grid: Grid = None,
     tuned: Tuned = False,
+    strict: Strict = False,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
@@ -81,7 +85,10 @@ def run(
     config, folder = _config(**locals())
     from benchmark.plan import make_plan
 
-    _execute(make_plan(config), folder)
+    made = make_plan(config)
+    for name in made.absent:
+        console.print(f"left out: {name}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _execute(made, folder)
 
 
 @app.command("eval", epilog="Example: bench eval --model open_clip:ViT-B-32/openai --tasks all --datasets phantom-cxr")
@@ -127,6 +134,7 @@ def plan(
     budget: Budget = None,
     grid: Grid = None,
     tuned: Tuned = False,
+    strict: Strict = False,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
@@ -185,7 +193,7 @@ def plan(
         console.print(escape(f"language model: from {', '.join(made.language.datasets)}"), highlight=False)
     for kind, names in kinds.items():
         console.print(escape(f"{kind}: {', '.join(names)}"), highlight=False)
-    for reason in made.left_out:
+    for reason in [*made.absent, *made.left_out]:
         console.print(escape(f"left out: {reason}"), style="yellow", highlight=False)
 
 
@@ -391,7 +399,7 @@ def _config(
     *, methods: str | None, suite: str, model: str | None, pretraining: str | None, device: str | None,
     settings: list[str] | None, budget: str | None, plugin: list[Path] | None, on_bad_data: str | None,
     results: Path | None, tasks: str | None = None, datasets: str | None = None, seeds: int | None = None,
-    grid: list[str] | None = None, tuned: bool = False,
+    grid: list[str] | None = None, tuned: bool = False, strict: bool = False,
 ) -> tuple[Any, Path]:  # fmt: skip
     """The configuration that a command's options make, and where results go."""
     from benchmark.config import load_run_config, results_folder
@@ -401,6 +409,7 @@ def _config(
         "methods": _names(methods), "tasks": _names(tasks), "model": model, "pretraining": _names(pretraining),
         "datasets": _names(datasets), "seeds": list(range(seeds)) if seeds else None, "device": device,
         "on_bad_data": on_bad_data, "tuned": str(folder / "tuning") if tuned else None,
+        "strict": strict or None,
     }  # fmt: skip
     return load_run_config(suite, flags, settings or [], known, budget, grid or []), folder
 

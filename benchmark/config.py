@@ -89,6 +89,8 @@ class Evaluating(Strict):
 class RunConfig(Strict):
     """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
 
+    strict: whether a dataset of the suite that is not on this machine is an error; otherwise it is left out. required:
+    those that must be there in any case, because the command line named them.
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
     options: a method's or a task's own parameters, by its name.
     overrides: what the command line set over the suite; part of a result's label, not of its computation.
@@ -111,6 +113,8 @@ class RunConfig(Strict):
     options: dict[str, dict[str, Any]] = {}
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     on_bad_data: Literal["error", "skip"] = "error"
+    strict: bool = False
+    required: list[str] = []
     overrides: dict[str, Any] = {}
     tuned: str | None = None
     grid: list[dict[str, Any]] = [{}]
@@ -202,6 +206,7 @@ def load_run_config(
     path = find_config("suite", suite)
     content = _located({"suite": path.stem} | read_yaml(path), path.parent)
     content.update({key: value for key, value in flags.items() if value is not None})
+    content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key) or ()]
     overrides = {}
     if budget:
         settings = [*settings, _budget(budget)]

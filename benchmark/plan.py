@@ -88,7 +88,7 @@ class Plan:
     initial: the cell whose weights the others start from. given: encoders that are evaluated as they are. starts: by
     seed, the key of the one with the weights that the cells start from. language: the language model that cells of
     methods that need one start from, where the card has it made. problems: why it cannot run. left_out: pairs of a task
-    and a dataset that do not go together, with the reason."""
+    and a dataset that do not go together, with the reason. absent: of the suite, but not on this machine."""
 
     config: RunConfig
     model: ModelCard
@@ -103,6 +103,7 @@ class Plan:
     language: Language | None = None
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     def pairs_of(self, cell: Cell | Given) -> list[Pair]:
         """The pairs that are evaluated on a cell: those whose task asks for nothing that it cannot do."""
@@ -120,6 +121,7 @@ class Plan:
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     """Resolve every name of a configuration; raises ``BenchError`` for an unknown one."""
     cache = cache or cache_root()
+    config, absent = _with_what_is_there(config)
     methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
     model = resolve_model(config)
     datasets = _Datasets(config, cache)
@@ -127,7 +129,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
     pretraining = datasets.open(config.pretraining)
-    pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets))
+    pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
     device = resolve_device(config.device)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
@@ -148,7 +150,17 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     # A setting of one method makes no further cells of the others.
     cells = list({cell.key: cell for cell in cells}.values())
     plan = Plan(
-        config, model, device, datasets.opened, corpus, initial, cells, pairs, language=language, left_out=left_out
+        config,
+        model,
+        device,
+        datasets.opened,
+        corpus,
+        initial,
+        cells,
+        pairs,
+        language=language,
+        left_out=left_out,
+        absent=absent,
     )
     fixed = {k: v for k, v in config.overrides.items() if k.startswith("model.")}
     label = {"suite": config.suite, "model": model.name, "variant": ", ".join(f"{k}={v}" for k, v in fixed.items())}
@@ -348,8 +360,34 @@ def _source(cls: type) -> str:
 _HARNESS = ("benchmark", "torch", "builtins")
 
 
-def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str]]:
-    """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``."""
+def _with_what_is_there(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """The configuration with those of the suite's datasets that are on this machine, and a line for each of the others.
+
+    Raises ``BenchError`` when one must be there, or none is left to pretrain on or to evaluate on.
+    """
+    absent: dict[str, str] = {}
+    kept: dict[str, list[str]] = {}
+    for key in ("pretraining", "datasets"):
+        kept[key] = []
+        for reference in getattr(config, key):
+            card = load_card(reference)
+            if reference in config.required or card.source.found():
+                kept[key].append(reference)
+            else:
+                absent[card.name] = f"{card.name}: not found on this machine; bench data how {card.name}"
+        if not kept[key]:
+            what = "to pretrain on" if key == "pretraining" else "to evaluate on"
+            raise BenchError(f"suite {config.suite}: nothing {what} is found here; missing: {', '.join(absent)}")
+    if absent and config.strict:
+        raise BenchError(
+            f"suite {config.suite}, --strict: not found here: {', '.join(absent)}; see bench data how NAME"
+        )
+    return config.model_copy(update=kept), list(absent.values())
+
+
+def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
+    """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``. A kind that no dataset is there for is
+    left out where datasets are ``absent``."""
     suite = datasets.open(config.datasets)
     chosen: dict[tuple[str, str], None] = {}
     left_out: dict[str, None] = {}
@@ -371,8 +409,10 @@ def _pairs(config: RunConfig, datasets: _Datasets) -> tuple[list[Pair], list[str
                     raise BenchError(f"task {selector}: dataset '{name}' {lacking}")
                 else:
                     left_out[f"{kind} on {name}: the dataset {lacking}"] = None
-        if not found:
+        if not found and not absent:
             raise BenchError(f"task {selector}: none of the datasets {', '.join(names)} carries what it needs")
+    if not chosen:
+        raise BenchError(f"none of the tasks {', '.join(config.tasks)} can be run on {', '.join(suite)}")
     pairs = []
     for kind, name in chosen:
         asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
