@@ -22,10 +22,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded:
-    """n images or texts: features before the projection float32 [n, W], embeddings float32 [n, D] of unit length."""
+    """n images or texts: features before the projection float32 [n, W], embeddings float32 [n, D] of unit length.
+
+    tokens: of an encoder that compares token by token, float32 [n, T, D], unit length, 0 on padding; else None.
+    """
 
     features: np.ndarray
     embeddings: np.ndarray
+    tokens: np.ndarray | None = None
+
+    @property
+    def comparable(self) -> np.ndarray:
+        """What cosines() compares: the tokens where there are some, else the embeddings."""
+        return self.embeddings if self.tokens is None else self.tokens
+
+
+def cosines(queries: np.ndarray, candidates: np.ndarray) -> Tensor:
+    """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
+    [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
+    2111.07783, equations 4 and 5)."""
+    a, b = (torch.from_numpy(np.array(x, dtype=np.float64)) for x in (queries, candidates))
+    if a.ndim == 2:
+        return a @ b.T
+    own, there = a.any(dim=2), b.any(dim=2)
+    rows = max(1, TOKEN_SCORES // (a.shape[1] * there.numel()))
+    parts = []
+    for block, mask in zip(a.split(rows), own.split(rows)):
+        best = torch.einsum("iad,jbd->ijab", block, b).masked_fill(~there[None, :, None], -torch.inf).amax(dim=3)
+        parts.append((best * mask[:, None]).sum(dim=2) / mask.sum(dim=1, keepdim=True))
+    return torch.cat(parts)
+
+
+TOKEN_SCORES = 2**24
+"""Cosines of tokens held at a time."""
 
 
 class Encoder(Protocol):
@@ -59,6 +88,7 @@ class ModelEncoder:
 
     fingerprint: of the weights. What else the outputs depend on (tokenizer, image size, precision) is added here.
     precision: "fp32", or "bf16" for autocast; outputs are float32 either way.
+    by_tokens: whether images and texts are compared token by token.
     """
 
     def __init__(
@@ -69,8 +99,10 @@ class ModelEncoder:
         fingerprint: str,
         temperature_scale: float,
         precision: str = "fp32",
+        by_tokens: bool = False,
     ) -> None:
         self.model = model.to(device).eval()
+        self.by_tokens = by_tokens
         self.tokenizer = tokenizer
         self.device = torch.device(device)
         self.precision = precision
@@ -83,7 +115,8 @@ class ModelEncoder:
         pixels = images.to(self.device).float() / 255
         with self._autocast():
             features = self.model.image_features(pixels)
-            return _encoded(features, self.model.project_image(features))
+            tokens = self.model.project_image(self.model.image_tokens(pixels)) if self.by_tokens else None
+            return _encoded(features, self.model.project_image(features), tokens)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
@@ -91,9 +124,15 @@ class ModelEncoder:
         lengths = torch.tensor([len(row) for row in rows])
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
         mask = torch.arange(tokens.shape[1]) < lengths[:, None]
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
         with self._autocast():
-            features = self.model.text_features(tokens.to(self.device), mask.to(self.device))
-            return _encoded(features, self.model.project_text(features))
+            features = self.model.text_features(tokens, mask)
+            words = None
+            if self.by_tokens:
+                words = self.model.project_text(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
+                # As long as any text can be, so that all batches of texts have one shape.
+                words = torch.nn.functional.pad(words, (0, 0, 0, self.tokenizer.context_length - words.shape[1]))
+            return _encoded(features, self.model.project_text(features), words)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
@@ -222,7 +261,8 @@ class Evaluation:
         encoded = self._once(f"texts-{key(self.encoder.fingerprint, distinct)}", order, encode)
         if len(distinct) == len(texts):
             return encoded
-        return Encoded(encoded.features[rows], encoded.embeddings[rows])
+        tokens = None if encoded.tokens is None else encoded.tokens[rows]
+        return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
 
     def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
         """What ``encode`` gives for all rows, asked for in ``order``."""
@@ -236,7 +276,7 @@ class Evaluation:
             else:
                 folder = build_folder(self.folder / name, write)
                 self._encoded[name] = Encoded(
-                    *(np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in ("features", "embeddings"))
+                    *(np.load(path, mmap_mode="r") for kind in KINDS if (path := folder / f"{kind}.npy").exists())
                 )
         return self._encoded[name]
 
@@ -245,9 +285,9 @@ class Evaluation:
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             encoded = encode(rows)
-            batches = {"features": encoded.features, "embeddings": encoded.embeddings}
+            batches = {kind: batch for kind in KINDS if (batch := getattr(encoded, kind)) is not None}
             if not outputs:
-                outputs = [_allocate(folder, name, len(order), batch.shape[1]) for name, batch in batches.items()]
+                outputs = [_allocate(folder, kind, (len(order), *batch.shape[1:])) for kind, batch in batches.items()]
             for output, batch in zip(outputs, batches.values()):
                 output[rows] = batch
         for output in outputs:
@@ -256,10 +296,13 @@ class Evaluation:
         return Encoded(*outputs)
 
 
-def _allocate(folder: Path | None, name: str, count: int, width: int) -> np.ndarray:
+KINDS = ("features", "embeddings", "tokens")
+
+
+def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     if folder is None:
-        return np.empty((count, width), np.float32)
-    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, width))
+        return np.empty(shape, np.float32)
+    return np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float32, shape)
 
 
 def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
@@ -269,5 +312,5 @@ def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
 
 
-def _encoded(features: Tensor, embeddings: Tensor) -> Encoded:
-    return Encoded(features.float().cpu().numpy(), embeddings.float().cpu().numpy())
+def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:
+    return Encoded(*(None if x is None else x.float().cpu().numpy() for x in (features, embeddings, tokens)))

@@ -299,7 +299,10 @@ class _Run:
         name = f"{cell.key}-{BEST if best else LAST}"
         if "caption" in method.abilities:
             return ModelWriter(method, self.tokenizer(), self.plan.device, name)
-        return ModelEncoder(method.encoder(), self.tokenizer(), self.plan.device, name, method.temperature_scale)
+        return ModelEncoder(
+            method.encoder(), self.tokenizer(), self.plan.device, name, method.temperature_scale,
+            by_tokens="late_interaction" in method.abilities,
+        )  # fmt: skip
 
     def given_encoder(self, given: Given) -> Encoder:
         if given.key not in self._given:

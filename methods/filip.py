@@ -28,7 +28,9 @@ class Filip(Clip):
 
     summary = "token-wise maximum similarity between image patches and words"
     source = "Yao et al. 2022, arXiv 2111.07783; Roy et al. 2024, arXiv 2406.07450"
+    inferred = "linear probes and VQA see the towers' pooled features"
     needs = frozenset({"image_tokens", "text_tokens"})
+    abilities = frozenset({"late_interaction"})
 
     @dataclass
     class Config(Clip.Config):

@@ -8,7 +8,7 @@ import torch
 
 from benchmark import Measurement, Task, register_task
 from benchmark.data.card import Card
-from benchmark.embedding import Evaluation
+from benchmark.embedding import Encoded, Evaluation, cosines
 from benchmark.metrics import classification
 from benchmark.probe import majority_accuracy
 
@@ -39,15 +39,13 @@ class ZeroShot(Task):
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")
-        classes = class_embeddings(data, [data.card.positive_prompts(name) for name in data.classes])
+        scores = class_scores(data, [data.card.positive_prompts(name) for name in data.classes])
         if data.card.multi_label:
-            classes -= class_embeddings(data, [data.card.negative(name) for name in data.classes])
-        images = data.images("test").embeddings
-        scores = [images[i : i + ROWS].astype(np.float64) @ classes.T for i in range(0, len(images), ROWS)]
+            scores -= class_scores(data, [data.card.negative(name) for name in data.classes])
         measurement = classification(
             ids=records.ids,
             groups=records.groups,
-            scores=np.concatenate(scores),
+            scores=scores,
             label=records.label,
             classes=data.classes,
             scale=data.temperature_scale,
@@ -60,11 +58,29 @@ class ZeroShot(Task):
         yield measurement
 
 
+def class_scores(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
+    """One list of prompts a class -> float64 [n, C]: each test image's cosine with the classes' embeddings; where
+    they are compared token by token, the mean of its cosines with the prompts (FILIP, section 3.3)."""
+    images = data.images("test").comparable
+    blocks = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
+    if images.ndim == 2:
+        classes = class_embeddings(data, prompts)
+        return np.concatenate([cosines(block, classes).numpy() for block in blocks])
+    texts, starts = _prompts(data, prompts)
+    scores = np.concatenate([cosines(block, texts.comparable).numpy() for block in blocks])
+    return np.asarray(np.add.reduceat(scores, starts, axis=1) / [len(of_class) for of_class in prompts])
+
+
 def class_embeddings(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
     """One list of prompts a class -> float64 [C, D]: normalise, mean, normalise."""
-    encoded = data.texts([prompt for of_class in prompts for prompt in of_class]).embeddings.astype(np.float64)
-    starts = np.cumsum([0] + [len(of_class) for of_class in prompts[:-1]])
-    return _unit(np.add.reduceat(_unit(encoded), starts))
+    texts, starts = _prompts(data, prompts)
+    return _unit(np.add.reduceat(_unit(texts.embeddings.astype(np.float64)), starts))
+
+
+def _prompts(data: Evaluation, prompts: list[list[str]]) -> tuple[Encoded, np.ndarray]:
+    """All prompts encoded, and where those of each class begin."""
+    encoded = data.texts([prompt for of_class in prompts for prompt in of_class])
+    return encoded, np.cumsum([0] + [len(of_class) for of_class in prompts[:-1]])
 
 
 def rare_classes(data: Evaluation, below: int) -> frozenset[str]:

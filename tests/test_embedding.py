@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.embedding import Encoded, ModelEncoder
+from benchmark.embedding import Encoded, ModelEncoder, cosines
 from benchmark.errors import BenchError
 from benchmark.models import build_model
 from tests.methods.fakes import CONTEXT, SIZE, small_card
@@ -172,3 +172,47 @@ def test_model_encoder_in_bf16() -> None:
     one, other = exact.encode_images(images).embeddings, rounded.encode_images(images).embeddings
     assert other.dtype == np.float32
     assert 0 < np.abs(one - other).max() < 0.1
+
+
+def test_cosines_by_tokens_agree_with_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    queries, candidates = rng.normal(size=(5, 4, 6)), rng.normal(size=(7, 3, 6))
+    for tokens, lengths in ((queries, [4, 1, 2, 4, 3]), (candidates, [3, 2, 1, 3, 3, 1, 2])):
+        tokens /= np.linalg.norm(tokens, axis=2, keepdims=True)
+        for row, length in zip(tokens, lengths):
+            row[length:] = 0
+    expected = np.empty((5, 7))
+    for i, query in enumerate(queries):
+        for j, candidate in enumerate(candidates):
+            there = [token for token in candidate if token.any()]
+            own = [max(float(token @ other) for other in there) for token in query if token.any()]
+            expected[i, j] = sum(own) / len(own)
+    for size in (2**24, 1):
+        monkeypatch.setattr("benchmark.embedding.TOKEN_SCORES", size)
+        np.testing.assert_allclose(cosines(queries, candidates).numpy(), expected, atol=1e-12)
+    flat = rng.normal(size=(3, 6)), rng.normal(size=(2, 6))
+    np.testing.assert_allclose(cosines(*flat).numpy(), flat[0] @ flat[1].T)
+
+
+def test_a_model_compared_by_tokens_gives_them_padded_alike(dataset: FakeDataset, tmp_path: Path) -> None:
+    model = build_model(small_card(), 0)
+
+    class Words:
+        pad_id, context_length, vocab_size, fingerprint = 0, CONTEXT, 300, "words"
+
+        def __call__(self, texts: list[str]) -> list[list[int]]:
+            return [[1, *(3 + len(word) for word in text.split()), 2] for text in texts]
+
+    encoder = ModelEncoder(model, Words(), "cpu", "x", 1.0, by_tokens=True)  # type: ignore[arg-type]
+    texts = encoder.encode_texts(["one two three", "four"])
+    assert texts.tokens is not None and texts.tokens.shape == (2, CONTEXT, model.embed_dim)
+    assert texts.tokens.any(axis=2).sum(axis=1).tolist() == [5, 3]
+    np.testing.assert_allclose(np.linalg.norm(texts.tokens[0, :5], axis=1), 1, atol=1e-6)
+    alone = encoder.encode_texts(["four"]).tokens
+    np.testing.assert_allclose(texts.tokens[1:], alone, atol=1e-6)
+    images = encoder.encode_images(torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8))
+    assert images.tokens is not None and images.tokens.shape == (3, 4, model.embed_dim)
+    data = evaluation(encoder, dataset, tmp_path)
+    kept = data.texts(["one two three", "four", "four"])
+    assert kept.comparable.shape == (3, CONTEXT, model.embed_dim)
+    np.testing.assert_allclose(kept.comparable[:2], texts.tokens, atol=1e-6)

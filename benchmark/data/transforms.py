@@ -113,8 +113,8 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
         turn = torch.where(jittered, between(10, -augmentation.hue, augmentation.hue), 0.0)
         x = _turned(x, 2 * math.pi * turn)
     if augmentation.blur:
-        blurred = u[:, 11] < augmentation.blur
-        x[blurred] = _blurred(x[blurred], between(12, 0.1, 2.0)[blurred] * size / 224)
+        blurred = (u[:, 11] < augmentation.blur).view(b, 1, 1, 1)
+        x = torch.where(blurred, _blurred(x, between(12, 0.1, 2.0) * size / 224), x)
     return x.clamp_(0, 1)
 
 

@@ -234,3 +234,16 @@ def test_large_is_fast_and_small() -> None:
     output = subprocess.run([sys.executable, "-c", LARGE], check=True, capture_output=True, text=True).stdout
     seconds, gigabytes = map(float, output.split())
     assert seconds < 8 and gigabytes < 0.5
+
+
+def test_by_tokens_a_query_finds_what_its_own_tokens_match() -> None:
+    """A text shares one token with its image; the means of the tokens are the same for all."""
+    rng = np.random.default_rng(0)
+    tokens = np.linalg.qr(rng.normal(size=(12, 12)))[0].astype(np.float32)
+    images = np.stack([np.stack([tokens[i], -tokens[i]]) for i in range(12)])
+    texts = np.zeros((12, 3, 12), np.float32)
+    texts[:, 0] = tokens
+    measurement = measure(images, texts, csr_array(np.eye(12)), [1])
+    assert measurement.examples["recall@1"].mean() == pytest.approx(1 / 12)  # mean over own tokens: they cancel
+    measurement = measure(texts, images, csr_array(np.eye(12)), [1])
+    assert measurement.examples["recall@1"].mean() == 1.0

@@ -11,7 +11,7 @@ import torch
 from benchmark.embedding import Encoded
 from benchmark.errors import BenchError
 from benchmark.task import Measurement
-from tasks.zero_shot import ZeroShot, class_embeddings, rare_classes
+from tasks.zero_shot import ZeroShot, class_embeddings, class_scores, rare_classes
 from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset
 
 
@@ -118,3 +118,25 @@ def test_rare_classes_are_those_of_train() -> None:
     assert found.metrics["rare_recall"](found.examples) == pytest.approx(found.notes["recall"][CLASSES[1]])
     only_test = fake_dataset(sizes={"test": 40})
     assert "rare_recall" not in measured(only_test).metrics
+
+
+def test_compared_by_tokens_a_class_has_the_mean_of_its_prompts_scores() -> None:
+    class Tokens(RandomEncoder):
+        def encode_images(self, images: torch.Tensor) -> Encoded:
+            encoded = super().encode_images(images)
+            return Encoded(encoded.features, encoded.embeddings, np.stack([encoded.embeddings, -encoded.embeddings], 1))
+
+        def encode_texts(self, texts: Sequence[str]) -> Encoded:
+            encoded = super().encode_texts(texts)
+            return Encoded(encoded.features, encoded.embeddings, encoded.embeddings[:, None])
+
+    data = evaluation(Tokens(), fake_dataset())
+    prompts = [["x", "y"], ["z"], ["x", "v", "w"]]
+    images = data.images("test").tokens
+    assert images is not None
+    found = class_scores(data, prompts)
+    for i in (0, 7):
+        for c, of_class in enumerate(prompts):
+            texts = data.texts(of_class).embeddings.astype(np.float64)
+            scores = [np.mean([max(token @ text for text in [text]) for token in images[i]]) for text in texts]
+            assert found[i, c] == pytest.approx(np.mean(scores), abs=1e-9)
