@@ -151,10 +151,10 @@ def plan(
             console.print(escape(f"cannot run: {problem}"), style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     estimator = Estimator(made, store.costs())
-    table = Table(title=f"suite {config.suite}, model {made.model.name}, device {made.device}", title_justify="left")
-    columns = "method", "seed", "state", "pairs", "time", "memory", "image trained", "text trained", "trained", "of"
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("method", "state") else "right")
+    title = f"suite {config.suite}, model {made.model.name}, device {made.device}; trained parameters in millions"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("method", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
+        table.add_column(column, justify="left" if column in ("method", "state") else "right", overflow="fold")
     seconds, rough = 0.0, False
     cells = [*([made.initial] if made.initial else []), *made.cells]
     for cell in cells:
@@ -171,14 +171,13 @@ def plan(
         if not done:
             seconds += estimate.seconds
             rough |= not estimate.measured
-        name = cell.method if cell is not made.initial else f"{cell.method} (initial weights)"
+        name = " ".join(filter(None, (cell.method, cell.label["variant"])))
         parameters = estimate.parameters
         table.add_row(
-            name, str(cell.seed), state, f"{estimate.samples:,}", "" if done else _duration(estimate.seconds),
-            f"{estimate.memory / 1e6:,.0f} MB",
-            *(f"{parameters[f'parameters_{part}'] / 1e6:.2f} M"
-              for part in ("image_trainable", "text_trainable", "trainable")),
-            f"{parameters['parameters'] / 1e6:.2f} M",
+            escape(name if cell is not made.initial else f"{cell.method} (initial weights)"), str(cell.seed), state,
+            _count(estimate.samples), "" if done else _duration(estimate.seconds), f"{estimate.memory / 1e6:,.0f} MB",
+            *(f"{parameters[f'parameters{part}'] / 1e6:.2f}"
+              for part in ("_image_trainable", "_text_trainable", "_trainable", "")),
         )  # fmt: skip
     for given in made.given:
         missing = len(made.missing(store, given))
@@ -484,6 +483,13 @@ def _suites() -> list[tuple[str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
