@@ -97,15 +97,20 @@ def meta_batch(method: Method, count: int, length: int | None = None) -> Batch:
 
 
 def step_flops(method: Method, training: Training, length: int) -> float:
-    """Floating-point operations of a training step a sample of ``length`` tokens: a backward pass counts as two forward
-    passes."""
+    """Floating-point operations of a training step a sample of ``length`` tokens, what is frozen left out of the
+    backward pass."""
     batch = meta_batch(method, 2, length)
     with FlopCounterMode(display=False) as forward:
-        method(batch)
+        output = method(batch)
+    with FlopCounterMode(display=False) as backward:
+        terms = [value for part in (output.embeddings, output.losses) for value in part.values() if value.requires_grad]
+        if terms:
+            torch.autograd.backward(terms, [torch.ones_like(term) for term in terms])
     with FlopCounterMode(display=False) as keys:
         method.keys(batch)
     again = accumulation_mode(method, training) == "cached" and training.batch_size > training.micro_batch
-    return (forward.get_total_flops() * (4 if again else 3) + keys.get_total_flops()) / len(batch.image)
+    flops = forward.get_total_flops() * (2 if again else 1) + backward.get_total_flops() + keys.get_total_flops()
+    return flops / len(batch.image)
 
 
 def saved_bytes(method: Method, training: Training, length: int) -> int:

@@ -123,7 +123,7 @@ def test_activation_memory_does_not_grow_with_the_effective_batch(name: str, mod
 
 def test_overfits_sixteen_pairs(name: str, tmp_path: Path) -> None:
     method, pairs = small_method(name), Pairs(16)
-    training = Training(samples=16 * 150, batch_size=16, micro_batch=8, learning_rate=3e-3, weight_decay=0.0,
+    training = Training(samples=16 * 150, batch_size=16, micro_batch=16, learning_rate=3e-3, weight_decay=0.0,
                         augmentation=Augmentation.none(), validations=0)  # fmt: skip
     pretrain(method, pairs, None, training, seed=0, device=torch.device("cpu"), folder=tmp_path)  # type: ignore[arg-type]
     encoder, batch = method.encoder().eval(), pairs.sequential(0, 16)
