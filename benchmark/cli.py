@@ -337,6 +337,21 @@ def perf(
         console.print(str(output), highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: bench export clip --output clip-squares")
+def export(
+    name: Annotated[str, typer.Argument(help="A trained cell's key (or its beginning), or a method's name.")],
+    output: Annotated[Path, typer.Option(help="The folder to write; open_clip loads it as local-dir:FOLDER.")],
+    results: Results = None,
+) -> None:
+    """Write a trained model as a checkpoint for open_clip."""
+    from benchmark.config import results_folder
+    from benchmark.export import export, find_cell
+    from benchmark.store import Store
+
+    for path in export(find_cell(Store(results or results_folder()), name), output):
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command("list", epilog="Example: bench list methods")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],

@@ -1,0 +1,175 @@
+"""A trained cell as a checkpoint that open_clip loads: ``open_clip.create_model("local-dir:FOLDER")``."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmark.errors import BenchError, unknown
+from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
+from benchmark.models.dual_encoder import DualEncoder
+from benchmark.pretraining import LAST, LOG
+from benchmark.store import Store
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+"""The names that open_clip looks for in a folder."""
+PREFIX = "model."
+
+
+def find_cell(store: Store, name: str) -> Path:
+    """The folder of a trained cell, by its key or the beginning of it, or by a method that has one trained cell.
+
+    Raises ``BenchError`` when there is none, or several.
+    """
+    labels = {}
+    for path in sorted(store.cells.glob("[!.]*/cell.json")):
+        if (path.parent / LAST).is_file():
+            labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
+    found = [key for key, label in labels.items() if key.startswith(name) or label["method"] == name]
+    if len(found) == 1:
+        return store.cell(found[0])
+    if not found:
+        raise unknown("trained cell or method", name, [*labels, *{label["method"] for label in labels.values()}])
+    described = [f"{key} ({_described(labels[key])})" for key in found]
+    raise BenchError(f"several trained cells are named '{name}'; name one of them: {', '.join(described)}")
+
+
+def _described(label: dict[str, Any]) -> str:
+    return ", ".join(f"{label[name]}" for name in ("method", "model", "variant") if label[name]) + f", {label['seed']}"
+
+
+def export(cell: Path, output: Path) -> list[Path]:
+    """Write the last weights of a cell into the folder ``output`` as open_clip has them; returns the files.
+
+    Embeddings are the same as the cell's. Raises ``BenchError`` where the cell is not made of towers and a tokenizer of
+    open_clip alone, and where ``output`` has such files already.
+    """
+    content = json.loads((cell / "cell.json").read_text(encoding="utf-8"))["content"]
+    card = ModelCard.model_validate(content["model"])
+    files = [output / CONFIG, output / WEIGHTS]
+    for file in files:
+        if file.exists():
+            raise BenchError(f"{file}: exists already; name another folder with --output")
+    model = OpenClipModel(card)
+    weights = load_file(cell / LAST)
+    model.load({name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)})
+    last = (cell / LOG).read_text(encoding="utf-8").splitlines()[-1]
+    tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(json.loads(last)["temperature_scale"]))}
+    output.mkdir(parents=True, exist_ok=True)
+    files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, files[1])
+    return files
+
+
+class OpenClipModel:
+    """The dual encoder of a card, made of the parts of one open_clip model, and that model's configuration."""
+
+    def __init__(self, card: ModelCard) -> None:
+        from open_clip.model import CustomTextCLIP, set_model_preprocess_cfg
+
+        from benchmark.models.from_open_clip import image_tower, text_tower
+
+        image, text, tokenizer = card.image, card.text, card.tokenizer
+        for side, part, kind in (
+            ("image tower", image, OpenClipImage), ("text tower", text, OpenClipText),
+            ("tokenizer", tokenizer, OpenClipTokenizer),
+        ):  # fmt: skip
+            if not isinstance(part, kind):
+                raise BenchError(f"model '{card.name}': its {side} is of kind {part.kind}, which open_clip cannot load")
+        assert isinstance(image, OpenClipImage) and isinstance(text, OpenClipText)
+        (of_image, image_gelu), (of_text, text_gelu) = _architecture(image), _architecture(text)
+        if image_gelu != text_gelu:
+            raise BenchError(
+                f"model '{card.name}': one tower has QuickGELU and the other has not, which open_clip cannot load"
+            )
+        if tokenizer.name != text.name:  # type: ignore[union-attr]
+            raise BenchError(f"model '{card.name}': its tokenizer is not that of the text tower '{text.name}'")
+        if "multimodal_cfg" in of_text or "multimodal_cfg" in of_image:
+            raise BenchError(
+                f"model '{card.name}': open_clip loads a CoCa with its decoder only, which the cell does not have"
+            )
+        vision = dict(of_image["vision_cfg"])
+        if card.image_size is not None:
+            vision["image_size"] = card.image_size
+        self._whole = CustomTextCLIP(card.embed_dim, vision, of_text["text_cfg"], quick_gelu=image_gelu)
+        normal = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        set_model_preprocess_cfg(self._whole, normal)
+        self._projections = _own(self._whole.visual, "proj"), _own(self._whole.text, "text_projection")
+        image_side, (image_projection, image_width) = image_tower(self._whole.visual, image.name)
+        text_side, (text_projection, text_width) = text_tower(self._whole.text, text.pad_id)
+        if {image_width, text_width} != {card.embed_dim}:
+            raise BenchError(f"model '{card.name}': embed_dim is {card.embed_dim}, which its towers do not project to")
+        self.encoder = DualEncoder(image_side, text_side, image_projection, text_projection, card.embed_dim)
+        normal |= _normalisation(image)
+        self.config = {
+            "model_cfg": {
+                "embed_dim": card.embed_dim, "quick_gelu": image_gelu, "custom_text": True, "vision_cfg": vision,
+                "text_cfg": of_text["text_cfg"],
+            },
+            "preprocess_cfg": {
+                "size": [self.encoder.image_size] * 2, "mode": "RGB", **normal, "interpolation": "bicubic",
+                "resize_mode": "shortest", "fill_color": 0,
+            },
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Raises ``BenchError`` where the method changed the architecture (adapters, prompts)."""
+        try:
+            self.encoder.load_state_dict(state)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise BenchError(f"the cell's towers are not as open_clip has them: {reason[:200]}") from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the open_clip model, but for the temperature."""
+        visual, text = self._whole.visual, self._whole.text
+        _put_back(visual, "proj", self._projections[0], self.encoder.image_projection)
+        _put_back(text, "text_projection", self._projections[1], self.encoder.text_projection)
+        if hasattr(visual, "attnpool"):
+            visual.attnpool.c_proj = self.encoder.image_projection
+        return {name: tensor.contiguous() for name, tensor in self._whole.state_dict().items()}
+
+
+def _own(tower: nn.Module, name: str) -> Any:
+    return getattr(tower, name, None)
+
+
+def _put_back(tower: nn.Module, name: str, before: Any, projection: nn.Module) -> None:
+    """The inverse of what taking a tower apart does to its projection, a matrix that is multiplied from the right."""
+    if isinstance(before, nn.Parameter):
+        assert isinstance(projection, nn.Linear)
+        setattr(tower, name, nn.Parameter(projection.weight.detach().T.contiguous()))
+    elif before is not None:
+        setattr(tower, name, projection)
+
+
+def _architecture(spec: OpenClipImage | OpenClipText) -> tuple[dict[str, Any], bool]:
+    """open_clip's configuration of an architecture, and whether it has QuickGELU with the weights that the card
+    names."""
+    import open_clip
+
+    if spec.name.startswith("local-dir:"):
+        path = Path(spec.name.removeprefix("local-dir:")) / CONFIG
+        if not path.is_file():
+            raise BenchError(f"open_clip model '{spec.name}': {path} is not there any more")
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+    else:
+        config = open_clip.get_model_config(spec.name)
+        if config is None:
+            raise unknown("open_clip architecture", spec.name, open_clip.list_models())
+    tag = open_clip.get_pretrained_cfg(spec.name, spec.pretrained) if spec.pretrained else {}
+    quick = spec.quick_gelu
+    return config, bool((tag or config).get("quick_gelu", False)) if quick is None else quick
+
+
+def _normalisation(spec: OpenClipImage) -> dict[str, Any]:
+    """The mean and standard deviation that the tower takes its images to."""
+    from benchmark.models.from_open_clip import open_clip_model
+
+    with torch.device("meta"):
+        config = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights=False).visual.preprocess_cfg
+    return {"mean": list(config["mean"]), "std": list(config["std"])}

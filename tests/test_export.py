@@ -1,0 +1,174 @@
+"""An exported cell in open_clip gives the same embeddings, and the same numbers in CLIP_benchmark."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from PIL import Image
+from safetensors.torch import save_file
+
+from benchmark.config import Training
+from benchmark.data.card import load_card
+from benchmark.data.dataset import open_dataset
+from benchmark.embedding import Evaluation, ModelEncoder
+from benchmark.errors import BenchError
+from benchmark.export import OpenClipModel, export, find_cell
+from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.store import Store
+from tasks.retrieval import Retrieval
+from tasks.zero_shot import ZeroShot
+from tests.models.conftest import RESNET, TEXT, VIT
+from tests.test_cli import squares  # noqa: F401
+
+LONG = TEXT | {"context_length": 32, "vocab_size": 49408}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "export-vit": {"embed_dim": 20, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": LONG},
+    "export-rn": {"embed_dim": 20, "vision_cfg": RESNET, "text_cfg": LONG},
+    "export-timm": {
+        "embed_dim": 20, "custom_text": True,
+        "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "mlp"},
+        "text_cfg": {**LONG, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("architectures")
+    for name, config in ARCHITECTURES.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
+def card(seen: str, read: str = "", **changes: Any) -> ModelCard:
+    read = read or seen
+    content = {
+        "name": "small", "embed_dim": 20, "image": {"kind": "open_clip", "name": seen},
+        "text": {"kind": "open_clip", "name": read}, "tokenizer": {"kind": "open_clip", "name": read},
+    }  # fmt: skip
+    return ModelCard.model_validate(content | changes)
+
+
+def trained(store: Store, of: ModelCard, key: str = "abc123", scale: float = 20.0, method: str = "clip") -> Any:
+    """A finished cell of a model with random weights, as a training leaves it; returns the model."""
+    torch.manual_seed(0)
+    model = build_model(of, 0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    folder = store.partial(key)
+    folder.mkdir(parents=True)
+    state = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state | {"log_scale": torch.tensor(0.0)}, folder / "last.safetensors")
+    (folder / "log.jsonl").write_text(json.dumps({"temperature_scale": 1.0}) + f'\n{{"temperature_scale": {scale}}}\n')
+    content = {
+        "model": of.model_dump(mode="json", exclude={"title", "init"}),
+        "training": Training(samples=1).model_dump(),
+    }
+    label = {"suite": "s", "model": "small", "method": method, "variant": "", "seed": 0}
+    store.finish(key, {"label": label, "content": content}, {"seconds": 1.0})
+    return model
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [("export-vit", ""), ("export-rn", ""), ("export-timm", ""), ("export-rn", "export-timm")],
+)
+def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    of = card(image, text)
+    ours = trained(store, of)
+    files = export(find_cell(store, "clip"), tmp_path / "out")
+    assert [file.name for file in files] == ["open_clip_config.json", "open_clip_model.safetensors"]
+
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    theirs.eval()
+    size = ours.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    texts = ["a red square", "no finding in this one, nor in any other"]
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    encoder = ModelEncoder(ours, build_tokenizer(of, None, tmp_path), "cpu", "f", 1.0)
+    with torch.no_grad():
+        image_there = theirs.encode_image(preprocess(Image.fromarray(pixels))[None], normalize=True)
+        tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(texts)
+        text_there = theirs.encode_text(tokens, normalize=True)
+    np.testing.assert_allclose(encoder.encode_images(x).embeddings, image_there, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_texts(texts).embeddings, text_there, atol=1e-6)
+    assert float(theirs.logit_scale.detach().exp()) == pytest.approx(20.0)
+
+
+def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path, squares: Path,  # noqa: F811
+                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(squares)
+    store = Store(tmp_path / "results")
+    of = card("export-vit")
+    ours = trained(store, of)
+    export(store.cell("abc123"), tmp_path / "out")
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")
+    theirs.eval()
+
+    dataset = open_dataset(load_card("squares.yaml"), cache=tmp_path)
+    data = Evaluation(ModelEncoder(ours, build_tokenizer(of, None, tmp_path), "cpu", "f", 1.0), dataset, None, tmp_path)
+    (zero_shot,) = ZeroShot(ZeroShot.Config()).evaluate(data, 0)
+    retrieval = {found.part: found for found in Retrieval(Retrieval.Config()).evaluate(data, 0)}
+
+    records = dataset.records("test")
+    images = torch.stack([preprocess(row["image"]) for row in records])
+    label = torch.tensor(records["label"][:])
+    classifier = zeroshot_classification.zero_shot_classifier(
+        theirs, tokenizer, data.classes, ["a {c} square"], "cpu", amp=False
+    )
+    logits, _ = zeroshot_classification.run_classification(theirs, classifier, [(images, label)], "cpu", amp=False)
+    # Its own accuracy() wants an older numpy.
+    accuracy = (logits.argmax(dim=1) == label).double().mean().item()
+    assert zero_shot.metrics["accuracy"](zero_shot.examples) == pytest.approx(accuracy)
+    recall = zeroshot_retrieval.evaluate(
+        theirs, [(images, records["text"][:])], tokenizer, "cpu", amp=False, recall_k_list=[1, 5, 10]
+    )
+    for k in (1, 5, 10):
+        for part, name in (("image_to_text", "text"), ("text_to_image", "image")):
+            value = retrieval[part].metrics[f"recall@{k}"](retrieval[part].examples)
+            assert value == pytest.approx(recall[f"{name}_retrieval_recall@{k}"])
+    assert 0 < recall["text_retrieval_recall@10"] < 1
+
+
+def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
+    tiny = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2}
+    corpus = {"kind": "corpus", "vocab_size": 300, "context_length": 32}
+    for changes, message in (
+        ({"image": tiny, "image_size": 32}, "its image tower is of kind tiny"),
+        ({"text": tiny}, "its text tower is of kind tiny"),
+        ({"tokenizer": corpus}, "its tokenizer is of kind corpus"),
+        ({"tokenizer": {"kind": "open_clip", "name": "export-rn"}}, "its tokenizer is not that of the text tower"),
+        ({"text": {"kind": "open_clip", "name": "export-rn"}, "tokenizer": {"kind": "open_clip", "name": "export-rn"}},
+         "one tower has QuickGELU"),
+    ):  # fmt: skip
+        with pytest.raises(BenchError, match=message):
+            OpenClipModel(card("export-vit", **changes))
+    model = OpenClipModel(card("export-vit"))
+    with pytest.raises(BenchError, match="the cell's towers are not as open_clip has them"):
+        model.load({"adapter": torch.zeros(1)})
+
+
+def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    trained(store, card("export-vit"), "abc123")
+    trained(store, card("export-vit"), "abd456", method="msd")
+    trained(store, card("export-vit"), "eee", method="msd")
+    assert find_cell(store, "clip") == store.cell("abc123")
+    assert find_cell(store, "abd") == store.cell("abd456")
+    with pytest.raises(
+        BenchError, match=r"several trained cells are named 'msd'; name one of them: abd456 \(msd, small, 0\)"
+    ):
+        find_cell(store, "msd")
+    with pytest.raises(BenchError, match="unknown trained cell or method 'clp'; did you mean 'clip'"):
+        find_cell(store, "clp")
+    export(store.cell("eee"), tmp_path / "out")
+    with pytest.raises(BenchError, match="exists already"):
+        export(store.cell("eee"), tmp_path / "out")
