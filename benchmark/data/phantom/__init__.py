@@ -48,7 +48,7 @@ MODALITIES = tuple(_MEDICAL)
 FINDINGS = {key: domain.FINDINGS for key, domain in DOMAINS.items()}
 MULTI_LABEL = {key: domain.MULTI_LABEL for key, domain in DOMAINS.items()}
 SIZES = range(32, 513)
-VERSION = 1
+VERSION = 2
 """Changes whenever what is drawn, said or asked does: caches of prepared data are keyed by it."""
 
 

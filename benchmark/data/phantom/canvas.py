@@ -197,9 +197,17 @@ class Layer:
 _DEVIATION = math.sqrt(2 * (256**2 - 1) / 12)  # of the sum of two random bytes
 
 
-def photograph(rng: Random, image: Array, noise: float) -> np.ndarray:
-    """Add sensor noise (the last draw) and quantise: [size, size] or [3, size, size] to uint8 [size, size, 3]."""
-    assert image.dtype == np.float32
+MOTTLE = 13
+
+
+def photograph(rng: Random, image: Array, noise: float, mottle: float = 0.0) -> np.ndarray:
+    """Add sensor noise (the last draw) and quantise: [size, size] or [3, size, size] to uint8 [size, size, 3].
+
+    mottle: relative unevenness of brightness, MOTTLE bumps a side, about as large as findings are: they have to be told
+    from it by shape and texture, where mean brightness at a place would give them away.
+    """
+    if mottle:
+        image = image * (1 + mottle * field(rng, MOTTLE, image.shape[-1]))
     draws = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, *image.shape)
     grain = np.add.reduce(draws, 0, dtype=np.float32)  # triangular: all but Gaussian, and three times faster
     grain *= noise / _DEVIATION

@@ -66,7 +66,7 @@ class Patient:
 def patient(rng: Random) -> Patient:
     return Patient(
         width=rng.between(0.92, 1.08), raised=(rng.between(0, 0.15), rng.between(0, 0.15)),
-        shifted=rng.between(-0.045, 0.045), heart=rng.between(0.84, 1.1), dome=rng.between(0.5, 1.5),
+        shifted=rng.between(-0.045, 0.045), heart=rng.between(0.84, 1.12), dome=rng.between(0.5, 1.5),
         rib_spacing=rng.between(0.072, 0.088), bone=rng.between(0.035, 0.085), neck=rng.between(0.09, 0.13),
         tissue=rng.between(0.4, 0.55), findings=_disease(rng),
     )  # fmt: skip
@@ -109,7 +109,8 @@ def _phrase(rng: Random, key: str, finding: Finding) -> str:
     side = "bilateral" if finding.side == "both sides" else finding.side
     severity = SEVERITIES[finding.severity]
     if key == "cardiomegaly":
-        return rng.pick((f"{('mild', 'moderate', 'marked')[finding.severity]} {word}", word))
+        degree = ("mild", "moderate", "marked")[finding.severity]
+        return rng.pick((f"{degree} {word}" if word == key else f"{degree}ly {word}", word))
     if key == "pacemaker":
         return rng.pick((f"{side} {word}", f"{word} on the {side}"))
     if key == "nodule":
@@ -136,7 +137,7 @@ def _report(rng: Random, findings: dict[str, Finding]) -> str:
     elif len(phrases) == 3 or rng.chance(0.4):
         text = sentence(listing(phrases))
     else:
-        text = " ".join(sentence(rng.pick((phrase, f"there is {phrase}"))) for phrase in phrases)
+        text = " ".join(sentence(rng.pick((phrase, f"{phrase} noted"))) for phrase in phrases)
     if rng.chance(0.5):
         text = f"{text} {negation(rng, [key for key in FINDINGS if key not in findings], TERMS)}"
     return text
@@ -148,7 +149,6 @@ def _questions(rng: Random, findings: dict[str, Finding]) -> list[Question]:
         modality(rng, NAME),
         closed("Is the heart enlarged?", "cardiomegaly" in findings, "presence"),
         closed("Is this image normal?", not findings, "abnormality"),
-        presence(rng, [], absent),
     ]
     if len(findings) < 2:
         pool.append(opened("What is the main abnormality?", next(iter(findings), "none"), "abnormality"))
@@ -165,7 +165,7 @@ def _questions(rng: Random, findings: dict[str, Finding]) -> list[Question]:
 
 
 def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int) -> np.ndarray:
-    view = View(size, rng.normal(0, 0.05), rng.between(0.86, 1.1), (rng.between(-0.05, 0.05), rng.between(-0.05, 0.05)))
+    view = View(size, rng.normal(0, 0.07), rng.between(0.84, 1.1), (rng.between(-0.07, 0.07), rng.between(-0.07, 0.07)))
     x, y, pixel = view.x, view.y, 1.2 / size
     left = x > 0.5
     lateral = np.abs(x - 0.5) * (1 / patient.width)
@@ -218,7 +218,7 @@ def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int
     middle = inside(lateral - 0.05 - 0.02 * np.cos(y * 9), 0.04) * inside(0.12 - y, 0.1)
     image += middle * 0.8 * (tissue + 0.1 - image)
     enlarged = findings.get("cardiomegaly")
-    swell = (1.3, 1.42, 1.55)[enlarged.severity] if enlarged else patient.heart
+    swell = (1.28, 1.4, 1.52)[enlarged.severity] if enlarged else patient.heart
     centre = (0.5 + patient.shifted + 0.045 * swell, 0.685 + 0.5 * breath)
     heart = ellipse(x, y, centre, (0.145 * swell * patient.width, 0.065 + 0.065 * swell), 0.45)
     image += smooth(heart, 0.035) * 0.9 * (tissue + 0.14 - image)

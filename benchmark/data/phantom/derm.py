@@ -113,7 +113,7 @@ def _questions(rng: Random, patient: Patient, extent: int) -> list[Question]:
     pool = [
         modality(rng, NAME),
         closed("Is the lesion malignant?", key in ("melanoma", "basal cell carcinoma"), "abnormality"),
-        closed("Does the lesion have an irregular border?", key == "melanoma", "attribute"),
+        closed("Are there hairs over the skin?", patient.hairs > 0, "attribute"),
         opened("What is the diagnosis?", key, "abnormality"),
         opened("How large is the lesion?", SIZES[extent], "severity"),
         opened("How many hairs cover the skin?", HAIRS[patient.hairs], "count"),
@@ -145,7 +145,7 @@ def _draw(rng: Random, patient: Patient, extent: int, size: int) -> np.ndarray:
     if rng.chance(0.35):
         light = light * inside(off - rng.between(0.5, 0.56), 0.02)
     image *= light * (rng.between(0.85, 1.1) * (1 + rgb(*rng.normal(0, 0.05, 3))))
-    return photograph(rng, image, rng.between(0.008, 0.025))
+    return photograph(rng, image, rng.between(0.008, 0.025), 0.08)
 
 
 def _hairs(rng: Random, size: int, count: int) -> Array:
@@ -185,20 +185,21 @@ def _over(below: Array, mask: Array, colour: Array) -> Array:
 
 def _nevus(lesion: Lesion) -> tuple[Array, Array]:
     u, v = lesion.view.x + 0.015 * lesion.coarse, lesion.view.y + 0.015 * lesion.fine
-    network = np.cos(u * 105) * np.cos(v * 105)
+    network = np.cos(u * 115) * np.cos(v * 115)
     centre = smooth(lesion.outline + 0.6 * lesion.radius, lesion.radius)
-    return smooth(lesion.outline + 0.008 * lesion.coarse, 0.06), lesion.colour * (1 + 0.25 * network - 0.12 * centre)
+    return smooth(lesion.outline + 0.008 * lesion.coarse, 0.06), lesion.colour * (1 + 0.4 * network - 0.12 * centre)
 
 
 def _melanoma(lesion: Lesion) -> tuple[Array, Array]:
     colour = lesion.colour * (1 + 0.12 * lesion.fine)
     other = field(lesion.body, 6, lesion.view.size)
     for mask, patch in (
-        (0.3 - lesion.fine, rgb(0.12, 0.08, 0.08)), (0.6 - other, rgb(0.38, 0.4, 0.46)),
-        (0.8 + other, rgb(0.62, 0.36, 0.32)), (1.1 + lesion.fine, rgb(0.8, 0.7, 0.66)),
-    ):  # fmt: skip
+        (0.3 - lesion.fine, rgb(0.1, 0.07, 0.07)),
+        (0.5 - other, rgb(0.36, 0.4, 0.5)),
+        (0.7 + other, rgb(0.62, 0.3, 0.27)),
+    ):
         colour = _over(colour, smooth(mask, 0.8), patch)
-    return inside(lesion.outline + 0.055 * lesion.coarse, 0.025), colour
+    return inside(lesion.outline + 0.065 * lesion.coarse, 0.025), colour
 
 
 def _carcinoma(lesion: Lesion) -> tuple[Array, Array]:
@@ -225,9 +226,9 @@ def _vessel(lesion: Lesion, layer: Layer, start: np.ndarray, heading: float, len
 
 def _keratosis(lesion: Lesion) -> tuple[Array, Array]:
     colour = lesion.colour * (1 + 0.07 * lesion.coarse + 0.07 * lesion.fine)
-    centres, radii = lesion.body.uniform(-0.75, 0.75, (16, 2)), lesion.body.uniform(0.018, 0.03, (16, 1)) * (1, 1)
-    colour = _over(colour, 0.8 * lesion.spots(centres[11:], radii[11:]), rgb(0.13, 0.08, 0.06))
-    colour = _over(colour, 0.9 * lesion.spots(centres[:11], radii[:11]), rgb(0.97, 0.94, 0.86))
+    centres, radii = lesion.body.uniform(-0.75, 0.75, (26, 2)), lesion.body.uniform(0.014, 0.024, (26, 1)) * (1, 1)
+    colour = _over(colour, 0.8 * lesion.spots(centres[20:], radii[20:]), rgb(0.13, 0.08, 0.06))
+    colour = _over(colour, 0.9 * lesion.spots(centres[:20], radii[:20]), rgb(0.97, 0.94, 0.86))
     return inside(lesion.outline + 0.015 * lesion.coarse, 0.015), colour
 
 

@@ -128,28 +128,23 @@ def _questions(rng: Random, patient: Patient, finding: int, severity: int, left:
 
 def _draw(rng: Random, patient: Patient, finding: int, severity: int, left: bool, size: int) -> np.ndarray:
     shift = (rng.between(-0.12, 0.12), rng.between(-0.1, 0.1))
-    view = View(size, rng.normal(0, 0.08), rng.between(0.95, 1.2), shift, mirror=left)
+    view = View(size, rng.normal(0, 0.12), rng.between(0.92, 1.22), shift, mirror=left)
     x, y = view.x, view.y
     key = FINDINGS[finding]
     coarse, middle = field(rng, 5, size), field(rng, 16, size)
 
     pale, deep = rgb(0.9, 0.46, 0.22), rgb(0.62, 0.24, 0.1)
     retina = pale + patient.pigment * (deep - pale)
-    shade = (
-        1
-        + 0.1 * field(rng, 3, size)
-        + 0.04 * coarse
-        + 0.05 * middle
-        - rng.between(0, 0.45) * bump(x, y, MACULA, (0.06, 0.06))
-        + rng.between(-0.35, 0.35) * bump(x, y, MACULA, (0.16, 0.16))
-    )
-    image = retina * (shade + rng.between(0, 0.6) * bump(x, y, DISC, (0.12, 0.12)))
+    shade = 1 + 0.17 * field(rng, 3, size) + 0.04 * coarse + 0.05 * middle
+    shade += rng.between(-0.45, 0) * bump(x, y, MACULA, (0.06, 0.06))
+    shade += rng.between(-0.4, 0.5) * bump(x, y, MACULA, (0.13, 0.13))
+    image = retina * (shade + rng.between(0, 0.8) * bump(x, y, DISC, (0.12, 0.12)))
 
     if key == "vein occlusion":
         image += 0.9 * _flames(rng, view, patient.place, severity) * (rgb(0.34, 0.03, 0.04) - image)
     disc = ellipse(x, y, DISC, (patient.disc * 0.92, patient.disc))
     ratio = (0.78, 0.83, 0.88)[severity] if key == "glaucoma" else patient.cup
-    glow, pallor = rng.between(0.8, 1.08), rng.between(0, 0.7)
+    glow, pallor = rng.between(0.75, 1.08), rng.between(0, 0.5)
     image += smooth(disc, 0.02) * (glow * rgb(1.0, 0.74 + 0.14 * pallor, 0.36 + 0.28 * pallor) - image)
     cup = ellipse(x, y, (DISC[0] - 0.004, DISC[1]), (patient.disc * 0.92 * ratio, patient.disc * ratio))
     image += smooth(cup, 0.02) * (glow * rgb(1.0, 0.97, 0.85) - image)
@@ -157,10 +152,10 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, left: bool
     image += 0.6 * arteries * (rgb(0.66, 0.16, 0.09) - image)
     image += 0.75 * veins * (rgb(0.45, 0.08, 0.07) - image)
     if key == "diabetic retinopathy":
-        n = (9, 15, 22)[severity]
+        n = (12, 18, 25)[severity]
         blots = dots(size, _scatter(rng, view, n), rng.uniform(0.018, 0.032, (n, 2)))
         image += 0.9 * blots * (rgb(0.3, 0.03, 0.04) - image)
-        exudates = dots(size, _scatter(rng, view, n), rng.uniform(0.013, 0.023, (n, 2)))
+        exudates = dots(size, _scatter(rng, view, n), rng.uniform(0.015, 0.026, (n, 2)))
         image += 0.95 * exudates * (rgb(1.0, 0.95, 0.6) - image)
     if key == "macular degeneration":
         n = (16, 24, 34)[severity]
@@ -171,8 +166,8 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, left: bool
     off = np.sqrt((seen_x - 0.5) ** 2 + (seen_y - 0.5) ** 2)
     light = 1.05 - 0.9 * off * off + rng.normal(0, 0.3) * (seen_x - 0.5) + rng.normal(0, 0.3) * (seen_y - 0.5)
     light *= inside(off - 0.475, 1.5 / size)
-    tint = rng.between(0.85, 1.12) * (1 + rgb(*rng.normal(0, 0.04, 3)))
-    return photograph(rng, image * (light * tint), rng.between(0.008, 0.022))
+    tint = rng.between(0.85, 1.12) * (1 + rgb(*rng.normal(0, 0.05, 3)))
+    return photograph(rng, image * (light * tint), rng.between(0.008, 0.022), 0.05)
 
 
 def _scatter(rng: Random, view: View, count: int) -> np.ndarray:
@@ -184,7 +179,7 @@ def _scatter(rng: Random, view: View, count: int) -> np.ndarray:
 
 def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
     """Streaks along the nerve fibres, which fan out from the disc over one half of the retina."""
-    n = (28, 40, 56)[severity]
+    n = (32, 45, 60)[severity]
     sign = 1 if place else -1
     far = rng.uniform(0.1, 0.46, n)
     angle = np.pi - sign * rng.normal(0.75, 0.22, n)
@@ -192,7 +187,7 @@ def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
     lie = np.arctan2(at[:, 1] - DISC[1], at[:, 0] - DISC[0]) + rng.normal(0, 0.15, n)
     tip = np.stack([np.cos(lie), np.sin(lie)], 1)
     turned = view.place(at + tip) - view.place(at)
-    radii = rng.uniform(0.022, 0.045, (n, 1)) * (1, 0.34)
+    radii = rng.uniform(0.024, 0.048, (n, 1)) * (1, 0.36)
     return dots(view.size, view.place(at), radii, 1.0, np.arctan2(turned[:, 1], turned[:, 0]))
 
 

@@ -49,6 +49,7 @@ PLACES = ("upper left", "upper right", "lower left", "lower right")
 
 HAEMATOXYLIN = rgb(0.65, 0.70, 0.29)
 EOSIN = rgb(0.07, 0.99, 0.25)
+PIGMENT = rgb(0.06, 0.13, 0.28)  # the brown of old blood: in dead tissue, and elsewhere without meaning
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,6 @@ def _questions(rng: Random, finding: int, severity: int, places: list[int]) -> l
         modality(rng, NAME),
         closed("Is the tissue malignant?", FINDINGS[finding] == "adenocarcinoma", "abnormality"),
         opened("What abnormality is seen?", FINDINGS[finding] if finding else "none", "abnormality"),
-        presence(rng, [], absent),
     ]
     if FINDINGS[finding] == "adenocarcinoma":
         pool += [opened("How well differentiated is the tumour?", GRADES[severity], "severity")] * 2
@@ -137,13 +137,13 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     along = math.cos(turn) * x + math.sin(turn) * y
     fibre = np.sin(along * 75 + 4 * soft + 1.2 * fine)
 
-    radius = (0.13, 0.16, 0.19)[severity] * (0.85 if len(places) == 2 else 1.0)
-    foci = [np.array((0.28 + 0.44 * (p % 2), 0.28 + 0.44 * (p // 2))) + rng.uniform(-0.06, 0.06, 2) for p in places]
+    radius = (0.15, 0.18, 0.21)[severity] * (0.85 if len(places) == 2 else 1.0)
+    foci = _foci(rng, places)
     patch = np.zeros_like(x)
     if key in ("necrosis", "mucin"):
         for focus in foci:
             shape = ellipse(*grid(size), tuple(focus), (radius, radius * rng.between(0.8, 1.2)), turn)
-            patch = np.maximum(patch, smooth(shape + 0.02 * soft, 0.03))
+            patch = np.maximum(patch, smooth(shape + 0.02 * soft, 0.05))
 
     side = rng.pick((3, 4))
     at = (np.stack(np.meshgrid(np.arange(-1, side + 1), np.arange(-1, side + 1)), -1).reshape(-1, 2) + 0.5) / side
@@ -151,7 +151,7 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     at = at[rng.random(len(at)) < patient.crowding]
     seen = view.place(at)
     kept = (np.abs(seen - 0.5) < 0.65).all(1)
-    if key in ("necrosis", "mucin"):
+    if key in ("necrosis", "mucin", "lymphocytic infiltrate"):
         kept &= (np.hypot(*(seen[:, None] - foci).transpose(2, 0, 1)) > 0.9 * radius).all(1)
     at, seen = at[kept], seen[kept]
     glands = len(at)
@@ -171,7 +171,7 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
 
     dark = _nuclei(rng, size, rng.random((50, 2)), 0.017, 0.2, 0.35, (0.45, 0.75), turn + np.pi / 2)
     if key == "lymphocytic infiltrate":
-        count = (28, 40, 55)[severity]
+        count = (32, 46, 62)[severity]
         spots = np.concatenate([focus + rng.normal(0, 0.42 * radius + 0.01, (count, 2)) for focus in foci])
         dark = np.maximum(dark, _nuclei(rng, size, spots, 0.0145, 0.1, 0.95, (0.85, 1.0)))
     dark = dark * (1 - epithelium)
@@ -193,25 +193,34 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     if key == "necrosis":
         count = (24, 36, 52)[severity]
         spots = np.concatenate([focus + rng.normal(0, 0.45 * radius, (count, 2)) for focus in foci])
-        dust = _nuclei(rng, size, spots, 0.0095, 0.3, 0.9, (0.6, 1.0))
-        smudge = 0.65 + 0.22 * field(rng, 40, size)
-        eosin, blue = eosin + patch * (smudge - eosin), blue + patch * (0.02 + 0.9 * dust - blue)
+        dust = _nuclei(rng, size, spots, 0.012, 0.3, 0.9, (0.6, 1.0))
+        smudge = 0.2 + 0.1 * field(rng, 40, size)
+        eosin, blue = eosin + patch * (smudge - eosin), blue + patch * (0.02 + 1.2 * dust - blue)
     if key == "mucin":
         strand = rng.between(0.1, 0.45) + 0.1 * np.sin(along * 40 + 5 * soft)
         eosin, blue = eosin + patch * (0.06 - eosin), blue + patch * (strand - blue)
-    density = (
-        blue
-        * (1 + 0.25 * field(rng, 3, size))
-        * (patient.stain[0] * rng.between(0.9, 1.1))
-        * (HAEMATOXYLIN + rgb(patient.hue[0], 0, patient.hue[0]))
-    )
-    density += (
-        eosin
-        * (1 + 0.25 * field(rng, 3, size))
-        * (patient.stain[1] * rng.between(0.9, 1.1))
-        * (EOSIN + rgb(0, 0, patient.hue[1]))
-    )
-    return photograph(rng, 0.97 * np.exp(-1.25 * density), rng.between(0.008, 0.025))
+    # Without meaning: smudges and pale areas where findings would be, without their texture.
+    smudged = key not in ("necrosis", "mucin") and rng.chance(0.6)
+    for focus in _foci(rng, rng.some((0, 1, 2, 3), rng.pick((1, 1, 2)))) if smudged else ():
+        shape = ellipse(*grid(size), tuple(focus), (0.16, 0.16 * rng.between(0.8, 1.2)), turn)
+        patch = np.maximum(patch, smooth(shape + 0.02 * soft, 0.05))
+    if smudged:
+        eosin, blue = eosin * (1 - 0.5 * patch), blue + patch * (0.18 - blue) * 0.7
+    for focus in _foci(rng, rng.some((0, 1, 2, 3), rng.pick((1, 1, 2)))) if rng.chance(0.5) else ():
+        shape = ellipse(*grid(size), tuple(focus), (0.15, 0.15 * rng.between(0.8, 1.2)), turn)
+        pale = smooth(shape + 0.02 * soft, 0.05)
+        eosin, blue = eosin * (1 - 0.6 * pale), blue * (1 - 0.3 * pale)
+    blue *= (1 + 0.25 * field(rng, 3, size)) * (patient.stain[0] * rng.between(0.9, 1.1))
+    eosin *= (1 + 0.25 * field(rng, 3, size)) * (patient.stain[1] * rng.between(0.9, 1.1))
+    density = blue * (HAEMATOXYLIN + rgb(patient.hue[0], 0, patient.hue[0]))
+    density += eosin * (EOSIN + rgb(0, 0, patient.hue[1]))
+    if key != "mucin":
+        density += patch * PIGMENT
+    return photograph(rng, 0.97 * np.exp(-1.25 * density), rng.between(0.008, 0.025), 0.08)
+
+
+def _foci(rng: Random, places: list[int]) -> list[np.ndarray]:
+    return [np.array((0.28 + 0.44 * (p % 2), 0.28 + 0.44 * (p // 2))) + rng.uniform(-0.06, 0.06, 2) for p in places]
 
 
 def _nuclei(

@@ -38,8 +38,16 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
+UNCOUNTED = (
+    "cardiomegaly", "consolidation", "adenocarcinoma", "necrosis", "mucin", "diabetic retinopathy", "glaucoma",
+    "macular degeneration",
+)  # fmt: skip
+
+
 def article(noun: str) -> str:
-    """``noun`` with the article that it takes: none in the plural."""
+    """``noun`` with the article that it takes: none in the plural, and none for what is not counted."""
+    if noun in UNCOUNTED:
+        return noun
     if noun.endswith("s") and not noun.endswith(("ss", "us", "is", "sis")):
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -70,10 +78,10 @@ def opened(question: str, answer: str, question_type: str) -> Question:
 
 
 def presence(rng: Random, present: Sequence[str], absent: Sequence[str]) -> Question:
-    """Whether a finding is there; "yes" in half of the pictures that have any."""
+    """Whether a finding is there; "yes" for six in ten of the pictures that have any."""
     wanted = bool(present) and (not absent or rng.chance(0.6))
-    noun = article(rng.pick(present if wanted else absent))
-    verb = "is" if noun.startswith(("a ", "an ")) else "are"
+    noun = article(finding := rng.pick(present if wanted else absent))
+    verb = "are" if noun == finding and finding not in UNCOUNTED else "is"
     return closed(rng.pick((f"{verb} there {noun}?", f"does this image show {noun}?")).capitalize(), wanted, "presence")
 
 
@@ -86,6 +94,7 @@ def modality(rng: Random, own: str) -> Question:
 
 
 def choose(rng: Random, always: Sequence[Question], pool: Sequence[Question]) -> list[Question]:
-    """Four to six questions: all of ``always`` and some of ``pool``."""
-    count = rng.pick((4, 5, 6)) - len(always)
-    return [*always, *rng.some(pool, count)]
+    """Four to six different questions: all of ``always`` and some of ``pool``, where a question may be listed twice to
+    be chosen more often."""
+    asked = {question.question: question for question in (*always, *rng.some(pool, len(pool)))}
+    return list(asked.values())[: rng.pick((4, 5, 6))]
