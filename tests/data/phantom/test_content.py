@@ -15,8 +15,13 @@ from benchmark.errors import BenchError
 
 # Of the reports, labels and questions of ten training patients; pixels may differ in the last bit between processors.
 WORDS = {
-    "cxr": "59e6f3599513", "mammo": "ef57f8617896", "histo": "a8721f2d5f5e", "derm": "b791b79e87e3", "fundus": "60f715e0ab15", "shapes": "3b763fa1874f",
-}  # fmt: skip
+    "cxr": "59e6f3599513",
+    "mammo": "ef57f8617896",
+    "histo": "a8721f2d5f5e",
+    "derm": "b791b79e87e3",
+    "fundus": "60f715e0ab15",
+    "shapes": "3b763fa1874f",
+}
 
 
 def words(modality: str) -> str:
