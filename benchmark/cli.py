@@ -352,6 +352,36 @@ def export(
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: bench clean --embeddings --partial")
+def clean(
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Remove encoded datasets.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Remove what interrupted runs left.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Remove prepared data, tokenizers, general weights.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    results: Results = None,
+) -> None:
+    """List what can be computed again and how much room it takes; remove what is named. Results stay."""
+    from benchmark.cleaning import KINDS, removable, remove, size
+    from benchmark.config import results_folder
+    from benchmark.data.cache import cache_root
+    from benchmark.store import Store
+
+    found = removable(Store(results or results_folder()), cache_root())
+    sizes = {kind: sum(map(size, folders)) for kind, folders in found.items()}
+    for kind, what in KINDS.items():
+        text = f"{kind:10} {sizes[kind] / 1e6:10,.1f} MB  {what}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    named = {"embeddings": embeddings, "partial": partial, "cache": cache}
+    chosen = [kind for kind in KINDS if named[kind] and found[kind]]
+    if not any(named.values()):
+        console.print("nothing removed; name what to remove: --embeddings, --partial, --cache", highlight=False)
+    if chosen and (yes or typer.confirm(f"remove {', '.join(chosen)}?")):
+        for kind in chosen:
+            for folder in found[kind]:
+                remove(folder)
+        console.print(f"removed {sum(sizes[kind] for kind in chosen) / 1e6:,.1f} MB", highlight=False)
+
+
 @app.command("list", epilog="Example: bench list methods")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],

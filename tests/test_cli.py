@@ -313,7 +313,8 @@ def test_lists(bench: Bench, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["run"], ["eval"], ["export"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]]
+    "command",
+    [["run"], ["eval"], ["export"], ["clean"], ["plan"], ["report"], ["list"], ["data", "show"], ["data", "check"]],
 )
 def test_every_help_has_an_example(bench: Bench, command: list[str]) -> None:
     assert bench(*command, "--help") == 0
