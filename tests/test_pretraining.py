@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,3 +292,14 @@ def test_each_stage_has_a_step() -> None:
     assert stage_starts(staged(), 2) == {"image": 0, "text": 1}
     with pytest.raises(BenchError, match="2 stages, and the budget is 1 steps"):
         stage_starts(staged(), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_a_compiled_training_ends_near_the_eager_one(tmp_path: Path) -> None:
+    train(small_method("clip"), tmp_path / "eager", Pairs(16))
+    train(small_method("clip"), tmp_path / "compiled", Pairs(16), compile=True)
+    eager, compiled = (load_file(tmp_path / run / LAST) for run in ("eager", "compiled"))
+    assert eager.keys() == compiled.keys()
+    for name in eager:
+        torch.testing.assert_close(compiled[name], eager[name], rtol=1e-3, atol=1e-4)
