@@ -121,7 +121,7 @@ def caption_sheet(captioned: Sequence[Captioned], title: str, path: Path) -> Pat
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     try:
-        figure.savefig(path, dpi=110, format="png")
+        figure.savefig(path, dpi=110, format="png", bbox_inches="tight")
     except OSError as error:
         raise BenchError(f"{path}: cannot be written: {error.strerror}") from error
     return path
@@ -131,5 +131,5 @@ def _wrapped(texts: Iterable[tuple[str, str]]) -> str:
     lines = []
     for name, text in texts:
         short = textwrap.shorten(text, 160, placeholder=" ...")
-        lines += textwrap.wrap(f"{name}: {short}", 46, subsequent_indent="  ")
+        lines += textwrap.wrap(f"{name}: {short}", 54, subsequent_indent="  ")
     return "\n".join(lines)

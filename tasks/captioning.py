@@ -46,9 +46,9 @@ class Captioning(Task):
 
     @dataclass
     class Config:
-        """beams: captions kept in the search at a time, > 0; 1 is greedy."""
+        """beams: captions kept in the search at a time, > 0; 1 is greedy, and takes a third of the time of 3."""
 
-        beams: int = 3
+        beams: int = 1
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")
