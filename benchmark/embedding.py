@@ -150,7 +150,10 @@ class ModelWriter(ModelEncoder):
         precision: str = "fp32",
     ) -> None:
         self.method = method.to(device).eval()
-        super().__init__(method.encoder(), tokenizer, device, fingerprint, method.temperature_scale, precision)
+        super().__init__(
+            method.encoder(), tokenizer, device, fingerprint, method.temperature_scale, precision,
+            by_tokens="late_interaction" in method.abilities,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def write(self, images: Tensor, beams: int) -> list[str]:

@@ -15,7 +15,7 @@ from tests.models.test_tokenizer import save_hugging_face
 from tests.test_cli import Bench, bench, squares  # noqa: F401
 
 SMALL = [
-    "--suite", "suite.yaml", "--set", "captioning.queries=4", "--set", "training.samples=1280",
+    "--suite", "suite.yaml", "--set", "captioning.queries=4", "--set", "training.samples=960",
     "--set", "captioning.captioning_weight=4",
 ]  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_run_plan_and_caption(bench: Bench) -> None:  # noqa: F811
 
     # The same captions as were evaluated: the cell comes back whole.
     stored = pd.read_parquet(path).set_index("id").caption
-    assert bench("caption", "--dataset", "squares.yaml", "--count", "30", "--beams", "3", "--output", "all.png") == 0
+    assert bench("caption", "--dataset", "squares.yaml", "--count", "30", "--output", "all.png") == 0
     flat = "".join(bench.out.split())
     assert all(word in flat for word in set(stored.str.split().str[1]))
 
