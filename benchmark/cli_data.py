@@ -137,9 +137,15 @@ def data_prepare(
     on_bad_data: OnBadData = "error",
 ) -> None:
     """Decode and resize a dataset's images ahead of a run. An interrupted preparation goes on where it was."""
+    from benchmark.data.prepared import damaged
+
     dataset = _open(name, on_bad_data)
     with _progress(f"preparing {name}") as progress:
         dataset.check(size, progress)
+    for split in dataset.splits():
+        if count := damaged(dataset, split, size, dataset.cache):
+            message = f"{count:,} images of {name}, {split}, are damaged; delete its folder 'prepared'"
+            raise BenchError(f"cache {dataset.cache}: {message}")
     for reason, count in dataset.left_out.items():
         console.print(f"left out: {count:,} {escape(reason)}", style="yellow", highlight=False)
     _print(f"{dataset.card.name}: prepared at {size} pixels in {dataset.cache}")

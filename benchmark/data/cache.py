@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock
+
 from benchmark.errors import BenchError
 
 
@@ -23,17 +25,32 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:20]
 
 
-def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = False) -> Path:
     """``folder``, made by ``write`` unless it exists. Written under a temporary name and renamed when whole: a folder
     under its own name is always complete, whoever was killed, and of two processes at once the first one's stays.
 
+    resume: the temporary folder is always the same and stays when ``write`` fails, which then finds there what it had
+    written; of two processes at once the second waits.
     Raises ``BenchError`` when the folder cannot be written (a full disk, no permission).
     """
     if folder.is_dir():
         return folder
-    temporary = folder.parent / f".{folder.name}.{uuid4().hex}"
+    if resume:
+        lock = folder.parent.with_name("locks") / f"{folder.name}.lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                return _build(folder, folder.parent / f".{folder.name}.partial", write, True)
+        except OSError as error:
+            raise BenchError(f"cache {lock.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
+    return _build(folder, folder.parent / f".{folder.name}.{uuid4().hex}", write, False)
+
+
+def _build(folder: Path, temporary: Path, write: Callable[[Path], None], keep: bool) -> Path:
+    if folder.is_dir():
+        return folder
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir(parents=True, exist_ok=keep)
     except OSError as error:
         raise BenchError(f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
     try:
@@ -45,8 +62,13 @@ def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
                 raise
     except OSError as error:
         raise BenchError(f"cache {folder}: cannot be written: {error}") from error
+    except BenchError:
+        # Bad data: once they are mended they go by another name.
+        keep = False
+        raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not keep or folder.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

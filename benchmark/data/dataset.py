@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -147,14 +147,15 @@ class Dataset:
             return pa.ipc.open_stream(file).read_all()
 
     def decode(
-        self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None
+        self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None, done: Sequence[int] = ()
     ) -> Iterator[tuple[int, T]]:
         """``work`` done on each picture of rows(), in threads: pairs of row number and result, in order. Pictures are
         upright and in mode L or RGB. Bad ones are left out and, when all is done, remembered; unless they are to be
-        skipped, ``BenchError`` is raised then."""
+        skipped, ``BenchError`` is raised then. done: rows that need not be looked at."""
         known = self._undecodable(split) or []
         self._stop_at(known)
-        rows = self.rows(split).tolist()
+        every = self.rows(split)
+        rows = np.setdiff1d(every, done).tolist()
         table = self.table(split)
         images, folder = table.column("image"), self.card.source.image_folder()
 
@@ -169,13 +170,13 @@ class Dataset:
 
         found = []
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for done, (row, result) in enumerate(zip(rows, _in_order(pool, one, rows)), 1):
+            for number, (row, result) in enumerate(zip(rows, _in_order(pool, one, rows)), 1 + len(every) - len(rows)):
                 if isinstance(result, Undecodable):
                     found.append(result)
                 else:
                     yield row, result
                 if progress:
-                    progress(done, len(rows))
+                    progress(number, len(every))
         bad = sorted([*known, *found], key=lambda bad: bad.row)
         write_file(self._marker(split), json.dumps([asdict(each) for each in bad]).encode())
         self._stop_at(bad)

@@ -232,8 +232,9 @@ def test_a_killed_preparation_leaves_nothing_valid(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         prepare(found, "train", 8, found.cache, die)
-    assert list((found.cache / "prepared").iterdir()) == []
+    assert [path.name[0] for path in (found.cache / "prepared").iterdir()] == ["."]
     assert len(prepare(found, "train", 8, found.cache)) == 2
+    assert [path.name[0] != "." for path in (found.cache / "prepared").iterdir()] == [True]
 
 
 def together(folder, start, queue):

@@ -1,0 +1,130 @@
+"""Preparations that are killed, fill the disk, are damaged, or are too large for plain pixels."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.data import prepared
+from benchmark.data.dataset import Dataset
+from benchmark.data.loader import PairLoader
+from benchmark.data.prepared import damaged, prepare
+from benchmark.data.transforms import Augmentation
+from benchmark.errors import BenchError
+from tests.data.make import dataset, pairs
+
+
+class Words:
+    pad_id, fingerprint = 0, "words"
+
+    def __call__(self, texts):
+        return [[len(word) for word in text.split()] for text in texts]
+
+
+def killed_after(count):
+    def progress(done, total):
+        if done == count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("torn", [0, 7, 192, 200])
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path, monkeypatch, torn):
+    """torn: bytes that are lost from the end of what was written."""
+    monkeypatch.setattr(prepared, "FLUSH", 3)
+    found = dataset(tmp_path, pairs(tmp_path, 20, ["train"]))
+    whole = prepare(found, "train", 8, tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(found, "train", 8, found.cache, killed_after(14))
+    (partial,) = (found.cache / "prepared").iterdir()
+    assert partial.name.startswith(".")
+    os.truncate(partial / "images.bin", (partial / "images.bin").stat().st_size - torn)
+    looked_at = []
+    decode = Dataset.decode
+
+    def counting(self, split, work, progress=None, done=()):
+        return decode(self, split, lambda picture: looked_at.append(1) or work(picture), progress, done)
+
+    monkeypatch.setattr(Dataset, "decode", counting)
+    again = prepare(found, "train", 8, found.cache)
+    assert len(looked_at) < 12
+    np.testing.assert_array_equal(again.images, whole.images)
+    assert (again.ids, again.fingerprint) == (whole.ids, whole.fingerprint)
+
+
+def test_bad_images_before_the_kill_are_still_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "FLUSH", 2)
+    rows = pairs(tmp_path, 10, ["train"])
+    (tmp_path / "images" / "1.png").write_bytes(b"broken")
+    found = dataset(tmp_path, rows, on_bad_data="skip")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(found, "train", 8, found.cache, killed_after(7))
+    assert len(prepare(found, "train", 8, found.cache)) == 9
+    assert found.left_out == {"image cannot be decoded": 1}
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    found = dataset(tmp_path, pairs(tmp_path, 10, ["train"]))
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.left = file, 5 * 192
+
+        def write(self, content):
+            self.left -= len(content)
+            if self.left < 0:
+                raise OSError(28, "No space left on device")
+            return self.file.write(content)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    plain = Path.open
+
+    def opened(path, *arguments, **options):
+        file = plain(path, *arguments, **options)
+        return Full(file) if path.name == "images.bin" else file
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(BenchError, match="No space left on device"):
+        prepare(found, "train", 8, found.cache)
+    assert all(path.name.startswith(".") for path in (found.cache / "prepared").iterdir())
+    monkeypatch.undo()
+    assert len(prepare(found, "train", 8, found.cache)) == 10
+
+
+def test_damage_is_found(tmp_path):
+    found = dataset(tmp_path, pairs(tmp_path, 6, ["train"]))
+    assert damaged(found, "train", 8, found.cache) == 0
+    prepare(found, "train", 8, found.cache)
+    assert damaged(found, "train", 8, found.cache) == 0
+    (folder,) = (found.cache / "prepared").iterdir()
+    content = bytearray((folder / "images.bin").read_bytes())
+    content[200] ^= 1
+    (folder / "images.bin").write_bytes(content)
+    assert damaged(found, "train", 8, found.cache) == 1
+
+
+def test_large_sets_are_kept_as_jpeg(tmp_path, monkeypatch):
+    rows = pairs(tmp_path, 8, ["train"])
+    small = dataset(tmp_path, rows)
+    plain = prepare(small, "train", 32, tmp_path / "plain")
+    monkeypatch.setattr(prepared, "LARGE", 0)
+    found = prepare(small, "train", 32, tmp_path / "jpeg")
+    assert isinstance(found.images, prepared.JpegImages) and found.images.shape == (8, 3, 32, 32)
+    assert found.fingerprint != plain.fingerprint and found.ids == plain.ids
+    for chosen in (3, -1, [5, 0], slice(2, 6), np.arange(8) % 2 == 0):
+        one, other = found.images[chosen].astype(int), np.asarray(plain.images[chosen]).astype(int)
+        assert one.shape == other.shape and np.abs(one - other).mean() < 4
+    loaders = [PairLoader([p], Words(), 32, Augmentation.none(), 0, tmp_path / "c") for p in (plain, found)]
+    one, other = (loader.batch(0, 5) for loader in loaders)
+    assert one.ids == other.ids and (one.image.int() - other.image.int()).abs().float().mean() < 4
+    assert damaged(small, "train", 32, tmp_path / "jpeg") == 0
