@@ -103,9 +103,8 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, by
     if not member.isfile():
         raise BadRow("not a file", f"member '{member.name}' is not a plain file")
     if member.size > MAX_MEMBER:
-        raise BadRow(
-            "member is too large", f"member '{member.name}' has {member.size:,} bytes, more than {MAX_MEMBER:,}"
-        )
+        # Not a bad row: even to skip it may take for ever.
+        raise tarfile.ReadError(f"member '{member.name}' has {member.size:,} bytes, more than {MAX_MEMBER:,}")
     opened = tar.extractfile(member)
     assert opened is not None
     stem, dot, suffix = PurePosixPath(name).name.partition(".")
