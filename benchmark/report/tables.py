@@ -259,6 +259,7 @@ SETTINGS = [
     "suite",
     "model",
     "variant",
+    "budget",
     "batch_size",
     "micro_batch",
     "accumulation",
