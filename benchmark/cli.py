@@ -50,6 +50,9 @@ Grid = Annotated[
     typer.Option("--grid", help="section.key=value,value: run at each; repeatable, the product is run."),
 ]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Give each method what `bench tune` found for it.")]
+Scenario = Annotated[
+    str | None, typer.Option(help="rare, shift, noisy, 256, 1k or 4k: the suite scenario-NAME, on embedded data.")
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse when a dataset of the suite is missing, instead of leaving it out.")
 ]
@@ -75,6 +78,7 @@ def run(
     grid: Grid = None,
     tuned: Tuned = False,
     strict: Strict = False,
+    scenario: Scenario = None,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
@@ -135,6 +139,7 @@ def plan(
     grid: Grid = None,
     tuned: Tuned = False,
     strict: Strict = False,
+    scenario: Scenario = None,
     plugin: Plugins = None,
     on_bad_data: OnBadData = None,
     results: Results = None,
@@ -444,6 +449,7 @@ def _config(
     settings: list[str] | None, budget: str | None, plugin: list[Path] | None, on_bad_data: str | None,
     results: Path | None, tasks: str | None = None, datasets: str | None = None, seeds: int | None = None,
     grid: list[str] | None = None, tuned: bool = False, strict: bool = False,
+    scenario: str | None = None,
 ) -> tuple[Any, Path]:  # fmt: skip
     """The configuration that a command's options make, and where results go."""
     from benchmark.config import load_run_config, results_folder
@@ -455,6 +461,8 @@ def _config(
         "on_bad_data": on_bad_data, "tuned": str(folder / "tuning") if tuned else None,
         "strict": strict or None,
     }  # fmt: skip
+    if scenario:
+        suite = f"scenario-{scenario}"
     return load_run_config(suite, flags, settings or [], known, budget, grid or []), folder
 
 
@@ -491,8 +499,10 @@ def _methods() -> list[tuple[str, str]]:
     for name in METHODS.names():
         cls = METHODS[name]
         inferred = f" Inferred: {cls.inferred}." if cls.inferred else ""
+        needs = f" Needs {', '.join(sorted(cls.needs))}." if cls.needs else ""
         modes = f" Accumulation: {', '.join(cls.accumulation)}."
-        lines.append((name, f"{cls.summary}. {cls.source}.{modes}{inferred}"))
+        declared = f" Trains {cls.trains}. Takes beyond clip: {cls.extra}."
+        lines.append((name, f"{cls.summary}. {cls.source}.{declared}{needs}{modes}{inferred}"))
     return lines
 
 

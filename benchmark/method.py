@@ -43,6 +43,10 @@ class Method(nn.Module):
     source: ClassVar[str] = ""
     inferred: ClassVar[str] = ""
     """What of the method is inferred rather than read in a paper or in code; shown by ``bench list methods``."""
+    trains: ClassVar[str] = "both towers and projections"
+    """What is trained, for ``bench list methods``."""
+    extra: ClassVar[str] = "nothing"
+    """What a step takes beyond clip's one pass of each tower and back."""
     accumulation: ClassVar[tuple[Accumulation, ...]] = ("cached", "plain")
     """The modes the method can be trained in; the first is its default."""
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -35,6 +35,8 @@ class Captioning(Clip):
 
     summary = "clip, and a causal decoder over text tokens that attends to the image and predicts the next token (CoCa)"
     source = "Yu et al. 2022, arXiv 2205.01917; open_clip"
+    trains = "as clip, and pooler and decoder"
+    extra = "a pass of the decoder and back"
     inferred = (
         "the captioning loss is a mean over texts of means over tokens; contrastive embeddings are the towers' own"
     )

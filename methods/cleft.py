@@ -51,6 +51,8 @@ class Cleft(Method):
 
     summary = "a frozen language model under LoRA, IA3 or a prefix as text tower; then, if wanted, learned prompts"
     source = "CLEFT, arXiv 2407.21011; XYPB/CLEFT"
+    trains = "the image tower, adapters in the language model, projections and the temperature; stage 2: prompts"
+    extra = "less than nothing: the language model's own weights take no gradient"
     inferred = (
         "stage 2 is off by default and under the run's optimiser; its class loss is read at second hand; image tokens "
         "are averaged after the tower's last norm"

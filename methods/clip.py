@@ -21,6 +21,8 @@ class Clip(Method):
 
     summary = "symmetric InfoNCE between images and texts"
     source = "Radford et al. 2021, arXiv 2103.00020; open_clip"
+    trains = "both towers, projections and the temperature"
+    extra = "nothing"
 
     @dataclass
     class Config:

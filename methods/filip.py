@@ -28,6 +28,8 @@ class Filip(Clip):
 
     summary = "token-wise maximum similarity between image patches and words"
     source = "Yao et al. 2022, arXiv 2111.07783; Roy et al. 2024, arXiv 2406.07450"
+    trains = "as clip"
+    extra = "the cosines of all tokens with all tokens"
     inferred = "linear probes and VQA see the towers' pooled features"
     needs = frozenset({"image_tokens", "text_tokens"})
     abilities = frozenset({"late_interaction"})

@@ -16,6 +16,8 @@ class Flip(Clip):
 
     summary = "CLIP with image patches left out while training"
     source = "Li et al. 2023, arXiv 2212.00794"
+    trains = "as clip"
+    extra = "less than nothing: image passes over a share of the patches"
     needs = frozenset({"patch_dropout"})
 
     @dataclass

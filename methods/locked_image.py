@@ -17,6 +17,8 @@ class LockedImage(Clip):
 
     summary = "CLIP with the image tower locked (LiT)"
     source = "Zhai et al. 2022, arXiv 2111.07991; Roy et al. 2024, arXiv 2406.07450"
+    trains = "the text tower and the temperature"
+    extra = "less than nothing: no backward pass through the image tower"
 
     @dataclass
     class Config(Clip.Config):

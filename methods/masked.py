@@ -22,6 +22,8 @@ class Masked(Clip):
 
     summary = "CLIP, and images against a masked view of themselves"
     source = "Roy et al. 2024, arXiv 2406.07450"
+    trains = "as clip"
+    extra = "one more image pass, over a share of the patches"
     inferred = "the ratio, which the public script leaves at 0"
     needs = frozenset({"patch_dropout"})
 

@@ -32,6 +32,8 @@ class Msd(Method):
 
     summary = "momentum self-distillation: soft targets from a momentum teacher, a queue of keys a modality"
     source = "MSD, arXiv 2512.02438; ALBEF, arXiv 2107.07651"
+    trains = "both towers, projections and the temperature"
+    extra = "a pass of the teacher without gradient, a second set of weights, the queues"
     inferred = "the assembly of teacher, queues and soft targets (the paper's code is not public)"
     accumulation = ("keyed", "cached", "plain")
 

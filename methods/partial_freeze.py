@@ -19,6 +19,8 @@ class PartialFreeze(Clip):
 
     summary = "CLIP with the first layer groups of a tower frozen"
     source = "Roy et al. 2024, arXiv 2406.07450; open_clip --lock-image-unlocked-groups"
+    trains = "as clip, without the first layer groups of a tower"
+    extra = "less than nothing: no backward pass through what is frozen"
 
     @dataclass
     class Config(Clip.Config):

@@ -21,6 +21,8 @@ class SigLip(Clip):
 
     summary = "pairwise sigmoid loss"
     source = "Zhai et al. 2023, arXiv 2303.15343; open_clip"
+    trains = "as clip, and a bias"
+    extra = "nothing"
 
     @dataclass
     class Config(Clip.Config):

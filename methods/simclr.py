@@ -29,6 +29,8 @@ class SimClr(Clip):
 
     summary = "CLIP, and images against augmented views of themselves (variants slip, roy)"
     source = "SLIP, arXiv 2112.12750; Roy et al. 2024, arXiv 2406.07450"
+    trains = "as clip; slip: the head too"
+    extra = "slip: two more image passes and a head; roy: one more image pass"
     inferred = "LayerNorm in slip's head (batch normalisation in SLIP); hue turned in YIQ"
 
     @dataclass
