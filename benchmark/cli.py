@@ -499,7 +499,8 @@ def _methods() -> list[tuple[str, str]]:
     for name in METHODS.names():
         cls = METHODS[name]
         inferred = f" Inferred: {cls.inferred}." if cls.inferred else ""
-        needs = f" Needs {', '.join(sorted(cls.needs))}." if cls.needs else ""
+        needed = cls.needs_of(cls.Config())
+        needs = f" Needs {', '.join(sorted(needed))}." if needed else ""
         modes = f" Accumulation: {', '.join(cls.accumulation)}."
         declared = f" Trains {cls.trains}. Takes beyond clip: {cls.extra}."
         lines.append((name, f"{cls.summary}. {cls.source}.{declared}{needs}{modes}{inferred}"))

@@ -316,4 +316,7 @@ def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:
-    return Encoded(*(None if x is None else x.float().cpu().numpy() for x in (features, embeddings, tokens)))
+    def plain(x: Tensor) -> np.ndarray:
+        return x.float().cpu().numpy()
+
+    return Encoded(plain(features), plain(embeddings), None if tokens is None else plain(tokens))
