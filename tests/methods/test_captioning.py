@@ -63,6 +63,13 @@ def test_loss_is_the_formulas() -> None:
     assert captioning_loss(method_of(captioning_weight=0.5), batch).item() == pytest.approx(total / 12, abs=1e-12)
 
 
+def test_loss_is_the_same_however_the_batch_is_cut() -> None:
+    method, pairs = method_of(), Pairs(9)
+    whole, _ = accumulate(method, [pairs.sequential(0, 9)], "plain", 0)
+    cut, _ = accumulate(method, [pairs.sequential(0, 5), pairs.sequential(5, 3), pairs.sequential(8, 1)], "cached", 0)
+    assert cut == pytest.approx(whole, abs=1e-12)
+
+
 def test_decoder_is_open_clips() -> None:
     method = method_of()
     theirs = MultimodalTransformer(32, layers=2, heads=1, context_length=CONTEXT, output_dim=VOCABULARY).double()
