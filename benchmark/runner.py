@@ -336,6 +336,11 @@ class _Run:
                     "primary": metric == primary, "examples": drawn,
                     "cell": cell.key, "evaluation": pair.key, "start": self.plan.starts.get(cell.seed),
                 })  # fmt: skip
+        if not any(row["primary"] for row in rows):
+            self.console.print(
+                f"{pair.task} on {pair.dataset}: no {primary}, there are too few examples or candidates for it; the "
+                "tables leave this dataset out", style="yellow", highlight=False, markup=False,
+            )  # fmt: skip
         examples = {found.part: found.examples for found in measurements}
         notes = {found.part: found.notes for found in measurements}
         self.store.add_evaluation(cell.key, pair.key, rows, examples, resampled, notes)

@@ -15,8 +15,10 @@ from benchmark.errors import BenchError
 from benchmark.metrics import Median
 from benchmark.task import Mean, Metric
 
-SCORES = 2**22
-"""Scores held at a time."""
+SCORES, QUERIES = 2**22, 32
+"""Scores held at a time, but those of so many queries at least: fewer would wait for memory rather than compute."""
+FEW = 16
+"""Right candidates of a query up to which comparing all scores with each of theirs is faster than sorting them."""
 
 
 @register_task("retrieval")
@@ -148,18 +150,23 @@ def positions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each right pair: its query, how many candidates score higher, and how many score the same (itself included).
 
-    Exact: each query's scores are sorted. They are summed in float64 and rounded to float32, so that what is equal
-    ties, whatever the order of summation. Memory: ``SCORES`` scores at a time, and the candidates in float64.
+    Exact: all scores of a query are compared with those of its right candidates, or sorted where these are many. Scores
+    are summed in float64 and rounded to float32, so that what is equal ties, whatever the order of summation. Memory:
+    ``SCORES`` scores or ``QUERIES`` queries at a time, and the candidates in float64.
     """
     above = np.empty(right.nnz, dtype=np.int64)
     tied = np.empty(right.nnz, dtype=np.int64)
-    step = max(1, SCORES // len(candidates))
+    step = max(QUERIES, SCORES // len(candidates))
     product = _Product(candidates, step) if candidates.ndim == 2 else lambda block: cosines(block, candidates).float()
     for begin in range(0, len(queries), step):
         scores = product(queries[begin : begin + step]).numpy()
         for row, score in enumerate(scores, begin):
             pairs = slice(right.indptr[row], right.indptr[row + 1])
             own = score[right.indices[pairs]]
+            if len(own) <= FEW:
+                above[pairs] = [np.count_nonzero(score > x) for x in own]
+                tied[pairs] = [np.count_nonzero(score == x) for x in own]
+                continue
             score.sort()
             not_above = score.searchsorted(own, "right")
             above[pairs] = len(score) - not_above

@@ -213,6 +213,12 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
     assert [json.loads(line)["step"] for line in log] == list(range(1, 21))
 
 
+def test_a_main_number_that_is_missing_is_said(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--set", "training.samples=96"]
+    assert bench("run", *quick, "--set", "retrieval.k=[500]") == 0
+    assert "retrieval on squares: no recall@10, there are too few" in bench.out.replace("\n", " ")
+
+
 def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
     bad = PLUGIN.replace('("hinge")', '("bad")').replace("image + text", "image * float('nan')")
     (bench.folder / "bad.py").write_text(bad)

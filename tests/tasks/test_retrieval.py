@@ -124,8 +124,9 @@ def test_agrees_with_torchmetrics() -> None:
     assert found["map"] == pytest.approx(float(tm.RetrievalMAP()(*flat, indexes=query)))
 
 
+@pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("rows", [1, 3, 7, 1000])
-def test_chunks_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(rows: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real embeddings, some of them equal, so that rounding could tell apart what ties."""
     random = np.random.default_rng(0)
     texts = random.normal(size=(53, 24)).astype(np.float32)
@@ -134,6 +135,8 @@ def test_chunks_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> No
     queries = np.repeat(texts[:1], 31, axis=0)
     right = csr_array((random.random((31, 90)) < 0.1) | np.eye(31, 90, dtype=bool))
     monkeypatch.setattr(module, "SCORES", 90 * rows)
+    monkeypatch.setattr(module, "QUERIES", 1)
+    monkeypatch.setattr(module, "FEW", few)
     found = measure(queries, texts, right, K).examples
     equal = (texts[:, None] == texts).all(axis=2)
     scores = texts.astype(np.float64) @ texts[0].astype(np.float64)
