@@ -31,6 +31,8 @@ class Training(Strict):
     floating-point operations, turned into steps by what one takes of the method.
     batch_size: the effective batch: the pairs of one optimiser step. micro_batch: pairs in memory at once.
     accumulation: ``auto`` is the method's own default.
+    mixture: of several sets to pretrain on: a set's share of the pairs is proportional to its size to this power. 1: by
+    size, 0: equal, between them a temperature of 1 / mixture.
     resolution: pixels a side that images are prepared at, before cropping; null: the model's image size.
     warmup: the share of the steps over which the learning rate rises from 0; then it falls to 0 along a cosine.
     gradient_clip: largest norm of the gradient; 0 does not clip.
@@ -47,6 +49,7 @@ class Training(Strict):
     batch_size: PositiveInt = 128
     micro_batch: PositiveInt = 128
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
+    mixture: float = Field(default=1.0, ge=0, le=1)
     resolution: PositiveInt | None = None
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)

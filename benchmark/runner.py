@@ -32,7 +32,7 @@ from benchmark.models import load_weights as read_weights
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
-from benchmark.pretraining import BEST, LAST, check_batch, load_weights, pretrain
+from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
 from benchmark.statistics import percentiles, resample
@@ -176,7 +176,22 @@ class _Run:
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}",
             highlight=False, markup=False,
         )  # fmt: skip
-        return cost | {"version": __version__, "machine": machine()}
+        return cost | self.by_source(cell, method, train) | {"version": __version__, "machine": machine()}
+
+    def by_source(self, cell: Cell, method: Method, train: PairLoader) -> dict[str, Any]:
+        """Of a training on several sets, the share of each and the validation loss on each at the end."""
+        if len(cell.pretraining) == 1:
+            return {}
+        names = [name for name in cell.pretraining if "train" in self.plan.datasets[name].splits()]
+        validated = [name for name in cell.pretraining if "val" in self.plan.datasets[name].splits()]
+        losses = {}
+        if cell.training.validations:
+            for name, prepared in zip(validated, self.prepared(cell, "val")):
+                if any(prepared.text):
+                    pairs = self.loader(cell, [prepared], Augmentation.none())
+                    precision = precision_of(cell.training, self.device)
+                    losses[name] = validation_loss(method, pairs, cell.training, cell.seed, self.device, precision)
+        return {"mixture": dict(zip(names, train.shares)), "validation_losses": losses}
 
     def method(self, cell: Cell) -> Method:
         """The cell's method as it is before training."""
@@ -260,9 +275,12 @@ class _Run:
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
+        return self.loader(cell, self.prepared(cell, split), augmentation)
+
+    def loader(self, cell: Cell, prepared: list[Prepared], augmentation: Augmentation) -> PairLoader:
         return PairLoader(
-            self.prepared(cell, split), self.tokenizer(), self.image_size(), augmentation,
-            stream(cell.seed, "data"), self.cache,
+            prepared, self.tokenizer(), self.image_size(), augmentation, stream(cell.seed, "data"), self.cache,
+            cell.training.mixture,
         )  # fmt: skip
 
     def image_size(self) -> int:

@@ -24,7 +24,10 @@ class Tokenizer(Protocol):
 
 
 class PairLoader:
-    """The pairs of one or more prepared sets, concatenated; rows without text are left out.
+    """The pairs of one or more prepared sets, mixed; rows without text are left out.
+
+    mixture: the power of its size that a set's share is proportional to: 1 by size, 0 equal, between them a temperature
+    (of 1 / mixture, as it is often written). Sets then go through epochs of their own.
 
     Stateless: batch() of the same position gives the same batch whatever was asked before, so that a run that goes on
     after a kill sees the samples that it would have seen. Texts are tokenised once and kept memory-mapped.
@@ -40,6 +43,7 @@ class PairLoader:
         augmentation: Augmentation,
         seed: int,
         cache: Path,
+        mixture: float = 1.0,
     ) -> None:
         sizes = sorted({p.images.shape[-1] for p in prepared})
         if len(sizes) != 1:
@@ -55,6 +59,12 @@ class PairLoader:
         self._row = np.concatenate(rows)
         if not len(self._row):
             raise BenchError("no row of the sets to train on has a text")
+        lengths = np.array([len(r) for r in rows])
+        self._first = np.concatenate([[0], np.cumsum(lengths)])
+        self._by_size = mixture == 1 or len(rows) == 1
+        self._drawn = lengths if self._by_size else _apportioned(len(self._row), lengths, mixture)
+        self.shares = [float(count) / len(self._row) for count in self._drawn]
+        """Of each set among the pairs of an epoch."""
         self._labelled = len(self.prepared) == 1 and bool((self.prepared[0].label >= 0).any())
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -69,7 +79,9 @@ class PairLoader:
         pairs = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):
             pairs[epochs == epoch] = self._order(int(epoch))[offsets[epochs == epoch]]
-        seeds = _mix(_mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + pairs.astype(np.uint64))
+        # In a mixture a pair may come twice in an epoch: each time it is another sample.
+        sample = (pairs if self._by_size else offsets).astype(np.uint64)
+        seeds = _mix(_mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + sample)
         return self._gather(pairs, seeds, _mix(seeds))
 
     def sequential(self, start: int, count: int) -> Batch:
@@ -82,7 +94,19 @@ class PairLoader:
         return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return generator(self.seed, "order", epoch).permutation(len(self))
+        if self._by_size:
+            return generator(self.seed, "order", epoch).permutation(len(self))
+        parts = []
+        for part, count in enumerate(self._drawn):
+            first, length = self._first[part], self._first[part + 1] - self._first[part]
+            if not count:
+                continue
+            # The pairs of a set, in its own epochs, from where the last epoch of all stopped.
+            own, offsets = np.divmod(np.arange(epoch * count, (epoch + 1) * count), length)
+            for turn in np.unique(own):
+                order = generator(self.seed, "order", part, int(turn)).permutation(length)
+                parts.append(first + order[offsets[own == turn]])
+        return generator(self.seed, "mixture", epoch).permutation(np.concatenate(parts))
 
     def _gather(self, pairs: np.ndarray, seeds: np.ndarray, choices: np.ndarray) -> Batch:
         parts, rows = self._set[pairs], self._row[pairs]
@@ -110,6 +134,16 @@ class PairLoader:
             augmentation=self.augmentation,
             label=label,
         )
+
+
+def _apportioned(total: int, lengths: np.ndarray, power: float) -> np.ndarray:
+    """``total`` shared out by largest remainders among sets whose weights are their lengths to a power; none for empty
+    ones."""
+    weights = np.where(lengths > 0, np.maximum(lengths, 1) ** float(power), 0.0)
+    exact = total * weights / weights.sum()
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts
 
 
 class _Tokens:

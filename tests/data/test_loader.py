@@ -139,3 +139,37 @@ def test_errors(tmp_path):
         loader(tmp_path, prepared("e", [[], []]))
     with pytest.raises(BenchError, match=r"at one size; found \[4, 8\]"):
         loader(tmp_path, prepared("a", [["x"]]), prepared("b", [["x"]], size=8))
+
+
+def many(name, count):
+    return prepared(name, [[f"{name} {i}"] for i in range(count)])
+
+
+@pytest.mark.parametrize(("mixture", "shares"), [(1.0, [0.8, 0.16, 0.04]), (0.0, [1 / 3] * 3), (0.5, None)])
+def test_mixtures(tmp_path, mixture, shares):
+    sizes = {"a": 200, "b": 40, "c": 10}
+    sets = [many(name, size) for name, size in sizes.items()]
+    pairs = PairLoader(sets, Words(), 4, Augmentation(), 0, tmp_path, mixture)
+    weights = np.array([size**mixture for size in sizes.values()])
+    expected = shares or (weights / weights.sum()).tolist()
+    assert len(pairs) == 250 and sum(pairs.shares) == 1
+    np.testing.assert_allclose(pairs.shares, expected, atol=1 / 250)
+    ids = pairs.batch(0, 250).ids
+    assert Counter(id[0] for id in ids) == {name: round(share * 250) for name, share in zip(sizes, pairs.shares)}
+    # Each set is gone through whole before a pair of it comes again, whatever the epochs of the mixture.
+    small = [id for id in pairs.batch(0, 1000).ids if id[0] == "c"]
+    counts = Counter(small)
+    assert len(counts) == 10 and max(counts.values()) - min(counts.values()) <= 1
+    assert pairs.batch(300, 7).ids == pairs.batch(0, 1000).ids[300:307]
+    assert pairs.batch(250, 250).ids != ids
+
+
+def test_a_pair_that_comes_twice_in_an_epoch_is_augmented_twice(tmp_path):
+    pairs = PairLoader([many("a", 90), many("b", 2)], Words(), 4, Augmentation(), 0, tmp_path, 0.0)
+    batch = pairs.batch(0, 92)
+    assert len(set(batch.seed.tolist())) == 92 and Counter(batch.ids)["b0"] == 23
+
+
+def test_by_size_is_the_order_without_a_mixture(tmp_path, pairs):
+    again = PairLoader(pairs.prepared, Words(), 4, Augmentation(), 0, tmp_path, 1.0)
+    assert again.batch(3, 20).ids == pairs.batch(3, 20).ids
