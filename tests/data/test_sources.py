@@ -205,3 +205,15 @@ def test_phantoms_are_drawn_in_two_processes(tmp_path, guard):
 def test_pictures_are_kept_without_loss(tmp_path):
     found = drawn(tmp_path, "shapes", {"train": 1}, **card_of("shapes"))
     assert isinstance(found.records("train")[0]["image"], Image.Image)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_npz(tmp_path, damage):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (40, 32, 32), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", train_images=noise, train_labels=np.zeros((40, 1), int))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    with pytest.raises(BenchError, match=r"^a.npz: "):
+        opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES).check()

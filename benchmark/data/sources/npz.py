@@ -1,10 +1,15 @@
 """Records from the arrays of an .npz file, as MedMNIST has them (Yang et al., Scientific Data 2023)."""
 
+import math
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from benchmark.data.images import encode_png
 from benchmark.data.problems import BadRow, Problems
@@ -53,16 +58,12 @@ class NpzSource(Source):
                 if key not in arrays:
                     raise BenchError(f"{name}: {unknown('array', key, arrays)}")
                 try:
-                    images, labels = arrays[f"{split}_images"], arrays[key]
+                    labels = arrays[key]
+                    count, images = self._images(split)
                 except ValueError as error:
                     raise BenchError(f"{name}: {split}: {error}") from error
-                if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
-                    raise BenchError(
-                        f"{name}: {split}_images: expected uint8 [N, H, W] or [N, H, W, 3], "
-                        f"found {images.dtype} {list(images.shape)}"
-                    )
-                expected = (len(images), len(card.class_index)) if card.multi_label else (len(images),)
-                if not card.multi_label and labels.shape == (len(images), 1):
+                expected = (count, len(card.class_index)) if card.multi_label else (count,)
+                if not card.multi_label and labels.shape == (count, 1):
                     labels = labels[:, 0]
                 if labels.shape != expected:
                     raise BenchError(f"{name}: {key}: expected shape {list(expected)}, found {list(labels.shape)}")
@@ -73,3 +74,29 @@ class NpzSource(Source):
                         yield Row(file, 0, id, id, split, encode_png(image), label=encode(card, label))
                     except BadRow as bad:
                         problems.add(file, bad)
+
+    def _images(self, split: str) -> tuple[int, Iterator[np.ndarray]]:
+        """Their number, and the images one by one: at 224 pixels all of them at once would fill the memory."""
+        opened = ExitStack()
+        archive = opened.enter_context(ZipFile(self.existing(self.file)))
+        file = opened.enter_context(archive.open(f"{split}_images.npy"))
+        read_header = {1: read_array_header_1_0, 2: read_array_header_2_0}[read_magic(file)[0]]
+        shape, columns_first, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded")
+        if dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3) or columns_first:
+            message = f"expected uint8 [N, H, W] or [N, H, W, 3], found {dtype} {list(shape)}"
+            raise BenchError(f"{self.file.name}: {split}_images: {message}")
+
+        def images() -> Iterator[np.ndarray]:
+            with opened:
+                for _ in range(shape[0]):
+                    try:
+                        content = file.read(math.prod(shape[1:]))
+                    except (OSError, EOFError, BadZipFile, zlib.error) as error:
+                        raise BenchError(f"{self.file.name}: {split}_images: cannot be read: {error}") from error
+                    if len(content) < math.prod(shape[1:]):
+                        raise BenchError(f"{self.file.name}: {split}_images: ends before its {shape[0]:,} images")
+                    yield np.frombuffer(content, np.uint8).reshape(shape[1:])
+
+        return shape[0], images()
