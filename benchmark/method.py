@@ -55,8 +55,8 @@ class Method(nn.Module):
     says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that begins every text with
     one). A plan refuses what is not there."""
     abilities: ClassVar[frozenset[str]] = frozenset()
-    """What it can do beyond encoding: "caption" (write(), for tasks that ask for it), "late_interaction" (its images and
-    texts are compared token by token)."""
+    """What it can do beyond encoding: "caption" (write(), for tasks that ask for it), "late_interaction" (its images
+    and texts are compared token by token)."""
 
     @dataclass
     class Config:
