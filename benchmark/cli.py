@@ -263,7 +263,9 @@ def report(
 
     folder = results or results_folder()
     store = Store(folder)
-    paths = write_report(store.rows(), store.costs(), folder / "report", console, store.resamples, reference)
+    paths = write_report(
+        store.rows(), store.costs(), folder / "report", console, store.resamples, reference, store.notes
+    )
     for path in paths:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 

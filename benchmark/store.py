@@ -99,6 +99,11 @@ class Store:
         path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
         return pd.read_parquet(path, columns=[metric])[metric].to_numpy() if path.is_file() else None
 
+    def notes(self, cell: str, key: str) -> dict[str, Any]:
+        """The notes of an evaluation by part; empty where there are none."""
+        path = self.cell(cell) / "evaluations" / key / "notes.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
     def rows(self) -> "pd.DataFrame":
         """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's
         code was changed in between, say), the newer one's."""

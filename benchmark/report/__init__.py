@@ -1,8 +1,9 @@
 """Rows in, a report out: tables in the terminal and in Markdown, plots, and the numbers as CSV."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import BenchError
 
@@ -52,13 +53,14 @@ def write_report(
     console: "Console",
     resamples: "Resamples" = lambda *_: None,
     reference: str | None = None,
+    notes: Callable[[str, str], dict[str, Any]] = lambda *_: {},
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``.
 
     rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
     and plots show the ``primary`` ones. costs: one a cell; may be empty. resamples: of the rows' evaluations, for the
     tests of differences. reference: the line that the others are compared with (a method's name where it has one
-    line); default: that with the highest mean score. Returns the files, report.md first.
+    line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
     from benchmark.report import comparison, plots, tables
@@ -94,7 +96,9 @@ def write_report(
         text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
     for task in tables.natural(scores["task"].unique()):
-        show(tables.score_table(scores, task, lines, unbeaten))
+        table = tables.score_table(scores, task, lines, unbeaten)
+        table.caption += tables.ceilings(labelled, task, notes)
+        show(table)
         draw(
             plots.score_chart(scores, task, methods or lines),
             re.sub(r"[^\w-]+", "-", task),

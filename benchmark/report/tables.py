@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +196,19 @@ def score_table(
     rows = [row for row in zip(lines, cells) if row[0] not in baselines]
     below = [*(row for row in zip(lines, cells) if row[0] in baselines), *below, ("examples", counts)]
     return Table(title, header, rows, below, caption)
+
+
+def ceilings(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[str, Any]]) -> str:
+    """A sentence on the most that a task's scores can reach, where its notes name a ``ceiling``, of a ``vocabulary`` of
+    answers; else empty. rows: labelled. notes: of a cell's evaluation, by part."""
+    if "evaluation" not in rows:
+        return ""
+    found = []
+    for row in rows[(rows["task"] == task) & rows["primary"].astype(bool)].drop_duplicates("dataset").itertuples():
+        of_part = notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
+        if "ceiling" in of_part:
+            found.append(f"{row.dataset} {percent(of_part['ceiling'])} ({of_part['vocabulary']:,} answers)")
+    return f" Only answers that train has are given; the most that can be reached: {', '.join(found)}." if found else ""
 
 
 def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:

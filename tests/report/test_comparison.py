@@ -24,7 +24,7 @@ from benchmark.report.comparison import (
     verdict,
 )
 from benchmark.report.plots import cliques, rank_chart
-from benchmark.report.tables import label_lines, score_table, summarise, to_markdown, to_terminal
+from benchmark.report.tables import ceilings, label_lines, score_table, summarise, to_markdown, to_terminal
 from benchmark.seeding import generator
 from benchmark.statistics import Ranks, difference, resample
 from benchmark.task import Mean
@@ -269,3 +269,13 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
     with pytest.raises(BenchError, match="did you mean 'siglip'"):
         write_report(rows, costs, tmp_path, console, reference="sigclip")
+
+
+def test_the_caption_says_what_can_be_reached() -> None:
+    rows, _, _ = measured({"a": 0.5, "b": 0.6}, datasets=("d", "dd"))
+    labelled, _, _ = label_lines(rows, pd.DataFrame())
+    said = ceilings(
+        labelled, "probe", lambda cell, key: {"": {"ceiling": 0.912, "vocabulary": 1458}} if key == "d" else {}
+    )
+    assert said.endswith("the most that can be reached: d 91.2 (1,458 answers).")
+    assert ceilings(labelled, "probe", lambda *_: {}) == ""
