@@ -168,7 +168,13 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         found = baselines(model, datasets.fingerprints(corpus), initial.key if initial else None, label, seed)
         plan.starts[seed] = found[0].key
         plan.given += found if config.baselines else []
-    plan.problems = _problems(plan)
+    unmet = _unmet(plan)
+    reasons = list(dict.fromkeys(reason for of_cell in unmet.values() for reason in of_cell))
+    if config.methods == ["all"]:
+        plan.cells = [cell for cell in plan.cells if cell.key not in unmet]
+        plan.left_out += reasons
+        reasons = []
+    plan.problems = reasons + _problems(plan)
     return plan
 
 
@@ -463,37 +469,38 @@ def _lacking(task: Any, dataset: Dataset) -> str:
     return f"has no split {', '.join(splits)}" if splits else ""
 
 
-def _problems(plan: Plan) -> list[str]:
-    problems = []
-    with torch.device("meta"):
-        model = build_model(plan.model, 0, "meta")
+def _unmet(plan: Plan) -> dict[str, list[str]]:
+    """By the key of a cell, what its method needs and does not get."""
+    model = build_model(plan.model, 0, "meta")
     there = {
         "image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens,
         "causal_text": model.text.causal, "patch_dropout": model.image.has_patch_dropout,
         "language_model": isinstance(model.text, LanguageModelTower) and model.text.causal,
     }  # fmt: skip
-    for cell in {(cell.method, str(cell.options)): cell for cell in plan.cells}.values():
+    found: dict[str, list[str]] = {}
+    for cell in plan.cells:
         method = METHODS[cell.method]
         for need in sorted(method.needs_of(method.Config(**cell.options))):
+            lacking = [name for name in cell.pretraining if need not in plan.datasets[name].provides]
+            reason = ""
             if need == "start_token":
                 if not _starts_texts(plan.model):
-                    problems.append(
-                        f"method '{cell.method}' needs start_token: the tokenizer of model '{plan.model.name}' begins "
-                        "texts with their first word"
-                    )
-            elif need in there and not there[need]:
-                problems.append(f"method '{cell.method}' needs {need}, which model '{plan.model.name}' does not give")
+                    reason = f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
+            elif need in there:
+                if not there[need]:
+                    reason = f"model '{plan.model.name}' does not give it"
             elif need == "label" and len(cell.pretraining) > 1:
-                problems.append(
-                    f"method '{cell.method}' needs label: pretrain on one dataset, the classes of "
-                    f"{', '.join(cell.pretraining)} are not the same"
-                )
-            elif need not in there:
-                problems += [
-                    f"method '{cell.method}' needs {need}, which dataset '{name}' does not carry"
-                    for name in cell.pretraining
-                    if need not in plan.datasets[name].provides
-                ]
+                names = ", ".join(cell.pretraining)
+                reason = f"pretrain on one dataset, the classes of {names} are not the same"
+            elif lacking:
+                reason = f"dataset '{lacking[0]}' does not carry it"
+            if reason:
+                found.setdefault(cell.key, []).append(f"method '{cell.method}' needs {need}: {reason}")
+    return found
+
+
+def _problems(plan: Plan) -> list[str]:
+    problems = []
     for name in plan.cells[0].pretraining if plan.cells else ():
         dataset = plan.datasets[name]
         if "text" not in dataset.provides:

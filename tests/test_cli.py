@@ -302,11 +302,15 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
     methods = ["--suite", "suite.yaml", "--methods", "filip,flip,clip"]
     assert bench("plan", *methods, "--model", "pooled.yaml") == 1
     flat = " ".join(bench.out.split())
-    assert "cannot run: method 'filip' needs image_tokens, which model 'pooled' does not give" in flat
-    assert "cannot run: method 'flip' needs patch_dropout, which model 'pooled' does not give" in flat
+    assert "cannot run: method 'filip' needs image_tokens: model 'pooled' does not give it" in flat
+    assert "cannot run: method 'flip' needs patch_dropout: model 'pooled' does not give it" in flat
     assert bench("run", *methods, "--model", "pooled.yaml") == 2
     assert "needs image_tokens" in bench.err
     assert bench("plan", *methods) == 0
+    assert bench("plan", "--suite", "suite.yaml", "--methods", "all", "--model", "pooled.yaml") == 0
+    flat = " ".join(bench.out.split())
+    assert "left out: method 'filip' needs image_tokens: model 'pooled' does not give it" in flat
+    assert "siglip 0 train" in flat
 
 
 LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}
