@@ -211,11 +211,11 @@ class Evaluation:
 
     def labels(self, split: str) -> np.ndarray:
         """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
-        return np.array(self.dataset.records(split)["label"][:])
+        return np.array(self.dataset.table(split).column("label").to_pylist())
 
     def text(self, split: str) -> list[list[str]]:
         """The split's texts without preparing its images, in the dataset's own order; none where there is no split."""
-        return list(self.dataset.records(split)["text"][:]) if split in self.splits() else []
+        return self.dataset.table(split).column("text").to_pylist() if split in self.splits() else []
 
     def captions(self, split: str, beams: int) -> list[str]:
         """What the encoder writes for the split's images, row by row as in records(). Raises ``BenchError`` for one

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from benchmark.data.prepared import Prepared
@@ -56,8 +57,8 @@ class FakeDataset:
     def splits(self) -> list[str]:
         return list(self.prepared)
 
-    def records(self, split: str) -> dict[str, Any]:
-        return {"label": self.prepared[split].label.tolist(), "text": self.prepared[split].text}
+    def table(self, split: str) -> pa.Table:
+        return pa.table({"label": self.prepared[split].label.tolist(), "text": self.prepared[split].text})
 
     def shuffled(self, seed: int) -> "FakeDataset":
         """The same dataset, the examples of every split in another order."""
