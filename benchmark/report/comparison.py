@@ -25,11 +25,13 @@ paired differences compare (Demsar 2006, section 3)."""
 
 
 def default_reference(scores: "pd.DataFrame") -> str | None:
-    """The line with the highest mean score over the columns that it shares with all lines that have as many results as
-    any; None where there are no two lines."""
+    """The line with the highest mean score over the columns that more than half of the lines have, of the lines that
+    have as many of these as any; None where there are no two lines."""
     table = scores[~scores["baseline"]].pivot_table("value", "line", ["task", "dataset", "metric"])
     if len(table) < 2:
         return None
+    usual = 2 * table.notna().sum() > len(table)
+    table = table.loc[:, usual] if usual.any() else table
     count = table.notna().sum(axis=1)
     return str(table[count == count.max()].mean(axis=1).idxmax())
 

@@ -101,13 +101,19 @@ def quality_and_cost(
 
     rows, costs: labelled. Returns one row a line with ``score`` (the mean over kinds of task of the mean over datasets)
     and the pooled costs of the line's cells; the pairs of task and dataset that the mean is over, which are those of
-    the line that has the most; and the lines left out because they lack some, as a mean over fewer does not compare.
+    the line that has the most, kinds of task that half of the lines have nothing of left out; and the lines left out
+    because they lack some, as a mean over fewer does not compare.
     """
     runs = rows.loc[rows["line"].isin(scores["line"]), ["line", "cell"]].drop_duplicates()
     points = pool_costs(runs.merge(costs.drop(columns="line"), on="cell"))
     points = points[points["seconds"] > 0]
     table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
     if len(table):
+        # A kind of task that half of the lines have nothing of (only some can caption) is none to compare all by.
+        there = table.notna().T.groupby("task").any().T
+        usual = there.columns[2 * there.sum() > len(there)]
+        table = table[[pair for pair in table.columns if pair[0] in usual]]
+    if len(table.columns):
         fullest = table.iloc[int(table.notna().sum(axis=1).argmax())]
         table = table.loc[:, fullest.notna()]
     whole = table.dropna()

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
+from benchmark.report.comparison import default_reference
 from benchmark.report.plots import (
     PALETTE,
     cost_chart,
@@ -212,3 +213,18 @@ def test_png_and_svg_are_written_with_text_as_text(tmp_path):
     assert {"clip", "&lt;b&gt;&amp;$x$", DATASETS[0]} <= set(written)
     again = save(score_chart(scores, "vqa", lines), tmp_path / "again")[1]
     assert again.read_bytes() == svg.read_bytes()
+
+
+def test_a_task_that_one_method_alone_can_do_leaves_the_others_in():
+    rows, costs = synthetic(3, 2)
+    written = rows[(rows.task == "vqa") & (rows.method == "msd")].assign(
+        task="captioning", metric="rouge_l", value=0.99
+    )
+    rows, costs, _ = label_lines(pd.concat([rows, written], ignore_index=True), costs)
+    scores = summarise(rows)
+    points, pairs, left_out = quality_and_cost(scores, rows, costs)
+    assert sorted(points.index) == ["clip", "msd", "siglip"]
+    assert "captioning" not in {task for task, _ in pairs}
+    assert left_out == []
+    best = scores[scores.task != "captioning"].groupby("line").value.mean().idxmax()
+    assert default_reference(scores.assign(baseline=False)) == best
