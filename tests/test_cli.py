@@ -89,7 +89,7 @@ def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(work)
     monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("benchmark.cli.console._width", 80)
     return Bench(work, monkeypatch, capsys)
 
 
