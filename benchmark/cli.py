@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli_data import data_app
+from benchmark.cli_data import console, data_app
 from benchmark.errors import BenchError, unknown
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ app = typer.Typer(
     epilog="Example: bench run --methods msd,clip --tasks all",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
-console = Console()
 
 Methods = Annotated[
     str | None, typer.Option("--methods", help="Names of methods, comma-separated, or all. Default: the suite's.")
@@ -115,10 +114,7 @@ def eval_(
     results: Results = None,
 ) -> None:
     """Evaluate a model that was trained elsewhere; its rows stand in the same report."""
-    config, folder = _config(
-        methods=None, suite=suite, model=None, pretraining=None, device=device, settings=settings, budget=None,
-        plugin=plugin, on_bad_data=on_bad_data, results=results, tasks=tasks, datasets=datasets, seeds=seeds,
-    )  # fmt: skip
+    config, folder = _config(**(locals() | {"model": None}))
     from benchmark.plan import evaluation_plan
 
     _execute(evaluation_plan(config, model), folder)
@@ -447,11 +443,10 @@ def _execute(plan: Any, folder: Path) -> None:
 
 
 def _config(
-    *, methods: str | None, suite: str, model: str | None, pretraining: str | None, device: str | None,
-    settings: list[str] | None, budget: str | None, plugin: list[Path] | None, on_bad_data: str | None,
-    results: Path | None, tasks: str | None = None, datasets: str | None = None, seeds: int | None = None,
-    grid: list[str] | None = None, tuned: bool = False, strict: bool = False,
-    scenario: str | None = None,
+    *, suite: str, model: str | None, device: str | None, settings: list[str] | None, plugin: list[Path] | None,
+    on_bad_data: str | None, results: Path | None, methods: str | None = None, pretraining: str | None = None,
+    tasks: str | None = None, datasets: str | None = None, seeds: int | None = None, budget: str | None = None,
+    grid: list[str] | None = None, tuned: bool = False, strict: bool = False, scenario: str | None = None,
 ) -> tuple[Any, Path]:  # fmt: skip
     """The configuration that a command's options make, and where results go."""
     from benchmark.config import load_run_config, results_folder

@@ -1,6 +1,5 @@
 """CLEFT: a frozen causal language model under adapters as the text tower, then prompts that are learned."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark import Method, register_method
+from benchmark import register_method
 from benchmark.data.batch import Batch
 from benchmark.errors import BenchError
-from benchmark.losses import info_nce
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder, Tokenizer
 from benchmark.models.tower import LanguageModelTower, last_token
+from methods.clip import Clip
 
 
 class Encoder(DualEncoder):
@@ -32,7 +31,7 @@ class Encoder(DualEncoder):
 
 
 @register_method("cleft")
-class Cleft(Method):
+class Cleft(Clip):
     """Stage ``pretrain``, of n pairs with unit embeddings I = W_i mean(image tokens), T = W_t (last hidden state):
 
         loss = CE(s I T', i) + CE(s T I', i),  s = exp(logit_scale), learned
@@ -59,7 +58,7 @@ class Cleft(Method):
     )
 
     @dataclass
-    class Config:
+    class Config(Clip.Config):
         """adapter: ``lora`` (C: the default), ``ia3`` or ``prefix`` (C: offered).
         lora_rank, lora_alpha, lora_dropout: 8, 32 and 0.1 (C).
         prefix_tokens: 20 (C).
@@ -83,8 +82,6 @@ class Cleft(Method):
         stage2_share: float = 1 / 6
         prompt_tokens: int = 30
         sentence: str = "this is a medical image of a patient with"
-        temperature: float = 0.07
-        max_scale: float = 100.0
 
     model: Encoder
     class_tokens: Tensor
@@ -106,7 +103,6 @@ class Cleft(Method):
         text_projection = nn.Linear(text.width, model.embed_dim)
         encoder = Encoder(model.image, text, image_projection, text_projection, model.embed_dim)
         super().__init__(encoder, config)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
         self.adapters = _adapt(text, config)
         if config.stage2 != "none":
             text.add_prompt(config.prompt_tokens)
@@ -173,15 +169,7 @@ class Cleft(Method):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         if not embeddings:
             return {}
-        return {"contrastive": 2 * info_nce(embeddings["image"], embeddings["text"], self.logit_scale.exp())}
-
-    @torch.no_grad()
-    def after_step(self, keys: Keys) -> None:
-        self.logit_scale.clamp_(0, math.log(self.config.max_scale))
-
-    @property
-    def temperature_scale(self) -> float:
-        return self.logit_scale.exp().item()
+        return {name: 2 * term for name, term in super().contrast(embeddings, keys).items()}
 
 
 def class_loss(logits: Tensor, label: Tensor) -> Tensor:

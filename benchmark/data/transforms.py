@@ -128,7 +128,7 @@ def _turned(x: Tensor, angle: Tensor) -> Tensor:
     """Colours turned about grey by ``angle`` [b], in radians, in the plane of I and Q."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     red, green, blue = x.unbind(1)
-    y = red * 0.299 + green * 0.587 + blue * 0.114
+    y = _grey(x).squeeze(1)
     i = red * 0.595716 - green * 0.274453 - blue * 0.321263
     q = red * 0.211456 - green * 0.522591 + blue * 0.311135
     i, q = i * cos - q * sin, i * sin + q * cos
