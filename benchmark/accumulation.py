@@ -106,14 +106,19 @@ _MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 
 class _Sum:
-    """The loss terms of the effective batch, summed up micro-batch by micro-batch."""
+    """The loss terms of the effective batch, summed up micro-batch by micro-batch on the device: to read one would wait
+    for it."""
 
     def __init__(self) -> None:
-        self.terms: Losses = {}
+        self.sums: dict[str, Tensor] = {}
+
+    @property
+    def terms(self) -> Losses:
+        return {name: total.item() for name, total in self.sums.items()}
 
     def add(self, terms: dict[str, Tensor], share: float) -> Tensor | float:
         for name, term in terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + share * term.item()
+            self.sums[name] = self.sums.get(name, 0.0) + share * term.detach()
         return share * sum(terms.values())
 
     def backward(self, terms: dict[str, Tensor], share: float) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def pretrain(
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
     memory = PeakMemory(device)
     memory.start()
-    with open(folder / LOG, "a+", encoding="utf-8") as log, _deferred_interrupt() as interrupted:
+    with open(folder / LOG, "a+", encoding="utf-8") as log, _deferred_interrupt() as interrupted, loop.loading():
         loop.resume(log)
         saved = time.monotonic()
         while loop.step < loop.steps:
@@ -78,7 +79,9 @@ def pretrain(
             if interrupted():
                 raise KeyboardInterrupt
     _save(folder / LAST, _tensors(method.state_dict()))
-    cost = loop.cost() | {"peak_memory": memory.peak()}
+    # What is trained, its teacher and its queues were there before: they are part of the price.
+    held = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
+    cost = loop.cost() | {"peak_memory": held + memory.peak()}
     for kept in (RESUME, STEPS):
         (folder / kept).unlink(missing_ok=True)
     return cost
@@ -258,7 +261,9 @@ class _Loop:
         seconds = []
         for _ in range(6):
             began = time.monotonic()
-            accumulate(self.method, self.batches(), self.mode, 0, lambda: autocast(self.precision, self.device))
+            accumulate(
+                self.method, self.batches(self.step), self.mode, 0, lambda: autocast(self.precision, self.device)
+            )
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             seconds.append(time.monotonic() - began)
@@ -290,7 +295,7 @@ class _Loop:
             self.enter(list(self.starts)[list(self.starts.values()).index(self.step)])
             self.best = math.inf
         self.method.epoch = self.step / self.epoch_steps
-        batches = self.batches()
+        batches = self.next_batches()
         losses, keys = accumulate(
             self.method, batches, self.mode, stream(self.seed, "step", self.step),
             lambda: autocast(self.precision, self.device),
@@ -324,10 +329,25 @@ class _Loop:
         log.flush()
         return loss
 
-    def batches(self) -> list[Batch]:
-        epoch, step = divmod(self.step, self.epoch_steps)
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While it lasts, the batches of the next step are read during the running one."""
+        with ThreadPoolExecutor(1) as self.reader:
+            self.ahead: tuple[int, Future[list[Batch]]] | None = None
+            yield
+
+    def next_batches(self) -> list[Batch]:
+        step, ahead = self.ahead or (-1, None)
+        batches = ahead.result() if ahead and step == self.step else self.batches(self.step)
+        following = self.step + 1
+        self.ahead = (following, self.reader.submit(self.batches, following)) if following < self.steps else None
+        return batches
+
+    def batches(self, step: int) -> list[Batch]:
+        epoch, step = divmod(step, self.epoch_steps)
         start = epoch * len(self.pairs) + step * self.training.batch_size
-        return _micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
+        found = _micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
+        return [batch.pinned() for batch in found] if self.device.type == "cuda" else found
 
     def validate(self) -> float:
         loss = self.last_validation = self.validation_loss()

@@ -1,5 +1,6 @@
 """What a method is given: one micro-batch of pairs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -41,11 +42,14 @@ class Batch:
         return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
 
     def to(self, device: torch.device | str) -> Self:
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
+        return self._each(lambda x: x.to(device, non_blocking=True))
 
+    def pinned(self) -> Self:
+        """In page-locked memory, from where to() does not wait for the copy."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, do: Callable[[Tensor], Tensor]) -> Self:
         return replace(
-            self, image=move(self.image), tokens=move(self.tokens), mask=move(self.mask), row=move(self.row),
-            seed=move(self.seed),
-            label=None if self.label is None else move(self.label),
+            self, image=do(self.image), tokens=do(self.tokens), mask=do(self.mask), row=do(self.row),
+            seed=do(self.seed), label=None if self.label is None else do(self.label),
         )  # fmt: skip

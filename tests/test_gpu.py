@@ -1,0 +1,130 @@
+"""On a CUDA device: what the conformance suites say of the CPU, and what only a GPU can show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmark.accumulation import accumulate
+from benchmark.config import Training
+from benchmark.embedding import ModelEncoder
+from benchmark.method import METHODS
+from benchmark.models import build_model
+from benchmark.models.tokenizer import CorpusBPE, train
+from benchmark.pretraining import LAST, optimizer_of, precision_of, pretrain
+from benchmark.probe import logistic_path
+from tests.methods.fakes import Pairs, small_card, small_method
+from tests.methods.test_conformance import AUGMENTATION, EXACT_MODES, METHOD_MODES, full_batch_gradient, split, warmed
+from tests.test_cli import Bench, bench, squares  # noqa: F401
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(("name", "mode"), EXACT_MODES)
+def test_accumulated_gradient_is_the_full_batchs(name: str, mode: str) -> None:
+    method, sizes = warmed(name).to(CUDA), [6, 6, 6, 4]
+    batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION), sizes)
+    expected = full_batch_gradient(method, [batch.to(CUDA) for batch in batches], seed=3)
+    accumulate(method, [batch.pinned() for batch in batches], mode, 3)
+    actual = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+    assert actual.keys() == expected.keys()
+    for parameter, gradient in actual.items():
+        assert (gradient - expected[parameter]).abs().max() < 1e-9, parameter
+
+
+@pytest.mark.parametrize(("name", "mode"), METHOD_MODES)
+def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str) -> None:
+    method = small_method(name, dropout=0.1).to(CUDA).train()
+    pairs = Pairs(1024)
+
+    def peak(batches: int) -> int:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        accumulate(method, split(pairs, [64] * batches), mode, 0)
+        method.zero_grad(set_to_none=True)
+        return torch.cuda.max_memory_allocated() - before
+
+    peak(2)
+    # What grows are embeddings and similarities of the effective batch, small beside the towers' activations.
+    assert peak(16) < 1.3 * peak(2)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_trains_in_bf16_and_stays_near_float32(name: str, tmp_path: Path) -> None:
+    assert precision_of(Training(samples=1), CUDA) == "bf16"
+    losses = {}
+    for precision in ("bf16", "fp32"):
+        method = small_method(name)
+        training = Training(samples=16 * 60, batch_size=16, micro_batch=6, learning_rate=3e-3, validations=2,
+                            precision=precision)  # fmt: skip
+        cost = pretrain(method, Pairs(16), Pairs(16), training, seed=0, device=CUDA, folder=tmp_path / precision)  # type: ignore[arg-type]
+        losses[precision] = cost["validation_loss"]
+        held = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+        assert cost["peak_memory"] > held
+        assert cost["device"] == torch.cuda.get_device_name()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.25, abs=0.1)
+
+
+def test_a_step_is_the_cpus(tmp_path: Path) -> None:
+    weights = []
+    for device in ("cpu", "cuda"):
+        method = small_method("clip").to(device).double()
+        method.model.image.normalise = lambda x: (x.double() - 0.5) / 0.25
+        accumulate(method, split(Pairs(16), [6, 10]), "cached", 0)
+        optimizer_of(method, Training(samples=1)).step()
+        weights.append({name: value.cpu() for name, value in method.state_dict().items()})
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-7, rtol=0, msg=name)
+
+
+def test_resumes_on_the_gpu(tmp_path: Path) -> None:
+    training = Training(samples=160, batch_size=16, micro_batch=6, checkpoint_every=0)
+
+    class Killed(BaseException):
+        pass
+
+    def stop(position: object) -> None:
+        if position.step == 4:  # type: ignore[attr-defined]
+            raise Killed
+
+    def once(folder: Path, **options: object) -> None:
+        pretrain(small_method("msd"), Pairs(40), Pairs(16), training, seed=0, device=CUDA, folder=folder, **options)  # type: ignore[arg-type]
+
+    once(tmp_path / "whole")
+    with pytest.raises(Killed):
+        once(tmp_path / "parts", progress=stop)
+    once(tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / run / LAST) for run in ("whole", "parts"))
+    for name, value in whole.items():
+        # Sums on a GPU have no fixed order.
+        torch.testing.assert_close(parts[name], value, atol=5e-3, rtol=0, msg=name)
+
+
+def test_embeddings_and_probe_are_the_cpus() -> None:
+    model = build_model(small_card(), 0)
+    tokenizer = CorpusBPE(train(["a chest x-ray with an effusion", "no finding"], 300), 12)
+    images = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8)
+    found = []
+    for device in ("cpu", "cuda"):
+        encoder = ModelEncoder(model, tokenizer, device, "test", 1.0)
+        encoded = encoder.encode_images(images), encoder.encode_texts(["no finding", "an effusion"])
+        found.append([part for each in encoded for part in (each.features, each.embeddings)])
+    for cpu, gpu in zip(*found):
+        np.testing.assert_allclose(gpu, cpu, atol=2e-3)
+    x = torch.randn(300, 20, dtype=torch.float64)
+    label = torch.arange(300) % 4
+    cpu, gpu = (logistic_path(x.to(device), label.to(device), 4, [0.01, 1.0]) for device in ("cpu", "cuda"))
+    torch.testing.assert_close(gpu.objective.cpu(), cpu.objective, atol=1e-6, rtol=0)
+
+
+def test_a_run_of_all_methods(bench: Bench) -> None:  # noqa: F811
+    assert bench("run", "--suite", "suite.yaml", "--methods", "all", "--device", "cuda") == 0, bench.out + bench.err
+    assert "failed 0" in bench.out
+    rows = bench.rows()
+    probe = rows[(rows.task == "linear_probe") & (rows.metric == "accuracy")]
+    assert set(probe.method) >= {"clip", "msd", "captioning", "filip"}
+    assert (probe.value > 0.8).all()
