@@ -37,15 +37,17 @@ class Encoded:
         return self.embeddings if self.tokens is None else self.tokens
 
 
-def cosines(queries: np.ndarray, candidates: np.ndarray) -> Tensor:
+def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Tensor:
     """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
     [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
-    2111.07783, equations 4 and 5)."""
-    a, b = (torch.from_numpy(np.array(x, dtype=np.float64)) for x in (queries, candidates))
+    2111.07783, equations 4 and 5). On the device of the candidates."""
+    b = exact(candidates)
+    a = exact(queries, b.device)
     if a.ndim == 2:
         return a @ b.T
     own, there = a.any(dim=2), b.any(dim=2)
-    rows = max(1, TOKEN_SCORES // (a.shape[1] * there.numel()))
+    held = TOKEN_SCORES if b.device.type == "cpu" else TOKEN_SCORES_GPU
+    rows = max(1, held // (a.shape[1] * there.numel()))
     parts = []
     for block, mask in zip(a.split(rows), own.split(rows)):
         best = torch.einsum("iad,jbd->ijab", block, b).masked_fill(~there[None, :, None], -torch.inf).amax(dim=3)
@@ -53,7 +55,16 @@ def cosines(queries: np.ndarray, candidates: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-TOKEN_SCORES = 2**24
+def exact(x: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """In float64, where sums hardly depend on their order."""
+    if isinstance(x, Tensor):
+        return x.to(device or x.device).double()
+    if device is None or device.type == "cpu":
+        return torch.from_numpy(np.array(x, dtype=np.float64))
+    return torch.from_numpy(np.array(x)).to(device).double()
+
+
+TOKEN_SCORES, TOKEN_SCORES_GPU = 2**24, 2**28
 """Cosines of tokens held at a time."""
 
 
@@ -197,6 +208,12 @@ class Evaluation:
     @property
     def temperature_scale(self) -> float:
         return self.encoder.temperature_scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where a task may compute: on the encoder's device, or on the CPU where that has none or no float64."""
+        device = torch.device(getattr(self.encoder, "device", "cpu"))
+        return device if device.type != "mps" else torch.device("cpu")
 
     def splits(self) -> list[str]:
         return self.dataset.splits()

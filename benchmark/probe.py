@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from benchmark.embedding import Evaluation
+from benchmark.embedding import Evaluation, exact
 from benchmark.errors import BenchError
 
 Stage = Literal["before", "after"]
@@ -35,7 +35,7 @@ class Labelled:
     """The images of a split in the order of their ids, so that no result depends on the order of the files.
 
     ids, groups: str [n]; features: float64 [n, d]; label: int64 [n], or [n, K] when multi-label, -1 unknown; both on
-    the encoder's device, or on the CPU where that has no float64.
+    the evaluation's device.
     """
 
     ids: np.ndarray
@@ -53,17 +53,14 @@ class Labelled:
 
 def labelled(data: Evaluation, split: str, stage: Stage) -> Labelled:
     """All images of a split."""
-    device = torch.device(getattr(data.encoder, "device", "cpu"))
-    if device.type == "mps":
-        device = torch.device("cpu")
     records, encoded = data.records(split), data.images(split)
     order = np.argsort(np.array(records.ids))
-    features = np.array((encoded.features if stage == "before" else encoded.embeddings)[order])
+    features = (encoded.features if stage == "before" else encoded.embeddings)[order]
     return Labelled(
         np.array(records.ids)[order],
         np.array(records.groups)[order],
-        torch.from_numpy(features).to(device).double(),
-        torch.from_numpy(np.array(records.label[order], dtype=np.int64)).to(device),
+        exact(features, data.device),
+        torch.from_numpy(np.array(records.label[order], dtype=np.int64)).to(data.device),
     )
 
 

@@ -1,6 +1,6 @@
 """Zero-shot classification: the class whose prompts are nearest to the image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 
 from benchmark import Measurement, Task, register_task
 from benchmark.data.card import Card
-from benchmark.embedding import Encoded, Evaluation, cosines
+from benchmark.embedding import Encoded, Evaluation, cosines, exact
 from benchmark.metrics import classification
 from benchmark.probe import majority_accuracy
 
@@ -64,11 +64,15 @@ def class_scores(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
     images = data.images("test").comparable
     blocks = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
     if images.ndim == 2:
-        classes = class_embeddings(data, prompts)
-        return np.concatenate([cosines(block, classes).numpy() for block in blocks])
+        return _cosines(blocks, class_embeddings(data, prompts), data.device)
     texts, starts = _prompts(data, prompts)
-    scores = np.concatenate([cosines(block, texts.comparable).numpy() for block in blocks])
+    scores = _cosines(blocks, texts.comparable, data.device)
     return np.asarray(np.add.reduceat(scores, starts, axis=1) / [len(of_class) for of_class in prompts])
+
+
+def _cosines(blocks: Iterable[np.ndarray], candidates: np.ndarray, device: torch.device) -> np.ndarray:
+    there = exact(candidates, device)
+    return np.concatenate([cosines(block, there).cpu().numpy() for block in blocks])
 
 
 def class_embeddings(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:

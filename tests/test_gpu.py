@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.sparse import csr_array
 
 from benchmark.accumulation import accumulate
 from benchmark.config import Training
@@ -15,6 +16,7 @@ from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
 from benchmark.pretraining import LAST, optimizer_of, precision_of, pretrain
 from benchmark.probe import logistic_path
+from tasks.retrieval import measure
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, EXACT_MODES, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.test_cli import Bench, bench, squares  # noqa: F401
@@ -119,6 +121,17 @@ def test_embeddings_and_probe_are_the_cpus() -> None:
     label = torch.arange(300) % 4
     cpu, gpu = (logistic_path(x.to(device), label.to(device), 4, [0.01, 1.0]) for device in ("cpu", "cuda"))
     torch.testing.assert_close(gpu.objective.cpu(), cpu.objective, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(), (5,)], ids=["embeddings", "tokens"])
+def test_retrieval_is_the_cpus(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    queries, candidates = (random.integers(-1, 2, (n, *shape, 6)).astype(np.float32) for n in (40, 90))
+    queries[..., 0] = candidates[..., 0] = 1
+    right = csr_array((random.random((40, 90)) < 0.3).astype(float) + np.eye(40, 90))
+    cpu, gpu = (measure(queries, candidates, right, [1, 5], torch.device(device)) for device in ("cpu", "cuda"))
+    for name, column in cpu.examples.items():
+        np.testing.assert_allclose(gpu.examples[name], column, err_msg=name)
 
 
 def test_a_run_of_all_methods(bench: Bench) -> None:  # noqa: F811

@@ -160,7 +160,8 @@ class PhantomSource(Source):
             yield from ((job[1], phantom.generate(*job)) for job in jobs)
             return
         # Fresh interpreters: forking one that runs torch's threads can hang.
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        workers = min(os.cpu_count() or 1, len(jobs), 8)
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             drawn = deque((job, pool.submit(phantom.generate, *job)) for job in jobs)
             while drawn:
                 job, future = drawn.popleft()
