@@ -50,9 +50,11 @@ def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str
         method.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated() - before
 
-    peak(2)
-    # What grows are embeddings and similarities of the effective batch, small beside the towers' activations.
-    assert peak(16) < 1.3 * peak(2)
+    small = peak(2)
+    # What grows is a few matrices of the similarities of the effective batch; all activations would be eight times as
+    # much, six times what is allowed here.
+    matrix = 4 * len(pairs) ** 2
+    assert peak(16) < small + 5 * matrix < 3 * 8 * small
 
 
 @pytest.mark.parametrize("name", METHODS.names())
