@@ -311,33 +311,79 @@ def caption(
     console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: bench perf --output results/reference/perf.json")
+@app.command(epilog="Example: bench perf --methods all --model vit-b-16 --output results/reference/steps.json")
 def perf(
     works: Annotated[str | None, typer.Option(help="Names, comma-separated. Default: all.")] = None,
     scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: minutes on two cores.")] = 1.0,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Instead of the works, a training step of these methods (or all) beside each other."),
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The method that the others' steps are compared with.")] = "clip",
+    suite: Suite = "demo",
+    model: Model = None,
+    device: Device = None,
+    settings: Settings = None,
+    grid: Grid = None,
+    plugin: Plugins = None,
     output: Annotated[Path | None, typer.Option(help="A JSON file for the figures, with machine and versions.")] = None,
 ) -> None:
-    """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is the better."""
+    """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is the better.
+
+    With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip."""
     import json
 
     from benchmark.machine import machine
-    from benchmark.perf import WORKS, perf
 
-    rows = perf(_names(works) or list(WORKS), scale, console)
-    table = Table(title_justify="left")
-    for column in ("work", "ours", "peer", "faster", "less memory"):
-        table.add_column(column, justify="right" if column in ("faster", "less memory") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            f"{row['work']}: {row['title']}", f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
-            f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
-            f"{row['speed_ratio']:.1f} x", f"{row['memory_ratio']:.1f} x",
-        )  # fmt: skip
-    console.print(table)
+    content: dict[str, Any]
+    if methods:
+        content = _method_steps(reference, methods=methods, suite=suite, model=model, device=device,
+                                settings=settings, grid=grid, plugin=plugin)  # fmt: skip
+    else:
+        from benchmark.perf import WORKS, perf
+
+        rows = perf(_names(works) or list(WORKS), scale, console)
+        content = {"scale": scale, "works": rows}
+        table = Table(title_justify="left")
+        for column in ("work", "ours", "peer", "faster", "less memory"):
+            table.add_column(
+                column, justify="right" if column in ("faster", "less memory") else "left", overflow="fold"
+            )
+        for row in rows:
+            table.add_row(
+                f"{row['work']}: {row['title']}",
+                f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
+                f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
+                f"{row['speed_ratio']:.1f} x", f"{row['memory_ratio']:.1f} x",
+            )  # fmt: skip
+        console.print(table)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"machine": machine(), "scale": scale, "works": rows}, indent=1) + "\n")
+        output.write_text(json.dumps({"machine": machine()} | content, indent=1) + "\n")
         console.print(str(output), highlight=False, markup=False, soft_wrap=True)
+
+
+def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
+    grid = options["grid"]
+    config, _ = _config(**options, on_bad_data=None, results=None)
+    from benchmark.perf import method_steps
+    from benchmark.plan import make_plan
+
+    made = make_plan(config)
+    if made.problems:
+        raise BenchError(made.problems[0])
+    rows = method_steps(made, reference, console)
+    table = Table(title=f"a training step, model {made.model.name}, device {made.device}", title_justify="left")
+    for column in ("method", "batch", "pairs/s", "memory", "time", "memory "):
+        table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            f"{row['method']} {row['variant']}" if grid else row["method"], f"{row['batch_size']}/{row['micro_batch']}",
+            f"{row['pairs_per_second']:,.0f}", f"{row['memory'] / 1e6:,.0f} MB", f"{row['time_ratio']:.2f} x",
+            f"{row['memory_ratio']:.2f} x",
+        )  # fmt: skip
+    console.print(table)
+    return {"model": made.model.name, "reference": reference, "methods": rows}
 
 
 @app.command(epilog="Example: bench export clip --output clip-squares")

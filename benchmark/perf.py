@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +23,13 @@ from rich.console import Console
 from benchmark.errors import BenchError, unknown
 from benchmark.memory import PeakMemory
 
+if TYPE_CHECKING:
+    from benchmark.data.batch import Batch
+    from benchmark.method import Accumulation, Keys, Method
+    from benchmark.plan import Plan
+
 Side = Callable[[], Any]
-RUNS = 3
+RUNS, WARM_UP = 3, 2
 
 
 @dataclass(frozen=True)
@@ -40,34 +46,100 @@ class Work:
 def training_step(scale: float) -> tuple[Side, Side]:
     """One training step of clip by micro-batches of 64 against the whole batch at once: on the CPU of ``tiny``,
     effective batch 1024; on a GPU of ViT-B/16 in bf16, effective batch 512."""
-    from benchmark.accumulation import accumulate
-    from benchmark.estimate import meta_batch
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
+
+    on_gpu = _device().type == "cuda"
+    name, size = ("vit-b-16", 512) if on_gpu else ("tiny", 1024)
+    model = build_model(load_model_card(name), 0, weights=False)
+    method = METHODS["clip"](model, METHODS["clip"].Config()).to(_device()).train()
+    count, micro = max(8, round(size * scale)), max(4, round(64 * scale))
+    precision = "bf16" if on_gpu else "fp32"
+    parts, whole = (_random_batches(method, count, of, 77 if on_gpu else 32) for of in (micro, count))
+    return (lambda: _gradient(method, parts, "cached", precision)), lambda: _gradient(
+        method, whole, "cached", precision
+    )
+
+
+def _random_batches(method: "Method", count: int, micro_batch: int, length: int) -> "list[Batch]":
+    """``count`` pairs of noise of the model's size, texts of ``length`` tokens, by micro-batches."""
+    from benchmark.estimate import meta_batch
+
+    rng = torch.Generator().manual_seed(0)
+    made = []
+    for start in range(0, count, micro_batch):
+        size = min(micro_batch, count - start)
+        batch = meta_batch(method, size, length)
+        batch.image = torch.randint(0, 256, batch.image.shape, dtype=torch.uint8, generator=rng)
+        batch.tokens = torch.randint(3, min(1000, method.model.text.vocab_size), (size, length), generator=rng)
+        batch.mask = torch.ones(size, length, dtype=torch.bool)
+        batch.row = batch.seed = torch.arange(start, start + size)
+        batch.label = None
+        made.append(batch.pinned() if _device().type == "cuda" else batch)
+    return made
+
+
+def _gradient(method: "Method", batches: "list[Batch]", mode: "Accumulation", precision: str) -> "Keys":
+    from benchmark.accumulation import accumulate
     from benchmark.pretraining import autocast
 
-    device = _device()
-    name, size, length = ("tiny", 1024, 32) if device.type == "cpu" else ("vit-b-16", 512, 77)
-    count, micro = max(8, round(size * scale)), max(4, round(64 * scale))
-    model = build_model(load_model_card(name), 0, weights=False)
-    method = METHODS["clip"](model, METHODS["clip"].Config()).to(device).train()
-    rng = torch.Generator().manual_seed(0)
+    return accumulate(method, batches, mode, 0, lambda: autocast(precision, _device()))[1]
 
-    def batch(rows: range) -> Any:
-        made = meta_batch(method, len(rows))
-        made.image = torch.randint(0, 256, made.image.shape, dtype=torch.uint8, generator=rng)
-        made.tokens = torch.randint(3, 1000, (len(rows), length), generator=rng)
-        made.mask = torch.ones(len(rows), length, dtype=torch.bool)
-        made.row = made.seed = torch.tensor(list(rows))
-        made.label = None
-        return made.pinned() if device.type == "cuda" else made
 
-    def step(batches: list[Any]) -> None:
-        accumulate(method, batches, "cached", 0, lambda: autocast("fp32" if device.type == "cpu" else "bf16", device))
+def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[str, Any]]:
+    """What a step of the training of each cell of a plan takes on this machine, on noise, with random weights: one row
+    a cell, with its ratios to the ``reference`` method's (above 1: the method takes more).
 
-    parts = [batch(range(start, min(start + micro, count))) for start in range(0, count, micro)]
-    whole = [batch(range(count))]
-    return (lambda: step(parts)), (lambda: step(whole))
+    seconds: the median of a few steps, the optimiser's included. memory: bytes at the peak, weights, optimiser state
+    and what the method keeps included. Raises ``BenchError`` when the reference is not among the plan's methods.
+    """
+    from benchmark.models import build_model
+    from benchmark.plan import build_method
+    from benchmark.pretraining import accumulation_mode, optimizer_of, precision_of
+
+    if reference not in {cell.method for cell in plan.cells}:
+        raise unknown(
+            "method of --reference among those that can be measured", reference, {c.method for c in plan.cells}
+        )
+    model = build_model(plan.model, 0, weights=False)
+    rows: list[dict[str, Any]] = []
+    for cell in plan.cells:
+        training, device = cell.training, plan.device
+        with console.status(f"{cell.method} {cell.label['variant']}"):
+            memory = PeakMemory(device)
+            method = build_method(cell.method, deepcopy(model), cell.options)
+            held = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
+            method.to(device).train()
+            method.enter(next(iter(method.stages())))
+            room = method.model.text.context_length
+            length = min(room, plan.model.tokenizer.context_length or room)
+            batches = _random_batches(method, training.batch_size, training.micro_batch, length)
+            mode, precision = accumulation_mode(method, training), precision_of(training, device)
+            optimizer = optimizer_of(method, training)
+            memory.start()
+            seconds = []
+            for _ in range(WARM_UP + RUNS):
+                began = time.perf_counter()
+                keys = _gradient(method, batches, mode, precision)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                method.after_step(keys)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - began)
+            step = sorted(seconds[WARM_UP:])[RUNS // 2]
+            rows.append({
+                "method": cell.method, "variant": cell.label["variant"], "seconds": step, "accumulation": mode,
+                "precision": precision, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
+                "pairs_per_second": training.batch_size / step, "memory": held + memory.peak(),
+                "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+            })  # fmt: skip
+            del method, optimizer, batches, keys
+    against = next(row for row in rows if row["method"] == reference)
+    for row in rows:
+        row["time_ratio"] = row["seconds"] / row["batch_size"] / (against["seconds"] / against["batch_size"])
+        row["memory_ratio"] = row["memory"] / against["memory"]
+    return rows
 
 
 def probe(scale: float) -> tuple[Side, Side]:

@@ -14,7 +14,7 @@ from benchmark.embedding import ModelEncoder
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
-from benchmark.pretraining import LAST, optimizer_of, precision_of, pretrain
+from benchmark.pretraining import LAST, precision_of, pretrain
 from benchmark.probe import logistic_path
 from tasks.retrieval import measure
 from tests.methods.fakes import Pairs, small_card, small_method
@@ -39,7 +39,7 @@ def test_accumulated_gradient_is_the_full_batchs(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize(("name", "mode"), METHOD_MODES)
 def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str) -> None:
-    method = small_method(name, dropout=0.1).to(CUDA).train()
+    method = small_method(name, dropout=0.1, width=256).to(CUDA).train()
     pairs = Pairs(1024)
 
     def peak(batches: int) -> int:
@@ -51,10 +51,10 @@ def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str
         return torch.cuda.max_memory_allocated() - before
 
     small = peak(2)
-    # What grows is a few matrices of the similarities of the effective batch; all activations would be eight times as
-    # much, six times what is allowed here.
-    matrix = 4 * len(pairs) ** 2
-    assert peak(16) < small + 5 * matrix < 3 * 8 * small
+    # What grows are matrices of the similarities of the effective batch. The activations of all micro-batches would be
+    # more than twice what is allowed here.
+    allowed = small + 20 * 4 * len(pairs) ** 2
+    assert peak(16) < allowed < 8 * small / 2
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -73,16 +73,16 @@ def test_trains_in_bf16_and_stays_near_float32(name: str, tmp_path: Path) -> Non
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.25, abs=0.1)
 
 
-def test_a_step_is_the_cpus(tmp_path: Path) -> None:
-    weights = []
+def test_a_gradient_is_the_cpus() -> None:
+    gradients = []
     for device in ("cpu", "cuda"):
         method = small_method("clip").to(device).double()
         method.model.image.normalise = lambda x: (x.double() - 0.5) / 0.25
         accumulate(method, split(Pairs(16), [6, 10]), "cached", 0)
-        optimizer_of(method, Training(samples=1)).step()
-        weights.append({name: value.cpu() for name, value in method.state_dict().items()})
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-7, rtol=0, msg=name)
+        gradients.append({name: p.grad.cpu() for name, p in method.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, atol=1e-7, rtol=0, msg=name)
 
 
 def test_resumes_on_the_gpu(tmp_path: Path) -> None:

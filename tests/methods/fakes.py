@@ -12,8 +12,8 @@ from benchmark.seeding import torch_seed
 SIZE, VOCABULARY, CONTEXT = 32, 300, 12
 
 
-def small_card(dropout: float = 0.0, patch_dropout: float = 0.0) -> ModelCard:
-    tower = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2, "dropout": dropout}
+def small_card(dropout: float = 0.0, patch_dropout: float = 0.0, width: int = 32) -> ModelCard:
+    tower = {"kind": "tiny", "width": width, "layers": 1, "heads": 2, "dropout": dropout}
     return ModelCard.model_validate({
         "name": "small", "embed_dim": 16, "image_size": SIZE,
         "image": tower | {"patch_dropout": patch_dropout}, "text": tower,
@@ -22,9 +22,9 @@ def small_card(dropout: float = 0.0, patch_dropout: float = 0.0) -> ModelCard:
 
 
 def small_method(
-    name: str, seed: int = 0, dropout: float = 0.0, patch_dropout: float = 0.0, **options: object
+    name: str, seed: int = 0, dropout: float = 0.0, patch_dropout: float = 0.0, width: int = 32, **options: object
 ) -> Method:
-    model = build_model(small_card(dropout, patch_dropout), seed)
+    model = build_model(small_card(dropout, patch_dropout, width), seed)
     cls = METHODS[name]
     with torch_seed(seed):
         return cls(model, cls.Config(**options))
