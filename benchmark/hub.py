@@ -21,3 +21,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def one_line(error: BaseException) -> str:
+    """What kind of error it is and what it says, which may be pages, in up to 300 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
