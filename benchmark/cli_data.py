@@ -68,7 +68,8 @@ def data_how(name: Name) -> None:
         _print(f"expected on disk:\n{card.layout.rstrip()}")
     for note in card.notes:
         _print(f"note: {note}")
-    _print("state: found" if card.source.found() else "state: missing")
+    absent = "missing" if card.source.needs() else f"not in the cache; bench data check {name} loads it"
+    _print("state: found" if card.source.found() else f"state: {absent}")
 
 
 @data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")

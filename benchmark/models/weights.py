@@ -4,7 +4,6 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmark.errors import BenchError
+from benchmark.hub import causes, hub_answers
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -84,17 +84,6 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-@cache
-def _hub_answers() -> bool:
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        return False
-    return True
-
-
 @contextmanager
 def hub(what: str, instead: str, local: bool = False) -> Iterator[None]:
     """Run a block that finds files on the Hugging Face hub or in its cache; ``local``: in a folder, so that the hub is
@@ -106,23 +95,17 @@ def hub(what: str, instead: str, local: bool = False) -> Iterator[None]:
     from huggingface_hub import constants, errors
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or local or not _hub_answers()
+    constants.HF_HUB_OFFLINE = before or local or not hub_answers()
     absent = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.EntryNotFoundError)
     try:
         yield
     except BenchError:
         raise
     except Exception as error:
-        if constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in _causes(error)):
+        if constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in causes(error)):
             place = f"not in the cache {constants.HF_HUB_CACHE}, and the hub cannot be reached"
         else:
             place = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BenchError(f"{what}: {place}; {instead}") from error
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

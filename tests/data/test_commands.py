@@ -53,6 +53,9 @@ def test_how(bench, tmp_path):
         assert part in out
     status, _, err = bench("data", "how", "ham1000")
     assert status == 2 and "did you mean 'ham10000'" in err
+    source = {"kind": "hub", "name": "nobody/nothing", "splits_of": {"train": "train"}, "columns": {"image": "image"}}
+    write_card(tmp_path, source)
+    assert "state: not in the cache; bench data check set.yaml loads it" in bench("data", "how", "set.yaml")[1]
 
 
 def flawed(folder):

@@ -7,6 +7,8 @@ import tarfile
 import datasets
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -94,20 +96,31 @@ def test_a_shard_that_ends_too_early(tmp_path):
         opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}).check()
 
 
-def saved(folder):
+def table(labels=(0, 1, 0)):
     label = datasets.ClassLabel(names=["benign", "normal"])
     features = datasets.Features({"image": datasets.Image(), "label": label, "text": datasets.Value("string")})
-    rows = {"image": [{"bytes": jpeg(i), "path": None} for i in range(3)], "label": [0, 1, 0], "text": ["a", "b", "c"]}
-    data = datasets.Dataset.from_dict(rows, features)
+    images = [{"bytes": jpeg(i), "path": None} for i in range(3)]
+    return datasets.Dataset.from_dict({"image": images, "label": labels, "text": ["a", "b", "c"]}, features)
+
+
+def saved(folder):
+    data = table()
     datasets.DatasetDict({"train": data, "validation": data.select([0])}).save_to_disk(str(folder / "saved"))
-    data.to_parquet(str(folder / "part-0.parquet"))
 
 
 HUB = {"kind": "hub", "path": "saved", "splits_of": {"train": "train"},
        "columns": {"image": "image", "label": "label", "text": "text"}}  # fmt: skip
 
 
-def test_a_saved_dataset(tmp_path):
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+def test_a_saved_dataset(tmp_path, no_network):
     saved(tmp_path)
     found = opened(tmp_path, HUB, classes=CLASSES)
     # By name: the numbers of the set are in another order than the card's.
@@ -120,14 +133,51 @@ def test_a_saved_dataset(tmp_path):
         opened(tmp_path, HUB | {"path": "other"}, classes=CLASSES).check()
 
 
-def test_parquet(tmp_path):
-    saved(tmp_path)
-    source = {"kind": "manifest", "files": {"train": "part-*.parquet"}, "columns": {"image": "image", "text": "text"}}
-    found = opened(tmp_path, source)
-    assert column(found, "train", "text") == [["a"], ["b"], ["c"]]
+def test_a_saved_table(tmp_path, no_network):
+    def save(*rows):
+        table().select(rows).save_to_disk(str(tmp_path / "saved"))
+        return opened(tmp_path, HUB, classes=CLASSES)
+
+    found = save(0, 1)
+    assert column(found, "train", "text") == [["a"], ["b"]] and column(found, "train", "label") == [1, 0]
+    again = save(0, 2)
+    assert column(again, "train", "text") == [["a"], ["c"]] and again.fingerprint != found.fingerprint
+    drawn = opened(tmp_path, HUB | {"split": {"train": 0.5, "test": 0.5}}, classes=CLASSES)
+    assert [len(drawn.records(split)) for split in drawn.splits()] == [1, 1]
+    with pytest.raises(BenchError, match=r"saved: one table was saved; expected one of 'splits_of', and 'split' with"):
+        opened(tmp_path, HUB | {"splits_of": {"train": "train", "test": "test"}}, classes=CLASSES).check()
+
+
+PARQUET = {"kind": "manifest", "files": {"train": "part-*.parquet"},
+           "columns": {"image": "image", "label": "label", "text": "text"}}  # fmt: skip
+
+
+def test_a_parquet_folder(tmp_path, no_network):
+    for part in range(2):
+        table().select([part]).to_parquet(str(tmp_path / f"part-{part}.parquet"))
+    found = opened(tmp_path, PARQUET, classes=CLASSES)
+    # By name, as above.
+    assert column(found, "train", "text") == [["a"], ["b"]] and column(found, "train", "label") == [1, 0]
+    assert np.asarray(found.records("train")["image"][1]).shape == (10, 12, 3)
     (tmp_path / "part-1.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match=r"part-1.parquet: cannot be read as Parquet"):
-        opened(tmp_path, source).check()
+        opened(tmp_path, PARQUET, classes=CLASSES).check()
+
+
+def test_class_numbers_in_parquet(tmp_path):
+    data = table([None, -1, 1]).data.table
+    data = data.set_column(1, "label", pa.array([None, -1, 2]))
+    pq.write_table(data, tmp_path / "part-0.parquet")
+    message = r"^part-0.parquet, row 3: class number 2; the file has names for 0 to 1$"
+    with pytest.raises(BenchError, match=message):
+        opened(tmp_path, PARQUET, classes=CLASSES).check()
+    assert column(opened(tmp_path, PARQUET, "skip", classes=CLASSES), "train", "label") == [-1, -1]
+    # Where names are there already, and where nothing says the names, in which case numbers are the card's.
+    named = data.set_column(1, "label", pa.array(["normal", "benign", None]))
+    pq.write_table(named.select(["image", "text", "label"]), tmp_path / "part-0.parquet")
+    assert column(opened(tmp_path, PARQUET, classes=CLASSES), "train", "label") == [0, 1, -1]
+    pq.write_table(table().data.table.replace_schema_metadata(None), tmp_path / "part-0.parquet")
+    assert column(opened(tmp_path, PARQUET, classes=CLASSES), "train", "label") == [0, 1, 0]
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):

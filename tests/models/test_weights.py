@@ -83,7 +83,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 
 def test_the_hub_is_asked_once_and_its_state_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    module._hub_answers.cache_clear()
+    module.hub_answers.cache_clear()
 
     class Session:
         def head(self, *_: object, **__: object) -> None:
@@ -100,4 +100,4 @@ def test_the_hub_is_asked_once_and_its_state_put_back(monkeypatch: pytest.Monkey
     with pytest.raises(BenchError, match=r"^what: ValueError: first second; do this$"), hub("what", "do this"):
         raise ValueError("first\n  second")
     assert constants.HF_HUB_OFFLINE is False
-    module._hub_answers.cache_clear()
+    module.hub_answers.cache_clear()

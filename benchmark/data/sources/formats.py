@@ -7,11 +7,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import place
 from benchmark.errors import BenchError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
@@ -125,14 +128,37 @@ def _parquet(path: Path, problems: Problems, seen: set[str]) -> Rows:
     try:
         with pq.ParquetFile(path) as file:
             seen.update(file.schema_arrow.names)
+            classes = _classes(file.schema_arrow)
             number = 0
             # Small batches: a row may hold a whole image.
             for batch in file.iter_batches(batch_size=64):
                 for values in batch.to_pylist():
                     number += 1
-                    yield number, values
+                    try:
+                        values.update({name: _class_name(values[name], names) for name, names in classes.items()})
+                    except BadRow as bad:
+                        problems.add(place(path.name, number), bad)
+                    else:
+                        yield number, values
     except (OSError, pa.ArrowException) as error:
         raise BenchError(f"{path.name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+
+
+def _classes(schema: "pa.Schema") -> dict[str, list[str]]:
+    """By column, the names of the classes that ``datasets`` wrote as numbers: a card may have them in another order."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    found = {name: features[name] for name in schema.names if isinstance(features.get(name), dict)}
+    return {name: feature["names"] for name, feature in found.items() if feature.get("_type") == "ClassLabel"}
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    # What describes a column may outlive a change of what is in it.
+    if not isinstance(value, int):
+        return value
+    if value >= len(names):
+        raise BadRow("unknown class", f"class number {value}; the file has names for 0 to {len(names) - 1}")
+    return names[value] if value >= 0 else None
 
 
 def _excel(path: Path, problems: Problems, seen: set[str]) -> Rows:

@@ -1,0 +1,217 @@
+"""A dataset on the hub, by name: which commit it is, where that is cached, and its rows."""
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from glob import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmark.errors import BenchError, unknown
+from benchmark.hub import causes, hub_answers, one_line
+
+if TYPE_CHECKING:
+    import datasets
+
+LOGIN = "log in with 'hf auth login' or set HF_TOKEN"
+
+
+@dataclass
+class HubDataset:
+    """All goes by commit: ``datasets`` itself, when it fails, takes what it has cached, whatever the revision.
+
+    config, revision: None is the set's default. splits: those to be read, by the set's own names.
+    """
+
+    name: str
+    config: str | None
+    revision: str | None
+    streaming: bool
+    splits: list[str]
+
+    @cached_property
+    def commit(self) -> str:
+        """Looked up once: rows and fingerprint are of one commit, whatever becomes of a branch meanwhile. Raises
+        ``BenchError`` when the hub refuses, or cannot be reached and was never asked."""
+        reason = _unreachable() or self._ask()
+        commit = self._last_commit()
+        if not commit:
+            raise self._absent(reason)
+        return commit
+
+    def found(self) -> bool:
+        """Whether the commit is cached, or, if it is streamed, was opened before. Neither asks the hub nor imports
+        ``datasets``."""
+        commit = self._last_commit()
+        try:
+            return bool(commit) and (self._prepared(commit) is not None or (self.streaming and self._opened(commit)))
+        except BenchError:
+            return False
+
+    def load(self, split: str) -> "datasets.Dataset":
+        """The rows of a split, by its name there: cached ones, or the hub's. Raises ``BenchError`` when there are none,
+        and when the set holds code."""
+        from datasets.packaged_modules.cache.cache import Cache
+
+        try:
+            if folder := self._prepared(self.commit):
+                builder = Cache(
+                    dataset_name=self.name.rpartition("/")[2], repo_id=self.name, config_name=folder.parts[-3],
+                    version=folder.parts[-2], hash=self.commit,
+                )  # fmt: skip
+                return self._split(builder, split, streaming=False)
+            if reason := _unreachable():
+                raise self._absent(reason)
+            builder = self._builder()
+            if not self.streaming:
+                builder.download_and_prepare()
+            return self._split(builder, split, self.streaming)
+        except BenchError:
+            raise
+        except Exception as error:  # what a client of a hub raises is not limited to OSError
+            raise self._failure(error) from error
+
+    def _ask(self) -> str:
+        """Have the hub say which commit the revision is; returns why it could not."""
+        from huggingface_hub import errors, hf_hub_download
+
+        try:
+            # Of the ways to ask, this one keeps the answer in the hub's cache, for when there is no network.
+            hf_hub_download(self.name, "README.md", repo_type="dataset", revision=self.revision)
+        except errors.LocalEntryNotFoundError as error:
+            return one_line(error.__cause__ or error)
+        except errors.EntryNotFoundError:
+            return ""  # there is no README, but there is an answer
+        except Exception as error:
+            raise self._failure(error) from error
+        return ""
+
+    def _last_commit(self) -> str:
+        """The revision's commit as the hub said last; "" where it never did."""
+        ref = self._cache / "refs" / (self.revision or "main")
+        commit = ref.read_text().strip() if ref.is_file() else self.revision or ""
+        return commit if re.fullmatch("[0-9a-f]{40}", commit) else ""
+
+    @property
+    def _cache(self) -> Path:
+        from huggingface_hub import constants
+
+        return Path(constants.HF_HUB_CACHE) / f"datasets--{self.name.replace('/', '--')}"
+
+    def _opened(self, commit: str) -> bool:
+        return any((self._cache / kind / commit).is_dir() for kind in ("snapshots", ".no_exist"))
+
+    def _prepared(self, commit: str) -> Path | None:
+        """The folder in the cache of ``datasets`` that holds the commit."""
+        from huggingface_hub import constants
+
+        cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+        owner = self.name.rpartition("/")[0]
+        # There the set's name is spelt by rules of their own; its commit is name enough.
+        pattern = f"{owner}___*" if owner else "*"
+        found = cache.glob(f"{pattern}/{escape(self._config(commit))}/*/{commit}/dataset_info.json")
+        return next((path.parent for path in found), None)
+
+    def _config(self, commit: str) -> str:
+        """The configuration's name: as given, or the default by the rules of ``datasets``."""
+        from huggingface_hub import metadata_load
+
+        readme = self._cache / "snapshots" / commit / "README.md"
+        try:
+            content = metadata_load(readme) if readme.is_file() else None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise BenchError(f"dataset '{self.name}': README.md cannot be read: {one_line(error)}") from error
+        known = {each["config_name"]: each for each in (content or {}).get("configs") or []}
+        if self.config:
+            if known and self.config not in known:
+                raise BenchError(f"dataset '{self.name}': {unknown('config', self.config, known)}")
+            return self.config
+        default = [name for name, each in known.items() if len(known) == 1 or name == "default" or each.get("default")]
+        if known and not default:
+            raise BenchError(f"dataset '{self.name}': 'config' is missing; expected one of {', '.join(known)}")
+        return default[0] if default else "default"
+
+    def _builder(self) -> "datasets.DatasetBuilder":
+        import datasets
+        from huggingface_hub import file_exists
+
+        script = f"{self.name.rpartition('/')[2]}.py"
+        if file_exists(self.name, script, repo_type="dataset", revision=self.commit):
+            raise BenchError(
+                f"dataset '{self.name}': its rows come from a script, {script}, and code in a set is never run; if the"
+                " hub has converted it, 'revision: refs/convert/parquet' reads that"
+            )
+        with TemporaryDirectory() as empty:
+            # Where nothing is cached, what is wrong comes to light.
+            datasets.load_dataset_builder(self.name, self.config, revision=self.commit, cache_dir=empty)
+        builder = datasets.load_dataset_builder(self.name, self.config, revision=self.commit)
+        if builder.hash != self.commit:
+            folder = Path(self.name).absolute()
+            other = f"the folder {folder}" if folder.exists() else f"commit {builder.hash}"
+            raise BenchError(f"dataset '{self.name}': expected commit {self.commit}; found {other} in its place")
+        return builder
+
+    def _split(self, builder: Any, split: str, streaming: bool) -> "datasets.Dataset":
+        try:
+            return builder.as_streaming_dataset(split) if streaming else builder.as_dataset(split)
+        except ValueError as error:
+            known = list(builder.as_streaming_dataset() if streaming else builder.info.splits)
+            if split in known:
+                raise
+            raise BenchError(f"dataset '{self.name}': {unknown('split', split, known)}") from error
+
+    @property
+    def _what(self) -> str:
+        return f"dataset '{self.name}', split{'s' * (len(self.splits) > 1)} {', '.join(map(repr, self.splits))}"
+
+    def _absent(self, reason: str) -> BenchError:
+        config = f"config '{self.config}' at " if self.config else ""
+        return BenchError(
+            f"{self._what}: neither in the local cache nor reachable ({reason}): load {config}revision"
+            f" '{self.revision or 'main'}' once with network: bench data check CARD"
+        )
+
+    def _failure(self, error: Exception) -> BenchError:
+        from huggingface_hub import constants, errors
+
+        chain = list(causes(error))
+
+        def is_a(kind: type[Exception]) -> bool:
+            return any(isinstance(each, kind) for each in chain)
+
+        if is_a(errors.RevisionNotFoundError):
+            return BenchError(f"{self._what}: {unknown('revision', self.revision or 'main', self._revisions())}")
+        if is_a(errors.GatedRepoError):
+            page = f"{constants.ENDPOINT}/datasets/{self.name}"
+            return BenchError(f"{self._what}: it is gated: accept its terms on {page}, and {LOGIN}")
+        if is_a(errors.RepositoryNotFoundError):
+            return BenchError(f"{self._what}: unknown to {constants.ENDPOINT}, or private: check the name, or {LOGIN}")
+        for each in chain:
+            if isinstance(each, errors.HfHubHTTPError) and each.response.status_code in (401, 403):
+                return BenchError(f"{self._what}: the hub refuses it ({each.response.status_code}): {LOGIN}")
+        # What datasets itself says is often only that something failed.
+        return BenchError(f"{self._what}: cannot be loaded: {one_line(error.__cause__ or error)}")
+
+    def _revisions(self) -> list[str]:
+        """The branches and tags; none where the hub does not say."""
+        from huggingface_hub import list_repo_refs
+
+        with suppress(Exception):
+            refs = list_repo_refs(self.name, repo_type="dataset")
+            return [ref.name for ref in (*refs.branches, *refs.tags)]
+        return []
+
+
+def _unreachable() -> str:
+    """Why the hub cannot be asked; "" where it can."""
+    import datasets
+    from huggingface_hub import constants
+
+    if datasets.config.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set"
+    return "" if hub_answers() else f"no answer from {constants.ENDPOINT}"
