@@ -40,7 +40,7 @@ def test_accumulated_gradient_is_the_full_batchs(name: str, mode: str) -> None:
 @pytest.mark.parametrize(("name", "mode"), METHOD_MODES)
 def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str) -> None:
     method = small_method(name, dropout=0.1, width=256).to(CUDA).train()
-    pairs = Pairs(1024)
+    pairs = Pairs(2048)
 
     def peak(batches: int) -> int:
         torch.cuda.synchronize()
@@ -50,11 +50,10 @@ def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str
         method.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated() - before
 
-    small = peak(2)
-    # What grows are matrices of the similarities of the effective batch. The activations of all micro-batches would be
-    # more than twice what is allowed here.
-    allowed = small + 20 * 4 * len(pairs) ** 2
-    assert peak(16) < allowed < 8 * small / 2
+    one, half = peak(1), peak(16)
+    # What grows are matrices of the similarities of the effective batch; kept activations would be more.
+    matrices = 20 * 4 * (2048**2 - 1024**2)
+    assert peak(32) < half + matrices < half + 16 * one
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -82,7 +81,8 @@ def test_a_gradient_is_the_cpus() -> None:
         gradients.append({name: p.grad.cpu() for name, p in method.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, value in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], value, atol=1e-7, rtol=0, msg=name)
+        # Pixels are float32, and differ in the last digit.
+        torch.testing.assert_close(gradients[1][name], value, atol=1e-5, rtol=0, msg=name)
 
 
 def test_resumes_on_the_gpu(tmp_path: Path) -> None:
