@@ -50,7 +50,8 @@ Grid = Annotated[
 ]
 Tuned = Annotated[bool, typer.Option("--tuned", help="Give each method what `bench tune` found for it.")]
 Scenario = Annotated[
-    str | None, typer.Option(help="rare, shift, noisy, 256, 1k or 4k: the suite scenario-NAME, on embedded data.")
+    str | None,
+    typer.Option(help="rare, shift, noisy, 256, 1k or 4k; with a value: noisy=0.1,0.5. See bench list suites."),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse when a dataset of the suite is missing, instead of leaving it out.")
@@ -172,7 +173,8 @@ def plan(
         if not done:
             seconds += estimate.seconds
             rough |= not estimate.measured
-        name = " ".join(filter(None, (cell.method, cell.label["variant"])))
+        where = "" if cell.condition is None else f"on {', '.join(cell.pretraining)}"
+        name = " ".join(filter(None, (cell.method, cell.label["variant"], where)))
         parameters = estimate.parameters
         table.add_row(
             escape(name if cell is not made.initial else f"{cell.method} (initial weights)"), str(cell.seed), state,
@@ -495,7 +497,7 @@ def _config(
     grid: list[str] | None = None, tuned: bool = False, strict: bool = False, scenario: str | None = None,
 ) -> tuple[Any, Path]:  # fmt: skip
     """The configuration that a command's options make, and where results go."""
-    from benchmark.config import load_run_config, results_folder
+    from benchmark.config import load_run_config, parse_scenario, results_folder
 
     known, folder = _load(plugin), results or results_folder()
     flags = {
@@ -504,9 +506,10 @@ def _config(
         "on_bad_data": on_bad_data, "tuned": str(folder / "tuning") if tuned else None,
         "strict": strict or None,
     }  # fmt: skip
+    conditions: list[float] = []
     if scenario:
-        suite = f"scenario-{scenario}"
-    return load_run_config(suite, flags, settings or [], known, budget, grid or []), folder
+        suite, conditions = parse_scenario(scenario)
+    return load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions), folder
 
 
 def _load(plugins: list[Path] | None) -> list[str]:
@@ -578,7 +581,13 @@ def _models() -> list[tuple[str, str]]:
 def _suites() -> list[tuple[str, str]]:
     from benchmark.config import config_names, find_config, read_yaml
 
-    return [(name, read_yaml(find_config("suite", name)).get("description", "")) for name in config_names("suite")]
+    lines = []
+    for name in config_names("suite"):
+        content = read_yaml(find_config("suite", name))
+        question = content.get("scenario", {}).get("question", "")
+        asked = f"; it asks: {question}" if question else ""
+        lines.append((name, content.get("description", "") + asked))
+    return lines
 
 
 def _duration(seconds: float) -> str:

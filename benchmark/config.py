@@ -3,13 +3,22 @@
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError, unknown
@@ -89,6 +98,51 @@ class Evaluating(Strict):
     resamples: PositiveInt = 1000
 
 
+Condition = int | float | str
+"""A share (0..1), a count, or in words."""
+
+
+class Plain(Strict):
+    """What stands where a scenario's difficulty does not: its condition, and what differs then, exactly one of the sets
+    that are trained on, in place of the suite's, and a set that is tested on, beside the suite's."""
+
+    condition: Condition
+    pretraining: list[str] = []
+    dataset: str | None = None
+
+    @model_validator(mode="after")
+    def _one_difference(self) -> "Plain":
+        if bool(self.pretraining) == bool(self.dataset):
+            found = "both" if self.dataset else "neither"
+            raise ValueError(f"give exactly one of pretraining and dataset, as one thing must differ; found {found}")
+        return self
+
+
+class Scenario(Strict):
+    """What a suite makes difficult. Every method is run at ``plain``, too, and held against itself there.
+
+    name: the scenarios of one name stand in one table, a line each condition. question: what it asks. varies: what the
+    conditions are values of. condition: that of the suite's own data.
+    setting: what sets other conditions, a key of the source of the suite's cards to train on; empty: nothing does.
+    conditions: those to run beside the plain one; none: the suite's own.
+    """
+
+    name: str
+    question: str
+    varies: str
+    condition: Condition
+    plain: Plain
+    setting: str = ""
+    conditions: list[float] = []
+
+    @field_validator("conditions")
+    @classmethod
+    def _can_be_set(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        if value and not info.data.get("setting"):
+            raise ValueError("scenario '{name}' is at '{condition}' and takes no value".format(**info.data))
+        return value
+
+
 class RunConfig(Strict):
     """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
 
@@ -99,6 +153,7 @@ class RunConfig(Strict):
     overrides: what the command line set over the suite; part of a result's label, not of its computation.
     tuned: the folder of what `bench tune` found, to give each method its own; null: none.
     grid: points at each of which everything is run, settings by ``section.key``; a point is part of the label.
+    scenario: the one that the suite is made for, if any.
     """
 
     suite: str = "custom"
@@ -121,6 +176,29 @@ class RunConfig(Strict):
     overrides: dict[str, Any] = {}
     tuned: str | None = None
     grid: list[dict[str, Any]] = [{}]
+    scenario: Scenario | None = None
+
+    @model_validator(mode="after")
+    def _one_against_one(self) -> "RunConfig":
+        if self.scenario and self.scenario.plain.dataset:
+            tested = [name for name in self.datasets if name != self.scenario.plain.dataset]
+            if len(tested) != 1:
+                raise ValueError(f"scenario '{self.scenario.name}' holds one dataset against another: found {tested}")
+        return self
+
+    def trained_on(self) -> dict[Condition | None, list[str]]:
+        """The sets to train on at each condition of the scenario, the plain one first; at None where that is the same
+        for all."""
+        scenario = self.scenario
+        if scenario is None or scenario.plain.dataset:
+            return {None: self.pretraining}
+        found: dict[Condition | None, list[str]] = {scenario.plain.condition: scenario.plain.pretraining}
+        asked: list[Condition] = [*scenario.conditions] or [scenario.condition]
+        for condition in asked:
+            own = condition == scenario.condition
+            sets = [name if own else f"{name}@{scenario.setting}={condition}" for name in self.pretraining]
+            found.setdefault(condition, sets)
+        return found
 
     def at(self, point: Mapping[str, Any]) -> "RunConfig":
         """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range."""
@@ -197,18 +275,21 @@ def load_run_config(
     known: Iterable[str],
     budget: str | None = None,
     grid: Iterable[str] = (),
+    conditions: Sequence[float] = (),
 ) -> RunConfig:
     """The configuration of a run.
 
     suite: a name or a path. flags: fields that the command line gave (None: not given).
     settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
     the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid: ``section.key=value,value``
-    texts of ``--grid``, whose product is run. Raises ``BenchError`` naming the file or the setting, and the nearest
-    valid key.
+    texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place of its own. Raises
+    ``BenchError`` naming the file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
     content = _located({"suite": path.stem} | read_yaml(path), path.parent)
     content.update({key: value for key, value in flags.items() if value is not None})
+    if conditions:
+        content["scenario"] = content["scenario"] | {"conditions": list(conditions)}
     content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key) or ()]
     overrides = {}
     if budget:
@@ -222,20 +303,49 @@ def load_run_config(
         name, values = _parse_axis(axis, known)
         axes.append([(name, value) for value in values])
     points = [dict(point) for point in itertools.product(*axes)]
-    return validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path))
+    config: RunConfig = validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path))
+    if config.scenario:
+        varied = "datasets" if config.scenario.plain.dataset else "pretraining"
+        if flags.get(varied):
+            raise BenchError(f"--{varied}: scenario '{config.scenario.name}' sets it, as that is what it varies")
+    return config
+
+
+def scenarios() -> dict[str, str]:
+    """The suites of the shipped scenarios, by what --scenario calls them."""
+    return {name.removeprefix("scenario-"): name for name in config_names("suite") if name.startswith("scenario-")}
+
+
+def parse_scenario(text: str) -> tuple[str, list[float]]:
+    """``--scenario`` as the name of a suite and the conditions to run: noisy=0.1,0.5 -> scenario-noisy, [0.1, 0.5]."""
+    name, equals, values = text.partition("=")
+    if name not in scenarios():
+        raise unknown("scenario", name, scenarios())
+    try:
+        conditions = [float(value) for value in values.split(",")] if equals else []
+    except ValueError as error:
+        raise BenchError(f"--scenario {text}: expected numbers after the =, as in noisy=0.1,0.5") from error
+    return scenarios()[name], conditions
 
 
 def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The paths of YAML files that a suite names are relative to the suite's own file."""
 
     def locate(name: Any) -> Any:
-        return str(folder / name) if isinstance(name, str) and name.endswith((".yaml", ".yml")) else name
+        return str(folder / name) if isinstance(name, str) and re.search(r"\.ya?ml(@|$)", name) else name
 
-    for key in ("model", "pretraining", "datasets"):
-        value = content.get(key)
-        if value is not None:
-            content[key] = [locate(name) for name in value] if isinstance(value, list) else locate(value)
+    for part in (content, _plain(content)):
+        for key in ("model", "pretraining", "datasets", "dataset"):
+            value = part.get(key)
+            if value is not None:
+                part[key] = [locate(name) for name in value] if isinstance(value, list) else locate(value)
     return content
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    scenario = content.get("scenario")
+    plain = scenario.get("plain") if isinstance(scenario, dict) else None
+    return plain if isinstance(plain, dict) else {}
 
 
 def _parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:

@@ -39,7 +39,8 @@ def find_cell(store: Store, name: str) -> Path:
 
 
 def _described(label: dict[str, Any]) -> str:
-    return ", ".join(f"{label[name]}" for name in ("method", "model", "variant") if label[name]) + f", {label['seed']}"
+    names = ("method", "model", "variant", "pretraining")
+    return ", ".join(str(label[name]) for name in names if label.get(name)) + f", {label['seed']}"
 
 
 def export(cell: Path, output: Path) -> list[Path]:

@@ -237,7 +237,7 @@ def classification(
     scores: [n, C]; single-label, the highest is predicted and softmax(scale x scores) are the probabilities;
     multi-label, those above 0 are predicted and sigmoid(scale x scores) are the probabilities.
     label: int [n], or 0/1/-1 [n, C] when multi-label; -1 unknown.
-    rare: the classes of which ``rare_recall`` and ``rare_auroc`` are the means.
+    rare: the classes of which ``rare_recall`` and ``rare_auroc`` are the means; ``common_*`` are those of the others.
     Metrics that are undefined on these examples (AUROC of a single class, say) are left out and named in the notes.
     """
     label = np.asarray(label)
@@ -281,11 +281,11 @@ def classification(
         "macro_auroc": MacroAUROC(names, multi_label),
         "average_precision": MacroAveragePrecision(names, multi_label),
     }
-    if over:
-        metrics |= {
-            "rare_recall": MacroRecall(names, multi_label, over),
-            "rare_auroc": MacroAUROC(names, multi_label, over),
-        }
+    others = tuple(name for name in classes if name not in rare)
+    if over and others:
+        for metric, of in (("recall", MacroRecall), ("auroc", MacroAUROC)):
+            metrics[f"rare_{metric}"] = of(names, multi_label, over)
+            metrics[f"common_{metric}"] = of(names, multi_label, others)
     undefined = [name for name, metric in metrics.items() if np.isnan(metric(examples))]
     support, counted = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)
     one = np.ones((1, len(label)))
@@ -300,9 +300,8 @@ def classification(
     if over:
         notes["rare"] = list(over)
     guess = 0.5 if multi_label else 1 / len(classes)
-    chance = {
-        "accuracy": guess, "balanced_accuracy": guess, "rare_recall": guess, "macro_auroc": 0.5, "rare_auroc": 0.5
-    }  # fmt: skip
+    chance = dict.fromkeys(("accuracy", "balanced_accuracy", "rare_recall", "common_recall"), guess)
+    chance |= dict.fromkeys(("macro_auroc", "rare_auroc", "common_auroc"), 0.5)
     if (support > 0).any():
         positives, count = support[support > 0], counted[support > 0]
         prevalence = positives / count

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
-from benchmark.config import BUDGETS, RunConfig, Training, find_config, validated
+from benchmark.config import BUDGETS, Condition, RunConfig, Training, validated
 from benchmark.data.cache import cache_root
-from benchmark.data.card import load_card
+from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.elsewhere import elsewhere, from_card, is_elsewhere
 from benchmark.errors import BenchError, unknown
@@ -31,13 +31,16 @@ from benchmark.task import TASKS
 
 FORMAT = 1
 """Raised when a change in the harness changes what a cell holds."""
-EVALUATION_FORMAT = 2
+EVALUATION_FORMAT = 3
 """Raised when a change in the harness changes what an evaluation holds."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method trained with one seed. content: everything that its weights depend on; key: its hash."""
+    """One method trained with one seed. content: everything that its weights depend on; key: its hash.
+
+    Of a scenario that varies what is trained on: the condition, and the key of the same method's cell at the plain one.
+    """
 
     method: str
     options: dict[str, Any]
@@ -46,6 +49,8 @@ class Cell:
     seed: int
     content: dict[str, Any]
     label: dict[str, Any]
+    condition: Condition | None = None
+    plain: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -87,8 +92,9 @@ class Plan:
     """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is.
     initial: the cell whose weights the others start from. given: encoders that are evaluated as they are. starts: by
     seed, the key of the one with the weights that the cells start from. language: the language model that cells of
-    methods that need one start from, where the card has it made. problems: why it cannot run. left_out: pairs of a task
-    and a dataset that do not go together, with the reason. absent: of the suite, but not on this machine."""
+    methods that need one start from, where the card has it made. plain_dataset: of a scenario that varies what is
+    tested on, the set without its difficulty. problems: why it cannot run. left_out: pairs of a task and a dataset that
+    do not go together, with the reason. absent: of the suite, but not on this machine."""
 
     config: RunConfig
     model: ModelCard
@@ -101,6 +107,7 @@ class Plan:
     given: list[Given] = field(default_factory=list)
     starts: dict[int, str] = field(default_factory=dict)
     language: Language | None = None
+    plain_dataset: str = ""
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
@@ -117,10 +124,32 @@ class Plan:
         """The pairs that are not evaluated yet on a cell."""
         return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
 
+    def scenario_of(self, cell: Cell | Given, pair: Pair) -> dict[str, Any]:
+        """What the report must know of an evaluation that is part of a scenario; else empty. ``condition`` is its own,
+        ``plain`` and ``plain_dataset`` are the cell and the dataset of the one that it is held against, itself at the
+        plain condition. A baseline has these only where they are a matter of the dataset."""
+        scenario = self.config.scenario
+        if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):
+            return {}
+        found = {
+            "scenario": scenario.name, "question": scenario.question, "varies": scenario.varies,
+            "plain_condition": scenario.plain.condition,
+        }  # fmt: skip
+        if self.plain_dataset:
+            plain = pair.dataset == self.plain_dataset
+            condition = scenario.plain.condition if plain else scenario.condition
+            return found | {"condition": condition, "plain": cell.key, "plain_dataset": self.plain_dataset}
+        if isinstance(cell, Cell):
+            return found | {"condition": cell.condition, "plain": cell.plain, "plain_dataset": pair.dataset}
+        return found
+
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     """Resolve every name of a configuration; raises ``BenchError`` for an unknown one."""
     cache = cache or cache_root()
+    plain = config.scenario.plain.dataset if config.scenario else None
+    if plain and plain not in config.datasets:
+        config = config.model_copy(update={"datasets": [plain, *config.datasets]})
     config, absent = _with_what_is_there(config)
     methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
     model = resolve_model(config)
@@ -128,12 +157,13 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     for name in config.options:
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
-    pretraining = datasets.open(config.pretraining)
+    trained_on = {condition: datasets.open(names) for condition, names in config.trained_on().items()}
+    plain_condition, first = next(iter(trained_on.items()))
     pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
     device = resolve_device(config.device)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
-        corpus = datasets.open(model.tokenizer.datasets) or pretraining
+        corpus = datasets.open(model.tokenizer.datasets) or first
     initial = _initial_cell(config, model, datasets, corpus, device) if model.init and model.init.method else None
     language = _language(model, datasets, corpus)
     cells = []
@@ -144,9 +174,14 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         for seed, name in product(config.seeds, methods):
             at = tuned(config, name).at(point) if config.tuned else config.at(point)
             options = method_options(name, at.options.get(name, {}))
-            cells.append(_cell(
-                at, model, datasets, corpus, device, name, options, at.training, pretraining, seed, initial, language,
-            ))  # fmt: skip
+            conditions = {
+                condition: _cell(
+                    at, model, datasets, corpus, device, name, options, at.training, sets, seed, initial, language
+                )
+                for condition, sets in trained_on.items()
+            }
+            plain_key = conditions[plain_condition].key
+            cells += [replace(cell, condition=condition, plain=plain_key) for condition, cell in conditions.items()]
     # A setting of one method makes no further cells of the others.
     cells = list({cell.key: cell for cell in cells}.values())
     plan = Plan(
@@ -159,6 +194,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         cells,
         pairs,
         language=language,
+        plain_dataset=datasets.open([plain])[0] if plain else "",
         left_out=left_out,
         absent=absent,
     )
@@ -274,7 +310,7 @@ class _Datasets:
         cards go by one name."""
         names = []
         for reference in references:
-            file = find_config("dataset", reference).resolve()
+            file = card_file(reference)[0].resolve()
             card = load_card(reference)
             if self._files.setdefault(card.name, file) != file:
                 raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
@@ -316,6 +352,7 @@ def _cell(
     }
     variant = ", ".join(f"{k.removeprefix(method + '.')}={v}" for k, v in given.items())
     label = {"suite": config.suite, "model": model.name, "method": method, "variant": variant, "seed": seed}
+    label["pretraining"] = ", ".join(pretraining)
     return Cell(method, options, training, tuple(pretraining), seed, content, label)
 
 
@@ -501,7 +538,7 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
 
 def _problems(plan: Plan) -> list[str]:
     problems = []
-    for name in plan.cells[0].pretraining if plan.cells else ():
+    for name in dict.fromkeys(name for cell in plan.cells for name in cell.pretraining):
         dataset = plan.datasets[name]
         if "text" not in dataset.provides:
             problems.append(f"dataset '{name}' has no text to pretrain on")

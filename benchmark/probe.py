@@ -92,6 +92,17 @@ def majority_accuracy(train: Tensor, test: Tensor) -> float:
     return float(right.double().mean())
 
 
+def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
+    """Classes with fewer than ``below`` examples in train; none where there is no train split, or where all are."""
+    if "train" not in data.splits():
+        return frozenset()
+    label = data.labels("train")
+    classes = np.arange(len(data.classes))
+    support = (label == 1).sum(axis=0) if data.card.multi_label else (label[:, None] == classes).sum(axis=0)
+    rare = frozenset(name for name, count in zip(data.classes, support) if count < below)
+    return rare if len(rare) < len(data.classes) else frozenset()
+
+
 @dataclass(frozen=True)
 class Path:
     """Linear classifiers at P strengths of regularisation: weight float64 [P, K, d], intercept [P, K].

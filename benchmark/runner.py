@@ -93,8 +93,10 @@ class _Run:
         cells: list[Cell | Given] = [*plan.cells, *plan.given]
         if untrained or any(plan.missing(store, cell) for cell in cells):
             self.check(untrained)
+        several = len({cell.pretraining for cell in plan.cells}) > 1
         for number, cell in enumerate(plan.cells, 1):
-            name = f"[{number}/{len(plan.cells)}] {cell.method}, seed {cell.seed}"
+            where = f" on {', '.join(cell.pretraining)}" if several else ""
+            name = f"[{number}/{len(plan.cells)}] {cell.method}{where}, seed {cell.seed}"
             with self.guarded(name):
                 if store.finished(cell.key):
                     self.outcome.skipped += 1
@@ -332,21 +334,23 @@ class _Run:
         task = task_class(task_class.Config(**pair.options))
         primary = task.primary_for(data.card)
         measurements = list(task.evaluate(data, cell.seed))
-        # The same draws of the same patients for every cell and part: what differs between two cells is then paired.
+        # The same draws of the same patients for every cell, part and dataset: what differs is then paired.
         population = np.unique(np.concatenate([found.examples["group"] for found in measurements]))
+        of_patients = digest(population.tolist())
+        scenario = self.plan.scenario_of(cell, pair)
         rows: list[Row] = []
         resampled: dict[str, dict[str, np.ndarray]] = {}
         for found in measurements:
             groups, part = found.examples["group"], found.part
             drawn = digest([sorted(zip(map(str, found.examples["id"]), map(str, groups))), population.tolist()])
             for metric, function in found.metrics.items():
-                rng = generator(0, "bootstrap", pair.task, pair.dataset)
+                rng = generator(0, "bootstrap", of_patients)
                 resamples = self.plan.config.evaluation.resamples
                 values = resample(function, found.examples, groups, population, resamples, rng)
                 resampled.setdefault(part, {})[metric] = values
                 own = len(np.unique(groups))
                 low, high = percentiles(values, own)
-                rows.append(cell.label | {
+                rows.append(cell.label | scenario | {
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
                     "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
                     "value": function(found.examples), "low": low, "high": high, "n": len(groups), "groups": own,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-LABEL = ("suite", "model", "method", "variant", "seed")
+LABEL = ("suite", "model", "method", "variant", "pretraining", "seed")
 
 
 def digest(content: Any) -> str:
@@ -116,7 +116,7 @@ class Store:
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
-        return frame.drop_duplicates([*LABEL, "dataset", "task", "part", "metric"], keep="last", ignore_index=True)
+        return _newest(frame, [*LABEL, "dataset", "task", "part", "metric"])
 
     def costs(self) -> "pd.DataFrame":
         """One row a cell that was trained."""
@@ -130,7 +130,7 @@ class Store:
                 continue
             costs.append(cell["label"] | {"cell": folder.name} | cost)
         frame = pd.DataFrame(costs)
-        return frame if frame.empty else frame.drop_duplicates([*LABEL], keep="last", ignore_index=True)
+        return frame if frame.empty else _newest(frame, [*LABEL])
 
     def _finished(self) -> Iterator[Path]:
         """The folders of finished cells, oldest first."""
@@ -138,6 +138,11 @@ class Store:
             (path.parent for path in self.cells.glob("[!.]*/cost.json")),
             key=lambda folder: (folder / "cost.json").stat().st_mtime,
         )
+
+
+def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":
+    """The last of the rows that share the keys; one that no row has tells nothing apart."""
+    return frame.drop_duplicates([key for key in keys if key in frame], keep="last", ignore_index=True)
 
 
 def _name(kind: str, part: str) -> str:

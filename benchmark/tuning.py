@@ -71,7 +71,9 @@ def tune_methods(
 
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    config = config.model_copy(update={"seeds": config.seeds[:1], "tasks": ["all"], "baselines": False})
+    config = config.model_copy(
+        update={"seeds": config.seeds[:1], "tasks": ["all"], "baselines": False, "scenario": None}
+    )
     config = config.at({"training.validations": max(4, config.training.validations)})
     rate = config.training.learning_rate
     axes = [_axis(text) for text in search]

@@ -13,7 +13,17 @@ from benchmark.data.card import Card
 from benchmark.embedding import Evaluation
 from benchmark.errors import BenchError
 from benchmark.metrics import classification
-from benchmark.probe import Labelled, Path, Stage, deviation, known, labelled, logistic_path, majority_accuracy
+from benchmark.probe import (
+    Labelled,
+    Path,
+    Stage,
+    deviation,
+    known,
+    labelled,
+    logistic_path,
+    majority_accuracy,
+    rare_classes,
+)
 
 
 @register_task("linear_probe")
@@ -37,11 +47,14 @@ class LinearProbe(Task):
     class Config:
         """features: before or after the projection into the shared space.
         strengths: of regularisation, C of scikit-learn's LogisticRegression.
-        folds: of the cross-validation where val has no labels."""
+        folds: of the cross-validation where val has no labels.
+        rare_below: classes with fewer train images than this are rare, and have means of their own where not all
+        classes are."""
 
         features: Stage = "before"
         strengths: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-10, 3))
         folds: int = 5
+        rare_below: int = 100
 
     @classmethod
     def primary_for(cls, card: Card) -> str:
@@ -67,6 +80,7 @@ class LinearProbe(Task):
             classes=data.classes,
             scale=1.0,
             multi_label=data.card.multi_label,
+            rare=rare_classes(data, self.config.rare_below),
         )
         measurement.notes |= {
             "strength": self.config.strengths[best],

@@ -10,7 +10,7 @@ from benchmark import Measurement, Task, register_task
 from benchmark.data.card import Card
 from benchmark.embedding import Encoded, Evaluation, cosines, exact
 from benchmark.metrics import classification
-from benchmark.probe import majority_accuracy
+from benchmark.probe import majority_accuracy, rare_classes
 
 ROWS = 16_384
 """Images compared with the classes at a time."""
@@ -85,17 +85,6 @@ def _prompts(data: Evaluation, prompts: list[list[str]]) -> tuple[Encoded, np.nd
     """All prompts encoded, and where those of each class begin."""
     encoded = data.texts([prompt for of_class in prompts for prompt in of_class])
     return encoded, np.cumsum([0] + [len(of_class) for of_class in prompts[:-1]])
-
-
-def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
-    """Classes with fewer than ``below`` examples in train; none where there is no train split, or where all are."""
-    if "train" not in data.splits():
-        return frozenset()
-    label = data.labels("train")
-    classes = np.arange(len(data.classes))
-    support = (label == 1).sum(axis=0) if data.card.multi_label else (label[:, None] == classes).sum(axis=0)
-    rare = frozenset(name for name, count in zip(data.classes, support) if count < below)
-    return rare if len(rare) < len(data.classes) else frozenset()
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -167,6 +167,61 @@ def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Benc
     assert "did you mean 'msd'" in bench.err
 
 
+def scenario(bench: Bench, **changes: Any) -> list[str]:
+    """A suite of squares with a scenario, and two more cards: fewer of them to train on; them under another name."""
+    lines = (bench.folder / "squares.jsonl").read_text().splitlines()
+    few = [line for i, line in enumerate(lines) if i >= 36]
+    for name, kept in (("few", few), ("copy", lines)):
+        (bench.folder / f"{name}.jsonl").write_text("\n".join(kept))
+        card = CARD | {"source": CARD["source"] | {"file": f"{name}.jsonl"}}  # type: ignore[operator]
+        (bench.folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
+    posed = {"name": "small", "question": "What do few squares cost?", "varies": "squares"}
+    posed |= {"condition": 36, "plain": {"condition": 72, "pretraining": ["squares.yaml"]}}
+    suite = SUITE | {"pretraining": ["few.yaml"], "scenario": posed} | changes
+    (bench.folder / "scenario.yaml").write_text(yaml.safe_dump(suite))
+    return ["--suite", "scenario.yaml", "--methods", "clip", "--tasks", "linear_probe", "--budget", "samples=96"]
+
+
+def test_a_scenario_trains_twice_and_reports_the_difference(bench: Bench) -> None:
+    arguments = scenario(bench)
+    assert bench("plan", *arguments) == 0
+    assert bench.out.count(" train ") == 2 and "few" in bench.out
+    assert bench("run", *arguments) == 0, bench.out + bench.err
+    assert "trained 2, evaluated 2, done before 0, failed 0" in bench.out
+    rows = bench.rows()
+    assert set(zip(rows.pretraining, rows.condition)) == {("squares", 72), ("few", 36)}
+    assert bench("run", *arguments) == 0
+    assert "trained 0, evaluated 0, done before 4" in bench.out
+    # What is plain there may come from a suite that poses no scenario, whose line it then is.
+    shutil.rmtree(bench.folder / "results")
+    plain = ["--suite", "suite.yaml", *arguments[2:]]
+    assert bench("run", *plain) == 0 and bench("run", *arguments) == 0
+    assert "trained 1, evaluated 1, done before 2" in bench.out
+    assert bench("report") == 0
+    value = bench.rows().query("primary").set_index("pretraining").value
+    lost = f"{100 * (value['few'] - value['squares']):+.1f}".replace("-", "−")
+    main, _, rest = bench.out.partition("scenario small: accuracy, in percent")
+    assert "clip" in main and "36" not in main
+    scores, _, differences = rest.partition("scenario small: difference to the same method at 72, in points")
+    assert f"clip · 72 {100 * value['squares']:.1f}" in " ".join(scores.split())
+    assert f"clip · 36 {lost}" in " ".join(differences.split()) and "not tested" not in differences
+    assert "Trained on squares (72), few (36), 96 pairs seen;" in " ".join(scores.split())
+
+
+def test_a_scenario_in_the_test_images_is_paired(bench: Bench) -> None:
+    """The same squares under another name: no difference, and no interval about it."""
+    posed = {"name": "shift", "question": "Does the name matter?", "varies": "name", "condition": "other name"}
+    posed |= {"plain": {"condition": "own name", "dataset": "squares.yaml"}}
+    arguments = scenario(bench, pretraining=["squares.yaml"], datasets=["copy.yaml"], scenario=posed)
+    assert bench("run", *arguments, "--tasks", "retrieval") == 0, bench.out + bench.err
+    assert "trained 1, evaluated 2, done before 0, failed 0" in bench.out
+    assert (bench.rows().low < bench.rows().high).any()
+    assert set(zip(bench.rows().dataset, bench.rows().condition)) == {("squares", "own name"), ("copy", "other name")}
+    assert bench("report") == 0
+    assert "+0.0 +0.0 to +0.0 no difference" in " ".join(bench.out.split()[-60:])
+    assert "squares (own name), copy (other name): images of the same patients" in " ".join(bench.out.split())
+
+
 def test_same_seed_same_rows_and_methods_do_not_touch_each_other(bench: Bench) -> None:
     quick = ["--suite", "suite.yaml", "--tasks", "zero_shot,linear_probe", "--set", "training.samples=96"]
     assert bench("run", *quick, "--methods", "clip") == 0
@@ -255,6 +310,8 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--device", "cuda:9"], "device"),
         (["run", "--plugin", "nothing.py"], "no such file"),
         (["run", "--methods", ","], "expected names separated by commas"),
+        (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
+        (["plan", "--scenario", "noisy=2"], "less than or equal to 1"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
         (["report"], "bench run"),
     ],
@@ -320,6 +377,11 @@ LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "mod
 def test_lists(bench: Bench, what: str) -> None:
     assert bench("list", what) == 0
     assert LISTED[what] in bench.out
+
+
+def test_the_list_of_suites_says_what_scenarios_ask(bench: Bench) -> None:
+    assert bench("list", "suites") == 0
+    assert "it asks: What does another scanner cost?" in " ".join(bench.out.split())
 
 
 @pytest.mark.parametrize(

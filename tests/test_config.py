@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmark.config import RunConfig, Training, config_names, load_run_config
 from benchmark.errors import BenchError
@@ -160,3 +161,28 @@ def test_shipped_suites_are_valid(name: str) -> None:
 def test_training_names_its_budget() -> None:
     with pytest.raises(ValueError, match="exactly one"):
         Training(samples=1, epochs=1)
+
+
+def test_cards_of_a_scenario_lie_beside_its_suite(tmp_path: Path) -> None:
+    scenario = {"name": "n", "question": "q?", "varies": "v", "condition": 0.5, "setting": "noisy_texts"}
+    scenario["plain"] = {"condition": 0, "pretraining": ["pairs.yaml@noisy_texts=0"]}  # type: ignore[assignment]
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE.replace("[phantom]", "[pairs.yaml]") + yaml.safe_dump({"scenario": scenario}))
+    pairs = tmp_path / "pairs.yaml"
+    assert load(str(path)).trained_on() == {0: [f"{pairs}@noisy_texts=0"], 0.5: [str(pairs)]}
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({}, "scenario.plain: .*exactly one of pretraining and dataset, .*; found neither"),
+        ({"pretraining": ["phantom"], "dataset": "phantom-cxr"}, "exactly one of .*; found both"),
+        ({"dataset": "phantom-cxr"}, "scenario 'n' holds one dataset against another: found \\[\\]"),
+    ],
+)
+def test_wrong_scenarios(tmp_path: Path, plain: dict[str, object], message: str) -> None:
+    scenario = {"name": "n", "question": "q?", "varies": "v", "condition": 0.5, "plain": {"condition": 0} | plain}
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE + yaml.safe_dump({"scenario": scenario}))
+    with pytest.raises(BenchError, match=message):
+        load(str(path))

@@ -167,6 +167,11 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
         BenchError, match=r"several trained cells are named 'msd'; name one of them: abd456 \(msd, small, 0\)"
     ):
         find_cell(store, "msd")
+    cell = json.loads((store.cell("eee") / "cell.json").read_text())
+    cell["label"]["pretraining"] = "few"
+    (store.cell("eee") / "cell.json").write_text(json.dumps(cell))
+    with pytest.raises(BenchError, match=r"abd456 \(msd, small, 0\), eee \(msd, small, few, 0\)"):
+        find_cell(store, "msd")
     with pytest.raises(BenchError, match="unknown trained cell or method 'clp'; did you mean 'clip'"):
         find_cell(store, "clp")
     export(store.cell("eee"), tmp_path / "out")

@@ -133,6 +133,11 @@ def test_rare_classes_have_means_of_their_own() -> None:
     found = values(single(scores, label, rare=frozenset("bd")))
     assert found["rare_auroc"] == pytest.approx(np.mean([sk.roc_auc_score(label == c, scores[:, c]) for c in (1, 3)]))
     assert found["rare_recall"] == pytest.approx(np.mean([np.mean(scores[label == c].argmax(1) == c) for c in (1, 3)]))
+    aurocs = [sk.roc_auc_score(label == c, scores[:, c]) for c in (0, 2)]
+    assert found["common_auroc"] == pytest.approx(np.mean(aurocs))
+    recalls = [np.mean(scores[label == c].argmax(1) == c) for c in (0, 2)]
+    assert found["common_recall"] == pytest.approx(np.mean(recalls))
+    assert not {"rare_auroc", "common_auroc"} & set(values(single(scores, label)))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmark.store import Store, digest
 
@@ -54,6 +55,14 @@ def test_of_two_cells_with_one_label_the_newer_counts(tmp_path: Path) -> None:
             os.utime(path, (1000 + age, 1000 + age))
     assert store.rows().value.tolist() == [0.9]
     assert store.costs().cell.tolist() == ["a"]
+
+
+def test_what_was_trained_on_tells_cells_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for key, sets in (("a", "one"), ("b", "other")):
+        monkeypatch.setitem(LABEL, "pretraining", sets)
+        finish(store, key, 1.0, 0.5)
+    assert sorted(store.rows().cell) == sorted(store.costs().cell) == ["a", "b"]
 
 
 def test_digest_does_not_depend_on_the_order_of_keys() -> None:

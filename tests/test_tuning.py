@@ -12,7 +12,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.errors import BenchError
 from benchmark.tuning import RECALL_AT, _axis, recall
 from tests.methods.fakes import Pairs, small_method
-from tests.test_cli import Bench, bench, squares  # noqa: F401
+from tests.test_cli import Bench, bench, scenario, squares  # noqa: F401
 
 QUICK = ["--suite", "suite.yaml", "--set", "training.samples=96"]
 
@@ -65,6 +65,21 @@ def test_the_first_trial_is_the_suites_own_setting(bench: Bench) -> None:  # noq
     best = found(bench.folder, "clip")
     assert best["settings"] == {"training.learning_rate": 3e-3}
     assert best["objective"] == "loss"
+
+
+def test_a_scenario_is_tuned_on_its_own_data_alone(
+    bench: Bench,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from benchmark import runner
+
+    arguments = [*scenario(bench)[:4], "--set", "training.samples=96"]
+    seen, real = [], runner.pretrained
+    monkeypatch.setattr(
+        runner, "pretrained", lambda plan, cell, *args: seen.append(cell.pretraining) or real(plan, cell, *args)
+    )
+    assert bench("tune", *arguments, "--trials", "1", "--objective", "loss") == 0, bench.out + bench.err
+    assert seen == [("few",)]
 
 
 def test_recall_agrees_with_a_loop() -> None:

@@ -1,9 +1,11 @@
 """Dataset cards: what a dataset is and where it lies, as YAML."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from benchmark.config import config_names, find_config, read_yaml, validated
@@ -114,20 +116,47 @@ class Card(BaseModel):
 
 
 def load_card(name_or_path: str | Path) -> Card:
-    """A shipped card by name, or any by the path of a YAML file.
+    """A shipped card by name, or any by the path of a YAML file; with settings of its source over it where they follow,
+    as in ``phantom-noisy@noisy_texts=0.5`` or ``phantom-rare@rare.melanoma=0.05``, which are then part of its name.
 
     Raises ``BenchError`` for an unknown name or kind of source, a missing file, and a card that is not valid.
     """
-    path = find_config("dataset", str(name_or_path))
+    path, settings = card_file(str(name_or_path))
     content = read_yaml(path)
     source = content.get("source")
     if not isinstance(source, dict) or "kind" not in source:
         raise BenchError(f"{path}: source: expected a mapping with a 'kind' (one of {', '.join(SOURCES)})")
     if source["kind"] not in SOURCES:
         raise BenchError(f"{path}: {unknown('kind of source', str(source['kind']), SOURCES)}")
+    for key, text in settings.items():
+        _set(source, key.split("."), _value(f"{name_or_path}", text))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
-    card: Card = validated(Card, {"name": path.stem} | content | {"source": located}, str(path))
+    name = "@".join([content.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
+    card: Card = validated(Card, content | {"name": name, "source": located}, str(path))
     return card
+
+
+def card_file(reference: str) -> tuple[Path, dict[str, str]]:
+    """The file of a card, and the settings that follow its name or path, as texts."""
+    settings: dict[str, str] = {}
+    while found := re.fullmatch(r"(.+)@([\w. -]+)=([^@/]+)", reference):
+        reference, settings = found[1], {found[2]: found[3]} | settings
+    return find_config("dataset", reference), settings
+
+
+def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if not isinstance(content.get(key), dict):
+            content[key] = {}
+        content = content[key]
+    content[keys[-1]] = value
+
+
+def _value(reference: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BenchError(f"dataset '{reference}': '{text}' is not a YAML value") from error
 
 
 def card_names() -> list[str]:

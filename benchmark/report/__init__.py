@@ -38,6 +38,8 @@ HOW_TO_READ = """\
   question), **chance** what a scorer gets that knows nothing of the images. A score with † is not shown to beat the
   initial weights. **Examples** are those of the test set.
 - **Mean** is over all datasets of the table; a line that lacks one has none.
+- **Scenarios** make one thing difficult and hold each line against itself without that: the same seeds, settings,
+  number of pairs and test images. Their lines stand in tables of their own, below the others.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
   the same text are correct. The share of all correct items that are found is another definition, and not this one.
 - **Quality against cost**: the mean over kinds of task of the mean over datasets, against the training time of a seed.
@@ -63,15 +65,20 @@ def write_report(
     line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import comparison, plots, tables
+    from benchmark.report import comparison, plots, scenarios, tables
 
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     if rows.empty:
         raise nothing
-    labelled, priced, lines = tables.label_lines(rows, costs)
+    main, others = scenarios.apart(rows)
+    looks = list(scenarios.looks(rows, costs, resamples, notes))
+    own_costs = costs[~costs["cell"].isin(set(others["cell"]) - set(main["cell"]))] if len(costs) else costs
+    labelled, priced, lines = tables.label_lines(main, own_costs)
     scores = tables.summarise(labelled)
-    if scores.empty:
+    if scores.empty and not looks:
         raise nothing
+    if scores.empty and reference:
+        raise BenchError(f"--reference {reference}: in scenarios, the only results here, a line is held against itself")
     chosen = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(scores)
     methods = [line for line in lines if line not in set(labelled.loc[labelled["baseline"], "line"])]
     others = {line: chosen for line in methods if chosen and line != chosen}
@@ -113,12 +120,17 @@ def write_report(
     if missing := comparison.missing_ranks(rankings):
         console.print(missing + "\n", style="dim", highlight=False, markup=False)
         text.append(tables.escape(missing) + "\n")
-    if len(costs):
+    if len(priced):
         show(tables.cost_table(priced, lines))
         points, pairs, left_out = plots.quality_and_cost(scores, labelled, priced)
         if len(points):
             draw(plots.cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
         if left_out:
             text.append(f"Not in the plot, as results are missing: {tables.escape(', '.join(left_out))}.\n")
+    for look in looks:
+        for table in look.tables:
+            show(table)
+        if look.figure:
+            draw(look.figure, re.sub(r"[^\w-]+", "-", look.title), f"{look.title}: scores by condition")
     page.write_text("\n".join([*text, HOW_TO_READ]), encoding="utf-8")
     return files

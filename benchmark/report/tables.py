@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 IDENTITY = ["method", "variant", "model", "suite"]
 """What makes a line of the tables; the runs of a line differ in their seed alone."""
+SCORES = [
+    "task", "dataset", "metric", "line", "value", "low", "high", "chance", "majority", "parts", "n", "seeds",
+    "baseline", "best",
+]  # fmt: skip
+"""Columns of summarise()."""
 MISSING = "—"
 
 
@@ -134,7 +139,7 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         ours = [np.nan if score["baseline"] else score["value"] for score in lines]
         for score, best in zip(lines, best_of(ours, np.fmax(chance, majority))):
             scores.append({**score, "best": best})
-    return pd.DataFrame(scores)
+    return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool})
 
 
 def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:

@@ -203,6 +203,19 @@ def test_class_that_test_has_not_is_left_out_of_the_means() -> None:
     assert values(found)["balanced_accuracy"] == values(found)["macro_auroc"] == 1.0
 
 
+def test_classes_that_are_rare_in_train_have_means_of_their_own() -> None:
+    dataset = fake_dataset()
+    encoder = NoisyEncoder(dataset)
+    label = dataset.prepared["train"].label
+    label[np.flatnonzero(label == 1)[20:]] = 0
+    found = probe(dataset, encoder, rare_below=30)
+    recall = found.notes["recall"]
+    assert found.notes["rare"] == [CLASSES[1]]
+    assert values(found)["rare_recall"] == pytest.approx(recall[CLASSES[1]])
+    assert values(found)["common_recall"] == pytest.approx(np.mean([recall[CLASSES[c]] for c in (0, 2, 3)]))
+    assert "rare_recall" not in probe(dataset, encoder, rare_below=20).metrics
+
+
 def test_single_class_in_train() -> None:
     dataset = fake_dataset()
     dataset.prepared["train"].label[:] = 1

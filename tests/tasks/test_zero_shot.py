@@ -10,8 +10,9 @@ import torch
 
 from benchmark.embedding import Encoded
 from benchmark.errors import BenchError
+from benchmark.probe import rare_classes
 from benchmark.task import Measurement
-from tasks.zero_shot import ZeroShot, class_embeddings, class_scores, rare_classes
+from tasks.zero_shot import ZeroShot, class_embeddings, class_scores
 from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset
 
 

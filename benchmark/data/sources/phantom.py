@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
 
 ALL = "all"
+Share = Annotated[float, Field(ge=0, le=1)]
 CHUNK = 100
 """Patients drawn at once."""
 MANY = 600
@@ -45,10 +46,10 @@ class PhantomSource(Source):
     patients: dict[Split, PositiveInt]
     seed: int = 0
     size: PositiveInt = 64
-    rare: dict[str, float] = {}
+    rare: dict[str, Share] = {}
     images: dict[Split, PositiveInt] = {}
     shifted: list[Split] = []
-    noisy_texts: float = Field(default=0.0, ge=0, le=1)
+    noisy_texts: Share = 0.0
 
     has_files: ClassVar[bool] = False
 
