@@ -29,31 +29,42 @@ JOURNAL = np.dtype([("row", "<i8"), ("end", "<i8"), ("digest", "S16")])
 """For each stored image the number of its row, where it ends in the file, and a checksum of its bytes."""
 
 
-class JpegImages:
-    """Like an array uint8 [N, 3, size, size] that is read-only, decoded from JPEG when it is asked for."""
+class Images:
+    """Like an array uint8 [N, 3, size, size] that is read-only and stays on the disk: what is asked for is read, and
+    decoded where it is kept as JPEG.
 
-    def __init__(self, path: Path, ends: np.ndarray, size: int) -> None:
+    Not memory-mapped: pages that were read would count as the process's memory, where now they are the system's to keep
+    or to give away, and are shared by all processes just the same.
+    """
+
+    def __init__(self, path: Path, ends: np.ndarray, size: int, jpeg: bool) -> None:
         self.shape = (len(ends), 3, size, size)
         self.dtype = np.dtype(np.uint8)
+        self.jpeg = jpeg
         self._path = path
         self._ends = ends
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
     def __getitem__(self, rows: Any) -> np.ndarray:
+        """``rows``: whatever chooses among the N: a number, a slice, numbers or flags."""
         chosen = np.arange(len(self))[rows]
-        if chosen.ndim == 0:
-            return self._one(int(chosen))
-        images = np.empty((len(chosen), *self.shape[1:]), dtype=np.uint8)
-        for i, image in enumerate(self._pool.map(self._one, chosen.tolist())):
+        images = np.empty((chosen.size, *self.shape[1:]), dtype=np.uint8)
+        # Threads only where there is something to decode.
+        several = self._pool.map if self.jpeg else map
+        for i, image in enumerate(several(self._one, chosen.ravel().tolist())):
             images[i] = image
-        return images
+        return images.reshape(*chosen.shape, *self.shape[1:])
 
     def _one(self, row: int) -> np.ndarray:
         start = int(self._ends[row - 1]) if row else 0
-        # Not memory-mapped: pages that were read would count as the process's memory.
         content = os.pread(self._file, int(self._ends[row]) - start, start)
+        if not self.jpeg:
+            return np.frombuffer(content, dtype=np.uint8).reshape(self.shape[1:])
         return np.asarray(Image.open(BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
 
     @cached_property
@@ -62,19 +73,19 @@ class JpegImages:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        return ThreadPoolExecutor(min(32, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A split of N images.
 
-    images: uint8 [N, 3, size, size], read-only, on the disk.
+    images: uint8 [N, 3, size, size], on the disk.
     label: int64 [N], or [N, K] when multi-label; -1 unknown.
     The lists are one a record, each as in the records. fingerprint: of the content, so the same on every machine.
     """
 
-    images: np.memmap | JpegImages
+    images: Images | np.ndarray
     ids: list[str]
     groups: list[str]
     label: np.ndarray
@@ -142,12 +153,9 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
     folder = _folder(dataset, split, size, cache)
     build_folder(folder, write, resume=True)
     meta = json.loads((folder / "meta.json").read_text())
-    journal = _journal(folder)
-    shape = (len(journal), 3, size, size)
-    path = folder / "images.bin"
     columns = pq.read_table(folder / "columns.parquet", memory_map=True)
     return Prepared(
-        images=JpegImages(path, journal["end"], size) if meta["jpeg"] else np.memmap(path, np.uint8, "r", shape=shape),
+        images=Images(folder / "images.bin", _journal(folder)["end"], size, meta["jpeg"]),
         ids=columns.column("id").to_pylist(),
         groups=columns.column("group").to_pylist(),
         label=np.array(columns.column("label").to_pylist(), dtype=np.int64),

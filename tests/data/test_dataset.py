@@ -206,7 +206,6 @@ def test_prepared_images_agree_with_torchvision(tmp_path, width, height, channel
     picture = Image.fromarray(pixels(5, width, height, channels))
     picture.save(tmp_path / "images" / "0.png")
     ready = prepare(found := dataset(tmp_path, row), "test", 16, found.cache)
-    assert isinstance(ready.images, np.memmap) and not ready.images.flags.writeable
     assert ready.images.dtype == np.uint8 and ready.images.shape == (1, 3, 16, 16)
     expected = tv.center_crop(tv.resize(picture.convert("RGB"), 16, tv.InterpolationMode.BICUBIC), 16)
     difference = np.abs(ready.images[0].transpose(1, 2, 0).astype(int) - np.asarray(expected))
@@ -243,7 +242,7 @@ def together(folder, start, queue):
     found = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
     start.wait()
     ready = prepare(found, "train", 8, found.cache)
-    queue.put((ready.fingerprint, int(ready.images.sum())))
+    queue.put((ready.fingerprint, int(ready.images[:].sum())))
 
 
 def test_two_processes_at_once(tmp_path):

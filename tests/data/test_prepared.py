@@ -119,7 +119,7 @@ def test_large_sets_are_kept_as_jpeg(tmp_path, monkeypatch):
     plain = prepare(small, "train", 32, tmp_path / "plain")
     monkeypatch.setattr(prepared, "LARGE", 0)
     found = prepare(small, "train", 32, tmp_path / "jpeg")
-    assert isinstance(found.images, prepared.JpegImages) and found.images.shape == (8, 3, 32, 32)
+    assert found.images.jpeg and not plain.images.jpeg and found.images.shape == (8, 3, 32, 32)
     assert found.fingerprint != plain.fingerprint and found.ids == plain.ids
     for chosen in (3, -1, [5, 0], slice(2, 6), np.arange(8) % 2 == 0):
         one, other = found.images[chosen].astype(int), np.asarray(plain.images[chosen]).astype(int)
