@@ -44,8 +44,8 @@ class Work:
 
 
 def training_step(scale: float) -> tuple[Side, Side]:
-    """One training step of clip by micro-batches against the whole batch at once: on the CPU of ``tiny``, 1,024 pairs by
-    64; on a GPU of ViT-B/16 in bf16, 512 pairs by 128: smaller ones would wait for the CPU to launch kernels."""
+    """One training step of clip by micro-batches against the whole batch at once: on the CPU of ``tiny``, 1,024 pairs
+    by 64; on a GPU of ViT-B/16 in bf16, 512 pairs by 128: smaller ones would wait for the CPU to launch kernels."""
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
 

@@ -499,6 +499,8 @@ def _able(
 
 
 def _lacking(task: Any, dataset: Dataset) -> str:
+    if dataset.streams:
+        return "streams, which is for pretraining alone"
     needs = sorted(task.needs - dataset.provides)
     if needs:
         return f"has no {', no '.join(needs)}"

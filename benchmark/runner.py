@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from benchmark import __version__
 from benchmark.baselines import Given
 from benchmark.data.cache import build_folder, cache_root
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import PairLoader
-from benchmark.data.prepared import Prepared, prepare
+from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
+from benchmark.data.prepared import prepare
+from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
 from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
 from benchmark.errors import BenchError
@@ -75,6 +77,9 @@ def pretrained(
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
     """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
     for dataset in datasets:
+        if dataset.streams:
+            yield from Stream(dataset.card, "train", dataset.cache).texts()
+            continue
         for row in dataset.records("train").select_columns(["text", "question", "answer"]):
             yield from (*row["text"], *row["question"], *row["answer"])
 
@@ -157,7 +162,7 @@ class _Run:
         self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
     ) -> dict[str, Any]:
         train = self.pairs(cell, "train")
-        has_validation = cell.training.validations > 0 and self.prepared(cell, "val")
+        has_validation = cell.training.validations > 0 and self.sets(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
         with self.progress() as bars:
             bar = bars.add_task(f"{name}: training", total=None, speed="")
@@ -178,6 +183,11 @@ class _Run:
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}",
             highlight=False, markup=False,
         )  # fmt: skip
+        for pair_set in train.sets:
+            if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
+                reasons = Counter(pair_set.left_out.values()).most_common()
+                said = ", ".join(f"{count} {reason}" for reason, count in reasons)
+                self.console.print(f"{pair_set.stream.card.name}: left out {said}", style="yellow", markup=False)
         return cost | self.by_source(cell, method, train) | {"version": __version__, "machine": machine()}
 
     def by_source(self, cell: Cell, method: Method, train: PairLoader) -> dict[str, Any]:
@@ -188,9 +198,9 @@ class _Run:
         validated = [name for name in cell.pretraining if "val" in self.plan.datasets[name].splits()]
         losses = {}
         if cell.training.validations:
-            for name, prepared in zip(validated, self.prepared(cell, "val")):
-                if any(prepared.text):
-                    pairs = self.loader(cell, [prepared], Augmentation.none())
+            for name, pair_set in zip(validated, self.sets(cell, "val")):
+                if len(pair_set.rows):
+                    pairs = self.loader(cell, [pair_set], Augmentation.none())
                     precision = precision_of(cell.training, self.device)
                     losses[name] = validation_loss(method, pairs, cell.training, cell.seed, self.device, precision)
         return {"mixture": dict(zip(names, train.shares)), "validation_losses": losses}
@@ -269,19 +279,25 @@ class _Run:
             build_model(self.plan.model, 0, "meta").check(self._tokenizer)
         return self._tokenizer
 
-    def prepared(self, cell: Cell, split: str) -> list[Prepared]:
+    def sets(self, cell: Cell, split: str) -> list[PairSet]:
         """The pretraining sets of a cell that have the split."""
         size = cell.training.resolution or self.image_size()
         datasets = [self.plan.datasets[name] for name in cell.pretraining]
-        return [prepare(dataset, split, size, self.cache) for dataset in datasets if split in dataset.splits()]
+        return [self.pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
+
+    def pair_set(self, dataset: Dataset, split: str, size: int) -> PairSet:
+        if dataset.streams:
+            stream = Stream(dataset.card, split, self.cache)
+            return StreamedPairs(stream, size, self.tokenizer(), dataset.on_bad_data)
+        return PreparedPairs(prepare(dataset, split, size, self.cache), self.tokenizer(), self.cache)
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
-        return self.loader(cell, self.prepared(cell, split), augmentation)
+        return self.loader(cell, self.sets(cell, split), augmentation)
 
-    def loader(self, cell: Cell, prepared: list[Prepared], augmentation: Augmentation) -> PairLoader:
+    def loader(self, cell: Cell, sets: list[PairSet], augmentation: Augmentation) -> PairLoader:
         return PairLoader(
-            prepared, self.tokenizer(), self.image_size(), augmentation, stream(cell.seed, "data"), self.cache,
+            sets, self.tokenizer().pad_id, self.image_size(), augmentation, stream(cell.seed, "data"),
             cell.training.mixture,
         )  # fmt: skip
 

@@ -72,16 +72,24 @@ class Dataset:
         """Of "text", "label", "question", "prompts"."""
         return self.card.provides
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is read while a model is trained on it (benchmark.data.streamed), and has no records."""
+        return self.card.source.streams
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the rows, the classes, the images' sizes and times and what was left out; not with the place
         where the data lie, nor with prompts."""
-        found = (self._found.states, self._meta["left_out"]) if self.card.source.has_files else ()
+        whole = self.card.source.has_files and not self.streams
+        found = (self._found.states, self._meta["left_out"]) if whole else ()
         return key(VERSION, self.card.source.fingerprint(), self.card.classes, self.card.multi_label, *found)
 
     @property
     def left_out(self) -> dict[str, int]:
         """The number of rows left out, by reason; undecodable images are among them once check() or prepare() ran."""
+        if self.streams:
+            return {}
         counts = Counter(self._meta["left_out"]) + self._found.missing
         for split in self.splits():
             counts.update(bad.reason for bad in self._undecodable(split) or [])
@@ -89,7 +97,7 @@ class Dataset:
 
     def splits(self) -> list[str]:
         """The splits that have rows, of "train", "val" and "test" in this order."""
-        if not self.card.source.has_files:
+        if self.streams or not self.card.source.has_files:
             return self.card.source.splits()
         return [split for split in SPLITS if len(self._found.rows.get(split, ()))]
 
@@ -119,9 +127,17 @@ class Dataset:
         """Find everything that can be wrong with the data, before training: read all rows and decode every image,
         unless that was done before. With ``size`` what is decoded is kept, as prepare() does.
 
+        Of a stream, list the samples and look at the first of each shard.
+
         Raises ``BenchError`` for the first bad row (with the number of the others), and when no row is left.
         """
         from benchmark.data.prepared import prepare
+        from benchmark.data.streamed import Stream
+
+        if self.streams:
+            for split in self.splits():
+                Stream(self.card, split, self.cache, progress).check()
+            return
 
         if not self.splits():
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
@@ -138,6 +154,10 @@ class Dataset:
         if split not in self.splits():
             valid = ", ".join(self.splits()) or "none"
             raise BenchError(f"dataset '{self.card.name}' has no split '{split}'; it has: {valid}")
+        if self.streams:
+            raise BenchError(
+                f"dataset '{self.card.name}' streams: it is for pretraining alone; 'stream: false' reads it as a whole"
+            )
         bad = [bad.row for bad in self._undecodable(split) or []]
         return np.setdiff1d(self._found.rows[split], bad)
 

@@ -1,11 +1,14 @@
 """Batches of pairs, as a function of a position: what comes next depends on nothing but the position."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 import torch
 
 from benchmark.data.batch import Batch
@@ -15,6 +18,9 @@ from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError
 from benchmark.seeding import generator, stream
 
+ROWS = 50_000
+"""Rows whose texts are tokenised at a time."""
+
 
 class Tokenizer(Protocol):
     pad_id: int
@@ -23,54 +29,101 @@ class Tokenizer(Protocol):
     def __call__(self, texts: list[str]) -> list[list[int]]: ...
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Some pairs of a set, of those that were asked for: n of them.
+
+    at: int64 [n], which of those asked for they are, ascending. images: uint8 [n, 3, S, S]. tokens: of one text each.
+    label: int64 [n], or [n, K] when multi-label, -1 unknown.
+    """
+
+    at: np.ndarray
+    images: np.ndarray
+    tokens: Sequence[Sequence[int] | np.ndarray]
+    ids: list[str]
+    label: np.ndarray
+
+
+class PairSet(Protocol):
+    """Pairs of one dataset. rows: int64, the numbers of those that have a text. size: pixels a side of the images.
+    labelled: whether some have a known label."""
+
+    rows: np.ndarray
+    size: int
+    labelled: bool
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The places of all ``rows`` in the order of an epoch: int64."""
+
+    def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
+        """The pairs of these rows, but those that turn out to be bad; ``choices``, uint64, say which of its texts each
+        comes with."""
+
+
+class PreparedPairs:
+    """The pairs of a prepared set, in any order. Texts are tokenised once and kept memory-mapped."""
+
+    def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
+        self.prepared = prepared
+        self.size = prepared.images.shape[-1]
+        self.labelled = bool((prepared.label >= 0).any())
+        self._tokens = _Tokens(prepared, tokenizer, cache)
+        self.rows = np.flatnonzero(self._tokens.counts)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(len(self.rows))
+
+    def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
+        ids = self.prepared.columns["id"]
+        return Samples(
+            np.arange(len(rows)), self.prepared.images[rows],
+            [self._tokens.get(row, choice) for row, choice in zip(rows, choices)],
+            [ids[row].as_py() for row in rows.tolist()], self.prepared.label[rows],
+        )  # fmt: skip
+
+
 class PairLoader:
-    """The pairs of one or more prepared sets, mixed; rows without text are left out.
+    """The pairs of one or more sets, mixed.
 
     mixture: the power of its size that a set's share is proportional to: 1 by size, 0 equal, between them a temperature
     (of 1 / mixture, as it is often written). Sets then go through epochs of their own.
 
     Stateless: batch() of the same position gives the same batch whatever was asked before, so that a run that goes on
-    after a kill sees the samples that it would have seen. Texts are tokenised once and kept memory-mapped.
+    after a kill sees the samples that it would have seen.
 
-    Raises ``BenchError`` when no row has a text or the sets were prepared at different sizes.
+    Raises ``BenchError`` when no row has a text or the sets have images of different sizes.
     """
 
     def __init__(
         self,
-        prepared: Sequence[Prepared],
-        tokenizer: Tokenizer,
+        sets: Sequence[PairSet],
+        pad_id: int,
         image_size: int,
         augmentation: Augmentation,
         seed: int,
-        cache: Path,
         mixture: float = 1.0,
     ) -> None:
-        sizes = sorted({p.images.shape[-1] for p in prepared})
+        sizes = sorted({each.size for each in sets})
         if len(sizes) != 1:
             raise BenchError(f"the sets to train on must be prepared at one size; found {sizes or 'no set'}")
-        self.prepared = list(prepared)
+        self.sets = list(sets)
         self.image_size = image_size
         self.augmentation = augmentation
         self.seed = seed
-        self.pad_id = tokenizer.pad_id
-        self._tokens = [_Tokens(p, tokenizer, cache) for p in self.prepared]
-        rows = [np.flatnonzero(t.counts) for t in self._tokens]
-        self._set = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        self._row = np.concatenate(rows)
-        if not len(self._row):
+        self.pad_id = pad_id
+        lengths = np.array([len(each.rows) for each in self.sets])
+        if not lengths.sum():
             raise BenchError("no row of the sets to train on has a text")
-        lengths = np.array([len(r) for r in rows])
         self._first = np.concatenate([[0], np.cumsum(lengths)])
-        self._by_size = mixture == 1 or len(rows) == 1
-        self._drawn = lengths if self._by_size else _apportioned(len(self._row), lengths, mixture)
-        self.shares = [float(count) / len(self._row) for count in self._drawn]
+        self._drawn = _apportioned(int(lengths.sum()), lengths, mixture)
+        self.shares = [float(count) / len(self) for count in self._drawn]
         """Of each set among the pairs of an epoch."""
-        self._labelled = len(self.prepared) == 1 and bool((self.prepared[0].label >= 0).any())
+        self._labelled = len(self.sets) == 1 and self.sets[0].labelled
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def __len__(self) -> int:
         """The number of pairs in an epoch."""
-        return len(self._row)
+        return int(self._first[-1])
 
     def batch(self, position: int, count: int) -> Batch:
         """``count`` pairs from sample ``position`` of the endless shuffled sequence on; an epoch is len(self) samples,
@@ -80,8 +133,9 @@ class PairLoader:
         for epoch in np.unique(epochs):
             pairs[epochs == epoch] = self._order(int(epoch))[offsets[epochs == epoch]]
         # In a mixture a pair may come twice in an epoch: each time it is another sample.
-        sample = (pairs if self._by_size else offsets).astype(np.uint64)
-        seeds = _mix(_mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + sample)
+        seeds = _mix(
+            _mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + offsets.astype(np.uint64)
+        )
         return self._gather(pairs, seeds, _mix(seeds))
 
     def sequential(self, start: int, count: int) -> Batch:
@@ -94,42 +148,55 @@ class PairLoader:
         return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        if self._by_size:
-            return generator(self.seed, "order", epoch).permutation(len(self))
-        parts = []
+        """Each set in its own order, from where the last epoch of all stopped; whose turn it is, is shuffled."""
+        turns = np.repeat(np.arange(len(self.sets)), self._drawn)
+        turns = generator(self.seed, "mixture", epoch).permutation(turns) if len(self.sets) > 1 else turns
+        order = np.empty(len(self), dtype=np.int64)
         for part, count in enumerate(self._drawn):
             first, length = self._first[part], self._first[part + 1] - self._first[part]
             if not count:
                 continue
-            # The pairs of a set, in its own epochs, from where the last epoch of all stopped.
             own, offsets = np.divmod(np.arange(epoch * count, (epoch + 1) * count), length)
+            found = np.empty(count, dtype=np.int64)
             for turn in np.unique(own):
-                order = generator(self.seed, "order", part, int(turn)).permutation(length)
-                parts.append(first + order[offsets[own == turn]])
-        return generator(self.seed, "mixture", epoch).permutation(np.concatenate(parts))
+                of_set = self.sets[part].order(generator(self.seed, "order", part, int(turn)))
+                found[own == turn] = first + of_set[offsets[own == turn]]
+            order[turns == part] = found
+        return order
 
     def _gather(self, pairs: np.ndarray, seeds: np.ndarray, choices: np.ndarray) -> Batch:
-        parts, rows = self._set[pairs], self._row[pairs]
-        images = np.empty((len(pairs), *self.prepared[0].images.shape[1:]), dtype=np.uint8)
+        parts = np.searchsorted(self._first, pairs, side="right") - 1
+        found: list[tuple[np.ndarray, Samples]] = []
         for part in np.unique(parts):
-            images[parts == part] = self.prepared[part].images[rows[parts == part]]
-        texts = [self._tokens[part].get(row, choice) for part, row, choice in zip(parts, rows, choices)]
-        ids = [self.prepared[part].ids[row] for part, row in zip(parts, rows)]
-        lengths = np.array([len(t) for t in texts])
+            at = np.flatnonzero(parts == part)
+            rows = self.sets[part].rows[pairs[at] - self._first[part]]
+            samples = self.sets[part].take(rows, choices[at])
+            found.append((at[samples.at], samples))
+        at = np.concatenate([at for at, _ in found])
+        if not len(at):
+            raise BenchError(f"none of the {len(pairs)} samples of a micro-batch can be used")
+        order = np.argsort(at)
+        tokens = [tokens for _, samples in found for tokens in samples.tokens]
+        ids = [id_ for _, samples in found for id_ in samples.ids]
+        lengths = np.array([len(tokens[i]) for i in order])
         mask = np.arange(lengths.max()) < lengths[:, None]
         padded = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        padded[mask] = np.concatenate(texts)
+        padded[mask] = np.concatenate([tokens[i] for i in order])
         label = None
         if self._labelled:
-            values = torch.from_numpy(self.prepared[0].label[rows])
+            values = torch.from_numpy(np.array(found[0][1].label))
             label = values if values.ndim == 1 else values.float()
+        images = (
+            np.concatenate([samples.images for _, samples in found])[order] if len(found) > 1 else found[0][1].images
+        )
+        kept = at[order]
         return Batch(
             image=torch.from_numpy(images),
             tokens=torch.from_numpy(padded),
             mask=torch.from_numpy(mask),
-            row=torch.from_numpy(pairs),
-            seed=torch.from_numpy((seeds >> np.uint64(1)).astype(np.int64)),
-            ids=ids,
+            row=torch.from_numpy(pairs[kept]),
+            seed=torch.from_numpy((seeds[kept] >> np.uint64(1)).astype(np.int64)),
+            ids=[ids[i] for i in order],
             image_size=self.image_size,
             augmentation=self.augmentation,
             label=label,
@@ -150,20 +217,25 @@ class _Tokens:
     """The tokens of every text of a prepared set: ragged, memory-mapped, made once for a tokenizer."""
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
-        self.counts = np.array([len(texts) for texts in prepared.text], dtype=np.int64)
+        column = prepared.columns["text"]
+        self.counts = pa.compute.list_value_length(column).to_numpy().astype(np.int64)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
 
         def write(folder: Path) -> None:
-            texts = [text for texts in prepared.text for text in texts]
-            tokens = tokenizer(texts) if texts else []
-            ends = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-            np.save(folder / "ends.npy", ends)
-            np.save(folder / "tokens.npy", np.array([t for text in tokens for t in text], dtype=np.int32))
+            lengths = [0]
+            with (folder / "tokens.bin").open("wb") as file:
+                # By parts: the tokens of millions of texts do not fit into memory as lists.
+                for start in range(0, len(column), ROWS):
+                    texts = [text for texts in column[start : start + ROWS].to_pylist() for text in texts]
+                    tokens = tokenizer(texts) if texts else []
+                    lengths += map(len, tokens)
+                    file.write(np.array([t for text in tokens for t in text], dtype=np.int32).tobytes())
+            np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
 
-        name = key("tokens", 1, prepared.fingerprint, tokenizer.fingerprint)
+        name = key("tokens", 2, prepared.fingerprint, tokenizer.fingerprint)
         folder = build_folder(Path(cache) / "tokens" / name, write)
         self._ends = np.load(folder / "ends.npy")
-        self._tokens = np.load(folder / "tokens.npy", mmap_mode="r" if self._ends[-1] else None)
+        self._tokens = np.memmap(folder / "tokens.bin", np.int32, "r") if self._ends[-1] else np.empty(0, np.int32)
 
     def get(self, row: int, choice: int) -> np.ndarray:
         """The tokens of one of the texts of a row; ``choice``: any number from 0 on."""

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import PIL
-import pyarrow.parquet as pq
+import pyarrow as pa
 from PIL import Image
 
 from benchmark.data.cache import build_folder, key
-from benchmark.data.dataset import COLUMNS, LISTS, Dataset, Progress
+from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
 from benchmark.errors import BenchError
 
-VERSION = 2
+VERSION = 3
 LARGE = 1 << 35
 """Bytes of pixels from which a set is kept as JPEG, at about a tenth of the size and a tenth of the speed."""
 QUALITY = 95
@@ -80,25 +80,55 @@ class Images:
 class Prepared:
     """A split of N images.
 
-    images: uint8 [N, 3, size, size], on the disk.
-    label: int64 [N], or [N, K] when multi-label; -1 unknown.
-    The lists are one a record, each as in the records. fingerprint: of the content, so the same on every machine.
+    images: uint8 [N, 3, size, size], on the disk. columns: those of COLUMNS but the image, memory-mapped; each is in
+    memory as a whole from when it is asked for by name. fingerprint: of the content, so the same on every machine.
     """
 
     images: Images | np.ndarray
-    ids: list[str]
-    groups: list[str]
-    label: np.ndarray
-    text: list[list[str]]
-    text_id: list[list[str]]
-    question: list[list[str]]
-    answer: list[list[str]]
-    answer_type: list[list[str]]
-    question_type: list[list[str]]
+    columns: pa.Table
     fingerprint: str
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return int(self.columns.num_rows)
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """int64 [N], or [N, K] when multi-label; -1 unknown."""
+        return np.array(self.columns["label"].to_pylist(), dtype=np.int64)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self.columns["id"].to_pylist()
+
+    @cached_property
+    def groups(self) -> list[str]:
+        return self.columns["group"].to_pylist()
+
+    # Each of these is a list a record, as in the records.
+
+    @cached_property
+    def text(self) -> list[list[str]]:
+        return self.columns["text"].to_pylist()
+
+    @cached_property
+    def text_id(self) -> list[list[str]]:
+        return self.columns["text_id"].to_pylist()
+
+    @cached_property
+    def question(self) -> list[list[str]]:
+        return self.columns["question"].to_pylist()
+
+    @cached_property
+    def answer(self) -> list[list[str]]:
+        return self.columns["answer"].to_pylist()
+
+    @cached_property
+    def answer_type(self) -> list[list[str]]:
+        return self.columns["answer_type"].to_pylist()
+
+    @cached_property
+    def question_type(self) -> list[list[str]]:
+        return self.columns["question_type"].to_pylist()
 
 
 def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None) -> Prepared:
@@ -114,7 +144,7 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
         kept = journal["row"].tolist()
 
         def encode(picture: Image.Image) -> bytes:
-            pixels = _square(picture, size)
+            pixels = square(picture, size)
             if not jpeg:
                 return pixels.tobytes()
             buffer = BytesIO()
@@ -144,24 +174,20 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
             raise BenchError(f"dataset '{dataset.card.name}', {split}: none of its images can be decoded")
         # Rows that were bad when it was killed and are not now come late.
         columns = dataset.table(split).select([name for name in COLUMNS if name != "image"]).take(journal["row"])
-        pq.write_table(columns, folder / "columns.parquet")
         digest = hashlib.sha256(journal["digest"].tobytes())
-        digest.update(json.dumps(columns.to_pydict(), sort_keys=True).encode())
+        with pa.ipc.new_file(str(folder / "columns.arrow"), columns.schema) as file:
+            for batch in columns.to_batches(max_chunksize=CHUNK):
+                file.write_batch(batch)
+                digest.update(json.dumps(batch.to_pylist(), sort_keys=True).encode())
         meta = {"fingerprint": digest.hexdigest()[:20], "jpeg": jpeg}
         (folder / "meta.json").write_text(json.dumps(meta))
 
     folder = _folder(dataset, split, size, cache)
     build_folder(folder, write, resume=True)
     meta = json.loads((folder / "meta.json").read_text())
-    columns = pq.read_table(folder / "columns.parquet", memory_map=True)
-    return Prepared(
-        images=Images(folder / "images.bin", _journal(folder)["end"], size, meta["jpeg"]),
-        ids=columns.column("id").to_pylist(),
-        groups=columns.column("group").to_pylist(),
-        label=np.array(columns.column("label").to_pylist(), dtype=np.int64),
-        fingerprint=meta["fingerprint"],
-        **{name: columns.column(name).to_pylist() for name in LISTS},
-    )
+    images = Images(folder / "images.bin", _journal(folder)["end"], size, meta["jpeg"])
+    with pa.memory_map(str(folder / "columns.arrow")) as file:
+        return Prepared(images, pa.ipc.open_file(file).read_all(), meta["fingerprint"])
 
 
 def damaged(dataset: Dataset, split: str, size: int, cache: Path) -> int:
@@ -201,7 +227,7 @@ def _resume(folder: Path) -> np.ndarray:
     return journal
 
 
-def _square(picture: Image.Image, size: int) -> np.ndarray:
+def square(picture: Image.Image, size: int) -> np.ndarray:
     """uint8 [3, size, size]."""
     width, height = picture.size
     side = min(width, height)

@@ -1,12 +1,13 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.data.loader import PairLoader
+from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError
@@ -25,20 +26,20 @@ class Words:
 
 
 def prepared(name, texts, size=4, label=None):
-    n, empty = len(texts), [[] for _ in texts]
+    n = len(texts)
     images = np.zeros((n, 3, size, size), dtype=np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
-    label = np.full(n, -1) if label is None else np.array(label)
-    ids = [f"{name}{i}" for i in range(n)]
-    return Prepared(images, ids, ids, label, texts, *[empty] * 5, fingerprint=name)
+    columns = {"id": [f"{name}{i}" for i in range(n)], "label": [-1] * n if label is None else label, "text": texts}
+    return Prepared(images, pa.table(columns), name)
 
 
 ONE = [["a bb"], [], ["ccc d", "ee ff gg", "h"], ["i"], [], ["jj kk"]]
 TWO = [["lll"], ["m nnn oo p", "q"], []]
 
 
-def loader(cache, *sets, seed=0, tokenizer=None):
+def loader(cache, *sets, seed=0, tokenizer=None, mixture=1.0):
     sets = sets or (prepared("one", ONE), prepared("two", TWO))
-    return PairLoader(sets, tokenizer or Words(), 4, Augmentation(), seed, cache)
+    pair_sets = [PreparedPairs(each, tokenizer or Words(), cache) for each in sets]
+    return PairLoader(pair_sets, Words.pad_id, 4, Augmentation(), seed, mixture)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def many(name, count):
 def test_mixtures(tmp_path, mixture, shares):
     sizes = {"a": 200, "b": 40, "c": 10}
     sets = [many(name, size) for name, size in sizes.items()]
-    pairs = PairLoader(sets, Words(), 4, Augmentation(), 0, tmp_path, mixture)
+    pairs = loader(tmp_path, *sets, mixture=mixture)
     weights = np.array([size**mixture for size in sizes.values()])
     expected = shares or (weights / weights.sum()).tolist()
     assert len(pairs) == 250 and sum(pairs.shares) == 1
@@ -165,11 +166,6 @@ def test_mixtures(tmp_path, mixture, shares):
 
 
 def test_a_pair_that_comes_twice_in_an_epoch_is_augmented_twice(tmp_path):
-    pairs = PairLoader([many("a", 90), many("b", 2)], Words(), 4, Augmentation(), 0, tmp_path, 0.0)
+    pairs = loader(tmp_path, many("a", 90), many("b", 2), mixture=0.0)
     batch = pairs.batch(0, 92)
     assert len(set(batch.seed.tolist())) == 92 and Counter(batch.ids)["b0"] == 23
-
-
-def test_by_size_is_the_order_without_a_mixture(tmp_path, pairs):
-    again = PairLoader(pairs.prepared, Words(), 4, Augmentation(), 0, tmp_path, 1.0)
-    assert again.batch(3, 20).ids == pairs.batch(3, 20).ids

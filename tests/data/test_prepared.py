@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.data import prepared
 from benchmark.data.dataset import Dataset
-from benchmark.data.loader import PairLoader
+from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import damaged, prepare
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError
@@ -124,7 +124,8 @@ def test_large_sets_are_kept_as_jpeg(tmp_path, monkeypatch):
     for chosen in (3, -1, [5, 0], slice(2, 6), np.arange(8) % 2 == 0):
         one, other = found.images[chosen].astype(int), np.asarray(plain.images[chosen]).astype(int)
         assert one.shape == other.shape and np.abs(one - other).mean() < 4
-    loaders = [PairLoader([p], Words(), 32, Augmentation.none(), 0, tmp_path / "c") for p in (plain, found)]
+    sets = [PreparedPairs(each, Words(), tmp_path / "c") for each in (plain, found)]
+    loaders = [PairLoader([each], Words.pad_id, 32, Augmentation.none(), 0) for each in sets]
     one, other = (loader.batch(0, 5) for loader in loaders)
     assert one.ids == other.ids and (one.image.int() - other.image.int()).abs().float().mean() < 4
     assert damaged(small, "train", 32, tmp_path / "jpeg") == 0

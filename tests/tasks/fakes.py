@@ -41,10 +41,15 @@ class FakeCard:
 
 def take(records: Prepared, rows: np.ndarray, fingerprint: str) -> Prepared:
     """Some of the records, in the order of ``rows``."""
-    columns: dict[str, Any] = {"fingerprint": fingerprint, "images": records.images[rows], "label": records.label[rows]}
-    for name in ("ids", "groups", "text", "text_id", "question", "answer", "answer_type", "question_type"):
-        columns[name] = [getattr(records, name)[i] for i in rows]
-    return Prepared(**columns)
+    return Prepared(records.images[rows], records.columns.take(rows), fingerprint)
+
+
+def with_columns(records: Prepared, **columns: list[Any]) -> Prepared:
+    """The records with other values in some columns."""
+    table = records.columns
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    return Prepared(records.images, table, records.fingerprint)
 
 
 @dataclass
@@ -90,21 +95,21 @@ def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, i
         common = random.integers(0, 5, count) == 0
         ids = [f"image-{i:04d}" for i in random.permutation(rows)]
         asked = [] if multi_label else list(QUESTIONS)
-        prepared[split] = Prepared(
-            images=np.stack([write_row(i) for i in rows]),
-            ids=ids,
-            groups=[f"{split}-patient-{p}" for p in patients],
-            label=label.astype(np.int64),
-            text=[
+        columns = {
+            "id": ids,
+            "group": [f"{split}-patient-{p}" for p in patients],
+            "label": label.tolist(),
+            "text": [
                 [f"caption of {ids[i]}", "nothing to see" if common[i] else f"more of {ids[i]}"] for i in range(count)
             ],
-            text_id=[[f"{split}-report-{p}", f"own-{i}"] for i, p in zip(ids, patients)],
-            question=[list(asked) for _ in rows],
-            answer=[[] if multi_label else [("yes", "no")[c % 2], CLASSES[c]] for c in label],
-            answer_type=[[QUESTIONS[q][0] for q in asked] for _ in rows],
-            question_type=[[QUESTIONS[q][1] for q in asked] for _ in rows],
-            fingerprint=f"fake-{multi_label}-{seed}-{split}",
-        )
+            "text_id": [[f"{split}-report-{p}", f"own-{i}"] for i, p in zip(ids, patients)],
+            "question": [list(asked) for _ in rows],
+            "answer": [[] if multi_label else [("yes", "no")[c % 2], CLASSES[c]] for c in label],
+            "answer_type": [[QUESTIONS[q][0] for q in asked] for _ in rows],
+            "question_type": [[QUESTIONS[q][1] for q in asked] for _ in rows],
+        }
+        images = np.stack([write_row(i) for i in rows])
+        prepared[split] = Prepared(images, pa.table(columns), f"fake-{multi_label}-{seed}-{split}")
     provides = {"text", "label", "prompts"} | (set() if multi_label else {"question"})
     return FakeDataset(card, prepared, f"fake-{multi_label}-{seed}", frozenset(provides))
 

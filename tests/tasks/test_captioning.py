@@ -12,7 +12,15 @@ from torchmetrics.text import BLEUScore
 from benchmark.errors import BenchError
 from benchmark.task import Measurement
 from tasks.captioning import Bleu, Captioning, References, longest_common_subsequence, most_common, ngrams, words
-from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomEncoder, RandomWriter, evaluation, fake_dataset
+from tests.tasks.fakes import (
+    FakeDataset,
+    OracleEncoder,
+    RandomEncoder,
+    RandomWriter,
+    evaluation,
+    fake_dataset,
+    with_columns,
+)
 
 TEXTS = [
     ["There is a large nodule in the left upper lung.", "Large nodule, left upper lobe."],
@@ -202,10 +210,10 @@ def test_images_without_a_text_are_left_out() -> None:
     dataset = fake_dataset()
     test = dataset.prepared["test"]
     text = [[] if i in (3, 5) else of_image for i, of_image in enumerate(test.text)]
-    found = measured(replace(dataset, prepared={"test": replace(test, text=text)}), RandomWriter(dataset))
+    found = measured(replace(dataset, prepared={"test": with_columns(test, text=text)}), RandomWriter(dataset))
     assert len(found.examples["id"]) == 158 and found.notes["images_without_text"] == 2
     assert {test.ids[3], test.ids[5]}.isdisjoint(found.examples["id"])
-    nothing = replace(dataset, prepared={"test": replace(test, text=[[]] * 160)})
+    nothing = replace(dataset, prepared={"test": with_columns(test, text=[[]] * 160)})
     with pytest.raises(BenchError, match="test: no image has a text"):
         measured(nothing, RandomWriter(dataset))
 

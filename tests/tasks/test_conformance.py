@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.statistics import interval
 from benchmark.task import TASKS, Measurement, Task
-from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset
+from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset, with_columns
 
 DATASETS = {"classes": fake_dataset(), "findings": fake_dataset(multi_label=True)}
 PAIRS = [
@@ -148,7 +148,7 @@ def test_answers_of_test_are_for_scoring_only(pair: tuple[str, str]) -> None:
     dataset = DATASETS[kind]
     test = dataset.prepared["test"]
     other = np.random.default_rng(0).permutation(len(test))
-    changed = replace(test, label=test.label[other], answer=[test.answer[i] for i in other])
+    changed = with_columns(test, label=test.label[other].tolist(), answer=[test.answer[i] for i in other])
     swapped = replace(dataset, prepared=dataset.prepared | {"test": changed})
     with_others = measured(name, swapped, RandomWriter(DATASETS[kind]))
     for part, measurement in of_random_encoder(name, kind).items():

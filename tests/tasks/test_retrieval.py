@@ -17,7 +17,7 @@ import tasks.retrieval as module
 from benchmark.errors import BenchError
 from benchmark.task import Measurement
 from tasks.retrieval import Retrieval, measure, relevant
-from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset
+from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns
 
 K = (1, 2, 5)
 
@@ -199,7 +199,7 @@ def without_text(dataset: FakeDataset, rows: list[int]) -> FakeDataset:
     test = dataset.prepared["test"]
     text = [[] if i in rows else texts for i, texts in enumerate(test.text)]
     text_id = [[] if i in rows else ids for i, ids in enumerate(test.text_id)]
-    return replace(dataset, prepared={"test": replace(test, text=text, text_id=text_id)})
+    return replace(dataset, prepared={"test": with_columns(test, text=text, text_id=text_id)})
 
 
 def test_images_without_text_are_left_out() -> None:

@@ -13,7 +13,7 @@ from benchmark.errors import BenchError
 from benchmark.probe import rare_classes
 from benchmark.task import Measurement
 from tasks.zero_shot import ZeroShot, class_embeddings, class_scores
-from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset
+from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns
 
 
 def measured(dataset: FakeDataset, rare_below: int = 100) -> Measurement:
@@ -112,7 +112,7 @@ def test_rare_classes_are_those_of_train() -> None:
     train = dataset.prepared["train"]
     label = train.label.copy()
     label[np.flatnonzero(label == 1)[:50]] = 0
-    unbalanced = replace(dataset, prepared=dataset.prepared | {"train": replace(train, label=label)})
+    unbalanced = replace(dataset, prepared=dataset.prepared | {"train": with_columns(train, label=label.tolist())})
     assert rare_classes(evaluation(RandomEncoder(), unbalanced), 60) == {CLASSES[1]}
     found = measured(unbalanced, rare_below=60)
     assert found.notes["rare"] == [CLASSES[1]]

@@ -90,6 +90,11 @@ class Source(BaseModel):
         """Whether all that it needs is there."""
         return all(self.matching(path, required=False) for path in self.needs())
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is read while a model is trained on it, and never as a whole."""
+        return False
+
     def shares_images(self) -> bool:
         """Whether one image, and its group, may be in several splits."""
         return False

@@ -163,28 +163,40 @@ class TableSource(Source):
             yield from spool.take(rows)
 
     def _read(self, card: "Card", problems: Problems) -> Iterator[Row]:
-        find = self._finder() if self.find else None
-        read_text = lru_cache(maxsize=64)(_read_text)
-        wanted, unwanted = _conditions(self.where), _conditions(self.where_not)
+        read = self.reader(card)
         for split, name, rows, seen in self.tables(problems):
             for line, values in rows:
                 try:
-                    self._derive(values, split)
-                    # Not a list: all() and any() stop at the first that decides.
-                    if not all(_plain(values.get(column)) in allowed for column, allowed in wanted.items()):
-                        continue
-                    if any(_plain(values.get(column)) in refused for column, refused in unwanted.items()):
-                        continue
-                    row = self._row(name, line, values, split, card, find)
-                    if row is not None and self.text_file:
-                        path = inside(fill(self.text_file, values), "text_file")
-                        row.text = [read_text(self.text_folder(), path, tuple(self.sections))]
-                        row.text = [text for text in row.text if text]
-                    if row is not None and (row.text or not self.text_file):
-                        yield row
+                    row = read(name, line, values, split)
                 except BadRow as bad:
                     problems.add(place(name, line), bad)
-            self._check_columns(name, seen)
+                    continue
+                if row is not None:
+                    yield row
+            self.check_columns(name, seen)
+
+    def reader(self, card: "Card") -> Callable[[str, int, Values, str], Row | None]:
+        """What makes a row of a table's name, the row's number there, its values by column, and its split ("" where
+        that is unknown yet): None for one that is to be left out, ``BadRow`` for one that cannot be used."""
+        find = self._finder() if self.find else None
+        read_text = lru_cache(maxsize=64)(_read_text)
+        wanted, unwanted = _conditions(self.where), _conditions(self.where_not)
+
+        def read(name: str, line: int, values: Values, split: str) -> Row | None:
+            self._derive(values, split)
+            # Not a list: all() and any() stop at the first that decides.
+            if not all(_plain(values.get(column)) in allowed for column, allowed in wanted.items()):
+                return None
+            if any(_plain(values.get(column)) in refused for column, refused in unwanted.items()):
+                return None
+            row = self._row(name, line, values, split, card, find)
+            if row is not None and self.text_file:
+                path = inside(fill(self.text_file, values), "text_file")
+                row.text = [read_text(self.text_folder(), path, tuple(self.sections))]
+                row.text = [text for text in row.text if text]
+            return row if row is not None and (row.text or not self.text_file) else None
+
+        return read
 
     def _derive(self, values: Values, split: str) -> None:
         values.setdefault("split", split)
@@ -216,7 +228,8 @@ class TableSource(Source):
 
         return find
 
-    def _check_columns(self, table: str, seen: set[str]) -> None:
+    def check_columns(self, table: str, seen: set[str]) -> None:
+        """Raise ``BenchError`` for a column that is named and is not among those ``seen`` in a table."""
         seen = seen | {"split"} | set(self.extract)
         mapped = self.columns.model_dump(exclude={"label"}, exclude_none=True)
         names = [("columns." + key, column) for key, name in mapped.items() for column in template_columns(name)]

@@ -4,10 +4,12 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Split, place
@@ -22,6 +24,9 @@ MAX_MEMBER = 1 << 28
 
 class WebDatasetSource(TableSource):
     """shards: of each split, patterns of the tar files (``train-*.tar``), also .tar.gz.
+    stream: for sets too large to be prepared: nothing is copied, images are decoded from the shards while a model is
+    trained on them, in an order that shuffles shards, and samples within ``shuffle_buffer`` places. For pretraining
+    alone, from shards that are not packed.
 
     Columns are ``image``, the other suffixes (``txt``, ``cls``), the keys of a .json, and ``key``, the sample's name.
     Nothing is ever unpacked: what a member is called does not matter to the disk.
@@ -29,12 +34,29 @@ class WebDatasetSource(TableSource):
 
     kind: Literal["webdataset"] = "webdataset"
     shards: dict[Split, list[Path]]
+    stream: bool = False
+    shuffle_buffer: PositiveInt = 10_000
 
     @model_validator(mode="after")
     def _one_way(self) -> "WebDatasetSource":
         if len(self.shards) > 1 and self.split:
             raise ValueError("expected the split in one place: several 'shards', or 'split' with the shares")
+        if self.stream:
+            columns = self.columns
+            whole = {
+                "split": self.split, "columns.split": columns.split, "columns.question": columns.question,
+                "where": self.where, "where_not": self.where_not, "text_file": self.text_file, "find": self.find,
+            }  # fmt: skip
+            for key, value in whole.items():
+                if value:
+                    raise ValueError(f"'stream' takes samples as they come, and '{key}' needs all to be read before")
+            if not columns.text:
+                raise ValueError("'stream' is for pretraining, which needs 'columns.text'")
         return self
+
+    @property
+    def streams(self) -> bool:
+        return self.stream
 
     def needs(self) -> list[Path]:
         return [path for paths in self.shards.values() for path in paths]
@@ -50,11 +72,25 @@ class WebDatasetSource(TableSource):
     def image_folder(self) -> Path:
         return self.matching(self.needs()[0])[0].parent
 
+    def files(self, split: str) -> list[Path]:
+        """The shards of a split."""
+        patterns = {str(name): of_split for name, of_split in self.shards.items()}[split]
+        return [path for pattern in patterns for path in self.matching(pattern)]
+
     def tables(self, problems: Problems) -> Iterator[tuple[str, str, Rows, set[str]]]:
-        for split, patterns in self.shards.items():
-            for path in (path for pattern in patterns for path in self.matching(pattern)):
+        for split in self.shards:
+            for path in self.files(split):
                 seen = {"image", "key"}
                 yield ("" if self.split else split), path.name, read_shard(path, problems, seen), seen
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a shard: its suffix, and where its content begins and how long it is, in bytes."""
+
+    suffix: str
+    offset: int
+    size: int
 
 
 def read_shard(path: Path, problems: Problems, seen: set[str]) -> Rows:
@@ -62,56 +98,93 @@ def read_shard(path: Path, problems: Problems, seen: set[str]) -> Rows:
     or whose name leads out of the archive are bad rows."""
     number = 0
     sample: Values = {}
-    try:
-        _check_end(path)
-        with tarfile.open(path, "r|*") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                try:
-                    key, suffix, content = _member(tar, member)
-                except BadRow as bad:
-                    problems.add(place(path.name, number + 1), bad)
-                    continue
-                if sample and sample["key"] != key:
-                    number += 1
-                    yield number, sample
-                    sample = {}
-                sample["key"] = key
-                try:
-                    sample.update(_value(suffix, content))
-                except BadRow as bad:
-                    problems.add(place(path.name, number + 1), bad)
-                seen.update(sample)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
+    with _opened(path, "r|*") as tar:
+        for found in _members(tar):
+            if isinstance(found, BadRow):
+                problems.add(place(path.name, number + 1), found)
+                continue
+            key, member, info = found
+            opened = tar.extractfile(info)
+            assert opened is not None
+            if sample and sample["key"] != key:
+                number += 1
+                yield number, sample
+                sample = {}
+            sample["key"] = key
+            try:
+                sample.update(value(member.suffix, opened.read()))
+            except BadRow as bad:
+                problems.add(place(path.name, number + 1), bad)
+            seen.update(sample)
     if sample:
         yield number + 1, sample
 
 
-def _check_end(path: Path) -> None:
-    """tarfile takes an archive that breaks off between two members for a whole one; a whole one ends in zeros."""
+def scan_shard(path: Path) -> Iterator[tuple[str, list[Member]]]:
+    """The samples of a tar file by name, each with where its files stand: headers alone are read. Raises ``BenchError``
+    for a packed one and for members that read_shard() takes for bad rows."""
+    name, members = "", list[Member]()
+    with _opened(path, "r:") as tar:
+        for found in _members(tar):
+            if isinstance(found, BadRow):
+                raise BenchError(f"{path}: {found.message}") from found
+            key, member, _ = found
+            if members and name != key:
+                yield name, members
+                members = []
+            name = key
+            members.append(member)
+    if members:
+        yield name, members
+
+
+@contextmanager
+def _opened(path: Path, mode: Literal["r|*", "r:"]) -> Iterator[tarfile.TarFile]:
+    try:
+        packed = _check_end(path)
+        if packed and mode == "r:":
+            raise BenchError(f"{path}: is packed, so that 'stream' cannot enter it in its middle: unpack it")
+        with tarfile.open(path, mode) as tar:
+            yield tar
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Member, tarfile.TarInfo] | BadRow]:
+    """The files of a shard, each with the name of its sample."""
+    while (member := tar.next()) is not None:
+        # It would keep a description of each, a gigabyte for a million.
+        tar.members.clear()  # type: ignore[attr-defined]
+        if member.isdir():
+            continue
+        try:
+            name = inside(member.name, "key")
+            if not member.isfile():
+                raise BadRow("not a file", f"member '{member.name}' is not a plain file")
+        except BadRow as bad:
+            yield bad
+            continue
+        if member.size > MAX_MEMBER:
+            # Not a bad row: even to skip it may take for ever.
+            raise tarfile.ReadError(f"member '{member.name}' has {member.size:,} bytes, more than {MAX_MEMBER:,}")
+        stem, dot, suffix = PurePosixPath(name).name.partition(".")
+        key = str(PurePosixPath(name).parent / stem)
+        yield key, Member(dot + suffix.lower(), member.offset_data, member.size), member
+
+
+def _check_end(path: Path) -> bool:
+    """Whether it is packed. tarfile takes an archive that breaks off between two members for a whole one; a whole one
+    ends in zeros."""
     with path.open("rb") as file:
         packed = file.read(512)[257:262] != b"ustar"
         file.seek(-min(512, path.stat().st_size), os.SEEK_END)
         if not packed and any(file.read()):
             raise tarfile.ReadError("it breaks off before its end")
+    return packed
 
 
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, str, bytes]:
-    name = inside(member.name, "key")
-    if not member.isfile():
-        raise BadRow("not a file", f"member '{member.name}' is not a plain file")
-    if member.size > MAX_MEMBER:
-        # Not a bad row: even to skip it may take for ever.
-        raise tarfile.ReadError(f"member '{member.name}' has {member.size:,} bytes, more than {MAX_MEMBER:,}")
-    opened = tar.extractfile(member)
-    assert opened is not None
-    stem, dot, suffix = PurePosixPath(name).name.partition(".")
-    return str(PurePosixPath(name).parent / stem), dot + suffix.lower(), opened.read()
-
-
-def _value(suffix: str, content: bytes) -> Values:
+def value(suffix: str, content: bytes) -> Values:
+    """The columns that a file of a sample makes."""
     if suffix in SUFFIXES:
         return {"image": content}
     name = suffix.removeprefix(".")

@@ -1,0 +1,203 @@
+"""Pairs that are read from tar shards during the training; nothing is prepared but a list of where samples stand."""
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmark.data.cache import build_folder, key
+from benchmark.data.images import load_image
+from benchmark.data.loader import Samples, Tokenizer
+from benchmark.data.prepared import square
+from benchmark.data.problems import BadRow, OnBadData
+from benchmark.data.sources import Row
+from benchmark.data.sources.base import place
+from benchmark.data.sources.formats import Values
+from benchmark.data.sources.image_folder import SUFFIXES
+from benchmark.data.sources.webdataset import WebDatasetSource, scan_shard, value
+from benchmark.errors import BenchError
+
+if TYPE_CHECKING:
+    from benchmark.data.card import Card
+
+VERSION = 1
+SCHEMA = pa.schema([
+    ("key", pa.string()), ("suffix", pa.list_(pa.string())), ("offset", pa.list_(pa.int64())),
+    ("size", pa.list_(pa.int64())),
+])  # fmt: skip
+CHUNK = 10_000
+THREADS = min(32, os.cpu_count() or 1)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of shards done and the number of all."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file and where its samples stand in it: a table with the columns of SCHEMA, memory-mapped."""
+
+    path: Path
+    samples: pa.Table
+
+    def values(self, number: int, images: bool = True) -> Values:
+        """The columns of a sample; without ``images``, only those of its other files. Raises ``BadRow``."""
+        found: Values = {"key": self.samples["key"][number].as_py()}
+        for suffix, offset, size in zip(*(self.samples[name][number].as_py() for name in SCHEMA.names[1:])):
+            if images or suffix not in SUFFIXES:
+                found |= value(suffix, os.pread(_opened(self.path), size, offset))
+        return found
+
+
+@lru_cache(maxsize=256)
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDONLY)
+
+
+class Stream:
+    """A split of a streamed dataset: samples by number, in the order of the shards. Listing them reads the headers of
+    every shard once, which is remembered, and nothing else."""
+
+    def __init__(self, card: "Card", split: str, cache: Path, progress: Progress | None = None) -> None:
+        source = card.source
+        assert isinstance(source, WebDatasetSource)
+        self.card, self.source, self.split = card, source, split
+        paths = source.files(split)
+        self.shards: list[Shard] = []
+        with ThreadPoolExecutor(THREADS) as pool:
+            for shard in pool.map(lambda path: _listed(path, cache), paths):
+                self.shards.append(shard)
+                if progress:
+                    progress(len(self.shards), len(paths))
+        self.ends = np.cumsum([len(shard.samples) for shard in self.shards])
+        self._read = source.reader(card)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def row(self, number: int) -> Row:
+        """A sample. Raises ``BadRow`` for one that cannot be used."""
+        shard, local = self.at(number)
+        values = self.shards[shard].values(local)
+        row = self._read(self.shards[shard].path.name, local + 1, values, self.split)
+        if row is None:
+            raise BadRow("several classes", "an image with several classes")
+        return row
+
+    def at(self, number: int) -> tuple[int, int]:
+        """The shard of a sample, and its number there."""
+        shard = bisect_right(self.ends, number)
+        return shard, number - (int(self.ends[shard - 1]) if shard else 0)
+
+    def place(self, number: int) -> str:
+        """Where a sample stands, for messages."""
+        shard, local = self.at(number)
+        return place(self.shards[shard].path.name, local + 1)
+
+    def check(self) -> None:
+        """Look at the first sample of each shard: what a card says wrongly is wrong in all. Raises ``BenchError``."""
+        starts = [0, *self.ends[:-1].tolist()]
+        for shard, number in zip(self.shards, starts):
+            if not len(shard.samples):
+                raise BenchError(f"{shard.path}: no samples in it")
+            try:
+                # The columns are the same in all samples; a misspelt one is not a bad row.
+                self.source.check_columns(shard.path.name, {"image", *shard.values(0, images=False)})
+                load_image(content(self.row(number)))
+            except BadRow as bad:
+                raise BenchError(f"{self.place(number)}: {bad.message}") from bad
+
+    def texts(self) -> Iterator[str]:
+        """All texts, without reading the images; those of bad samples are left out."""
+        for number in range(len(self)):
+            shard, local = self.at(number)
+            try:
+                values = self.shards[shard].values(local, images=False) | {"image": b""}
+                row = self._read(self.shards[shard].path.name, local + 1, values, self.split)
+            except BadRow:
+                continue
+            yield from row.text if row else ()
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Every sample once: shards in random order, and in it each sample moved by at most ``shuffle_buffer`` places,
+        so that what is read next lies near what was read."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        shards = rng.permutation(len(self.shards))
+        rows = np.concatenate([np.arange(starts[shard], self.ends[shard]) for shard in shards])
+        places = np.arange(len(rows)) + rng.uniform(0, self.source.shuffle_buffer, len(rows))
+        return rows[np.argsort(places, kind="stable")]
+
+
+class StreamedPairs:
+    """The pairs of a stream. Samples that turn out to be bad are missing in their batches and counted in ``left_out``,
+    or raise ``BenchError`` unless they are to be skipped."""
+
+    def __init__(self, stream: Stream, size: int, tokenizer: Tokenizer, on_bad_data: OnBadData) -> None:
+        self.stream, self.size, self.tokenizer, self.on_bad_data = stream, size, tokenizer, on_bad_data
+        self.rows = np.arange(len(stream))
+        self.labelled = "label" in stream.card.provides
+        self.order = stream.order
+        self.left_out: dict[int, str] = {}
+        """By the number of the sample, why."""
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
+        found = list(self._pool.map(self._one, rows.tolist()))
+        at = np.array([i for i, sample in enumerate(found) if sample is not None], dtype=np.int64)
+        there = [sample for sample in found if sample is not None]
+        texts = [row.text[int(choice) % len(row.text)] for (row, _), choice in zip(there, choices[at])]
+        images = (
+            np.stack([pixels for _, pixels in there]) if there else np.empty((0, 3, self.size, self.size), np.uint8)
+        )
+        return Samples(
+            at, images, self.tokenizer(texts) if texts else [], [row.id for row, _ in there],
+            np.array([row.label for row, _ in there], dtype=np.int64),
+        )  # fmt: skip
+
+    def _one(self, number: int) -> tuple[Row, np.ndarray] | None:
+        try:
+            row = self.stream.row(number)
+            return row, square(load_image(content(row)), self.size)
+        except BadRow as bad:
+            if self.on_bad_data == "error":
+                message = f"{self.stream.place(number)}: {bad.message}; --on-bad-data skip goes on without such samples"
+                raise BenchError(message) from bad
+            self.left_out[number] = bad.reason
+            return None
+
+
+def content(row: Row) -> bytes:
+    if isinstance(row.image, str):
+        raise BadRow("no image", f"the image is a path, '{row.image}', and not a file of the sample")
+    return row.image
+
+
+def _listed(path: Path, cache: Path) -> Shard:
+    state = path.stat()
+
+    def write(folder: Path) -> None:
+        with pa.ipc.new_file(str(folder / "samples.arrow"), SCHEMA) as file:
+            rows: list[dict[str, Any]] = []
+
+            def flush() -> None:
+                if rows:
+                    file.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
+                    rows.clear()
+
+            for name, members in scan_shard(path):
+                columns = {part: [getattr(member, part) for member in members] for part in SCHEMA.names[1:]}
+                rows.append({"key": name} | columns)
+                if len(rows) == CHUNK:
+                    flush()
+            flush()
+
+    name = key("shard", VERSION, str(path.absolute()), state.st_size, state.st_mtime_ns)
+    folder = build_folder(cache / "shards" / name, write)
+    with pa.memory_map(str(folder / "samples.arrow")) as file:
+        return Shard(path, pa.ipc.open_file(file).read_all())
