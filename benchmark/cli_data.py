@@ -95,6 +95,11 @@ def data_check(name: Name) -> None:
     dataset = _open(name, "error")
     with _progress(f"checking {name}") as progress:
         dataset.check(progress=progress)
+    if dataset.streams:
+        _print(
+            f"{dataset.card.name}: nothing wrong with the first sample of each shard; the others are seen in training"
+        )
+        return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
     _print(f"{dataset.card.name}: nothing wrong; images: {counts}")
 
@@ -143,6 +148,9 @@ def data_prepare(
     dataset = _open(name, on_bad_data)
     with _progress(f"preparing {name}") as progress:
         dataset.check(size, progress)
+    if dataset.streams:
+        _print(f"{dataset.card.name}: streams, so nothing is prepared; its samples are listed in {dataset.cache}")
+        return
     for split in dataset.splits():
         if count := damaged(dataset, split, size, dataset.cache):
             message = f"{count:,} images of {name}, {split}, are damaged; delete its folder 'prepared'"

@@ -24,8 +24,12 @@ from benchmark.errors import BenchError, unknown
 from benchmark.memory import PeakMemory
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from benchmark.data.batch import Batch
+    from benchmark.data.loader import PairSet
     from benchmark.method import Accumulation, Keys, Method
+    from benchmark.models.tokenizer import Tokenizer
     from benchmark.plan import Plan
 
 Side = Callable[[], Any]
@@ -204,37 +208,131 @@ def loading(scale: float) -> tuple[Side, Side]:
     from PIL import Image
     from torchvision.transforms import v2
 
-    from benchmark.data.batch import Batch
-    from benchmark.data.transforms import Augmentation
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+    from benchmark.data.loader import PreparedPairs
+    from benchmark.data.prepared import prepare
 
     count, side, size = max(4, round(512 * scale)), max(64, round(1024 * scale)), max(16, round(224 * scale))
     folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
-    rng = np.random.default_rng(0)
-    prepared = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, 3, size, size))
-    for number in range(count):
-        coarse = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number}.jpg", quality=90)
-        prepared[number] = np.asarray(picture.resize((size, size))).transpose(2, 0, 1)
-    prepared.flush()
-    images = np.load(folder / "images.npy", mmap_mode="r")
-
-    def ours() -> None:
-        for start in range(0, count, 64):
-            rows = np.arange(start, min(start + 64, count))
-            part = torch.from_numpy(np.array(images[rows]))
-            seeds = torch.from_numpy(rows)
-            Batch(part, torch.zeros(len(rows), 1, dtype=torch.long), torch.ones(len(rows), 1, dtype=torch.bool),
-                  seeds, seeds, [], size, Augmentation()).view()  # fmt: skip
-
+    rows = [{"image": f"{i}.jpg", "text": f"picture {i}", "split": "train"} for i in range(count)]
+    for number, row in enumerate(rows):
+        _picture(number, side).save(folder / row["image"], quality=90)
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = "{image: image, text: text, split: split}"
+    (folder / "set.yaml").write_text(f"source: {{kind: manifest, file: rows.jsonl, columns: {columns}}}")
+    dataset = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
+    prepared = prepare(dataset, "train", size, folder / "cache")
+    ours = _epoch(PreparedPairs(prepared, _tokenizer(), folder / "cache"), count)
     crop = v2.Compose([v2.RandomResizedCrop(size, scale=(0.8, 1.0), antialias=True), v2.ToDtype(torch.float32, True)])
 
     def peer() -> None:
-        for number in range(count):
-            with Image.open(folder / f"{number}.jpg") as file:
+        for row in rows:
+            with Image.open(folder / row["image"]) as file:
                 crop(v2.functional.pil_to_tensor(file.convert("RGB")))
 
     return ours, peer
+
+
+def streaming(scale: float) -> tuple[Side, Side]:
+    """2,048 pictures of 320 x 256 from eight tar shards for a model of 224; the peer is webdataset with its shuffle
+    buffer, decoding by Pillow and torchvision."""
+    import io
+    import tarfile
+
+    from torchvision.transforms import v2
+
+    from benchmark.data.card import load_card
+    from benchmark.data.streamed import Stream, StreamedPairs
+
+    try:
+        import webdataset
+    except ImportError as error:
+        raise BenchError("streaming is measured beside webdataset: pip install webdataset") from error
+
+    count, size = max(8, round(2048 * scale)), max(16, round(224 * scale))
+    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    for shard in range(8):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for number in range(shard, count, 8):
+                buffer = io.BytesIO()
+                _picture(number, 256, 320).save(buffer, "JPEG", quality=90)
+                for suffix, content in (("jpg", buffer.getvalue()), ("txt", f"picture {number}".encode())):
+                    member = tarfile.TarInfo(f"{number}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    (folder / "set.yaml").write_text(
+        "source: {kind: webdataset, shards: {train: ['*.tar']}, columns: {image: image, text: txt, id: key}, "
+        "stream: true, shuffle_buffer: 500}"
+    )
+    stream = Stream(load_card(folder / "set.yaml"), "train", folder / "cache")
+    ours = _epoch(StreamedPairs(stream, size, _tokenizer(), "error"), count, augment=False)
+    crop = v2.Compose([v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()])
+
+    def peer() -> None:
+        files = [str(path) for path in sorted(folder.glob("*.tar"))]
+        pipeline = webdataset.WebDataset(files, shardshuffle=8).shuffle(500).decode("pil").to_tuple("jpg", "txt")
+        for picture, _ in pipeline:
+            crop(picture)
+
+    return ours, peer
+
+
+def reading(scale: float) -> tuple[Side, Side]:
+    """An epoch of 100,000 prepared images of 64 pixels, 1.2 GB; the peer has them all in memory."""
+    import pyarrow as pa
+
+    from benchmark.data.loader import PreparedPairs
+    from benchmark.data.prepared import Images, Prepared
+
+    count, size = max(64, round(100_000 * scale)), 64
+    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    rng = np.random.default_rng(0)
+    with (folder / "images.bin").open("wb") as file:
+        for start in range(0, count, 1000):
+            file.write(rng.integers(0, 256, (min(1000, count - start), 3, size, size), dtype=np.uint8).tobytes())
+    columns = {"id": [f"image {i}" for i in range(count)], "text": [[f"picture {i}"] for i in range(count)],
+               "label": [-1] * count}  # fmt: skip
+    ends = np.arange(1, count + 1) * 3 * size * size
+    prepared = Prepared(Images(folder / "images.bin", ends, size, False), pa.table(columns), "perf")
+    ours = _epoch(PreparedPairs(prepared, _tokenizer(), folder), count, augment=False)
+
+    def peer() -> None:
+        images = np.fromfile(folder / "images.bin", np.uint8).reshape(count, 3, size, size)
+        order = rng.permutation(count)
+        for start in range(0, count, 64):
+            torch.from_numpy(images[order[start : start + 64]])
+
+    return ours, peer
+
+
+def _picture(number: int, height: int, width: int | None = None) -> "Image":
+    from PIL import Image
+
+    coarse = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width or height, height), Image.Resampling.BICUBIC)
+
+
+def _tokenizer() -> "Tokenizer":
+    from benchmark.models.tokenizer import CorpusBPE, train
+
+    return CorpusBPE(train(["picture"], 300), 32)
+
+
+def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
+    from benchmark.data.loader import PairLoader
+    from benchmark.data.transforms import Augmentation
+
+    augmentation = Augmentation() if augment else Augmentation.none()
+    loader = PairLoader([pairs], 0, pairs.size, augmentation, 0)
+
+    def run() -> None:
+        for start in range(0, count, 64):
+            batch = loader.batch(start, min(64, count - start))
+            if augment:
+                batch.view()
+
+    return run
 
 
 def bootstrap(scale: float) -> tuple[Side, Side]:
@@ -263,6 +361,8 @@ def bootstrap(scale: float) -> tuple[Side, Side]:
 WORKS = {
     "training_step": Work("a training step", "cached, by micro-batches", "the whole batch at once", training_step),
     "loading": Work("an epoch of 512 large JPEGs", "prepared cache", "decode, torchvision crop", loading),
+    "streaming": Work("2,048 JPEGs in tar shards", "stream", "webdataset, torchvision", streaming),
+    "reading": Work("100,000 prepared images", "read from the disk", "all in memory", reading),
     "probe": Work("probe, seven strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
     "retrieval": Work("recall@K, 5,000 x 25,000", "chunked ranks", "sorting the matrix in torch", retrieval),
     "bootstrap": Work("bootstrap interval", "weights of groups", "scipy.stats.bootstrap", bootstrap),
