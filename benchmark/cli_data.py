@@ -96,9 +96,7 @@ def data_check(name: Name) -> None:
     with _progress(f"checking {name}") as progress:
         dataset.check(progress=progress)
     if dataset.streams:
-        _print(
-            f"{dataset.card.name}: nothing wrong with the first sample of each shard; the others are seen in training"
-        )
+        _print(f"{dataset.card.name}: nothing wrong in the first sample of each shard; training looks at the others")
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
     _print(f"{dataset.card.name}: nothing wrong; images: {counts}")
