@@ -63,7 +63,7 @@ def write_report(
     line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import comparison, plots, tables
+    from benchmark.report import breakdown, comparison, plots, tables
 
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     if rows.empty:
@@ -106,6 +106,14 @@ def write_report(
         )
         if chosen and (found["task"] == task).any():
             show(comparison.difference_table(found, task, chosen, methods))
+        for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
+            for table in breakdown.tables_of(kinds, task, column, lines):
+                show(table)
+            draw(
+                breakdown.chart(kinds, task, column, methods or lines),
+                re.sub(r"[^\w-]+", "-", f"{task}-by-{column}"),
+                f"{task} by {column}",
+            )
     rankings = comparison.rankings(scores, methods)
     if any(ranking.ranks for ranking in rankings):
         show(comparison.rank_table(rankings, methods))
