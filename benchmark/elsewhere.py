@@ -1,13 +1,14 @@
 """Models that this harness did not train: from open_clip, transformers and timm, by a name on the command line."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials
@@ -151,23 +152,36 @@ class HuggingFaceEncoder:
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
-        pixels = (images.to(self.device).float() / 255 - self.mean) / self.std
-        return self._encoded(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
+        return Encoded(*(x.cpu().numpy() for x in self.image_outputs(images)))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        return Encoded(*(x.cpu().numpy() for x in self.text_outputs(texts)))
+
+    def copy(self) -> Self:
+        other = copy(self)
+        other.model = deepcopy(self.model)
+        return other
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return iter(self.model.parameters())
+
+    def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (images.to(self.device).float() / 255 - self.mean) / self.std
+        return self._outputs(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
+
+    def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
             list(texts), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
         ).to(self.device)  # fmt: skip
         mask = None if self.padded else tokens.attention_mask
         out = self.model.text_model(input_ids=tokens.input_ids, attention_mask=mask)
-        return self._encoded(out.pooler_output, "text_projection")
+        return self._outputs(out.pooler_output, "text_projection")
 
-    def _encoded(self, features: Tensor, projection: str) -> Encoded:
+    def _outputs(self, features: Tensor, projection: str) -> tuple[Tensor, Tensor]:
         project = getattr(self.model, projection, None)
-        embeddings = F.normalize(features if project is None else project(features), dim=-1)
-        return Encoded(features.cpu().numpy(), embeddings.cpu().numpy())
+        return features, F.normalize(features if project is None else project(features), dim=-1)
 
 
 def _timm(rest: str) -> Elsewhere:

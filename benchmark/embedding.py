@@ -1,13 +1,14 @@
 """Encode a dataset once per checkpoint, for all tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.data.cache import build_folder, key
 from benchmark.errors import BenchError
@@ -94,6 +95,26 @@ class Writer(Protocol):
         """A text for each image: uint8 [b, 3, image_size, image_size]. beams: 1 is greedy."""
 
 
+@runtime_checkable
+class Trainable(Protocol):
+    """An encoder whose towers a task can train further: on a copy, so that the encoder stays as it is evaluated.
+
+    image_outputs() and text_outputs() give features [b, W] and embeddings [b, D] as encode_images() and encode_texts()
+    do, as tensors on the device, with a graph.
+    """
+
+    def copy(self) -> Self:
+        """The same in eval mode, with weights of its own, all of which take gradients, whatever a method froze; but of
+        a text tower under adapters or virtual tokens only those that did. For training alone: its fingerprint is still
+        that of the original."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+
+
 class ModelEncoder:
     """The encoder that a dual encoder and its tokenizer make; puts the model into eval mode, on ``device``.
 
@@ -123,27 +144,52 @@ class ModelEncoder:
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
-        pixels = images.to(self.device).float() / 255
-        with self._autocast():
-            features = self.model.image_features(pixels)
-            tokens = self.model.project_image(self.model.image_tokens(pixels)) if self.by_tokens else None
-            return _encoded(features, self.model.project_image(features), tokens)
+        tokens = None
+        if self.by_tokens:
+            with self._autocast():
+                tokens = self.model.project_image(self.model.image_tokens(self._pixels(images)))
+        return _encoded(*self.image_outputs(images), tokens)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        words = None
+        if self.by_tokens:
+            tokens, mask = self._tokens(texts)
+            with self._autocast():
+                words = self.model.project_text(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
+            # As long as any text can be, so that all batches of texts have one shape.
+            words = nn.functional.pad(words, (0, 0, 0, self.tokenizer.context_length - words.shape[1]))
+        return _encoded(*self.text_outputs(texts), words)
+
+    def copy(self) -> Self:
+        other = copy(self)
+        other.model = deepcopy(self.model)
+        other.model.unfreeze()
+        return other
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.model.parameters()
+
+    def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            features = self.model.image_features(self._pixels(images))
+            return features, self.model.project_image(features)
+
+    def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            features = self.model.text_features(*self._tokens(texts))
+            return features, self.model.project_text(features)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return images.to(self.device).float() / 255
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """int64 [b, L], and the mask bool [b, L]."""
         rows = [torch.tensor(row) for row in self.tokenizer(list(texts))]
         lengths = torch.tensor([len(row) for row in rows])
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
         mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
-        with self._autocast():
-            features = self.model.text_features(tokens, mask)
-            words = None
-            if self.by_tokens:
-                words = self.model.project_text(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
-                # As long as any text can be, so that all batches of texts have one shape.
-                words = torch.nn.functional.pad(words, (0, 0, 0, self.tokenizer.context_length - words.shape[1]))
-            return _encoded(features, self.model.project_text(features), words)
+        return tokens.to(self.device), mask.to(self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")

@@ -41,7 +41,9 @@ class Measurement:
 
     part: tells apart several measurements of one task whose examples differ (``image_to_text``, ``text_to_image``).
     chance: what each metric gives for a scorer that knows nothing.
-    notes: what a reader must know (classes absent, coverage of a vocabulary).
+    notes: what a reader must know (classes absent, coverage of a vocabulary). The report shows ``ceiling`` and
+        ``vocabulary``, and ``breakdown``: by the name of a column, for each of its values, ``n`` (examples), the
+        primary metric over these by its name, and ``majority`` likewise.
     majority: what a metric gives for always the most common answer of train.
     """
 

@@ -1,9 +1,8 @@
-"""Visual question answering: a small head on frozen image and question features chooses an answer."""
+"""Visual question answering: a small head on image and question features, frozen or not, chooses an answer."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import Measurement, Task, register_task
-from benchmark.embedding import Encoded, Evaluation
+from benchmark.embedding import Encoded, Evaluation, Trainable
 from benchmark.errors import BenchError
 from benchmark.probe import Stage, deviation
 from benchmark.seeding import stream, torch_seed
@@ -31,20 +30,30 @@ class VQA(Task):
     features of image and question learns them from train by AdamW; the epoch with the highest accuracy on val is kept
     (the last epoch where val has no questions).
 
+    With ``towers: trained`` both towers of a copy of the model learn along (as the fine-tuned towers of Roy et al.
+    2024, arXiv:2406.07450), starting where the frozen ones stand; what other tasks see stays as it is. They are trained
+    whole, whatever the pretraining froze (partial_freeze, locked_image, locked_text): what is compared are the weights
+    that a method ends with, and all get the same chance. Only a language model that adapters or virtual tokens tune
+    from outside (cleft) stays frozen, and what was trained of it in its last stage goes on. The features are the pooled
+    ones, also of a method that compares tokens. The towers stay in eval mode: with neither dropout nor patch dropout,
+    and with the running statistics of batch normalisation, so that no answer depends on which questions share its
+    micro-batch, and micro-batches add up to the gradient of the batch. An encoder that is not made of a model has no
+    towers to train, which is a ``BenchError``; of the baselines that is raw pixels, which no question is asked of.
+
     accuracy: share of the test questions that are answered as the data say. An answer that train does not have is never
     given: the share of the test answers that train has (``ceiling`` in the notes) is the most that can be reached.
     accuracy_open, accuracy_closed: over the questions of that answer_type; what is closed, most often yes or no, is up
     to the dataset.
-    zero_shot_accuracy: without training. The candidates are the answers that train gives to questions of the same
-    answer_type and question_type; the one whose statement is nearest to the image is chosen.
+    zero_shot_accuracy: without training, of the towers neither. The candidates are the answers that train gives to
+    questions of the same answer_type and question_type; the one whose statement is nearest to the image is chosen.
     Chance is the accuracy of train's most common answer to questions of the same question_type; in zero-shot, that of
     a random candidate.
     """
 
-    summary = "A head on frozen image and question features chooses among the answers of train."
+    summary = "A head on image and question features, frozen or trained along, chooses among the answers of train."
     source = (
         "answers as classes: VQA (Antol et al. 2015, arXiv:1505.00468); open and closed: VQA-RAD (Lau et al. 2018, "
-        "doi:10.1038/sdata.2018.251)"
+        "doi:10.1038/sdata.2018.251); trained towers: Roy et al. 2024, arXiv:2406.07450"
     )
     primary = "accuracy"
     needs = frozenset({"question"})
@@ -53,18 +62,24 @@ class VQA(Task):
     @dataclass
     class Config:
         """features: before or after the projection into the shared space.
-        head: Product or Bilinear. width: of what image and question are projected to. learning_rate: falls to 0 along a
-        cosine over the epochs.
+        towers: "frozen", or "trained" along with the head.
+        head: Product or Bilinear. width: of what image and question are projected to. learning_rate of the head and
+        tower_learning_rate of trained towers: they fall to 0 along a cosine over the epochs.
+        batch_size: questions a step. micro_batch: of these, at a time through trained towers; changes memory and time
+        (and which units the head's dropout draws), not the gradient.
         statement: of a question and an answer, compared with the image in zero-shot, which is left out where there are
         more than max_statements."""
 
         features: Stage = "before"
+        towers: Literal["frozen", "trained"] = "frozen"
         head: Literal["product", "bilinear"] = "product"
         width: int = 128
         dropout: float = 0.4
         epochs: int = 12
         batch_size: int = 256
+        micro_batch: int = 32
         learning_rate: float = 4e-3
+        tower_learning_rate: float = 1e-4
         weight_decay: float = 0.05
         statement: str = "{question} {answer}"
         max_statements: int = 10_000
@@ -76,8 +91,13 @@ class VQA(Task):
             if split not in splits:
                 raise BenchError(f"dataset '{data.card.name}', {split}: no image has a question")
         train, test = splits["train"], splits["test"]
-        with torch_seed(stream(seed, "vqa", data.card.name)):
-            predicted, epoch = self.learn(data, splits)
+        try:
+            with torch_seed(stream(seed, "vqa", data.card.name)):
+                predicted, epoch = self.learn(data, splits)
+        except torch.cuda.OutOfMemoryError as error:
+            if self.config.towers == "frozen":
+                raise
+            raise BenchError("out of GPU memory; a smaller vqa.micro_batch needs less") from error
         common = most_common_answers(train, test)
         examples: dict[str, np.ndarray] = {
             "id": test.ids,
@@ -96,7 +116,7 @@ class VQA(Task):
             "vocabulary": len(vocabulary),
             "train_questions": len(train),
             "epoch": epoch,
-            "by_question_type": by_question_type(examples),
+            "breakdown": {"question_type": by_question_type(examples)},
         }
         trained = {"accuracy": Mean("correct")}
         trained |= {f"accuracy_{kind}": Mean("correct", kind) for kind in ("open", "closed") if examples[kind].any()}
@@ -119,59 +139,120 @@ class VQA(Task):
         yield Measurement(examples, metrics, chance, notes=notes, majority=majority)
 
     def learn(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
-        """The answer to each question of test, and the number of the epoch that the head is kept from."""
+        """The answer to each question of test, and the number of the epoch that the weights are kept from."""
         config = self.config
-        device = torch.device(getattr(data.encoder, "device", "cpu"))
-        asked = np.unique(np.concatenate([of_split.question for of_split in splits.values()]))
-        images = {split: self.features(data.images(split))[by_id(data, split)] for split in splits}
-        texts = self.features(data.texts(asked.tolist()))
-        text_of = {split: np.searchsorted(asked, of_split.question) for split, of_split in splits.items()}
-        image_scale, text_scale = Scale(images["train"]), Scale(texts[np.unique(text_of["train"])])
-        image = {split: image_scale(x).to(device) for split, x in images.items()}
-        text = text_scale(texts).to(device)
-        rows = {
-            split: (torch.from_numpy(of_split.image).to(device), torch.from_numpy(text_of[split]).to(device))
-            for split, of_split in splits.items()
-        }
+        frozen = config.towers == "frozen"
+        features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
+        micro_batch, rows = (config.batch_size, ROWS) if frozen else (config.micro_batch, data.batch_size)
+        device = features.device
         vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
         targets = torch.from_numpy(target).to(device)
         build = {"product": Product, "bilinear": Bilinear}[config.head]
-        head = build(image["train"].shape[1], text.shape[1], config.width, len(vocabulary), config.dropout).to(device)
-
-        def logits(split: str, at: Tensor) -> Tensor:
-            images_at, texts_at = (x[at] for x in rows[split])
-            return head(image[split][images_at], text[texts_at])
+        head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
 
         @torch.no_grad()
         def answers(split: str) -> np.ndarray:
             head.eval()
             every = torch.arange(len(splits[split]), device=device)
-            chosen = [logits(split, at).argmax(1).cpu() for at in every.split(ROWS)]
+            chosen = [head(*features(split, at)).argmax(1).cpu() for at in every.split(rows)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
+        of_head, of_towers = list(head.parameters()), features.parameters()
+        trained = [*of_head, *of_towers]
         optimizer = torch.optim.AdamW(
-            head.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+            [{"params": of_head}, *([{"params": of_towers, "lr": config.tower_learning_rate}] if of_towers else [])],
+            lr=config.learning_rate, weight_decay=config.weight_decay, fused=True,
+        )  # fmt: skip
         steps = config.epochs * -(-len(targets) // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        best, kept_epoch, kept = -1.0, config.epochs, head.state_dict()
+        best, kept_epoch, kept = -1.0, config.epochs, trained
         for epoch in range(1, config.epochs + 1):
             head.train()
             for batch in torch.randperm(len(targets)).to(device).split(config.batch_size):
-                loss = nn.functional.cross_entropy(logits("train", batch), targets[batch])
                 optimizer.zero_grad()
-                loss.backward()
+                for part in batch.split(micro_batch):
+                    loss = nn.functional.cross_entropy(head(*features("train", part)), targets[part])
+                    (loss * (len(part) / len(batch))).backward()
                 optimizer.step()
                 schedule.step()
+            if not loss.isfinite():
+                raise BenchError(
+                    f"dataset '{data.card.name}': the loss is {loss:g} after epoch {epoch}, expected a finite number; "
+                    "lower vqa.learning_rate or vqa.tower_learning_rate"
+                )
             if "val" in splits:
                 accuracy = float(np.mean(answers("val") == splits["val"].answer))
                 if accuracy > best:
-                    best, kept_epoch, kept = accuracy, epoch, deepcopy(head.state_dict())
-        head.load_state_dict(kept)
+                    best, kept_epoch, kept = accuracy, epoch, [weight.detach().clone() for weight in trained]
+        with torch.no_grad():
+            for weight, value in zip(trained, kept):
+                weight.copy_(value)
         return answers("test"), kept_epoch
 
-    def features(self, encoded: Encoded) -> np.ndarray:
-        return encoded.features if self.config.features == "before" else encoded.embeddings
+
+class Features:
+    """The features of questions and their images as the encoder gives them, standardised over train.
+
+    widths: of an image's and a question's. stage: before or after the projection."""
+
+    def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
+        self.device = torch.device(getattr(data.encoder, "device", "cpu"))
+        asked = np.unique(np.concatenate([of_split.question for of_split in splits.values()]))
+        images = {split: at_stage(data.images(split), stage)[by_id(data, split)] for split in splits}
+        texts = at_stage(data.texts(asked.tolist()), stage)
+        text_of = {split: np.searchsorted(asked, of_split.question) for split, of_split in splits.items()}
+        self.image_scale, self.text_scale = Scale(images["train"]), Scale(texts[np.unique(text_of["train"])])
+        self.widths = (images["train"].shape[1], texts.shape[1])
+        self.image = {split: self.image_scale(x).to(self.device) for split, x in images.items()}
+        self.text = self.text_scale(texts).to(self.device)
+        self.rows = {
+            split: (torch.from_numpy(of_split.image).to(self.device), torch.from_numpy(text_of[split]).to(self.device))
+            for split, of_split in splits.items()
+        }
+
+    def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the questions ``at`` int64 [b] of a split: [b, Wi] of their images, [b, Wt] of their words."""
+        images_at, texts_at = (x[at] for x in self.rows[split])
+        return self.image[split][images_at], self.text[texts_at]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained along with the head."""
+        return []
+
+
+class TrainedFeatures(Features):
+    """The same from a copy of the encoder that is trained along: with a graph, in eval mode, and standardised as the
+    untrained ones, which training starts from."""
+
+    def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
+        if not isinstance(data.encoder, Trainable):
+            raise BenchError(
+                f"vqa.towers=trained: a {type(data.encoder).__name__} has no towers that can be trained, expected an "
+                "encoder that is made of a model; vqa.towers=frozen takes any"
+            )
+        super().__init__(data, splits, stage)
+        self.encoder = data.encoder.copy()
+        self.splits = splits
+        self.of_stage = ("before", "after").index(stage)
+        self.images = {split: (data.records(split).images, by_id(data, split)) for split in splits}
+
+    def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
+        asked = self.splits[split]
+        rows = at.cpu().numpy()
+        # An image and a text that several of the questions share pass through the towers once.
+        images, image_of = np.unique(asked.image[rows], return_inverse=True)
+        texts, text_of = np.unique(asked.question[rows], return_inverse=True)
+        pixels, order = self.images[split]
+        image = self.encoder.image_outputs(torch.from_numpy(np.array(pixels[order[images]])))[self.of_stage]
+        text = self.encoder.text_outputs(texts.tolist())[self.of_stage]
+        return self.image_scale.of(image)[image_of], self.text_scale.of(text)[text_of]
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+
+
+def at_stage(encoded: Encoded, stage: Stage) -> np.ndarray:
+    return encoded.features if stage == "before" else encoded.embeddings
 
 
 class Scale:
@@ -184,6 +265,12 @@ class Scale:
     def __call__(self, features: np.ndarray) -> Tensor:
         """float32, shaped as ``features``."""
         return ((torch.from_numpy(np.asarray(features, np.float64)) - self.mean) / self.deviation).float()
+
+    def of(self, features: Tensor) -> Tensor:
+        """The same of a tensor, with its graph, on its device and in its precision, at least float32."""
+        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        mean, deviation = (x.to(features.dtype).to(features.device) for x in (self.mean, self.deviation))
+        return (features - mean) / deviation
 
 
 class Product(nn.Module):
@@ -315,13 +402,13 @@ def zero_shot(
 
 
 def by_question_type(examples: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Count, accuracy, and accuracy of the most common answer, for each question_type."""
+    """The number of questions, their accuracy, and that of the most common answer, for each question_type."""
     found = {}
     for name in np.unique(examples["question_type"]):
         rows = examples["question_type"] == name
         found[str(name)] = {
-            "questions": int(rows.sum()),
+            "n": int(rows.sum()),
             "accuracy": float(examples["correct"][rows].mean()),
-            "most_common": float(examples["correct_by_most_common"][rows].mean()),
+            "majority": float(examples["correct_by_most_common"][rows].mean()),
         }
     return found

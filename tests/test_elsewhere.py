@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 
 from benchmark.elsewhere import elsewhere, is_elsewhere
-from benchmark.embedding import Encoder
+from benchmark.embedding import Encoder, Trainable
 from benchmark.errors import BenchError
 from tests.models.conftest import TEXT, VIT
 from tests.test_cli import Bench, bench, squares  # noqa: F401
@@ -124,6 +124,26 @@ def test_hugging_face(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.encode_texts(TEXTS).embeddings, F.normalize(out.text_embeds), atol=1e-6)
     np.testing.assert_allclose(found.encode_texts(TEXTS[:1]).embeddings, F.normalize(out.text_embeds[:1]), atol=1e-6)
     assert found.temperature_scale == pytest.approx(float(model.logit_scale.exp().detach()))
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_copy_of_hugging_face_is_trained_alone(kind: str, tmp_path: Path) -> None:
+    clip_folder(tmp_path, kind)
+    found: Any = encoder(f"hf:{tmp_path}")
+    assert isinstance(found, Trainable)
+    pixels, _ = images(32)
+    before = found.encode_images(pixels), found.encode_texts(TEXTS)
+    copy = found.copy()
+    optimizer = torch.optim.SGD(copy.parameters(), lr=0.1)
+    for expected, (features, embeddings) in zip(before, (copy.image_outputs(pixels), copy.text_outputs(TEXTS))):
+        np.testing.assert_array_equal(features.detach(), expected.features)
+        np.testing.assert_array_equal(embeddings.detach(), expected.embeddings)
+        (features.square().sum() + embeddings.sum()).backward()
+    optimizer.step()
+    for old, new in zip(before, (found.encode_images(pixels), found.encode_texts(TEXTS))):
+        np.testing.assert_array_equal(new.features, old.features)
+    for old, new in zip(before, (copy.encode_images(pixels), copy.encode_texts(TEXTS))):
+        assert (new.features != old.features).any()
 
 
 def test_timm(tmp_path: Path) -> None:

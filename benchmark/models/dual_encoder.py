@@ -10,7 +10,7 @@ from benchmark.errors import BenchError
 from benchmark.models.card import CorpusTokenizer, ModelCard, TimmImage, TinyImage, TinyText, TransformersText
 from benchmark.models.tiny import TinyImageTower, TinyTextTower
 from benchmark.models.tokenizer import Tokenizer
-from benchmark.models.tower import Group, ImageTower, TextTower
+from benchmark.models.tower import Group, ImageTower, LanguageModelTower, TextTower
 from benchmark.seeding import torch_seed
 
 
@@ -85,6 +85,13 @@ class DualEncoder(nn.Module):
         """Recompute the activations of the towers' blocks in the backward pass: less memory, a third more time."""
         self.image.set_gradient_checkpointing(enabled)
         self.text.set_gradient_checkpointing(enabled)
+
+    def unfreeze(self) -> None:
+        """Let all parameters take gradients, but for a text tower that adapters or virtual tokens tune from outside:
+        of it those alone that do already."""
+        adapted = isinstance(self.text, LanguageModelTower) and self.text.adapted
+        for part in (self.image, self.image_projection, self.text_projection, *(() if adapted else (self.text,))):
+            part.requires_grad_(True)
 
     def layer_groups(self, side: Literal["image", "text"]) -> list[Group]:
         """A tower's parts from input to output, and its projection as the last: 14 groups for ViT-B/16, as Roy 2024

@@ -159,6 +159,11 @@ class LanguageModelTower(TextTower):
         """Layers, heads of keys and values, and the width of a head."""
         raise NotImplementedError
 
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters of peft or virtual tokens tune it from outside."""
+        return bool(self._virtual()) or any(".base_layer." in name for name, _ in self.named_parameters())
+
     def add_prompt(self, count: int) -> None:
         """Virtual tokens before every text, all zero."""
         weight = self.word_embedding.weight

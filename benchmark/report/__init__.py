@@ -65,7 +65,7 @@ def write_report(
     line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import comparison, plots, scenarios, tables
+    from benchmark.report import breakdown, comparison, plots, scenarios, tables
 
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     if rows.empty:
@@ -103,16 +103,26 @@ def write_report(
         text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
     for task in tables.natural(scores["task"].unique()):
+        # Where a task has been measured on baselines alone, these are drawn.
+        drawn = [line for line in methods if line in set(scores.loc[scores["task"] == task, "line"])] or lines
         table = tables.score_table(scores, task, lines, unbeaten)
         table.caption += tables.ceilings(labelled, task, notes)
         show(table)
         draw(
-            plots.score_chart(scores, task, methods or lines),
+            plots.score_chart(scores, task, drawn),
             re.sub(r"[^\w-]+", "-", task),
             f"{task}: scores and intervals",
         )
         if chosen and (found["task"] == task).any():
             show(comparison.difference_table(found, task, chosen, methods))
+        for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
+            for table in breakdown.tables_of(kinds, task, column, lines):
+                show(table)
+            draw(
+                breakdown.chart(kinds, task, column, drawn),
+                re.sub(r"[^\w-]+", "-", f"{task}-by-{column}"),
+                f"{task} by {column}",
+            )
     rankings = comparison.rankings(scores, methods)
     if any(ranking.ranks for ranking in rankings):
         show(comparison.rank_table(rankings, methods))

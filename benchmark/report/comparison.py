@@ -43,11 +43,13 @@ def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, 
 
     rows: labelled; ``start`` names the cell of those weights.
     """
-    if "start" not in rows:
+    if not {"start", "evaluation"} <= set(rows.columns):
         return set()
-    line_of = dict(zip(rows["cell"], rows["line"]))
-    started = rows[~rows["baseline"].astype(bool) & rows["start"].isin(list(line_of))]
-    against = {line: line_of[start] for line, start in zip(started["line"], started["start"])}
+    # By evaluation too: a cell has several lines where a task was run with several options.
+    line_of = dict(zip(zip(rows["cell"], rows["evaluation"]), rows["line"]))
+    started = rows[~rows["baseline"].astype(bool)]
+    starts = zip(started["line"], zip(started["start"], started["evaluation"]))
+    against = {line: line_of[start] for line, start in starts if start in line_of}
     found = differences(rows, against, resamples)
     beaten = found["low"].fillna(found["value"]) > 0
     return set(found.loc[~beaten, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))

@@ -178,6 +178,16 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
     assert "†" not in same.caption
 
 
+def test_a_line_is_held_against_its_initial_weights_under_the_same_options() -> None:
+    plain, drawn, _ = measured({"a": 0.6, "initial": 0.3})
+    option, drawn_too, _ = measured({"a": 0.6, "initial": 0.9})
+    drawn |= {(cell, "other", *rest): values for (cell, _, *rest), values in drawn_too.items()}
+    rows = pd.concat([plain, option.assign(variant="option", evaluation="other")])
+    rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None), start="initial-0")
+    labelled, _, _ = label_lines(rows, pd.DataFrame())
+    assert unbeaten(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "a · option")}
+
+
 def test_a_baseline_is_never_bold() -> None:
     rows, _, _ = measured({"a": 0.5, "b": 0.6, "initial": 0.9})
     rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None))

@@ -44,12 +44,12 @@ def take(records: Prepared, rows: np.ndarray, fingerprint: str) -> Prepared:
     return Prepared(records.images[rows], records.columns.take(rows), fingerprint)
 
 
-def with_columns(records: Prepared, **columns: list[Any]) -> Prepared:
-    """The records with other values in some columns."""
+def with_columns(records: Prepared, images: np.ndarray | None = None, **columns: list[Any]) -> Prepared:
+    """The records with other values in some columns, or other images."""
     table = records.columns
     for name, values in columns.items():
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    return Prepared(records.images, table, records.fingerprint)
+    return Prepared(records.images if images is None else images, table, records.fingerprint)
 
 
 @dataclass

@@ -9,7 +9,16 @@ from benchmark.embedding import Encoded
 from benchmark.errors import BenchError
 from benchmark.task import Measurement
 from tasks.vqa import VQA, Questions, candidate_answers, most_common_answers, normalise, questions
-from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, read_row, take
+from tests.tasks.fakes import (
+    SPLITS,
+    FakeDataset,
+    OracleEncoder,
+    RandomEncoder,
+    evaluation,
+    fake_dataset,
+    read_row,
+    take,
+)
 
 
 def measured(dataset: FakeDataset, encoder: Any, seed: int = 0, **options: Any) -> Measurement:
@@ -107,9 +116,9 @@ class Bits(RandomEncoder):
         return encoded
 
 
-def bits(answers: tuple[str, str] = ("yes", "no")) -> FakeDataset:
+def bits(answers: tuple[str, str] = ("yes", "no"), sizes: dict[str, int] = SPLITS) -> FakeDataset:
     """Which of an image's bits an answer tells, only the question says."""
-    dataset = fake_dataset()
+    dataset = fake_dataset(sizes=sizes)
     for records in dataset.prepared.values():
         for i, label in enumerate(records.label):
             records.question[i][:] = ["first?", "second?"]
@@ -199,11 +208,11 @@ def test_chance_is_the_most_common_answer_by_question_type() -> None:
     assert found.chance["accuracy_closed"] == pytest.approx(by_hand["closed"])
     assert found.chance["accuracy_open"] == pytest.approx(by_hand["open"])
     assert found.chance["accuracy"] == pytest.approx(sum(by_hand.values()) / 2)
-    breakdown = found.notes["by_question_type"]
-    assert breakdown["taste"]["most_common"] == pytest.approx(by_hand["closed"])
-    assert breakdown["kind"]["most_common"] == pytest.approx(by_hand["open"])
+    breakdown = found.notes["breakdown"]["question_type"]
+    assert breakdown["taste"]["majority"] == pytest.approx(by_hand["closed"])
+    assert breakdown["kind"]["majority"] == pytest.approx(by_hand["open"])
     assert breakdown["kind"]["accuracy"] == values(found)["accuracy_open"]
-    assert breakdown["kind"]["questions"] == 160
+    assert breakdown["kind"]["n"] == 160
 
 
 def test_zero_shot_agrees_with_a_loop() -> None:

@@ -79,7 +79,8 @@ class PhantomSource(Source):
         changes = {"rare", "images", "shifted", "noisy_texts"}
         parameters = self.model_dump(mode="json", exclude=changes)
         parameters |= self.model_dump(mode="json", include=changes, exclude_defaults=True)
-        return {"parameters": parameters, "version": phantom.VERSION}
+        scanner = {"scanner": SCANNER} if self.shifted else {}
+        return {"parameters": parameters, "version": phantom.VERSION} | scanner
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
         labelled = self.modality != ALL
@@ -172,14 +173,18 @@ class PhantomSource(Source):
                     yield job[1], phantom.generate(*job)
 
 
+SCANNER = 2
+"""Raised when other_scanner() takes pictures otherwise."""
+
+
 def other_scanner(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] as another machine would have taken it: softer, of another contrast, darker towards its corners,
-    noisier. The noise is a function of the picture."""
+    """uint8 [H, W, 3] as another machine would have taken it: softer, of another contrast, darker, most so towards its
+    corners, noisier. The noise is a function of the picture."""
     height, width = image.shape[:2]
-    soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.01 * height))
-    values = (np.asarray(soft, dtype=np.float64) / 255) ** 0.8 * 0.85 + 0.05
+    soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.02 * height))
+    values = (np.asarray(soft, dtype=np.float64) / 255) ** 1.6
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    values *= (1 - 0.1 * (x**2 + y**2))[..., None]
+    values *= (1 - 0.3 * (x**2 + y**2))[..., None]
     noise = generator(int(image.sum()), "scanner").normal(0, 0.03, (height, width, 1))
     return np.round((values + noise).clip(0, 1) * 255).astype(np.uint8)
 
