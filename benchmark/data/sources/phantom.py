@@ -184,7 +184,7 @@ def other_scanner(image: np.ndarray) -> np.ndarray:
     soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.02 * height))
     values = (np.asarray(soft, dtype=np.float64) / 255) ** 1.6
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    values *= (1 - 0.3 * (x**2 + y**2))[..., None]
+    values *= (1 - 0.1 * (x**2 + y**2))[..., None]
     noise = generator(int(image.sum()), "scanner").normal(0, 0.03, (height, width, 1))
     return np.round((values + noise).clip(0, 1) * 255).astype(np.uint8)
 
