@@ -14,7 +14,7 @@ from benchmark.data.transforms import Augmentation
 from benchmark.method import Method
 from benchmark.models import build_model
 from benchmark.plan import Cell, Plan, build_method
-from benchmark.pretraining import accumulation_mode, parameter_columns
+from benchmark.pretraining import accumulation_mode, parameter_columns, precision_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,8 @@ class Estimator:
         flops = step_flops(method, training, length)
         trained = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
         state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-        memory = state + 3 * trained + saved_bytes(method, training, length)
+        halved = 2 if precision_of(training, self.plan.device) == "bf16" else 1
+        memory = state + 3 * trained + saved_bytes(method, training, length) // halved
         per_sample, measured = self.seconds(cell, flops)
         kind, amount = training.budget
         samples = round({
@@ -76,7 +77,8 @@ class Estimator:
             if len(same):
                 return 1 / float(same.samples_per_second.iloc[-1]), True
         if self._flops_per_second is None:
-            self._flops_per_second = EFFICIENCY * matrix_speed(self.plan.device)
+            precision = precision_of(cell.training, self.plan.device)
+            self._flops_per_second = EFFICIENCY * matrix_speed(self.plan.device, precision)
         return flops / self._flops_per_second, False
 
 
@@ -116,10 +118,12 @@ def step_flops(method: Method, training: Training, length: int) -> float:
 def saved_bytes(method: Method, training: Training, length: int) -> int:
     """Bytes that the forward pass of one micro-batch keeps for the backward pass."""
     seen: dict[int, Tensor] = {}
+    # A product saves a view of its weights, which are there anyway.
+    weights = {parameter.untyped_storage()._cdata for parameter in method.parameters()}
 
     def save(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            seen[id(tensor.untyped_storage())] = tensor
+        if tensor.untyped_storage()._cdata not in weights:
+            seen[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     count = min(training.micro_batch, training.batch_size)
@@ -129,10 +133,10 @@ def saved_bytes(method: Method, training: Training, length: int) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
 
 
-def matrix_speed(device: torch.device) -> float:
+def matrix_speed(device: torch.device, precision: str) -> float:
     """Floating-point operations a second of a product of two large matrices, measured for a moment."""
     size = 4096 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device)
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best = float("inf")
     for _ in range(4):
         began = time.perf_counter()

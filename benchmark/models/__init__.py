@@ -2,7 +2,6 @@
 
 from benchmark.models.card import ModelCard, load_model_card, model_names
 from benchmark.models.dual_encoder import DualEncoder, build_model
-from benchmark.models.flops import flops_per_pair
 from benchmark.models.tokenizer import Tokenizer, build_tokenizer
 from benchmark.models.weights import load_weights, save_weights
 
@@ -12,7 +11,6 @@ __all__ = [
     "Tokenizer",
     "build_model",
     "build_tokenizer",
-    "flops_per_pair",
     "load_model_card",
     "load_weights",
     "model_names",
