@@ -1,6 +1,8 @@
 """`bench`: run, report, plan, list, data. Thin: what takes seconds to import is imported where it is used."""
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,6 +160,7 @@ def plan(
     for column in ("method", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
         table.add_column(column, justify="left" if column in ("method", "state") else "right", overflow="fold")
     seconds, rough = 0.0, False
+    varied = _varied((cell.method, cell.label["variant"]) for cell in made.cells)
     cells = [*([made.initial] if made.initial else []), *made.cells]
     for cell in cells:
         missing = len(made.missing(store, cell))
@@ -174,7 +177,7 @@ def plan(
             seconds += estimate.seconds
             rough |= not estimate.measured
         where = "" if cell.condition is None else f"on {', '.join(cell.pretraining)}"
-        name = " ".join(filter(None, (cell.method, cell.label["variant"], where)))
+        name = " ".join(filter(None, (cell.method, cell.label["variant"] if cell.method in varied else "", where)))
         parameters = estimate.parameters
         table.add_row(
             escape(name if cell is not made.initial else f"{cell.method} (initial weights)"), str(cell.seed), state,
@@ -366,7 +369,6 @@ def perf(
 
 
 def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
-    grid = options["grid"]
     config, _ = _config(**options, on_bad_data=None, results=None)
     from benchmark.perf import method_steps
     from benchmark.plan import make_plan
@@ -378,9 +380,11 @@ def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
     table = Table(title=f"a training step, model {made.model.name}, device {made.device}", title_justify="left")
     for column in ("method", "batch", "pairs/s", "memory", "time", "memory "):
         table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
+    varied = _varied((row["method"], row["variant"]) for row in rows)
     for row in rows:
         table.add_row(
-            f"{row['method']} {row['variant']}" if grid else row["method"], f"{row['batch_size']}/{row['micro_batch']}",
+            f"{row['method']} {row['variant']}" if row["method"] in varied else row["method"],
+            f"{row['batch_size']}/{row['micro_batch']}",
             f"{row['pairs_per_second']:,.0f}", f"{row['memory'] / 1e6:,.0f} MB", f"{row['time_ratio']:.2f} x",
             f"{row['memory_ratio']:.2f} x",
         )  # fmt: skip
@@ -588,6 +592,11 @@ def _suites() -> list[tuple[str, str]]:
         asked = f"; it asks: {question}" if question else ""
         lines.append((name, content.get("description", "") + asked))
     return lines
+
+
+def _varied(variants: Iterable[tuple[str, str]]) -> set[str]:
+    """The methods that come in several variants: those of which a table must say which."""
+    return {method for method, count in Counter(method for method, _ in set(variants)).items() if count > 1}
 
 
 def _duration(seconds: float) -> str:
