@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from safetensors.torch import load_file
 
 from benchmark import __version__
@@ -121,11 +129,21 @@ class _Run:
         """Everything that can be wrong with the data, before any training."""
         # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
         size = self.image_size() if self.plan.cells else self.given_encoder(self.plan.given[0]).image_size
+        evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:
                 continue
-            with self.console.status(f"checking {name}"):
-                dataset.check(size)
+            sizes = {cell.training.resolution or size for cell in untrained if name in cell.pretraining}
+            # What is only pretrained on is not prepared for an evaluation, at another size perhaps.
+            splits = ("train", "val") if sizes and name not in evaluated else None
+            with self.progress() as bars:
+                bar = bars.add_task(f"checking {name}", total=None, speed="")
+
+                def show(done: int, total: int, bars: Progress = bars, bar: TaskID = bar) -> None:
+                    bars.update(bar, completed=done, total=total)
+
+                for each in sorted(sizes if splits else sizes | {size}):
+                    dataset.check(each, show, splits)
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")

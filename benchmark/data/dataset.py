@@ -123,9 +123,12 @@ class Dataset:
 
         return table.with_transform(decode)
 
-    def check(self, size: int | None = None, progress: Progress | None = None) -> None:
-        """Find everything that can be wrong with the data, before training: read all rows and decode every image,
-        unless that was done before. With ``size`` what is decoded is kept, as prepare() does.
+    def check(
+        self, size: int | None = None, progress: Progress | None = None, splits: Sequence[str] | None = None
+    ) -> None:
+        """Find everything that can be wrong with the data, before training: read all rows and decode every image (of
+        ``splits`` alone, where they are given), unless that was done before. With ``size`` what is decoded is kept, as
+        prepare() does.
 
         Of a stream, list the samples and look at the first of each shard.
 
@@ -134,16 +137,15 @@ class Dataset:
         from benchmark.data.prepared import prepare
         from benchmark.data.streamed import Stream
 
-        if self.streams:
-            for split in self.splits():
-                Stream(self.card, split, self.cache, progress).check()
-            return
-
         if not self.splits():
             reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
             raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
         for split in self.splits():
-            if size is None:
+            if splits and split not in splits:
+                continue
+            if self.streams:
+                Stream(self.card, split, self.cache, progress).check()
+            elif size is None:
                 self._verify(split, progress)
             else:
                 prepare(self, split, size, self.cache, progress)
