@@ -18,6 +18,7 @@ from benchmark.config import BUDGETS, Condition, RunConfig, Training, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.data.transforms import Augmentation
 from benchmark.elsewhere import elsewhere, from_card, is_elsewhere
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
@@ -169,8 +170,11 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     cells = []
     for point in config.grid:
         for name in point:
-            if name.split(".")[0] not in ("training", *METHODS.names()):
+            section = name.split(".")[0]
+            if section not in ("training", *METHODS.names()):
                 raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
+            if section in METHODS.names() and section not in methods:
+                raise BenchError(f"--grid {name}: method '{section}' is not among {', '.join(methods)}")
         for seed, name in product(config.seeds, methods):
             at = tuned(config, name).at(point) if config.tuned else config.at(point)
             options = method_options(name, at.options.get(name, {}))
@@ -215,10 +219,17 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 
 def tuned(config: RunConfig, method: str) -> RunConfig:
-    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none."""
+    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none, or
+    something else than the command line asks for."""
     from benchmark.tuning import settings_of
 
-    found = config.at(settings_of(config, method))
+    settings = settings_of(config, method)
+    for name in settings.keys() & config.overrides.keys():
+        raise BenchError(
+            f"--tuned: bench tune found {name}={settings[name]} for method '{method}', and --set gives "
+            f"{config.overrides[name]}; leave one of the two out"
+        )
+    found = config.at(settings)
     return found.model_copy(update={"overrides": config.overrides | {"training": "tuned"}, "grid": config.grid})
 
 
@@ -333,7 +344,7 @@ def _cell(
     content = {
         "format": FORMAT,
         "method": method,
-        "source": _source(METHODS[method]),
+        "source": source_of(METHODS[method]),
         "options": options,
         "training": numbers | {"accumulation": mode, "precision": precision_of(training, device)},
         "model": model.model_dump(exclude={"title", "init"}),
@@ -393,7 +404,7 @@ def _language(model: ModelCard, datasets: _Datasets, corpus: list[str]) -> "Lang
     return Language(spec, tuple(names), frozenset(names) - others, content)
 
 
-def _source(cls: type) -> str:
+def source_of(cls: type) -> str:
     """A hash of the files that define a method or a task: a changed formula is another cell."""
     modules = {base.__module__ for base in cls.__mro__ if base.__module__.split(".")[0] not in _HARNESS}
     texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
@@ -461,7 +472,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
         options = _options(f"task '{kind}'", TASKS[kind].Config, asked)
         content = {
-            "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
+            "format": EVALUATION_FORMAT, "source": source_of(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
         }  # fmt: skip
@@ -525,6 +536,9 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
             if need == "start_token":
                 if not _starts_texts(plan.model):
                     reason = f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
+            elif need == "augmentation":
+                if cell.training.augmentation == Augmentation.none():
+                    reason = "training.augmentation leaves pictures as they are, so that two views would be one"
             elif need in there:
                 if not there[need]:
                     reason = f"model '{plan.model.name}' does not give it"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import PositiveInt
 
 from benchmark import Measurement, Task, register_task
 from benchmark.embedding import Evaluation
@@ -48,7 +49,7 @@ class Captioning(Task):
     class Config:
         """beams: captions kept in the search at a time, > 0; 1 is greedy, and takes a third of the time of 3."""
 
-        beams: int = 1
+        beams: PositiveInt = 1
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -54,10 +56,10 @@ class FewShot(Task):
         strengths: of regularisation, as benchmark.probe.ridge defines them."""
 
         features: Stage = "before"
-        shots: tuple[int, ...] = (1, 2, 4, 8, 16)
-        percentages: tuple[float, ...] = (1, 10, 100)
-        draws: int = 5
-        strengths: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 7))
+        shots: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
+        percentages: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1, 10, 100)
+        draws: PositiveInt = 5
+        strengths: tuple[PositiveFloat, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 7))
 
     @classmethod
     def primary_for(cls, card: Card) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from scipy.sparse import csr_array
 from scipy.special import gammaln
 
@@ -46,7 +47,7 @@ class Retrieval(Task):
     class Config:
         """k: the K of recall@K; those beyond the number of candidates are left out."""
 
-        k: tuple[int, ...] = (1, 5, 10, 50, 200)
+        k: tuple[PositiveInt, ...] = (1, 5, 10, 50, 200)
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")
