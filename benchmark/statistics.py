@@ -72,11 +72,12 @@ def _resampled(
             values.append(_ratio(total[drawn].sum(axis=1), count[drawn].sum(axis=1)))
         return np.concatenate(values)
     for drawn in _draws(groups, max(groups, len(group_of)), resamples, rng):
-        weights = _counts(drawn, groups)[:, group_of]
+        counts = _counts(drawn, groups)
         if isinstance(metric, Weighted):
-            values.append(metric.weighted(examples, weights.astype(float)))
+            # An example's weights in all resamples lie side by side, as sums over examples want them.
+            values.append(metric.weighted(examples, counts.T.astype(float, order="C")[group_of].T))
         else:
-            values.append(np.array([metric(_repeated(examples, row)) for row in weights]))
+            values.append(np.array([metric(_repeated(examples, row[group_of])) for row in counts]))
     return np.concatenate(values)
 
 

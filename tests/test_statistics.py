@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmark.errors import BenchError
-from benchmark.metrics import MacroAUROC, Median
+from benchmark.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
 from benchmark.statistics import difference, holm, interval, ranks
 from benchmark.task import Examples, Mean, Metric
 
@@ -157,6 +157,20 @@ def test_large_is_fast() -> None:
     low, high = interval(Mean("x"), examples, examples["group"], 10_000, random)
     assert time.process_time() - start < 10
     assert high - low == pytest.approx(2 * 1.96 / 100, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", [MacroAUROC, MacroAveragePrecision])
+def test_curves_of_many_classes_are_fast(metric: type[PerClass]) -> None:
+    """10,000 resamples of 10,000 examples and 9 classes in seconds."""
+    random = np.random.default_rng(0)
+    label = np.arange(10_000) % 9
+    scores = random.random((10_000, 9)) + 0.3 * np.eye(9)[label]
+    names = tuple("abcdefghi")
+    examples = columns(np.arange(10_000) // 2, label=label, **{f"score/{x}": scores[:, i] for i, x in enumerate(names)})
+    start = time.process_time()
+    interval(metric(names), examples, examples["group"], 10_000, random)
+    assert time.process_time() - start < 30
 
 
 def runs_of(
