@@ -38,8 +38,8 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
 
 def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, str, str]]:
     """Task, dataset, metric and line of the scores that are not shown to be better than those of the weights that the
-    line started from, where these were evaluated: the 95 % interval of the paired difference reaches 0 or lies below;
-    without an interval, the difference is not positive.
+    line started from, where these were evaluated: the paired difference is not positive, or its p-value alone, without
+    correction, is 5 % or more. Where it could not be tested, the sign decides.
 
     rows: labelled; ``start`` names the cell of those weights.
     """
@@ -51,7 +51,7 @@ def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, 
     starts = zip(started["line"], zip(started["start"], started["evaluation"]))
     against = {line: line_of[start] for line, start in starts if start in line_of}
     found = differences(rows, against, resamples)
-    beaten = found["low"].fillna(found["value"]) > 0
+    beaten = (found["value"] > 0) & ~(found["p"] >= SIGNIFICANT)
     return set(found.loc[~beaten, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
 
 
