@@ -223,14 +223,18 @@ def _sorted(examples: Examples) -> Examples:
     return {name: np.asarray(column)[order] for name, column in examples.items()}
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float], tests: int = 0) -> np.ndarray:
     """p-values corrected for there being several (Holm 1979): the chance that any of those below a threshold is false
-    stays below it. NaN (no test) stays NaN and is not counted."""
+    stays below it. NaN (no test) stays NaN and is not counted.
+
+    tests: the number of tests that there are, where ``p`` is not all of them but a selection that the data made; the
+    others count as if they had larger p-values, so that the chance stays below the threshold whatever was selected.
+    """
     values = np.asarray(p, dtype=np.float64)
     adjusted = np.full(len(values), np.nan)
     tested = np.flatnonzero(~np.isnan(values))
     order = tested[np.argsort(values[tested], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
+    factors = max(tests, len(order)) - np.arange(len(order))
     adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
     return adjusted
 

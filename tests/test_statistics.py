@@ -311,6 +311,14 @@ def test_holm_leaves_out_what_was_not_tested() -> None:
     assert len(holm([])) == 0
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.data())
+@settings(deadline=None)
+def test_holm_of_a_selection_is_never_below_that_of_all(p: list[float], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.sampled_from(range(len(p))), unique=True))
+    assert (holm([p[row] for row in rows], len(p)) >= holm(p)[rows]).all()
+    np.testing.assert_array_equal(holm(p, len(p)), holm(p))
+
+
 def test_ranks_agree_with_scipy() -> None:
     random = np.random.default_rng(0)
     for scores in (random.normal(size=(12, 4)), random.integers(0, 3, (12, 4)).astype(float)):

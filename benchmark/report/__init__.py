@@ -31,7 +31,9 @@ HOW_TO_READ = """\
   the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
   differences of the seeds is added, and interval and p-value are between Student's t of the patients and that of the
   seeds; with two seeds they are cautious. No p is below 2^(1 - patients). The verdict corrects p for the number of
-  tests in its table (Holm 1979). "No difference shown" is no proof that there is none.
+  tests in its table (Holm 1979): with `--reference`, one a line and dataset; without, all pairs of lines on each
+  dataset, since the line that scored best is the reference, and any might have been. "No difference shown" is no proof
+  that there is none.
 - **Mean ranks** count datasets, each once, whatever the size of a difference (Friedman and Nemenyi; Demsar 2006).
 - **Baselines** are evaluated like a method and stand below them: the **initial weights** that every method starts
   from; **untrained**, the same architecture with random weights, where the initial ones are not random; **raw pixels**,
@@ -83,7 +85,7 @@ def write_report(
     chosen = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(scores)
     methods = [line for line in lines if line not in set(labelled.loc[labelled["baseline"], "line"])]
     others = {line: chosen for line in methods if chosen and line != chosen}
-    found = comparison.differences(labelled, others, resamples)
+    found = comparison.differences(labelled, others, resamples, picked=reference is None)
     unbeaten = comparison.unbeaten(labelled, resamples)
     images = folder / "plots"
     images.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def write_report(
             f"{task}: scores and intervals",
         )
         if chosen and (found["task"] == task).any():
-            show(comparison.difference_table(found, task, chosen, methods))
+            show(comparison.difference_table(found, task, chosen, methods, picked=reference is None))
         for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
             for table in breakdown.tables_of(kinds, task, column, lines):
                 show(table)
