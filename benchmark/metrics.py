@@ -288,7 +288,7 @@ def classification(
             "accuracy": Mean("correct"),
             "balanced_accuracy": MacroRecall(names),
             "ece": CalibrationError(),
-            "brier": Mean("brier"),
+            "brier": Mean("brier", highest=2.0),
         }
     metrics |= {
         "macro_f1": MacroF1(names, multi_label),

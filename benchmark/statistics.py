@@ -18,12 +18,31 @@ ELEMENTS = 2_000_000
 def interval(
     metric: Metric, examples: Examples, groups: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % interval of a metric: (low, high), by resample() and percentiles().
+    """95 % interval of a metric: (low, high), by resample() and bounds().
 
     groups: [n], aligned with the columns of ``examples``. It depends on the order of the examples no more than the
     metric does.
     """
-    return percentiles(resample(metric, examples, groups, np.unique(groups), resamples, rng), len(np.unique(groups)))
+    return bounds(metric, examples, groups, resample(metric, examples, groups, np.unique(groups), resamples, rng))
+
+
+def bounds(metric: Metric, examples: Examples, groups: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """95 % interval (low, high) of a metric from its resampled ``values``: their percentiles(); except for a mean whose
+    examples all have the least or all the highest score, of which the resamples know nothing else.
+
+    There, of G groups none is otherwise, and by the interval of Clopper and Pearson (1934) a share of up to
+    1 - 0.025^(1/G) of all groups may be (about 3.7 / G): that share is taken to have the opposite score. Other metrics
+    (AUROC, mean recall) have no such bound, and keep the one point that their resamples have.
+    """
+    low, high = percentiles(values, len(np.unique(groups)))
+    if isinstance(metric, Mean) and low == high and low in (0.0, metric.highest):
+        used = np.ones(len(groups), bool) if metric.where is None else np.asarray(examples[metric.where], dtype=bool)
+        column = np.asarray(examples[metric.column], dtype=np.float64)[used]
+        if (column == low).all():
+            share = 1 - ((1 - LEVEL) / 2) ** (1 / len(np.unique(groups[used])))
+            reach = float(share * metric.highest)
+            return (0.0, reach) if low == 0 else (metric.highest - reach, metric.highest)
+    return low, high
 
 
 def resample(

@@ -129,6 +129,35 @@ def test_one_group_has_no_interval() -> None:
         assert np.isnan(interval(Mean("x"), examples, examples["group"], 100, np.random.default_rng(0))).all()
 
 
+def test_a_mean_of_equal_scores_may_have_others_elsewhere() -> None:
+    """All right or all wrong: the interval of Clopper and Pearson for the groups."""
+    for groups in (2, 10, 50):
+        group = np.repeat(np.arange(groups), 3)
+        examples = columns(group, right=np.ones(len(group)), wrong=np.zeros(len(group)), first=group < groups // 2)
+
+        def of(metric: Mean, examples: Columns = examples) -> tuple[float, float]:
+            return interval(metric, examples, examples["group"], 100, np.random.default_rng(0))
+
+        expected = stats.binomtest(groups, groups).proportion_ci(0.95, "exact")
+        assert of(Mean("right")) == pytest.approx((expected.low, 1.0))
+        assert of(Mean("wrong")) == pytest.approx((0.0, 1 - expected.low))
+        assert of(Mean("wrong", highest=10.0)) == pytest.approx((0.0, 10 * (1 - expected.low)))
+        assert of(Mean("right", "first")) == pytest.approx((0.025 ** (1 / (groups // 2)), 1.0))
+        # Of a score that is neither the least nor the highest nothing more is known.
+        assert of(Mean("right", highest=2.0)) == (1.0, 1.0)
+
+
+def test_intervals_near_the_end_cover_the_truth() -> None:
+    """97 % right, 50 patients with an image each: a fifth of the test sets have no error."""
+    random = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        examples = columns(np.arange(50), x=(random.random(50) < 0.97).astype(float))
+        low, high = interval(Mean("x"), examples, examples["group"], 400, random)
+        covered.append(low <= 0.97 <= high)
+    assert np.mean(covered) >= 0.93
+
+
 def test_resamples_without_a_class_are_left_out() -> None:
     examples = columns(
         np.arange(4), label=np.array([0, 0, 0, 1]), **{"score/a": -np.arange(4.0), "score/b": np.arange(4.0)}
