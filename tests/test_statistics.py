@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmark.errors import BenchError
 from benchmark.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
-from benchmark.statistics import critical, difference, holm, interval, ranks, two_sources
+from benchmark.statistics import critical, difference, holm, interval, paired, ranks, two_sources
 from benchmark.task import Examples, Mean, Metric
 
 Columns = dict[str, np.ndarray]
@@ -233,6 +233,15 @@ def test_false_positives_are_as_rare_as_promised(seeds: int, seed_sd: float, met
     false = np.mean([x.p < 0.05 for x in found])
     assert (0.01 if seeds == 2 else 0.028) <= false <= 0.07
     assert np.mean([x.low <= 0 <= x.high for x in found]) == 1 - false
+
+
+def test_what_seeds_do_not_share_is_counted_once() -> None:
+    """Seeds that err on other patients, each at random: their spread has all of it, and the interval is Student's."""
+    random = np.random.default_rng(0)
+    values, resampled = random.normal(0, 0.1, 5), random.normal(0, 0.1, (5, 20_000))
+    found = paired(values, np.zeros(5), resampled, np.zeros((5, 20_000)), 60)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
 
 def test_of_many_tests_with_few_seeds_as_few_are_false() -> None:
