@@ -45,7 +45,7 @@ from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
-from benchmark.statistics import percentiles, resample
+from benchmark.statistics import bounds, resample
 from benchmark.store import Row, Store, digest
 from benchmark.task import TASKS
 
@@ -383,7 +383,7 @@ class _Run:
                 values = resample(function, found.examples, groups, population, resamples, rng)
                 resampled.setdefault(part, {})[metric] = values
                 own = len(np.unique(groups))
-                low, high = percentiles(values, own)
+                low, high = bounds(function, found.examples, groups, values)
                 rows.append(cell.label | scenario | {
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
                     "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,

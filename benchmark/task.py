@@ -19,10 +19,14 @@ Examples = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class Mean:
     """The metric that is the mean of a per-example column, over the examples where the boolean column ``where`` holds
-    (NaN when it holds nowhere)."""
+    (NaN when it holds nowhere).
+
+    highest: the most that the column can hold for an example; the least is 0.
+    """
 
     column: str
     where: str | None = None
+    highest: float = 1.0
 
     def __call__(self, examples: Examples) -> float:
         values = np.asarray(examples[self.column], dtype=np.float64)

@@ -65,7 +65,11 @@ class Captioning(Task):
             "group": np.array(records.groups)[rows],
             "caption": np.array(written),
         }
-        metrics: dict[str, Metric] = {"rouge_l": Mean("rouge_l"), "bleu_4": Bleu(), "cider_d": Mean("cider_d")}
+        metrics: dict[str, Metric] = {
+            "rouge_l": Mean("rouge_l"),
+            "bleu_4": Bleu(),
+            "cider_d": Mean("cider_d", highest=10.0),
+        }
 
         def measured(columns: dict[str, np.ndarray]) -> np.ndarray:
             return np.array([metric({"id": examples["id"]} | columns) for metric in metrics.values()])

@@ -20,17 +20,20 @@ HOW_TO_READ = """\
 
 - **Scores** are the primary metric of each kind of task in percent, the mean over seeds. `results.csv` has every metric
   of every seed as a fraction, with the method, its variant, the model, the suite, and the cell that it came from.
-- **Interval**: 95 %. For one seed, the bootstrap interval over the groups (patients) of the test set. For S seeds, the
-  mean distance of a seed's score from the end of its interval, and t(0.975, S - 1) x standard deviation / sqrt(S)
-  over seeds, added in quadrature on each side (MOVER; Zou and Donner 2008): two or three seeds say little about other
-  seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval, which is
-  cautious.
+- **Interval**: 95 %. For one seed, the bootstrap interval over the groups (patients) of the test set. For S seeds, two
+  errors are added in quadrature on each side, that of a seed's interval and standard deviation over seeds / sqrt(S),
+  with a quantile between the normal one and that of t with S - 1 degrees of freedom: two or three seeds say little
+  about other seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval,
+  which is cautious.
 - **Bold** is the highest of its column, to the decimal shown, if it is above chance. It is no verdict: where intervals
   overlap widely, the table does not show that one line is better than another.
 - **Differences** are of the same test examples under two lines: both are computed on the same bootstrap resamples of
   the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
-  differences of the seeds is added, and interval and p-value are Student's t (Welch-Satterthwaite). The verdict
-  corrects p for the number of tests in its table (Holm 1979). "No difference shown" is no proof that there is none.
+  differences of the seeds is added, and interval and p-value are between Student's t of the patients and that of the
+  seeds; with two seeds they are cautious. No p is below 2^(1 - patients). The verdict corrects p for the number of
+  tests in its table (Holm 1979): with `--reference`, one a line and dataset; without, all pairs of lines on each
+  dataset, since the line that scored best is the reference, and any might have been. "No difference shown" is no proof
+  that there is none.
 - **Mean ranks** count datasets, each once, whatever the size of a difference (Friedman and Nemenyi; Demsar 2006).
 - **Baselines** are evaluated like a method and stand below them: the **initial weights** that every method starts
   from; **untrained**, the same architecture with random weights, where the initial ones are not random; **raw pixels**,
@@ -82,7 +85,7 @@ def write_report(
     chosen = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(scores)
     methods = [line for line in lines if line not in set(labelled.loc[labelled["baseline"], "line"])]
     others = {line: chosen for line in methods if chosen and line != chosen}
-    found = comparison.differences(labelled, others, resamples)
+    found = comparison.differences(labelled, others, resamples, picked=reference is None)
     unbeaten = comparison.unbeaten(labelled, resamples)
     images = folder / "plots"
     images.mkdir(parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ def write_report(
             f"{task}: scores and intervals",
         )
         if chosen and (found["task"] == task).any():
-            show(comparison.difference_table(found, task, chosen, methods))
+            show(comparison.difference_table(found, task, chosen, methods, picked=reference is None))
         for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
             for table in breakdown.tables_of(kinds, task, column, lines):
                 show(table)

@@ -82,20 +82,31 @@ def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[flo
     """Mean over seeds and its 95 % interval, from the value and the interval of each seed: three arrays [S].
 
     The seeds share the test examples, so the error of sampling those stays whatever S, and the error of drawing S seeds
-    comes on top. The two are added in quadrature, each side for itself (MOVER; Zou and Donner, Statistics in Medicine
-    2008): the mean distance from a seed's value to the end of its interval, and t(0.975, S - 1) * sd / sqrt(S).
+    comes on top: sd / sqrt(S). The interval is that of statistics.two_sources(), each side for itself: the former is
+    the mean distance from a seed's value to the end of its interval over the normal quantile. The standard deviation
+    over seeds has some of the sampling in it as well, so that the interval is rather too wide.
     With one seed the interval is that seed's. An end is NaN where a seed has none.
     """
     mean = float(np.mean(values))
     below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
     if len(values) > 1:
-        from scipy.special import stdtrit
-
-        seeds = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
-        below, above = float(np.hypot(below, seeds)), float(np.hypot(above, seeds))
+        below, above = _with_seeds(below, values), _with_seeds(above, values)
     # A fraction stays one; a metric that goes below 0 keeps its range.
     low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
     return mean, float(low), float(high)
+
+
+def _with_seeds(distance: float, values: np.ndarray) -> float:
+    """The distance to an end of the interval of one seed, made that of the mean over seeds."""
+    from scipy.special import ndtri
+
+    from benchmark.statistics import critical
+
+    of_examples, of_seeds = (distance / float(ndtri(0.975))) ** 2, float(np.var(values, ddof=1)) / len(values)
+    variance = of_examples + of_seeds
+    if not variance > 0:
+        return distance
+    return critical(of_seeds / variance, np.inf, len(values) - 1) * float(np.sqrt(variance))
 
 
 def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":

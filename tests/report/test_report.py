@@ -39,6 +39,7 @@ def test_the_whole_report(tmp_path):
     assert "cost of pretraining" in text
     assert "## cost of pretraining" in page
     assert "## How to read this" in page
+    assert "for the 2 pairs of lines, as the reference is the best of them" in page
 
 
 def test_a_report_on_results_alone(tmp_path):
