@@ -43,7 +43,9 @@ class Measurement:
     chance: what each metric gives for a scorer that knows nothing.
     notes: what a reader must know (classes absent, coverage of a vocabulary). The report shows ``ceiling`` and
         ``vocabulary``, and ``breakdown``: by the name of a column, for each of its values, ``n`` (examples), the
-        primary metric over these by its name, and ``majority`` likewise.
+        primary metric over these by its name, and ``majority`` likewise. ``curve``: by the name of what is learned
+        from (``images a class``), for each amount of it, the name of the metric there; ``draws``: by metric, its value
+        in each draw of what is learned from, of which it is the mean.
     majority: what a metric gives for always the most common answer of train.
     """
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ HOW_TO_READ = """\
 - **Mean** is over all datasets of the table; a line that lacks one has none.
 - **Scenarios** make one thing difficult and hold each line against itself without that: the same seeds, settings,
   number of pairs and test images. Their lines stand in tables of their own, below the others.
+- **± over draws** is how much a score depends on which training images were drawn: the standard deviation over draws.
+  It is no interval of their mean. `results.csv` has it as `spread`, with the number of `draws`.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
   the same text are correct. The share of all correct items that are found is another definition, and not this one.
 - **Quality against cost**: the mean over kinds of task of the mean over datasets, against the training time of a seed.
@@ -65,11 +68,13 @@ def write_report(
     line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import breakdown, comparison, plots, scenarios, tables
+    from benchmark.report import breakdown, comparison, curve, plots, scenarios, tables
 
+    notes = cache(notes)
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
     if rows.empty:
         raise nothing
+    rows = curve.with_spread(rows, notes)
     main, others = scenarios.apart(rows)
     looks = list(scenarios.looks(rows, costs, resamples, notes))
     own_costs = costs[~costs["cell"].isin(set(others["cell"]) - set(main["cell"]))] if len(costs) else costs
@@ -98,7 +103,7 @@ def write_report(
         text.append(tables.to_markdown(table))
 
     def draw(figure: "Figure", name: str, title: str) -> None:
-        png, svg = plots.save(figure, images / name)
+        png, svg = plots.save(figure, images / re.sub(r"[^\w-]+", "-", name))
         files.extend([png, svg])
         text.append(f"![{tables.escape(title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
@@ -108,21 +113,18 @@ def write_report(
         table = tables.score_table(scores, task, lines, unbeaten)
         table.caption += tables.ceilings(labelled, task, notes)
         show(table)
-        draw(
-            plots.score_chart(scores, task, drawn),
-            re.sub(r"[^\w-]+", "-", task),
-            f"{task}: scores and intervals",
-        )
+        draw(plots.score_chart(scores, task, drawn), task, f"{task}: scores and intervals")
         if chosen and (found["task"] == task).any():
             show(comparison.difference_table(found, task, chosen, methods))
         for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
             for table in breakdown.tables_of(kinds, task, column, lines):
                 show(table)
-            draw(
-                breakdown.chart(kinds, task, column, drawn),
-                re.sub(r"[^\w-]+", "-", f"{task}-by-{column}"),
-                f"{task} by {column}",
-            )
+            draw(breakdown.chart(kinds, task, column, drawn), f"{task}-by-{column}", f"{task} by {column}")
+        along = curve.points(labelled, task, notes)
+        if len(along):
+            # In the terminal, a table a dataset would hide the others.
+            text.extend(tables.to_markdown(table) for table in curve.tables_of(along, task, lines))
+            draw(curve.chart(along, task, lines), f"{task}-curve", f"{task}: scores over what is learned from")
     rankings = comparison.rankings(scores, methods)
     if any(ranking.ranks for ranking in rankings):
         show(comparison.rank_table(rankings, methods))
@@ -141,6 +143,6 @@ def write_report(
         for table in look.tables:
             show(table)
         if look.figure:
-            draw(look.figure, re.sub(r"[^\w-]+", "-", look.title), f"{look.title}: scores by condition")
+            draw(look.figure, look.title, f"{look.title}: scores by condition")
     page.write_text("\n".join([*text, HOW_TO_READ]), encoding="utf-8")
     return files

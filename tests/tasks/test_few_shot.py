@@ -149,8 +149,10 @@ def test_scores_agree_with_sklearn() -> None:
     for point, of_point in {"2": correct[:2], "8": correct[2:4], "10%": correct[4:6], "100%": correct[6:]}.items():
         assert result[f"accuracy@{point}"] == pytest.approx(np.mean(of_point))
         assert measurement.notes["draws"][f"accuracy@{point}"] == pytest.approx(np.mean(of_point, axis=1))
-    spread = np.std([np.mean(correct[0]), np.mean(correct[1])], ddof=1)
-    assert measurement.notes["spread"]["accuracy@2"] == pytest.approx(spread)
+    assert measurement.notes["curve"] == {
+        "images a class": {"2": "accuracy@2", "8": "accuracy@8"},
+        "share of train": {"10%": "accuracy@10%", "100%": "accuracy@100%"},
+    }
 
 
 def test_findings_agree_with_sklearn_where_some_are_unknown() -> None:
