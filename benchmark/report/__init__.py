@@ -110,12 +110,16 @@ def write_report(
     for task in tables.natural(scores["task"].unique()):
         # Where a task has been measured on baselines alone, these are drawn.
         drawn = [line for line in methods if line in set(scores.loc[scores["task"] == task, "line"])] or lines
-        table = tables.score_table(scores, task, lines, unbeaten)
+        meaning = tables.defined(labelled, task, notes)
+        table = tables.score_table(scores, task, lines, unbeaten, meaning)
         table.caption += tables.ceilings(labelled, task, notes)
         show(table)
         draw(plots.score_chart(scores, task, drawn), task, f"{task}: scores and intervals")
         if chosen and (found["task"] == task).any():
             show(comparison.difference_table(found, task, chosen, methods))
+        for more in tables.secondary(labelled, task, meaning):
+            also = comparison.unbeaten(more, resamples)
+            show(tables.score_table(tables.summarise(more), task, lines, also, meaning))
         for column, kinds in breakdown.breakdowns(labelled, task, notes).items():
             for table in breakdown.tables_of(kinds, task, column, lines):
                 show(table)
