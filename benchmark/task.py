@@ -50,7 +50,9 @@ class Measurement:
         ``vocabulary``, and ``breakdown``: by the name of a column, for each of its values, ``n`` (examples), the
         primary metric over these by its name, and ``majority`` likewise. ``curve``: by the name of what is learned
         from (``images a class``), for each amount of it, the name of the metric there; ``draws``: by metric, its value
-        in each draw of what is learned from, of which it is the mean.
+        in each draw of what is learned from, of which it is the mean. ``support``: test examples by class, with
+        ``recall`` and ``auroc`` likewise (None where undefined), and ``absent``: the classes without any;
+        ``unknown_label``: how many examples were left out; ``undefined``: the metrics that the others do not give.
     majority: what a metric gives for always the most common answer of train.
     """
 

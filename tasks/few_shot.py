@@ -87,8 +87,11 @@ class FewShot(Task):
             for point, of_point in drawn.items()
         }
         measure = findings if data.card.multi_label else classes
-        measurement = measure(test.label.cpu().numpy(), scores, data.classes)
+        label = test.label.cpu().numpy()
+        measurement = measure(label, scores, data.classes)
         measurement.examples |= {"id": test.ids, "group": test.groups}
+        truth = label if data.card.multi_label else label[:, None] == np.arange(len(data.classes))
+        support = dict(zip(data.classes, (truth == 1).sum(0).tolist()))
         by_point = {name.split("@")[1]: name for name in measurement.metrics}
         measurement.notes |= {
             "curve": {
@@ -98,6 +101,8 @@ class FewShot(Task):
             "train_images": {point: [len(rows) for rows in of_point] for point, of_point in drawn.items()},
             "left_out": [shots for shots in self.config.shots if shots > scarcest],
             "scarcest_class": scarcest,
+            "support": support,
+            "absent": [name for name, count in support.items() if not count],
         }
         measurement.majority = dict(measurement.chance)
         if not data.card.multi_label:

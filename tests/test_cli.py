@@ -129,6 +129,9 @@ def test_run_then_report(bench: Bench) -> None:
         assert f"\nvqa: {metric}, in percent\n" in bench.out
     report = bench.folder / "results" / "report"
     assert {"report.md", "results.csv", "costs.csv"} <= {path.name for path in report.iterdir()}
+    classes = pd.read_csv(report / "classes.csv")
+    support = classes[classes.task == "zero_shot"].groupby("method")["support"].apply(list)
+    assert support.to_dict() == {"clip": [10, 10, 10], "msd": [10, 10, 10]}
     assert list(report.glob("**/*.png"))
     assert list(report.glob("**/*.svg"))
 

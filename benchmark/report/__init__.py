@@ -20,7 +20,8 @@ HOW_TO_READ = """\
 ## How to read this
 
 - **Scores** are the primary metric of each kind of task in percent, the mean over seeds. `results.csv` has every metric
-  of every seed as a fraction, with the method, its variant, the model, the suite, and the cell that it came from.
+  of every seed as a fraction, with the method, its variant, the model, the suite, and the cell that it came from;
+  `classes.csv` has likewise the recall and AUROC of each class, and its number of test examples (support).
 - **Interval**: 95 %. For one seed, the bootstrap interval over the groups (patients) of the test set. For S seeds, the
   mean distance of a seed's score from the end of its interval, and t(0.975, S - 1) x standard deviation / sqrt(S)
   over seeds, added in quadrature on each side (MOVER; Zou and Donner 2008): two or three seeds say little about other
@@ -60,7 +61,7 @@ def write_report(
     reference: str | None = None,
     notes: Callable[[str, str], dict[str, Any]] = lambda *_: {},
 ) -> list[Path]:
-    """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``.
+    """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
 
     rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
     and plots show the ``primary`` ones. costs: one a cell; may be empty. resamples: of the rows' evaluations, for the
@@ -68,7 +69,7 @@ def write_report(
     line); default: that with the highest mean score. notes: of a cell's evaluation. Returns the files, report.md first.
     Raises ``BenchError`` when there is no primary row with a value, or no such reference.
     """
-    from benchmark.report import breakdown, comparison, curve, plots, scenarios, tables
+    from benchmark.report import breakdown, classes, comparison, curve, plots, scenarios, tables
 
     notes = cache(notes)
     nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
@@ -95,6 +96,9 @@ def write_report(
     rows.to_csv(results, index=False)
     costs.to_csv(spent, index=False)
     files = [page, results, spent]
+    if len(of_class := classes.by_class(rows, notes)):
+        files.append(folder / "classes.csv")
+        of_class.to_csv(files[-1], index=False)
     text = ["# Report\n"]
 
     def show(table: "Table") -> None:
@@ -112,7 +116,7 @@ def write_report(
         drawn = [line for line in methods if line in set(scores.loc[scores["task"] == task, "line"])] or lines
         meaning = tables.defined(labelled, task, notes)
         table = tables.score_table(scores, task, lines, unbeaten, meaning)
-        table.caption += tables.ceilings(labelled, task, notes)
+        table.caption += tables.ceilings(labelled, task, notes) + classes.left_out(labelled, task, notes)
         show(table)
         draw(plots.score_chart(scores, task, drawn), task, f"{task}: scores and intervals")
         if chosen and (found["task"] == task).any():
@@ -124,9 +128,11 @@ def write_report(
             for table in breakdown.tables_of(kinds, task, column, lines):
                 show(table)
             draw(breakdown.chart(kinds, task, column, drawn), f"{task}-by-{column}", f"{task} by {column}")
+        # In the terminal, a table a dataset more would hide the others.
+        of_class = classes.by_class(labelled[labelled["task"] == task], notes)
+        text.extend(tables.to_markdown(table) for table in classes.tables_of(of_class, lines))
         along = curve.points(labelled, task, notes)
         if len(along):
-            # In the terminal, a table a dataset would hide the others.
             text.extend(tables.to_markdown(table) for table in curve.tables_of(along, task, lines))
             draw(curve.chart(along, task, lines), f"{task}-curve", f"{task}: scores over what is learned from")
     rankings = comparison.rankings(scores, methods)
