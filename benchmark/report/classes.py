@@ -22,13 +22,13 @@ MOST_NAMES = 5
 def by_class(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
     """One row an evaluation, part and class: its columns of KEYS (and ``line`` and ``baseline``, where rows are
     labelled), class, support (test examples), recall and auroc (fractions, NaN where undefined); empty where no notes
-    have a ``support``. notes: of a cell's evaluation, by part."""
+    have a ``recall``. notes: of a cell's evaluation, by part."""
     import pandas as pd
 
     keys = [key for key in [*KEYS, "line", "baseline"] if key in rows]
     found: list[dict[str, Any]] = []
     for row, of_part in evaluations(rows, notes):
-        for name in of_part.get("support", {}):
+        for name in of_part.get("recall", {}):
             values = {value: of_part.get(value, {}).get(name) for value in VALUES}
             found.append({key: getattr(row, key) for key in keys} | {"class": name} | values)
     return pd.DataFrame(found, columns=[*keys, "class", *VALUES]).astype({"recall": float, "auroc": float})
@@ -47,7 +47,7 @@ def tables_of(found: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
     for dataset in natural(found["dataset"].unique()):
         for (task, part), rows in found[found["dataset"] == dataset].groupby(["task", "part"]):
             names = list(dict.fromkeys(rows["class"]))
-            if len(names) > MOST_CLASSES or rows["recall"].isna().all():
+            if len(names) > MOST_CLASSES:
                 continue
             mean = rows.groupby(["line", "class"])[["recall", "auroc"]].mean()
             cells = {
