@@ -47,7 +47,7 @@ from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
 from benchmark.statistics import bounds, resample
 from benchmark.store import Row, Store, digest
-from benchmark.task import TASKS
+from benchmark.task import TASKS, Mean
 
 
 @dataclass
@@ -384,10 +384,11 @@ class _Run:
                 resampled.setdefault(part, {})[metric] = values
                 own = len(np.unique(groups))
                 low, high = bounds(function, found.examples, groups, values)
+                counted = int(function.counted(found.examples).sum()) if isinstance(function, Mean) else len(groups)
                 rows.append(cell.label | scenario | {
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
                     "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
-                    "value": function(found.examples), "low": low, "high": high, "n": len(groups), "groups": own,
+                    "value": function(found.examples), "low": low, "high": high, "n": counted, "groups": own,
                     "chance": found.chance.get(metric), "majority": found.majority.get(metric),
                     "primary": metric == primary, "examples": drawn,
                     "cell": cell.key, "evaluation": pair.key, "start": self.plan.starts.get(cell.seed),

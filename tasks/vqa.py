@@ -24,6 +24,13 @@ NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = {"a", "an", "the"}
 ROWS = 16_384
 """Questions answered at a time."""
+DEFINITIONS = {
+    "accuracy": "is the share of all questions whose predicted answer is the data's",
+    "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
+    "accuracy_closed": "is the accuracy over the questions that the data call closed (mostly yes or no)",
+    "zero_shot_accuracy": "is, without training, the share of questions for which the statement of the right answer is "
+    "nearest to the image, among the answers that train gives to questions of the same types",
+}
 
 
 @register_task("vqa")
@@ -118,6 +125,7 @@ class VQA(Task):
             "vocabulary": len(vocabulary),
             "train_questions": len(train),
             "epoch": epoch,
+            "definitions": DEFINITIONS,
             "breakdown": {"question_type": by_question_type(examples)},
         }
         trained = {"accuracy": Mean("correct")}

@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,11 +168,16 @@ def best_of(values: Sequence[float], chance: float) -> list[bool]:
 
 
 def score_table(
-    scores: "pd.DataFrame", task: str, order: Sequence[str], unbeaten: Container[tuple[str, str, str, str]] = ()
+    scores: "pd.DataFrame",
+    task: str,
+    order: Sequence[str],
+    unbeaten: Container[tuple[str, str, str, str]] = (),
+    meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Lines by datasets for one kind of task, then baselines, majority, chance and the number of test examples.
 
     unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    meaning: of metrics, as defined() gives it.
     """
     scores = scores[scores["task"] == task]
     columns = columns_of(scores)
@@ -206,7 +212,7 @@ def score_table(
     ]
     counts = [Cell(x.n) for x in anyone] + [Cell("")] * (len(header) - len(columns))
     title = f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent"
-    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns))
+    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     if any("†" in mark for row in marks for mark in row):
         caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
     rows = [row for row in zip(lines, cells) if row[0] not in baselines]
@@ -227,6 +233,24 @@ def ceilings(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[s
     return f" Only answers that train has are given; the most that can be reached: {', '.join(found)}." if found else ""
 
 
+def defined(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[str, Any]]) -> dict[str, str]:
+    """What the notes of a task say that its metrics are, in their order. rows: labelled. notes: of a cell's evaluation,
+    by part."""
+    said: dict[str, str] = {}
+    if "evaluation" in rows:
+        for row in rows[rows["task"] == task].drop_duplicates(["cell", "evaluation", "part"]).itertuples():
+            said |= notes(str(row.cell), str(row.evaluation)).get(str(row.part), {}).get("definitions", {})
+    return said
+
+
+def secondary(rows: "pd.DataFrame", task: str, metrics: Iterable[str]) -> "Iterator[pd.DataFrame]":
+    """The rows of each of the metrics where it is not the primary one, as primary ones. rows: labelled."""
+    rows = rows[(rows["task"] == task) & ~rows["primary"].astype(bool) & rows["value"].notna()]
+    for metric in metrics:
+        if (rows["metric"] == metric).any():
+            yield rows[rows["metric"] == metric].assign(primary=True)
+
+
 def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
     """Dataset and metric of each column: one a dataset, or several where runs disagree in its primary metric."""
     keys = set(zip(scores["dataset"], scores["metric"]))
@@ -238,8 +262,8 @@ def mean_of(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def score_caption(scores: "pd.DataFrame", complete: bool) -> str:
-    """What a reader must know to quote a number of the table."""
+def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What a reader must know to quote a number of the table. meaning: of metrics, as defined() gives it."""
     several = scores["seeds"].max() > 1
     said = [f"Mean over {span(scores['seeds'])} seeds" if several else "One seed"]
     parts = {parts for parts in scores["parts"] if len(parts) > 1}
@@ -250,7 +274,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool) -> str:
         said.append("bold: highest in its column")
     if not complete:
         said.append(f"{MISSING}: no result")
-    return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique())])
+    return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique(), meaning)])
 
 
 def span(counts: "pd.Series[int]") -> str:
@@ -258,10 +282,12 @@ def span(counts: "pd.Series[int]") -> str:
     return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
 
 
-def definitions(metrics: Iterable[str]) -> list[str]:
-    """What the metrics are, where the name alone leaves a choice."""
+def definitions(metrics: Iterable[str], meaning: Mapping[str, str]) -> list[str]:
+    """What the metrics are, as ``meaning`` has it, or where the name alone leaves a choice."""
     said = {}
     for metric in natural(metrics):
+        if metric in meaning:
+            said[metric] = meaning[metric]
         if at := re.fullmatch(r"recall@(\d+)", metric):
             said[metric] = f"is a hit rate: the share of queries with a match among the first {at[1]}"
         if metric.startswith("macro_auroc"):
