@@ -1,5 +1,7 @@
 """Every card of a published set reads a miniature of its published layout, through the real reader."""
 
+import re
+
 import pytest
 
 from benchmark.data.card import card_names, load_card
@@ -42,6 +44,8 @@ def test_the_published_layout(name, data, tmp_path):
     if "all" in expected:
         assert "all" in card.rows or not card.rows
         rows = {"all": {id: row for part in rows.values() for id, row in part.items()}}
+    elif card.rows:
+        assert set(card.rows) == set(expected)
     assert {split: set(part) for split, part in rows.items()} == {split: set(part) for split, part in expected.items()}
     for split, part in expected.items():
         for id, wanted in part.items():
@@ -59,8 +63,14 @@ def test_a_card_says_all_that_a_user_needs(name):
     assert card.title and card.modality and card.layout.startswith("$BENCH_DATA/") and card.how
     assert card.access in ("open", "registration", "credentialed")
     assert card.licence and card.citation and card.home_page.startswith("https://")
+    if card.licence.startswith("PhysioNet"):
+        assert ("Credentialed" in card.licence) == (card.access == "credentialed")
     for path in card.source.needs():
         assert path.parts[0] in card.layout
+    notes = " ".join(card.notes)
+    assert bool(card.rows) != ("no number of rows is expected" in notes)
+    assert bool(card.size) != ("size could not be confirmed" in notes)
+    assert not re.match(r"(about )?0(\.0+)? ", card.size)
     if card.classes:
         assert card.prompts and len(card.prompts) >= 4
         if card.multi_label:
