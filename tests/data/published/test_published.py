@@ -1,6 +1,7 @@
 """Every card of a published set reads a miniature of its published layout, through the real reader."""
 
 import re
+from itertools import chain
 
 import pytest
 
@@ -191,7 +192,7 @@ def test_no_prompt_is_shared_across_modalities():
     for name in card_names():
         card = load_card(name)
         for prompts in (card.prompts or [], card.negative_prompts or []):
-            for prompt in sum(prompts.values(), []) if isinstance(prompts, dict) else prompts:
+            for prompt in chain(*prompts.values()) if isinstance(prompts, dict) else prompts:
                 modalities.setdefault(" ".join(prompt.lower().split()).rstrip("."), set()).add(card.modality)
     assert modalities
     assert {prompt: found for prompt, found in modalities.items() if len(found) > 1} == {}
