@@ -41,12 +41,12 @@ class Encoded:
 def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Tensor:
     """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
     [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
-    2111.07783, equations 4 and 5). On the device of the candidates."""
+    2111.07783, equations 4 and 5); 0 where either has no token but 0. On the device of the candidates."""
     b = exact(candidates)
     a = exact(queries, b.device)
     if a.ndim == 2:
         return a @ b.T
-    own, there = a.any(dim=2), b.any(dim=2)
+    own, there = (x | ~x.any(dim=1, keepdim=True) for x in (a.any(dim=2), b.any(dim=2)))
     held = TOKEN_SCORES if b.device.type == "cpu" else TOKEN_SCORES_GPU
     rows = max(1, held // (a.shape[1] * there.numel()))
     parts = []
@@ -372,10 +372,15 @@ def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndar
 
 
 def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
-    for kind, values in (("features", encoded.features), ("embeddings", encoded.embeddings)):
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    for kind in KINDS:
+        bad = not_finite(values) if (values := getattr(encoded, kind)) is not None else ()
         if len(bad):
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
+
+
+def not_finite(values: np.ndarray) -> np.ndarray:
+    """The rows of [n, ...] with a NaN or an infinity in them, seen by their sums, which takes no memory."""
+    return np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)))
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:
