@@ -3,15 +3,18 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials
+from benchmark.data.cache import key
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.errors import BenchError, unknown
 from benchmark.models.weights import hub, require_file
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from benchmark.models.tower import ImageTower
 
 KINDS = ("open_clip", "hf", "timm")
-FORMAT = 1
+FORMAT = 2
 """Raised when such a model is encoded differently."""
 LOCAL = ("local-dir:", "hf-hub:")
 
@@ -127,7 +130,10 @@ def _hugging_face(rest: str) -> Elsewhere:
 
 class HuggingFaceEncoder:
     """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor. Features: what its
-    projections read (SigLIP: the embeddings before they are made unit length)."""
+    projections read (SigLIP: the embeddings before they are made unit length).
+
+    notes: in what the images that it is given differ from those that its image processor would make.
+    """
 
     def __init__(self, folder: Path, device: torch.device, fingerprint: str) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
@@ -140,15 +146,17 @@ class HuggingFaceEncoder:
             raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
         self.model: Any = model.float().to(device).eval()
         self.device = device
-        self.fingerprint = fingerprint
         self.image_size = int(model.config.vision_config.image_size)
+        said = processor.to_dict()
+        self.resizing, self.notes = processor_resizing(said, self.image_size)
+        self.fingerprint = key("hf", fingerprint, asdict(self.resizing))
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp())
         # SigLIP attends to padding, and was trained on texts of full length.
         self.padded = isinstance(model, SiglipModel)
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
-        )
+        self.factor = float(said["rescale_factor"]) if said.get("do_rescale", True) else 1.0
+        normal = (said["image_mean"], said["image_std"]) if said.get("do_normalize", True) else ([0.0], [1.0])
+        self.mean, self.std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in normal)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -167,7 +175,7 @@ class HuggingFaceEncoder:
         return iter(self.model.parameters())
 
     def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = (images.to(self.device).float() / 255 - self.mean) / self.std
+        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
         return self._outputs(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -184,6 +192,29 @@ class HuggingFaceEncoder:
         return features, F.normalize(features if project is None else project(features), dim=-1)
 
 
+def processor_resizing(said: dict[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
+    """What an image processor of transformers does to a picture, for a model that sees ``image_size`` pixels a side;
+    and a line for each thing that it does and a ``Resizing`` cannot. said: its to_dict()."""
+    size = {name: pixels for name, pixels in (said.get("size") or {}).items() if pixels}
+    cut = {name: pixels for name, pixels in (said.get("crop_size") or {}).items() if pixels}
+    cut = cut if said.get("do_center_crop") else {}
+    edges, known = set(size.values()), size.keys() in ({"shortest_edge"}, {"height", "width"})
+    if not known or len(edges) > 1 or len({*cut.values()}) > 1 or not said.get("do_resize", True) or said.get("do_pad"):
+        asked = {"size": size, "crop_size": cut} | {name: said.get(name) for name in ("do_resize", "do_pad")}
+        text = ", ".join(f"{name} {value}" for name, value in asked.items())
+        return DEFAULT, [f"the image processor's {text} cannot be followed; resized and cut as CLIP does"]
+    (edge,), (made,) = edges, {*cut.values()} or edges
+    notes = []
+    if "shortest_edge" in size and not cut:
+        notes.append("the image processor cuts nothing off the long side; here its middle is kept")
+    if made != image_size:
+        notes.append(f"the image processor makes {made} pixels a side; the model sees {image_size}, and is given these")
+    resample = said.get("resample")
+    interpolation = "bilinear" if resample is None else Image.Resampling(resample).name.lower()
+    mode: Any = "shortest" if "shortest_edge" in size else "squash"
+    return Resizing(mode, interpolation, made / edge, odd="down"), notes
+
+
 def _timm(rest: str) -> Elsewhere:
     import timm
 
@@ -198,10 +229,10 @@ def _timm(rest: str) -> Elsewhere:
         content["pretrained"] = _sha256(Path(file))
 
     def build(device: torch.device, fingerprint: str) -> Encoder:
-        from benchmark.models.from_timm import timm_image
+        from benchmark.models.from_timm import timm_image, timm_resizing
 
         tower = timm_image(TimmImage(kind="timm", name=name, pretrained=file or True), None, weights=True)
-        return ImageEncoder(tower, device, fingerprint)
+        return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
     return Elsewhere(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
 
@@ -211,11 +242,12 @@ class ImageEncoder:
 
     temperature_scale = TEMPERATURE_SCALE
 
-    def __init__(self, tower: "ImageTower", device: torch.device, fingerprint: str) -> None:
+    def __init__(self, tower: "ImageTower", resizing: Resizing, device: torch.device, fingerprint: str) -> None:
         self.tower = tower.float().to(device).eval()
         self.device = device
-        self.fingerprint = fingerprint
         self.image_size = tower.image_size
+        self.resizing = resizing
+        self.fingerprint = key("image tower", fingerprint, asdict(resizing))
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:

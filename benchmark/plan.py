@@ -29,9 +29,9 @@ from benchmark.registry import Registry
 from benchmark.store import Store, digest
 from benchmark.task import TASKS
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a change in the harness changes what a cell holds."""
-EVALUATION_FORMAT = 3
+EVALUATION_FORMAT = 4
 """Raised when a change in the harness changes what an evaluation holds."""
 
 

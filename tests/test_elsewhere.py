@@ -9,17 +9,27 @@ import open_clip
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
 
-from benchmark.elsewhere import elsewhere, is_elsewhere
-from benchmark.embedding import Encoder, Trainable
+from benchmark.data import prepared
+from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.elsewhere import ImageEncoder, elsewhere, is_elsewhere
+from benchmark.embedding import Encoder, ModelEncoder, Trainable
 from benchmark.errors import BenchError
+from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.models.card import OpenClipImage
+from benchmark.models.from_open_clip import open_clip_image
+from benchmark.models.from_timm import TimmImageTower, timm_resizing
+from benchmark.seeding import torch_seed
+from tests.data.test_resizing import picture
 from tests.models.conftest import TEXT, VIT
-from tests.test_cli import Bench, bench, squares  # noqa: F401
+from tests.test_cli import MODEL, Bench, bench, squares  # noqa: F401
 
 NAME = "bench-small"
+SQUASH = Resizing("squash")
 CONFIG = {"embed_dim": 20, "vision_cfg": VIT, "text_cfg": TEXT | {"context_length": 16, "vocab_size": 49408}}
 TEXTS = ["a red square", "no finding", "a green square, number seven of those that were seen in the afternoon"]
 
@@ -161,8 +171,123 @@ def test_timm(tmp_path: Path) -> None:
         features = model.forward_features(normalised(x, config["mean"], config["std"]))
         expected = model.forward_head(features, pre_logits=True)
     encoded = found.encode_images(pixels)
+    assert found.resizing == timm_resizing(model) != DEFAULT
     np.testing.assert_allclose(encoded.features, expected, atol=1e-5)
     np.testing.assert_allclose(encoded.embeddings, F.normalize(expected), atol=1e-6)
+
+
+SHAPES = [(90, 41), (41, 90), (160, 160), (223, 190)]
+
+
+def as_given(found: Encoder) -> torch.Tensor:
+    """Pictures of any shape as the harness hands them to an encoder."""
+    pixels = [square(picture(*shape), found.image_size, found.resizing) for shape in SHAPES]
+    return torch.from_numpy(np.stack(pixels))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_open_clip_sees_any_picture_as_its_own_preprocessing_makes_it(mode: str, tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    path.rename(tmp_path / "open_clip_model.safetensors")
+    said = {"mean": [0.4] * 3, "std": [0.2] * 3, "interpolation": "bilinear", "resize_mode": mode, "fill_color": 90}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": said}))
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    theirs.eval()
+    with torch.no_grad():
+        images = torch.stack([preprocess(picture(*shape)) for shape in SHAPES])
+        expected = theirs.encode_image(images, normalize=True)
+    found = encoder(f"open_clip:local-dir:{tmp_path}")
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "mode", "interpolation"),
+    [
+        ("ViT-B-32", "openai", "shortest", "bicubic"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "squash", "bilinear"),
+        ("MobileCLIP-S1", "datacompdr", "shortest", "bilinear"),
+    ],
+)
+def test_a_tag_of_open_clip_says_how_images_are_resized(name: str, tag: str, mode: Any, interpolation: str) -> None:
+    with torch.device("meta"):
+        tower, _ = open_clip_image(OpenClipImage(kind="open_clip", name=name, pretrained=tag), None, weights=False)
+    assert tower.resizing == Resizing(mode, interpolation)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_hugging_face_sees_any_picture_as_its_own_processor_makes_it(kind: str, tmp_path: Path) -> None:
+    model = clip_folder(tmp_path, kind)
+    processor: Any
+    if kind == "clip":
+        size, crop = {"shortest_edge": 37}, {"height": 32, "width": 32}
+        processor = CLIPImageProcessor(size=size, crop_size=crop, resample=2, do_normalize=False)
+    else:
+        processor = SiglipImageProcessor(size={"height": 32, "width": 32}, rescale_factor=1 / 128)
+    processor.save_pretrained(tmp_path)
+    found: Any = encoder(f"hf:{tmp_path}")
+    assert found.notes == []
+    x = processor([picture(*shape) for shape in SHAPES], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=x)
+    expected = F.normalize(getattr(expected, "pooler_output", expected))
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("changes", [{"interpolation": "bilinear"}, {"crop_mode": "squash"}, {"crop_mode": "border"}])
+def test_timm_sees_any_picture_as_its_own_transform_makes_it(changes: dict[str, Any]) -> None:
+    with torch_seed(0):
+        model = timm.create_model("test_vit", pretrained_cfg_overlay=changes, num_classes=0).eval()
+    transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with torch.no_grad():
+        expected = F.normalize(model(torch.stack([transform(picture(*shape)) for shape in SHAPES])))
+    found = ImageEncoder(TimmImageTower(model, None, "test_vit"), timm_resizing(model), torch.device("cpu"), "f")
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=2e-3)
+
+
+def test_fingerprints_depend_on_how_images_are_resized(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=0)
+    tower = TimmImageTower(model, None, "test_vit")
+    assert len({ImageEncoder(tower, r, torch.device("cpu"), "f").fingerprint for r in (DEFAULT, SQUASH)}) == 2
+    card = ModelCard.model_validate({"name": "small", **MODEL})
+    dual = build_model(card, 0)
+    words: Any = build_tokenizer(card, lambda: iter(TEXTS), tmp_path)
+    found = set()
+    for dual.resizing in (DEFAULT, SQUASH):
+        found.add(ModelEncoder(dual, words, "cpu", "f", 1.0).fingerprint)
+    assert len(found) == 2
+
+
+def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
+    bench: Bench,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, _ = checkpoint(tmp_path)
+    path.rename(tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": CONFIG, "preprocess_cfg": {"resize_mode": "squash"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    card = MODEL | {"image": {"kind": "open_clip", "name": f"local-dir:{tmp_path}"}}
+    (bench.folder / "squash.yaml").write_text(yaml.safe_dump(card))
+    seen = []
+    prepare = prepared.prepare
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        seen.append(options.get("resizing", arguments[-1]))
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr("benchmark.data.prepared.prepare", spy)
+    monkeypatch.setattr("benchmark.runner.prepare", spy)
+    quick = ["--suite", "suite.yaml", "--model", "squash.yaml", "--methods", "clip", "--tasks", "linear_probe"]
+    assert bench("run", *quick, "--set", "training.samples=64") == 0, bench.out + bench.err
+    assert len(seen) > 4
+    assert set(seen) == {SQUASH}
+
+
+def test_what_a_processor_does_and_the_harness_does_not_is_said(bench: Bench) -> None:  # noqa: F811
+    clip_folder(bench.folder / "clip", "clip")
+    quick = ["--suite", "suite.yaml", "--tasks", "linear_probe"]
+    assert bench("eval", "--model", "hf:clip", *quick) == 0, bench.out + bench.err
+    assert "hf:clip: the image processor makes 224 pixels a side; the model sees 32" in " ".join(bench.out.split())
 
 
 def test_keys_depend_on_the_weights_and_not_on_their_place(tmp_path: Path) -> None:
