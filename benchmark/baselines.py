@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from benchmark.data.cache import key
-from benchmark.data.resizing import Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
 from benchmark.models.card import TinyImage, TinyText
@@ -69,10 +68,10 @@ class RawPixels:
 
     temperature_scale = TEMPERATURE_SCALE
 
-    def __init__(self, image_size: int, resizing: Resizing) -> None:
-        self.image_size = image_size
-        self.resizing = resizing
-        self.fingerprint = key("raw-pixels", SIDE, image_size, asdict(resizing), FORMAT)
+    def __init__(self, like: DualEncoder | Encoder) -> None:
+        """like: a model that sees the same images."""
+        self.image_size, self.resizing = like.image_size, like.resizing
+        self.fingerprint = key("raw-pixels", SIDE, self.image_size, asdict(self.resizing), FORMAT)
 
     def encode_images(self, images: Tensor) -> Encoded:
         """Features [b, 3 * 16 * 16] in 0..1; embeddings the same at unit length."""
@@ -82,11 +81,6 @@ class RawPixels:
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         raise NotImplementedError("raw pixels have no texts")
-
-
-def _raw_pixels(like: DualEncoder) -> RawPixels:
-    """Of the images that a model sees."""
-    return RawPixels(like.image_size, like.resizing)
 
 
 def baselines(
@@ -111,7 +105,7 @@ def baselines(
     content = {"format": FORMAT, "baseline": "raw pixels", "seed": seed, "image": card["image"],
                "image_size": card["image_size"]}  # fmt: skip
     label = _labelled(label, "raw pixels", seed)
-    found.append(Given(content, label, True, lambda materials: _raw_pixels(materials.seen())))
+    found.append(Given(content, label, True, lambda materials: RawPixels(materials.seen())))
     return found
 
 

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials
+from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.data.cache import key
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.errors import BenchError, unknown
 from benchmark.models.weights import hub, require_file
+from benchmark.seeding import torch_seed
 from benchmark.store import digest
 
 if TYPE_CHECKING:
@@ -32,12 +33,16 @@ LOCAL = ("local-dir:", "hf-hub:")
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a name stands for. content: everything that the outputs depend on; build: reads the weights."""
+    """What a name stands for. content: everything that the outputs depend on; pretrained: whether it has weights.
+
+    build: from a device, a fingerprint, and the seed of random weights; without a seed it reads its own.
+    """
 
     name: str
     content: dict[str, Any]
     images_only: bool
-    build: Callable[[torch.device, str], Encoder]
+    build: Callable[[torch.device, str, int | None], Encoder]
+    pretrained: bool = True
 
     def given(self, seed: int, suite: str) -> Given:
         """It as something to evaluate; the seed is that of the tasks' own draws."""
@@ -46,9 +51,28 @@ class Elsewhere:
         fingerprint = digest({"format": FORMAT, **self.content})
 
         def build(materials: Materials) -> Encoder:
-            return self.build(materials.device, fingerprint)
+            return self.build(materials.device, fingerprint, None)
 
         return Given(content, label, self.images_only, build)
+
+    def baselines(self, seed: int, suite: str) -> list[Given]:
+        """Its architecture with random weights, unless it has no others, and the raw pixels of what it sees."""
+        content = {"format": FORMAT, "of": self.content, "seed": seed}
+        label = {"suite": suite, "model": self.name, "variant": "", "seed": seed, "role": "baseline"}
+
+        def untrained(materials: Materials) -> Encoder:
+            return self.build(materials.device, digest(content | {"baseline": "untrained"}), seed)
+
+        def raw_pixels(materials: Materials) -> Encoder:
+            meta = torch.device("meta")
+            with meta:
+                return RawPixels(self.build(meta, "", seed))
+
+        found = [Given(content | {"baseline": "raw pixels"}, label | {"method": "raw pixels"}, True, raw_pixels)]
+        if self.pretrained:
+            label = label | {"method": "untrained"}
+            found.insert(0, Given(content | {"baseline": "untrained"}, label, self.images_only, untrained))
+        return found
 
 
 def is_elsewhere(spec: str) -> bool:
@@ -93,23 +117,24 @@ def _open_clip(rest: str) -> Elsewhere:
             content["pretrained"] = _sha256(Path(pretrained))
         shown += f"/{Path(pretrained).name}" if pretrained else ""
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
-        return _open_clip_encoder(name, pretrained or None, device, fingerprint)
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        return _open_clip_encoder(name, pretrained or None, device, fingerprint, seed)
 
-    return Elsewhere(shown, content, False, build)
+    return Elsewhere(shown, content, False, build, pretrained=whole or bool(pretrained))
 
 
-def _open_clip_encoder(name: str, pretrained: str | None, device: torch.device, fingerprint: str) -> ModelEncoder:
+def _open_clip_encoder(
+    name: str, pretrained: str | None, device: torch.device, fingerprint: str, seed: int | None
+) -> ModelEncoder:
     from benchmark.models.card import OpenClipTokenizer
     from benchmark.models.dual_encoder import DualEncoder
     from benchmark.models.from_open_clip import image_tower, open_clip_model, text_tower
     from benchmark.models.tokenizer import open_clip_tokenizer
-    from benchmark.seeding import torch_seed
 
     tokenizer = open_clip_tokenizer(OpenClipTokenizer(kind="open_clip", name=name))
-    with torch_seed(0):
-        whole = open_clip_model(name, pretrained, None, None, weights=True)
-    scale = float(whole.logit_scale.detach().exp())
+    with torch_seed(seed or 0):
+        whole = open_clip_model(name, pretrained, None, None, weights=seed is None)
+    scale = float(whole.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
     image, (image_projection, width) = image_tower(whole.visual, name)
     text, (text_projection, _) = text_tower(whole.text, tokenizer.pad_id)
     model = DualEncoder(image, text, image_projection, text_projection, width).float()
@@ -122,8 +147,8 @@ def _hugging_face(rest: str) -> Elsewhere:
     if not folder.is_dir():
         raise BenchError(f"--model hf:{rest}: no such folder; expected one that a CLIP of transformers was saved to")
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
-        return HuggingFaceEncoder(folder, device, fingerprint)
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
     return Elsewhere(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
 
@@ -132,14 +157,20 @@ class HuggingFaceEncoder:
     """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor. Features: what its
     projections read (SigLIP: the embeddings before they are made unit length).
 
+    seed: of random weights in place of the folder's.
     notes: in what the images that it is given differ from those that its image processor would make.
     """
 
-    def __init__(self, folder: Path, device: torch.device, fingerprint: str) -> None:
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
+    def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
 
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
-            model = AutoModel.from_pretrained(folder, trust_remote_code=False)
+            if seed is None:
+                model = AutoModel.from_pretrained(folder, trust_remote_code=False)
+            else:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                with torch_seed(seed):
+                    model = AutoModel.from_config(config, trust_remote_code=False)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         if not isinstance(model, CLIPModel | SiglipModel):
@@ -151,7 +182,7 @@ class HuggingFaceEncoder:
         self.resizing, self.notes = processor_resizing(said, self.image_size)
         self.fingerprint = key("hf", fingerprint, asdict(self.resizing))
         self.context_length = int(model.config.text_config.max_position_embeddings)
-        self.temperature_scale = float(model.logit_scale.detach().exp())
+        self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
         # SigLIP attends to padding, and was trained on texts of full length.
         self.padded = isinstance(model, SiglipModel)
         self.factor = float(said["rescale_factor"]) if said.get("do_rescale", True) else 1.0
@@ -228,10 +259,12 @@ def _timm(rest: str) -> Elsewhere:
         require_file(file, f"a checkpoint of timm's '{name}'")
         content["pretrained"] = _sha256(Path(file))
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         from benchmark.models.from_timm import timm_image, timm_resizing
 
-        tower = timm_image(TimmImage(kind="timm", name=name, pretrained=file or True), None, weights=True)
+        spec = TimmImage(kind="timm", name=name, pretrained=file or True)
+        with torch_seed(seed or 0):
+            tower = timm_image(spec, None, weights=seed is None)
         return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
     return Elsewhere(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)

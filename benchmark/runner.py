@@ -131,6 +131,8 @@ class _Run:
         # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
         seen: DualEncoder | Encoder = self.seen() if self.plan.cells else self.given_encoder(self.plan.given[0])
         size = seen.image_size
+        for note in getattr(seen, "notes", ()):
+            self.console.print(f"{self.plan.given[0].name}: {note}", style="yellow", highlight=False, markup=False)
         evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:
@@ -366,10 +368,7 @@ class _Run:
 
     def given_encoder(self, given: Given) -> Encoder:
         if given.key not in self._given:
-            encoder = given.build(self)
-            self._given = {given.key: encoder}
-            for note in getattr(encoder, "notes", ()):
-                self.console.print(f"{given.name}: {note}", style="yellow", highlight=False, markup=False)
+            self._given = {given.key: given.build(self)}
         return self._given[given.key]
 
     def measure(self, cell: Cell | Given, pair: Pair, data: Evaluation) -> None:

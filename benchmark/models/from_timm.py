@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmark.data.resizing import Resizing
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.errors import BenchError, unknown
 from benchmark.models.card import TimmImage
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
@@ -63,10 +63,10 @@ def timm_resizing(model: Any) -> Resizing:
     config = resolve_model_data_config(model)
     mode: Any = {"squash": "squash", "border": "longest"}.get(config["crop_mode"], "shortest")
     size = config["input_size"][-1]
+    crop = size / math.floor(size / config["crop_pct"])
     red, green, blue = (round(255 * value) for value in config["mean"])
-    return Resizing(
-        mode, config["interpolation"], size / math.floor(size / config["crop_pct"]), fill=(red, green, blue)
-    )
+    fill = (red, green, blue) if mode == "longest" else DEFAULT.fill
+    return Resizing(mode, config["interpolation"], crop, fill)
 
 
 def timm_groups(model: Any) -> list[Group]:
