@@ -30,9 +30,9 @@ from benchmark.registry import Registry
 from benchmark.store import Store, digest
 from benchmark.task import TASKS
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a change in the harness changes what a cell holds."""
-EVALUATION_FORMAT = 3
+EVALUATION_FORMAT = 4
 """Raised when a change in the harness changes what an evaluation holds."""
 
 
@@ -234,18 +234,22 @@ def tuned(config: RunConfig, method: str) -> RunConfig:
 
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
-    """The plan that trains nothing and evaluates a model that was trained elsewhere, by the configuration's tasks,
-    datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
+    """The plan that trains nothing and evaluates a model that was trained elsewhere and its baselines, by the
+    configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
     plan = make_plan(config.model_copy(update={"methods": [], "baselines": True}), cache)
-    plan.starts = {}
+    starts, plan.starts = set(plan.starts.values()), {}
     if other is None:
-        starts = [next(given for given in plan.given if given.seed == seed) for seed in config.seeds]
-        plan.given = [from_card(plan.model, start, config.suite) for start in starts]
+        plan.given = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.given]
     else:
-        plan.given = [other.given(seed, config.suite) for seed in config.seeds]
+        plan.given = [
+            given for seed in config.seeds for given in (other.given(seed, config.suite),
+                                                         *other.baselines(seed, config.suite))
+        ]  # fmt: skip
+    if not config.baselines:
+        plan.given = [given for given in plan.given if given.label["role"] == "model"]
     return plan
 
 

@@ -98,6 +98,7 @@ class _Run:
         self.outcome = Outcome()
         self.device = plan.device
         self._tokenizer: Tokenizer | None = None
+        self._seen: DualEncoder | None = None
         self._given: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
@@ -128,7 +129,10 @@ class _Run:
     def check(self, untrained: list[Cell]) -> None:
         """Everything that can be wrong with the data, before any training."""
         # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
-        size = self.image_size() if self.plan.cells else self.given_encoder(self.plan.given[0]).image_size
+        seen: DualEncoder | Encoder = self.seen() if self.plan.cells else self.given_encoder(self.plan.given[0])
+        size = seen.image_size
+        for note in getattr(seen, "notes", ()):
+            self.console.print(f"{self.plan.given[0].name}: {note}", style="yellow", highlight=False, markup=False)
         evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:
@@ -143,7 +147,7 @@ class _Run:
                     bars.update(bar, completed=done, total=total)
 
                 for each in sorted(sizes if splits else sizes | {size}):
-                    dataset.check(each, show, splits)
+                    dataset.check(each, show, splits, seen.resizing)
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
@@ -294,20 +298,21 @@ class _Run:
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
             self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
-            build_model(self.plan.model, 0, "meta").check(self._tokenizer)
+            self.seen().check(self._tokenizer)
         return self._tokenizer
 
     def sets(self, cell: Cell, split: str) -> list[PairSet]:
         """The pretraining sets of a cell that have the split."""
-        size = cell.training.resolution or self.image_size()
+        size = cell.training.resolution or self.seen().image_size
         datasets = [self.plan.datasets[name] for name in cell.pretraining]
         return [self.pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
 
     def pair_set(self, dataset: Dataset, split: str, size: int) -> PairSet:
         if dataset.streams:
             stream = Stream(dataset.card, split, self.cache)
-            return StreamedPairs(stream, size, self.tokenizer(), dataset.on_bad_data)
-        return PreparedPairs(prepare(dataset, split, size, self.cache), self.tokenizer(), self.cache)
+            return StreamedPairs(stream, size, self.tokenizer(), dataset.on_bad_data, self.seen().resizing)
+        images = prepare(dataset, split, size, self.cache, resizing=self.seen().resizing)
+        return PreparedPairs(images, self.tokenizer(), self.cache)
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
@@ -315,12 +320,15 @@ class _Run:
 
     def loader(self, cell: Cell, sets: list[PairSet], augmentation: Augmentation) -> PairLoader:
         return PairLoader(
-            sets, self.tokenizer().pad_id, self.image_size(), augmentation, stream(cell.seed, "data"),
+            sets, self.tokenizer().pad_id, self.seen().image_size, augmentation, stream(cell.seed, "data"),
             cell.training.mixture,
         )  # fmt: skip
 
-    def image_size(self) -> int:
-        return build_model(self.plan.model, 0, "meta").image_size
+    def seen(self) -> DualEncoder:
+        """The model without weights: it says what images are to be like."""
+        if self._seen is None:
+            self._seen = build_model(self.plan.model, 0, "meta")
+        return self._seen
 
     # Evaluation
 
