@@ -448,7 +448,8 @@ class _Loop:
         together = micro_batch if self.mode == "plain" else training.batch_size
         # Of a micro-batch, as long as its longest text.
         sample = self.pairs.sequential(0, micro_batch).rows([0])
-        steps = [(1, 1), (1, 2), (1, 4)] if together == micro_batch else [(2, 1), (2, 2), (4, 1)]
+        # Two at least: batch normalisation in training does not take one alone.
+        steps = [(1, 2), (1, 4), (1, 8)] if together == micro_batch else [(2, 2), (2, 4), (4, 2)]
         counts = []
         for m, k in steps:
             with FlopCounterMode(display=False) as counter:

@@ -26,7 +26,7 @@ def example(tmp_path: Path) -> Iterator[str]:
 
 def test_the_example_conforms(example: str, tmp_path: Path) -> None:
     for sizes in ([6, 6, 6, 4], [4, 4, 4, 4, 4, 4, 1]):
-        suite.test_accumulated_gradient_is_the_full_batchs(example, "cached", sizes)
+        suite.test_accumulated_gradient_is_the_full_batchs(example, "cached", {}, sizes)
     suite.test_activation_memory_does_not_grow_with_the_effective_batch(example, "cached")
     suite.test_loaded_again_gives_identical_embeddings(example, tmp_path)
     suite.test_resumes_bit_for_bit_and_same_seed_gives_same_weights(example, tmp_path)
