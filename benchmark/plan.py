@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
-from benchmark.config import BUDGETS, Condition, RunConfig, Training, validated
+from benchmark.config import Condition, RunConfig, Training, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
@@ -359,15 +359,14 @@ def _cell(
 def _initial_cell(
     config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
 ) -> Cell:  # fmt: skip
+    """The training of the initial weights, by the model's card alone: no setting of a run changes them."""
     init = model.init
     assert init is not None and init.method is not None
-    base = config.training.model_dump()
-    if init.training.keys() & set(BUDGETS):
-        base |= dict.fromkeys(BUDGETS)
-    training = validated(Training, base | init.training, f"model '{model.name}', init.training")
+    training = validated(Training, init.training, f"model '{model.name}', init.training")
     options = method_options(init.method, {})
     names = datasets.open(init.datasets)
-    return _cell(config, model, datasets, corpus, device, init.method, options, training, names, 0, None)
+    as_suite = config.model_copy(update={"overrides": {}})
+    return _cell(as_suite, model, datasets, corpus, device, init.method, options, training, names, 0, None)
 
 
 def _reads(method: str, options: dict[str, Any]) -> bool:

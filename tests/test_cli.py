@@ -167,6 +167,33 @@ def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Benc
     assert "did you mean 'msd'" in bench.err
 
 
+def test_initial_weights_are_the_cards_alone(bench: Bench) -> None:
+    """Another learning rate and another suite start from the same weights, which are trained once."""
+    training = {"samples": 64, "batch_size": 16, "micro_batch": 16}
+    init = {"datasets": ["squares.yaml"], "method": "clip", "training": training}
+    (bench.folder / "general.yaml").write_text(yaml.safe_dump(MODEL | {"init": init}))
+    settings = {"steps": 3, "batch_size": 24, "weight_decay": 0.3, "augmentation": {"flip": 0.5}}
+    suite = SUITE | {"training": settings, "baselines": True}
+    (bench.folder / "other.yaml").write_text(yaml.safe_dump(suite))
+    quick = ["--model", "general.yaml", "--methods", "clip", "--tasks", "zero_shot"]
+    folder = bench.folder.parent / "general-cache"
+    bench.monkeypatch.setenv("BENCH_CACHE", str(folder))
+    for more in (
+        ["--suite", "suite.yaml", "--set", "training.samples=96"],
+        ["--suite", "suite.yaml", "--set", "training.samples=96", "--set", "training.learning_rate=1e-2"],
+        ["--suite", "other.yaml"],
+    ):
+        assert bench("run", *quick, *more) == 0, bench.out + bench.err
+        assert len(list(folder.glob("initial/*/model.safetensors"))) == 1
+        assert bench("plan", *quick, *more) == 0
+        assert re.search(r"clip \(initial\s+weights\)?\s+0\s+done", bench.out), bench.out
+    rows = bench.rows()
+    assert rows[rows.method == "clip"].cell.nunique() == 3
+    assert rows[rows.method == "initial weights"].cell.nunique() == rows.start.nunique() == 1
+    first = [json.loads(path.open().readline()) for path in bench.folder.glob("results/cells/[!.]*/log.jsonl")]
+    assert len({line["loss"] for line in first if line["samples"] == 32}) == 1
+
+
 def scenario(bench: Bench, **changes: Any) -> list[str]:
     """A suite of squares with a scenario, and two more cards: fewer of them to train on; them under another name."""
     lines = (bench.folder / "squares.jsonl").read_text().splitlines()
