@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
-from benchmark.config import Condition, RunConfig, Training, validated
+from benchmark.config import Condition, RunConfig, Training, reason, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
@@ -172,7 +172,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
             if name.split(".")[0] not in ("training", *METHODS.names()):
                 raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
         for seed, name in product(config.seeds, methods):
-            at = tuned(config, name).at(point) if config.tuned else config.at(point)
+            at = (tuned(config, name) if config.tuned else config).at(point, "--grid")
             options = method_options(name, at.options.get(name, {}))
             conditions = {
                 condition: _cell(
@@ -243,7 +243,8 @@ def resolve_model(config: RunConfig) -> ModelCard:
     card = load_model_card(config.model)
     if not config.model_options:
         return card
-    return validated(ModelCard, card.model_dump() | config.model_options, f"model '{config.model}'")
+    where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
+    return validated(ModelCard, card.model_dump() | config.model_options, where)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -251,6 +252,8 @@ def resolve_device(name: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, available in there.items() if available))
+    if name not in there:
+        raise unknown("device (--device)", name, ["auto", *there])
     if not there[name]:
         raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
     return torch.device(name)
@@ -290,7 +293,7 @@ def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise BenchError(f"{owner}: option {key}: {first['msg']}, found {first['input']!r}") from error
+        raise BenchError(f"{owner}: {reason(first, f'option {key}')}") from error
 
 
 class _Datasets:
@@ -434,7 +437,9 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
     chosen: dict[tuple[str, str], None] = {}
     left_out: dict[str, None] = {}
     for selector in config.tasks:
-        kind, _, dataset = selector.partition(":")
+        kind, colon, dataset = selector.partition(":")
+        if colon and not dataset:
+            raise BenchError(f"--tasks {selector}: expected a dataset after the colon, or the kind alone: {kind}")
         kinds = TASKS.names() if kind == "all" else [kind]
         names = suite
         if dataset:

@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 
 from benchmark.cli import main
+from benchmark.errors import BenchError
+from benchmark.plan import resolve_device
 from benchmark.store import Store
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -332,15 +334,23 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--pretraining", "phantoms"], "unknown dataset 'phantoms'; did you mean 'phantom'?"),
         (["run", "--set", "msd.momentun=1"], "unknown option 'momentun'; did you mean 'momentum'?"),
         (["run", "--set", "msd.momentum=fast"], "option momentum: "),
-        (["run", "--set", "msd.targets=crss"], "option targets: "),
+        (["run", "--set", "msd.targets=crss"], "unknown option targets 'crss'; did you mean 'cross'?"),
         (["run", "--set", "training.batch_size=200"], "batch_size is 200, but there are only 72 training pairs"),
-        (["run", "--device", "cuda:9"], "device"),
+        (["run", "--device", "cudda"], "error: --device: unknown device 'cudda'; did you mean 'cuda'? Known: auto,"),
+        (["run", "--on-bad-data", "skp"], "error: --on-bad-data: unknown on_bad_data 'skp'; did you mean 'skip'?"),
+        (["run", "--set", "training.batch_size=abc"], "error: --set training.batch_size=abc: training.batch_size: "),
+        (["run", "--set", "training.precision=fp3"], "unknown training.precision 'fp3'; did you mean 'fp32'?"),
+        (["run", "--budget", "samples=0"], "error: --budget samples=0: training.samples: "),
+        (["run", "--grid", "training.batch_size=32,abc"], "error: --grid training.batch_size=abc: training.batch_size"),
+        (["run", "--set", "model.embed_dimm=8"], "--set model.{embed_dimm}: unknown key 'embed_dimm'; did you mean"),
+        (["run", "--set", "captionin.layers=1"], "did you mean 'captioning'? Known: captioning, cleft,"),
+        (["run", "--tasks", "retrieval:"], "--tasks retrieval:: expected a dataset after the colon, or the kind alone"),
         (["run", "--plugin", "nothing.py"], "no such file"),
         (["run", "--methods", ","], "expected names separated by commas"),
         (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
         (["plan", "--scenario", "noisy=2"], "less than or equal to 1"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
-        (["report"], "bench run"),
+        (["report", "--results", "nowhere"], "error: no results in nowhere: first run `bench run"),
     ],
 )
 def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], message: str) -> None:
@@ -349,6 +359,11 @@ def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], m
     assert message in bench.err
     assert len(bench.err.strip().splitlines()) <= 2
     assert "Traceback" not in bench.err
+
+
+def test_a_device_that_is_none() -> None:
+    with pytest.raises(BenchError, match=r"unknown device \(--device\) 'cudda'; did you mean 'cuda'"):
+        resolve_device("cudda")
 
 
 def test_bad_data_is_found_before_training(bench: Bench) -> None:

@@ -57,7 +57,8 @@ def write_report(
     reference: str | None = None,
     notes: Callable[[str, str], dict[str, Any]] = lambda *_: {},
 ) -> list[Path]:
-    """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``.
+    """Print the tables; write report.md, results.csv, costs.csv and plots/*.png, *.svg into ``folder``,
+    which lies in that of the results.
 
     rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
     and plots show the ``primary`` ones. costs: one a cell; may be empty. resamples: of the rows' evaluations, for the
@@ -67,7 +68,7 @@ def write_report(
     """
     from benchmark.report import breakdown, comparison, plots, scenarios, tables
 
-    nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
+    nothing = BenchError(f"no results in {folder.parent}: first run `bench run --methods all --tasks all`")
     if rows.empty:
         raise nothing
     main, others = scenarios.apart(rows)
