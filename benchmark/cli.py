@@ -513,7 +513,11 @@ def _config(
     conditions: list[float] = []
     if scenario:
         suite, conditions = parse_scenario(scenario)
-    return load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions), folder
+    config = load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions)
+    from benchmark.plan import check_settings
+
+    check_settings(config)
+    return config, folder
 
 
 def _load(plugins: list[Path] | None) -> list[str]:

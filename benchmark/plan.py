@@ -151,12 +151,17 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     if plain and plain not in config.datasets:
         config = config.model_copy(update={"datasets": [plain, *config.datasets]})
     config, absent = _with_what_is_there(config)
-    methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
+    methods = _methods(config)
     model = resolve_model(config)
     datasets = _Datasets(config, cache)
-    for name in config.options:
+    for name, given in config.options.items():
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
+        # Those of what is not in this run, too: a suite's slip is found by the first run, not by another one.
+        if name in METHODS.names():
+            method_options(name, given)
+        if name in TASKS.names():
+            task_options(name, given)
     trained_on = {condition: datasets.open(names) for condition, names in config.trained_on().items()}
     plain_condition, first = next(iter(trained_on.items()))
     pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
@@ -228,7 +233,9 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
-    plan = make_plan(config.model_copy(update={"methods": [], "baselines": True}), cache)
+    config = config.model_copy(update={"methods": [], "baselines": True})
+    check_settings(config)
+    plan = make_plan(config, cache)
     plan.starts = {}
     if other is None:
         starts = [next(given for given in plan.given if given.seed == seed) for seed in config.seeds]
@@ -263,6 +270,34 @@ def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
     given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
     return _options(f"method '{name}'", METHODS[name].Config, given)
+
+
+def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a task's options, as method_options() gives a method's."""
+    given = {key: value for key, value in given.items() if _meant(key, name, TASKS, METHODS)}
+    return _options(f"task '{name}'", TASKS[name].Config, given)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
+    nothing. Under a suite's ``options`` there may be others."""
+    methods = _methods(config)
+    tasks = [selector.partition(":")[0] for selector in config.tasks]
+    if "all" in tasks:
+        tasks = TASKS.names()
+    varied = dict.fromkeys(name for point in config.grid for name in point)
+    for option, settings in (("--set", config.overrides), ("--grid", varied)):
+        for setting in settings:
+            section, _, key = setting.partition(".")
+            absent = []
+            for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
+                if section in registry.names() and _meant(key, section, registry, other):
+                    if section in here:
+                        break
+                    absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
+            else:
+                if absent:
+                    raise BenchError(f"{option} {setting}: {absent[0]}")
 
 
 def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
@@ -462,8 +497,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         raise BenchError(f"none of the tasks {', '.join(config.tasks)} can be run on {', '.join(suite)}")
     pairs = []
     for kind, name in chosen:
-        asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
-        options = _options(f"task '{kind}'", TASKS[kind].Config, asked)
+        options = task_options(kind, config.options.get(kind, {}))
         content = {
             "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
@@ -472,7 +506,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         given = {
             k: v
             for k, v in config.overrides.items()
-            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in asked)
+            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in options)
         }
         variant = ", ".join(f"{k}={v}" for k, v in given.items())
         pairs.append(Pair(kind, name, options, content, variant))
@@ -559,8 +593,9 @@ def _starts_texts(model: ModelCard) -> bool:
     return build_tokenizer(model, None, cache_root()).start_id is not None
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
-    distinct = list(dict.fromkeys(names))
+def _methods(config: RunConfig) -> list[str]:
+    """The names of a run's methods."""
+    distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
     for name in distinct:
         METHODS[name]
     return distinct

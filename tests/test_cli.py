@@ -333,6 +333,19 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--model", "tinny"], "unknown model 'tinny'; did you mean 'tiny'?"),
         (["run", "--pretraining", "phantoms"], "unknown dataset 'phantoms'; did you mean 'phantom'?"),
         (["run", "--set", "msd.momentun=1"], "unknown option 'momentun'; did you mean 'momentum'?"),
+        (
+            ["run", "--set", "siglip.foo=1"],
+            "--set siglip.foo: method 'siglip' is not in this run; its methods: msd, clip",
+        ),
+        (
+            ["plan", "--set", "msd.momentum=0.9", "--methods", "clip"],
+            "method 'msd' is not in this run; its methods: clip",
+        ),
+        (["run", "--grid", "siglip.bias=1,2"], "--grid siglip.bias: method 'siglip' is not in this run"),
+        (["run", "--set", "vqa.c=[1]", "--tasks", "retrieval"], "task 'vqa' is not in this run; its tasks: retrieval"),
+        (["run", "--set", "captioning.beams=2", "--tasks", "vqa"], "task 'captioning' is not in this run; its tasks"),
+        (["run", "--set", "captioning.layers=2", "--methods", "clip"], "method 'captioning' is not in this run"),
+        (["eval", "--model", "small.yaml", "--set", "msd.momentum=0.9"], "'msd' is not in this run; its methods: none"),
         (["run", "--set", "msd.momentum=fast"], "option momentum: "),
         (["run", "--set", "msd.targets=crss"], "unknown option targets 'crss'; did you mean 'cross'?"),
         (["run", "--set", "training.batch_size=200"], "batch_size is 200, but there are only 72 training pairs"),
@@ -343,7 +356,6 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--budget", "samples=0"], "error: --budget samples=0: training.samples: "),
         (["run", "--grid", "training.batch_size=32,abc"], "error: --grid training.batch_size=abc: training.batch_size"),
         (["run", "--set", "model.embed_dimm=8"], "--set model.{embed_dimm}: unknown key 'embed_dimm'; did you mean"),
-        (["run", "--set", "captionin.layers=1"], "did you mean 'captioning'? Known: captioning, cleft,"),
         (["run", "--tasks", "retrieval:"], "--tasks retrieval:: expected a dataset after the colon, or the kind alone"),
         (["run", "--plugin", "nothing.py"], "no such file"),
         (["run", "--methods", ","], "expected names separated by commas"),
@@ -359,6 +371,19 @@ def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], m
     assert message in bench.err
     assert len(bench.err.strip().splitlines()) <= 2
     assert "Traceback" not in bench.err
+
+
+def test_options_of_a_suite_for_what_is_not_in_the_run(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval"]
+    for options, message in (
+        ({"msd": {"momentum": 0.9}, "vqa": {}}, ""),
+        ({"msd": {"momentun": 0.9}}, "method 'msd': unknown option 'momentun'; did you mean 'momentum'?"),
+        ({"vqa": {"typed": 0.9}}, "task 'vqa': unknown option 'typed'"),
+        ({"captioning": {"layer": 2}}, "method and task 'captioning': unknown option 'layer'; did you mean 'layers'?"),
+    ):
+        (bench.folder / "suite.yaml").write_text(yaml.safe_dump(SUITE | {"options": options}))
+        assert bench("plan", *quick) == (2 if message else 0)
+        assert message in bench.err
 
 
 def test_a_device_that_is_none() -> None:

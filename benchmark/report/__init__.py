@@ -25,8 +25,8 @@ HOW_TO_READ = """\
   over seeds, added in quadrature on each side (MOVER; Zou and Donner 2008): two or three seeds say little about other
   seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval, which is
   cautious.
-- **Bold** is the highest of the methods in its column, to the decimal shown, if it is above chance; a baseline below may
-  be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better than
+- **Bold** is the highest of the methods in its column, to the decimal shown, if it is above chance; a baseline below
+  may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better than
   another.
 - **Differences** are of the same test examples under two lines: both are computed on the same bootstrap resamples of
   the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
