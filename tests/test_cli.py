@@ -437,6 +437,22 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
     assert "siglip 0 train" in flat
 
 
+def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts(bench: Bench) -> None:
+    bench.monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
+    bench.monkeypatch.setattr("benchmark.runner.hub_answers", lambda: False)
+    bench.monkeypatch.setenv("BENCH_CACHE", str(bench.folder / "cache"))
+    arguments = ["--suite", "suite.yaml", "--methods", "clip", "--model", "vit-b-16"]
+    weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine, "
+    assert bench("plan", *arguments) == 0
+    assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
+    before = list(bench.folder.glob("cache/**/*"))
+    assert bench("run", *arguments) == 2
+    assert f"error: {weights}and the hub cannot be reached;" in bench.err and len(bench.err.splitlines()) == 1
+    assert list(bench.folder.glob("cache/**/*")) == before and not (bench.folder / "results").exists()
+    assert bench("plan", *arguments, "--model", "small.yaml") == 0
+    assert "not on this machine" not in bench.out
+
+
 LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}
 
 
