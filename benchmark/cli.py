@@ -146,6 +146,7 @@ def plan(
     """Show what a run would do and cost; execute nothing."""
     config, folder = _config(**locals())
     from benchmark.estimate import Estimator
+    from benchmark.models.download import to_download
     from benchmark.plan import make_plan
     from benchmark.store import Store
 
@@ -159,7 +160,7 @@ def plan(
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("method", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
         table.add_column(column, justify="left" if column in ("method", "state") else "right", overflow="fold")
-    seconds, rough = 0.0, False
+    seconds, rough, due = 0.0, False, False
     varied = _varied((cell.method, cell.label["variant"]) for cell in made.cells)
     cells = [*([made.initial] if made.initial else []), *made.cells]
     for cell in cells:
@@ -172,6 +173,7 @@ def plan(
         state = "done" if done and not missing else f"evaluate {missing}" if done else "train"
         if not done and store.partial(cell.key).is_dir():
             state = "resume"
+        due |= state != "done"
         estimate = estimator.cell(cell, _training_pairs(made, cell))
         if not done:
             seconds += estimate.seconds
@@ -187,6 +189,7 @@ def plan(
         )  # fmt: skip
     for given in made.given:
         missing = len(made.missing(store, given))
+        due |= missing > 0
         table.add_row(given.name, str(given.seed), f"evaluate {missing}" if missing else "done")
     console.print(table)
     text = f"training: about {_duration(seconds)}" + (" (a rough estimate until a cell was measured)" if rough else "")
@@ -196,6 +199,9 @@ def plan(
     console.print(escape(text), highlight=False)
     if made.language and any("language_model" in cell.content for cell in made.cells):
         console.print(escape(f"language model: from {', '.join(made.language.datasets)}"), highlight=False)
+    for what in to_download(made.model) if due else ():
+        text = f"{what}: not on this machine, will be downloaded"
+        console.print(escape(text), style="yellow", highlight=False, soft_wrap=True)
     for kind, names in kinds.items():
         console.print(escape(f"{kind}: {', '.join(names)}"), highlight=False)
     for reason in [*made.absent, *made.left_out]:
@@ -518,7 +524,11 @@ def _config(
     conditions: list[float] = []
     if scenario:
         suite, conditions = parse_scenario(scenario)
-    return load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions), folder
+    config = load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions)
+    from benchmark.plan import check_settings
+
+    check_settings(config)
+    return config, folder
 
 
 def _load(plugins: list[Path] | None) -> list[str]:

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError, unknown
@@ -200,14 +201,16 @@ class RunConfig(Strict):
             found.setdefault(condition, sets)
         return found
 
-    def at(self, point: Mapping[str, Any]) -> "RunConfig":
-        """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range."""
+    def at(self, point: Mapping[str, Any], option: str = "") -> "RunConfig":
+        """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range, which
+        names the command line's ``option`` that the point comes from."""
         content = self.model_dump(exclude={"grid"})
         for name, value in point.items():
             section, _, key = name.partition(".")
             _set(content, section, key, value)
-        where = ", ".join(f"{name}={value}" for name, value in point.items())
-        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where)
+        given = {name: f"{option} {name}={value}".strip() for name, value in point.items()}
+        where = ", ".join(given.values())
+        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where, given)
 
 
 def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
@@ -292,18 +295,21 @@ def load_run_config(
         content["scenario"] = content["scenario"] | {"conditions": list(conditions)}
     content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key) or ()]
     overrides = {}
+    options = {key: f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None}
+    given = [(f"--set {setting}", setting) for setting in settings]
     if budget:
-        settings = [*settings, _budget(budget)]
-    for setting in settings:
+        given.append((f"--budget {budget}", _budget(budget)))
+    for option, setting in given:
         section, key, value = _parse_setting(setting, known)
         _set(content, section, key, value)
         overrides[f"{section}.{key}"] = value
+        options[f"{section}.{key}"] = option
     axes = []
     for axis in grid:
         name, values = _parse_axis(axis, known)
         axes.append([(name, value) for value in values])
     points = [dict(point) for point in itertools.product(*axes)]
-    config: RunConfig = validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path))
+    config: RunConfig = validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path), options)
     if config.scenario:
         varied = "datasets" if config.scenario.plain.dataset else "pretraining"
         if flags.get(varied):
@@ -407,9 +413,12 @@ def _budget(text: str) -> str:
     return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"
 
 
-def validated(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
+def validated(
+    model: type[BaseModel], content: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None
+) -> Any:
     """``content`` as a ``model``, or a ``BenchError`` that names the first wrong key, what was found and what was
-    expected."""
+    expected. options: the keys that the command line gave, and the option that gave each: it is named in place of
+    ``where``."""
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
@@ -418,8 +427,16 @@ def validated(model: type[BaseModel], content: Mapping[str, Any], where: str) ->
         if first["type"] == "extra_forbidden":
             fields = _fields_at(model, first["loc"][:-1])
             raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), fields)}") from error
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-        raise BenchError(f"{where}: {key or model.__name__}: {first['msg']}{found}") from error
+        option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
+        raise BenchError(f"{option or where}: {reason(first, key or model.__name__)}") from error
+
+
+def reason(error: ErrorDetails, key: str) -> str:
+    """Why pydantic refuses the value of a key: what was found and what was expected, of choices the nearest."""
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        return str(unknown(key, error["input"], re.findall(r"'(.*?)'", error["ctx"]["expected"])))
+    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    return f"{key}: {error['msg']}{found}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:

@@ -14,7 +14,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> BenchError:
     >>> str(unknown("method", "clp", ["clip", "msd"]))
     "unknown method 'clp'; did you mean 'clip'? Known: clip, msd"
     """
-    names = sorted(valid)
+    names = sorted(set(valid))
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return BenchError(f"unknown {kind} '{name}'{hint} Known: {', '.join(names) or 'none'}")

@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
-from benchmark.config import BUDGETS, Condition, RunConfig, Training, validated
+from benchmark.config import Condition, RunConfig, Training, reason, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
@@ -152,12 +152,17 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     if plain and plain not in config.datasets:
         config = config.model_copy(update={"datasets": [plain, *config.datasets]})
     config, absent = _with_what_is_there(config)
-    methods = _distinct(METHODS.names() if config.methods == ["all"] else config.methods)
+    methods = _methods(config)
     model = resolve_model(config)
     datasets = _Datasets(config, cache)
-    for name in config.options:
+    for name, given in config.options.items():
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
+        # Those of what is not in this run, too: a suite's slip is found by the first run, not by another one.
+        if name in METHODS.names():
+            method_options(name, given)
+        if name in TASKS.names():
+            task_options(name, given)
     trained_on = {condition: datasets.open(names) for condition, names in config.trained_on().items()}
     plain_condition, first = next(iter(trained_on.items()))
     pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
@@ -170,13 +175,10 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     cells = []
     for point in config.grid:
         for name in point:
-            section = name.split(".")[0]
-            if section not in ("training", *METHODS.names()):
+            if name.split(".")[0] not in ("training", *METHODS.names()):
                 raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
-            if section in METHODS.names() and section not in methods:
-                raise BenchError(f"--grid {name}: method '{section}' is not among {', '.join(methods)}")
         for seed, name in product(config.seeds, methods):
-            at = tuned(config, name).at(point) if config.tuned else config.at(point)
+            at = (tuned(config, name) if config.tuned else config).at(point, "--grid")
             options = method_options(name, at.options.get(name, {}))
             conditions = {
                 condition: _cell(
@@ -239,7 +241,9 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
-    plan = make_plan(config.model_copy(update={"methods": [], "baselines": True}), cache)
+    config = config.model_copy(update={"methods": []})
+    check_settings(config)
+    plan = make_plan(config.model_copy(update={"baselines": True}), cache)
     starts, plan.starts = set(plan.starts.values()), {}
     if other is None:
         plan.given = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.given]
@@ -258,7 +262,8 @@ def resolve_model(config: RunConfig) -> ModelCard:
     card = load_model_card(config.model)
     if not config.model_options:
         return card
-    return validated(ModelCard, card.model_dump() | config.model_options, f"model '{config.model}'")
+    where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
+    return validated(ModelCard, card.model_dump() | config.model_options, where)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -266,6 +271,8 @@ def resolve_device(name: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, available in there.items() if available))
+    if name not in there:
+        raise unknown("device (--device)", name, ["auto", *there])
     if not there[name]:
         raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
     return torch.device(name)
@@ -275,6 +282,34 @@ def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
     given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
     return _options(f"method '{name}'", METHODS[name].Config, given)
+
+
+def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a task's options, as method_options() gives a method's."""
+    given = {key: value for key, value in given.items() if _meant(key, name, TASKS, METHODS)}
+    return _options(f"task '{name}'", TASKS[name].Config, given)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
+    nothing. Under a suite's ``options`` there may be others."""
+    methods = _methods(config)
+    tasks = [selector.partition(":")[0] for selector in config.tasks]
+    if "all" in tasks:
+        tasks = TASKS.names()
+    varied = dict.fromkeys(name for point in config.grid for name in point)
+    for option, settings in (("--set", config.overrides), ("--grid", varied)):
+        for setting in settings:
+            section, _, key = setting.partition(".")
+            absent = []
+            for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
+                if section in registry.names() and _meant(key, section, registry, other):
+                    if section in here:
+                        break
+                    absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
+            else:
+                if absent:
+                    raise BenchError(f"{option} {setting}: {absent[0]}")
 
 
 def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
@@ -305,7 +340,7 @@ def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise BenchError(f"{owner}: option {key}: {first['msg']}, found {first['input']!r}") from error
+        raise BenchError(f"{owner}: {reason(first, f'option {key}')}") from error
 
 
 class _Datasets:
@@ -374,15 +409,14 @@ def _cell(
 def _initial_cell(
     config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
 ) -> Cell:  # fmt: skip
+    """The training of the initial weights, by the model's card alone: no setting of a run changes them."""
     init = model.init
     assert init is not None and init.method is not None
-    base = config.training.model_dump()
-    if init.training.keys() & set(BUDGETS):
-        base |= dict.fromkeys(BUDGETS)
-    training = validated(Training, base | init.training, f"model '{model.name}', init.training")
+    training = validated(Training, init.training, f"model '{model.name}', init.training")
     options = method_options(init.method, {})
     names = datasets.open(init.datasets)
-    return _cell(config, model, datasets, corpus, device, init.method, options, training, names, 0, None)
+    as_suite = config.model_copy(update={"overrides": {}})
+    return _cell(as_suite, model, datasets, corpus, device, init.method, options, training, names, 0, None)
 
 
 def _reads(method: str, options: dict[str, Any]) -> bool:
@@ -450,7 +484,9 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
     chosen: dict[tuple[str, str], None] = {}
     left_out: dict[str, None] = {}
     for selector in config.tasks:
-        kind, _, dataset = selector.partition(":")
+        kind, colon, dataset = selector.partition(":")
+        if colon and not dataset:
+            raise BenchError(f"--tasks {selector}: expected a dataset after the colon, or the kind alone: {kind}")
         kinds = TASKS.names() if kind == "all" else [kind]
         names = suite
         if dataset:
@@ -473,8 +509,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         raise BenchError(f"none of the tasks {', '.join(config.tasks)} can be run on {', '.join(suite)}")
     pairs = []
     for kind, name in chosen:
-        asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
-        options = _options(f"task '{kind}'", TASKS[kind].Config, asked)
+        options = task_options(kind, config.options.get(kind, {}))
         content = {
             "format": EVALUATION_FORMAT, "source": source_of(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
@@ -483,7 +518,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         given = {
             k: v
             for k, v in config.overrides.items()
-            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in asked)
+            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in options)
         }
         variant = ", ".join(f"{k}={v}" for k, v in given.items())
         pairs.append(Pair(kind, name, options, content, variant))
@@ -573,8 +608,9 @@ def _starts_texts(model: ModelCard) -> bool:
     return build_tokenizer(model, None, cache_root()).start_id is not None
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
-    distinct = list(dict.fromkeys(names))
+def _methods(config: RunConfig) -> list[str]:
+    """The names of a run's methods."""
+    distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
     for name in distinct:
         METHODS[name]
     return distinct

@@ -33,6 +33,8 @@ from benchmark.seeding import stream
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
 STEPS = "steps"
+FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
+"""The weights before a step whose loss is not finite, and what that step was."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ def pretrain(
     in ``folder``; returns the cost of it (the columns of the report's cost table).
 
     Goes on from ``resume.safetensors`` where an interrupted call left one, and ends in the same weights: everything
-    random is drawn from the seed and the step. Raises ``BenchError`` with step and ids when the loss is not finite, and
-    KeyboardInterrupt after the running step's checkpoint is written.
+    random is drawn from the seed and the step. Raises ``BenchError`` with the step when the loss is not finite (its ids
+    are in ``finite.json``, the weights before it in ``finite.safetensors``), and KeyboardInterrupt after the running
+    step's checkpoint is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
@@ -308,6 +311,7 @@ class _Loop:
             self.best = math.inf
         self.method.epoch = self.step / self.epoch_steps
         batches = self.next_batches()
+        before = [(buffer, buffer.clone()) for buffer in running_statistics(self.method)]
         losses, keys = accumulate(
             self.method, batches, self.mode, stream(self.seed, "step", self.step),
             lambda: autocast(self.precision, self.device),
@@ -316,12 +320,10 @@ class _Loop:
         limit = self.training.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.trained, limit).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            ids = [id_ for batch in batches for id_ in batch.ids]
-            raise BenchError(
-                f"step {self.step}: the loss is {loss} and the gradient's norm {norm} (expected finite numbers) on "
-                f"records {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}; the last finite weights are kept in "
-                f"{self.keep_finite()}"
-            )
+            # The forward pass has put its values into running statistics already.
+            for buffer, old in before:
+                buffer.copy_(old)
+            raise BenchError(self.keep_finite(loss, norm, [id_ for batch in batches for id_ in batch.ids]))
         rate = learning_rate(self.training, self.step - self.begin, self.end - self.begin)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -382,11 +384,18 @@ class _Loop:
         }  # fmt: skip
         _save(self.folder / RESUME, tensors, {name: json.dumps(value) for name, value in position.items()})
 
-    def keep_finite(self) -> Path:
-        """The weights before this step, kept for a look; training the cell again starts from its last checkpoint."""
-        path = self.folder / "finite.safetensors"
-        _save(path, _tensors(self.method.state_dict()))
-        return path
+    def keep_finite(self, loss: float, norm: float, ids: list[str]) -> str:
+        """Keep the weights before this step, and all ids of its batch, for a look; training the cell again starts from
+        its last checkpoint. Returns what to tell the user."""
+        weights, found = self.folder / FINITE, self.folder / NOT_FINITE
+        _save(weights, _tensors(self.method.state_dict()))
+        content = {"step": self.step, "loss": loss, "gradient_norm": norm, "ids": ids}
+        found.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
+        return (
+            f"step {self.step}: the loss is {loss} and the gradient's norm {norm} (expected finite numbers) on records "
+            f"{shown}; the ids of all {len(ids)} are in {found}, the last finite weights in {weights}"
+        )
 
     def resume(self, log: IO[str]) -> None:
         path = self.folder / RESUME
@@ -457,6 +466,12 @@ class _Loop:
             counts.append(counter.get_total_flops())
         c, a, b = np.linalg.solve([[m, m * k, (m * k) ** 2] for m, k in steps], counts)
         return float(c / micro_batch + a + b * together)
+
+
+def running_statistics(method: Method) -> list[Tensor]:
+    """What norm layers know of the batches that they have seen (BatchNorm), which a forward pass changes."""
+    layers = [module for module in method.modules() if hasattr(module, "running_mean")]
+    return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
 
 @contextmanager

@@ -35,10 +35,12 @@ from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
 from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
 from benchmark.errors import BenchError
+from benchmark.hub import hub_answers
 from benchmark.machine import machine
 from benchmark.method import Method
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as read_weights
+from benchmark.models.download import to_download
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
@@ -127,7 +129,13 @@ class _Run:
         return self.outcome
 
     def check(self, untrained: list[Cell]) -> None:
-        """Everything that can be wrong with the data, before any training."""
+        """Everything that can be wrong with weights and data, before any training."""
+        absent = to_download(self.plan.model) if self.plan.cells else []
+        if absent and not hub_answers():
+            raise BenchError(
+                f"{', '.join(absent)}: not on this machine, and the hub cannot be reached; download where there is a "
+                "network, or name local files in the model's card"
+            )
         # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
         seen: DualEncoder | Encoder = self.seen() if self.plan.cells else self.given_encoder(self.plan.given[0])
         size = seen.image_size

@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 
 from benchmark.cli import main
+from benchmark.errors import BenchError
+from benchmark.plan import resolve_device
 from benchmark.store import Store
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -175,6 +177,33 @@ def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Benc
     assert "did you mean 'msd'" in bench.err
 
 
+def test_initial_weights_are_the_cards_alone(bench: Bench) -> None:
+    """Another learning rate and another suite start from the same weights, which are trained once."""
+    training = {"samples": 64, "batch_size": 16, "micro_batch": 16}
+    init = {"datasets": ["squares.yaml"], "method": "clip", "training": training}
+    (bench.folder / "general.yaml").write_text(yaml.safe_dump(MODEL | {"init": init}))
+    settings = {"steps": 3, "batch_size": 24, "weight_decay": 0.3, "augmentation": {"flip": 0.5}}
+    suite = SUITE | {"training": settings, "baselines": True}
+    (bench.folder / "other.yaml").write_text(yaml.safe_dump(suite))
+    quick = ["--model", "general.yaml", "--methods", "clip", "--tasks", "zero_shot"]
+    folder = bench.folder.parent / "general-cache"
+    bench.monkeypatch.setenv("BENCH_CACHE", str(folder))
+    for more in (
+        ["--suite", "suite.yaml", "--set", "training.samples=96"],
+        ["--suite", "suite.yaml", "--set", "training.samples=96", "--set", "training.learning_rate=1e-2"],
+        ["--suite", "other.yaml"],
+    ):
+        assert bench("run", *quick, *more) == 0, bench.out + bench.err
+        assert len(list(folder.glob("initial/*/model.safetensors"))) == 1
+        assert bench("plan", *quick, *more) == 0
+        assert re.search(r"clip \(initial\s+weights\)?\s+0\s+done", bench.out), bench.out
+    rows = bench.rows()
+    assert rows[rows.method == "clip"].cell.nunique() == 3
+    assert rows[rows.method == "initial weights"].cell.nunique() == rows.start.nunique() == 1
+    first = [json.loads(path.open().readline()) for path in bench.folder.glob("results/cells/[!.]*/log.jsonl")]
+    assert len({line["loss"] for line in first if line["samples"] == 32}) == 1
+
+
 def scenario(bench: Bench, **changes: Any) -> list[str]:
     """A suite of squares with a scenario, and two more cards: fewer of them to train on; them under another name."""
     lines = (bench.folder / "squares.jsonl").read_text().splitlines()
@@ -312,16 +341,36 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--model", "tinny"], "unknown model 'tinny'; did you mean 'tiny'?"),
         (["run", "--pretraining", "phantoms"], "unknown dataset 'phantoms'; did you mean 'phantom'?"),
         (["run", "--set", "msd.momentun=1"], "unknown option 'momentun'; did you mean 'momentum'?"),
+        (
+            ["run", "--set", "siglip.foo=1"],
+            "--set siglip.foo: method 'siglip' is not in this run; its methods: msd, clip",
+        ),
+        (
+            ["plan", "--set", "msd.momentum=0.9", "--methods", "clip"],
+            "method 'msd' is not in this run; its methods: clip",
+        ),
+        (["run", "--grid", "siglip.bias=1,2"], "--grid siglip.bias: method 'siglip' is not in this run"),
+        (["run", "--set", "vqa.c=[1]", "--tasks", "retrieval"], "task 'vqa' is not in this run; its tasks: retrieval"),
+        (["run", "--set", "captioning.beams=2", "--tasks", "vqa"], "task 'captioning' is not in this run; its tasks"),
+        (["run", "--set", "captioning.layers=2", "--methods", "clip"], "method 'captioning' is not in this run"),
+        (["eval", "--model", "small.yaml", "--set", "msd.momentum=0.9"], "'msd' is not in this run; its methods: none"),
         (["run", "--set", "msd.momentum=fast"], "option momentum: "),
-        (["run", "--set", "msd.targets=crss"], "option targets: "),
+        (["run", "--set", "msd.targets=crss"], "unknown option targets 'crss'; did you mean 'cross'?"),
         (["run", "--set", "training.batch_size=200"], "batch_size is 200, but there are only 72 training pairs"),
-        (["run", "--device", "cuda:9"], "device"),
+        (["run", "--device", "cudda"], "error: --device: unknown device 'cudda'; did you mean 'cuda'? Known: auto,"),
+        (["run", "--on-bad-data", "skp"], "error: --on-bad-data: unknown on_bad_data 'skp'; did you mean 'skip'?"),
+        (["run", "--set", "training.batch_size=abc"], "error: --set training.batch_size=abc: training.batch_size: "),
+        (["run", "--set", "training.precision=fp3"], "unknown training.precision 'fp3'; did you mean 'fp32'?"),
+        (["run", "--budget", "samples=0"], "error: --budget samples=0: training.samples: "),
+        (["run", "--grid", "training.batch_size=32,abc"], "error: --grid training.batch_size=abc: training.batch_size"),
+        (["run", "--set", "model.embed_dimm=8"], "--set model.{embed_dimm}: unknown key 'embed_dimm'; did you mean"),
+        (["run", "--tasks", "retrieval:"], "--tasks retrieval:: expected a dataset after the colon, or the kind alone"),
         (["run", "--plugin", "nothing.py"], "no such file"),
         (["run", "--methods", ","], "expected names separated by commas"),
         (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
         (["plan", "--scenario", "noisy=2"], "less than or equal to 1"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
-        (["report"], "bench run"),
+        (["report", "--results", "nowhere"], "error: no results in nowhere: first run `bench run"),
     ],
 )
 def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], message: str) -> None:
@@ -330,6 +379,24 @@ def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], m
     assert message in bench.err
     assert len(bench.err.strip().splitlines()) <= 2
     assert "Traceback" not in bench.err
+
+
+def test_options_of_a_suite_for_what_is_not_in_the_run(bench: Bench) -> None:
+    quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval"]
+    for options, message in (
+        ({"msd": {"momentum": 0.9}, "vqa": {}}, ""),
+        ({"msd": {"momentun": 0.9}}, "method 'msd': unknown option 'momentun'; did you mean 'momentum'?"),
+        ({"vqa": {"typed": 0.9}}, "task 'vqa': unknown option 'typed'"),
+        ({"captioning": {"layer": 2}}, "method and task 'captioning': unknown option 'layer'; did you mean 'layers'?"),
+    ):
+        (bench.folder / "suite.yaml").write_text(yaml.safe_dump(SUITE | {"options": options}))
+        assert bench("plan", *quick) == (2 if message else 0)
+        assert message in bench.err
+
+
+def test_a_device_that_is_none() -> None:
+    with pytest.raises(BenchError, match=r"unknown device \(--device\) 'cudda'; did you mean 'cuda'"):
+        resolve_device("cudda")
 
 
 def test_bad_data_is_found_before_training(bench: Bench) -> None:
@@ -376,6 +443,22 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
     flat = " ".join(bench.out.split())
     assert "left out: method 'filip' needs image_tokens: model 'pooled' does not give it" in flat
     assert "siglip 0 train" in flat
+
+
+def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts(bench: Bench) -> None:
+    bench.monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
+    bench.monkeypatch.setattr("benchmark.runner.hub_answers", lambda: False)
+    bench.monkeypatch.setenv("BENCH_CACHE", str(bench.folder / "cache"))
+    arguments = ["--suite", "suite.yaml", "--methods", "clip", "--model", "vit-b-16"]
+    weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine, "
+    assert bench("plan", *arguments) == 0
+    assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
+    before = list(bench.folder.glob("cache/**/*"))
+    assert bench("run", *arguments) == 2
+    assert f"error: {weights}and the hub cannot be reached;" in bench.err and len(bench.err.splitlines()) == 1
+    assert list(bench.folder.glob("cache/**/*")) == before and not (bench.folder / "results").exists()
+    assert bench("plan", *arguments, "--model", "small.yaml") == 0
+    assert "not on this machine" not in bench.out
 
 
 LISTED = {"methods": "msd", "tasks": "few_shot", "datasets": "phantom-cxr", "models": "vit-b-16", "suites": "demo"}

@@ -125,6 +125,11 @@ def test_wrong_settings(suite: str, setting: str, message: str) -> None:
     assert len(str(caught.value).splitlines()) <= 2
 
 
+def test_a_method_and_a_task_of_one_name_are_listed_once(suite: str) -> None:
+    with pytest.raises(BenchError, match=r"Known: captioning, evaluation, model, training$"):
+        load_run_config(suite, {}, ["captionin.layers=1"], ["captioning", "captioning"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -201,11 +201,40 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(tmp_path: Path) -> No
 
     method = small_method("clip")
     method.__class__ = Bad
-    with pytest.raises(BenchError, match=r"step 2: the loss is nan.*records r\d+, .*finite.safetensors"):
-        train(method, tmp_path, Pairs(16))
+    pairs = Pairs(24)
+    with pytest.raises(BenchError, match=r"step 2: the loss is nan.*records r\d+, .*all 12 .*finite.json.*safetensors"):
+        train(method, tmp_path, pairs, batch_size=12, micro_batch=5)
+    found = json.loads((tmp_path / "finite.json").read_text())
+    assert found["step"] == 2 and math.isnan(found["loss"]) and math.isnan(found["gradient_norm"])
+    assert found["ids"] == pairs.batch(24, 12).ids
     kept = load_file(tmp_path / "finite.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
     assert not (tmp_path / LAST).exists()
+
+
+def test_the_weights_that_are_kept_are_those_before_the_bad_step(tmp_path: Path) -> None:
+    """Running statistics too, which the bad batch's forward pass has spoilt."""
+
+    class Burst(torch.nn.Module):
+        size = 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.size
+
+    method, burst = small_method("clip"), Burst()
+    method.model.image.stem = torch.nn.Sequential(burst, method.model.image.stem, torch.nn.BatchNorm2d(8))
+    before: dict[str, Tensor] = {}
+
+    def watch(at: Progress) -> None:
+        if at.step == 2:
+            before.update({name: tensor.clone() for name, tensor in method.state_dict().items()})
+            burst.size = math.inf
+
+    with pytest.raises(BenchError, match="step 2"):
+        train(method, tmp_path, Pairs(16), micro_batch=4, progress=watch)
+    kept = load_file(tmp_path / "finite.safetensors")
+    assert any("running_var" in name for name in kept)
+    assert all(tensor.isfinite().all() and torch.equal(tensor, before[name]) for name, tensor in kept.items())
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ class Init(_Block):
     datasets: list[str] = []
     method: str | None = None
     training: dict[str, Any] = {}
-    """Overrides of the run's training block."""
+    """As a suite's training block, with a budget. A run's own training settings have no part in it."""
     language_model: LanguageModel | None = None
 
     @model_validator(mode="after")

@@ -27,8 +27,9 @@ HOW_TO_READ = """\
   with a quantile between the normal one and that of t with S - 1 degrees of freedom: two or three seeds say little
   about other seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval,
   which is cautious.
-- **Bold** is the highest of its column, to the decimal shown, if it is above chance. It is no verdict: where intervals
-  overlap widely, the table does not show that one line is better than another.
+- **Bold** is the highest of the methods in its column, to the decimal shown, if it is above chance; a baseline below
+  may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better than
+  another.
 - **Differences** are of the same test examples under two lines: both are computed on the same bootstrap resamples of
   the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
   differences of the seeds is added, and interval and p-value are between Student's t of the patients and that of the
@@ -64,7 +65,8 @@ def write_report(
     reference: str | None = None,
     notes: Callable[[str, str], dict[str, Any]] = lambda *_: {},
 ) -> list[Path]:
-    """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
+    """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``,
+    which lies in that of the results.
 
     rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
     and plots show the ``primary`` ones. costs: one a cell; may be empty. resamples: of the rows' evaluations, for the
@@ -75,7 +77,7 @@ def write_report(
     from benchmark.report import breakdown, classes, comparison, curve, plots, scenarios, tables
 
     notes = cache(notes)
-    nothing = BenchError(f"no results in {folder}: first run `bench run --methods all --tasks all`")
+    nothing = BenchError(f"no results in {folder.parent}: first run `bench run --methods all --tasks all`")
     if rows.empty:
         raise nothing
     rows = curve.with_spread(rows, notes)

@@ -68,7 +68,7 @@ def find_reference(name: str, rows: "pd.DataFrame") -> str:
         return name
     if len(of_method) == 1:
         return of_method.pop()
-    raise unknown("line of the report (--reference)", name, natural(of_method or lines))
+    raise unknown("line of the report (--reference)", name, of_method or {*lines, *rows["method"]})
 
 
 def differences(

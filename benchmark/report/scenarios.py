@@ -206,7 +206,7 @@ def _caption(
         said += f"what is evaluated on: {', '.join(natural(lines['tested'].unique()))}."
     methods = scores[~scores["baseline"]]
     usual = score_caption(methods.assign(best=False), complete=len(methods) == count * len(columns_of(scores)))
-    best = " Bold: highest at its condition." if methods["best"].any() else ""
+    best = " Bold: highest of the methods at its condition." if methods["best"].any() else ""
     return f"{said} {usual}{best}"
 
 

@@ -271,7 +271,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
         said.append(f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}")
     said.append(f"beneath: 95 % interval over test examples{' and seeds' if several else ''}")
     if scores["best"].any():
-        said.append("bold: highest in its column")
+        said.append("bold: highest of the methods in its column")
     if not complete:
         said.append(f"{MISSING}: no result")
     return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique(), meaning)])

@@ -154,6 +154,13 @@ def test_reference() -> None:
     assert find_reference("a · v", labelled) == "a · v"
     assert find_reference("a", labelled) == "a"
     assert find_reference("b", labelled) == "b"
+    named = variants[variants["method"] == "a"].assign(method="siglip")
+    named["variant"] = "training." + named["variant"].where(named["variant"] == "v", "w")
+    labelled, _, _ = label_lines(named, pd.DataFrame())
+    with pytest.raises(BenchError, match="did you mean 'siglip'"):
+        find_reference("siglipp", labelled)
+    with pytest.raises(BenchError, match=r"Known: siglip · training\.v, siglip · training\.w"):
+        find_reference("siglip", labelled)
 
 
 def test_what_does_not_beat_its_initial_weights_is_marked() -> None:

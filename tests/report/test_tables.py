@@ -184,6 +184,14 @@ def test_best_is_bold_and_ties_are_all_bold():
     assert bold({"a": 0.2, "b": 0.1}, chance=None) == ["a"]
 
 
+def test_a_higher_baseline_takes_no_bold_away_and_the_caption_says_so():
+    rows = one({"a": 0.5, "b": 0.6, "initial": 0.9})
+    table = tables(rows.assign(role=np.where(rows["method"] == "initial", "baseline", None)), pd.DataFrame())[0]
+    assert [line for line, cells in table.rows if cells[0].best] == ["b"]
+    assert "initial" in dict(table.footer)
+    assert "bold: highest of the methods in its column." in table.caption
+
+
 def test_only_primary_rows_count_and_the_last_of_two_equal_ones():
     rows = pd.concat([one({"a": 0.1}), one({"a": 0.5}), one({"a": 0.9}, metric="f1", primary=False)])
     assert summarise(label_lines(rows, pd.DataFrame())[0])["value"].tolist() == [0.5]

@@ -229,7 +229,10 @@ class TableSource(Source):
         return find
 
     def check_columns(self, table: str, seen: set[str]) -> None:
-        """Raise ``BenchError`` for a column that is named and is not among those ``seen`` in a table."""
+        """Raise ``BenchError`` for a column that is named and is not among those ``seen`` in a table, and for a
+        table without any."""
+        if not seen:
+            raise BenchError(f"{table}: the file is empty, or no row of it can be read")
         seen = seen | {"split"} | set(self.extract)
         mapped = self.columns.model_dump(exclude={"label"}, exclude_none=True)
         names = [("columns." + key, column) for key, name in mapped.items() for column in template_columns(name)]
