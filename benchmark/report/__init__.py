@@ -1,5 +1,6 @@
 """Rows in, a report out: tables in the terminal and in Markdown, plots, and the numbers as CSV."""
 
+import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -99,7 +100,7 @@ def write_report(
     images.mkdir(parents=True, exist_ok=True)
     page, results, spent = folder / "report.md", folder / "results.csv", folder / "costs.csv"
     rows.to_csv(results, index=False)
-    costs.to_csv(spent, index=False)
+    costs.map(lambda value: json.dumps(value) if isinstance(value, dict) else value).to_csv(spent, index=False)
     files = [page, results, spent]
     if len(of_class := classes.by_class(rows, notes)):
         files.append(folder / "classes.csv")
@@ -149,6 +150,8 @@ def write_report(
         text.append(tables.escape(missing) + "\n")
     if len(priced):
         show(tables.cost_table(priced, lines))
+        if by_source := tables.source_table(priced, lines):
+            text.append(tables.to_markdown(by_source))
         points, pairs, left_out = plots.quality_and_cost(scores, labelled, priced)
         if len(points):
             draw(plots.cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")

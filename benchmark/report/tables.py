@@ -359,6 +359,32 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
     return Table("cost of pretraining", [(name, of) for name, of, _ in columns], rows, [], said)
 
 
+def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
+    """Lines by the sets that they were pretrained on: the validation loss on each at the end, and what share of the
+    pairs was of it. None where every line had a single set."""
+    if "validation_losses" not in costs:
+        return None
+    several = costs[costs["validation_losses"].map(lambda value: isinstance(value, dict))]
+    if several.empty:
+        return None
+    names = list(dict.fromkeys(name for mixture in several["mixture"] for name in mixture))
+    lines = {str(line): seeds for line, seeds in several.groupby("line")}
+
+    def row(line: str) -> list[Cell]:
+        losses = [[seed[name] for seed in lines[line]["validation_losses"] if name in seed] for name in names]
+        return [Cell(f"{np.mean(of_seeds):.3f}" if of_seeds else MISSING) for of_seeds in losses]
+
+    shares = [
+        sorted({f"{100 * mixture.get(name, 0):.1f}" for mixture in several["mixture"]}, key=float) for name in names
+    ]
+    footer = [("share of pairs, %", [Cell("–".join(of_name[:: max(1, len(of_name) - 1)])) for of_name in shares])]
+    seeds = several.groupby("line")["seed"].nunique()
+    said = f"Mean over {span(seeds)} seeds. " if seeds.max() > 1 else ""
+    said += "Over batches of one set each, where in training a batch has pairs of all; no comparison of methods."
+    rows = [(line, row(line)) for line in order if line in lines]
+    return Table("validation loss by source", [(name, "") for name in names], rows, footer, said)
+
+
 def setting(costs: "pd.DataFrame", name: str) -> str:
     """A setting as most lines have it, and the lines that differ: ``accumulation cached (msd: keyed)``. Empty for one
     that was not recorded, or that tells the lines apart by name."""

@@ -26,6 +26,7 @@ from benchmark.report.tables import (
     pooled,
     scaled,
     score_table,
+    source_table,
     summarise,
     to_markdown,
     to_terminal,
@@ -279,6 +280,24 @@ def test_the_cost_table_reads_as_the_numbers_do():
     assert "variant" not in table.caption.split("Settings")[1]
     assert "model tiny, variant x=1, batch_size" in tables(rows, costs.assign(variant="x=1"))[-1].caption
     assert "variant" not in tables(rows, costs.assign(variant=["x=1", ""]))[-1].caption.split("Settings")[1]
+
+
+def test_losses_by_source_stand_with_the_mixture():
+    _, costs = synthetic(2, 1, seeds=2)
+    assert source_table(costs.assign(line=costs["method"]), ["clip", "msd"]) is None
+    mixture = [{"a": 0.25, "b": 0.75}, {"a": 0.25, "b": 0.75}, {"a": 0.5, "b": 0.5}, None]
+    losses = [{"a": 1.0, "b": 2.0}, {"a": 2.0}, {"a": 3.0, "b": 4.0}, None]
+    costs = costs.sort_values(["method", "seed"]).assign(
+        line=lambda x: x["method"], mixture=mixture, validation_losses=losses
+    )
+    table = source_table(costs, ["msd", "clip"])
+    assert [name for name, _ in table.columns] == ["a", "b"]
+    rows = {line: [cell.text for cell in cells] for line, cells in [*table.rows, *table.footer]}
+    assert rows == {
+        "msd": ["3.000", "4.000"],
+        "clip": ["1.500", "2.000"],
+        "share of pairs, %": ["25.0–50.0", "50.0–75.0"],
+    }
 
 
 def test_a_cost_that_was_never_recorded_is_a_dash():
