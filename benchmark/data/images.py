@@ -5,6 +5,7 @@ import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,7 +27,7 @@ def decode_image(source: Path | bytes) -> Image.Image:
     EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
     to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
     Of several frames, the first. DICOM files are shown in the window that they ask for. Raises ``BadRow`` when the file
-    cannot be decoded as a whole, ``BenchError`` for DICOM without pydicom.
+    cannot be decoded as a whole, ``BenchError`` where it cannot be opened and for DICOM without pydicom.
     """
     picture = load_image(source)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -39,12 +40,13 @@ def load_image(source: Path | bytes) -> Image.Image:
             raise BadRow("image cannot be decoded", "is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if _is_dicom(source):
-                return _eight_bit(_load_dicom(source))
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
-                _check_size(*picture.size)
-                picture.load()
-                return _eight_bit(ImageOps.exif_transpose(picture))
+            with BytesIO(source) if isinstance(source, bytes) else _open(source) as file:
+                if _is_dicom(source):
+                    return _eight_bit(_load_dicom(file))
+                with Image.open(file, formats=FORMATS) as picture:
+                    _check_size(*picture.size)
+                    picture.load()
+                    return _eight_bit(ImageOps.exif_transpose(picture))
     except (BadRow, BenchError):
         raise
     except Image.DecompressionBombError as error:
@@ -53,6 +55,14 @@ def load_image(source: Path | bytes) -> Image.Image:
         unidentified = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if unidentified else getattr(error, "strerror", None) or str(error)
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        # Not a bad row: those are remembered for as long as the file is the same, and this may end before.
+        raise BenchError(f"image {path} cannot be read: {error.strerror}") from error
 
 
 def _check_size(width: int, height: int) -> None:
@@ -67,14 +77,14 @@ def _is_dicom(source: Path | bytes) -> bool:
     return source[128:132] == b"DICM"
 
 
-def _load_dicom(source: Path | bytes) -> Image.Image:
+def _load_dicom(file: BinaryIO) -> Image.Image:
     """Grey values rescaled and windowed as the header says, with black as nothing (DICOM PS3.3, C.11)."""
     try:
         import pydicom
         from pydicom import pixels
     except ImportError as error:
         raise BenchError("DICOM images need pydicom: pip install pydicom") from error
-    dicom = pydicom.dcmread(BytesIO(source) if isinstance(source, bytes) else source, force=False)
+    dicom = pydicom.dcmread(file, force=False)
     _check_size(int(dicom.Columns), int(dicom.Rows))
     values = pixels.pixel_array(dicom, index=0)
     if values.ndim == 3:

@@ -75,7 +75,7 @@ class ManifestSource(TableSource):
             contents.setdefault(split, []).append(digest(path))
         joined = [digest(self.existing(join.file)) for join in self.join]
         parameters = self.model_dump(mode="json", exclude={"file", "files", "image_root"}, exclude_defaults=True)
-        return {"parameters": parameters, "files": contents, "joined": joined}
+        return {"parameters": parameters, "files": contents, "joined": joined, **self.beside()}
 
     def image_folder(self) -> Path:
         pattern = next(iter(self._patterns().values()))
