@@ -141,9 +141,7 @@ class Dataset:
         from benchmark.data.prepared import prepare
         from benchmark.data.streamed import Stream
 
-        if not self.splits():
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
-            raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
+        self.check_rows()
         for split in self.splits():
             if splits and split not in splits:
                 continue
@@ -153,6 +151,12 @@ class Dataset:
                 self._verify(split, progress)
             else:
                 prepare(self, split, size, self.cache, progress)
+
+    def check_rows(self) -> None:
+        """Raise ``BenchError`` for the first bad row, and when no row is left. No image is decoded."""
+        if not self.splits():
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
+            raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
 
     def rows(self, split: str) -> np.ndarray:
         """The numbers of the rows of table() that count, int64, ascending: not those known to be bad. Raises

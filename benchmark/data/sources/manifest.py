@@ -62,7 +62,9 @@ class ManifestSource(TableSource):
         return [(split, path) for split, pattern in self._patterns().items() for path in self.matching(pattern)]
 
     def needs(self) -> list[Path]:
-        return [*self._patterns().values(), *(join.file for join in self.join)]
+        # "." is where the table is.
+        root = [self.image_root] if self.image_root and self.image_root.parts else []
+        return [*self._patterns().values(), *(join.file for join in self.join), *root]
 
     def splits(self) -> list[str]:
         if self.files:
