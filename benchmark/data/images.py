@@ -19,6 +19,8 @@ Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MAX_PIXELS = 89_478_485
 """Where Pillow, too, begins to suspect a decompression bomb."""
+MAX_LABELS = 1 << 28
+"""Bytes of the array with the labels of a split."""
 
 
 def decode_image(source: Path | bytes) -> Image.Image:
@@ -44,7 +46,7 @@ def load_image(source: Path | bytes) -> Image.Image:
                 if _is_dicom(source):
                     return _eight_bit(_load_dicom(file))
                 with Image.open(file, formats=FORMATS) as picture:
-                    _check_size(*picture.size)
+                    check_size(*picture.size)
                     picture.load()
                     return _eight_bit(ImageOps.exif_transpose(picture))
     except (BadRow, BenchError):
@@ -65,7 +67,8 @@ def _open(path: Path) -> BinaryIO:
         raise BenchError(f"image {path} cannot be read: {error.strerror}") from error
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raise ``BadRow`` for more pixels than an image can have."""
     if width * height > MAX_PIXELS:
         message = f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb"
         raise BadRow("image is too large", message)
@@ -85,7 +88,7 @@ def _load_dicom(file: BinaryIO) -> Image.Image:
     except ImportError as error:
         raise BenchError("DICOM images need pydicom: pip install pydicom") from error
     dicom = pydicom.dcmread(file, force=False)
-    _check_size(int(dicom.Columns), int(dicom.Rows))
+    check_size(int(dicom.Columns), int(dicom.Rows))
     values = pixels.pixel_array(dicom, index=0)
     if values.ndim == 3:
         return Image.fromarray(values.astype(np.uint8))

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 MAX_REPORT = 1 << 24
 """Bytes of a text file."""
+MAX_TEXT = 1 << 20
+"""Characters of a text, a question or an answer."""
 
 
 class Columns(BaseModel):
@@ -324,6 +326,7 @@ class TableSource(Source):
         for value in (row.id, row.group, *row.text, *row.question, *row.answer):
             if "\0" in value:
                 raise BadRow("NUL byte", f"a NUL byte in {value[:40]!r}")
+            _check_length(value)
         return row
 
     def _label(self, values: Values, card: "Card") -> int | list[int] | None:
@@ -495,7 +498,14 @@ def _read_text(folder: Path, path: str, sections: tuple[str, ...]) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadRow("not UTF-8", f"text '{path}' is not UTF-8 (byte 0x{content[error.start]:02x})") from error
-    return report_sections(text, sections) if sections else " ".join(text.split())
+    text = report_sections(text, sections) if sections else " ".join(text.split())
+    _check_length(text)
+    return text
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise BadRow("text is too long", f"a text of {len(text):,} characters; expected at most {MAX_TEXT:,}")
 
 
 def _conditions(conditions: dict[str, Value | list[Value]]) -> dict[str, set[str]]:
