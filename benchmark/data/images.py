@@ -17,6 +17,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
 Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
 DICOM_SUFFIXES = (".dcm", ".dicom")
+DECODERS = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+"""Packages that pydicom finds by itself, for what it does not decode."""
 MAX_PIXELS = 89_478_485
 """Where Pillow, too, begins to suspect a decompression bomb."""
 MAX_LABELS = 1 << 28
@@ -29,7 +31,7 @@ def decode_image(source: Path | bytes) -> Image.Image:
     EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
     to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
     Of several frames, the first. DICOM files are shown in the window that they ask for. Raises ``BadRow`` when the file
-    cannot be decoded as a whole, ``BenchError`` where it cannot be opened and for DICOM without pydicom.
+    cannot be decoded as a whole, ``BenchError`` where it cannot be opened and for DICOM without pydicom or a decoder.
     """
     picture = load_image(source)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -89,6 +91,10 @@ def _load_dicom(file: BinaryIO) -> Image.Image:
         raise BenchError("DICOM images need pydicom: pip install pydicom") from error
     dicom = pydicom.dcmread(file, force=False)
     check_size(int(dicom.Columns), int(dicom.Rows))
+    syntax = dicom.file_meta.TransferSyntaxUID
+    if not pixels.get_decoder(syntax).is_available:
+        # Not a bad row: all images of a set would drop out.
+        raise BenchError(f"DICOM images in {syntax.name} need a decoder: pip install {DECODERS}")
     values = pixels.pixel_array(dicom, index=0)
     if values.ndim == 3:
         return Image.fromarray(values.astype(np.uint8))
