@@ -178,7 +178,7 @@ class Dataset:
 
     def decode(
         self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None, done: Sequence[int] = ()
-    ) -> Generator[tuple[int, T], None, None]:
+    ) -> Iterator[tuple[int, T]]:
         """``work`` done on each picture of rows(), in threads: pairs of row number and result, in order. Pictures are
         upright and in mode L or RGB. Bad ones are left out and, when all is done, remembered; unless they are to be
         skipped, ``BenchError`` is raised then. done: rows that need not be looked at."""

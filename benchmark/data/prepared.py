@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -166,12 +165,7 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
             return buffer.getvalue()
 
         # Written, not memory-mapped: a full disk is then an error and not a crash.
-        with (
-            (folder / "images.bin").open("ab") as images,
-            (folder / "journal.bin").open("ab") as entries,
-            # Its threads end here, whatever happens, and not where the garbage collector comes by.
-            closing(dataset.decode(split, encode, progress, kept)) as decoded,
-        ):
+        with (folder / "images.bin").open("ab") as images, (folder / "journal.bin").open("ab") as entries:
             waiting: list[tuple[int, int, bytes]] = []
             end = int(journal["end"][-1]) if kept else 0
 
@@ -181,7 +175,7 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
                 entries.flush()
                 waiting.clear()
 
-            for row, content in decoded:
+            for row, content in dataset.decode(split, encode, progress, kept):
                 images.write(content)
                 end += len(content)
                 waiting.append((row, end, _digest(content)))
