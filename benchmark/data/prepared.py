@@ -82,7 +82,10 @@ class Images:
 
     @cached_property
     def _file(self) -> int:
-        return os.open(self._path, os.O_RDONLY)
+        try:
+            return os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise _damage(self._path.parent, f"{self._path.name} cannot be read: {error.strerror}") from error
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -149,6 +149,9 @@ def test_what_is_cut_off_or_gone_is_not_opened(tmp_path):
     os.truncate(folder / "images.bin", 192 * 79)
     with pytest.raises(BenchError, match="image 80 of 80 is not what was written; delete this folder"):
         prepare(found, "train", 8, found.cache)
+    (folder / "images.bin").unlink()
+    with pytest.raises(BenchError, match=r"images.bin cannot be read: No such file or directory; delete this folder"):
+        prepare(found, "train", 8, found.cache)
     (folder / "columns.arrow").unlink()
     with pytest.raises(
         BenchError, match=r"is not whole: columns.arrow: cannot be read: No such file or .*; delete this folder"
