@@ -215,6 +215,29 @@ def test_bad_bytes_in_a_manifest(tmp_path, content, reason):
         open_dataset(made.card, "error", tmp_path / "cache").check()
 
 
+@pytest.mark.parametrize(("key", "value"), [
+    ("text", "\ud800"), ("id", "a\udfff"), ("patient", "\ud800"), ("image", "images/\ud800.png"),
+])  # fmt: skip
+def test_half_of_a_surrogate_pair(tmp_path, key, value):
+    rows = pairs(tmp_path, 3, ["train"])
+    rows[1][key] = value
+    left = dataset(tmp_path, rows, on_bad_data="skip")
+    left.check()
+    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 2
+    with pytest.raises(BenchError, match=r"^rows.jsonl, row 2: not UTF-8: '.*\\ud"):
+        dataset(tmp_path, rows).check()
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path):
+    for name in ("cat", "dog"):
+        images(tmp_path / "root" / name, 2)
+    os.rename(tmp_path / "root" / "cat" / "0.png", os.fsencode(tmp_path / "root" / "cat") + b"/caf\xe9.png")
+    source = {"kind": "image_folder", "root": "root", "split": {"train": 1}}
+    left = open_dataset(write_card(tmp_path, source, classes=["cat", "dog"]), "skip", tmp_path / "cache")
+    left.check()
+    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 3
+
+
 def test_utf16(tmp_path):
     made = dataset(tmp_path, pairs(tmp_path, 3))
     path = tmp_path / "rows.jsonl"

@@ -190,6 +190,15 @@ class Fractions(BaseModel):
         return rows
 
 
+def check_unicode(text: str) -> None:
+    """Raise ``BadRow`` for half of a surrogate pair, as JSON may have and Python makes of a file's name that is not
+    UTF-8: tables cannot hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("not UTF-8", f"not UTF-8: {text[:80]!r}") from error
+
+
 SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, label_of_names
+from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, check_unicode, label_of_names
 from benchmark.data.sources.folders import files_below
 from benchmark.errors import BenchError
 
@@ -76,6 +76,7 @@ class ImageFolderSource(Source):
             if (not self.split and not split) or (above and above[0] in self.ignore):
                 continue
             try:
+                check_unicode(image)
                 if not above:
                     raise BadRow("no class", "lies in no class's folder")
                 label = label_of_names(card, [classes.get(above[0], above[0])])

@@ -21,6 +21,7 @@ from benchmark.data.sources.base import (
     Fractions,
     Row,
     Source,
+    check_unicode,
     label_of_flags,
     label_of_index,
     label_of_names,
@@ -327,6 +328,8 @@ class TableSource(Source):
             if "\0" in value:
                 raise BadRow("NUL byte", f"a NUL byte in {value[:40]!r}")
             _check_length(value)
+        for value in (row.id, row.group, name, *row.text, *row.text_id, *row.question, *row.answer, *row.question_type):
+            check_unicode(value)
         return row
 
     def _label(self, values: Values, card: "Card") -> int | list[int] | None:
