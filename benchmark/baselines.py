@@ -1,7 +1,7 @@
 """Encoders that are evaluated as they are: the baselines of every table, and models that were trained elsewhere."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from benchmark.data.cache import key
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
 from benchmark.models.card import TinyImage, TinyText
@@ -32,7 +33,8 @@ class Materials(Protocol):
 
     def tokenizer(self) -> Tokenizer: ...
 
-    def image_size(self) -> int: ...
+    def seen(self) -> DualEncoder:
+        """The model without weights."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class RawPixels:
 
     temperature_scale = TEMPERATURE_SCALE
 
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
-        self.fingerprint = f"raw-pixels-{SIDE}-{image_size}-{FORMAT}"
+    def __init__(self, like: DualEncoder | Encoder) -> None:
+        """like: a model that sees the same images."""
+        self.image_size, self.resizing = like.image_size, like.resizing
+        self.fingerprint = key("raw-pixels", SIDE, self.image_size, asdict(self.resizing), FORMAT)
 
     def encode_images(self, images: Tensor) -> Encoded:
         """Features [b, 3 * 16 * 16] in 0..1; embeddings the same at unit length."""
@@ -102,7 +105,7 @@ def baselines(
     content = {"format": FORMAT, "baseline": "raw pixels", "seed": seed, "image": card["image"],
                "image_size": card["image_size"]}  # fmt: skip
     label = _labelled(label, "raw pixels", seed)
-    found.append(Given(content, label, True, lambda materials: RawPixels(materials.image_size())))
+    found.append(Given(content, label, True, lambda materials: RawPixels(materials.seen())))
     return found
 
 

@@ -87,7 +87,7 @@ def captions(
     writer: ModelWriter, dataset: Dataset, split: str, count: int, beams: Sequence[int], cache: Path | None = None
 ) -> list[Captioned]:
     """Of up to ``count`` images of a split that have a text, drawn at random but always the same ones."""
-    records = prepare(dataset, split, writer.image_size, cache or cache_root())
+    records = prepare(dataset, split, writer.image_size, cache or cache_root(), resizing=writer.resizing)
     told = [row for row, texts in enumerate(records.text) if texts]
     if not told:
         raise BenchError(f"dataset '{dataset.card.name}', {split}: no image has a text")

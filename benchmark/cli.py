@@ -430,7 +430,12 @@ def clean(
     chosen = [kind for kind in KINDS if named[kind] and found[kind]]
     if not any(named.values()):
         console.print("nothing removed; name what to remove: --embeddings, --partial, --cache", highlight=False)
-    if chosen and (yes or typer.confirm(f"remove {', '.join(chosen)}?")):
+    try:
+        agreed = yes or (bool(chosen) and typer.confirm(f"remove {', '.join(chosen)}?"))
+    except typer.Abort:
+        typer.echo()
+        raise BenchError("nothing removed, as nobody answered; with --yes there is no question") from None
+    if chosen and agreed:
         for kind in chosen:
             for folder in found[kind]:
                 remove(folder)

@@ -163,14 +163,15 @@ def data_new(
     path: Annotated[Path, typer.Argument(help="A table (CSV, JSON Lines, ...), or a folder with one or of classes.")],
     output: Annotated[Path | None, typer.Option(help="The card. Default: ./NAME.yaml.")] = None,
 ) -> None:
-    """Write a card for data of your own, as far as it can be seen from them, and say what is left to you."""
+    """Write a card for data of your own, as far as it can be seen from them, and say what was inferred and what is
+    left to you."""
     from benchmark.data.new import write_card
 
     card = output or Path(f"{path.absolute().stem}.yaml")
-    asked = write_card(path, card)
+    told = write_card(path, card)
     _print(f"{card} is written; next: bench data verify {card}")
-    for line in asked:
-        _print(f"yours to add: {line}")
+    for line in told:
+        _print(line)
 
 
 def _open(name: str, on_bad_data: str) -> Any:

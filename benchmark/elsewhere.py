@@ -3,18 +3,22 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials
+from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials, RawPixels
+from benchmark.data.cache import key
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.errors import BenchError, unknown
 from benchmark.models.weights import hub, require_file
+from benchmark.seeding import torch_seed
 from benchmark.store import digest
 
 if TYPE_CHECKING:
@@ -22,19 +26,23 @@ if TYPE_CHECKING:
     from benchmark.models.tower import ImageTower
 
 KINDS = ("open_clip", "hf", "timm")
-FORMAT = 1
+FORMAT = 2
 """Raised when such a model is encoded differently."""
 LOCAL = ("local-dir:", "hf-hub:")
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a name stands for. content: everything that the outputs depend on; build: reads the weights."""
+    """What a name stands for. content: everything that the outputs depend on; pretrained: whether it has weights.
+
+    build: from a device, a fingerprint, and the seed of random weights; without a seed it reads its own.
+    """
 
     name: str
     content: dict[str, Any]
     images_only: bool
-    build: Callable[[torch.device, str], Encoder]
+    build: Callable[[torch.device, str, int | None], Encoder]
+    pretrained: bool = True
 
     def given(self, seed: int, suite: str) -> Given:
         """It as something to evaluate; the seed is that of the tasks' own draws."""
@@ -43,9 +51,28 @@ class Elsewhere:
         fingerprint = digest({"format": FORMAT, **self.content})
 
         def build(materials: Materials) -> Encoder:
-            return self.build(materials.device, fingerprint)
+            return self.build(materials.device, fingerprint, None)
 
         return Given(content, label, self.images_only, build)
+
+    def baselines(self, seed: int, suite: str) -> list[Given]:
+        """Its architecture with random weights, unless it has no others, and the raw pixels of what it sees."""
+        content = {"format": FORMAT, "of": self.content, "seed": seed}
+        label = {"suite": suite, "model": self.name, "variant": "", "seed": seed, "role": "baseline"}
+
+        def untrained(materials: Materials) -> Encoder:
+            return self.build(materials.device, digest(content | {"baseline": "untrained"}), seed)
+
+        def raw_pixels(materials: Materials) -> Encoder:
+            meta = torch.device("meta")
+            with meta:
+                return RawPixels(self.build(meta, "", seed))
+
+        found = [Given(content | {"baseline": "raw pixels"}, label | {"method": "raw pixels"}, True, raw_pixels)]
+        if self.pretrained:
+            label = label | {"method": "untrained"}
+            found.insert(0, Given(content | {"baseline": "untrained"}, label, self.images_only, untrained))
+        return found
 
 
 def is_elsewhere(spec: str) -> bool:
@@ -90,23 +117,24 @@ def _open_clip(rest: str) -> Elsewhere:
             content["pretrained"] = _sha256(Path(pretrained))
         shown += f"/{Path(pretrained).name}" if pretrained else ""
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
-        return _open_clip_encoder(name, pretrained or None, device, fingerprint)
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        return _open_clip_encoder(name, pretrained or None, device, fingerprint, seed)
 
-    return Elsewhere(shown, content, False, build)
+    return Elsewhere(shown, content, False, build, pretrained=whole or bool(pretrained))
 
 
-def _open_clip_encoder(name: str, pretrained: str | None, device: torch.device, fingerprint: str) -> ModelEncoder:
+def _open_clip_encoder(
+    name: str, pretrained: str | None, device: torch.device, fingerprint: str, seed: int | None
+) -> ModelEncoder:
     from benchmark.models.card import OpenClipTokenizer
     from benchmark.models.dual_encoder import DualEncoder
     from benchmark.models.from_open_clip import image_tower, open_clip_model, text_tower
     from benchmark.models.tokenizer import open_clip_tokenizer
-    from benchmark.seeding import torch_seed
 
     tokenizer = open_clip_tokenizer(OpenClipTokenizer(kind="open_clip", name=name))
-    with torch_seed(0):
-        whole = open_clip_model(name, pretrained, None, None, weights=True)
-    scale = float(whole.logit_scale.detach().exp())
+    with torch_seed(seed or 0):
+        whole = open_clip_model(name, pretrained, None, None, weights=seed is None)
+    scale = float(whole.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
     image, (image_projection, width) = image_tower(whole.visual, name)
     text, (text_projection, _) = text_tower(whole.text, tokenizer.pad_id)
     model = DualEncoder(image, text, image_projection, text_projection, width).float()
@@ -119,36 +147,47 @@ def _hugging_face(rest: str) -> Elsewhere:
     if not folder.is_dir():
         raise BenchError(f"--model hf:{rest}: no such folder; expected one that a CLIP of transformers was saved to")
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
-        return HuggingFaceEncoder(folder, device, fingerprint)
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
     return Elsewhere(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
 
 
 class HuggingFaceEncoder:
     """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor. Features: what its
-    projections read (SigLIP: the embeddings before they are made unit length)."""
+    projections read (SigLIP: the embeddings before they are made unit length).
 
-    def __init__(self, folder: Path, device: torch.device, fingerprint: str) -> None:
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
+    seed: of random weights in place of the folder's.
+    notes: in what the images that it is given differ from those that its image processor would make.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
 
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
-            model = AutoModel.from_pretrained(folder, trust_remote_code=False)
+            if seed is None:
+                model = AutoModel.from_pretrained(folder, trust_remote_code=False)
+            else:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                with torch_seed(seed):
+                    model = AutoModel.from_config(config, trust_remote_code=False)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         if not isinstance(model, CLIPModel | SiglipModel):
             raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
         self.model: Any = model.float().to(device).eval()
         self.device = device
-        self.fingerprint = fingerprint
         self.image_size = int(model.config.vision_config.image_size)
+        said = processor.to_dict()
+        self.resizing, self.notes = processor_resizing(said, self.image_size)
+        self.fingerprint = key("hf", fingerprint, asdict(self.resizing))
         self.context_length = int(model.config.text_config.max_position_embeddings)
-        self.temperature_scale = float(model.logit_scale.detach().exp())
+        self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
         # SigLIP attends to padding, and was trained on texts of full length.
         self.padded = isinstance(model, SiglipModel)
-        self.mean, self.std = (
-            torch.tensor(values, device=device).view(3, 1, 1) for values in (processor.image_mean, processor.image_std)
-        )
+        self.factor = float(said["rescale_factor"]) if said.get("do_rescale", True) else 1.0
+        normal = (said["image_mean"], said["image_std"]) if said.get("do_normalize", True) else ([0.0], [1.0])
+        self.mean, self.std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in normal)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -167,7 +206,7 @@ class HuggingFaceEncoder:
         return iter(self.model.parameters())
 
     def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = (images.to(self.device).float() / 255 - self.mean) / self.std
+        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
         return self._outputs(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -184,6 +223,29 @@ class HuggingFaceEncoder:
         return features, F.normalize(features if project is None else project(features), dim=-1)
 
 
+def processor_resizing(said: dict[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
+    """What an image processor of transformers does to a picture, for a model that sees ``image_size`` pixels a side;
+    and a line for each thing that it does and a ``Resizing`` cannot. said: its to_dict()."""
+    size = {name: pixels for name, pixels in (said.get("size") or {}).items() if pixels}
+    cut = {name: pixels for name, pixels in (said.get("crop_size") or {}).items() if pixels}
+    cut = cut if said.get("do_center_crop") else {}
+    edges, known = set(size.values()), size.keys() in ({"shortest_edge"}, {"height", "width"})
+    if not known or len(edges) > 1 or len({*cut.values()}) > 1 or not said.get("do_resize", True) or said.get("do_pad"):
+        asked = {"size": size, "crop_size": cut} | {name: said.get(name) for name in ("do_resize", "do_pad")}
+        text = ", ".join(f"{name} {value}" for name, value in asked.items())
+        return DEFAULT, [f"the image processor's {text} cannot be followed; resized and cut as CLIP does"]
+    (edge,), (made,) = edges, {*cut.values()} or edges
+    notes = []
+    if "shortest_edge" in size and not cut:
+        notes.append("the image processor cuts nothing off the long side; here its middle is kept")
+    if made != image_size:
+        notes.append(f"the image processor makes {made} pixels a side; the model sees {image_size}, and is given these")
+    resample = said.get("resample")
+    interpolation = "bilinear" if resample is None else Image.Resampling(resample).name.lower()
+    mode: Any = "shortest" if "shortest_edge" in size else "squash"
+    return Resizing(mode, interpolation, made / edge, odd="down"), notes
+
+
 def _timm(rest: str) -> Elsewhere:
     import timm
 
@@ -197,11 +259,13 @@ def _timm(rest: str) -> Elsewhere:
         require_file(file, f"a checkpoint of timm's '{name}'")
         content["pretrained"] = _sha256(Path(file))
 
-    def build(device: torch.device, fingerprint: str) -> Encoder:
-        from benchmark.models.from_timm import timm_image
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        from benchmark.models.from_timm import timm_image, timm_resizing
 
-        tower = timm_image(TimmImage(kind="timm", name=name, pretrained=file or True), None, weights=True)
-        return ImageEncoder(tower, device, fingerprint)
+        spec = TimmImage(kind="timm", name=name, pretrained=file or True)
+        with torch_seed(seed or 0):
+            tower = timm_image(spec, None, weights=seed is None)
+        return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
     return Elsewhere(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
 
@@ -211,11 +275,12 @@ class ImageEncoder:
 
     temperature_scale = TEMPERATURE_SCALE
 
-    def __init__(self, tower: "ImageTower", device: torch.device, fingerprint: str) -> None:
+    def __init__(self, tower: "ImageTower", resizing: Resizing, device: torch.device, fingerprint: str) -> None:
         self.tower = tower.float().to(device).eval()
         self.device = device
-        self.fingerprint = fingerprint
         self.image_size = tower.image_size
+        self.resizing = resizing
+        self.fingerprint = key("image tower", fingerprint, asdict(resizing))
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:

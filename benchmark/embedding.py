@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.cache import build_folder, key
+from benchmark.data.resizing import Resizing
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ class Encoded:
 def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Tensor:
     """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
     [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
-    2111.07783, equations 4 and 5). On the device of the candidates."""
+    2111.07783, equations 4 and 5); 0 where either has no token but 0. On the device of the candidates."""
     b = exact(candidates)
     a = exact(queries, b.device)
     if a.ndim == 2:
         return a @ b.T
-    own, there = a.any(dim=2), b.any(dim=2)
+    own, there = (x | ~x.any(dim=1, keepdim=True) for x in (a.any(dim=2), b.any(dim=2)))
     held = TOKEN_SCORES if b.device.type == "cpu" else TOKEN_SCORES_GPU
     rows = max(1, held // (a.shape[1] * there.numel()))
     parts = []
@@ -73,12 +74,13 @@ class Encoder(Protocol):
     """What a task's numbers come from. Implementations: a pretrained cell, a model from elsewhere, a test's oracle.
 
     fingerprint: changes whenever the outputs could.
-    image_size: pixels a side of the images it is given.
+    image_size: pixels a side of the images it is given; resizing: how they become squares.
     temperature_scale: cosine x this = logit.
     """
 
     fingerprint: str
     image_size: int
+    resizing: Resizing
     temperature_scale: float
 
     def encode_images(self, images: Tensor) -> Encoded:
@@ -118,7 +120,8 @@ class Trainable(Protocol):
 class ModelEncoder:
     """The encoder that a dual encoder and its tokenizer make; puts the model into eval mode, on ``device``.
 
-    fingerprint: of the weights. What else the outputs depend on (tokenizer, image size, precision) is added here.
+    fingerprint: of the weights. What else the outputs depend on (tokenizer, how images are resized, precision) is added
+        here.
     precision: "fp32", or "bf16" for autocast; outputs are float32 either way.
     by_tokens: whether images and texts are compared token by token.
     """
@@ -139,8 +142,10 @@ class ModelEncoder:
         self.device = torch.device(device)
         self.precision = precision
         self.image_size = model.image_size
+        self.resizing = model.resizing
         self.temperature_scale = temperature_scale
-        self.fingerprint = key("encoder", fingerprint, tokenizer.fingerprint, model.image_size, precision)
+        seen = model.image_size, asdict(model.resizing)
+        self.fingerprint = key("encoder", fingerprint, tokenizer.fingerprint, *seen, precision)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -269,7 +274,10 @@ class Evaluation:
         if split not in self._records:
             from benchmark.data.prepared import prepare
 
-            self._records[split] = prepare(self.dataset, split, self.encoder.image_size, self.cache)
+            encoder = self.encoder
+            self._records[split] = prepare(
+                self.dataset, split, encoder.image_size, self.cache, resizing=encoder.resizing
+            )
         return self._records[split]
 
     def labels(self, split: str) -> np.ndarray:
@@ -372,10 +380,15 @@ def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndar
 
 
 def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
-    for kind, values in (("features", encoded.features), ("embeddings", encoded.embeddings)):
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(bad):
+    for kind in KINDS:
+        values = getattr(encoded, kind)
+        if values is not None and len(bad := not_finite(values)):
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
+
+
+def not_finite(values: np.ndarray) -> np.ndarray:
+    """The rows of [n, ...] with a NaN or an infinity in them, seen by their sums, which takes no memory."""
+    return np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)))
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:

@@ -97,24 +97,20 @@ class OpenClipModel:
         if card.image_size is not None:
             vision["image_size"] = card.image_size
         self._whole = CustomTextCLIP(card.embed_dim, vision, of_text["text_cfg"], quick_gelu=image_gelu)
-        normal = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-        set_model_preprocess_cfg(self._whole, normal)
+        seen = _preprocessing(image)
+        set_model_preprocess_cfg(self._whole, seen)
         self._projections = _own(self._whole.visual, "proj"), _own(self._whole.text, "text_projection")
         image_side, (image_projection, image_width) = image_tower(self._whole.visual, image.name)
         text_side, (text_projection, text_width) = text_tower(self._whole.text, text.pad_id)
         if {image_width, text_width} != {card.embed_dim}:
             raise BenchError(f"model '{card.name}': embed_dim is {card.embed_dim}, which its towers do not project to")
         self.encoder = DualEncoder(image_side, text_side, image_projection, text_projection, card.embed_dim)
-        normal |= _normalisation(image)
         self.config = {
             "model_cfg": {
                 "embed_dim": card.embed_dim, "quick_gelu": image_gelu, "custom_text": True, "vision_cfg": vision,
                 "text_cfg": of_text["text_cfg"],
             },
-            "preprocess_cfg": {
-                "size": [self.encoder.image_size] * 2, "mode": "RGB", **normal, "interpolation": "bicubic",
-                "resize_mode": "shortest", "fill_color": 0,
-            },
+            "preprocess_cfg": {"size": [self.encoder.image_size] * 2, "mode": "RGB", **seen},
         }  # fmt: skip
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -167,10 +163,14 @@ def _architecture(spec: OpenClipImage | OpenClipText) -> tuple[dict[str, Any], b
     return config, bool((tag or config).get("quick_gelu", False)) if quick is None else quick
 
 
-def _normalisation(spec: OpenClipImage) -> dict[str, Any]:
-    """The mean and standard deviation that the tower takes its images to."""
-    from benchmark.models.from_open_clip import open_clip_model
+def _preprocessing(spec: OpenClipImage) -> dict[str, Any]:
+    """How the tower's images become squares, and the mean and standard deviation that it takes them to."""
+    from benchmark.models.from_open_clip import open_clip_model, resizing
 
     with torch.device("meta"):
         config = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights=False).visual.preprocess_cfg
-    return {"mean": list(config["mean"]), "std": list(config["std"])}
+    seen = resizing(config)
+    return {
+        "mean": list(config["mean"]), "std": list(config["std"]), "interpolation": seen.interpolation,
+        "resize_mode": seen.mode, "fill_color": seen.fill[0],
+    }  # fmt: skip

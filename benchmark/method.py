@@ -53,7 +53,7 @@ class Method(nn.Module):
     """What it needs beyond pairs: "label", "image_tokens", "text_tokens", "causal_text" (a text tower whose tokens see
     only what is before them), "language_model" (a causal one that takes adapters and virtual tokens; where the card
     says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that begins every text with
-    one). A plan refuses what is not there."""
+    one), "augmentation" (a run's training.augmentation that changes pictures). A plan refuses what is not there."""
     abilities: ClassVar[frozenset[str]] = frozenset()
     """What it can do beyond encoding: "caption" (write(), for tasks that ask for it), "late_interaction" (its images
     and texts are compared token by token)."""

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import digamma, expit, softmax
 
 from benchmark.errors import BenchError
@@ -40,36 +41,47 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)
 
 
-def _tie_groups(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of positives and of negatives at each distinct score, from the lowest: each [R, distinct scores]."""
-    order = np.argsort(score, kind="stable")
-    ordered = score[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    weights = weights[:, order]
-    positives = np.add.reduceat(weights * positive[order], starts, axis=1)
-    return positives, np.add.reduceat(weights, starts, axis=1) - positives
+def _levels(
+    score: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """At each distinct score that a positive has, L from the highest: the weight of positives, of the negatives that
+    score above it, and of those that tie with it, each [L, R]; and the weight of all negatives, [R].
+
+    One product with a sparse matrix of ones gives the sums between levels, which are few where positives are, for all
+    resamples at once.
+    """
+    count = len(score)
+    order = np.argsort(-score, kind="stable")
+    ordered, found = score[order], positive[order]
+    tie = np.cumsum(np.append(True, ordered[1:] != ordered[:-1])[:count]) - 1
+    is_level = np.zeros(count, dtype=bool)
+    is_level[tie[found]] = True
+    levels = int(is_level.sum())
+    # Of a negative that ties with no positive: the level that it comes before; L after the last.
+    level = (np.cumsum(is_level) - is_level)[tie]
+    row = level + np.where(found, 0, np.where(is_level[tie], levels, 2 * levels))
+    sums = csr_array((np.ones(count), (row, order)), shape=(3 * levels + 1, count)) @ np.ascontiguousarray(weights.T)
+    positives, equal, between = sums[:levels], sums[levels : 2 * levels], sums[2 * levels :]
+    above = np.cumsum(between[:-1] + equal, axis=0) - equal
+    return positives, above, equal, between.sum(axis=0) + equal.sum(axis=0)
 
 
 def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Probability that a positive scores above a negative, ties counting one half. score [n], positive bool [n],
     weights [R, n] -> [R], NaN without positives or without negatives."""
-    if not len(score):
-        return np.full(len(weights), np.nan)
-    positives, negatives = _tie_groups(score, positive, weights)
-    below = np.cumsum(negatives, axis=1) - negatives
-    above = (positives * (below + negatives / 2)).sum(axis=1)
-    return _divide(above, positives.sum(axis=1) * negatives.sum(axis=1))
+    positives, above, equal, negatives = _levels(score, positive, weights)
+    beaten = negatives - above - equal / 2
+    return _divide((positives * beaten).sum(axis=0), positives.sum(axis=0) * negatives)
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over the positives of the precision among all that score at least as high (scikit-learn's definition, no
     interpolation). Shapes as in auroc(); NaN without positives."""
-    if not len(score):
-        return np.full(len(weights), np.nan)
-    positives, negatives = _tie_groups(-score, positive, weights)
-    found = np.cumsum(positives, axis=1)
-    precision = np.nan_to_num(_divide(found, found + np.cumsum(negatives, axis=1)))
-    return _divide((positives * precision).sum(axis=1), found[:, -1])
+    positives, above, equal, _ = _levels(score, positive, weights)
+    found = np.cumsum(positives, axis=0)
+    count = found + above + equal
+    precision = np.divide(found, count, out=np.zeros_like(found), where=count > 0)
+    return _divide((positives * precision).sum(axis=0), positives.sum(axis=0))
 
 
 def chance_average_precision(positives: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -144,7 +156,9 @@ class PerClass(Weighted):
         for c in range(len(self.classes)):
             known = truth[:, c] >= 0
             positive = truth[known, c] == 1
-            columns.append(self.value(scores[known, c], predicted[known, c], positive, weights[:, known]))
+            # By rows of the transpose, which are in one piece in a bootstrap's weights.
+            of_known = weights if known.all() else weights.T[known].T
+            columns.append(self.value(scores[known, c], predicted[known, c], positive, of_known))
         return np.stack(columns, axis=1)
 
     def _predicted(self, scores: np.ndarray) -> np.ndarray:
@@ -274,7 +288,7 @@ def classification(
             "accuracy": Mean("correct"),
             "balanced_accuracy": MacroRecall(names),
             "ece": CalibrationError(),
-            "brier": Mean("brier"),
+            "brier": Mean("brier", highest=2.0),
         }
     metrics |= {
         "macro_f1": MacroF1(names, multi_label),

@@ -18,6 +18,7 @@ from benchmark.config import BUDGETS, Condition, RunConfig, Training, validated
 from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.data.transforms import Augmentation
 from benchmark.elsewhere import elsewhere, from_card, is_elsewhere
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
@@ -29,9 +30,9 @@ from benchmark.registry import Registry
 from benchmark.store import Store, digest
 from benchmark.task import TASKS
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a change in the harness changes what a cell holds."""
-EVALUATION_FORMAT = 3
+EVALUATION_FORMAT = 4
 """Raised when a change in the harness changes what an evaluation holds."""
 NOT_FOUND = "not found on this machine"
 
@@ -170,8 +171,11 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     cells = []
     for point in config.grid:
         for name in point:
-            if name.split(".")[0] not in ("training", *METHODS.names()):
+            section = name.split(".")[0]
+            if section not in ("training", *METHODS.names()):
                 raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
+            if section in METHODS.names() and section not in methods:
+                raise BenchError(f"--grid {name}: method '{section}' is not among {', '.join(methods)}")
         for seed, name in product(config.seeds, methods):
             at = tuned(config, name).at(point) if config.tuned else config.at(point)
             options = method_options(name, at.options.get(name, {}))
@@ -216,26 +220,37 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 
 def tuned(config: RunConfig, method: str) -> RunConfig:
-    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none."""
+    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none, or
+    something else than the command line asks for."""
     from benchmark.tuning import settings_of
 
-    found = config.at(settings_of(config, method))
+    settings = settings_of(config, method)
+    for name in settings.keys() & config.overrides.keys():
+        raise BenchError(
+            f"--tuned: bench tune found {name}={settings[name]} for method '{method}', and --set gives "
+            f"{config.overrides[name]}; leave one of the two out"
+        )
+    found = config.at(settings)
     return found.model_copy(update={"overrides": config.overrides | {"training": "tuned"}, "grid": config.grid})
 
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
-    """The plan that trains nothing and evaluates a model that was trained elsewhere, by the configuration's tasks,
-    datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
+    """The plan that trains nothing and evaluates a model that was trained elsewhere and its baselines, by the
+    configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
     plan = make_plan(config.model_copy(update={"methods": [], "baselines": True}), cache)
-    plan.starts = {}
+    starts, plan.starts = set(plan.starts.values()), {}
     if other is None:
-        starts = [next(given for given in plan.given if given.seed == seed) for seed in config.seeds]
-        plan.given = [from_card(plan.model, start, config.suite) for start in starts]
+        plan.given = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.given]
     else:
-        plan.given = [other.given(seed, config.suite) for seed in config.seeds]
+        plan.given = [
+            given for seed in config.seeds for given in (other.given(seed, config.suite),
+                                                         *other.baselines(seed, config.suite))
+        ]  # fmt: skip
+    if not config.baselines:
+        plan.given = [given for given in plan.given if given.label["role"] == "model"]
     return plan
 
 
@@ -352,7 +367,7 @@ def _cell(
     content = {
         "format": FORMAT,
         "method": method,
-        "source": _source(METHODS[method]),
+        "source": source_of(METHODS[method]),
         "options": options,
         "training": numbers | {"accumulation": mode, "precision": precision_of(training, device)},
         "model": model.model_dump(exclude={"title", "init"}),
@@ -412,7 +427,7 @@ def _language(model: ModelCard, datasets: _Datasets, corpus: list[str]) -> "Lang
     return Language(spec, tuple(names), frozenset(names) - others, content)
 
 
-def _source(cls: type) -> str:
+def source_of(cls: type) -> str:
     """A hash of the files that define a method or a task: a changed formula is another cell."""
     modules = {base.__module__ for base in cls.__mro__ if base.__module__.split(".")[0] not in _HARNESS}
     texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
@@ -480,7 +495,7 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         asked = {k: v for k, v in config.options.get(kind, {}).items() if _meant(k, kind, TASKS, METHODS)}
         options = _options(f"task '{kind}'", TASKS[kind].Config, asked)
         content = {
-            "format": EVALUATION_FORMAT, "source": _source(TASKS[kind]), "options": options,
+            "format": EVALUATION_FORMAT, "source": source_of(TASKS[kind]), "options": options,
             "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
         }  # fmt: skip
@@ -544,6 +559,9 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
             if need == "start_token":
                 if not _starts_texts(plan.model):
                     reason = f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
+            elif need == "augmentation":
+                if cell.training.augmentation == Augmentation.none():
+                    reason = "training.augmentation leaves pictures as they are, so that two views would be one"
             elif need in there:
                 if not there[need]:
                     reason = f"model '{plan.model.name}' does not give it"

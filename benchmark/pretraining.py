@@ -1,7 +1,9 @@
 """The training loop of one cell."""
 
+import itertools
 import json
 import math
+import operator
 import os
 import signal
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -63,6 +66,7 @@ def pretrain(
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
+    loop.warm_up()
     memory = PeakMemory(device)
     memory.start()
     with open(folder / LOG, "a+", encoding="utf-8") as log, _deferred_interrupt() as interrupted, loop.loading():
@@ -277,8 +281,16 @@ class _Loop:
         return (self.training.time or 0) / max(1.0, steps)
 
     def step_flops(self) -> float:
-        batch = self.pairs.sequential(0, min(4, self.training.batch_size))
-        return self.flops_per_sample(batch) * self.training.batch_size
+        """Of a step, the mean over the stages by their shares of the budget."""
+        per_sample, shares = self.flops_by_stage(), self.method.stages()
+        return self.training.batch_size * sum(share * per_sample[stage] for stage, share in shares.items())
+
+    def warm_up(self) -> None:
+        """What libraries set up once in a process would count as the memory of the first method trained in it."""
+        if self.device.type != "cuda":
+            batch = self.pairs.sequential(0, min(self.training.micro_batch, self.training.batch_size))
+            with _untouched(self.method):
+                accumulate(self.method, [batch], self.mode, 0, lambda: autocast(self.precision, self.device))
 
     def enter(self, stage: str) -> None:
         self.method.enter(stage)
@@ -396,7 +408,9 @@ class _Loop:
         _truncate(log, self.step)
 
     def cost(self) -> dict[str, Any]:
-        batch = self.pairs.sequential(0, min(4, self.training.batch_size))
+        starts = [*self.starts.values(), self.step]
+        steps = [end - start for start, end in itertools.pairwise(starts)]
+        flops = self.training.batch_size * sum(map(operator.mul, self.flops_by_stage().values(), steps))
         return {
             "samples": self.step * self.training.batch_size,
             "steps": self.step,
@@ -405,8 +419,8 @@ class _Loop:
             "seconds": self.seconds,
             "samples_per_second": self.step * self.training.batch_size / self.seconds,
             **parameter_columns(self.method),
-            "flops_per_sample": (flops := self.flops_per_sample(batch)),
-            "flops": flops * self.step * self.training.batch_size,
+            "flops_per_sample": flops / (self.step * self.training.batch_size),
+            "flops": flops,
             "batch_size": self.training.batch_size,
             "micro_batch": min(self.training.micro_batch, self.training.batch_size),
             "accumulation": self.mode,
@@ -416,14 +430,32 @@ class _Loop:
             "best_validation_loss": self.best,
         }
 
-    def flops_per_sample(self, batch: Batch) -> float:
-        """Floating-point operations of a step a sample, counted on a small batch: forward passes, backward passes, and
-        the second forward pass where the batch is larger than the micro-batch."""
-        halves = self.training.batch_size > self.training.micro_batch
-        with FlopCounterMode(display=False) as counter:
-            accumulate(self.method, [batch, batch] if halves else [batch], self.mode, 0)
-        self.method.zero_grad(set_to_none=True)
-        return counter.get_total_flops() / (len(batch) * (2 if halves else 1))
+    def flops_by_stage(self) -> dict[str, float]:
+        """Floating-point operations of a step a sample, in each stage. Leaves the method in its last."""
+        found = {}
+        with _untouched(self.method):
+            for stage in self.method.stages():
+                self.method.enter(stage)
+                found[stage] = self.flops_per_sample()
+        return found
+
+    def flops_per_sample(self) -> float:
+        """Of forward passes, backward passes, and the second forward pass where the batch is larger than the
+        micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2: three small
+        steps tell a, b and c."""
+        training = self.training
+        micro_batch = min(training.micro_batch, training.batch_size)
+        together = micro_batch if self.mode == "plain" else training.batch_size
+        # Of a micro-batch, as long as its longest text.
+        sample = self.pairs.sequential(0, micro_batch).rows([0])
+        steps = [(1, 1), (1, 2), (1, 4)] if together == micro_batch else [(2, 1), (2, 2), (4, 1)]
+        counts = []
+        for m, k in steps:
+            with FlopCounterMode(display=False) as counter:
+                accumulate(self.method, [sample.rows([0] * k)] * m, self.mode, 0)
+            counts.append(counter.get_total_flops())
+        c, a, b = np.linalg.solve([[m, m * k, (m * k) ** 2] for m, k in steps], counts)
+        return float(c / micro_batch + a + b * together)
 
 
 @contextmanager

@@ -46,9 +46,9 @@ from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.pretraining import Progress as Position
 from benchmark.seeding import generator, stream, torch_seed
-from benchmark.statistics import percentiles, resample
+from benchmark.statistics import bounds, resample
 from benchmark.store import Row, Store, digest
-from benchmark.task import TASKS
+from benchmark.task import TASKS, Mean
 
 
 @dataclass
@@ -99,6 +99,7 @@ class _Run:
         self.outcome = Outcome()
         self.device = plan.device
         self._tokenizer: Tokenizer | None = None
+        self._seen: DualEncoder | None = None
         self._given: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
@@ -129,7 +130,10 @@ class _Run:
     def check(self, untrained: list[Cell]) -> None:
         """Everything that can be wrong with the data, before any training."""
         # Without cells it is a model from elsewhere that is evaluated: it is read first, and says how it sees.
-        size = self.image_size() if self.plan.cells else self.given_encoder(self.plan.given[0]).image_size
+        seen: DualEncoder | Encoder = self.seen() if self.plan.cells else self.given_encoder(self.plan.given[0])
+        size = seen.image_size
+        for note in getattr(seen, "notes", ()):
+            self.console.print(f"{self.plan.given[0].name}: {note}", style="yellow", highlight=False, markup=False)
         evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:
@@ -144,7 +148,7 @@ class _Run:
                     bars.update(bar, completed=done, total=total)
 
                 for each in sorted(sizes if splits else sizes | {size}):
-                    dataset.check(each, show, splits)
+                    dataset.check(each, show, splits, seen.resizing)
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
@@ -313,20 +317,21 @@ class _Run:
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
             self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
-            build_model(self.plan.model, 0, "meta").check(self._tokenizer)
+            self.seen().check(self._tokenizer)
         return self._tokenizer
 
     def sets(self, cell: Cell, split: str) -> list[PairSet]:
         """The pretraining sets of a cell that have the split."""
-        size = cell.training.resolution or self.image_size()
+        size = cell.training.resolution or self.seen().image_size
         datasets = [self.plan.datasets[name] for name in cell.pretraining]
         return [self.pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
 
     def pair_set(self, dataset: Dataset, split: str, size: int) -> PairSet:
         if dataset.streams:
             stream = Stream(dataset.card, split, self.cache)
-            return StreamedPairs(stream, size, self.tokenizer(), dataset.on_bad_data)
-        return PreparedPairs(prepare(dataset, split, size, self.cache), self.tokenizer(), self.cache)
+            return StreamedPairs(stream, size, self.tokenizer(), dataset.on_bad_data, self.seen().resizing)
+        images = prepare(dataset, split, size, self.cache, resizing=self.seen().resizing)
+        return PreparedPairs(images, self.tokenizer(), self.cache)
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
@@ -334,12 +339,15 @@ class _Run:
 
     def loader(self, cell: Cell, sets: list[PairSet], augmentation: Augmentation) -> PairLoader:
         return PairLoader(
-            sets, self.tokenizer().pad_id, self.image_size(), augmentation, stream(cell.seed, "data"),
+            sets, self.tokenizer().pad_id, self.seen().image_size, augmentation, stream(cell.seed, "data"),
             cell.training.mixture,
         )  # fmt: skip
 
-    def image_size(self) -> int:
-        return build_model(self.plan.model, 0, "meta").image_size
+    def seen(self) -> DualEncoder:
+        """The model without weights: it says what images are to be like."""
+        if self._seen is None:
+            self._seen = build_model(self.plan.model, 0, "meta")
+        return self._seen
 
     # Evaluation
 
@@ -402,11 +410,12 @@ class _Run:
                 values = resample(function, found.examples, groups, population, resamples, rng)
                 resampled.setdefault(part, {})[metric] = values
                 own = len(np.unique(groups))
-                low, high = percentiles(values, own)
+                low, high = bounds(function, found.examples, groups, values)
+                counted = int(function.counted(found.examples).sum()) if isinstance(function, Mean) else len(groups)
                 rows.append(cell.label | scenario | {
                     "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
                     "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
-                    "value": function(found.examples), "low": low, "high": high, "n": len(groups), "groups": own,
+                    "value": function(found.examples), "low": low, "high": high, "n": counted, "groups": own,
                     "chance": found.chance.get(metric), "majority": found.majority.get(metric),
                     "primary": metric == primary, "examples": drawn,
                     "cell": cell.key, "evaluation": pair.key, "start": self.plan.starts.get(cell.seed),

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 import yaml
 from rich.console import Console
 
 from benchmark.config import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
+from benchmark.embedding import cosines
 from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
 from benchmark.pretraining import Progress
@@ -102,7 +104,7 @@ def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
     path = settings_file(config, Path(config.tuned or "tuning"), method)
     if not path.is_file():
         raise BenchError(
-            f"--tuned: nothing was found yet for method '{method}' with this model, data and budget; "
+            f"--tuned: nothing was found yet for method '{method}' with these options, this model, data and budget; "
             f"first run bench tune --methods {method} with the same options"
         )
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
@@ -110,10 +112,14 @@ def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
 
 
 def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
-    """Named by all that the best settings depend on and that is not searched: not by the learning rate."""
+    """Named by all that the best settings depend on: the method's formula and options, training, model and data; not by
+    the learning rate, which is always searched."""
+    from benchmark.plan import method_options, source_of
+
+    own = {"source": source_of(METHODS[method]), "options": method_options(method, config.options.get(method, {}))}
     training = config.training.model_dump(mode="json", exclude={"learning_rate", "checkpoint_every", "validations"})
     model = {"model": config.model, "options": config.model_options}
-    key = digest({"training": training, "pretraining": config.pretraining, **model})
+    key = digest({"training": training, "pretraining": config.pretraining, **model, "method": own})
     return folder / f"{method}-{key}.json"
 
 
@@ -203,23 +209,29 @@ class _Search:
 
 @torch.no_grad()
 def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
-    """recall@10 of the pairs, the mean of both directions, 0..1; the same text again counts as the right one, and a
-    right one that ties with others is the last of them."""
+    """recall@10 of the pairs, the mean of both directions, 0..1, compared as the method is evaluated; the same text
+    again counts as the right one, and a right one that ties with others is the last of them."""
     encoder = method.eval().encoder()
+    by_tokens = "late_interaction" in method.abilities
     device = next(encoder.parameters()).device
     images, texts, words = [], [], []
     count = min(len(pairs), LARGEST)
     for start in range(0, count, batch):
         part = pairs.sequential(start, min(batch, count - start)).to(device)
-        images.append(encoder.encode_image(part.view()).float().cpu())
-        texts.append(encoder.encode_text(part.tokens, part.mask).float().cpu())
+        if by_tokens:
+            images.append(encoder.project_image(encoder.image_tokens(part.view())))
+            tokens = encoder.project_text(encoder.text_tokens(part.tokens, part.mask)) * part.mask[:, :, None]
+            texts.append(F.pad(tokens, (0, 0, 0, encoder.text.context_length - tokens.shape[1])))
+        else:
+            images.append(encoder.encode_image(part.view()))
+            texts.append(encoder.encode_text(part.tokens, part.mask))
         words += [tuple(row[kept].tolist()) for row, kept in zip(part.tokens.cpu(), part.mask.cpu())]
     number = {word: i for i, word in enumerate(dict.fromkeys(words))}
     same = torch.tensor([number[word] for word in words])
     right = same[:, None] == same
-    scores = torch.cat(images) @ torch.cat(texts).T
+    image, text = (torch.cat(parts).float() for parts in (images, texts))
     found = []
-    for side, of in ((scores, right), (scores.T, right.T)):
+    for side, of in ((cosines(image, text).cpu(), right), (cosines(text, image).cpu(), right.T)):
         best = side.masked_fill(~of, -torch.inf).amax(dim=1, keepdim=True)
         found.append((((side >= best) & ~of).sum(dim=1) < RECALL_AT).double().mean().item())
     return sum(found) / 2

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import AttentionalPooler, LayerNorm, ResidualAttentionBlock
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from benchmark import Output, register_method
@@ -53,12 +54,12 @@ class Captioning(Clip):
         heads: of the decoder's attention, > 0, null for one every 64 of its width, the text tower's (open_clip).
         """
 
-        contrastive_weight: float = 1.0
-        captioning_weight: float = 2.0
-        queries: int = 256
-        pooler_heads: int = 8
-        layers: int | None = None
-        heads: int | None = None
+        contrastive_weight: NonNegativeFloat = 1.0
+        captioning_weight: NonNegativeFloat = 2.0
+        queries: PositiveInt = 256
+        pooler_heads: PositiveInt = 8
+        layers: PositiveInt | None = None
+        heads: PositiveInt | None = None
 
     config: Config
 

@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from benchmark import register_method
@@ -15,6 +16,7 @@ from benchmark.errors import BenchError
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder, Tokenizer
 from benchmark.models.tower import LanguageModelTower, last_token
+from benchmark.ranges import ShareBelowOne
 from methods.clip import Clip
 
 
@@ -73,14 +75,14 @@ class Cleft(Clip):
         """
 
         adapter: Literal["lora", "ia3", "prefix"] = "lora"
-        lora_rank: int = 8
-        lora_alpha: float = 32
-        lora_dropout: float = 0.1
-        prefix_tokens: int = 20
+        lora_rank: PositiveInt = 8
+        lora_alpha: PositiveFloat = 32
+        lora_dropout: ShareBelowOne = 0.1
+        prefix_tokens: PositiveInt = 20
         target_modules: tuple[str, ...] = ()
         stage2: Literal["none", "caption", "class"] = "none"
-        stage2_share: float = 1 / 6
-        prompt_tokens: int = 30
+        stage2_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 6
+        prompt_tokens: PositiveInt = 30
         sentence: str = "this is a medical image of a patient with"
 
     model: Encoder

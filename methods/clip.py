@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from benchmark import Method, register_method
@@ -28,8 +29,8 @@ class Clip(Method):
     class Config:
         """temperature: at the start, > 0 (open_clip: 0.07). max_scale: bound of 1 / temperature (open_clip: 100)."""
 
-        temperature: float = 0.07
-        max_scale: float = 100.0
+        temperature: PositiveFloat = 0.07
+        max_scale: PositiveFloat = 100.0
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from benchmark import register_method
 from benchmark.models import DualEncoder
+from benchmark.ranges import ShareBelowOne
 from methods.clip import Clip
 
 
@@ -24,7 +25,7 @@ class Flip(Clip):
     class Config(Clip.Config):
         """patch_dropout: share of the patches left out, in [0, 1) (0.5: the paper's default, and Roy 2024's best)."""
 
-        patch_dropout: float = 0.5
+        patch_dropout: ShareBelowOne = 0.5
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)

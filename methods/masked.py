@@ -6,8 +6,11 @@ from torch import Tensor
 
 from benchmark import register_method
 from benchmark.data.batch import Batch
+from benchmark.data.transforms import Augmentation
 from benchmark.losses import info_nce
 from benchmark.method import Embeddings, Keys, Output
+from benchmark.models import DualEncoder
+from benchmark.ranges import CropScale, ShareBelowOne
 from methods.clip import Clip
 
 
@@ -29,14 +32,22 @@ class Masked(Clip):
 
     @dataclass
     class Config(Clip.Config):
-        """mask_ratio: share of the patches left out of the second view while training, in [0, 1) [I]."""
+        """mask_ratio: share of the patches left out of the second view while training, in [0, 1) [I].
+        view_scale: the second view is a crop of a share of the picture's area in this range; null: cropped as
+        training.augmentation says, which the paper does with both views.
+        """
 
-        mask_ratio: float = 0.5
+        mask_ratio: ShareBelowOne = 0.5
+        view_scale: CropScale | None = None
+
+    def __init__(self, model: DualEncoder, config: Config) -> None:
+        super().__init__(model, config)
+        self.another = Augmentation(crop_scale=config.view_scale) if config.view_scale else None
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         embeddings = super().forward(batch).embeddings
         with self.model.image.dropping(self.config.mask_ratio):
-            view = self.model.encode_image(batch.view(1))
+            view = self.model.encode_image(batch.view(1, self.another))
         return Output(embeddings | {"view": view})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:

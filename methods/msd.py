@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from benchmark import Method, register_method
@@ -13,6 +14,7 @@ from benchmark.data.batch import Batch
 from benchmark.losses import soft_cross_entropy
 from benchmark.method import Embeddings, Keys
 from benchmark.models import DualEncoder
+from benchmark.ranges import Interval, Share
 
 
 @register_method("msd")
@@ -51,12 +53,12 @@ class Msd(Method):
         """
 
         targets: Literal["cross", "intra", "hard"] = "cross"
-        alpha: float = 0.4
-        alpha_warmup: float = 1.0
-        momentum: float = 0.999
-        queue_size: int = 65536
-        temperature: float = 0.07
-        temperature_range: tuple[float, float] = (0.001, 1.0)
+        alpha: Share = 0.4
+        alpha_warmup: NonNegativeFloat = 1.0
+        momentum: Share = 0.999
+        queue_size: NonNegativeInt = 65536
+        temperature: PositiveFloat = 0.07
+        temperature_range: Interval = (0.001, 1.0)
         evaluate: Literal["student", "teacher"] = "student"
 
     queue_image: Tensor

@@ -5,6 +5,7 @@ from typing import Literal
 
 from benchmark import register_method
 from benchmark.models import DualEncoder
+from benchmark.ranges import Share
 from methods.clip import Clip
 
 
@@ -28,7 +29,7 @@ class PartialFreeze(Clip):
         fraction: share of the groups that is frozen, 0..1 (Roy 2024: 7 of 14)."""
 
         tower: Literal["image", "text"] = "image"
-        fraction: float = 0.5
+        fraction: Share = 0.5
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)

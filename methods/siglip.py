@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from benchmark import register_method
@@ -28,7 +29,7 @@ class SigLip(Clip):
     class Config(Clip.Config):
         """temperature: 1 / s at the start, s = 10 (the paper, open_clip). bias: b at the start (the paper: -10)."""
 
-        temperature: float = 1 / 10
+        temperature: PositiveFloat = 1 / 10
         bias: float = -10.0
 
     def __init__(self, model: DualEncoder, config: Config) -> None:

@@ -1,10 +1,11 @@
 """SimCLR beside CLIP: images also against other views of themselves. Variants ``slip`` and ``roy``."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
 from benchmark import register_method
@@ -13,6 +14,7 @@ from benchmark.data.transforms import Augmentation
 from benchmark.losses import info_nce, nt_xent
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder
+from benchmark.ranges import CropScale, Share
 from methods.clip import Clip
 
 
@@ -35,7 +37,9 @@ class SimClr(Clip):
 
     @dataclass
     class Config(Clip.Config):
-        """variant: slip or roy. What follows is slip's, with the values of its code:
+        """variant: slip or roy. view_scale: roy's second view is a crop of a share of the picture's area in this range;
+        null: cropped as training.augmentation says, which the paper does with both views. What follows is slip's, with
+        the values of its code:
 
         weight: of the image-image term. ssl_temperature: of NT-Xent. hidden, width: of the head, an MLP of three layers
         with LayerNorm, so that nothing depends on the micro-batch [I]. hidden: null is 4096, SLIP's for towers of 384
@@ -45,20 +49,27 @@ class SimClr(Clip):
         """
 
         variant: Literal["slip", "roy"] = "slip"
-        weight: float = 1.0
-        ssl_temperature: float = 0.1
-        hidden: int | None = None
-        width: int = 256
-        crop_scale: tuple[float, float] = (0.08, 1.0)
-        flip: float = 0.5
-        jitter: float = 0.4
-        hue: float = 0.1
-        jittered: float = 0.8
-        grey: float = 0.2
-        blur: float = 0.5
+        view_scale: CropScale | None = None
+        weight: NonNegativeFloat = 1.0
+        ssl_temperature: PositiveFloat = 0.1
+        hidden: PositiveInt | None = None
+        width: PositiveInt = 256
+        crop_scale: CropScale = (0.08, 1.0)
+        flip: Share = 0.5
+        jitter: Share = 0.4
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+        jittered: Share = 0.8
+        grey: Share = 0.2
+        blur: Share = 0.5
+
+    @classmethod
+    def needs_of(cls, config: Config) -> frozenset[str]:
+        crops = config.variant == "slip" or config.view_scale is not None
+        return cls.needs if crops else cls.needs | {"augmentation"}
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)
+        self.another = Augmentation(crop_scale=config.view_scale) if config.view_scale else None
         self.strong = Augmentation(
             crop_scale=config.crop_scale, crop_ratio=(3 / 4, 4 / 3), flip=config.flip, brightness=config.jitter,
             contrast=config.jitter, saturation=config.jitter, hue=config.hue, jittered=config.jittered,
@@ -72,7 +83,7 @@ class SimClr(Clip):
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         embeddings = super().forward(batch).embeddings
         if self.config.variant == "roy":
-            return Output(embeddings | {"view": self.model.encode_image(batch.view(1))})
+            return Output(embeddings | {"view": self.model.encode_image(batch.view(1, self.another))})
         views = torch.cat([batch.view(1, self.strong), batch.view(2, self.strong)])
         a, b = F.normalize(self.head(self.model.image_features(views)), dim=-1).chunk(2)
         return Output(embeddings | {"view_a": a, "view_b": b})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import PositiveInt
 
 from benchmark import Measurement, Task, register_task
 from benchmark.embedding import Evaluation
@@ -48,7 +49,7 @@ class Captioning(Task):
     class Config:
         """beams: captions kept in the search at a time, > 0; 1 is greedy, and takes a third of the time of 3."""
 
-        beams: int = 1
+        beams: PositiveInt = 1
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")
@@ -64,7 +65,11 @@ class Captioning(Task):
             "group": np.array(records.groups)[rows],
             "caption": np.array(written),
         }
-        metrics: dict[str, Metric] = {"rouge_l": Mean("rouge_l"), "bleu_4": Bleu(), "cider_d": Mean("cider_d")}
+        metrics: dict[str, Metric] = {
+            "rouge_l": Mean("rouge_l"),
+            "bleu_4": Bleu(),
+            "cider_d": Mean("cider_d", highest=10.0),
+        }
 
         def measured(columns: dict[str, np.ndarray]) -> np.ndarray:
             return np.array([metric({"id": examples["id"]} | columns) for metric in metrics.values()])

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -54,10 +56,10 @@ class FewShot(Task):
         strengths: of regularisation, as benchmark.probe.ridge defines them."""
 
         features: Stage = "before"
-        shots: tuple[int, ...] = (1, 2, 4, 8, 16)
-        percentages: tuple[float, ...] = (1, 10, 100)
-        draws: int = 5
-        strengths: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 7))
+        shots: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
+        percentages: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (1, 10, 100)
+        draws: PositiveInt = 5
+        strengths: tuple[PositiveFloat, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-8, 7))
 
     @classmethod
     def primary_for(cls, card: Card) -> str:
@@ -87,12 +89,22 @@ class FewShot(Task):
             for point, of_point in drawn.items()
         }
         measure = findings if data.card.multi_label else classes
-        measurement = measure(test.label.cpu().numpy(), scores, data.classes)
+        label = test.label.cpu().numpy()
+        measurement = measure(label, scores, data.classes)
         measurement.examples |= {"id": test.ids, "group": test.groups}
+        truth = label if data.card.multi_label else label[:, None] == np.arange(len(data.classes))
+        support = dict(zip(data.classes, (truth == 1).sum(0).tolist()))
+        by_point = {name.split("@")[1]: name for name in measurement.metrics}
         measurement.notes |= {
+            "curve": {
+                "images a class": {point: by_point[point] for point in by_point if not point.endswith("%")},
+                "share of train": {point: by_point[point] for point in by_point if point.endswith("%")},
+            },
             "train_images": {point: [len(rows) for rows in of_point] for point, of_point in drawn.items()},
             "left_out": [shots for shots in self.config.shots if shots > scarcest],
             "scarcest_class": scarcest,
+            "support": support,
+            "absent": [name for name, count in support.items() if not count],
         }
         measurement.majority = dict(measurement.chance)
         if not data.card.multi_label:
@@ -153,37 +165,29 @@ class MeanAUROC(Weighted):
 
 def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
     """label [n]; scores: by point, one [n, C] a draw."""
-    examples, metrics, draws = {"label": label}, dict[str, Metric](), {}
+    examples, metrics, draws = {"label": label}, dict[str, Metric](), dict[str, list[float]]()
     for point, of_point in scores.items():
         highest = np.stack([of_draw == of_draw.max(1, keepdims=True) for of_draw in of_point])
         correct = highest[:, np.arange(len(label)), label] / highest.sum(2)
         examples[f"correct@{point}"] = correct.mean(0)
         metrics[f"accuracy@{point}"] = Mean(f"correct@{point}")
-        draws[f"accuracy@{point}"] = correct.mean(1)
-    return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)), notes=over(draws))
+        draws[f"accuracy@{point}"] = correct.mean(1).tolist()
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)), notes={"draws": draws})
 
 
 def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
     """label [n, C]; scores: by point, one [n, C] a draw."""
     examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
     examples["id"] = np.arange(len(label))
-    metrics, draws = dict[str, Metric](), {}
+    metrics, draws = dict[str, Metric](), dict[str, list[float]]()
     for point, of_point in scores.items():
         for draw, of_draw in enumerate(of_point):
             examples |= {f"score/{name}@{point}/{draw}": of_draw[:, c] for c, name in enumerate(names)}
         one = [MeanAUROC(tuple(names), point, (draw,))(examples) for draw in range(len(of_point))]
         if not np.isnan(one).any():
             metrics[f"macro_auroc@{point}"] = MeanAUROC(tuple(names), point, tuple(range(len(of_point))))
-            draws[f"macro_auroc@{point}"] = np.array(one)
-    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5), notes=over(draws))
-
-
-def over(draws: dict[str, np.ndarray]) -> dict[str, dict]:
-    """The value of each metric by draw, and its standard deviation over them."""
-    return {
-        "draws": {metric: values.tolist() for metric, values in draws.items()},
-        "spread": {metric: float(values.std(ddof=1)) for metric, values in draws.items() if len(values) > 1},
-    }
+            draws[f"macro_auroc@{point}"] = one
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5), notes={"draws": draws})
 
 
 def kinds_of(label: np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
@@ -52,9 +54,9 @@ class LinearProbe(Task):
         classes are."""
 
         features: Stage = "before"
-        strengths: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-10, 3))
-        folds: int = 5
-        rare_below: int = 100
+        strengths: tuple[PositiveFloat, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-10, 3))
+        folds: Annotated[int, Field(ge=2)] = 5
+        rare_below: NonNegativeInt = 100
 
     @classmethod
     def primary_for(cls, card: Card) -> str:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from benchmark import Measurement, Task, register_task
-from benchmark.embedding import Evaluation, cosines, exact
+from benchmark.embedding import Evaluation, cosines, exact, not_finite
 from benchmark.errors import BenchError
 from benchmark.metrics import Median
 from benchmark.task import Mean, Metric
@@ -46,7 +47,7 @@ class Retrieval(Task):
     class Config:
         """k: the K of recall@K; those beyond the number of candidates are left out."""
 
-        k: tuple[int, ...] = (1, 5, 10, 50, 200)
+        k: tuple[PositiveInt, ...] = (1, 5, 10, 50, 200)
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         records = data.records("test")
@@ -102,7 +103,11 @@ def measure(
     queries: np.ndarray, candidates: np.ndarray, right: csr_array, at: Sequence[int], device: torch.device = CPU
 ) -> Measurement:
     """queries, candidates: float32 [q, D] and [c, D], or [., T, D] by tokens; right: [q, c], at least one a query;
-    ``at``: the K, none above c."""
+    ``at``: the K, none above c. Raises ``BenchError`` for a query or a candidate that is not finite: no score is higher
+    than its own, so that it would rank first."""
+    for name, values in (("query", queries), ("candidate", candidates)):
+        if len(bad := not_finite(values)):
+            raise BenchError(f"retrieval: {name} {bad[0]} of {len(values)} is not finite")
     query, above, tied = positions(queries, candidates, right, device)
     found = np.bincount(query, minlength=len(queries))
     count = len(candidates)

@@ -8,12 +8,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from benchmark import Measurement, Task, register_task
 from benchmark.embedding import Encoded, Evaluation, Trainable
 from benchmark.errors import BenchError
 from benchmark.probe import Stage, deviation
+from benchmark.ranges import ShareBelowOne
 from benchmark.seeding import stream, torch_seed
 from benchmark.task import Mean, Metric
 
@@ -22,6 +24,13 @@ NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = {"a", "an", "the"}
 ROWS = 16_384
 """Questions answered at a time."""
+DEFINITIONS = {
+    "accuracy": "is the share of all questions whose predicted answer is the data's",
+    "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
+    "accuracy_closed": "is the accuracy over the questions that the data call closed (mostly yes or no)",
+    "zero_shot_accuracy": "is, without training, the share of questions for which the statement of the right answer is "
+    "nearest to the image, among the answers that train gives to questions of the same types",
+}
 
 
 @register_task("vqa")
@@ -73,16 +82,16 @@ class VQA(Task):
         features: Stage = "before"
         towers: Literal["frozen", "trained"] = "frozen"
         head: Literal["product", "bilinear"] = "product"
-        width: int = 128
-        dropout: float = 0.4
-        epochs: int = 12
-        batch_size: int = 256
-        micro_batch: int = 32
-        learning_rate: float = 4e-3
-        tower_learning_rate: float = 1e-4
-        weight_decay: float = 0.05
+        width: PositiveInt = 128
+        dropout: ShareBelowOne = 0.4
+        epochs: PositiveInt = 12
+        batch_size: PositiveInt = 256
+        micro_batch: PositiveInt = 32
+        learning_rate: PositiveFloat = 4e-3
+        tower_learning_rate: PositiveFloat = 1e-4
+        weight_decay: NonNegativeFloat = 0.05
         statement: str = "{question} {answer}"
-        max_statements: int = 10_000
+        max_statements: NonNegativeInt = 10_000
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         found = {split: questions(data, split) for split in data.splits() if split in ("train", "val", "test")}
@@ -116,6 +125,7 @@ class VQA(Task):
             "vocabulary": len(vocabulary),
             "train_questions": len(train),
             "epoch": epoch,
+            "definitions": DEFINITIONS,
             "breakdown": {"question_type": by_question_type(examples)},
         }
         trained = {"accuracy": Mean("correct")}

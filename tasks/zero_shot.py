@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt
 
 from benchmark import Measurement, Task, register_task
 from benchmark.data.card import Card
@@ -31,7 +32,7 @@ class ZeroShot(Task):
         """rare_below: classes with fewer train images than this are rare, and have means of their own where not all
         classes are."""
 
-        rare_below: int = 100
+        rare_below: NonNegativeInt = 100
 
     @classmethod
     def primary_for(cls, card: Card) -> str:

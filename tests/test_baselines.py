@@ -25,12 +25,13 @@ def names(found: list[Given]) -> list[str]:
 
 def test_raw_pixels_are_the_means_of_the_cells() -> None:
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    encoded = RawPixels(64).encode_images(images)
+    raw = RawPixels(build_model(load_model_card("tiny"), 0, "meta"))
+    encoded = raw.encode_images(images)
     cell = images[1, 2, 12:16, 60:64].double().mean() / 255
     assert encoded.features.shape == (2, 768)
     assert encoded.features[1, 2 * 256 + 3 * 16 + 15] == pytest.approx(cell.item(), abs=1e-6)
     np.testing.assert_allclose(np.linalg.norm(encoded.embeddings, axis=1), 1, atol=1e-6)
-    assert np.isfinite(RawPixels(64).encode_images(images * 0).embeddings).all()
+    assert np.isfinite(raw.encode_images(images * 0).embeddings).all()
 
 
 def test_weights_that_are_random_stand_once() -> None:

@@ -1,5 +1,6 @@
 """What is removed can be computed again, and nothing else goes."""
 
+import io
 import os
 from pathlib import Path
 
@@ -65,3 +66,12 @@ def test_only_what_is_named_goes(bench: Bench, folder: Path, monkeypatch: pytest
     assert not (folder / "results/cells/abc/embeddings").exists()
     assert (folder / "cache/prepared").is_dir()
     assert (folder / "results/cells/.old.partial").is_dir()
+
+
+def test_no_answer_removes_nothing(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert bench("clean", "--results", str(folder / "results"), "--embeddings") == 2
+    assert bench.err == "error: nothing removed, as nobody answered; with --yes there is no question\n"
+    assert bench.out.endswith("remove embeddings? [y/N]: \n")
+    assert (folder / "results/cells/abc/embeddings").is_dir()

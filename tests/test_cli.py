@@ -55,7 +55,8 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append({
             "id": f"s{i}", "image": f"{i}.png", "text": f"a {colour} square, number {i}", "colour": colour,
             "patient": f"p{i // 2}", "split": "train" if i < 72 else "val" if i < 90 else "test",
-            "question": "is it red?", "answer": "yes" if colour == "red" else "no", "kind": "closed",
+            "question": "is it red?", "answer": "yes" if colour == "red" else "no",
+            "kind": "closed" if i % 6 else "open",
         })  # fmt: skip
     (folder / "squares.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name, content in (("squares", CARD), ("small", MODEL), ("suite", SUITE)):
@@ -108,6 +109,8 @@ def test_run_then_report(bench: Bench) -> None:
     assert (probe.value > 0.9).all()
     assert (probe.low <= probe.value).all()
     assert (probe.value <= probe.high).all()
+    questions = rows[(rows.task == "vqa") & (rows.method == "clip")].set_index("metric")["n"]
+    assert questions[["accuracy", "accuracy_open", "accuracy_closed"]].tolist() == [30, 5, 25]
     assert list(bench.folder.glob("results/cells/*/evaluations/*/examples*.parquet"))
 
     assert bench("run", "--suite", "suite.yaml") == 0
@@ -122,8 +125,13 @@ def test_run_then_report(bench: Bench) -> None:
     assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
     for word in ("zero_shot", "retrieval", "linear_probe", "few_shot", "vqa", "msd", "clip", "chance"):
         assert word in bench.out
+    for metric in ("accuracy", "accuracy_open", "accuracy_closed", "zero_shot_accuracy"):
+        assert f"\nvqa: {metric}, in percent\n" in bench.out
     report = bench.folder / "results" / "report"
     assert {"report.md", "results.csv", "costs.csv"} <= {path.name for path in report.iterdir()}
+    classes = pd.read_csv(report / "classes.csv")
+    support = classes[classes.task == "zero_shot"].groupby("method")["support"].apply(list)
+    assert support.to_dict() == {"clip": [10, 10, 10], "msd": [10, 10, 10]}
     assert list(report.glob("**/*.png"))
     assert list(report.glob("**/*.svg"))
 

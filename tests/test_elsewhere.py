@@ -9,17 +9,27 @@ import open_clip
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
 
-from benchmark.elsewhere import elsewhere, is_elsewhere
-from benchmark.embedding import Encoder, Trainable
+from benchmark.data import prepared
+from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.elsewhere import ImageEncoder, elsewhere, is_elsewhere
+from benchmark.embedding import Encoder, ModelEncoder, Trainable
 from benchmark.errors import BenchError
+from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.models.card import OpenClipImage
+from benchmark.models.from_open_clip import open_clip_image
+from benchmark.models.from_timm import TimmImageTower, timm_resizing
+from benchmark.seeding import torch_seed
+from tests.data.test_resizing import picture
 from tests.models.conftest import TEXT, VIT
-from tests.test_cli import Bench, bench, squares  # noqa: F401
+from tests.test_cli import MODEL, Bench, bench, squares  # noqa: F401
 
 NAME = "bench-small"
+SQUASH = Resizing("squash")
 CONFIG = {"embed_dim": 20, "vision_cfg": VIT, "text_cfg": TEXT | {"context_length": 16, "vocab_size": 49408}}
 TEXTS = ["a red square", "no finding", "a green square, number seven of those that were seen in the afternoon"]
 
@@ -77,7 +87,7 @@ def test_open_clip(tmp_path: Path) -> None:
 
 def clip_folder(folder: Path, kind: str) -> Any:
     """A random CLIP or SigLIP of transformers with a tokenizer and an image processor."""
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = shape | {"vocab_size": 300, "max_position_embeddings": 12, "projection_size": 16}
     vision = shape | {"image_size": 32, "patch_size": 8}
@@ -161,8 +171,123 @@ def test_timm(tmp_path: Path) -> None:
         features = model.forward_features(normalised(x, config["mean"], config["std"]))
         expected = model.forward_head(features, pre_logits=True)
     encoded = found.encode_images(pixels)
+    assert found.resizing == timm_resizing(model) != DEFAULT
     np.testing.assert_allclose(encoded.features, expected, atol=1e-5)
     np.testing.assert_allclose(encoded.embeddings, F.normalize(expected), atol=1e-6)
+
+
+SHAPES = [(90, 41), (41, 90), (160, 160), (223, 190)]
+
+
+def as_given(found: Encoder) -> torch.Tensor:
+    """Pictures of any shape as the harness hands them to an encoder."""
+    pixels = [square(picture(*shape), found.image_size, found.resizing) for shape in SHAPES]
+    return torch.from_numpy(np.stack(pixels))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_open_clip_sees_any_picture_as_its_own_preprocessing_makes_it(mode: str, tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    path.rename(tmp_path / "open_clip_model.safetensors")
+    said = {"mean": [0.4] * 3, "std": [0.2] * 3, "interpolation": "bilinear", "resize_mode": mode, "fill_color": 90}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": said}))
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    theirs.eval()
+    with torch.no_grad():
+        images = torch.stack([preprocess(picture(*shape)) for shape in SHAPES])
+        expected = theirs.encode_image(images, normalize=True)
+    found = encoder(f"open_clip:local-dir:{tmp_path}")
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "mode", "interpolation"),
+    [
+        ("ViT-B-32", "openai", "shortest", "bicubic"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "squash", "bilinear"),
+        ("MobileCLIP-S1", "datacompdr", "shortest", "bilinear"),
+    ],
+)
+def test_a_tag_of_open_clip_says_how_images_are_resized(name: str, tag: str, mode: Any, interpolation: str) -> None:
+    with torch.device("meta"):
+        tower, _ = open_clip_image(OpenClipImage(kind="open_clip", name=name, pretrained=tag), None, weights=False)
+    assert tower.resizing == Resizing(mode, interpolation)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_hugging_face_sees_any_picture_as_its_own_processor_makes_it(kind: str, tmp_path: Path) -> None:
+    model = clip_folder(tmp_path, kind)
+    processor: Any
+    if kind == "clip":
+        size, crop = {"shortest_edge": 37}, {"height": 32, "width": 32}
+        processor = CLIPImageProcessor(size=size, crop_size=crop, resample=2, do_normalize=False)
+    else:
+        processor = SiglipImageProcessor(size={"height": 32, "width": 32}, rescale_factor=1 / 128)
+    processor.save_pretrained(tmp_path)
+    found: Any = encoder(f"hf:{tmp_path}")
+    assert found.notes == []
+    x = processor([picture(*shape) for shape in SHAPES], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=x)
+    expected = F.normalize(getattr(expected, "pooler_output", expected))
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("changes", [{"interpolation": "bilinear"}, {"crop_mode": "squash"}, {"crop_mode": "border"}])
+def test_timm_sees_any_picture_as_its_own_transform_makes_it(changes: dict[str, Any]) -> None:
+    with torch_seed(0):
+        model = timm.create_model("test_vit", pretrained_cfg_overlay=changes, num_classes=0).eval()
+    transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with torch.no_grad():
+        expected = F.normalize(model(torch.stack([transform(picture(*shape)) for shape in SHAPES])))
+    found = ImageEncoder(TimmImageTower(model, None, "test_vit"), timm_resizing(model), torch.device("cpu"), "f")
+    np.testing.assert_allclose(found.encode_images(as_given(found)).embeddings, expected, atol=2e-3)
+
+
+def test_fingerprints_depend_on_how_images_are_resized(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=0)
+    tower = TimmImageTower(model, None, "test_vit")
+    assert len({ImageEncoder(tower, r, torch.device("cpu"), "f").fingerprint for r in (DEFAULT, SQUASH)}) == 2
+    card = ModelCard.model_validate({"name": "small", **MODEL})
+    dual = build_model(card, 0)
+    words: Any = build_tokenizer(card, lambda: iter(TEXTS), tmp_path)
+    found = set()
+    for dual.resizing in (DEFAULT, SQUASH):
+        found.add(ModelEncoder(dual, words, "cpu", "f", 1.0).fingerprint)
+    assert len(found) == 2
+
+
+def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
+    bench: Bench,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, _ = checkpoint(tmp_path)
+    path.rename(tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": CONFIG, "preprocess_cfg": {"resize_mode": "squash"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    card = MODEL | {"image": {"kind": "open_clip", "name": f"local-dir:{tmp_path}"}}
+    (bench.folder / "squash.yaml").write_text(yaml.safe_dump(card))
+    seen = []
+    prepare = prepared.prepare
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        seen.append(options.get("resizing", arguments[-1]))
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr("benchmark.data.prepared.prepare", spy)
+    monkeypatch.setattr("benchmark.runner.prepare", spy)
+    quick = ["--suite", "suite.yaml", "--model", "squash.yaml", "--methods", "clip", "--tasks", "linear_probe"]
+    assert bench("run", *quick, "--set", "training.samples=64") == 0, bench.out + bench.err
+    assert len(seen) > 4
+    assert set(seen) == {SQUASH}
+
+
+def test_what_a_processor_does_and_the_harness_does_not_is_said(bench: Bench) -> None:  # noqa: F811
+    clip_folder(bench.folder / "clip", "clip")
+    quick = ["--suite", "suite.yaml", "--tasks", "linear_probe"]
+    assert bench("eval", "--model", "hf:clip", *quick) == 0, bench.out + bench.err
+    assert "hf:clip: the image processor makes 224 pixels a side; the model sees 32" in " ".join(bench.out.split())
 
 
 def test_keys_depend_on_the_weights_and_not_on_their_place(tmp_path: Path) -> None:
@@ -212,6 +337,70 @@ def test_without_network_it_ends_in_a_line(
     assert bench("eval", "--model", "timm:resnet10t", *quick) == 2, bench.out
     assert "timm weights of 'resnet10t': not in the cache" in bench.err
     assert len(bench.err.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def quick(bench: Bench) -> list[str]:  # noqa: F811
+    """What an evaluation with baselines is asked for, and a checkpoint of each library."""
+    suite = yaml.safe_load((bench.folder / "suite.yaml").read_text()) | {"baselines": True}
+    (bench.folder / "with.yaml").write_text(yaml.safe_dump(suite))
+    checkpoint(bench.folder, seed=7)
+    clip_folder(bench.folder / "clip", "clip")
+    torch.manual_seed(7)
+    save_file(timm.create_model("test_vit", num_classes=7).state_dict(), bench.folder / "vit.safetensors")
+    return ["--suite", "with.yaml", "--tasks", "linear_probe,retrieval"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "evaluated"),
+    [
+        (f"open_clip:{NAME}/open-7.safetensors", {"untrained": 2, "raw pixels": 1}),
+        (f"open_clip:{NAME}", {"raw pixels": 1}),
+        ("hf:clip", {"untrained": 2, "raw pixels": 1}),
+        ("timm:test_vit/vit.safetensors", {"untrained": 1, "raw pixels": 1}),
+        ("small.yaml", {"raw pixels": 1}),
+    ],
+)
+def test_its_table_has_baselines(
+    bench: Bench,  # noqa: F811
+    quick: list[str],
+    spec: str,
+    evaluated: dict[str, int],
+) -> None:
+    assert bench("eval", "--model", spec, *quick) == 0, bench.out + bench.err
+    rows = bench.rows()
+    below = rows[rows.role == "baseline"]
+    assert below.groupby("method").task.nunique().to_dict() == evaluated
+    assert len(set(below.model)) == 1 and "" not in set(below.model)
+    own = rows[rows.role == "model"].set_index(["task", "part", "metric"]).value
+    for _, of_one in below.groupby("method"):
+        other = of_one.set_index(["task", "part", "metric"]).value
+        assert (own.reindex(other.index) != other).any()
+    assert bench("report") == 0
+    assert all(name in bench.out for name in ("chance", "majority", *evaluated))
+
+
+def test_untrained_weights_are_those_of_the_seed_and_not_the_checkpoint(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path, seed=7)
+    clip_folder(tmp_path / "clip", "siglip")
+    materials: Any = Bare()
+    for spec in (f"open_clip:{NAME}/{path}", f"hf:{tmp_path / 'clip'}"):
+        own = elsewhere(spec)
+        first, again, second = (own.baselines(seed, "s")[0].build(materials) for seed in (0, 0, 1))
+        x, _ = images(32)
+        embeddings = [found.encode_images(x).embeddings for found in (first, again, second, encoder(spec))]
+        np.testing.assert_array_equal(embeddings[0], embeddings[1])
+        assert all((embeddings[0] != other).any() for other in embeddings[2:])
+        assert len({first.fingerprint, second.fingerprint, encoder(spec).fingerprint}) == 3
+        assert len({given.key for seed in (0, 1) for given in (own.given(seed, "s"), *own.baselines(seed, "s"))}) == 6
+
+
+def test_raw_pixels_are_of_the_images_that_it_sees(tmp_path: Path) -> None:
+    clip_folder(tmp_path, "siglip")
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    materials: Any = Bare()
+    raw = elsewhere(f"hf:{tmp_path}").baselines(0, "s")[1].build(materials)
+    assert (raw.image_size, raw.resizing) == (32, Resizing("squash", odd="down"))
 
 
 def test_rows_stand_in_the_same_report(bench: Bench) -> None:  # noqa: F811

@@ -118,6 +118,28 @@ def test_nan_is_an_error_that_names_the_example(dataset: FakeDataset, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_tokens_that_are_not_finite_are_an_error_too(dataset: FakeDataset, tmp_path: Path) -> None:
+    """Compared by tokens, an image with one of them would find its text first, whatever it shows."""
+
+    class Broken(RandomEncoder):
+        def encode_images(self, images: torch.Tensor) -> Encoded:
+            encoded = super().encode_images(images)
+            tokens = np.repeat(encoded.embeddings[:, None], 3, axis=1)
+            tokens[images.numpy()[:, 0, 0, 0] == 33, 1, 5] = np.nan
+            return replace(encoded, tokens=tokens)
+
+    data = evaluation(Broken(), dataset, tmp_path, batch_size=4)
+    name = data.records("test").ids[33 - SIZES["train"]]
+    with pytest.raises(BenchError, match=rf"dataset 'fake', test, image '{name}': .* tokens that are not finite"):
+        data.images("test")
+
+
+def test_what_has_no_token_but_zeros_is_like_nothing() -> None:
+    some, none = np.eye(4, dtype=np.float32)[None, :2], np.zeros((1, 2, 4), np.float32)
+    both = np.concatenate([some, none])
+    np.testing.assert_array_equal(cosines(both, both), [[1, 0], [0, 0]])
+
+
 def test_nothing_to_encode_is_an_error(dataset: FakeDataset) -> None:
     with pytest.raises(BenchError, match="no texts"):
         evaluation(RandomEncoder(), dataset).texts([])

@@ -187,6 +187,34 @@ def test_median_of_weighted_examples() -> None:
     np.testing.assert_allclose(found, [np.median(np.repeat(values, times)) for times in weights])
 
 
+@pytest.mark.parametrize("distinct", [3, 50, 100_000])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_weighted_metrics_agree_with_scikit_learn(distinct: int, layout: str, random: np.random.Generator) -> None:
+    """Each weighting at once, with ties, with positives or negatives that are not drawn, and whatever the layout."""
+    score = random.integers(0, distinct, 120).astype(float)
+    for share in (0.02, 0.1, 0.5, 0.95):
+        positive = random.random(120) < share
+        positive[:2] = [True, False]
+        weights = random.poisson(0.7, (40, 120)).astype(float, order=layout)
+        weights[0, positive], weights[1, ~positive], weights[2] = 0, 0, 0
+        ranked, precise = auroc(score, positive, weights), average_precision(score, positive, weights)
+        for found, mean, row in zip(ranked, precise, weights):
+            if row @ positive:
+                assert mean == pytest.approx(sk.average_precision_score(positive, score, sample_weight=row))
+            else:
+                assert np.isnan(mean)
+            if row @ positive and row @ ~positive:
+                assert found == pytest.approx(sk.roc_auc_score(positive, score, sample_weight=row))
+            else:
+                assert np.isnan(found)
+
+
+@pytest.mark.parametrize("metric", [auroc, average_precision])
+def test_without_examples_or_without_positives_there_is_no_curve(metric: Any) -> None:
+    assert np.isnan(metric(np.zeros(0), np.zeros(0, bool), np.ones((2, 0)))).all()
+    assert np.isnan(metric(np.arange(3.0), np.zeros(3, bool), np.ones((2, 3)))).all()
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_properties(data: st.DataObject) -> None:

@@ -9,19 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.accumulation import accumulate
 from benchmark.config import Training
+from benchmark.data.batch import Batch
 from benchmark.errors import BenchError
-from benchmark.method import METHODS, Embeddings, Keys, Method
+from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
 from benchmark.pretraining import (
     BEST,
     LAST,
     RESUME,
     Progress,
+    _Loop,
     accumulation_mode,
     check_batch,
     learning_rate,
@@ -33,6 +38,7 @@ from benchmark.pretraining import (
     validation_loss,
 )
 from tests.methods.fakes import Pairs, small_method
+from tests.methods.test_cleft import CLASSES, Words
 
 CPU = torch.device("cpu")
 
@@ -67,11 +73,47 @@ def test_steps_leave_out_the_incomplete_batch() -> None:
         check_batch(Training(samples=640, batch_size=64), 63)
 
 
-def test_a_budget_in_flops_is_what_the_training_takes(tmp_path: Path) -> None:
-    cost = train(small_method("clip"), tmp_path, Pairs(20), samples=None, flops=2e9)
-    assert cost["budget"] == "flops=2e+09"
-    assert cost["flops"] == pytest.approx(2e9, rel=0.5 / cost["steps"])
+@pytest.mark.parametrize(("name", "options"), [("clip", {}), ("filip", {}), ("cleft", {"stage2": "class"})])
+def test_a_budget_in_flops_is_what_the_training_takes(name: str, options: dict[str, str], tmp_path: Path) -> None:
+    method = small_method(name, **options)
+    method.setup(Words(), CLASSES)  # type: ignore[arg-type]
+    cost = train(method, tmp_path, Pairs(20), samples=None, flops=4e9)
+    assert cost["budget"] == "flops=4e+09"
+    # Stages begin and end with a step.
+    assert cost["flops"] == pytest.approx(4e9, rel=len(method.stages()) / cost["steps"])
     assert cost["steps"] > 4
+
+
+@pytest.mark.parametrize("micro_batch", [24, 6])
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
+)
+def test_flops_of_a_step_are_told_by_two_small_ones(name: str, mode: str, micro_batch: int, tmp_path: Path) -> None:
+    method, pairs = small_method(name), Pairs(24)
+    pairs.tokens = [np.resize(tokens, 8) for tokens in pairs.tokens]
+    training = Training(steps=1, batch_size=24, micro_batch=micro_batch, validations=0, accumulation=mode)
+    loop = _Loop(method, pairs, None, training, 0, torch.device("cpu"), tmp_path)  # type: ignore[arg-type]
+    batches = [pairs.batch(start, micro_batch) for start in range(0, 24, micro_batch)]
+    assert 24 * loop.flops_per_sample() == pytest.approx(flops(method, batches, mode), rel=1e-9)
+
+
+def test_flops_of_stages_are_counted_apart(tmp_path: Path) -> None:
+    method, pairs = small_method("cleft", stage2="class", stage2_share=0.5), Pairs(24)
+    method.setup(Words(), CLASSES)  # type: ignore[arg-type]
+    pairs.tokens = [np.resize(tokens, 8) for tokens in pairs.tokens]
+    cost = train(method, tmp_path, pairs, samples=None, steps=4, batch_size=12, micro_batch=4)
+    batches = [pairs.batch(start, 4) for start in range(0, 12, 4)]
+    expected = 0.0
+    for stage in method.stages():
+        method.enter(stage)
+        expected += 2 * flops(method, batches, "cached")
+    assert cost["flops"] == pytest.approx(expected, rel=1e-9)
+
+
+def flops(method: Method, batches: list[Batch], mode: Accumulation) -> int:
+    with FlopCounterMode(display=False) as counter:
+        accumulate(method, batches, mode, 0)
+    return int(counter.get_total_flops())
 
 
 def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> None:

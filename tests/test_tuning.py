@@ -11,6 +11,7 @@ import torch
 from benchmark.data.dataset import Dataset
 from benchmark.errors import BenchError
 from benchmark.tuning import RECALL_AT, _axis, recall
+from methods.filip import late
 from tests.methods.fakes import Pairs, small_method
 from tests.test_cli import Bench, bench, scenario, squares  # noqa: F401
 
@@ -56,8 +57,20 @@ def test_each_method_gets_its_trials_and_a_run_uses_the_best(
     assert contents["msd"]["training"]["learning_rate"] == msd["settings"]["training.learning_rate"]
     assert contents["msd"]["options"]["momentum"] == msd["settings"]["msd.momentum"]
     assert contents["clip"]["training"]["learning_rate"] == clip["settings"]["training.learning_rate"]
-    assert bench(*run, "--budget", "samples=128") == 2
-    assert "nothing was found yet for method" in bench.err
+    for other in (["--budget", "samples=128"], ["--set", "msd.targets=hard"]):
+        assert bench(*run, *other) == 2
+        assert "nothing was found yet for method" in bench.err
+    assert bench(*run, "--set", "training.learning_rate=1e-5") == 2
+    assert "bench tune found training.learning_rate=" in bench.err
+    assert "and --set gives 1e-05; leave one of the two out" in bench.err
+
+
+def test_other_options_are_another_search(bench: Bench) -> None:  # noqa: F811
+    tune = ["tune", *QUICK, "--methods", "msd", "--trials", "1", "--objective", "loss"]
+    assert bench(*tune, "--set", "msd.targets=cross") == 0
+    assert bench(*tune, "--set", "msd.targets=hard") == 0
+    assert "[1/1]" in bench.out
+    assert len(list(bench.folder.glob("results/tuning/msd-*.json"))) == 2
 
 
 def test_the_first_trial_is_the_suites_own_setting(bench: Bench) -> None:  # noqa: F811
@@ -97,6 +110,18 @@ def test_recall_agrees_with_a_loop() -> None:
             order = np.argsort(-side[i], kind="stable")[:RECALL_AT]
             hits.append(any(words[j] == words[i] for j in order))
     assert recall(method, pairs, batch=16) == pytest.approx(np.mean(hits))  # type: ignore[arg-type]
+
+
+def test_recall_compares_tokens_where_the_method_does() -> None:
+    method, pairs = small_method("filip"), Pairs(30)
+    batch = pairs.sequential(0, 30)
+    with torch.no_grad():
+        parts = method.eval()(batch).embeddings
+    similarity = late(parts["image"], parts["text"], parts["mask"])
+    hits = [
+        int((row > row[i]).sum() < RECALL_AT) for side in (similarity[0], similarity[1].T) for i, row in enumerate(side)
+    ]
+    assert recall(method, pairs, batch=8) == pytest.approx(np.mean(hits))  # type: ignore[arg-type]
 
 
 def test_a_collapsed_encoder_finds_nothing() -> None:

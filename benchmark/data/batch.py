@@ -41,6 +41,11 @@ class Batch:
         ``k`` always gives the same picture. ``augmentation`` replaces the run's own (a method's strong one, say)."""
         return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
 
+    def rows(self, numbers: list[int]) -> Self:
+        """The pairs of these numbers, as often as they are named, texts padded as they are."""
+        index = torch.tensor(numbers, device=self.row.device)
+        return replace(self._each(lambda x: x[index]), ids=[self.ids[number] for number in numbers])
+
     def to(self, device: torch.device | str) -> Self:
         return self._each(lambda x: x.to(device, non_blocking=True))
 

@@ -22,6 +22,7 @@ from benchmark.data.cache import build_folder, cache_root, key, write_file
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.sources import Row
 from benchmark.data.sources.base import SPLITS, place
 from benchmark.errors import BenchError
@@ -128,7 +129,11 @@ class Dataset:
         return table.with_transform(decode)
 
     def check(
-        self, size: int | None = None, progress: Progress | None = None, splits: Sequence[str] | None = None
+        self,
+        size: int | None = None,
+        progress: Progress | None = None,
+        splits: Sequence[str] | None = None,
+        resizing: Resizing = DEFAULT,
     ) -> None:
         """Find everything that can be wrong with the data, before training: read all rows and decode every image (of
         ``splits`` alone, where they are given), unless that was done before. With ``size`` what is decoded is kept, as
@@ -150,7 +155,7 @@ class Dataset:
             elif size is None:
                 self._verify(split, progress)
             else:
-                prepare(self, split, size, self.cache, progress)
+                prepare(self, split, size, self.cache, progress, resizing)
 
     def check_rows(self) -> None:
         """Raise ``BenchError`` for the first bad row, and when no row is left. No image is decoded."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -17,10 +17,11 @@ from PIL import Image
 
 from benchmark.data.cache import build_folder, key
 from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
+from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources.formats import digest as file_digest
 from benchmark.errors import BenchError
 
-VERSION = 4
+VERSION = 5
 LARGE = 1 << 35
 """Bytes of pixels from which a set is kept as JPEG, at about a tenth of the size and a tenth of the speed."""
 QUALITY = 95
@@ -147,11 +148,13 @@ class Prepared:
         return self.columns["question_type"].to_pylist()
 
 
-def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None) -> Prepared:
-    """The images of a split at ``size`` pixels a side: short side resized to ``size`` (bicubic, antialiased), the
-    middle of the long side kept. Done once, in threads, for a state of the data, going on where a killed preparation
-    ended; this is also where images that cannot be decoded are found (``BenchError``, or left out). Of two processes at
-    once one prepares and the other waits."""
+def prepare(
+    dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None,
+    resizing: Resizing = DEFAULT,
+) -> Prepared:  # fmt: skip
+    """The images of a split at ``size`` pixels a side, made square as ``resizing`` says. Done once, in threads, for a
+    state of the data, going on where a killed preparation ended; this is also where images that cannot be decoded are
+    found (``BenchError``, or left out). Of two processes at once one prepares and the other waits."""
 
     def write(folder: Path) -> None:
         rows = dataset.rows(split)
@@ -160,7 +163,7 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
         kept = journal["row"].tolist()
 
         def encode(picture: Image.Image) -> bytes:
-            pixels = square(picture, size)
+            pixels = square(picture, size, resizing)
             if not jpeg:
                 return pixels.tobytes()
             buffer = BytesIO()
@@ -198,7 +201,7 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
         meta = {"fingerprint": digest.hexdigest()[:20], "jpeg": jpeg, "files": [file_digest(folder / f) for f in FILES]}
         (folder / "meta.json").write_text(json.dumps(meta))
 
-    folder = _folder(dataset, split, size, cache)
+    folder = _folder(dataset, split, size, cache, resizing)
     build_folder(folder, write, resume=True)
     try:
         meta = json.loads((folder / "meta.json").read_text())
@@ -215,9 +218,9 @@ def prepare(dataset: Dataset, split: str, size: int, cache: Path, progress: Prog
         return Prepared(images, pa.ipc.open_file(file).read_all(), meta["fingerprint"])
 
 
-def damaged(dataset: Dataset, split: str, size: int, cache: Path) -> int:
+def damaged(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing = DEFAULT) -> int:
     """The number of prepared images that are not what was written, by their checksums; 0 where nothing is prepared."""
-    folder = _folder(dataset, split, size, cache)
+    folder = _folder(dataset, split, size, cache, resizing)
     if not folder.is_dir():
         return 0
     count, start = 0, 0
@@ -237,8 +240,8 @@ def _damage(folder: Path, what: str) -> BenchError:
     return BenchError(f"cache {folder}: {what}; delete this folder, and it is prepared again")
 
 
-def _folder(dataset: Dataset, split: str, size: int, cache: Path) -> Path:
-    parts = (VERSION, PIL.__version__, dataset.fingerprint, dataset.on_bad_data, split, size)
+def _folder(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing) -> Path:
+    parts = (VERSION, PIL.__version__, dataset.fingerprint, dataset.on_bad_data, split, size, asdict(resizing))
     return Path(cache) / "prepared" / key("prepared", *parts)
 
 
@@ -258,15 +261,3 @@ def _resume(folder: Path) -> np.ndarray:
         if path.is_file():
             os.truncate(path, length)
     return journal
-
-
-def square(picture: Image.Image, size: int) -> np.ndarray:
-    """uint8 [3, size, size]."""
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
-    if pixels.ndim == 2:
-        return np.repeat(pixels[None], 3, axis=0)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -15,8 +15,8 @@ import pyarrow as pa
 from benchmark.data.cache import build_folder, key
 from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
-from benchmark.data.prepared import square
 from benchmark.data.problems import BadRow, OnBadData
+from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources import Row
 from benchmark.data.sources.base import place
 from benchmark.data.sources.formats import Values
@@ -138,8 +138,11 @@ class StreamedPairs:
     """The pairs of a stream. Samples that turn out to be bad are missing in their batches and counted in ``left_out``,
     or raise ``BenchError`` unless they are to be skipped."""
 
-    def __init__(self, stream: Stream, size: int, tokenizer: Tokenizer, on_bad_data: OnBadData) -> None:
+    def __init__(
+        self, stream: Stream, size: int, tokenizer: Tokenizer, on_bad_data: OnBadData, resizing: Resizing = DEFAULT
+    ) -> None:
         self.stream, self.size, self.tokenizer, self.on_bad_data = stream, size, tokenizer, on_bad_data
+        self.resizing = resizing
         self.rows = np.arange(len(stream))
         self.labelled = "label" in stream.card.provides
         self.order = stream.order
@@ -163,7 +166,7 @@ class StreamedPairs:
     def _one(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:
             row = self.stream.row(number)
-            return row, square(load_image(content(row)), self.size)
+            return row, square(load_image(content(row)), self.size, self.resizing)
         except BadRow as bad:
             if self.on_bad_data == "error":
                 message = f"{self.stream.place(number)}: {bad.message}; --on-bad-data skip goes on without such samples"

@@ -5,11 +5,10 @@ from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-Share = Annotated[float, Field(ge=0, le=1)]
+from benchmark.ranges import CropScale, Interval, Share
 
 
 class Augmentation(BaseModel):
@@ -26,8 +25,8 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    crop_scale: Range = (0.8, 1.0)
-    crop_ratio: Range = (0.9, 1.1)
+    crop_scale: CropScale = (0.8, 1.0)
+    crop_ratio: Interval = (0.9, 1.1)
     flip: Share = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0
@@ -36,16 +35,6 @@ class Augmentation(BaseModel):
     jittered: Share = 1.0
     grey: Share = 0.0
     blur: Share = 0.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for name in ("crop_scale", "crop_ratio"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}: {low} is above {high}")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: {self.crop_scale[1]} is above 1, the whole picture")
-        return self
 
     @classmethod
     def none(cls) -> Self:
@@ -64,7 +53,8 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
     image: uint8 [b, 3, S, S]; seed: int64 [b], one a sample. Returns float32 [b, 3, size, size] in 0..1, on the device
     of ``image``. What is drawn for a sample depends on its seed and ``k`` alone and no operation mixes samples, so that
     the result does not depend, to the bit, on how a batch is divided. Resizing is bilinear, antialiased where it
-    shrinks (the triangle filter of Pillow, without its rounding to 8 bits).
+    shrinks (the triangle filter of Pillow, without its rounding to 8 bits). Neither torchvision's transforms, which
+    draw once a batch, nor kornia's, which draw from one generator for all samples, keep that promise.
     """
     b, _, source, _ = image.shape
     if augmentation == _NONE and source == size:

@@ -33,6 +33,7 @@ class DualEncoder(nn.Module):
         self.text_projection = text_projection
         self.embed_dim = embed_dim
         self.image_size = image.image_size
+        self.resizing = image.resizing
 
     def encode_image(self, x: Tensor) -> Tensor:
         """[b, D], unit length."""

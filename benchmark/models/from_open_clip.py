@@ -16,6 +16,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmark.data.resizing import Resizing
 from benchmark.errors import BenchError, unknown
 from benchmark.models.card import OpenClipImage, OpenClipText
 from benchmark.models.from_timm import TimmImageTower, timm_groups
@@ -67,7 +68,8 @@ def open_clip_model(
     with found if reads else nullcontext(), _quiet():
         model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
     if tag:
-        model.visual.preprocess_cfg.update(mean=tag["mean"], std=tag["std"])
+        said = ("mean", "std", "interpolation", "resize_mode")
+        model.visual.preprocess_cfg.update({name: tag[name] for name in said if tag.get(name)})
     if path:
         with reading(path, expected):
             open_clip.load_checkpoint(model, path)
@@ -210,7 +212,17 @@ def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[
         tower, projection = _open_clip_timm(visual, image_size, mean, std)
     else:
         raise BenchError(f"image.name: open_clip's '{name}' sees with a {type(visual).__name__}: not supported")
+    tower.resizing = resizing(visual.preprocess_cfg)
     return tower, (projection, _last_width(projection, tower.width))
+
+
+def resizing(config: dict[str, Any]) -> Resizing:
+    """What open_clip's image_transform() does for evaluation. config: a preprocess_cfg."""
+    bilinear = config.get("interpolation") == "bilinear"
+    fill = int(config.get("fill_color", 0))
+    return Resizing(
+        config.get("resize_mode") or "shortest", "bilinear" if bilinear else "bicubic", fill=(fill, fill, fill)
+    )
 
 
 def _open_clip_timm(visual: Any, image_size: int | None, mean: Any, std: Any) -> tuple[ImageTower, nn.Module]:

@@ -1,9 +1,11 @@
 """Image towers from timm."""
 
+import math
 from typing import Any
 
 from torch import Tensor
 
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.errors import BenchError, unknown
 from benchmark.models.card import TimmImage
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
@@ -52,6 +54,19 @@ class TimmImageTower(ImageTower):
         except (AssertionError, AttributeError) as error:
             if enabled:
                 raise BenchError(f"gradient checkpointing: timm's '{self.name}' has none") from error
+
+
+def timm_resizing(model: Any) -> Resizing:
+    """What timm's create_transform() does for evaluation by a model's data configuration."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    mode: Any = {"squash": "squash", "border": "longest"}.get(config["crop_mode"], "shortest")
+    size = config["input_size"][-1]
+    crop = size / math.floor(size / config["crop_pct"])
+    red, green, blue = (round(255 * value) for value in config["mean"])
+    fill = (red, green, blue) if mode == "longest" else DEFAULT.fill
+    return Resizing(mode, config["interpolation"], crop, fill)
 
 
 def timm_groups(model: Any) -> list[Group]:

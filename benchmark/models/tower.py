@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.errors import BenchError
 
 Group = Sequence[nn.Module | nn.Parameter]
@@ -48,6 +49,8 @@ class ImageTower(nn.Module):
     width: int
     """Of the features and of the tokens."""
     image_size: int
+    resizing: Resizing = DEFAULT
+    """How its images became squares when its weights were trained."""
     has_tokens: bool = True
     mean: Tensor
     std: Tensor

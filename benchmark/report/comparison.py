@@ -1,5 +1,7 @@
 """What the rows say about which line is better: paired differences on a dataset, mean ranks over datasets."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,8 +40,8 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
 
 def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, str, str]]:
     """Task, dataset, metric and line of the scores that are not shown to be better than those of the weights that the
-    line started from, where these were evaluated: the 95 % interval of the paired difference reaches 0 or lies below;
-    without an interval, the difference is not positive.
+    line started from, where these were evaluated: the paired difference is not positive, or its p-value alone, without
+    correction, is 5 % or more. Where it could not be tested, the sign decides.
 
     rows: labelled; ``start`` names the cell of those weights.
     """
@@ -51,7 +53,7 @@ def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, 
     starts = zip(started["line"], zip(started["start"], started["evaluation"]))
     against = {line: line_of[start] for line, start in starts if start in line_of}
     found = differences(rows, against, resamples)
-    beaten = found["low"].fillna(found["value"]) > 0
+    beaten = (found["value"] > 0) & ~(found["p"] >= SIGNIFICANT)
     return set(found.loc[~beaten, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
 
 
@@ -69,16 +71,20 @@ def find_reference(name: str, rows: "pd.DataFrame") -> str:
     raise unknown("line of the report (--reference)", name, natural(of_method or lines))
 
 
-def differences(rows: "pd.DataFrame", against: Mapping[str, str], resamples: Resamples) -> "pd.DataFrame":
+def differences(
+    rows: "pd.DataFrame", against: Mapping[str, str], resamples: Resamples, picked: bool = False
+) -> "pd.DataFrame":
     """The difference of each line to the one that ``against`` names, in each column of the tables: one row a task,
     dataset, metric and line where both have results.
 
     rows: labelled; the primary ones with a value count. Paired by test example, through the resamples of groups, which
     are the same for all lines, and by seed: those that both lines have. The parts of a measurement are averaged within
     a seed, and so are their resamples, which are of the same groups.
+    picked: ``against`` names a line that these very results made the reference. Any pair of lines might have come to be
+    compared then, and the correction is for all pairs.
 
-    Columns besides the keys: value, low, high (fractions; the 95 % interval of this difference alone), p, adjusted
-    (Holm's correction over the differences of a kind of task) and verdict.
+    Columns besides the keys: value, low, high (fractions; the 95 % interval of this difference alone), p, tests (how
+    many the correction counts in the kind of task), adjusted (by Holm, for these) and verdict.
     """
     import pandas as pd
 
@@ -88,21 +94,27 @@ def differences(rows: "pd.DataFrame", against: Mapping[str, str], resamples: Res
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
     rows = rows.drop_duplicates([*keys, "line", "seed", "part"], keep="last")
     found: list[dict[str, Any]] = []
+    pairs: Counter[str] = Counter()
+    compared = {*against, *against.values()}
     for key, column in rows.groupby(keys):
         parts = set(column["part"])
         runs: dict[str, dict[int, pd.DataFrame]] = {}
         for (line, seed), run in column.groupby(["line", "seed"]):
             if set(run["part"]) == parts:
                 runs.setdefault(line, {})[seed] = run.sort_values("part")
+        pairs[key[0]] += math.comb(len(compared & set(runs)), 2)
         for line, other in against.items():
             seeds = _common(runs.get(line, {}), runs.get(other, {}))
             if seeds:
                 first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))
                 found.append(dict(zip(keys, key)) | {"line": line} | _difference(first, second, resamples))
     frame = pd.DataFrame(found, columns=[*keys, "line", "value", "low", "high", "p"])
-    frame["adjusted"] = [np.nan] * len(frame)
-    for _, rows_of_task in frame.groupby("task").groups.items():
-        frame.loc[rows_of_task, "adjusted"] = holm(frame.loc[rows_of_task, "p"].to_numpy())
+    frame["adjusted"], frame["tests"] = np.nan, 0
+    for task, rows_of_task in frame.groupby("task").groups.items():
+        p = frame.loc[rows_of_task, "p"].to_numpy()
+        tests = pairs[task] if picked else int(np.isfinite(p).sum())
+        frame.loc[rows_of_task, "tests"] = tests
+        frame.loc[rows_of_task, "adjusted"] = holm(p, tests)
     frame["verdict"] = [verdict(value, p) for value, p in zip(frame["value"], frame["adjusted"])]
     return frame
 
@@ -145,8 +157,11 @@ def verdict(value: float, p: float) -> str:
     return BETTER if value > 0 else WORSE
 
 
-def difference_table(found: "pd.DataFrame", task: str, reference: str, order: Sequence[str]) -> Table:
-    """Lines by datasets: differences to the reference in points of a percent, with interval and verdict."""
+def difference_table(
+    found: "pd.DataFrame", task: str, reference: str, order: Sequence[str], picked: bool = False
+) -> Table:
+    """Lines by datasets: differences to the reference in points of a percent, with interval and verdict. picked: as for
+    differences()."""
     found = found[found["task"] == task]
     columns = columns_of(found)
     metrics = natural(found["metric"].unique())
@@ -157,7 +172,7 @@ def difference_table(found: "pd.DataFrame", task: str, reference: str, order: Se
             cells = [by_key.get((line, *key)) for key in columns]
             rows.append((line, [_cell(x) if x else Cell() for x in cells]))
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
-    return Table(f"{task}: difference to {reference}, in points", header, rows, [], _caption(found))
+    return Table(f"{task}: difference to {reference}, in points", header, rows, [], _caption(found, picked))
 
 
 def _cell(x: Any) -> Cell:
@@ -173,11 +188,14 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
-def _caption(found: "pd.DataFrame") -> str:
-    tests = int(found["p"].notna().sum())
+def _caption(found: "pd.DataFrame", picked: bool) -> str:
+    tests = int(found["tests"].max())
+    counted = (
+        f"{tests} pairs of lines, as the reference is the best of them" if picked else f"{tests} tests of the table"
+    )
     said = (
         "Paired by test example and seed; beneath: the 95 % interval of this difference alone, and the verdict at 5 % "
-        f"with Holm's correction for the {tests} tests of the table."
+        f"with Holm's correction for the {counted}."
     )
     if (found["verdict"] == UNTESTED).any():
         said += f" {UNTESTED}: measured on other test examples, or on a single group."

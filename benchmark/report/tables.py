@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,20 +83,31 @@ def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[flo
     """Mean over seeds and its 95 % interval, from the value and the interval of each seed: three arrays [S].
 
     The seeds share the test examples, so the error of sampling those stays whatever S, and the error of drawing S seeds
-    comes on top. The two are added in quadrature, each side for itself (MOVER; Zou and Donner, Statistics in Medicine
-    2008): the mean distance from a seed's value to the end of its interval, and t(0.975, S - 1) * sd / sqrt(S).
+    comes on top: sd / sqrt(S). The interval is that of statistics.two_sources(), each side for itself: the former is
+    the mean distance from a seed's value to the end of its interval over the normal quantile. The standard deviation
+    over seeds has some of the sampling in it as well, so that the interval is rather too wide.
     With one seed the interval is that seed's. An end is NaN where a seed has none.
     """
     mean = float(np.mean(values))
     below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
     if len(values) > 1:
-        from scipy.special import stdtrit
-
-        seeds = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
-        below, above = float(np.hypot(below, seeds)), float(np.hypot(above, seeds))
+        below, above = _with_seeds(below, values), _with_seeds(above, values)
     # A fraction stays one; a metric that goes below 0 keeps its range.
     low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
     return mean, float(low), float(high)
+
+
+def _with_seeds(distance: float, values: np.ndarray) -> float:
+    """The distance to an end of the interval of one seed, made that of the mean over seeds."""
+    from scipy.special import ndtri
+
+    from benchmark.statistics import critical
+
+    of_examples, of_seeds = (distance / float(ndtri(0.975))) ** 2, float(np.var(values, ddof=1)) / len(values)
+    variance = of_examples + of_seeds
+    if not variance > 0:
+        return distance
+    return critical(of_seeds / variance, np.inf, len(values) - 1) * float(np.sqrt(variance))
 
 
 def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -156,11 +168,16 @@ def best_of(values: Sequence[float], chance: float) -> list[bool]:
 
 
 def score_table(
-    scores: "pd.DataFrame", task: str, order: Sequence[str], unbeaten: Container[tuple[str, str, str, str]] = ()
+    scores: "pd.DataFrame",
+    task: str,
+    order: Sequence[str],
+    unbeaten: Container[tuple[str, str, str, str]] = (),
+    meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Lines by datasets for one kind of task, then baselines, majority, chance and the number of test examples.
 
     unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    meaning: of metrics, as defined() gives it.
     """
     scores = scores[scores["task"] == task]
     columns = columns_of(scores)
@@ -195,7 +212,7 @@ def score_table(
     ]
     counts = [Cell(x.n) for x in anyone] + [Cell("")] * (len(header) - len(columns))
     title = f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent"
-    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns))
+    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     if any("†" in mark for row in marks for mark in row):
         caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
     rows = [row for row in zip(lines, cells) if row[0] not in baselines]
@@ -216,6 +233,24 @@ def ceilings(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[s
     return f" Only answers that train has are given; the most that can be reached: {', '.join(found)}." if found else ""
 
 
+def defined(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[str, Any]]) -> dict[str, str]:
+    """What the notes of a task say that its metrics are, in their order. rows: labelled. notes: of a cell's evaluation,
+    by part."""
+    said: dict[str, str] = {}
+    if "evaluation" in rows:
+        for row in rows[rows["task"] == task].drop_duplicates(["cell", "evaluation", "part"]).itertuples():
+            said |= notes(str(row.cell), str(row.evaluation)).get(str(row.part), {}).get("definitions", {})
+    return said
+
+
+def secondary(rows: "pd.DataFrame", task: str, metrics: Iterable[str]) -> "Iterator[pd.DataFrame]":
+    """The rows of each of the metrics where it is not the primary one, as primary ones. rows: labelled."""
+    rows = rows[(rows["task"] == task) & ~rows["primary"].astype(bool) & rows["value"].notna()]
+    for metric in metrics:
+        if (rows["metric"] == metric).any():
+            yield rows[rows["metric"] == metric].assign(primary=True)
+
+
 def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
     """Dataset and metric of each column: one a dataset, or several where runs disagree in its primary metric."""
     keys = set(zip(scores["dataset"], scores["metric"]))
@@ -227,8 +262,8 @@ def mean_of(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def score_caption(scores: "pd.DataFrame", complete: bool) -> str:
-    """What a reader must know to quote a number of the table."""
+def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What a reader must know to quote a number of the table. meaning: of metrics, as defined() gives it."""
     several = scores["seeds"].max() > 1
     said = [f"Mean over {span(scores['seeds'])} seeds" if several else "One seed"]
     parts = {parts for parts in scores["parts"] if len(parts) > 1}
@@ -239,7 +274,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool) -> str:
         said.append("bold: highest in its column")
     if not complete:
         said.append(f"{MISSING}: no result")
-    return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique())])
+    return " ".join(["; ".join(said) + ".", *definitions(scores["metric"].unique(), meaning)])
 
 
 def span(counts: "pd.Series[int]") -> str:
@@ -247,10 +282,12 @@ def span(counts: "pd.Series[int]") -> str:
     return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
 
 
-def definitions(metrics: Iterable[str]) -> list[str]:
-    """What the metrics are, where the name alone leaves a choice."""
+def definitions(metrics: Iterable[str], meaning: Mapping[str, str]) -> list[str]:
+    """What the metrics are, as ``meaning`` has it, or where the name alone leaves a choice."""
     said = {}
     for metric in natural(metrics):
+        if metric in meaning:
+            said[metric] = meaning[metric]
         if at := re.fullmatch(r"recall@(\d+)", metric):
             said[metric] = f"is a hit rate: the share of queries with a match among the first {at[1]}"
         if metric.startswith("macro_auroc"):

@@ -118,7 +118,8 @@ def load_path(name):
 def test_verify_tells_of_images_that_the_published_splits_share(bench, tmp_path):
     WRITERS["vqa-rad"](tmp_path / "data")
     status, out, _ = bench("data", "verify", "vqa-rad")
-    assert status == 0
+    assert status == 1 and "2 errors, 2 warnings" in out
+    assert "train: 2 images; the card expects 313" in out and "test: 1 images; the card expects 203" in out
     assert "warning groups: 1 groups are in train and in test, for example 'synpic54610.jpg' (as published" in out
 
 
@@ -248,7 +249,75 @@ def test_nothing_to_infer_from(bench, tmp_path, write, message):
     assert status == 2 and message in err
 
 
+def test_columns_that_are_no_findings_are_left_to_the_user(bench, tmp_path):
+    images(tmp_path / "images", 4)
+    flags = ["male", "Age>60", "SmokerNow", "is_valid", "Edema", "Enlarged PA"]
+    rows = [{"path": f"images/{i}.png", **{name: (i + n) % 2 for n, name in enumerate(flags)}, "age": 60 + i,
+             "note\n- x": "seen"} for i in range(4)]  # fmt: skip
+    write_csv(tmp_path / "rows.csv", rows)
+    out = made(bench, "rows.csv")
+    text = (tmp_path / "rows.yaml").read_text()
+    card = yaml.safe_load(text)
+    assert card["classes"] == card["source"]["columns"]["label"] == ["Edema", "Enlarged PA"]
+    assert "&" not in text and "*" not in text
+    for line in (
+        "inferred: label is Edema, Enlarged PA",
+        "yours to add: columns, if any of these matter: male, Age>60, SmokerNow, is_valid, age",
+    ):
+        assert line in out and f"# {line}" in text
+    open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache").check()
+
+
+def test_one_finding_beside_the_sex_is_no_set_of_classes(bench, tmp_path):
+    images(tmp_path / "images", 2)
+    rows = [{"path": f"images/{i}.png", "male": 1 - i, "Edema": i} for i in range(2)]
+    write_csv(tmp_path / "rows.csv", rows)
+    assert "male, Edema (not used)" in made(bench, "rows.csv")
+    card = yaml.safe_load((tmp_path / "rows.yaml").read_text())
+    assert "classes" not in card and card["source"]["columns"] == {"image": "path"}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG"])
+def test_images_named_without_suffix(bench, tmp_path, suffix):
+    images(tmp_path / "images", 4)
+    for file in (tmp_path / "images").iterdir():
+        file.rename(file.with_name(f"{file.stem}{suffix}"))
+    write_csv(tmp_path / "rows.csv", [{"Image Id": i, "dx": "ab"[i % 2]} for i in range(4)])
+    made(bench, "rows.csv")
+    card = yaml.safe_load((tmp_path / "rows.yaml").read_text())
+    assert card["source"]["columns"] == {"image": f"{{Image Id}}{suffix}", "label": "dx"}
+    assert card["source"]["image_root"] == "images"
+    open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache").check()
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "found"),
+    [
+        ("rows.csv", ";", "semicolons"),
+        ("rows.csv", "\t", "tabs"),
+        ("rows.csv", "|", "vertical bars"),
+        ("rows.tsv", ",", "commas"),
+    ],
+)
+def test_another_mark_between_columns(bench, tmp_path, name, mark, found):
+    images(tmp_path / "images", 2)
+    lines = [f'"path"{mark}"text"', *(f'"images/{i}.png"{mark}"a, b; c"' for i in range(2))]
+    (tmp_path / name).write_text("\n".join(lines))
+    status, _, err = bench("data", "new", name)
+    expected = f"its columns are apart by {found}; expected commas in .csv, tabs in .tsv, tabs in .txt"
+    assert status == 2 and expected in " ".join(err.split())
+
+
+def test_a_table_with_absolute_paths(bench, tmp_path):
+    images(tmp_path / "images", 1)
+    write_csv(tmp_path / "rows.csv", [{"path": tmp_path / "images" / "0.png"}])
+    status, _, err = bench("data", "new", "rows.csv")
+    assert status == 2 and "column 'path' has absolute paths, such as '" in err
+    assert f"expected paths relative to {tmp_path}" in err
+
+
 def test_a_table_without_images(bench, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"a": 1, "b": "/etc/passwd"}])
     status, _, err = bench("data", "new", "rows.csv")
     assert status == 2 and "no column names images that are there" in err
+    assert "the first row has a '1', b '/etc/passwd'" in err

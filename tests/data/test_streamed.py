@@ -6,11 +6,13 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from benchmark.cli import main
@@ -18,6 +20,7 @@ from benchmark.config import Training
 from benchmark.data import streamed
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import prepare
+from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
 from benchmark.errors import BenchError
@@ -70,6 +73,21 @@ def test_an_epoch_is_every_sample_once_as_it_would_be_prepared(tmp_path: Path) -
     assert [tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.mask)] == expected
     assert not (tmp_path / "data" / "cache" / "prepared" / "x").exists()
     assert streaming.sequential(5, 3).ids == ["s5", "s6", "s7"]
+
+
+def test_images_become_squares_as_they_would_be_prepared(tmp_path: Path) -> None:
+    wide = BytesIO()
+    Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint8).reshape(20, 40, 3)).save(wide, "PNG")
+    shard(tmp_path / "train-0.tar", [("s0.png", wide.getvalue()), ("s0.txt", b"wide")])
+    found = opened(tmp_path, TRAIN | {"stream": True})
+    whole = opened(tmp_path, TRAIN)
+    images = []
+    for resizing in (DEFAULT, Resizing("squash")):
+        pairs = StreamedPairs(Stream(found.card, "train", found.cache), 8, Letters(), "error", resizing)
+        images.append(pairs.take(np.array([0]), np.array([0])).images)
+        prepared = prepare(whole, "train", 8, whole.cache, resizing=resizing)
+        np.testing.assert_array_equal(images[-1], prepared.images)
+    assert (images[0] != images[1]).any()
 
 
 def test_any_part_of_it_is_the_same_from_a_fresh_start(tmp_path: Path) -> None:

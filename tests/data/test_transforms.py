@@ -174,7 +174,7 @@ def test_uniform_is_uniform_and_uncorrelated():
     ("options", "message"),
     [
         ({"crop_scale": (0.9, 0.5)}, "0.9 is above 0.5"),
-        ({"crop_scale": (0.5, 1.5)}, "above 1, the whole picture"),
+        ({"crop_scale": (0.5, 1.5)}, "less than or equal to 1"),
         ({"crop_scale": (0.0, 1.0)}, "greater than 0"),
         ({"flip": 1.5}, "less than or equal to 1"),
         ({"sharpness": 0.1}, "Extra inputs"),

@@ -12,8 +12,7 @@ from torch import Tensor
 from benchmark.accumulation import accumulate
 from benchmark.data.batch import Batch
 from benchmark.errors import BenchError
-from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, small_method
-from tests.methods.test_conformance import double
+from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_method
 
 START, END = 1, 2
 WEIGHT = 2.0

@@ -27,8 +27,8 @@ from benchmark.plan import build_method, make_plan
 from benchmark.pretraining import LAST, load_weights, optimizer_of, parameter_columns, pretrain
 from benchmark.seeding import torch_seed
 from methods.cleft import class_loss
-from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, small_card, small_method
-from tests.methods.test_conformance import double, full_batch_gradient, split
+from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
+from tests.methods.test_conformance import full_batch_gradient, split
 
 CLASSES = ["normal", "circumscribed mass", "cyst", "calcification"]
 ADAPTERS = ["lora", "ia3", "prefix"]

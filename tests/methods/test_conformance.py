@@ -1,6 +1,8 @@
 """What every registered method must hold; a newly registered one is tested without an edit here."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -14,25 +16,31 @@ from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.pretraining import LAST, RESUME, optimizer_of, pretrain
 from benchmark.seeding import stream, torch_seed
-from tests.methods.fakes import Pairs, small_method
+from tests.methods.fakes import Pairs, double, small_method
 
 METHOD_MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
-EXACT_MODES = [(name, mode) for name, mode in METHOD_MODES if mode != "plain"]
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, brightness=0.2, contrast=0.2)
+
+
+def variants(name: str) -> Iterator[dict[str, object]]:
+    """The defaults, and each other choice of each option that is one of several."""
+    yield {}
+    config = METHODS[name].Config
+    for option, hint in get_type_hints(config).items():
+        choices = (False, True) if hint is bool else get_args(hint) if get_origin(hint) is Literal else ()
+        yield from ({option: choice} for choice in choices if choice != getattr(config, option))
+
+
+CASES = [
+    pytest.param(name, mode, options, id="-".join([name, mode, *map(str, options.values())]))
+    for name, mode in METHOD_MODES
+    for options in variants(name)
+]
 
 
 @pytest.fixture(params=METHODS.names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def double(method: Method) -> Method:
-    """In float64, images too: views are made in float32."""
-    method.double()
-    for tower in {id(m): m for m in method.modules() if hasattr(m, "normalise")}.values():
-        normalise = tower.normalise
-        tower.normalise = lambda x, normalise=normalise: normalise(x.double())
-    return method
 
 
 def split(pairs: Pairs, sizes: list[int]) -> list[Batch]:
@@ -52,8 +60,9 @@ def warmed(name: str, **options: object) -> Method:
     return method
 
 
-def full_batch_gradient(method: Method, batches: list[Batch], seed: int) -> dict[str, Tensor]:
-    """The gradient of the effective batch in one graph, the micro-batches in the same random states."""
+def full_batch_gradient(method: Method, batches: list[Batch], seed: int, apart: bool = False) -> dict[str, Tensor]:
+    """The gradient of the effective batch in one graph, the micro-batches in the same random states. apart: each
+    micro-batch is contrasted alone."""
     outputs, keys = [], []
     for i, batch in enumerate(batches):
         with torch_seed(stream(seed, "forward", i)):
@@ -69,23 +78,27 @@ def full_batch_gradient(method: Method, batches: list[Batch], seed: int) -> dict
         return torch.cat(values)
 
     total = sum(map(len, batches))
-    all_keys = {n: gather(keys, n) for n in keys[0]} | {"index": torch.arange(total)}
-    embeddings = {n: gather([o.embeddings for o in outputs], n) for n in outputs[0].embeddings}
-    loss = sum(method.contrast(embeddings, all_keys).values())
-    for batch, output in zip(batches, outputs):
-        loss = loss + sum(output.losses.values()) * len(batch) / total
+    loss = sum(sum(output.losses.values()) * len(batch) / total for batch, output in zip(batches, outputs))
+    for part in [slice(i, i + 1) for i in range(len(batches))] if apart else [slice(None)]:
+        count = sum(map(len, batches[part]))
+        part_keys = {n: gather(keys[part], n) for n in keys[0]} | {"index": torch.arange(count)}
+        embeddings = {n: gather([o.embeddings for o in outputs[part]], n) for n in outputs[0].embeddings}
+        loss = loss + sum(method.contrast(embeddings, part_keys).values()) * count / total
     loss.backward()
     gradient = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     method.zero_grad(set_to_none=True)
     return gradient
 
 
-@pytest.mark.parametrize(("name", "mode"), EXACT_MODES)
+@pytest.mark.parametrize(("name", "mode", "options"), CASES)
 @pytest.mark.parametrize("sizes", [[6, 6, 6, 4], [4, 4, 4, 4, 4, 4, 1]], ids=["4", "7"])
-def test_accumulated_gradient_is_the_full_batchs(name: str, mode: str, sizes: list[int]) -> None:
-    method = warmed(name)
+def test_accumulated_gradient_is_the_full_batchs(
+    name: str, mode: str, options: dict[str, object], sizes: list[int]
+) -> None:
+    """Of ``plain`` that of the mean over the micro-batches, each contrasted alone."""
+    method = warmed(name, **options)
     batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION), sizes)
-    expected = full_batch_gradient(method, batches, seed=3)
+    expected = full_batch_gradient(method, batches, seed=3, apart=mode == "plain")
     accumulate(method, batches, mode, 3)
     actual = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     assert actual.keys() == expected.keys()

@@ -1,19 +1,20 @@
 """Masking is of the second view alone, and only while training."""
 
+import pytest
 import torch
 
-from benchmark.losses import info_nce
+from benchmark.data.transforms import Augmentation
 from tests.methods.fakes import Pairs, small_method
+from tests.methods.loops import nce_loop, unit
 
 
 def test_loss_is_the_mean_of_two_contrasts() -> None:
     method = small_method("masked").double()
-    image, text, view = (torch.nn.functional.normalize(torch.randn(4, 6).double(), dim=-1) for _ in range(3))
+    image, text, view = (unit(4, seed) for seed in range(3))
     terms = method.contrast({"image": image, "text": text, "view": view}, {})
-    scale = method.logit_scale.exp()
-    torch.testing.assert_close(
-        sum(terms.values()), (info_nce(image, text, scale) + info_nce(image, view, scale)) / 2
-    )  # fmt: skip
+    scale = method.temperature_scale
+    expected = (nce_loop(image, text, scale) + nce_loop(image, view, scale)) / 2
+    assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_second_view_loses_its_share_of_patches_and_the_first_none() -> None:
@@ -26,3 +27,10 @@ def test_the_second_view_loses_its_share_of_patches_and_the_first_none() -> None
     method(batch)
     assert seen[2:] == [4, 4]
     assert method.model.image.patch_dropout == 0.0
+
+
+def test_the_second_view_is_another_crop_where_asked() -> None:
+    method = small_method("masked", view_scale=(0.5, 0.5)).eval()
+    still = Pairs(4, augmentation=Augmentation.none()).sequential(0, 4)
+    crop = still.view(1, Augmentation(crop_scale=(0.5, 0.5)))
+    torch.testing.assert_close(method(still).embeddings["view"], method.model.encode_image(crop))

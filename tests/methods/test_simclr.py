@@ -1,39 +1,14 @@
 """The image-image terms against loops, and the views that they see."""
 
-import math
-
 import pytest
 import torch
-from torch import Tensor
+from pytorch_metric_learning.losses import NTXentLoss
 
+from benchmark.data.transforms import Augmentation
 from benchmark.losses import nt_xent
 from benchmark.method import Method
 from tests.methods.fakes import Pairs, small_method
-
-
-def unit(n: int, seed: int, width: int = 6) -> Tensor:
-    x = torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.normalize(x, dim=-1)
-
-
-def nt_xent_loop(a: Tensor, b: Tensor, temperature: float) -> float:
-    """Equation 1 of SimCLR: the mean over 2n views of -log exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t)."""
-    views, n = [*a, *b], len(a)
-    total = 0.0
-    for i in range(2 * n):
-        j = (i + n) % (2 * n)
-        s = [float(views[i] @ views[k]) / temperature for k in range(2 * n)]
-        total -= s[j] - math.log(sum(math.exp(s[k]) for k in range(2 * n) if k != i))
-    return total / (2 * n)
-
-
-def nce_loop(a: Tensor, b: Tensor, scale: float) -> float:
-    total = 0.0
-    for x, y in ((a, b), (b, a)):
-        for i in range(len(x)):
-            s = [scale * float(x[i] @ y[k]) for k in range(len(y))]
-            total -= s[i] - math.log(sum(map(math.exp, s)))
-    return total / (2 * len(a))
+from tests.methods.loops import nce_loop, nt_xent_loop, unit
 
 
 def test_nt_xent_agrees_with_a_loop() -> None:
@@ -42,10 +17,10 @@ def test_nt_xent_agrees_with_a_loop() -> None:
         assert nt_xent(a, b, 0.1).item() == pytest.approx(nt_xent_loop(a, b, 0.1), abs=1e-12)
 
 
-def test_nt_xent_agrees_with_lightly() -> None:
-    loss = pytest.importorskip("lightly.loss").NTXentLoss(temperature=0.3)
-    a, b = unit(7, 3).float(), unit(7, 4).float()
-    torch.testing.assert_close(nt_xent(a, b, 0.3), loss(a, b))
+def test_nt_xent_is_pytorch_metric_learnings() -> None:
+    a, b = unit(7, 3), unit(7, 4)
+    theirs = NTXentLoss(temperature=0.3)(torch.cat([a, b]), torch.arange(7).repeat(2))
+    torch.testing.assert_close(nt_xent(a, b, 0.3), theirs, rtol=0, atol=1e-12)
 
 
 def method_of(variant: str) -> Method:
@@ -74,6 +49,20 @@ def test_slip_pairs_the_text_with_the_runs_own_view() -> None:
     embeddings = method(batch).embeddings
     torch.testing.assert_close(embeddings["image"], method.model.encode_image(batch.view()))
     assert not torch.allclose(embeddings["view_a"], embeddings["view_b"])
+
+
+def test_roys_second_view_is_another_crop() -> None:
+    """The run's own, as with the first view, or one of a size that the method is given."""
+    batch = Pairs(4, augmentation=Augmentation(crop_scale=(0.5, 0.5))).sequential(0, 4)
+    embeddings = small_method("simclr", variant="roy").eval()(batch).embeddings
+    assert not torch.allclose(embeddings["image"], embeddings["view"])
+    still = Pairs(4, augmentation=Augmentation.none()).sequential(0, 4)
+    method = small_method("simclr", variant="roy", view_scale=(0.5, 0.5)).eval()
+    embeddings = method(still).embeddings
+    torch.testing.assert_close(embeddings["image"], method.model.encode_image(still.view()))
+    crop = still.view(1, Augmentation(crop_scale=(0.5, 0.5)))
+    torch.testing.assert_close(embeddings["view"], method.model.encode_image(crop))
+    assert not torch.allclose(embeddings["image"], embeddings["view"])
 
 
 def test_heads_need_no_batch() -> None:

@@ -1,6 +1,7 @@
 """Verdicts and ranks of a report against the statistics of the examples themselves."""
 
 import io
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from benchmark.report.comparison import (
 from benchmark.report.plots import cliques, rank_chart
 from benchmark.report.tables import ceilings, label_lines, score_table, summarise, to_markdown, to_terminal
 from benchmark.seeding import generator
-from benchmark.statistics import Ranks, difference, resample
+from benchmark.statistics import Ranks, difference, holm, paired, resample
 from benchmark.task import Mean
 from tests.report.fakes import synthetic
 from tests.report.test_plots import assert_legible
@@ -277,6 +278,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert "difference to msd, in points" in page
     assert "## mean rank over datasets" in page
     assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
+    assert "as the reference is the best of them" not in page
     with pytest.raises(BenchError, match="did you mean 'siglip'"):
         write_report(rows, costs, tmp_path, console, reference="sigclip")
 
@@ -289,3 +291,50 @@ def test_the_caption_says_what_can_be_reached() -> None:
     )
     assert said.endswith("the most that can be reached: d 91.2 (1,458 answers).")
     assert ceilings(labelled, "probe", lambda *_: {}) == ""
+
+
+def any_verdict(methods: int, seeds: int, reference: int | None) -> float:
+    """How often there is one among methods that are equally good, measured on the same test set of 60 patients; the
+    best one is the reference where none is given."""
+    random = np.random.default_rng(methods)
+    drawn = random.multinomial(60, np.full(60, 1 / 60), 1000).T / 60
+    # A test of single seeds is of these weights, which are not equally good where seeds differ.
+    seed_sd = 0.02 if seeds > 1 else 0.0
+    found = []
+    for _ in range(1000):
+        # What is hard is so for all methods, or for all seeds of one, or at random.
+        hard = random.normal(0.5, 0.2, 60) + random.normal(0, 0.1, (methods, 1, 60))
+        quality = hard + random.normal(0, seed_sd, (methods, seeds, 1)) + random.normal(0, 0.1, (methods, seeds, 60))
+        values, resampled = quality.mean(axis=2), quality @ drawn
+        best = int(values.mean(axis=1).argmax()) if reference is None else reference
+        p = [paired(values[i], values[best], resampled[i], resampled[best], 60).p for i in range(methods) if i != best]
+        found.append((holm(p, comb(methods, 2) if reference is None else 0) < 0.05).any())
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("methods", [3, pytest.param(6, marks=pytest.mark.slow), 12])
+@pytest.mark.parametrize("seeds", [1, *(pytest.param(x, marks=pytest.mark.slow) for x in (2, 3, 5))])
+def test_a_verdict_among_equals_is_rare_though_the_best_is_the_reference(methods: int, seeds: int) -> None:
+    assert any_verdict(methods, seeds, None) <= 0.06
+
+
+@pytest.mark.slow
+def test_a_verdict_among_equals_is_as_rare_as_promised_with_a_reference_that_was_given() -> None:
+    assert 0.025 <= any_verdict(6, 1, 0) <= 0.06
+
+
+def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.55, "c": 0.55, "e": 0.6}, datasets=("d", "dd"))
+    rows = rows[(rows["method"] != "c") | (rows["dataset"] != "dd")]
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    against = {line: "e" for line in lines if line != "e"}
+    given, picked = (differences(labelled, against, lambda *key: drawn.get(key), picked=x) for x in (False, True))
+    # Two datasets with the pairs of four lines and of three.
+    assert given["tests"].unique().tolist() == [5] and picked["tests"].unique().tolist() == [6 + 3]
+    np.testing.assert_allclose(picked["adjusted"], holm(picked["p"].tolist(), 9))
+    said = [
+        difference_table(given, "probe", "e", lines).caption,
+        difference_table(picked, "probe", "e", lines, True).caption,
+    ]
+    assert "for the 5 tests of the table" in said[0]
+    assert "for the 9 pairs of lines, as the reference is the best of them" in said[1]

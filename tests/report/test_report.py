@@ -39,12 +39,37 @@ def test_the_whole_report(tmp_path):
     assert "cost of pretraining" in text
     assert "## cost of pretraining" in page
     assert "## How to read this" in page
+    assert "for the 2 pairs of lines, as the reference is the best of them" in page
 
 
 def test_a_report_on_results_alone(tmp_path):
     rows, _ = synthetic(1, 1, seeds=1)
     files = write_report(rows[rows["task"] == "vqa"], pd.DataFrame(), tmp_path, console())
     assert [file.name for file in files] == ["report.md", "results.csv", "costs.csv", "vqa.png", "vqa.svg"]
+
+
+def test_metrics_that_the_notes_define_have_tables_of_their_own(tmp_path):
+    rows, costs = synthetic(3, 5, seeds=1)
+    rows = rows[rows["task"] == "vqa"].assign(evaluation=rows["dataset"])
+    open_ones = rows[~rows["primary"]].assign(metric="accuracy_open", low=0.1, high=0.9, chance=0.25)
+    open_ones["value"] = open_ones["method"].map({"clip": 0.5, "msd": 0.75, "siglip": 0.25})
+    rows = pd.concat([rows, open_ones])
+    said = {"accuracy": "is of all questions", "accuracy_open": "is of the open ones", "accuracy_closed": "is not here"}
+    terminal = console()
+    page, *_ = write_report(rows, costs, tmp_path, terminal, notes=lambda *_: {"": {"definitions": said}})
+    text = terminal.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    main, other = text[text.index("vqa: accuracy, in") :].split("\nvqa: accuracy_open, in percent\n")
+    assert "accuracy is of all questions." in " ".join(main.split())
+    caption = " ".join(other.split("cost of pretraining")[0].split())
+    assert "accuracy_open is of the open ones." in caption
+    assert caption.count("10.0–90.0") == 15
+    for value in ("50.0", "75.0", "25.0"):
+        assert caption.split().count(value) >= 6
+    assert "accuracy_closed" not in text and "another, in" not in text
+    markdown = page.read_text(encoding="utf-8")
+    assert "## vqa: accuracy\\_open, in percent\n" in markdown
+    assert markdown.count("**75.0**") == 6
 
 
 def test_lines_left_out_of_the_plot_are_named(tmp_path):

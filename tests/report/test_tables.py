@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
+from scipy import stats
 
 from benchmark.report.tables import (
     Cell,
@@ -73,6 +74,17 @@ def lines_of(rows, costs=None):
 # Scores
 
 
+def widened(distance, between):
+    """Half of an interval from half of that over examples and the variance between three seeds, by bisection."""
+    within = (distance / 1.959964) ** 2
+    part, narrow, wide = between / (within + between), 0.0, 10.0
+    while wide - narrow > 1e-9:
+        middle = (narrow + wide) / 2
+        p = 2 * ((1 - part) * stats.norm.sf(middle) + part * stats.t.sf(middle, 2))
+        narrow, wide = (middle, wide) if p > 0.05 else (narrow, middle)
+    return middle * math.sqrt(within + between)
+
+
 @pytest.mark.parametrize("methods, datasets", [(2, 5), (12, 12)])
 def test_every_score_is_what_pandas_gives_by_hand(methods, datasets):
     rows, costs = synthetic(methods, datasets)
@@ -86,10 +98,9 @@ def test_every_score_is_what_pandas_gives_by_hand(methods, datasets):
         seeds = [by_hand[task, dataset, method, seed] for seed in range(3)]
         means = [sum(seed["value"]) / len(seed) for seed in seeds]
         mean = sum(means) / 3
-        # t(0.975, 2) = 4.302653
-        between = 4.302653 * math.sqrt(sum((x - mean) ** 2 for x in means) / 2) / math.sqrt(3)
-        below = math.hypot(between, sum((seed["value"] - seed["low"]).mean() for seed in seeds) / 3)
-        above = math.hypot(between, sum((seed["high"] - seed["value"]).mean() for seed in seeds) / 3)
+        between = sum((x - mean) ** 2 for x in means) / 2 / 3
+        below = widened(sum((seed["value"] - seed["low"]).mean() for seed in seeds) / 3, between)
+        above = widened(sum((seed["high"] - seed["value"]).mean() for seed in seeds) / 3, between)
         score = found[task, dataset, method]
         assert score.value == pytest.approx(mean)
         assert score.low == pytest.approx(max(0, mean - below))
@@ -129,17 +140,18 @@ def test_a_seed_without_interval_leaves_the_score_without():
     assert interval(float("nan"), 0.5) == ""
 
 
-@pytest.mark.parametrize("between", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("between", [0.0, 0.005, 0.02, 0.1])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_pooled_interval_covers_the_truth(seeds, between):
-    """Truth 0.5; an error of the test set that the seeds share (sd 0.02), and one of each seed's own."""
+    """Truth 0.5; an error of the test set that the seeds share (sd 0.02), and one of each seed's own. Two seeds may
+    cover more."""
     rng = np.random.default_rng(seeds)
     covered = 0
     for _ in range(2000):
         values = 0.5 + rng.normal(0, 0.02) + rng.normal(0, between, seeds)
         _, low, high = pooled(values, values - 1.96 * 0.02, values + 1.96 * 0.02)
         covered += low <= 0.5 <= high
-    assert 0.935 <= covered / 2000 <= 0.99
+    assert 0.935 <= covered / 2000 <= (0.99 if seeds == 2 else 0.97)
 
 
 def test_both_directions_of_retrieval_are_averaged_and_both_counts_shown():

@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from benchmark.data.prepared import Prepared
+from benchmark.data.resizing import DEFAULT
 from benchmark.embedding import Encoded, Evaluation
 from benchmark.errors import BenchError
 
@@ -140,6 +141,7 @@ class RandomEncoder:
     """Knows nothing: each image and each text its own random vector, the same whatever the batch."""
 
     image_size = SIZE
+    resizing = DEFAULT
     temperature_scale = 10.0
 
     def __init__(self, seed: int = 0, width: int = 16) -> None:
@@ -190,6 +192,7 @@ class OracleEncoder:
     """
 
     image_size = SIZE
+    resizing = DEFAULT
     temperature_scale = 100.0
 
     def __init__(self, dataset: FakeDataset) -> None:

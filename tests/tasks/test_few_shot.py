@@ -149,8 +149,10 @@ def test_scores_agree_with_sklearn() -> None:
     for point, of_point in {"2": correct[:2], "8": correct[2:4], "10%": correct[4:6], "100%": correct[6:]}.items():
         assert result[f"accuracy@{point}"] == pytest.approx(np.mean(of_point))
         assert measurement.notes["draws"][f"accuracy@{point}"] == pytest.approx(np.mean(of_point, axis=1))
-    spread = np.std([np.mean(correct[0]), np.mean(correct[1])], ddof=1)
-    assert measurement.notes["spread"]["accuracy@2"] == pytest.approx(spread)
+    assert measurement.notes["curve"] == {
+        "images a class": {"2": "accuracy@2", "8": "accuracy@8"},
+        "share of train": {"10%": "accuracy@10%", "100%": "accuracy@100%"},
+    }
 
 
 def test_findings_agree_with_sklearn_where_some_are_unknown() -> None:
@@ -240,6 +242,19 @@ def test_class_that_train_has_not_is_never_predicted() -> None:
     dataset.prepared["train"] = take(records, np.flatnonzero(records.label != 2), "no plum")
     found = measured(dataset, OracleEncoder(dataset))
     assert set(values(found).values()) == {0.75}
+    assert found.notes["absent"] == [] and set(found.notes["support"].values()) == {40}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_class_that_test_has_not_is_named(multi_label: bool) -> None:
+    dataset = fake_dataset(multi_label=multi_label)
+    records = dataset.prepared["test"]
+    has = records.label[:, 2] == 1 if multi_label else records.label == 2
+    dataset.prepared["test"] = take(records, np.flatnonzero(~has), "no plum")
+    found = measured(dataset, RandomEncoder())
+    (name,) = found.notes["absent"]
+    assert [key for key, count in found.notes["support"].items() if not count] == [name]
+    assert list(found.notes["support"]).index(name) == 2
 
 
 def test_single_class_in_train() -> None:

@@ -248,6 +248,18 @@ def test_large_is_small() -> None:
     assert float(output) < 0.5
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4)])
+def test_what_is_not_finite_does_not_rank(shape: tuple[int, ...]) -> None:
+    for value in (np.nan, np.inf):
+        vectors = np.ones(shape, np.float32)
+        broken = vectors.copy()
+        broken[(1,) * len(shape)] = value
+        with pytest.raises(BenchError, match="query 1 of 3 is not finite"):
+            measure(broken, vectors, csr_array(np.eye(3)), [1])
+        with pytest.raises(BenchError, match="candidate 1 of 3 is not finite"):
+            measure(vectors, broken, csr_array(np.eye(3)), [1])
+
+
 def test_by_tokens_a_query_finds_what_its_own_tokens_match() -> None:
     """A text shares one token with its image; the means of the tokens are the same for all."""
     rng = np.random.default_rng(0)

@@ -168,6 +168,7 @@ def test_open_and_closed_are_the_answer_types_of_the_data() -> None:
     assert result["accuracy"] == answer.mean()
     assert result["accuracy_closed"] == answer[closed].mean()
     assert result["accuracy_open"] == answer[~closed].mean()
+    assert set(found.notes["definitions"]) == set(found.metrics)
     for records in dataset.prepared.values():
         for types in records.answer_type:
             types[:] = ["closed", ""]
