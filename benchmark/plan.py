@@ -34,6 +34,7 @@ FORMAT = 2
 """Raised when a change in the harness changes what a cell holds."""
 EVALUATION_FORMAT = 4
 """Raised when a change in the harness changes what an evaluation holds."""
+NOT_FOUND = "not found on this machine"
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,10 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     plain = config.scenario.plain.dataset if config.scenario else None
     if plain and plain not in config.datasets:
         config = config.model_copy(update={"datasets": [plain, *config.datasets]})
-    config, absent = _with_what_is_there(config)
+    datasets = _Datasets(config, cache)
+    config, absent = _with_what_is_there(config, datasets)
     methods = _methods(config)
     model = resolve_model(config)
-    datasets = _Datasets(config, cache)
     for name, given in config.options.items():
         if name not in METHODS.names() and name not in TASKS.names():
             raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
@@ -369,6 +370,24 @@ class _Datasets:
             names.append(card.name)
         return list(dict.fromkeys(names))
 
+    def unusable(self, reference: str) -> str:
+        """Why a dataset of the suite is to be left out; "" for one that is there and has rows. Bad rows alone are a
+        reason only where no other is left."""
+        card = load_card(reference)
+        if not card.source.found():
+            return NOT_FOUND
+        (name,) = self.open([reference])
+        try:
+            self[name].check_rows()
+        except BenchError:
+            try:
+                open_dataset(card, "skip", self.cache).check_rows()
+            except BenchError as error:
+                del self.opened[name]
+                return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")
+            raise
+        return ""
+
     def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
         return [(name, self[name].fingerprint) for name in names]
 
@@ -452,8 +471,9 @@ def source_of(cls: type) -> str:
 _HARNESS = ("benchmark", "torch", "builtins")
 
 
-def _with_what_is_there(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """The configuration with those of the suite's datasets that are on this machine, and a line for each of the others.
+def _with_what_is_there(config: RunConfig, datasets: _Datasets) -> tuple[RunConfig, list[str]]:
+    """The configuration with those of the suite's datasets that are on this machine and have rows, and a line for each
+    of the others.
 
     Raises ``BenchError`` when one must be there, or none is left to pretrain on or to evaluate on.
     """
@@ -462,19 +482,18 @@ def _with_what_is_there(config: RunConfig) -> tuple[RunConfig, list[str]]:
     for key in ("pretraining", "datasets"):
         kept[key] = []
         for reference in getattr(config, key):
-            card = load_card(reference)
-            if reference in config.required or card.source.found():
+            if reference in config.required or not (reason := datasets.unusable(reference)):
                 kept[key].append(reference)
             else:
-                absent[card.name] = f"{card.name}: not found on this machine; bench data how {card.name}"
+                absent[load_card(reference).name] = reason
         if not kept[key]:
             what = "to pretrain on" if key == "pretraining" else "to evaluate on"
             raise BenchError(f"suite {config.suite}: nothing {what} is found here; missing: {', '.join(absent)}")
     if absent and config.strict:
-        raise BenchError(
-            f"suite {config.suite}, --strict: not found here: {', '.join(absent)}; see bench data how NAME"
-        )
-    return config.model_copy(update=kept), list(absent.values())
+        names = (name if reason == NOT_FOUND else f"{name} ({reason})" for name, reason in absent.items())
+        raise BenchError(f"suite {config.suite}, --strict: not found here: {', '.join(names)}; see bench data how NAME")
+    lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
+    return config.model_copy(update=kept), lines
 
 
 def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from benchmark import __version__
 from benchmark.baselines import Given
 from benchmark.data.cache import build_folder, cache_root
+from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
@@ -148,7 +149,7 @@ class _Run:
             sizes = {cell.training.resolution or size for cell in untrained if name in cell.pretraining}
             # What is only pretrained on is not prepared for an evaluation, at another size perhaps.
             splits = ("train", "val") if sizes and name not in evaluated else None
-            with self.progress() as bars:
+            with self.sparing(name), self.progress() as bars:
                 bar = bars.add_task(f"checking {name}", total=None, speed="")
 
                 def show(done: int, total: int, bars: Progress = bars, bar: TaskID = bar) -> None:
@@ -161,6 +162,24 @@ class _Run:
                 self.console.print(f"{name}: left out {reasons}", style="yellow")
         for cell in untrained:
             check_batch(cell.training, len(self.pairs(cell, "train")))
+
+    @contextmanager
+    def sparing(self, name: str) -> Iterator[None]:
+        """Leave out a dataset of the suite that nothing is left of, where bad data are to be left out and it need not
+        be there."""
+        plan, config = self.plan, self.plan.config
+        optional = {load_card(each).name for each in config.datasets if each not in config.required}
+        optional -= {each for cell in plan.cells for each in cell.pretraining}
+        optional -= {*plan.corpus, *(plan.initial.pretraining if plan.initial else ())}
+        optional -= {*(plan.language.datasets if plan.language else ()), plan.plain_dataset}
+        others = [pair for pair in plan.pairs if pair.dataset != name]
+        try:
+            yield
+        except BenchError as error:
+            if config.strict or config.on_bad_data == "error" or name not in optional or not others:
+                raise
+            plan.pairs = others
+            self.console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:

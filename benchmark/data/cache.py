@@ -22,7 +22,8 @@ def cache_root() -> Path:
 
 def key(*parts: Any) -> str:
     """20 hexadecimal digits that depend on everything in ``parts`` (anything that JSON can hold)."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:20]
+    content = json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:20]
 
 
 def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = False) -> Path:

@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 VERSION = 2
 """Part of the key of everything cached: raise it when rows are read or checked differently."""
+TABLES = 2
+"""Raised when the folders of rows hold something else."""
 LISTS = ("text", "text_id", "question", "answer", "answer_type", "question_type")
 COLUMNS = ("id", "group", "image", "label", *LISTS)
 CHUNK = 1000
@@ -83,8 +85,10 @@ class Dataset:
         """Changes with the rows, the classes, the images' sizes and times and what was left out; not with the place
         where the data lie, nor with prompts."""
         whole = self.card.source.has_files and not self.streams
+        # Not the source's where there are files: one that no row needs is part of that.
+        rows = self._meta["content"] if whole else self.card.source.fingerprint()
         found = (self._found.states, self._meta["left_out"]) if whole else ()
-        return key(VERSION, self.card.source.fingerprint(), self.card.classes, self.card.multi_label, *found)
+        return key(VERSION, rows, self.card.classes, self.card.multi_label, *found)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -142,9 +146,7 @@ class Dataset:
         from benchmark.data.prepared import prepare
         from benchmark.data.streamed import Stream
 
-        if not self.splits():
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
-            raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
+        self.check_rows()
         for split in self.splits():
             if splits and split not in splits:
                 continue
@@ -154,6 +156,12 @@ class Dataset:
                 self._verify(split, progress)
             else:
                 prepare(self, split, size, self.cache, progress, resizing)
+
+    def check_rows(self) -> None:
+        """Raise ``BenchError`` for the first bad row, and when no row is left. No image is decoded."""
+        if not self.splits():
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
+            raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
 
     def rows(self, split: str) -> np.ndarray:
         """The numbers of the rows of table() that count, int64, ascending: not those known to be bad. Raises
@@ -261,7 +269,7 @@ class Dataset:
     def _tables(self) -> Path:
         """The folder with the rows of each split in an Arrow file, read once for a state of the source."""
         parts = (VERSION, self.card.source.fingerprint(), self.card.classes, self.card.multi_label, self.on_bad_data)
-        return build_folder(self.cache / "records" / key("records", *parts), self._read)
+        return build_folder(self.cache / "records" / key("records", TABLES, *parts), self._read)
 
     def _read(self, folder: Path) -> None:
         image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -270,10 +278,14 @@ class Dataset:
         schema = pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "file", "row")])
         problems = Problems()
         counts: Counter[str] = Counter()
+        content = hashlib.sha256()
         with ExitStack() as stack:
             writers: dict[str, pa.RecordBatchStreamWriter] = {}
             source = self.card.source
             rows = _unique(source.rows(self.card, problems), problems, source.shares_images())
+            # When the disk is full it is over now: left to the garbage collector, processes that draw or files that
+            # are read would end in any thread, even in one that waits for them.
+            stack.enter_context(closing(rows))
             while chunk := list(islice(rows, CHUNK)):
                 for split in {row.split: None for row in chunk}:
                     part = [row for row in chunk if row.split == split]
@@ -286,8 +298,11 @@ class Dataset:
                         writers[split] = stack.enter_context(pa.ipc.new_stream(path, schema))
                     writers[split].write_table(pa.table(columns, schema))
                     counts[split] += len(part)
+                for row in chunk:
+                    content.update(row.content())
         problems.stop(self.on_bad_data)
-        (folder / "meta.json").write_text(json.dumps({"splits": counts, "left_out": problems.counts}))
+        meta = {"splits": counts, "left_out": problems.counts, "content": content.hexdigest()}
+        (folder / "meta.json").write_text(json.dumps(meta))
 
 
 @dataclass(frozen=True)
@@ -297,7 +312,7 @@ class _Found:
     states: str
 
 
-def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Iterator[Row]:
+def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[Row, None, None]:
     """The rows without those whose id was there before, or whose group or image was there in another split (unless the
     published splits do share them)."""
     ids: dict[str, tuple[str, int]] = {}

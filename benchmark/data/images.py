@@ -5,6 +5,7 @@ import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,8 +17,12 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
 Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
 DICOM_SUFFIXES = (".dcm", ".dicom")
+DECODERS = "python-gdcm"
+"""What pydicom finds by itself, for what it does not decode."""
 MAX_PIXELS = 89_478_485
 """Where Pillow, too, begins to suspect a decompression bomb."""
+MAX_LABELS = 1 << 28
+"""Bytes of the array with the labels of a split."""
 
 
 def decode_image(source: Path | bytes) -> Image.Image:
@@ -26,7 +31,7 @@ def decode_image(source: Path | bytes) -> Image.Image:
     EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
     to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
     Of several frames, the first. DICOM files are shown in the window that they ask for. Raises ``BadRow`` when the file
-    cannot be decoded as a whole, ``BenchError`` for DICOM without pydicom.
+    cannot be decoded as a whole, ``BenchError`` where it cannot be opened and for DICOM without pydicom or a decoder.
     """
     picture = load_image(source)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -39,12 +44,13 @@ def load_image(source: Path | bytes) -> Image.Image:
             raise BadRow("image cannot be decoded", "is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if _is_dicom(source):
-                return _eight_bit(_load_dicom(source))
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
-                _check_size(*picture.size)
-                picture.load()
-                return _eight_bit(ImageOps.exif_transpose(picture))
+            with BytesIO(source) if isinstance(source, bytes) else _open(source) as file:
+                if _is_dicom(source):
+                    return _eight_bit(_load_dicom(file))
+                with Image.open(file, formats=FORMATS) as picture:
+                    check_size(*picture.size)
+                    picture.load()
+                    return _eight_bit(ImageOps.exif_transpose(picture))
     except (BadRow, BenchError):
         raise
     except Image.DecompressionBombError as error:
@@ -55,7 +61,16 @@ def load_image(source: Path | bytes) -> Image.Image:
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
 
 
-def _check_size(width: int, height: int) -> None:
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        # Not a bad row: those are remembered for as long as the file is the same, and this may end before.
+        raise BenchError(f"image {path} cannot be read: {error.strerror}") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ``BadRow`` for more pixels than an image can have."""
     if width * height > MAX_PIXELS:
         message = f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb"
         raise BadRow("image is too large", message)
@@ -67,15 +82,19 @@ def _is_dicom(source: Path | bytes) -> bool:
     return source[128:132] == b"DICM"
 
 
-def _load_dicom(source: Path | bytes) -> Image.Image:
+def _load_dicom(file: BinaryIO) -> Image.Image:
     """Grey values rescaled and windowed as the header says, with black as nothing (DICOM PS3.3, C.11)."""
     try:
         import pydicom
         from pydicom import pixels
     except ImportError as error:
         raise BenchError("DICOM images need pydicom: pip install pydicom") from error
-    dicom = pydicom.dcmread(BytesIO(source) if isinstance(source, bytes) else source, force=False)
-    _check_size(int(dicom.Columns), int(dicom.Rows))
+    dicom = pydicom.dcmread(file, force=False)
+    check_size(int(dicom.Columns), int(dicom.Rows))
+    syntax = dicom.file_meta.TransferSyntaxUID
+    if not pixels.get_decoder(syntax).is_available:
+        # Not a bad row: all images of a set would drop out.
+        raise BenchError(f"DICOM images in {syntax.name} need a decoder: pip install {DECODERS}")
     values = pixels.pixel_array(dicom, index=0)
     if values.ndim == 3:
         return Image.fromarray(values.astype(np.uint8))

@@ -12,6 +12,7 @@ import yaml
 
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, SYNONYMS
+from benchmark.data.sources.folders import files_below
 from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, read_table, suffix_of
 from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
 from benchmark.data.sources.table import fill, inside, names_in, template_columns
@@ -70,7 +71,9 @@ def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _from_folder(root: Path) -> tuple[dict[str, Any], list[str]]:
-    folders = {child.name: child for child in sorted(root.iterdir()) if child.is_dir() and not child.is_symlink()}
+    folders = {child.name: child for child in sorted(root.iterdir()) if child.is_dir()}
+    # A link may lead back to where it lies.
+    folders = {name: child for name, child in folders.items() if not root.resolve().is_relative_to(child.resolve())}
     splits = {name: folder for name, folder in folders.items() if SYNONYMS.get(name.lower(), name.lower()) in SPLITS}
     source: dict[str, Any] = {"kind": "image_folder", "root": "."}
     if splits:
@@ -90,9 +93,7 @@ def _from_folder(root: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(
-        Path(name).suffix.lower() in IMAGES for _, _, names in os.walk(folder) for name in names
-    )
+    return any(Path(path).suffix.lower() in IMAGES for path in files_below(folder))
 
 
 def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -18,14 +18,19 @@ from PIL import Image
 from benchmark.data.cache import build_folder, key
 from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
 from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.data.sources.formats import digest as file_digest
 from benchmark.errors import BenchError
 
-VERSION = 4
+VERSION = 5
 LARGE = 1 << 35
 """Bytes of pixels from which a set is kept as JPEG, at about a tenth of the size and a tenth of the speed."""
 QUALITY = 95
 FLUSH = 256
 """Images after which what was written counts, should the process be killed."""
+LOOKED_AT = 32
+"""Images whose checksums are compared whenever a set is opened."""
+FILES = ("columns.arrow", "journal.bin")
+"""What is small enough to be compared as a whole."""
 JOURNAL = np.dtype([("row", "<i8"), ("end", "<i8"), ("digest", "S16")])
 """For each stored image the number of its row, where it ends in the file, and a checksum of its bytes."""
 
@@ -36,14 +41,18 @@ class Images:
 
     Not memory-mapped: pages that were read would count as the process's memory, where now they are the system's to keep
     or to give away, and are shared by all processes just the same.
+
+    digests: a checksum of each image, which is held against it when it is first read; ``BenchError`` where they differ.
     """
 
-    def __init__(self, path: Path, ends: np.ndarray, size: int, jpeg: bool) -> None:
+    def __init__(self, path: Path, ends: np.ndarray, size: int, jpeg: bool, digests: np.ndarray | None = None) -> None:
         self.shape = (len(ends), 3, size, size)
         self.dtype = np.dtype(np.uint8)
         self.jpeg = jpeg
         self._path = path
         self._ends = ends
+        self._digests = digests
+        self._unread = np.full(len(ends), digests is not None)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -64,13 +73,20 @@ class Images:
     def _one(self, row: int) -> np.ndarray:
         start = int(self._ends[row - 1]) if row else 0
         content = os.pread(self._file, int(self._ends[row]) - start, start)
+        if self._digests is not None and self._unread[row]:
+            if _digest(content) != self._digests[row]:
+                raise _damage(self._path.parent, f"image {row + 1:,} of {len(self):,} is not what was written")
+            self._unread[row] = False
         if not self.jpeg:
             return np.frombuffer(content, dtype=np.uint8).reshape(self.shape[1:])
         return np.asarray(Image.open(BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
 
     @cached_property
     def _file(self) -> int:
-        return os.open(self._path, os.O_RDONLY)
+        try:
+            return os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise _damage(self._path.parent, f"{self._path.name} cannot be read: {error.strerror}") from error
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -168,7 +184,7 @@ def prepare(
             for row, content in dataset.decode(split, encode, progress, kept):
                 images.write(content)
                 end += len(content)
-                waiting.append((row, end, hashlib.blake2b(content, digest_size=8).hexdigest().encode()))
+                waiting.append((row, end, _digest(content)))
                 if len(waiting) == FLUSH:
                     flush()
             flush()
@@ -182,13 +198,22 @@ def prepare(
             for batch in columns.to_batches(max_chunksize=CHUNK):
                 file.write_batch(batch)
                 digest.update(json.dumps(batch.to_pylist(), sort_keys=True).encode())
-        meta = {"fingerprint": digest.hexdigest()[:20], "jpeg": jpeg}
+        meta = {"fingerprint": digest.hexdigest()[:20], "jpeg": jpeg, "files": [file_digest(folder / f) for f in FILES]}
         (folder / "meta.json").write_text(json.dumps(meta))
 
     folder = _folder(dataset, split, size, cache, resizing)
     build_folder(folder, write, resume=True)
-    meta = json.loads((folder / "meta.json").read_text())
-    images = Images(folder / "images.bin", _journal(folder)["end"], size, meta["jpeg"])
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        whole = meta["files"] == [file_digest(folder / name) for name in FILES]
+    except (OSError, ValueError, KeyError, BenchError) as error:
+        raise _damage(folder, f"is not whole: {error}") from error
+    if not whole:
+        raise _damage(folder, f"{' or '.join(FILES)} is not what was written")
+    journal = _journal(folder)
+    images = Images(folder / "images.bin", journal["end"], size, meta["jpeg"], journal["digest"])
+    # A lost file is told of now; all of a large one would take hours, and each image is checked when it is first read.
+    images[np.linspace(0, len(images) - 1, min(len(images), LOOKED_AT)).astype(int)]
     with pa.memory_map(str(folder / "columns.arrow")) as file:
         return Prepared(images, pa.ipc.open_file(file).read_all(), meta["fingerprint"])
 
@@ -202,9 +227,17 @@ def damaged(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resi
     with (folder / "images.bin").open("rb") as images:
         for _, end, digest in _journal(folder).tolist():
             content = images.read(end - start)
-            count += hashlib.blake2b(content, digest_size=8).hexdigest().encode() != digest
+            count += _digest(content) != digest
             start = end
     return count
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).hexdigest().encode()
+
+
+def _damage(folder: Path, what: str) -> BenchError:
+    return BenchError(f"cache {folder}: {what}; delete this folder, and it is prepared again")
 
 
 def _folder(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing) -> Path:

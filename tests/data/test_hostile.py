@@ -1,12 +1,17 @@
 """Hostile input: a clear error or a skipped row, nothing outside the cache touched."""
 
+import gzip
 import io
 import os
 import struct
 import tarfile
+import tracemalloc
 import zlib
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import h5py
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -14,8 +19,9 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.data.show import contact_sheet
+from benchmark.data.sources import formats
 from benchmark.errors import BenchError
-from tests.data.make import PAIRS, dataset, images, pairs, pixels, write_card, write_csv
+from tests.data.make import PAIRS, dataset, images, pairs, pixels, write_card, write_csv, write_jsonl
 
 
 def tree(folder):
@@ -42,6 +48,110 @@ def test_decompression_bombs(tmp_path):
     assert left.left_out == {"image is too large": 1}
     with pytest.raises(BenchError, match=r"row 1: image 'images/0.png' is refused: .* bomb"):
         dataset(tmp_path, rows).check()
+
+
+@pytest.fixture
+def peak():
+    """The most memory that Python held since the test began, in bytes."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("suffix", "newlines"), [(".jsonl", False), (".csv", False), (".csv", True)])
+def test_a_caption_that_unfolds_to_any_length(tmp_path, monkeypatch, peak, suffix, newlines):
+    monkeypatch.setattr(formats, "MAX_ROW", 1 << 18)
+    rows = pairs(tmp_path, 3, ["train"])
+    write_jsonl(tmp_path / "rows", rows) if suffix == ".jsonl" else write_csv(tmp_path / "rows", rows)
+    lines = (tmp_path / "rows").read_bytes().splitlines(keepends=True)
+    long = (b"x\n" if newlines else b"xx") * 15_000_000
+    lines[-1:-1] = [b'{"id": "' + long + b'"}\n' if suffix == ".jsonl" else b'"' + long + b'",a,b,c,train\n']
+    with gzip.open(tmp_path / f"rows{suffix}.gz", "wb", 1) as file:
+        file.writelines(lines)
+    source = {"kind": "manifest", "file": f"rows{suffix}.gz", "columns": PAIRS}
+    del long, lines
+    tracemalloc.reset_peak()
+    with pytest.raises(BenchError, match=rf"^rows{suffix}.gz, row [34]: .*a row of more than 262,144 "):
+        open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache").check()
+    assert peak() < 1 << 23
+    if suffix == ".jsonl":
+        left = open_dataset(write_card(tmp_path, source), "skip", tmp_path / "cache")
+        assert left.left_out == {"row is too long": 1} and len(left.rows("train")) == 3
+        assert peak() < 1 << 23
+
+
+def test_captions_have_a_length(tmp_path):
+    rows = pairs(tmp_path, 3, ["train"])
+    rows[1]["text"] = "x" * (1 << 20)
+    dataset(tmp_path, rows).check()
+    rows[1]["text"] += "x"
+    with pytest.raises(BenchError, match=r"rows.jsonl, row 2: a text of 1,048,577 characters; expected at most 1,048"):
+        dataset(tmp_path, rows).check()
+    (tmp_path / "train.txt").write_text(rows[1]["text"])
+    columns = {name: column for name, column in PAIRS.items() if name != "text"}
+    with pytest.raises(BenchError, match=r"row 1: a text of 1,048,577 characters"):
+        dataset(tmp_path, rows, columns, text_file="{split}.txt").check()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_damaged_packed_table(tmp_path, suffix, damage):
+    rows = [row | {"text": str(np.random.default_rng(i).bytes(2000))} for i, row in enumerate(pairs(tmp_path, 9))]
+    write_jsonl(tmp_path / "rows", rows) if suffix == ".jsonl" else write_csv(tmp_path / "rows", rows)
+    content = bytearray(gzip.compress((tmp_path / "rows").read_bytes()))
+    content[len(content) // 2] ^= 255
+    (tmp_path / f"rows{suffix}.gz").write_bytes(content[:-2000] if damage == "cut" else content)
+    card = write_card(tmp_path, {"kind": "manifest", "file": f"rows{suffix}.gz", "columns": PAIRS})
+    with pytest.raises(BenchError, match=rf"^rows{suffix}.gz(: cannot be read|, row \d+: )"):
+        open_dataset(card, cache=tmp_path / "cache").check()
+
+
+def test_an_excel_file_that_unfolds(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_DOCUMENT", 1000)
+    book = openpyxl.Workbook()
+    book.active.append(["image"])
+    book.save(tmp_path / "rows.xlsx")
+    source = {"kind": "manifest", "file": "rows.xlsx", "columns": {"image": "image"}, "split": {"train": 1}}
+    with pytest.raises(BenchError, match=r"^rows.xlsx: unpacks to [\d,]+ bytes, more than 1,000; expected CSV$"):
+        open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache").check()
+
+
+def npy(shape, dtype="|u1"):
+    """The header of an array, and a megabyte of it."""
+    file = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + bytes(1 << 20)
+
+
+@pytest.mark.parametrize(("images", "labels", "message"), [
+    ((1, 60000, 60000), (1,), "a.npz: train_images: an image has 60000 x 60000 pixels, more than .* bomb"),
+    ((2, 8, 8), (1 << 33,), r"a.npz: train_labels: \[8589934592\] of uint8 are more than 268,435,456 bytes"),
+    ((2, 8, 8), (1 << 27,), r"a.npz: train_labels: expected shape \[2\], found \[134217728\]"),
+])  # fmt: skip
+def test_arrays_that_unfold(tmp_path, peak, images, labels, message):
+    with ZipFile(tmp_path / "a.npz", "w", ZIP_DEFLATED) as archive:
+        for name, shape in (("train_images", images), ("train_labels", labels)):
+            archive.writestr(f"{name}.npy", npy(shape))
+    card = write_card(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=["a", "b"])
+    with pytest.raises(BenchError, match=message):
+        open_dataset(card, cache=tmp_path / "cache").check()
+    assert peak() < 1 << 24
+
+
+@pytest.mark.parametrize(("images", "packed", "labels", "message"), [
+    ((1, 60000, 60000), (1, 1000, 1000), (1,), "x.h5: x: an image has 60000 x 60000 pixels, more than .* bomb"),
+    ((300000, 64, 64), (300000, 64, 64), (300000,), "x.h5: x: chunks of 1,228,800,000 bytes; expected at most 1,073"),
+    ((2, 8, 8), (1, 8, 8), (1 << 33,), "y.h5: y: 8,589,934,592 bytes, more than 268,435,456"),
+])  # fmt: skip
+def test_arrays_of_hdf5_that_unfold(tmp_path, peak, images, packed, labels, message):
+    for name, shape, chunks in (("x", images, packed), ("y", labels, True)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset(name, shape, np.uint8, chunks=chunks, compression="gzip")
+    source = {"kind": "h5", "files": {"train": {"images": "x.h5", "labels": "y.h5"}}}
+    with pytest.raises(BenchError, match=message):
+        open_dataset(write_card(tmp_path, source, classes=["a", "b"]), cache=tmp_path / "cache").check()
+    assert peak() < 1 << 24
 
 
 def test_nothing_outside_is_read_or_written(tmp_path):
@@ -103,6 +213,29 @@ def test_bad_bytes_in_a_manifest(tmp_path, content, reason):
     assert left.left_out == {reason: 1} and len(left.records("train")) == 3
     with pytest.raises(BenchError, match=r"rows.jsonl, row 4"):
         open_dataset(made.card, "error", tmp_path / "cache").check()
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("text", "\ud800"), ("id", "a\udfff"), ("patient", "\ud800"), ("image", "images/\ud800.png"),
+])  # fmt: skip
+def test_half_of_a_surrogate_pair(tmp_path, key, value):
+    rows = pairs(tmp_path, 3, ["train"])
+    rows[1][key] = value
+    left = dataset(tmp_path, rows, on_bad_data="skip")
+    left.check()
+    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 2
+    with pytest.raises(BenchError, match=r"^rows.jsonl, row 2: not UTF-8: '.*\\ud"):
+        dataset(tmp_path, rows).check()
+
+
+def test_a_file_whose_name_is_not_utf8(tmp_path):
+    for name in ("cat", "dog"):
+        images(tmp_path / "root" / name, 2)
+    os.rename(tmp_path / "root" / "cat" / "0.png", os.fsencode(tmp_path / "root" / "cat") + b"/caf\xe9.png")
+    source = {"kind": "image_folder", "root": "root", "split": {"train": 1}}
+    left = open_dataset(write_card(tmp_path, source, classes=["cat", "dog"]), "skip", tmp_path / "cache")
+    left.check()
+    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 3
 
 
 def test_utf16(tmp_path):

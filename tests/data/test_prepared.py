@@ -1,6 +1,7 @@
 """Preparations that are killed, fill the disk, are damaged, or are too large for plain pixels."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,71 @@ def test_damage_is_found(tmp_path):
     content[200] ^= 1
     (folder / "images.bin").write_bytes(content)
     assert damaged(found, "train", 8, found.cache) == 1
+
+
+def prepared_set(folder, count=80):
+    """A set of ``count`` images and the folder that it is prepared in."""
+    rows = pairs(folder, 4, ["train"])
+    found = dataset(folder, [rows[i % 4] | {"id": f"r{i}"} for i in range(count)])
+    prepare(found, "train", 8, found.cache)
+    (prepared_in,) = (found.cache / "prepared").iterdir()
+    return found, prepared_in
+
+
+def change(path, place=None):
+    """One bit, or all bytes."""
+    content = bytearray(path.read_bytes())
+    if place is None:
+        content = bytes(len(content))
+    else:
+        content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["images.bin", "columns.arrow", "journal.bin", "meta.json"])
+@pytest.mark.parametrize("place", [None, 0])
+def test_what_is_damaged_is_not_opened(tmp_path, name, place):
+    found, folder = prepared_set(tmp_path)
+    change(folder / name, place)
+    with pytest.raises(BenchError, match=f"^cache {folder}: .*; delete this folder, and it is prepared again$"):
+        prepare(found, "train", 8, found.cache)
+    shutil.rmtree(folder)
+    assert len(prepare(found, "train", 8, found.cache)) == 80
+
+
+def test_what_is_cut_off_or_gone_is_not_opened(tmp_path):
+    found, folder = prepared_set(tmp_path)
+    os.truncate(folder / "images.bin", 192 * 79)
+    with pytest.raises(BenchError, match="image 80 of 80 is not what was written; delete this folder"):
+        prepare(found, "train", 8, found.cache)
+    (folder / "images.bin").unlink()
+    with pytest.raises(BenchError, match=r"images.bin cannot be read: No such file or directory; delete this folder"):
+        prepare(found, "train", 8, found.cache)
+    (folder / "columns.arrow").unlink()
+    with pytest.raises(
+        BenchError, match=r"is not whole: columns.arrow: cannot be read: No such file or .*; delete this folder"
+    ):
+        prepare(found, "train", 8, found.cache)
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_each_image_is_checked_when_it_is_first_read(tmp_path, monkeypatch, jpeg):
+    monkeypatch.setattr(prepared, "LARGE", 0 if jpeg else 1 << 35)
+    found, folder = prepared_set(tmp_path)
+    checked = []
+    digest = prepared._digest
+    monkeypatch.setattr(prepared, "_digest", lambda content: checked.append(1) or digest(content))
+    whole = prepare(found, "train", 8, found.cache).images
+    for _ in range(3):
+        whole[:]
+    assert len(checked) == 80
+    ends = np.fromfile(folder / "journal.bin", prepared.JOURNAL)["end"]
+    # Between two of those that opening looks at.
+    change(folder / "images.bin", int(ends[0]) + 5)
+    images = prepare(found, "train", 8, found.cache).images
+    images[2:]
+    with pytest.raises(BenchError, match="image 2 of 80 is not what was written"):
+        images[:]
 
 
 def test_large_sets_are_kept_as_jpeg(tmp_path, monkeypatch):

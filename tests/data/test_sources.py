@@ -202,6 +202,39 @@ def test_phantoms_are_drawn_in_two_processes(tmp_path, guard):
     assert "drawn 9" in done.stdout
 
 
+FULL = """
+if __name__ == "__main__":
+    import multiprocessing, sys, threading
+    from pathlib import Path
+    import pyarrow
+    from benchmark.data import dataset
+    from benchmark.data.card import load_card
+    from benchmark.data.sources import phantom as source
+    from benchmark.errors import BenchError
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    source.MANY = 1
+    pyarrow.table = full
+    try:
+        dataset.open_dataset(load_card(sys.argv[1]), cache=Path(sys.argv[2])).table("train")
+    except BenchError as error:
+        # While the error is at hand, and so all that it came from.
+        print("left:", multiprocessing.active_children(), threading.active_count())
+        print(error)
+"""
+
+
+def test_drawing_ends_when_the_disk_is_full(tmp_path):
+    drawn(tmp_path, "shapes", {"train": 5000}, **card_of("shapes"))
+    (tmp_path / "script.py").write_text(FULL)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "set.yaml"), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "left: [] 1" in done.stdout and "No space left on device" in done.stdout
+
+
 def test_pictures_are_kept_without_loss(tmp_path):
     found = drawn(tmp_path, "shapes", {"train": 1}, **card_of("shapes"))
     assert isinstance(found.records("train")[0]["image"], Image.Image)

@@ -1,13 +1,21 @@
 """The published suites: what they name is there, and they run with what is found."""
 
-import pytest
+import re
+import shutil
+from io import StringIO
 
-from benchmark.config import config_names, load_run_config
+import pytest
+import yaml
+from rich.console import Console
+
+from benchmark.config import config_names, find_config, load_run_config
 from benchmark.data.card import load_card
 from benchmark.errors import BenchError
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan import make_plan, method_options
+from benchmark.runner import _Run, run
+from benchmark.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS
 
@@ -68,6 +76,63 @@ def test_a_suite_runs_with_what_is_found(data, tmp_path):
     assert plan.absent[0] == "pathmnist: not found on this machine; bench data how pathmnist"
     with pytest.raises(BenchError, match=r"^suite medmnist, --strict: not found here: pathmnist, chestmnist, .*$"):
         make_plan(configured("medmnist", model="tiny", methods=["clip"], strict=True), tmp_path / "cache")
+
+
+@pytest.fixture
+def half(data, tmp_path):
+    """A suite on sets of which some were downloaded in part, with settings by flag."""
+    for name in ("rocov2", "pad-ufes-20", "ham10000", "siim-pneumothorax", "breastmnist", "bloodmnist"):
+        WRITERS[name](data)
+    for path in [*(data / "pad-ufes-20").rglob("*.png"), next((data / "ham10000").rglob("*.jpg"))]:
+        path.unlink()
+    shutil.rmtree(data / "siim-pneumothorax" / "dicom-images-train")
+    (next(data.rglob("bloodmnist*.npz"))).write_bytes(b"half of it")
+    suite = yaml.safe_load(find_config("suite", "medmnist").read_text())
+    suite |= {"pretraining": ["rocov2"], "on_bad_data": "skip", "tasks": ["zero_shot"], "datasets": [
+        "breastmnist", "bloodmnist", "pad-ufes-20", "ham10000", "siim-pneumothorax",
+    ]}  # fmt: skip
+    (tmp_path / "half.yaml").write_text(yaml.safe_dump(suite))
+
+    def planned(**flags):
+        config = configured(str(tmp_path / "half.yaml"), model="tiny", methods=["clip"], **flags)
+        return make_plan(config, tmp_path / "cache")
+
+    return planned
+
+
+def test_sets_that_are_there_in_part_are_left_out(half, tmp_path):
+    plan = half()
+    assert {pair.dataset for pair in plan.pairs} == {"breastmnist", "ham10000"}
+    assert plan.absent[1:] == [
+        "pad-ufes-20: has no rows; left out: missing image: 6; bench data how pad-ufes-20",
+        "siim-pneumothorax: not found on this machine; bench data how siim-pneumothorax",
+    ]
+    assert re.match(r"bloodmnist: \S+.npz: cannot be read as .npz: .*; bench data how bloodmnist$", plan.absent[0])
+    assert not plan.datasets.keys() & {"bloodmnist", "pad-ufes-20", "siim-pneumothorax"}
+    strict = r"--strict: not found here: bloodmnist \(.*\), pad-ufes-20 \(has no rows; .*\), siim-pneumothorax; see"
+    with pytest.raises(BenchError, match=strict):
+        half(strict=True)
+    with pytest.raises(BenchError, match=r"^dataset 'pad-ufes-20' has no rows; left out: missing image: 6$"):
+        run(half(datasets=["breastmnist", "pad-ufes-20"]), Store(tmp_path / "results"), Console(quiet=True))
+
+
+def test_a_bad_row_among_others_is_no_reason_to_leave_out_a_set(half):
+    with pytest.raises(BenchError, match=r"^HAM10000_metadata.csv, row 2: image '.*' does not exist"):
+        half(on_bad_data="error")
+
+
+def test_a_set_without_an_image_that_decodes_is_left_out(half, data, tmp_path):
+    for path in (data / "ham10000").rglob("*.jpg"):
+        path.write_bytes(b"half of it")
+    said = StringIO()
+    plan, console = half(), Console(file=said, width=400)
+    check = _Run(plan, Store(tmp_path / "results"), console, tmp_path / "cache").check
+    check([])
+    assert {pair.dataset for pair in plan.pairs} == {"breastmnist"}
+    assert "left out: dataset 'ham10000', train: none of its images can be decoded" in said.getvalue()
+    plan = half(datasets=["breastmnist", "ham10000"])
+    with pytest.raises(BenchError, match=r"dataset 'ham10000', train: none of its images can be decoded"):
+        _Run(plan, Store(tmp_path / "results"), console, tmp_path / "cache").check([])
 
 
 def test_what_the_command_line_names_must_be_there(data, tmp_path):

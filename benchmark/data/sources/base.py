@@ -1,5 +1,6 @@
 """What every source of records has in common."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,13 @@ class Row:
     @property
     def place(self) -> str:
         return place(self.file, self.row)
+
+    def content(self) -> bytes:
+        """Everything in it, apart from where it was read."""
+        columns = (self.id, self.group, self.split, self.label, self.text, self.text_id)
+        questions = (self.question, self.answer, self.answer_type, self.question_type)
+        image = self.image if isinstance(self.image, bytes) else os.fsencode(self.image)
+        return json.dumps([*columns, *questions, len(image)]).encode() + image
 
 
 def place(file: str, row: int) -> str:
@@ -123,8 +131,13 @@ class Source(BaseModel):
         return self.matching(path)[0]
 
     def matching(self, path: Path, required: bool = True) -> list[Path]:
-        """The files that ``path``, which may be a pattern, stands for, in order; ``BenchError`` where there is none."""
+        """The files or folders that ``path``, which may be a pattern, stands for, in order; ``BenchError`` where there
+        is none, or one is a pipe or a device."""
         found = [path] if path.is_absolute() and path.exists() else _matches(self.base(path), path)
+        for each in found if required else []:
+            # Whoever opens a pipe waits for its other end.
+            if not (each.is_file() or each.is_dir()):
+                raise BenchError(f"'{path}' is neither a file nor a folder ({each})")
         if found or not required:
             return found
         data = os.environ.get("BENCH_DATA")
@@ -175,6 +188,15 @@ class Fractions(BaseModel):
         for row in rows:
             row.split = SPLITS[split_of[row.group]]
         return rows
+
+
+def check_unicode(text: str) -> None:
+    """Raise ``BadRow`` for half of a surrogate pair, as JSON may have and Python makes of a file's name that is not
+    UTF-8: tables cannot hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("not UTF-8", f"not UTF-8: {text[:80]!r}") from error
 
 
 SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}

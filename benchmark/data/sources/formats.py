@@ -4,10 +4,13 @@ import csv
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import place
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*DELIMITERS, *JSON_LINES, ".json", ".parquet", ".xlsx")
-MAX_JSON = 1 << 30
-"""Bytes of a JSON document, which is read as a whole."""
+MAX_DOCUMENT = 1 << 29
+"""Bytes of a JSON document or of an unpacked Excel file, which are read as a whole."""
+MAX_ROW = 1 << 24
+"""Bytes, or characters, of a row of another file: a packed one may unfold to any length."""
 
 Values = dict[str, Any]
 Rows = Iterator[tuple[int, Values]]
@@ -61,25 +66,37 @@ def digest(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> BenchError:
-    return BenchError(f"{path.name}: cannot be read: {error.strerror or error} ({path})")
+def _unreadable(path: Path, error: Exception) -> BenchError:
+    return BenchError(f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or error} ({path})")
 
 
-def _open(path: Path) -> gzip.GzipFile | IO[bytes]:
+@contextmanager
+def _open(path: Path) -> Iterator[gzip.GzipFile | IO[bytes]]:
     try:
-        return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-    except OSError as error:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
+
+
+def _lines(file: gzip.GzipFile | IO[bytes]) -> Iterator[bytes]:
+    """The lines; of those of more than MAX_ROW bytes the beginning, one byte more."""
+    while line := file.readline(MAX_ROW + 1):
+        yield line
+        while len(line) > MAX_ROW and not line.endswith(b"\n"):
+            line = file.readline(MAX_ROW + 1)
 
 
 def _json_lines(path: Path, problems: Problems, seen: set[str]) -> Rows:
     with _open(path) as file:
-        for line, content in enumerate(file, 1):
+        for line, content in enumerate(_lines(file), 1):
             if line == 1:
                 content = _without_mark(path, content)
             if not content.strip():
                 continue
             try:
+                if len(content) > MAX_ROW:
+                    raise BadRow("row is too long", f"a row of more than {MAX_ROW:,} bytes")
                 values = json.loads(content.decode())
                 if not isinstance(values, dict):
                     raise BadRow("malformed JSON", f"expected a JSON object, found {content.strip()[:40]!r}")
@@ -98,9 +115,11 @@ def _json(path: Path, problems: Problems, seen: set[str]) -> Rows:
     """A list of objects; or objects under a name each, in one object or in a list of objects with one name: the name
     is then in the column ``key``."""
     with _open(path) as file:
-        content = file.read(MAX_JSON + 1)
-    if len(content) > MAX_JSON:
-        raise BenchError(f"{path.name}: more than {MAX_JSON:,} bytes of JSON; expected JSON Lines for sets this large")
+        content = file.read(MAX_DOCUMENT + 1)
+    if len(content) > MAX_DOCUMENT:
+        raise BenchError(
+            f"{path.name}: more than {MAX_DOCUMENT:,} bytes of JSON; expected JSON Lines for sets this large"
+        )
     try:
         document = json.loads(_without_mark(path, content).decode())
     except UnicodeDecodeError as error:
@@ -168,7 +187,13 @@ def _excel(path: Path, problems: Problems, seen: set[str]) -> Rows:
     except ImportError as error:
         raise BenchError(f"{path.name}: Excel files need openpyxl: pip install openpyxl") from error
     try:
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_DOCUMENT:
+            raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except BenchError:
+        raise
     except Exception as error:  # zipfile, XML and openpyxl each have their own
         raise BenchError(f"{path.name}: cannot be read as an Excel file: {error}") from error
     try:
@@ -183,9 +208,18 @@ def _excel(path: Path, problems: Problems, seen: set[str]) -> Rows:
 
 
 def _csv(path: Path, problems: Problems, seen: set[str], layout: Layout) -> Rows:
-    limit = csv.field_size_limit(1 << 24)
+    limit = csv.field_size_limit(MAX_ROW)
     suffix = suffix_of(path)
-    line = 1
+    line, length = 1, 0
+
+    def lines(text: IO[str]) -> Iterator[str]:
+        nonlocal length
+        while found := text.readline(MAX_ROW + 1):
+            length += len(found)
+            if length > MAX_ROW:
+                raise csv.Error(f"a row of more than {MAX_ROW:,} characters")
+            yield found
+
     try:
         with _open(path) as file:
             _without_mark(path, file.read(2))
@@ -193,16 +227,16 @@ def _csv(path: Path, problems: Problems, seen: set[str], layout: Layout) -> Rows
         options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
         with gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options) as text:
             plain: Any = {"quoting": csv.QUOTE_NONE} if suffix == ".txt" else {}
-            reader = csv.reader(text, delimiter=DELIMITERS[suffix], strict=True, **plain)
+            reader = csv.reader(lines(text), delimiter=DELIMITERS[suffix], strict=True, **plain)
             # Published files have names such as ' EncodedPixels'.
             header = list(layout.header) or [name.strip() for name in next(reader, [])]
             twice = [name for name in header if header.count(name) > 1]
             if twice:
                 raise BenchError(f"{path.name}, row 1: column '{twice[0]}' is there twice")
             seen.update(header)
-            line = reader.line_num + 1
+            line, length = reader.line_num + 1, 0
             for fields in reader:
-                start, line = line, reader.line_num + 1
+                start, line, length = line, reader.line_num + 1, 0
                 if not fields:
                     continue
                 wrong = next((c for value in fields for c in value if "\udc80" <= c <= "\udcff"), None)
@@ -215,8 +249,8 @@ def _csv(path: Path, problems: Problems, seen: set[str], layout: Layout) -> Rows
                     yield start, dict(zip(header, fields))
     except csv.Error as error:
         raise BenchError(f"{path.name}, row {line}: malformed CSV: {error}") from error
-    except (OSError, EOFError) as error:
-        raise BenchError(f"{path.name}: cannot be read: {error} ({path})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
     finally:
         csv.field_size_limit(limit)
 

@@ -1,5 +1,6 @@
 """Records from arrays in HDF5 files, as PatchCamelyon has them (Veeling et al., MICCAI 2018)."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.data.images import encode_png
+from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Row, Source, Split, label_of_index
 from benchmark.data.sources.formats import read_table
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 CHUNK = 256
 """Images read at once."""
+READ = 1 << 26
+"""Bytes of these at most, unless one has more."""
+MAX_PACKED = 1 << 30
+"""Bytes of images in one of the chunks that HDF5 packs."""
 
 
 class H5Files(BaseModel):
@@ -81,15 +86,28 @@ class H5Source(Source):
                 )
             if shape[0] != count:
                 raise BenchError(f"{path.name}: {shape[0]:,} images where there are {count:,} labels")
-            for start in range(0, count, CHUNK):
-                yield from array[start : start + CHUNK]
+            try:
+                check_size(shape[2], shape[1])
+            except BadRow as bad:
+                raise BenchError(f"{path.name}: {self.image_key}: an image {bad.message}") from bad
+            # What is packed together is unpacked together.
+            packed = math.prod(array.chunks or ())
+            if packed > MAX_PACKED:
+                raise BenchError(
+                    f"{path.name}: {self.image_key}: chunks of {packed:,} bytes; expected at most {MAX_PACKED:,}"
+                )
+            step = max(1, min(CHUNK, READ // max(1, math.prod(shape[1:]))))
+            for start in range(0, count, step):
+                yield from array[start : start + step]
 
     def _labels(self, path: Path) -> list[int]:
         with self._open(path) as file:
-            values = np.asarray(self._array(file, path, self.label_key)[()]).reshape(-1)
-        if values.dtype.kind not in "iub":
-            raise BenchError(f"{path.name}: {self.label_key}: expected class numbers, found {values.dtype}")
-        labels: list[int] = values.astype(int).tolist()
+            array = self._array(file, path, self.label_key)
+            if array.dtype.kind not in "iub":
+                raise BenchError(f"{path.name}: {self.label_key}: expected class numbers, found {array.dtype}")
+            if array.nbytes > MAX_LABELS:
+                raise BenchError(f"{path.name}: {self.label_key}: {array.nbytes:,} bytes, more than {MAX_LABELS:,}")
+            labels: list[int] = np.asarray(array[()]).reshape(-1).astype(int).tolist()
         return labels
 
     def _groups(self, path: Path) -> list[str]:

@@ -63,10 +63,11 @@ class HubSource(TableSource):
         # Whatever a commit is called, it has the same rows.
         parameters = self.model_dump(mode="json", exclude={"path", "revision"}, exclude_defaults=True)
         if self._hub:
-            return {"parameters": parameters, "commit": self._hub.commit}
+            return {"parameters": parameters, "commit": self._hub.commit, **self.beside()}
         return {
             "parameters": parameters,
             "content": {split: self._saved(there)._fingerprint for split, there in self.splits_of.items()},
+            **self.beside(),
         }
 
     def image_folder(self) -> Path:

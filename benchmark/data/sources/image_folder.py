@@ -1,6 +1,5 @@
 """Records from a folder with a sub-folder a class."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, label_of_names
+from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, check_unicode, label_of_names
+from benchmark.data.sources.folders import files_below
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
@@ -61,13 +61,7 @@ class ImageFolderSource(Source):
 
     def _images(self) -> list[str]:
         root = self.image_folder()
-        found = [
-            os.path.relpath(os.path.join(folder, name), root)
-            for folder, _, names in os.walk(root)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES
-        ]
-        return sorted(found)
+        return sorted(path for path in files_below(root) if Path(path).suffix.lower() in SUFFIXES)
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
         classes = {folder: name for name, folder in self.folders.items()}
@@ -82,6 +76,7 @@ class ImageFolderSource(Source):
             if (not self.split and not split) or (above and above[0] in self.ignore):
                 continue
             try:
+                check_unicode(image)
                 if not above:
                     raise BadRow("no class", "lies in no class's folder")
                 label = label_of_names(card, [classes.get(above[0], above[0])])

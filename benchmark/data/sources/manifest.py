@@ -62,7 +62,9 @@ class ManifestSource(TableSource):
         return [(split, path) for split, pattern in self._patterns().items() for path in self.matching(pattern)]
 
     def needs(self) -> list[Path]:
-        return [*self._patterns().values(), *(join.file for join in self.join)]
+        # "." is where the table is.
+        root = [self.image_root] if self.image_root and self.image_root.parts else []
+        return [*self._patterns().values(), *(join.file for join in self.join), *root]
 
     def splits(self) -> list[str]:
         if self.files:
@@ -75,7 +77,7 @@ class ManifestSource(TableSource):
             contents.setdefault(split, []).append(digest(path))
         joined = [digest(self.existing(join.file)) for join in self.join]
         parameters = self.model_dump(mode="json", exclude={"file", "files", "image_root"}, exclude_defaults=True)
-        return {"parameters": parameters, "files": contents, "joined": joined}
+        return {"parameters": parameters, "files": contents, "joined": joined, **self.beside()}
 
     def image_folder(self) -> Path:
         pattern = next(iter(self._patterns().values()))

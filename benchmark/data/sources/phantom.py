@@ -165,12 +165,16 @@ class PhantomSource(Source):
         workers = min(os.cpu_count() or 1, len(jobs), 8)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             drawn = deque((job, pool.submit(phantom.generate, *job)) for job in jobs)
-            while drawn:
-                job, future = drawn.popleft()
-                try:
-                    yield job[1], future.result()
-                except BrokenProcessPool:  # a script without the usual guard cannot be started again
-                    yield job[1], phantom.generate(*job)
+            try:
+                while drawn:
+                    job, future = drawn.popleft()
+                    try:
+                        yield job[1], future.result()
+                    except BrokenProcessPool:  # a script without the usual guard cannot be started again
+                        yield job[1], phantom.generate(*job)
+            finally:
+                # Nobody may want the rest.
+                pool.shutdown(cancel_futures=True)
 
 
 SCANNER = 2

@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from string import Formatter
@@ -19,6 +21,7 @@ from benchmark.data.sources.base import (
     Fractions,
     Row,
     Source,
+    check_unicode,
     label_of_flags,
     label_of_index,
     label_of_names,
@@ -26,6 +29,7 @@ from benchmark.data.sources.base import (
     split_name,
     unknown_label,
 )
+from benchmark.data.sources.folders import files_below
 from benchmark.data.sources.formats import Rows, Values
 from benchmark.errors import BenchError, unknown
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 MAX_REPORT = 1 << 24
 """Bytes of a text file."""
+MAX_TEXT = 1 << 20
+"""Characters of a text, a question or an answer."""
 
 
 class Columns(BaseModel):
@@ -145,6 +151,24 @@ class TableSource(Source):
         """What ``text_file`` is relative to."""
         return self.image_folder()
 
+    def beside(self) -> dict[str, str]:
+        """The state of the files that rows are made of beside the tables, a part of the fingerprint: where images that
+        are searched for lie, and the sizes and times of text files. Only names that the card's templates can make
+        count, so that other files may come and go."""
+        found = {}
+        if self.find:
+            places = "\n".join(files_below(self.image_folder(), _ending(self.columns.image)))
+            found["places"] = hashlib.sha256(os.fsencode(places)).hexdigest()
+        if self.text_file:
+            head = self.text_file.partition("{")[0].rpartition("/")[0] if "{" in self.text_file else ""
+            folder, states = self.text_folder() / head, hashlib.sha256()
+            for path in files_below(folder, _ending(self.text_file)):
+                with suppress(OSError):  # a link that leads nowhere
+                    state = os.stat(folder / path)
+                    states.update(os.fsencode(f"{path}\n{state.st_size} {state.st_mtime_ns}\n"))
+            found["texts"] = states.hexdigest()
+        return found
+
     def shares_images(self) -> bool:
         return self.shared_images
 
@@ -214,10 +238,11 @@ class TableSource(Source):
         root = self.image_folder()
         places: dict[str, str] = {}
         twice: set[str] = set()
-        for folder, _, names in os.walk(root):
-            for name in names:
-                if places.setdefault(name, found := os.path.relpath(os.path.join(folder, name), root)) != found:
-                    twice.add(name)
+        for path in files_below(root, _ending(self.columns.image)):
+            name = os.path.basename(path)
+            # A folder may be there and be linked to.
+            if (first := places.setdefault(name, path)) != path and not os.path.samefile(root / first, root / path):
+                twice.add(name)
 
         def find(path: str) -> str:
             name = os.path.basename(path)
@@ -305,6 +330,9 @@ class TableSource(Source):
         for value in (row.id, row.group, *row.text, *row.question, *row.answer):
             if "\0" in value:
                 raise BadRow("NUL byte", f"a NUL byte in {value[:40]!r}")
+            _check_length(value)
+        for value in (row.id, row.group, name, *row.text, *row.text_id, *row.question, *row.answer, *row.question_type):
+            check_unicode(value)
         return row
 
     def _label(self, values: Values, card: "Card") -> int | list[int] | None:
@@ -433,6 +461,11 @@ def fill(template: str, values: Values) -> str:
     return "".join(parts).strip()
 
 
+def _ending(template: str) -> str:
+    """What the names of the files end in that a template leads to; "" where it does not say."""
+    return template.rpartition("}")[2].strip().rpartition("/")[2] if "{" in template else ""
+
+
 HEADING = re.compile(r"^[ \t]*([A-Z][A-Z \t/&,()'-]*?)[ \t]*:", re.MULTILINE)
 
 
@@ -453,12 +486,16 @@ def report_sections(report: str, wanted: Iterable[str]) -> str:
 def _read_text(folder: Path, path: str, sections: tuple[str, ...]) -> str:
     file = folder / path
     try:
+        # Whoever opens a pipe waits for its other end.
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise BadRow("missing text", f"text '{path}' is not a file")
         with file.open("rb") as opened:
             content = opened.read(MAX_REPORT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadRow("missing text", f"text '{path}' does not exist (looked in {folder})") from error
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        what = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-        raise BadRow("missing text", f"text '{path}' {what}") from error
+        # Not a bad row: those are remembered for as long as the file is the same, and this may end before.
+        raise BenchError(f"text '{path}' cannot be read: {error.strerror} ({file})") from error
     if len(content) > MAX_REPORT:
         raise BadRow("text is too large", f"text '{path}' has more than {MAX_REPORT:,} bytes")
     if b"\0" in content:
@@ -467,7 +504,14 @@ def _read_text(folder: Path, path: str, sections: tuple[str, ...]) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadRow("not UTF-8", f"text '{path}' is not UTF-8 (byte 0x{content[error.start]:02x})") from error
-    return report_sections(text, sections) if sections else " ".join(text.split())
+    text = report_sections(text, sections) if sections else " ".join(text.split())
+    _check_length(text)
+    return text
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise BadRow("text is too long", f"a text of {len(text):,} characters; expected at most {MAX_TEXT:,}")
 
 
 def _conditions(conditions: dict[str, Value | list[Value]]) -> dict[str, set[str]]:

@@ -67,7 +67,7 @@ class WebDatasetSource(TableSource):
     def fingerprint(self) -> Any:
         files = [path for pattern in self.needs() for path in self.matching(pattern)]
         states = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
-        return {"parameters": self.model_dump(mode="json", exclude_defaults=True), "states": states}
+        return {"parameters": self.model_dump(mode="json", exclude_defaults=True), "states": states, **self.beside()}
 
     def image_folder(self) -> Path:
         return self.matching(self.needs()[0])[0].parent
