@@ -27,7 +27,7 @@ from benchmark.config import Training
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.errors import BenchError
-from benchmark.memory import PeakMemory
+from benchmark.memory import PeakMemory, TensorPeak
 from benchmark.method import Accumulation, Method
 from benchmark.seeding import stream
 
@@ -69,14 +69,13 @@ def pretrain(
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
-    loop.warm_up()
-    memory = PeakMemory(device)
-    memory.start()
+    memory = _Memory(loop)
     with open(folder / LOG, "a+", encoding="utf-8") as log, _deferred_interrupt() as interrupted, loop.loading():
         loop.resume(log)
         saved = time.monotonic()
         while loop.step < loop.steps:
-            loss = loop.train_step(log)
+            with memory.watch():
+                loss = loop.train_step(log)
             speed = loop.step * training.batch_size / loop.seconds
             validated = loop.last_validation if loop.step in loop.validate_at else math.nan
             progress(Progress(loop.step, loop.steps, loss, speed, validated))
@@ -86,9 +85,7 @@ def pretrain(
             if interrupted():
                 raise KeyboardInterrupt
     _save(folder / LAST, _tensors(method.state_dict()))
-    # What is trained, its teacher and its queues were there before: they are part of the price.
-    held = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
-    cost = loop.cost() | {"peak_memory": held + memory.peak()}
+    cost = loop.cost() | {"peak_memory": memory.highest}
     for kept in (RESUME, STEPS):
         (folder / kept).unlink(missing_ok=True)
     return cost
@@ -288,13 +285,6 @@ class _Loop:
         per_sample, shares = self.flops_by_stage(), self.method.stages()
         return self.training.batch_size * sum(share * per_sample[stage] for stage, share in shares.items())
 
-    def warm_up(self) -> None:
-        """What libraries set up once in a process would count as the memory of the first method trained in it."""
-        if self.device.type != "cuda":
-            batch = self.pairs.sequential(0, min(self.training.micro_batch, self.training.batch_size))
-            with _untouched(self.method):
-                accumulate(self.method, [batch], self.mode, 0, lambda: autocast(self.precision, self.device))
-
     def enter(self, stage: str) -> None:
         self.method.enter(stage)
         self.optimizer = optimizer_of(self.method, self.training)
@@ -373,6 +363,14 @@ class _Loop:
     def validation_loss(self) -> float:
         assert self.validation is not None
         return validation_loss(self.method, self.validation, self.training, self.seed, self.device, self.precision)
+
+    def held(self) -> int:
+        """Bytes of weights, whatever else the method keeps, and the optimiser's state."""
+        kept = [
+            *self.method.state_dict().values(),
+            *(t for state in self.optimizer.state.values() for t in state.values()),
+        ]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
     def save_resume(self) -> None:
         tensors = {f"method.{name}": tensor for name, tensor in _tensors(self.method.state_dict()).items()}
@@ -472,6 +470,33 @@ def running_statistics(method: Method) -> list[Tensor]:
     """What norm layers know of the batches that they have seen (BatchNorm), which a forward pass changes."""
     layers = [module for module in method.modules() if hasattr(module, "running_mean")]
     return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+
+
+class _Memory:
+    """The peak memory of a training's steps, in bytes: weights, teacher, queues and the optimiser's state, and what a
+    step's gradients and activations add. The first step, in which libraries set themselves up, counts only where it is
+    the only one; on the CPU the second counts alone."""
+
+    def __init__(self, loop: _Loop) -> None:
+        self.loop, self.grown = loop, PeakMemory(loop.device)
+        self.seen, self.held, self.highest = 0, 0, 0
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around each step."""
+        begins = self.seen == 1 or (self.seen == 0 and self.loop.step == self.loop.steps - 1)
+        if begins:
+            self.held = self.loop.held()
+            self.grown.start()
+        if begins and self.loop.device.type == "cpu":
+            with TensorPeak() as tensors:
+                yield
+            self.highest = self.held + tensors.bytes
+        else:
+            yield
+        if self.held and self.loop.device.type != "cpu":
+            self.highest = self.held + self.grown.peak()
+        self.seen += 1
 
 
 @contextmanager

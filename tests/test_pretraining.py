@@ -166,7 +166,7 @@ def test_log_has_a_line_a_step(tmp_path: Path) -> None:
     assert cost["epochs"] == 3
     assert cost["parameters_trainable"] == cost["parameters"] + 1
     assert cost["flops_per_sample"] > 1e5
-    assert cost["peak_memory"] >= 0
+    assert cost["peak_memory"] > 0
 
 
 def test_best_is_the_checkpoint_of_the_lowest_validation_loss(tmp_path: Path) -> None:
@@ -374,3 +374,18 @@ def test_a_compiled_training_ends_near_the_eager_one(tmp_path: Path) -> None:
     assert eager.keys() == compiled.keys()
     for name in eager:
         torch.testing.assert_close(compiled[name], eager[name], rtol=1e-3, atol=1e-4)
+
+
+def test_peak_memory_is_of_the_method_whatever_was_trained_before(tmp_path: Path) -> None:
+    def peak(name: str, run: str, **training: Any) -> int:
+        settings = {"steps": 2, "samples": None, "batch_size": 24, "micro_batch": 24} | training
+        return int(train(small_method(name), tmp_path / run, Pairs(48), **settings)["peak_memory"])
+
+    clip, frozen = peak("clip", "a"), peak("locked_image", "b")
+    assert peak("clip", "c") == clip
+    assert frozen < 0.8 * clip
+    # The images of a micro-batch, the matrix of similarities and cached embeddings are small beside activations.
+    assert peak("clip", "d", micro_batch=6) < 0.6 * clip
+    assert peak("clip", "e", batch_size=48, micro_batch=24) < 1.2 * clip
+    weights = sum(p.numel() * p.element_size() for p in small_method("clip").parameters())
+    assert clip > 4 * weights

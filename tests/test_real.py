@@ -33,7 +33,7 @@ def test_msd_and_clip_over_the_real_pack(
     probe = rows[(rows.task == "linear_probe") & (rows.dataset == "slake_modality_body") & (rows.metric == "accuracy")]
     assert (probe.low > probe.chance).all()
     report = (tmp_path / "results" / "report" / "report.md").read_text()
-    assert "slake_retrieval" in report
+    assert r"slake\_retrieval" in report
     logs = list(tmp_path.glob("results/cells/*/log.jsonl"))
     assert len(logs) == 2
     assert all(json.loads(line)["loss"] > 0 for log in logs for line in log.read_text().splitlines())

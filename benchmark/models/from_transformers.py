@@ -83,7 +83,7 @@ class TransformersTextTower(LanguageModelTower):
             raise BenchError("gradient checkpointing: not together with a prefix before a transformers text tower")
         if enabled:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
+        elif self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
 
 
@@ -116,8 +116,10 @@ def transformers_groups(model: nn.Module) -> list[Group]:
 def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
     """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device), and a config
     with its model_type is then all that is needed."""
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, logging
 
+    # Its report of tensors that the tower has no use for (a head for words, say) is not one of errors.
+    logging.set_verbosity_error()
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
     if spec.name is None or not (weights or kind is None):

@@ -126,7 +126,7 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
         spread += ", none of a single draw" if (rows["draws"] == 1).any() else ""
         said.append(f"mean over {span(drawn)} draws of what is learned from; beneath: ± {spread}")
     if marked:
-        said.append("bold: highest in its column")
+        said.append("bold: highest of the methods in its column")
     if incomplete:
         said.append(f"{MISSING}: no result")
     return "; ".join(said) + "."

@@ -82,7 +82,7 @@ def test_a_table_a_dataset_with_the_spread_over_draws() -> None:
     assert cells(table.footer[1]) == [("6.2", "")] * 5
     assert table.caption == (
         "One seed; mean over 2 draws of what is learned from; beneath: ± the standard deviation over draws, none of a "
-        "single draw; bold: highest in its column."
+        "single draw; bold: highest of the methods in its column."
     )
 
 
