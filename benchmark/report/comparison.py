@@ -190,9 +190,10 @@ def points(fraction: float) -> str:
 
 def _caption(found: "pd.DataFrame", picked: bool) -> str:
     tests = int(found["tests"].max())
-    counted = (
-        f"{tests} pairs of lines, as the reference is the best of them" if picked else f"{tests} tests of the table"
-    )
+    several = "s" if tests > 1 else ""
+    counted = f"{tests} test{several} of the table"
+    if picked:
+        counted = f"{tests} pair{several} of lines, as the reference is the best of them"
     said = (
         "Paired by test example and seed; beneath: the 95 % interval of this difference alone, and the verdict at 5 % "
         f"with Holm's correction for the {counted}."
