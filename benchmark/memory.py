@@ -64,7 +64,7 @@ class TensorPeak:
         profiler: Any = self._profile.profiler
         events = profiler.kineto_results.events()
         changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-        self.bytes = max(0, *itertools.accumulate(change for _, change in changes), 0)
+        self.bytes = max(itertools.accumulate((change for _, change in changes), initial=0))
 
 
 def _resident(field: str) -> int:

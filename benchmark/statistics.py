@@ -36,7 +36,7 @@ def bounds(metric: Metric, examples: Examples, groups: np.ndarray, values: np.nd
     """
     low, high = percentiles(values, len(np.unique(groups)))
     if isinstance(metric, Mean) and low == high and low in (0.0, metric.highest):
-        used = np.ones(len(groups), bool) if metric.where is None else np.asarray(examples[metric.where], dtype=bool)
+        used = metric.counted(examples)
         column = np.asarray(examples[metric.column], dtype=np.float64)[used]
         if (column == low).all():
             share = 1 - ((1 - LEVEL) / 2) ** (1 / len(np.unique(groups[used])))
