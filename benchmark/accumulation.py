@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.common.errors import unknown
+from benchmark.common.seeding import stream, torch_seed
 from benchmark.data.batch import Batch
-from benchmark.errors import unknown
 from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
-from benchmark.seeding import stream, torch_seed
 
 Losses = dict[str, float]
 Precision = Callable[[], AbstractContextManager]

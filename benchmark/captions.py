@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.embedding import ModelWriter
-from benchmark.errors import BenchError
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.plan import build_method
 from benchmark.pretraining import LAST, load_weights
 from benchmark.runner import corpus_texts
-from benchmark.seeding import generator
 from benchmark.store import Store
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli_data import console, data_app
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -344,7 +344,7 @@ def perf(
     With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip."""
     import json
 
-    from benchmark.machine import machine
+    from benchmark.common.machine import machine
 
     content: dict[str, Any]
     if methods:

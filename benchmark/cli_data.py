@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at datasets, get them, check them, prepare them.")
 console = Console()

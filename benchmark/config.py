@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError, unknown
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
 

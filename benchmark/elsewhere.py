@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials, RawPixels
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.seeding import torch_seed
 from benchmark.data.cache import key
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
-from benchmark.errors import BenchError, unknown
 from benchmark.models.weights import hub, require_file
-from benchmark.seeding import torch_seed
 from benchmark.store import digest
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.errors import BenchError
 from benchmark.data.cache import build_folder, key
 from benchmark.data.resizing import Resizing
-from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.pretraining import LAST, LOG

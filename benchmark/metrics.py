@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import digamma, expit, softmax
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.task import Examples, Mean, Measurement, Metric
 
 

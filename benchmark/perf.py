@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 from benchmark.memory import PeakMemory
 
 if TYPE_CHECKING:

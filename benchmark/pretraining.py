@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.accumulation import accumulate, effective_loss
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import stream
 from benchmark.config import Training
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
-from benchmark.errors import BenchError
 from benchmark.memory import PeakMemory, TensorPeak
 from benchmark.method import Accumulation, Method
-from benchmark.seeding import stream
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
 STEPS = "steps"

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 
 ENTRY_POINT_GROUP = "benchmark.plugins"
 

@@ -27,6 +27,10 @@ from safetensors.torch import load_file
 
 from benchmark import __version__
 from benchmark.baselines import Given
+from benchmark.common.errors import BenchError
+from benchmark.common.hub import hub_answers
+from benchmark.common.machine import machine
+from benchmark.common.seeding import generator, stream, torch_seed
 from benchmark.data.cache import build_folder, cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
@@ -35,9 +39,6 @@ from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
 from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
-from benchmark.errors import BenchError
-from benchmark.hub import hub_answers
-from benchmark.machine import machine
 from benchmark.method import Method
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as read_weights
@@ -47,7 +48,6 @@ from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.pretraining import Progress as Position
-from benchmark.seeding import generator, stream, torch_seed
 from benchmark.statistics import bounds, resample
 from benchmark.store import Row, Store, digest
 from benchmark.task import TASKS, Mean

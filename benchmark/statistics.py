@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.metrics import Weighted, numbers
 from benchmark.task import Examples, Mean, Metric
 

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 import yaml
 from rich.console import Console
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.config import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.embedding import cosines
-from benchmark.errors import BenchError, unknown
 from benchmark.method import METHODS, Method
 from benchmark.pretraining import Progress
 from benchmark.store import digest

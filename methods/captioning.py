@@ -9,8 +9,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from benchmark import Output, register_method
+from benchmark.common.errors import BenchError
 from benchmark.data.batch import Batch
-from benchmark.errors import BenchError
 from benchmark.method import Embeddings, Keys
 from benchmark.models import DualEncoder, Tokenizer
 from benchmark.writing import beam_search

@@ -11,12 +11,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from benchmark import register_method
+from benchmark.common.errors import BenchError
+from benchmark.common.ranges import ShareBelowOne
 from benchmark.data.batch import Batch
-from benchmark.errors import BenchError
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder, Tokenizer
 from benchmark.models.tower import LanguageModelTower, last_token
-from benchmark.ranges import ShareBelowOne
 from methods.clip import Clip
 
 

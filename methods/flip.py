@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from benchmark import register_method
+from benchmark.common.ranges import ShareBelowOne
 from benchmark.models import DualEncoder
-from benchmark.ranges import ShareBelowOne
 from methods.clip import Clip
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchmark import register_method
+from benchmark.common.ranges import CropScale, ShareBelowOne
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.losses import info_nce
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder
-from benchmark.ranges import CropScale, ShareBelowOne
 from methods.clip import Clip
 
 

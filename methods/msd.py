@@ -10,11 +10,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from benchmark import Method, register_method
+from benchmark.common.ranges import Interval, Share
 from benchmark.data.batch import Batch
 from benchmark.losses import soft_cross_entropy
 from benchmark.method import Embeddings, Keys
 from benchmark.models import DualEncoder
-from benchmark.ranges import Interval, Share
 
 
 @register_method("msd")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark import register_method
+from benchmark.common.ranges import Share
 from benchmark.models import DualEncoder
-from benchmark.ranges import Share
 from methods.clip import Clip
 
 

@@ -9,12 +9,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
 from benchmark import register_method
+from benchmark.common.ranges import CropScale, Share
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.losses import info_nce, nt_xent
 from benchmark.method import Embeddings, Keys, Output
 from benchmark.models import DualEncoder
-from benchmark.ranges import CropScale, Share
 from methods.clip import Clip
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import PositiveInt
 
 from benchmark import Measurement, Task, register_task
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.embedding import Evaluation
-from benchmark.errors import BenchError
 from benchmark.metrics import Weighted, numbers
-from benchmark.seeding import generator
 from benchmark.task import Examples, Mean, Metric
 
 ORDER = 4

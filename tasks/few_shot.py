@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from benchmark import Measurement, Task, register_task
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.data.card import Card
 from benchmark.embedding import Evaluation
-from benchmark.errors import BenchError
 from benchmark.metrics import Weighted, numbers
 from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
-from benchmark.seeding import generator
 from benchmark.task import Examples, Mean, Metric
 
 PAIRS = 2**22

@@ -11,9 +11,9 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from benchmark import Measurement, Task, register_task
+from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.embedding import Evaluation
-from benchmark.errors import BenchError
 from benchmark.metrics import classification
 from benchmark.probe import (
     Labelled,

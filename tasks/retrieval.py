@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from benchmark import Measurement, Task, register_task
+from benchmark.common.errors import BenchError
 from benchmark.embedding import Evaluation, cosines, exact, not_finite
-from benchmark.errors import BenchError
 from benchmark.metrics import Median
 from benchmark.task import Mean, Metric
 

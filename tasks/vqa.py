@@ -12,11 +12,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from benchmark import Measurement, Task, register_task
+from benchmark.common.errors import BenchError
+from benchmark.common.ranges import ShareBelowOne
+from benchmark.common.seeding import stream, torch_seed
 from benchmark.embedding import Encoded, Evaluation, Trainable
-from benchmark.errors import BenchError
 from benchmark.probe import Stage, deviation
-from benchmark.ranges import ShareBelowOne
-from benchmark.seeding import stream, torch_seed
 from benchmark.task import Mean, Metric
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmark.accumulation import accumulate, effective_loss
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from tests.methods.fakes import Pairs, small_method
 
 

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from benchmark.cli import main
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.plan import resolve_device
 from benchmark.store import Store
 

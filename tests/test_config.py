@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.common.errors import BenchError
 from benchmark.config import RunConfig, Training, config_names, load_run_config
-from benchmark.errors import BenchError
 
 SUITE = """
 description: a test's

@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
 
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.elsewhere import ImageEncoder, elsewhere, is_elsewhere
 from benchmark.embedding import Encoder, ModelEncoder, Trainable
-from benchmark.errors import BenchError
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
 from benchmark.models.from_timm import TimmImageTower, timm_resizing
-from benchmark.seeding import torch_seed
 from tests.data.test_resizing import picture
 from tests.models.conftest import TEXT, VIT
 from tests.test_cli import MODEL, Bench, bench, squares  # noqa: F401

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.common.errors import BenchError
 from benchmark.embedding import Encoded, ModelEncoder, cosines
-from benchmark.errors import BenchError
 from benchmark.models import build_model
 from tests.methods.fakes import CONTEXT, SIZE, small_card
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, take

@@ -11,12 +11,12 @@ import torch
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from safetensors.torch import save_file
 
+from benchmark.common.errors import BenchError
 from benchmark.config import Training
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.resizing import square
 from benchmark.embedding import Evaluation, ModelEncoder
-from benchmark.errors import BenchError
 from benchmark.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store import Store

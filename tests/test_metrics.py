@@ -12,7 +12,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.metrics import (
     Median,
     Weighted,

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.accumulation import accumulate
+from benchmark.common.errors import BenchError
 from benchmark.config import Training
 from benchmark.data.batch import Batch
-from benchmark.errors import BenchError
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
 from benchmark.pretraining import (
     BEST,

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from torch import Tensor
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.probe import deviation, known, labelled, logistic_path, majority_accuracy, principal_axes, ridge
 from tests.tasks.fakes import RandomEncoder, evaluation, fake_dataset
 

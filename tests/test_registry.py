@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import registry
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.method import METHODS, Method
 from benchmark.registry import Registry, load_files, load_plugins
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
 from benchmark.statistics import critical, difference, holm, interval, paired, ranks, two_sources
 from benchmark.task import Examples, Mean, Metric

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
-from benchmark.errors import BenchError
 from benchmark.tuning import RECALL_AT, _axis, recall
 from methods.filip import late
 from tests.methods.fakes import Pairs, small_method

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 
 
 def cache_root() -> Path:

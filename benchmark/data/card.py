@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.config import config_names, find_config, read_yaml, validated
 from benchmark.data.sources import SOURCES, AnySource
 from benchmark.data.sources.base import Split
-from benchmark.errors import BenchError, unknown
 
 Prompts = dict[str, list[str]] | list[str]
 Access = Literal["embedded", "open", "registration", "credentialed"]

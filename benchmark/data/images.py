@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow
-from benchmark.errors import BenchError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""

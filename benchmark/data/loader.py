@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator, stream
 from benchmark.data.batch import Batch
 from benchmark.data.cache import build_folder, key
 from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError
-from benchmark.seeding import generator, stream
 
 ROWS = 50_000
 """Rows whose texts are tokenised at a time."""

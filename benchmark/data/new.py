@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, SYNONYMS
 from benchmark.data.sources.folders import files_below
 from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, read_table, suffix_of
 from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
 from benchmark.data.sources.table import fill, inside, names_in, template_columns
-from benchmark.errors import BenchError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0}
 LOOKED_AT = 5000

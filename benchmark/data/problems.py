@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Literal
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 
 OnBadData = Literal["error", "skip"]
 

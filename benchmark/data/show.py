@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.data.dataset import Dataset
-from benchmark.errors import BenchError
-from benchmark.seeding import generator
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from benchmark.ranges import CropScale, Interval, Share
+from benchmark.common.ranges import CropScale, Interval, Share
 
 
 class Augmentation(BaseModel):

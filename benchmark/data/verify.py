@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset, Progress, open_dataset
-from benchmark.errors import BenchError
 
 SIDE = 16
 """The perceptual hash has SIDE x SIDE bits."""

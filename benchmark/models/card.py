@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import torch_seed
 from benchmark.models.card import CorpusTokenizer, ModelCard, TimmImage, TinyImage, TinyText, TransformersText
 from benchmark.models.tiny import TinyImageTower, TinyTextTower
 from benchmark.models.tokenizer import Tokenizer
 from benchmark.models.tower import Group, ImageTower, LanguageModelTower, TextTower
-from benchmark.seeding import torch_seed
 
 
 class DualEncoder(nn.Module):

@@ -16,8 +16,8 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
-from benchmark.errors import BenchError, unknown
 from benchmark.models.card import OpenClipImage, OpenClipText
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower

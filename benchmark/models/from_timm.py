@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
-from benchmark.errors import BenchError, unknown
 from benchmark.models.card import TimmImage
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
 from benchmark.models.weights import hub, read_tensors, reading

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import TransformersText
 from benchmark.models.tower import Group, LanguageModelTower, TowerOutput, groups_by, last_token, mean_token
 from benchmark.models.weights import hub

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models.card import LanguageModel
 from benchmark.models.tower import LanguageModelTower
 

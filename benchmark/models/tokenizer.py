@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from benchmark.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
 from benchmark.models.weights import hub
 

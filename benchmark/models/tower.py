@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.errors import BenchError
 from benchmark.data.resizing import DEFAULT, Resizing
-from benchmark.errors import BenchError
 
 Group = Sequence[nn.Module | nn.Parameter]
 

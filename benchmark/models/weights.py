@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmark.errors import BenchError
-from benchmark.hub import causes, hub_answers
+from benchmark.common.errors import BenchError
+from benchmark.common.hub import causes, hub_answers
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

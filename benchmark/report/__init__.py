@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 
 if TYPE_CHECKING:
     import pandas as pd

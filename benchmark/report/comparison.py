@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.errors import unknown
+from benchmark.common.errors import unknown
 from benchmark.report.tables import MISSING, Cell, Table, columns_of, natural
 
 if TYPE_CHECKING:

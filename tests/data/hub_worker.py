@@ -5,9 +5,9 @@ import multiprocessing
 import os
 import sys
 
+from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
-from benchmark.errors import BenchError
 
 COLUMNS = {"image": "image", "text": "text", "label": "label", "question": "question", "answer": "answer"}
 # Capitals, because what is cached goes by another spelling.

@@ -1,7 +1,7 @@
 import pytest
 
+from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
-from benchmark.errors import BenchError
 from tests.data.make import PAIRS, write_card
 
 SOURCE = {"kind": "manifest", "file": "rows.csv", "columns": {**PAIRS, "label": "y"}}

@@ -8,11 +8,11 @@ import pytest
 import torchvision.transforms.functional as tv
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data import dataset as module
 from benchmark.data.cache import build_folder, write_file
 from benchmark.data.dataset import COLUMNS, open_dataset
 from benchmark.data.prepared import prepare
-from benchmark.errors import BenchError
 from tests.data.make import PAIRS, dataset, pairs, pixels
 
 

@@ -8,9 +8,9 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, JPEGLosslessSV1
 
+from benchmark.common.errors import BenchError
 from benchmark.data.images import load_image
 from benchmark.data.problems import BadRow
-from benchmark.errors import BenchError
 from tests.data.published.layouts import dicom
 
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.common.errors import BenchError
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError
 
 
 class Words:

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.common.errors import BenchError
 from benchmark.data.dataset import open_dataset
 from benchmark.data.problems import BadRow
 from benchmark.data.sources.base import Fractions, Row
 from benchmark.data.sources.table import inside
-from benchmark.errors import BenchError
 from tests.data.make import PAIRS, dataset, images, pairs, write_card, write_csv, write_jsonl
 
 CLASSES = ["normal", "benign", "malignant"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.common.errors import BenchError
 from benchmark.data import prepared
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import damaged, prepare
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError
 from tests.data.make import dataset, pairs
 
 

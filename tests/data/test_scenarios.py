@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from benchmark.common.errors import BenchError
 from benchmark.config import config_names, load_run_config, parse_scenario
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.images import decode_image
 from benchmark.data.sources.phantom import other_scanner
-from benchmark.errors import BenchError
 from benchmark.plan import make_plan
 from tests.data.make import write_card
 

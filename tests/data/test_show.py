@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data.show import contact_sheet, describe
-from benchmark.errors import BenchError
 from tests.data.make import PAIRS, dataset, pairs
 from tests.data.test_manifest import QUESTIONS, questions
 

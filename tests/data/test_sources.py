@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data import phantom
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
-from benchmark.errors import BenchError
 from tests.data.make import images, pixels, write_card
 
 CLASSES = ["cat", "dog"]
@@ -210,7 +210,7 @@ if __name__ == "__main__":
     from benchmark.data import dataset
     from benchmark.data.card import load_card
     from benchmark.data.sources import phantom as source
-    from benchmark.errors import BenchError
+    from benchmark.common.errors import BenchError
 
     def full(*arguments):
         raise OSError(28, "No space left on device")

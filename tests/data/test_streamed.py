@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmark.cli import main
+from benchmark.common.errors import BenchError
 from benchmark.config import Training
 from benchmark.data import streamed
 from benchmark.data.loader import PairLoader, PreparedPairs
@@ -23,7 +24,6 @@ from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError
 from benchmark.pretraining import LAST, pretrain
 from tests.data.make import dataset, pairs
 from tests.data.test_loader import Words

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from rich.console import Console
 
+from benchmark.common.errors import BenchError
 from benchmark.config import config_names, find_config, load_run_config
 from benchmark.data.card import load_card
-from benchmark.errors import BenchError
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan import make_plan, method_options

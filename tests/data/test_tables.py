@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data.dataset import open_dataset
 from benchmark.data.sources.table import fill, report_sections, template_columns
-from benchmark.errors import BenchError
 from tests.data.make import images, pixels, write_card, write_csv
 
 CLASSES = ["normal", "benign"]

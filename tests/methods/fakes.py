@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
+from benchmark.common.seeding import torch_seed
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
-from benchmark.seeding import torch_seed
 
 SIZE, VOCABULARY, CONTEXT = 32, 300, 12
 

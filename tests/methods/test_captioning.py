@@ -10,8 +10,8 @@ from open_clip.transformer import MultimodalTransformer
 from torch import Tensor
 
 from benchmark.accumulation import accumulate
+from benchmark.common.errors import BenchError
 from benchmark.data.batch import Batch
-from benchmark.errors import BenchError
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_method
 
 START, END = 1, 2

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
 from benchmark.accumulation import accumulate
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import torch_seed
 from benchmark.config import Training, load_run_config
 from benchmark.data.transforms import Augmentation
-from benchmark.errors import BenchError
 from benchmark.estimate import Estimator
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan import build_method, make_plan
 from benchmark.pretraining import LAST, load_weights, optimizer_of, parameter_columns, pretrain
-from benchmark.seeding import torch_seed
 from methods.cleft import class_loss
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
 from tests.methods.test_conformance import full_batch_gradient, split

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 from tests.methods.fakes import Pairs, small_card, small_method

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import load_model_card, model_names
 
 GOOD = """\

@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import DualEncoder, build_model, load_model_card, model_names
 from benchmark.models.tower import Group, PatchDropout
 from tests.models.conftest import CARDS, CONTEXT, make_card, open_clip_card, texts, timm_card, transformers_card

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import build_model
 from benchmark.models.from_open_clip import open_clip_model
 from tests.models.conftest import ARCHITECTURES, CONTEXT, make_card, open_clip_card, texts

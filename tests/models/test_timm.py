@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import build_model
 from tests.models.conftest import TIMM, make_card, timm_card
 

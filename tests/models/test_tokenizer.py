@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import Tokenizer, build_tokenizer
 from tests.models.conftest import make_card
 

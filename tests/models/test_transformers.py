@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoModel
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import ModelCard, build_model
 from tests.models.conftest import CONTEXT, TRANSFORMERS, make_card, texts, transformers_card
 

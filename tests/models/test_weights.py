@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.models import build_model, load_weights, save_weights
 from benchmark.models import weights as module
 from benchmark.models.weights import hub, read_tensors

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.report import write_report
 from benchmark.report.comparison import (
     Ranking,
@@ -26,7 +27,6 @@ from benchmark.report.comparison import (
 )
 from benchmark.report.plots import cliques, rank_chart
 from benchmark.report.tables import ceilings, label_lines, score_table, summarise, to_markdown, to_terminal
-from benchmark.seeding import generator
 from benchmark.statistics import Ranks, difference, holm, paired, resample
 from benchmark.task import Mean
 from tests.report.fakes import synthetic

@@ -8,7 +8,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from rich.console import Console
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.report import write_report
 from tests.report.fakes import KINDS, synthetic
 

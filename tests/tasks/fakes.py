@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from benchmark.common.errors import BenchError
 from benchmark.data.prepared import Prepared
 from benchmark.data.resizing import DEFAULT
 from benchmark.embedding import Encoded, Evaluation
-from benchmark.errors import BenchError
 
 SIZE = 8
 SPLITS = {"train": 240, "val": 80, "test": 160}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchmetrics.text import BLEUScore
 
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.task import Measurement
 from tasks.captioning import Bleu, Captioning, References, longest_common_subsequence, most_common, ngrams, words
 from tests.tasks.fakes import (

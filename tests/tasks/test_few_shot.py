@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import tasks.few_shot
+from benchmark.common.errors import BenchError
 from benchmark.embedding import Encoded
-from benchmark.errors import BenchError
 from benchmark.probe import Labelled
 from benchmark.task import Measurement
 from tasks.few_shot import FewShot, MeanAUROC, draw_groups, draw_shots, kinds_of

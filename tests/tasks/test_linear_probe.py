@@ -8,8 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from benchmark.common.errors import BenchError
 from benchmark.embedding import Encoded
-from benchmark.errors import BenchError
 from benchmark.task import Measurement
 from tasks.linear_probe import LinearProbe
 from tests.tasks.fakes import CLASSES, FakeDataset, RandomEncoder, evaluation, fake_dataset, read_row, take

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 import tasks.retrieval as module
-from benchmark.errors import BenchError
+from benchmark.common.errors import BenchError
 from benchmark.task import Measurement
 from tasks.retrieval import Retrieval, measure, relevant
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns

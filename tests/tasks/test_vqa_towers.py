@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.errors import BenchError
 from benchmark.embedding import ModelEncoder
-from benchmark.errors import BenchError
 from benchmark.models import DualEncoder, build_model
 from tasks.vqa import VQA
 from tests.methods.fakes import SIZE, small_card, small_method

@@ -8,8 +8,8 @@ import open_clip
 import pytest
 import torch
 
+from benchmark.common.errors import BenchError
 from benchmark.embedding import Encoded
-from benchmark.errors import BenchError
 from benchmark.probe import rare_classes
 from benchmark.task import Measurement
 from tasks.zero_shot import ZeroShot, class_embeddings, class_scores

@@ -11,10 +11,10 @@ from zlib import crc32
 
 import numpy as np
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.phantom import cxr, derm, fundus, histo, mammo, shapes
 from benchmark.data.phantom.canvas import Random
 from benchmark.data.phantom.language import Picture, Question
-from benchmark.errors import BenchError, unknown
 
 __all__ = ["DOMAINS", "FINDINGS", "MODALITIES", "MULTI_LABEL", "Question", "Sample", "generate"]
 

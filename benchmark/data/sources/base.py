@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.seeding import generator
 from benchmark.data.problems import BadRow, Problems
-from benchmark.errors import BenchError, unknown
-from benchmark.seeding import generator
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
 
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import place
-from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Row, Source, Split, label_of_index
 from benchmark.data.sources.formats import read_table
-from benchmark.errors import BenchError, unknown
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

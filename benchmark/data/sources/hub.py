@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, model_validator
 
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.hub import one_line
 from benchmark.data.problems import Problems
 from benchmark.data.sources.base import SPLITS, Split
 from benchmark.data.sources.formats import Rows
 from benchmark.data.sources.hub_dataset import HubDataset
 from benchmark.data.sources.table import TableSource
-from benchmark.errors import BenchError, unknown
-from benchmark.hub import one_line
 
 if TYPE_CHECKING:
     import datasets

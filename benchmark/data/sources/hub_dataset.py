@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmark.errors import BenchError, unknown
-from benchmark.hub import causes, hub_answers, one_line
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.hub import causes, hub_answers, one_line
 
 if TYPE_CHECKING:
     import datasets

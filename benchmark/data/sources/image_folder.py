@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Fractions, Row, Source, Split, check_unicode, label_of_names
 from benchmark.data.sources.folders import files_below
-from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

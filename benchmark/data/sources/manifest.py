@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.problems import Problems
 from benchmark.data.sources.base import Split
 from benchmark.data.sources.formats import SUFFIXES, Layout, Rows, Values, digest, read_table, suffix_of
 from benchmark.data.sources.table import TableSource, string
-from benchmark.errors import BenchError, unknown
 
 
 class Join(BaseModel):

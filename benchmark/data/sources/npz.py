@@ -11,10 +11,10 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Row, Source, label_of_flags, label_of_index
-from benchmark.errors import BenchError, unknown
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.seeding import generator
 from benchmark.data import phantom
 from benchmark.data.images import encode_png
 from benchmark.data.problems import Problems
 from benchmark.data.sources.base import SPLITS, Row, Source, Split
-from benchmark.errors import BenchError, unknown
-from benchmark.seeding import generator
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

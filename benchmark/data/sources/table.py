@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from benchmark.common.errors import BenchError, unknown
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import (
     Fractions,
@@ -31,7 +32,6 @@ from benchmark.data.sources.base import (
 )
 from benchmark.data.sources.folders import files_below
 from benchmark.data.sources.formats import Rows, Values
-from benchmark.errors import BenchError, unknown
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt, model_validator
 
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.sources.base import SPLITS, Split, place
 from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.table import TableSource, inside
-from benchmark.errors import BenchError
 
 MAX_MEMBER = 1 << 28
 """Bytes of one file in a shard."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.common.errors import BenchError
 from benchmark.data.phantom import DOMAINS, FINDINGS, MULTI_LABEL, Sample, generate
-from benchmark.errors import BenchError
 
 # Of the reports, labels and questions of ten training patients; pixels may differ in the last bit between processors.
 WORDS = {
