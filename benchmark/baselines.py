@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from benchmark.data.cache import key
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
 from benchmark.models.card import TinyImage, TinyText
-from benchmark.store import digest
+from benchmark.store.cache import key
+from benchmark.store.store import digest
 
 FORMAT = 1
 """Raised when a baseline is computed differently."""

@@ -11,7 +11,6 @@ import torch
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
-from benchmark.data.cache import cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.prepared import prepare
@@ -21,7 +20,8 @@ from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.plan import build_method
 from benchmark.pretraining import LAST, load_weights
 from benchmark.runner import corpus_texts
-from benchmark.store import Store
+from benchmark.store.cache import cache_root
+from benchmark.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def plan(
     from benchmark.estimate import Estimator
     from benchmark.models.download import to_download
     from benchmark.plan import make_plan
-    from benchmark.store import Store
+    from benchmark.store.store import Store
 
     made, store = make_plan(config), Store(folder)
     if made.problems:
@@ -167,7 +167,7 @@ def plan(
         missing = len(made.missing(store, cell))
         done = store.finished(cell.key)
         if cell is made.initial:
-            from benchmark.data.cache import cache_root
+            from benchmark.store.cache import cache_root
 
             missing, done = 0, (cache_root() / "initial" / cell.key).is_dir()
         state = "done" if done and not missing else f"evaluate {missing}" if done else "train"
@@ -266,7 +266,7 @@ def report(
     """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
     from benchmark.config import results_folder
     from benchmark.report import write_report
-    from benchmark.store import Store
+    from benchmark.store.store import Store
 
     folder = results or results_folder()
     store = Store(folder)
@@ -300,7 +300,7 @@ def caption(
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
     from benchmark.plan import resolve_device
-    from benchmark.store import Store
+    from benchmark.store.store import Store
 
     _load(plugin)
     store = Store(results or results_folder())
@@ -407,7 +407,7 @@ def export(
     """Write a trained model as a checkpoint for open_clip."""
     from benchmark.config import results_folder
     from benchmark.export import export, find_cell
-    from benchmark.store import Store
+    from benchmark.store.store import Store
 
     for path in export(find_cell(Store(results or results_folder()), name), output):
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
@@ -422,10 +422,10 @@ def clean(
     results: Results = None,
 ) -> None:
     """List what can be computed again and how much room it takes; remove what is named. Results stay."""
-    from benchmark.cleaning import KINDS, removable, remove, size
     from benchmark.config import results_folder
-    from benchmark.data.cache import cache_root
-    from benchmark.store import Store
+    from benchmark.store.cache import cache_root
+    from benchmark.store.cleaning import KINDS, removable, remove, size
+    from benchmark.store.store import Store
 
     found = removable(Store(results or results_folder()), cache_root())
     sizes = {kind: sum(map(size, folders)) for kind, folders in found.items()}
@@ -486,7 +486,7 @@ def main() -> None:
 def _execute(plan: Any, folder: Path) -> None:
     """Run a plan and say what came of it; exit status 1 where something failed, 130 after Ctrl-C."""
     from benchmark import runner
-    from benchmark.store import Store
+    from benchmark.store.store import Store
 
     try:
         outcome = runner.run(plan, Store(folder), console)

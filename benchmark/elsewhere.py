@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.seeding import torch_seed
-from benchmark.data.cache import key
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.embedding import Encoded, Encoder, ModelEncoder
 from benchmark.models.weights import hub, require_file
-from benchmark.store import digest
+from benchmark.store.cache import key
+from benchmark.store.store import digest
 
 if TYPE_CHECKING:
     from benchmark.models import ModelCard

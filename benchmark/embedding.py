@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
-from benchmark.data.cache import build_folder, key
 from benchmark.data.resizing import Resizing
+from benchmark.store.cache import build_folder, key
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

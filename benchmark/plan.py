@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.baselines import Given, baselines
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config import Condition, RunConfig, Training, reason, validated
-from benchmark.data.cache import cache_root
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.transforms import Augmentation
@@ -27,7 +26,8 @@ from benchmark.models.card import CorpusTokenizer, LanguageModel
 from benchmark.models.tower import LanguageModelTower
 from benchmark.pretraining import accumulation_mode, precision_of
 from benchmark.registry import Registry
-from benchmark.store import Store, digest
+from benchmark.store.cache import cache_root
+from benchmark.store.store import Store, digest
 from benchmark.task import TASKS
 
 FORMAT = 2

@@ -31,7 +31,6 @@ from benchmark.common.errors import BenchError
 from benchmark.common.hub import hub_answers
 from benchmark.common.machine import machine
 from benchmark.common.seeding import generator, stream, torch_seed
-from benchmark.data.cache import build_folder, cache_root
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
@@ -49,7 +48,8 @@ from benchmark.plan import Cell, Pair, Plan, build_method
 from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.pretraining import Progress as Position
 from benchmark.statistics import bounds, resample
-from benchmark.store import Row, Store, digest
+from benchmark.store.cache import build_folder, cache_root
+from benchmark.store.store import Row, Store, digest
 from benchmark.task import TASKS, Mean
 
 

@@ -21,7 +21,7 @@ from benchmark.data.loader import PairLoader
 from benchmark.embedding import cosines
 from benchmark.method import METHODS, Method
 from benchmark.pretraining import Progress
-from benchmark.store import digest
+from benchmark.store.store import digest
 
 if TYPE_CHECKING:
     import optuna

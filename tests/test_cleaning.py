@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cleaning import removable, remove, size
-from benchmark.store import Store
+from benchmark.store.cleaning import removable, remove, size
+from benchmark.store.store import Store
 from tests.test_cli import Bench, bench, squares  # noqa: F401
 
 

@@ -19,7 +19,7 @@ from benchmark.data.resizing import square
 from benchmark.embedding import Evaluation, ModelEncoder
 from benchmark.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
-from benchmark.store import Store
+from benchmark.store.store import Store
 from tasks.retrieval import Retrieval
 from tasks.zero_shot import ZeroShot
 from tests.data.test_resizing import picture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import main
-from benchmark.store import Store
+from benchmark.store.store import Store
 
 CARDS = Path(__file__).parent / "cards"
 

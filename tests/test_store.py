@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.store import Store, digest
+from benchmark.store.store import Store, digest
 
 LABEL = {"suite": "s", "model": "m", "method": "clip", "variant": "", "seed": 0}
 

@@ -19,13 +19,13 @@ import pyarrow.compute
 from PIL import Image
 
 from benchmark.common.errors import BenchError
-from benchmark.data.cache import build_folder, cache_root, key, write_file
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.sources import Row
 from benchmark.data.sources.base import SPLITS, place
+from benchmark.store.cache import build_folder, cache_root, key, write_file
 
 if TYPE_CHECKING:
     import datasets

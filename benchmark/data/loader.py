@@ -14,9 +14,9 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator, stream
 from benchmark.data.batch import Batch
-from benchmark.data.cache import build_folder, key
 from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
+from benchmark.store.cache import build_folder, key
 
 ROWS = 50_000
 """Rows whose texts are tokenised at a time."""

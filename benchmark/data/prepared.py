@@ -16,10 +16,10 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmark.common.errors import BenchError
-from benchmark.data.cache import build_folder, key
 from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources.formats import digest as file_digest
+from benchmark.store.cache import build_folder, key
 
 VERSION = 5
 LARGE = 1 << 35

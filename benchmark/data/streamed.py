@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from benchmark.common.errors import BenchError
-from benchmark.data.cache import build_folder, key
 from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
@@ -23,6 +22,7 @@ from benchmark.data.sources.base import place
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.webdataset import WebDatasetSource, scan_shard, value
+from benchmark.store.cache import build_folder, key
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

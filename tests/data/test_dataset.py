@@ -10,9 +10,9 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data import dataset as module
-from benchmark.data.cache import build_folder, write_file
 from benchmark.data.dataset import COLUMNS, open_dataset
 from benchmark.data.prepared import prepare
+from benchmark.store.cache import build_folder, write_file
 from tests.data.make import PAIRS, dataset, pairs, pixels
 
 

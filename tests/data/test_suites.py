@@ -15,7 +15,7 @@ from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan import make_plan, method_options
 from benchmark.runner import _Run, run
-from benchmark.store import Store
+from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS
 

@@ -19,7 +19,7 @@ from benchmark.models.language import next_token_loss, train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Plan, make_plan
 from benchmark.runner import _Run
-from benchmark.store import Store
+from benchmark.store.store import Store
 from tests.methods.fakes import small_card
 
 

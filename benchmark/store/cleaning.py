@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmark.store import Store
+from benchmark.store.store import Store
 
 KINDS = {
     "embeddings": "encoded datasets of trained cells; encoded again when a task asks for them",
