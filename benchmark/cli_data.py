@@ -80,7 +80,7 @@ def data_show(
     on_bad_data: OnBadData = "error",
 ) -> None:
     """Print a dataset's counts and draw a contact sheet of samples with their texts."""
-    from benchmark.data.show import contact_sheet, describe
+    from benchmark.data.tools.contact_sheet import contact_sheet, describe
 
     dataset = _open(name, on_bad_data)
     path = output or Path(f"{dataset.card.name}-{split}.png")
@@ -110,7 +110,7 @@ def data_verify(
 ) -> None:
     """Compare a dataset with its card: counts, images that do not decode, groups and near-duplicates across splits,
     texts that are empty or too long. Exit status 1 when something is wrong, 0 when there are only warnings."""
-    from benchmark.data.verify import verify
+    from benchmark.data.tools.verify import verify
 
     dataset = _open(name, "skip")
     with _progress(f"verifying {name}") as progress:
@@ -165,7 +165,7 @@ def data_new(
 ) -> None:
     """Write a card for data of your own, as far as it can be seen from them, and say what was inferred and what is
     left to you."""
-    from benchmark.data.new import write_card
+    from benchmark.data.tools.infer_card import write_card
 
     card = output or Path(f"{path.absolute().stem}.yaml")
     told = write_card(path, card)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import open_dataset
-from benchmark.data.new import infer_card
 from benchmark.data.sources.folders import files_below
-from benchmark.data.verify import verify
+from benchmark.data.tools.infer_card import infer_card
+from benchmark.data.tools.verify import verify
 from tests.data.make import images, pixels, write_card, write_csv
 
 SEARCHED = {"kind": "manifest", "file": "rows.csv", "image_root": "data", "find": True,

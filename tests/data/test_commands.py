@@ -11,7 +11,7 @@ from PIL import Image
 from benchmark import cli
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
-from benchmark.data.verify import NEAR, difference_hash, near_duplicates
+from benchmark.data.tools.verify import NEAR, difference_hash, near_duplicates
 from tests.data.make import PAIRS, images, pairs, pixels, write_card, write_csv, write_jsonl
 from tests.data.published.layouts import WRITERS
 

@@ -19,8 +19,8 @@ from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
-from benchmark.data.show import contact_sheet
 from benchmark.data.sources import formats
+from benchmark.data.tools.contact_sheet import contact_sheet
 from tests.data.make import PAIRS, dataset, images, pairs, pixels, write_card, write_csv, write_jsonl
 
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from benchmark.common.errors import BenchError
-from benchmark.data.show import contact_sheet, describe
+from benchmark.data.tools.contact_sheet import contact_sheet, describe
 from tests.data.make import PAIRS, dataset, pairs
 from tests.data.test_manifest import QUESTIONS, questions
 
