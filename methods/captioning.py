@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data.batch import Batch
 from benchmark.method import Embeddings, Keys
 from benchmark.models import DualEncoder, Tokenizer
-from benchmark.writing import beam_search
+from benchmark.models.decoding import beam_search
 from methods.clip import Clip
 
 

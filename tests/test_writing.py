@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmark.writing import beam_search
+from benchmark.models.decoding import beam_search
 
 START, END, WORDS, LENGTH, IMAGES = 0, 1, 4, 6, 5
 CPU = torch.device("cpu")
