@@ -264,7 +264,7 @@ def report(
     ] = None,
 ) -> None:
     """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
-    from benchmark.config import results_folder
+    from benchmark.config.load import results_folder
     from benchmark.report import write_report
     from benchmark.store.store import Store
 
@@ -296,7 +296,7 @@ def caption(
 
     Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images."""
     from benchmark.captions import caption_sheet, captions, name_of, newest_writer, restore
-    from benchmark.config import results_folder
+    from benchmark.config.load import results_folder
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
     from benchmark.plan import resolve_device
@@ -405,7 +405,7 @@ def export(
     results: Results = None,
 ) -> None:
     """Write a trained model as a checkpoint for open_clip."""
-    from benchmark.config import results_folder
+    from benchmark.config.load import results_folder
     from benchmark.export import export, find_cell
     from benchmark.store.store import Store
 
@@ -422,7 +422,7 @@ def clean(
     results: Results = None,
 ) -> None:
     """List what can be computed again and how much room it takes; remove what is named. Results stay."""
-    from benchmark.config import results_folder
+    from benchmark.config.load import results_folder
     from benchmark.store.cache import cache_root
     from benchmark.store.cleaning import KINDS, removable, remove, size
     from benchmark.store.store import Store
@@ -512,7 +512,7 @@ def _config(
     grid: list[str] | None = None, tuned: bool = False, strict: bool = False, scenario: str | None = None,
 ) -> tuple[Any, Path]:  # fmt: skip
     """The configuration that a command's options make, and where results go."""
-    from benchmark.config import load_run_config, parse_scenario, results_folder
+    from benchmark.config.load import load_run_config, parse_scenario, results_folder
 
     known, folder = _load(plugin), results or results_folder()
     flags = {
@@ -584,7 +584,7 @@ def _tasks() -> list[tuple[str, str]]:
 
 
 def _datasets() -> list[tuple[str, str]]:
-    from benchmark.config import config_names
+    from benchmark.config.load import config_names
     from benchmark.data.card import load_card
 
     cards = [load_card(name) for name in config_names("dataset")]
@@ -598,7 +598,7 @@ def _models() -> list[tuple[str, str]]:
 
 
 def _suites() -> list[tuple[str, str]]:
-    from benchmark.config import config_names, find_config, read_yaml
+    from benchmark.config.load import config_names, find_config, read_yaml
 
     lines = []
     for name in config_names("suite"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import Method

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from benchmark.baselines import Given, baselines
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config import Condition, RunConfig, Training, reason, validated
+from benchmark.config.load import Condition, RunConfig, Training, reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.transforms import Augmentation

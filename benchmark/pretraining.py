@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark.accumulation import accumulate, effective_loss
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.memory import PeakMemory, TensorPeak

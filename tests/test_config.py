@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from benchmark.common.errors import BenchError
-from benchmark.config import RunConfig, Training, config_names, load_run_config
+from benchmark.config.load import RunConfig, Training, config_names, load_run_config
 
 SUITE = """
 description: a test's

@@ -12,7 +12,7 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from safetensors.torch import save_file
 
 from benchmark.common.errors import BenchError
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.resizing import square

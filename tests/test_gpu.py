@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
 from benchmark.accumulation import accumulate
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.embedding import ModelEncoder
 from benchmark.method import METHODS
 from benchmark.models import build_model

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.accumulation import accumulate
 from benchmark.common.errors import BenchError
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
 from benchmark.pretraining import (

@@ -110,7 +110,7 @@ def test_verify_what_is_sound(bench, tmp_path):
 
 
 def load_path(name):
-    from benchmark.config import find_config
+    from benchmark.config.load import find_config
 
     return find_config("dataset", name)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmark.common.errors import BenchError
-from benchmark.config import config_names, load_run_config, parse_scenario
+from benchmark.config.load import config_names, load_run_config, parse_scenario
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.images import decode_image

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from benchmark.cli import main
 from benchmark.common.errors import BenchError
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data import streamed
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import prepare

@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError
-from benchmark.config import config_names, find_config, load_run_config
+from benchmark.config.load import config_names, find_config, load_run_config
 from benchmark.data.card import load_card
 from benchmark.method import METHODS
 from benchmark.models import load_model_card

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2Model
 from benchmark.accumulation import accumulate
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
-from benchmark.config import Training, load_run_config
+from benchmark.config.load import Training, load_run_config
 from benchmark.data.transforms import Augmentation
 from benchmark.estimate import Estimator
 from benchmark.method import METHODS, Method

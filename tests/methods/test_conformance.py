@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmark.accumulation import accumulate
 from benchmark.common.seeding import stream, torch_seed
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.accumulation import accumulate
-from benchmark.config import Training
+from benchmark.config.load import Training
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model

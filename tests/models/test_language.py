@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
-from benchmark.config import load_run_config
+from benchmark.config.load import load_run_config
 from benchmark.models import build_model
 from benchmark.models.card import LanguageModel
 from benchmark.models.language import next_token_loss, train_language_model
