@@ -18,10 +18,10 @@ from benchmark.embedding import ModelWriter
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.plan import build_method
-from benchmark.pretraining import LAST, load_weights
 from benchmark.runner import corpus_texts
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
+from benchmark.training.loop import LAST, load_weights
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
-from benchmark.pretraining import LAST, LOG
 from benchmark.store.store import Store
+from benchmark.training.loop import LAST, LOG
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 """The names that open_clip looks for in a folder."""

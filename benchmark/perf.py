@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.memory import PeakMemory
+from benchmark.training.memory import PeakMemory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,8 +86,8 @@ def _random_batches(method: "Method", count: int, micro_batch: int, length: int)
 
 
 def _gradient(method: "Method", batches: "list[Batch]", mode: "Accumulation", precision: str) -> "Keys":
-    from benchmark.accumulation import accumulate
-    from benchmark.pretraining import autocast
+    from benchmark.training.accumulation import accumulate
+    from benchmark.training.loop import autocast
 
     return accumulate(method, batches, mode, 0, lambda: autocast(precision, _device()))[1]
 
@@ -101,7 +101,7 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
     """
     from benchmark.models import build_model
     from benchmark.plan import build_method
-    from benchmark.pretraining import accumulation_mode, optimizer_of, precision_of
+    from benchmark.training.loop import accumulation_mode, optimizer_of, precision_of
 
     if reference not in {cell.method for cell in plan.cells}:
         raise unknown(

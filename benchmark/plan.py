@@ -24,11 +24,11 @@ from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
 from benchmark.models.card import CorpusTokenizer, LanguageModel
 from benchmark.models.tower import LanguageModelTower
-from benchmark.pretraining import accumulation_mode, precision_of
 from benchmark.registry import Registry
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store, digest
 from benchmark.task import TASKS
+from benchmark.training.loop import accumulation_mode, precision_of
 
 FORMAT = 2
 """Raised when a change in the harness changes what a cell holds."""

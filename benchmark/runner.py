@@ -45,12 +45,12 @@ from benchmark.models.download import to_download
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
-from benchmark.pretraining import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
-from benchmark.pretraining import Progress as Position
 from benchmark.statistics import bounds, resample
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Row, Store, digest
 from benchmark.task import TASKS, Mean
+from benchmark.training.loop import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
+from benchmark.training.loop import Progress as Position
 
 
 @dataclass

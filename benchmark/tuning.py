@@ -20,8 +20,8 @@ from benchmark.config.load import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.embedding import cosines
 from benchmark.method import METHODS, Method
-from benchmark.pretraining import Progress
 from benchmark.store.store import digest
+from benchmark.training.loop import Progress
 
 if TYPE_CHECKING:
     import optuna

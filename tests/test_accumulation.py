@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.accumulation import accumulate, effective_loss
 from benchmark.common.errors import BenchError
+from benchmark.training.accumulation import accumulate, effective_loss
 from tests.methods.fakes import Pairs, small_method
 
 

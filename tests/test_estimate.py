@@ -9,7 +9,7 @@ from benchmark.config.load import Training
 from benchmark.estimate import saved_bytes, step_flops
 from benchmark.method import METHODS, Method
 from benchmark.models import build_model, load_model_card
-from benchmark.pretraining import pretrain
+from benchmark.training.loop import pretrain
 from tests.methods.fakes import Pairs, small_method
 
 ONE, TWO = Training(samples=1, batch_size=8, micro_batch=8), Training(samples=1, batch_size=8, micro_batch=4)

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
-from benchmark.accumulation import accumulate
 from benchmark.config.load import Training
 from benchmark.embedding import ModelEncoder
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
-from benchmark.pretraining import LAST, precision_of, pretrain
 from benchmark.probe import logistic_path
+from benchmark.training.accumulation import accumulate
+from benchmark.training.loop import LAST, precision_of, pretrain
 from tasks.retrieval import measure
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmark.memory import TensorPeak
+from benchmark.training.memory import TensorPeak
 
 
 def test_the_peak_is_of_the_tensors_inside() -> None:

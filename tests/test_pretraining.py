@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.accumulation import accumulate
 from benchmark.common.errors import BenchError
 from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
-from benchmark.pretraining import (
+from benchmark.training.accumulation import accumulate
+from benchmark.training.loop import (
     BEST,
     LAST,
     RESUME,

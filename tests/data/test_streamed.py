@@ -24,7 +24,7 @@ from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
-from benchmark.pretraining import LAST, pretrain
+from benchmark.training.loop import LAST, pretrain
 from tests.data.make import dataset, pairs
 from tests.data.test_loader import Words
 from tests.data.test_tables import SHARDS, jpeg, opened, shard

@@ -9,9 +9,9 @@ from open_clip.loss import CoCaLoss
 from open_clip.transformer import MultimodalTransformer
 from torch import Tensor
 
-from benchmark.accumulation import accumulate
 from benchmark.common.errors import BenchError
 from benchmark.data.batch import Batch
+from benchmark.training.accumulation import accumulate
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_method
 
 START, END = 1, 2

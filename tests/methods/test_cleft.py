@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from benchmark.accumulation import accumulate
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.config.load import Training, load_run_config
@@ -25,7 +24,8 @@ from benchmark.estimate import Estimator
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan import build_method, make_plan
-from benchmark.pretraining import LAST, load_weights, optimizer_of, parameter_columns, pretrain
+from benchmark.training.accumulation import accumulate
+from benchmark.training.loop import LAST, load_weights, optimizer_of, parameter_columns, pretrain
 from methods.cleft import class_loss
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
 from tests.methods.test_conformance import full_batch_gradient, split

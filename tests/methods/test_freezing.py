@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.accumulation import accumulate
 from benchmark.config.load import Training
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
-from benchmark.pretraining import optimizer_of, pretrain
+from benchmark.training.accumulation import accumulate
+from benchmark.training.loop import optimizer_of, pretrain
 from tests.methods.fakes import Pairs, small_card, small_method
 
 TOWERS: dict[str, dict[str, Any]] = {

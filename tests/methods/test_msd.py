@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.accumulation import accumulate
+from benchmark.training.accumulation import accumulate
 from tests.methods.fakes import Pairs, small_method
 
 

@@ -22,14 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.accumulation import accumulate, effective_loss
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
 from benchmark.config.load import Training
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
-from benchmark.memory import PeakMemory, TensorPeak
 from benchmark.method import Accumulation, Method
+from benchmark.training.accumulation import accumulate, effective_loss
+from benchmark.training.memory import PeakMemory, TensorPeak
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
 STEPS = "steps"
