@@ -14,7 +14,7 @@ from benchmark.common.seeding import generator
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.prepared import prepare
-from benchmark.embedding import ModelWriter
+from benchmark.evaluation.encoder import ModelWriter
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.plan import build_method

@@ -156,7 +156,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     both to within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it."""
     from sklearn.linear_model import LogisticRegression
 
-    from benchmark.probe import logistic_path
+    from benchmark.evaluation.probe import logistic_path
     from tasks.linear_probe import LinearProbe
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
@@ -352,8 +352,8 @@ def bootstrap(scale: float) -> tuple[Side, Side]:
     draws the groups' examples and asks scikit-learn each time."""
     from sklearn.metrics import roc_auc_score
 
-    from benchmark.metrics import MacroAUROC
-    from benchmark.statistics import interval
+    from benchmark.evaluation.metrics import MacroAUROC
+    from benchmark.evaluation.statistics import interval
 
     n, resamples, classes = max(200, round(10_000 * scale)), max(10, round(100 * scale)), 9
     rng = np.random.default_rng(0)

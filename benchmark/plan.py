@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.baselines import Given, baselines
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.load import Condition, RunConfig, Training, reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.transforms import Augmentation
-from benchmark.elsewhere import elsewhere, from_card, is_elsewhere
+from benchmark.evaluation.external import elsewhere, from_card, is_elsewhere
+from benchmark.evaluation.fixed import Given, baselines
 from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
 from benchmark.models.card import CorpusTokenizer, LanguageModel

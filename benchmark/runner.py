@@ -26,7 +26,6 @@ from rich.progress import (
 from safetensors.torch import load_file
 
 from benchmark import __version__
-from benchmark.baselines import Given
 from benchmark.common.errors import BenchError
 from benchmark.common.hub import hub_answers
 from benchmark.common.machine import machine
@@ -37,7 +36,9 @@ from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
-from benchmark.embedding import Encoder, Evaluation, ModelEncoder, ModelWriter
+from benchmark.evaluation.encoder import Encoder, Evaluation, ModelEncoder, ModelWriter
+from benchmark.evaluation.fixed import Given
+from benchmark.evaluation.statistics import bounds, resample
 from benchmark.method import Method
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as read_weights
@@ -45,7 +46,6 @@ from benchmark.models.download import to_download
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan import Cell, Pair, Plan, build_method
-from benchmark.statistics import bounds, resample
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Row, Store, digest
 from benchmark.task import TASKS, Mean

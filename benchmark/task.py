@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchmark.embedding import Evaluation
+from benchmark.evaluation.encoder import Evaluation
 from benchmark.registry import Registry
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.load import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
-from benchmark.embedding import cosines
+from benchmark.evaluation.encoder import cosines
 from benchmark.method import METHODS, Method
 from benchmark.store.store import digest
 from benchmark.training.loop import Progress

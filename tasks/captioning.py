@@ -11,8 +11,8 @@ from pydantic import PositiveInt
 from benchmark import Measurement, Task, register_task
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
-from benchmark.embedding import Evaluation
-from benchmark.metrics import Weighted, numbers
+from benchmark.evaluation.encoder import Evaluation
+from benchmark.evaluation.metrics import Weighted, numbers
 from benchmark.task import Examples, Mean, Metric
 
 ORDER = 4

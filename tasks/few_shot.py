@@ -14,9 +14,9 @@ from benchmark import Measurement, Task, register_task
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.data.card import Card
-from benchmark.embedding import Evaluation
-from benchmark.metrics import Weighted, numbers
-from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
+from benchmark.evaluation.encoder import Evaluation
+from benchmark.evaluation.metrics import Weighted, numbers
+from benchmark.evaluation.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
 from benchmark.task import Examples, Mean, Metric
 
 PAIRS = 2**22
@@ -53,7 +53,7 @@ class FewShot(Task):
     class Config:
         """features: before or after the projection into the shared space.
         shots: images a class. percentages: of the train images. draws: of each.
-        strengths: of regularisation, as benchmark.probe.ridge defines them."""
+        strengths: of regularisation, as benchmark.evaluation.probe.ridge defines them."""
 
         features: Stage = "before"
         shots: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)

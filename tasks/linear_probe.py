@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmark import Measurement, Task, register_task
 from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
-from benchmark.embedding import Evaluation
-from benchmark.metrics import classification
-from benchmark.probe import (
+from benchmark.evaluation.encoder import Evaluation
+from benchmark.evaluation.metrics import classification
+from benchmark.evaluation.probe import (
     Labelled,
     Path,
     Stage,

@@ -12,8 +12,8 @@ from scipy.special import gammaln
 
 from benchmark import Measurement, Task, register_task
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Evaluation, cosines, exact, not_finite
-from benchmark.metrics import Median
+from benchmark.evaluation.encoder import Evaluation, cosines, exact, not_finite
+from benchmark.evaluation.metrics import Median
 from benchmark.task import Mean, Metric
 
 SCORES, QUERIES = 2**22, 32

@@ -15,8 +15,8 @@ from benchmark import Measurement, Task, register_task
 from benchmark.common.errors import BenchError
 from benchmark.common.ranges import ShareBelowOne
 from benchmark.common.seeding import stream, torch_seed
-from benchmark.embedding import Encoded, Evaluation, Trainable
-from benchmark.probe import Stage, deviation
+from benchmark.evaluation.encoder import Encoded, Evaluation, Trainable
+from benchmark.evaluation.probe import Stage, deviation
 from benchmark.task import Mean, Metric
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

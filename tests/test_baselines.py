@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.baselines import Given, RawPixels, baselines, has_weights
+from benchmark.evaluation.fixed import Given, RawPixels, baselines, has_weights
 from benchmark.models import ModelCard, build_model, load_model_card
 
 LABEL = {"suite": "s", "model": "m", "variant": ""}

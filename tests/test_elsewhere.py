@@ -18,8 +18,8 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, square
-from benchmark.elsewhere import ImageEncoder, elsewhere, is_elsewhere
-from benchmark.embedding import Encoder, ModelEncoder, Trainable
+from benchmark.evaluation.encoder import Encoder, ModelEncoder, Trainable
+from benchmark.evaluation.external import ImageEncoder, elsewhere, is_elsewhere
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image

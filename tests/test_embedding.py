@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Encoded, ModelEncoder, cosines
+from benchmark.evaluation.encoder import Encoded, ModelEncoder, cosines
 from benchmark.models import build_model
 from tests.methods.fakes import CONTEXT, SIZE, small_card
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, take
@@ -210,7 +210,7 @@ def test_cosines_by_tokens_agree_with_a_loop(monkeypatch: pytest.MonkeyPatch) ->
             own = [max(float(token @ other) for other in there) for token in query if token.any()]
             expected[i, j] = sum(own) / len(own)
     for size in (2**24, 1):
-        monkeypatch.setattr("benchmark.embedding.TOKEN_SCORES", size)
+        monkeypatch.setattr("benchmark.evaluation.encoder.TOKEN_SCORES", size)
         np.testing.assert_allclose(cosines(queries, candidates).numpy(), expected, atol=1e-12)
     flat = rng.normal(size=(3, 6)), rng.normal(size=(2, 6))
     np.testing.assert_allclose(cosines(*flat).numpy(), flat[0] @ flat[1].T)

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
 from benchmark.config.load import Training
-from benchmark.embedding import ModelEncoder
+from benchmark.evaluation.encoder import ModelEncoder
+from benchmark.evaluation.probe import logistic_path
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
-from benchmark.probe import logistic_path
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, precision_of, pretrain
 from tasks.retrieval import measure

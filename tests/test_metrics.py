@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from benchmark.common.errors import BenchError
-from benchmark.metrics import (
+from benchmark.evaluation.metrics import (
     Median,
     Weighted,
     auroc,

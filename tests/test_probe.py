@@ -11,7 +11,15 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
-from benchmark.probe import deviation, known, labelled, logistic_path, majority_accuracy, principal_axes, ridge
+from benchmark.evaluation.probe import (
+    deviation,
+    known,
+    labelled,
+    logistic_path,
+    majority_accuracy,
+    principal_axes,
+    ridge,
+)
 from tests.tasks.fakes import RandomEncoder, evaluation, fake_dataset
 
 STRENGTHS = [1e-4, 1e-2, 1.0, 100.0]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmark.common.errors import BenchError
-from benchmark.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
-from benchmark.statistics import critical, difference, holm, interval, paired, ranks, two_sources
+from benchmark.evaluation.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
+from benchmark.evaluation.statistics import critical, difference, holm, interval, paired, ranks, two_sources
 from benchmark.task import Examples, Mean, Metric
 
 Columns = dict[str, np.ndarray]
@@ -96,7 +96,7 @@ def test_fast_ways_draw_the_same_resamples(metric: Metric, elements: int, monkey
     examples = auroc_problem(np.random.default_rng(0), 30)[0]
     examples |= {"x": examples["score/yes"], "used": examples["label"] == 1}
     slow = interval(Plain(metric), examples, examples["group"], 100, np.random.default_rng(1))
-    monkeypatch.setattr("benchmark.statistics.ELEMENTS", elements)
+    monkeypatch.setattr("benchmark.evaluation.statistics.ELEMENTS", elements)
     assert interval(metric, examples, examples["group"], 100, np.random.default_rng(1)) == pytest.approx(slow)
 
 

@@ -14,7 +14,7 @@ from benchmark.report.tables import MISSING, Cell, Table, columns_of, natural
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmark.statistics import Ranks
+    from benchmark.evaluation.statistics import Ranks
 
 Resamples = Callable[[str, str, str, str], np.ndarray | None]
 """Cell, evaluation, part, metric -> the metric in each resample of the test set, as Store.resamples() gives it."""
@@ -88,7 +88,7 @@ def differences(
     """
     import pandas as pd
 
-    from benchmark.statistics import holm
+    from benchmark.evaluation.statistics import holm
 
     keys = ["task", "dataset", "metric"]
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
@@ -127,7 +127,7 @@ def _difference(
     first: "Sequence[pd.DataFrame]", second: "Sequence[pd.DataFrame]", resamples: Resamples
 ) -> dict[str, float]:
     """first, second: the rows of each seed's parts, in the same order."""
-    from benchmark.statistics import paired
+    from benchmark.evaluation.statistics import paired
 
     ours, theirs = (np.array([float(run["value"].astype(float).mean()) for run in runs]) for runs in (first, second))
     value = float((ours - theirs).mean())
@@ -216,7 +216,7 @@ class Ranking:
 
 def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
     """A ranking of each kind of task, over the columns where all of its lines have results."""
-    from benchmark.statistics import ranks
+    from benchmark.evaluation.statistics import ranks
 
     found = []
     for task in natural(scores["task"].unique()):

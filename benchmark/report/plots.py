@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from benchmark.evaluation.statistics import Ranks
     from benchmark.report.comparison import Ranking
-    from benchmark.statistics import Ranks
 
 WIDTH = 7.2
 """Inches: the text width of a two-column paper."""

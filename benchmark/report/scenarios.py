@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COLUMNS = ["scenario", "question", "varies", "condition", "plain_condition", "plain", "plain_dataset", "role", "start"]
 """Of the rows, as Plan.scenario_of() gives them; older rows have none."""
 OF_CLASSES = ("rare_auroc", "common_auroc", "rare_recall", "common_recall")
-"""Metrics of a rare class and of the others, that benchmark.metrics gives where some classes are rare."""
+"""Metrics of a rare class and of the others, that benchmark.evaluation.metrics gives where some classes are rare."""
 Notes = Callable[[str, str], dict[str, Any]]
 
 

@@ -101,7 +101,7 @@ def _with_seeds(distance: float, values: np.ndarray) -> float:
     """The distance to an end of the interval of one seed, made that of the mean over seeds."""
     from scipy.special import ndtri
 
-    from benchmark.statistics import critical
+    from benchmark.evaluation.statistics import critical
 
     of_examples, of_seeds = (distance / float(ndtri(0.975))) ** 2, float(np.var(values, ddof=1)) / len(values)
     variance = of_examples + of_seeds

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.metrics import classification
+from benchmark.evaluation.metrics import classification
 from benchmark.report import write_report
 from benchmark.report.classes import MOST_CLASSES, by_class, left_out, tables_of
 from benchmark.report.tables import Table, label_lines

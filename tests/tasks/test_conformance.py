@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.statistics import interval
+from benchmark.evaluation.statistics import interval
 from benchmark.task import TASKS, Measurement, Task
 from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset, with_columns
 

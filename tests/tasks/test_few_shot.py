@@ -10,8 +10,8 @@ from torch import Tensor
 
 import tasks.few_shot
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Encoded
-from benchmark.probe import Labelled
+from benchmark.evaluation.encoder import Encoded
+from benchmark.evaluation.probe import Labelled
 from benchmark.task import Measurement
 from tasks.few_shot import FewShot, MeanAUROC, draw_groups, draw_shots, kinds_of
 from tests.tasks.fakes import CLASSES, FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, take

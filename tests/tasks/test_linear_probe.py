@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Encoded
+from benchmark.evaluation.encoder import Encoded
 from benchmark.task import Measurement
 from tasks.linear_probe import LinearProbe
 from tests.tasks.fakes import CLASSES, FakeDataset, RandomEncoder, evaluation, fake_dataset, read_row, take

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Encoded
+from benchmark.evaluation.encoder import Encoded
 from benchmark.task import Measurement
 from tasks.vqa import VQA, Questions, candidate_answers, most_common_answers, normalise, questions
 from tests.tasks.fakes import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import ModelEncoder
+from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import DualEncoder, build_model
 from tasks.vqa import VQA
 from tests.methods.fakes import SIZE, small_card, small_method

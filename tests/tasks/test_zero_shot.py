@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Encoded
-from benchmark.probe import rare_classes
+from benchmark.evaluation.encoder import Encoded
+from benchmark.evaluation.probe import rare_classes
 from benchmark.task import Measurement
 from tasks.zero_shot import ZeroShot, class_embeddings, class_scores
 from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns

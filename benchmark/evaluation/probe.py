@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from benchmark.common.errors import BenchError
-from benchmark.embedding import Evaluation, exact
+from benchmark.evaluation.encoder import Evaluation, exact
 
 Stage = Literal["before", "after"]
 """Features before the projection into the shared space, or embeddings after it."""

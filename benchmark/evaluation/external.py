@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmark.baselines import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.seeding import torch_seed
 from benchmark.data.resizing import DEFAULT, Resizing
-from benchmark.embedding import Encoded, Encoder, ModelEncoder
+from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
+from benchmark.evaluation.fixed import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.models.weights import hub, require_file
 from benchmark.store.cache import key
 from benchmark.store.store import digest

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from benchmark.common.errors import BenchError
-from benchmark.metrics import Weighted, numbers
+from benchmark.evaluation.metrics import Weighted, numbers
 from benchmark.task import Examples, Mean, Metric
 
 LEVEL = 0.95

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from benchmark.embedding import Encoded, Encoder, ModelEncoder
+from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
 from benchmark.models.card import TinyImage, TinyText
 from benchmark.store.cache import key

@@ -1,0 +1,1 @@
+"""From an encoder to numbers: embeddings, metrics, the probe, intervals and tests."""
