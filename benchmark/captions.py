@@ -17,7 +17,7 @@ from benchmark.data.prepared import prepare
 from benchmark.evaluation.encoder import ModelWriter
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
-from benchmark.plan import build_method
+from benchmark.plan.make import build_method
 from benchmark.runner import corpus_texts
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store

@@ -89,7 +89,7 @@ def run(
 
     What is in the results folder already is not done again; an interrupted run goes on with the same command."""
     config, folder = _config(**locals())
-    from benchmark.plan import make_plan
+    from benchmark.plan.make import make_plan
 
     made = make_plan(config)
     for name in made.absent:
@@ -118,7 +118,7 @@ def eval_(
 ) -> None:
     """Evaluate a model that was trained elsewhere; its rows stand in the same report."""
     config, folder = _config(**(locals() | {"model": None}))
-    from benchmark.plan import evaluation_plan
+    from benchmark.plan.make import evaluation_plan
 
     _execute(evaluation_plan(config, model), folder)
 
@@ -145,9 +145,9 @@ def plan(
 ) -> None:
     """Show what a run would do and cost; execute nothing."""
     config, folder = _config(**locals())
-    from benchmark.estimate import Estimator
     from benchmark.models.download import to_download
-    from benchmark.plan import make_plan
+    from benchmark.plan.estimate import Estimator
+    from benchmark.plan.make import make_plan
     from benchmark.store.store import Store
 
     made, store = make_plan(config), Store(folder)
@@ -299,7 +299,7 @@ def caption(
     from benchmark.config.load import results_folder
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
-    from benchmark.plan import resolve_device
+    from benchmark.plan.make import resolve_device
     from benchmark.store.store import Store
 
     _load(plugin)
@@ -377,7 +377,7 @@ def perf(
 def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
     config, _ = _config(**options, on_bad_data=None, results=None)
     from benchmark.perf import method_steps
-    from benchmark.plan import make_plan
+    from benchmark.plan.make import make_plan
 
     made = make_plan(config)
     if made.problems:
@@ -525,7 +525,7 @@ def _config(
     if scenario:
         suite, conditions = parse_scenario(scenario)
     config = load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions)
-    from benchmark.plan import check_settings
+    from benchmark.plan.make import check_settings
 
     check_settings(config)
     return config, folder

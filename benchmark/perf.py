@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from benchmark.data.loader import PairSet
     from benchmark.method import Accumulation, Keys, Method
     from benchmark.models.tokenizer import Tokenizer
-    from benchmark.plan import Plan
+    from benchmark.plan.make import Plan
 
 Side = Callable[[], Any]
 RUNS = 3
@@ -69,7 +69,7 @@ def training_step(scale: float) -> tuple[Side, Side]:
 
 def _random_batches(method: "Method", count: int, micro_batch: int, length: int) -> "list[Batch]":
     """``count`` pairs of noise of the model's size, texts of ``length`` tokens, by micro-batches."""
-    from benchmark.estimate import meta_batch
+    from benchmark.plan.estimate import meta_batch
 
     rng = torch.Generator().manual_seed(0)
     made = []
@@ -100,7 +100,7 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
     and what the method keeps included. Raises ``BenchError`` when the reference is not among the plan's methods.
     """
     from benchmark.models import build_model
-    from benchmark.plan import build_method
+    from benchmark.plan.make import build_method
     from benchmark.training.loop import accumulation_mode, optimizer_of, precision_of
 
     if reference not in {cell.method for cell in plan.cells}:

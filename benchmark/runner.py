@@ -45,7 +45,7 @@ from benchmark.models import load_weights as read_weights
 from benchmark.models.download import to_download
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
-from benchmark.plan import Cell, Pair, Plan, build_method
+from benchmark.plan.make import Cell, Pair, Plan, build_method
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Row, Store, digest
 from benchmark.task import TASKS, Mean

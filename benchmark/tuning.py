@@ -69,7 +69,7 @@ def tune_methods(
     name is searched for that method alone. Raises ``BenchError`` for a search that cannot be read, no validation split,
     and a method all of whose trials failed.
     """
-    from benchmark.plan import make_plan
+    from benchmark.plan.make import make_plan
 
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
@@ -114,7 +114,7 @@ def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
 def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
     """Named by all that the best settings depend on: the method's formula and options, training, model and data; not by
     the learning rate, which is always searched."""
-    from benchmark.plan import method_options, source_of
+    from benchmark.plan.make import method_options, source_of
 
     own = {"source": source_of(METHODS[method]), "options": method_options(method, config.options.get(method, {}))}
     training = config.training.model_dump(mode="json", exclude={"learning_rate", "checkpoint_every", "validations"})
@@ -181,7 +181,7 @@ class _Search:
     def trial(self, trial: "optuna.Trial") -> float:
         import optuna
 
-        from benchmark.plan import make_plan
+        from benchmark.plan.make import make_plan
         from benchmark.runner import pretrained
 
         settings = {axis.name: axis.suggest(trial) for axis in self.axes}

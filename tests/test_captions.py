@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from benchmark.config.load import load_run_config
-from benchmark.plan import make_plan
+from benchmark.plan.make import make_plan
 from tests.models.test_tokenizer import save_hugging_face
 from tests.test_cli import Bench, bench, squares  # noqa: F401
 

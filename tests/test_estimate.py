@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmark.config.load import Training
-from benchmark.estimate import saved_bytes, step_flops
 from benchmark.method import METHODS, Method
 from benchmark.models import build_model, load_model_card
+from benchmark.plan.estimate import saved_bytes, step_flops
 from benchmark.training.loop import pretrain
 from tests.methods.fakes import Pairs, small_method
 

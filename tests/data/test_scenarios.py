@@ -9,7 +9,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.images import decode_image
 from benchmark.data.sources.phantom import other_scanner
-from benchmark.plan import make_plan
+from benchmark.plan.make import make_plan
 from tests.data.make import write_card
 
 DERM = ["nevus", "melanoma", "basal cell carcinoma", "seborrheic keratosis", "haemangioma"]

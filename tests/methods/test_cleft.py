@@ -20,10 +20,10 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.config.load import Training, load_run_config
 from benchmark.data.transforms import Augmentation
-from benchmark.estimate import Estimator
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
-from benchmark.plan import build_method, make_plan
+from benchmark.plan.estimate import Estimator
+from benchmark.plan.make import build_method, make_plan
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, load_weights, optimizer_of, parameter_columns, pretrain
 from methods.cleft import class_loss
