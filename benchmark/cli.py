@@ -237,7 +237,7 @@ def tune(
     Never looks at a test split. An interrupted search goes on with the same command."""
     options = {k: v for k, v in locals().items() if k not in ("trials", "search", "objective")}
     config, folder = _config(**options)
-    from benchmark.tuning import tune_methods
+    from benchmark.execution.tuning import tune_methods
 
     try:
         best = tune_methods(config, folder, trials, search or [], objective, console)
@@ -295,10 +295,10 @@ def caption(
     """Show what a trained method writes for images, greedy and by beam search, beside their true texts.
 
     Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images."""
-    from benchmark.captions import caption_sheet, captions, name_of, newest_writer, restore
     from benchmark.config.load import results_folder
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
+    from benchmark.execution.caption import caption_sheet, captions, name_of, newest_writer, restore
     from benchmark.plan.make import resolve_device
     from benchmark.store.store import Store
 
@@ -406,7 +406,7 @@ def export(
 ) -> None:
     """Write a trained model as a checkpoint for open_clip."""
     from benchmark.config.load import results_folder
-    from benchmark.export import export, find_cell
+    from benchmark.execution.export import export, find_cell
     from benchmark.store.store import Store
 
     for path in export(find_cell(Store(results or results_folder()), name), output):
@@ -485,7 +485,7 @@ def main() -> None:
 
 def _execute(plan: Any, folder: Path) -> None:
     """Run a plan and say what came of it; exit status 1 where something failed, 130 after Ctrl-C."""
-    from benchmark import runner
+    from benchmark.execution import runner
     from benchmark.store.store import Store
 
     try:

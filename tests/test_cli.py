@@ -282,7 +282,7 @@ def test_adding_a_task_trains_and_encodes_nothing_again(bench: Bench) -> None:
 def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot"]
     quick += ["--set", "training.checkpoint_every=0"]
-    from benchmark import runner
+    from benchmark.execution import runner
 
     real = runner.pretrain
 
@@ -447,7 +447,7 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
 
 def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts(bench: Bench) -> None:
     bench.monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
-    bench.monkeypatch.setattr("benchmark.runner.hub_answers", lambda: False)
+    bench.monkeypatch.setattr("benchmark.execution.runner.hub_answers", lambda: False)
     bench.monkeypatch.setenv("BENCH_CACHE", str(bench.folder / "cache"))
     arguments = ["--suite", "suite.yaml", "--methods", "clip", "--model", "vit-b-16"]
     weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine, "

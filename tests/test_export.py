@@ -17,7 +17,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.resizing import square
 from benchmark.evaluation.encoder import Evaluation, ModelEncoder
-from benchmark.export import OpenClipModel, export, find_cell
+from benchmark.execution.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store
 from tasks.retrieval import Retrieval

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
-from benchmark.tuning import RECALL_AT, _axis, recall
+from benchmark.execution.tuning import RECALL_AT, _axis, recall
 from methods.filip import late
 from tests.methods.fakes import Pairs, small_method
 from tests.test_cli import Bench, bench, scenario, squares  # noqa: F401
@@ -84,7 +84,7 @@ def test_a_scenario_is_tuned_on_its_own_data_alone(
     bench: Bench,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from benchmark import runner
+    from benchmark.execution import runner
 
     arguments = [*scenario(bench)[:4], "--set", "training.samples=96"]
     seen, real = [], runner.pretrained

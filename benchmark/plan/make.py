@@ -224,7 +224,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 def tuned(config: RunConfig, method: str) -> RunConfig:
     """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none, or
     something else than the command line asks for."""
-    from benchmark.tuning import settings_of
+    from benchmark.execution.tuning import settings_of
 
     settings = settings_of(config, method)
     for name in settings.keys() & config.overrides.keys():

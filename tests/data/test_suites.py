@@ -11,10 +11,10 @@ from rich.console import Console
 from benchmark.common.errors import BenchError
 from benchmark.config.load import config_names, find_config, load_run_config
 from benchmark.data.card import load_card
+from benchmark.execution.runner import _Run, run
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan.make import make_plan, method_options
-from benchmark.runner import _Run, run
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS

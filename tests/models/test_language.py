@@ -13,12 +13,12 @@ from torch import Tensor
 
 from benchmark.common.errors import BenchError
 from benchmark.config.load import load_run_config
+from benchmark.execution.runner import _Run
 from benchmark.models import build_model
 from benchmark.models.card import LanguageModel
 from benchmark.models.language import next_token_loss, train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan.make import Plan, make_plan
-from benchmark.runner import _Run
 from benchmark.store.store import Store
 from tests.methods.fakes import small_card
 

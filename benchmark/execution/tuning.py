@@ -181,8 +181,8 @@ class _Search:
     def trial(self, trial: "optuna.Trial") -> float:
         import optuna
 
+        from benchmark.execution.runner import pretrained
         from benchmark.plan.make import make_plan
-        from benchmark.runner import pretrained
 
         settings = {axis.name: axis.suggest(trial) for axis in self.axes}
         at = self.config.at(settings).model_copy(update={"methods": [self.method], "grid": [{}]})
