@@ -8,13 +8,9 @@ from open_clip.transformer import AttentionalPooler, LayerNorm, ResidualAttentio
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark import Output, register_method
-from benchmark.common.errors import BenchError
-from benchmark.data.batch import Batch
-from benchmark.method import Embeddings, Keys
-from benchmark.models import DualEncoder, Tokenizer
-from benchmark.models.decoding import beam_search
-from methods.clip import Clip
+from benchmark import Batch, BenchError, DualEncoder, Embeddings, Keys, Output, Tokenizer, beam_search, register_method
+
+from .clip import Clip
 
 
 @register_method("captioning")

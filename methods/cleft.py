@@ -10,14 +10,21 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark import register_method
-from benchmark.common.errors import BenchError
-from benchmark.common.ranges import ShareBelowOne
-from benchmark.data.batch import Batch
-from benchmark.method import Embeddings, Keys, Output
-from benchmark.models import DualEncoder, Tokenizer
-from benchmark.models.tower import LanguageModelTower, last_token
-from methods.clip import Clip
+from benchmark import (
+    Batch,
+    BenchError,
+    DualEncoder,
+    Embeddings,
+    Keys,
+    LanguageModelTower,
+    Output,
+    ShareBelowOne,
+    Tokenizer,
+    last_token,
+    register_method,
+)
+
+from .clip import Clip
 
 
 class Encoder(DualEncoder):

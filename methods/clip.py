@@ -7,10 +7,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from benchmark import Method, register_method
+from benchmark import DualEncoder, Embeddings, Keys, Method, register_method
 from benchmark.losses import info_nce
-from benchmark.method import Embeddings, Keys
-from benchmark.models import DualEncoder
 
 
 @register_method("clip")

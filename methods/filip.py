@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from benchmark import register_method
-from benchmark.data.batch import Batch
-from benchmark.method import Embeddings, Keys, Output
-from methods.clip import Clip
+from benchmark import Batch, Embeddings, Keys, Output, register_method
+
+from .clip import Clip
 
 SCORES = 2**24
 """Similarities of tokens held at a time."""

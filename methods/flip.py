@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from benchmark import register_method
-from benchmark.common.ranges import ShareBelowOne
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+from benchmark import DualEncoder, ShareBelowOne, register_method
+
+from .clip import Clip
 
 
 @register_method("flip")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmark import register_method
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+from benchmark import DualEncoder, register_method
+
+from .clip import Clip
 
 
 class Locked(Clip):

@@ -4,14 +4,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from benchmark import register_method
-from benchmark.common.ranges import CropScale, ShareBelowOne
-from benchmark.data.batch import Batch
-from benchmark.data.transforms import Augmentation
+from benchmark import (
+    Augmentation,
+    Batch,
+    CropScale,
+    DualEncoder,
+    Embeddings,
+    Keys,
+    Output,
+    ShareBelowOne,
+    register_method,
+)
 from benchmark.losses import info_nce
-from benchmark.method import Embeddings, Keys, Output
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+
+from .clip import Clip
 
 
 @register_method("masked")

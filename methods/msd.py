@@ -9,12 +9,8 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from benchmark import Method, register_method
-from benchmark.common.ranges import Interval, Share
-from benchmark.data.batch import Batch
+from benchmark import Batch, DualEncoder, Embeddings, Interval, Keys, Method, Share, register_method
 from benchmark.losses import soft_cross_entropy
-from benchmark.method import Embeddings, Keys
-from benchmark.models import DualEncoder
 
 
 @register_method("msd")

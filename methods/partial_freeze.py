@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark import register_method
-from benchmark.common.ranges import Share
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+from benchmark import DualEncoder, Share, register_method
+
+from .clip import Clip
 
 
 @register_method("partial_freeze")

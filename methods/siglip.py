@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from benchmark import register_method
-from benchmark.method import Embeddings, Keys
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+from benchmark import DualEncoder, Embeddings, Keys, register_method
+
+from .clip import Clip
 
 
 @register_method("siglip")

@@ -8,14 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
-from benchmark import register_method
-from benchmark.common.ranges import CropScale, Share
-from benchmark.data.batch import Batch
-from benchmark.data.transforms import Augmentation
+from benchmark import Augmentation, Batch, CropScale, DualEncoder, Embeddings, Keys, Output, Share, register_method
 from benchmark.losses import info_nce, nt_xent
-from benchmark.method import Embeddings, Keys, Output
-from benchmark.models import DualEncoder
-from methods.clip import Clip
+
+from .clip import Clip
 
 
 @register_method("simclr")

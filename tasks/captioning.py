@@ -8,12 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import PositiveInt
 
-from benchmark import Measurement, Task, register_task
-from benchmark.common.errors import BenchError
-from benchmark.common.seeding import generator
-from benchmark.evaluation.encoder import Evaluation
-from benchmark.evaluation.metrics import Weighted, numbers
-from benchmark.task import Examples, Mean, Metric
+from benchmark import BenchError, Evaluation, Examples, Mean, Measurement, Metric, Task, generator, register_task
+from benchmark.metrics import Weighted, numbers
 
 ORDER = 4
 """The longest n-grams of BLEU and CIDEr-D, in words."""

@@ -10,14 +10,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from benchmark import Measurement, Task, register_task
-from benchmark.common.errors import BenchError
-from benchmark.common.seeding import generator
-from benchmark.data.card import Card
-from benchmark.evaluation.encoder import Evaluation
-from benchmark.evaluation.metrics import Weighted, numbers
-from benchmark.evaluation.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
-from benchmark.task import Examples, Mean, Metric
+from benchmark import BenchError, Card, Evaluation, Examples, Mean, Measurement, Metric, Task, generator, register_task
+from benchmark.metrics import Weighted, numbers
+from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
 
 PAIRS = 2**22
 """Pairs of a positive and a negative compared at a time."""

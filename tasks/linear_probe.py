@@ -10,12 +10,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from benchmark import Measurement, Task, register_task
-from benchmark.common.errors import BenchError
-from benchmark.data.card import Card
-from benchmark.evaluation.encoder import Evaluation
-from benchmark.evaluation.metrics import classification
-from benchmark.evaluation.probe import (
+from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task
+from benchmark.metrics import classification
+from benchmark.probe import (
     Labelled,
     Path,
     Stage,

@@ -10,11 +10,8 @@ from pydantic import PositiveInt
 from scipy.sparse import csr_array
 from scipy.special import gammaln
 
-from benchmark import Measurement, Task, register_task
-from benchmark.common.errors import BenchError
-from benchmark.evaluation.encoder import Evaluation, cosines, exact, not_finite
-from benchmark.evaluation.metrics import Median
-from benchmark.task import Mean, Metric
+from benchmark import BenchError, Evaluation, Mean, Measurement, Metric, Task, cosines, exact, not_finite, register_task
+from benchmark.metrics import Median
 
 SCORES, QUERIES = 2**22, 32
 """Scores held at a time, but those of so many queries at least: fewer would wait for memory rather than compute."""

@@ -11,13 +11,21 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark import Measurement, Task, register_task
-from benchmark.common.errors import BenchError
-from benchmark.common.ranges import ShareBelowOne
-from benchmark.common.seeding import stream, torch_seed
-from benchmark.evaluation.encoder import Encoded, Evaluation, Trainable
-from benchmark.evaluation.probe import Stage, deviation
-from benchmark.task import Mean, Metric
+from benchmark import (
+    BenchError,
+    Encoded,
+    Evaluation,
+    Mean,
+    Measurement,
+    Metric,
+    ShareBelowOne,
+    Task,
+    Trainable,
+    register_task,
+    stream,
+    torch_seed,
+)
+from benchmark.probe import Stage, deviation
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}

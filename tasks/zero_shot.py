@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt
 
-from benchmark import Measurement, Task, register_task
-from benchmark.data.card import Card
-from benchmark.evaluation.encoder import Encoded, Evaluation, cosines, exact
-from benchmark.evaluation.metrics import classification
-from benchmark.evaluation.probe import majority_accuracy, rare_classes
+from benchmark import Card, Encoded, Evaluation, Measurement, Task, cosines, exact, register_task
+from benchmark.metrics import classification
+from benchmark.probe import majority_accuracy, rare_classes
 
 ROWS = 16_384
 """Images compared with the classes at a time."""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmark.cli import main
+from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
 from benchmark.plan.make import resolve_device
 from benchmark.store.store import Store
@@ -92,7 +92,7 @@ def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(work)
     monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    monkeypatch.setattr("benchmark.cli.console._width", 80)
+    monkeypatch.setattr("benchmark.cli.main.console._width", 80)
     return Bench(work, monkeypatch, capsys)
 
 

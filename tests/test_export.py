@@ -8,6 +8,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from benchmark.tasks.retrieval import Retrieval
+from benchmark.tasks.zero_shot import ZeroShot
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from safetensors.torch import save_file
 
@@ -20,8 +22,6 @@ from benchmark.evaluation.encoder import Evaluation, ModelEncoder
 from benchmark.execution.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store
-from tasks.retrieval import Retrieval
-from tasks.zero_shot import ZeroShot
 from tests.data.test_resizing import picture
 from tests.models.conftest import RESNET, TEXT, VIT
 from tests.test_cli import squares  # noqa: F401

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark.tasks.retrieval import measure
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
@@ -16,7 +17,6 @@ from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, precision_of, pretrain
-from tasks.retrieval import measure
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.test_cli import Bench, bench, squares  # noqa: F401

@@ -21,7 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bench(site: Path, folder: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(site), "COLUMNS": "80"}
-    code = "import sys, benchmark.cli as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
+    code = "import sys, benchmark.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", code, str(site), *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,

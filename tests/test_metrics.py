@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from benchmark.common.errors import BenchError
+from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.metrics import (
     Median,
     Weighted,
@@ -21,7 +22,6 @@ from benchmark.evaluation.metrics import (
     chance_average_precision,
     classification,
 )
-from benchmark.task import Measurement
 
 CLASSES = list("abcde")
 

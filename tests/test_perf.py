@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import main
-from benchmark.perf import WORKS
+from benchmark.cli.main import main
+from benchmark.perf.peers import WORKS
 
 
 @pytest.mark.parametrize("name", WORKS)

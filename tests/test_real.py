@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import main
+from benchmark.cli.main import main
 from benchmark.store.store import Store
 
 CARDS = Path(__file__).parent / "cards"

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmark.common.errors import BenchError
+from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
 from benchmark.evaluation.statistics import critical, difference, holm, interval, paired, ranks, two_sources
-from benchmark.task import Examples, Mean, Metric
 
 Columns = dict[str, np.ndarray]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmark.methods.filip import late
 
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
 from benchmark.execution.tuning import RECALL_AT, _axis, recall
-from methods.filip import late
 from tests.methods.fakes import Pairs, small_method
 from tests.test_cli import Bench, bench, scenario, squares  # noqa: F401
 

@@ -232,8 +232,9 @@ SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Eval
 
 def configs_folder() -> Path:
     """Where the shipped YAML lies: in the installed package, or at the top of a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def find_config(kind: str, name: str) -> Path:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.special import digamma, expit, softmax
 
 from benchmark.common.errors import BenchError
-from benchmark.task import Examples, Mean, Measurement, Metric
+from benchmark.evaluation.measurement import Examples, Mean, Measurement, Metric
 
 
 class Weighted(ABC):

@@ -7,8 +7,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from benchmark.common.errors import BenchError
+from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import Weighted, numbers
-from benchmark.task import Examples, Mean, Metric
 
 LEVEL = 0.95
 ELEMENTS = 2_000_000

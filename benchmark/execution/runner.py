@@ -38,6 +38,7 @@ from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
 from benchmark.evaluation.encoder import Encoder, Evaluation, ModelEncoder, ModelWriter
 from benchmark.evaluation.fixed import Given
+from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import bounds, resample
 from benchmark.method import Method
 from benchmark.models import DualEncoder, Tokenizer, build_model, build_tokenizer, save_weights
@@ -48,7 +49,7 @@ from benchmark.models.tower import LanguageModelTower
 from benchmark.plan.make import Cell, Pair, Plan, build_method
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Row, Store, digest
-from benchmark.task import TASKS, Mean
+from benchmark.task import TASKS
 from benchmark.training.loop import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.training.loop import Progress as Position
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmark import cli
+from benchmark.cli import main as cli
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.tools.verify import NEAR, difference_hash, near_duplicates
@@ -22,7 +22,7 @@ def bench(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("benchmark.cli_data.console._width", 200)
+    monkeypatch.setattr("benchmark.cli.data.console._width", 200)
     (tmp_path / "data").mkdir()
 
     def run(*arguments):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmark.cli import main
+from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
 from benchmark.config.load import Training
 from benchmark.data import streamed

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from benchmark.methods.cleft import class_loss
 from peft import LoraConfig as PeftLora
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
@@ -26,7 +27,6 @@ from benchmark.plan.estimate import Estimator
 from benchmark.plan.make import build_method, make_plan
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, load_weights, optimizer_of, parameter_columns, pretrain
-from methods.cleft import class_loss
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
 from tests.methods.test_conformance import full_batch_gradient, split
 

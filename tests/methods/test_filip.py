@@ -2,11 +2,11 @@
 
 import math
 
+import benchmark.methods.filip
 import pytest
 import torch
 import torch.nn.functional as F
 
-import methods.filip
 from tests.methods.fakes import Pairs, small_method
 
 
@@ -30,7 +30,7 @@ def test_loss_agrees_with_a_loop_whatever_the_chunks(monkeypatch: pytest.MonkeyP
         for i in range(n):
             expected -= (scores[i][i] - math.log(sum(map(math.exp, scores[i])))) / (2 * n)
     for size in (2**24, 1, 4 * 30 * 2):
-        monkeypatch.setattr(methods.filip, "SCORES", size)
+        monkeypatch.setattr(benchmark.methods.filip, "SCORES", size)
         loss = method.contrast({"image": image, "text": text, "mask": mask}, {})["contrastive"]
         assert loss.item() == pytest.approx(expected, abs=1e-12)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
+from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import Ranks, difference, holm, paired, resample
 from benchmark.report import write_report
 from benchmark.report.comparison import (
@@ -28,7 +29,6 @@ from benchmark.report.comparison import (
 )
 from benchmark.report.plots import cliques, rank_chart
 from benchmark.report.tables import ceilings, label_lines, score_table, summarise, to_markdown, to_terminal
-from benchmark.task import Mean
 from tests.report.fakes import synthetic
 from tests.report.test_plots import assert_legible
 

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
+from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import difference, holm, resample
 from benchmark.report import write_report
 from benchmark.report.scenarios import Look, apart, looks
 from benchmark.report.tables import Table, to_markdown
-from benchmark.task import Mean
 from tests.report.test_plots import assert_legible
 
 METRIC = Mean("correct")

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmark.tasks.captioning import (
+    Bleu,
+    Captioning,
+    References,
+    longest_common_subsequence,
+    most_common,
+    ngrams,
+    words,
+)
 from torchmetrics.text import BLEUScore
 
 from benchmark.common.errors import BenchError
-from benchmark.task import Measurement
-from tasks.captioning import Bleu, Captioning, References, longest_common_subsequence, most_common, ngrams, words
+from benchmark.evaluation.measurement import Measurement
 from tests.tasks.fakes import (
     FakeDataset,
     OracleEncoder,

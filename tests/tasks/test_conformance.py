@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.statistics import interval
-from benchmark.task import TASKS, Measurement, Task
+from benchmark.task import TASKS, Task
 from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset, with_columns
 
 DATASETS = {"classes": fake_dataset(), "findings": fake_dataset(multi_label=True)}

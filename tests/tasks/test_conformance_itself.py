@@ -11,7 +11,7 @@ from tests.tasks import test_conformance as suite
 CENTROID = '''
 import numpy as np
 from benchmark import Measurement, Task, register_task
-from benchmark.task import Mean
+from benchmark.evaluation.measurement import Mean
 
 
 @register_task("centroid")

@@ -1,19 +1,19 @@
 from typing import Any
 
+import benchmark.tasks.few_shot
 import numpy as np
 import pytest
+from benchmark.tasks.few_shot import FewShot, MeanAUROC, draw_groups, draw_shots, kinds_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-import tasks.few_shot
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
+from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.probe import Labelled
-from benchmark.task import Measurement
-from tasks.few_shot import FewShot, MeanAUROC, draw_groups, draw_shots, kinds_of
 from tests.tasks.fakes import CLASSES, FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, take
 
 
@@ -202,7 +202,7 @@ def test_mean_auroc_agrees_with_sklearn(n: int, draws: int, step: int, seed: int
     weights = rng.integers(0, 3, (5, n)).astype(float)
     found = MeanAUROC(names, "4", tuple(range(draws))).weighted(examples, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.few_shot, "PAIRS", step)
+        patch.setattr(benchmark.tasks.few_shot, "PAIRS", step)
         in_chunks = MeanAUROC(names, "4", tuple(range(draws))).weighted(examples, weights)
     np.testing.assert_allclose(in_chunks, found)
     for value, weight in zip(found, weights):

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmark.tasks.linear_probe import LinearProbe
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -10,8 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
-from benchmark.task import Measurement
-from tasks.linear_probe import LinearProbe
+from benchmark.evaluation.measurement import Measurement
 from tests.tasks.fakes import CLASSES, FakeDataset, RandomEncoder, evaluation, fake_dataset, read_row, take
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -5,18 +5,18 @@ import sys
 from dataclasses import replace
 from itertools import permutations
 
+import benchmark.tasks.retrieval as module
 import numpy as np
 import pytest
 import torch
 import torchmetrics.retrieval as tm
+from benchmark.tasks.retrieval import Retrieval, measure, relevant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-import tasks.retrieval as module
 from benchmark.common.errors import BenchError
-from benchmark.task import Measurement
-from tasks.retrieval import Retrieval, measure, relevant
+from benchmark.evaluation.measurement import Measurement
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns
 
 K = (1, 2, 5)
@@ -230,7 +230,7 @@ LARGE = """
 import resource
 import numpy as np, torch
 from scipy.sparse import csr_array
-from tasks.retrieval import measure, relevant
+from benchmark.tasks.retrieval import measure, relevant
 random = np.random.default_rng(0)
 images, texts = (random.standard_normal((n, 512), dtype=np.float32) for n in (5_000, 25_000))
 right = relevant([[f"{i} {j}" for j in range(5)] for i in range(5_000)], [[]] * 5_000)

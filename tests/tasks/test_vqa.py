@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmark.tasks.vqa import VQA, Questions, candidate_answers, most_common_answers, normalise, questions
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
-from benchmark.task import Measurement
-from tasks.vqa import VQA, Questions, candidate_answers, most_common_answers, normalise, questions
+from benchmark.evaluation.measurement import Measurement
 from tests.tasks.fakes import (
     SPLITS,
     FakeDataset,

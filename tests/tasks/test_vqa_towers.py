@@ -6,12 +6,12 @@ from typing import Any, Self
 import numpy as np
 import pytest
 import torch
+from benchmark.tasks.vqa import VQA
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import DualEncoder, build_model
-from tasks.vqa import VQA
 from tests.methods.fakes import SIZE, small_card, small_method
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, with_columns
 from tests.tasks.test_vqa import bits, measured, values

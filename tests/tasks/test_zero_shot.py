@@ -7,12 +7,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from benchmark.tasks.zero_shot import ZeroShot, class_embeddings, class_scores
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
+from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.probe import rare_classes
-from benchmark.task import Measurement
-from tasks.zero_shot import ZeroShot, class_embeddings, class_scores
 from tests.tasks.fakes import CLASSES, FakeCard, FakeDataset, RandomEncoder, evaluation, fake_dataset, with_columns
 
 

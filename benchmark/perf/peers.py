@@ -1,7 +1,7 @@
 """`bench perf`: speed and memory of the harness beside a peer that does the same work, each in a process of its own.
 
-Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf WORK SIDE SCALE`` is one
-side of one work, and prints what it took as JSON.
+Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf.peers WORK SIDE SCALE`` is
+one side of one work, and prints what it took as JSON.
 """
 
 import io
@@ -157,7 +157,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     from sklearn.linear_model import LogisticRegression
 
     from benchmark.evaluation.probe import logistic_path
-    from tasks.linear_probe import LinearProbe
+    from benchmark.tasks.linear_probe import LinearProbe
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
     rng = np.random.default_rng(0)
@@ -180,7 +180,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     32."""
     from scipy.sparse import csr_array
 
-    from tasks.retrieval import Retrieval, measure
+    from benchmark.tasks.retrieval import Retrieval, measure
 
     try:
         from clip_benchmark.metrics.zeroshot_retrieval import evaluate
@@ -406,7 +406,7 @@ def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any
 
 
 def _measured(name: str, side: str, scale: float) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmark.perf", name, side, str(scale)]
+    command = [sys.executable, "-m", "benchmark.perf.peers", name, side, str(scale)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     if done.returncode:
         raise BenchError(f"bench perf {name}, {side}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli_data import console, data_app
+from benchmark.cli.data import console, data_app
 from benchmark.common.errors import BenchError, unknown
 
 app = typer.Typer(
@@ -351,7 +351,7 @@ def perf(
         content = _method_steps(reference, methods=methods, suite=suite, model=model, device=device,
                                 settings=settings, grid=grid, plugin=plugin)  # fmt: skip
     else:
-        from benchmark.perf import WORKS, perf
+        from benchmark.perf.peers import WORKS, perf
 
         rows = perf(_names(works) or list(WORKS), scale, console)
         content = {"scale": scale, "works": rows}
@@ -376,7 +376,7 @@ def perf(
 
 def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
     config, _ = _config(**options, on_bad_data=None, results=None)
-    from benchmark.perf import method_steps
+    from benchmark.perf.peers import method_steps
     from benchmark.plan.make import make_plan
 
     made = make_plan(config)

@@ -1,0 +1,3 @@
+"""The metrics, for tasks: ``benchmark.evaluation.metrics`` under its public name."""
+
+from benchmark.evaluation.metrics import *  # noqa: F403

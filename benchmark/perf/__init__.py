@@ -1,0 +1,1 @@
+"""Speed and memory, measured beside a peer that does the same work."""
