@@ -18,7 +18,8 @@ def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean over n rows of -sum_j target_j log softmax(logits)_j, a scalar. logits, target: [n, m], target rows sum to 1
-    and are 0 where a logit is -inf (no candidate)."""
+    and are 0 where a logit is -inf (no candidate).
+    """
     return -torch.where(target > 0, target * logits.log_softmax(dim=-1), 0.0).sum(dim=-1).mean()
 
 

@@ -77,7 +77,8 @@ class Method(nn.Module):
 
     def setup(self, tokenizer: Tokenizer, classes: Sequence[str]) -> None:
         """Called once after construction, before weights are loaded, with the run's tokenizer and the names of the
-        classes that Batch.label counts (none where the pairs have no labels); default nothing."""
+        classes that Batch.label counts (none where the pairs have no labels); default nothing.
+        """
 
     def stages(self) -> dict[str, float]:
         """The stages of the training in their order, each with its share of the budget; the shares sum to 1."""
@@ -86,11 +87,13 @@ class Method(nn.Module):
     def enter(self, stage: str) -> None:
         """Called when a stage begins or goes on, and with the last before evaluation: sets what trains in it
         (``requires_grad``) and which loss is used, and changes no weight. Each stage has an optimiser and a learning
-        rate schedule of its own."""
+        rate schedule of its own.
+        """
 
     def freeze(self, groups: Sequence[Group]) -> None:
         """Leave these parts as they are from now on: no gradient, and eval mode whatever train() is told, so that
-        neither dropout acts in them nor running statistics move."""
+        neither dropout acts in them nor running statistics move.
+        """
         self.frozen = [*self.frozen, *groups]
         for group in groups:
             for part in group:
@@ -107,10 +110,9 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         """One micro-batch. With ``embeddings_only`` the losses are not wanted (first pass of ``cached``)."""
-        return Output({
-            "image": self.model.encode_image(batch.view()),
-            "text": self.model.encode_text(batch.tokens, batch.mask),
-        })  # fmt: skip
+        return Output(
+            {"image": self.model.encode_image(batch.view()), "text": self.model.encode_text(batch.tokens, batch.mask)}
+        )
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """The loss terms over the embeddings of n samples, each a mean over those n; their sum is minimised.
@@ -136,7 +138,8 @@ class Method(nn.Module):
 
     def write(self, images: Tensor, tokenizer: Tokenizer, beams: int = 1) -> list[str]:
         """A text for each image, in eval mode: float [b, 3, image_size, image_size] in 0..1. beams: texts kept in the
-        search at a time, 1 is greedy. Only of a method with the ability "caption"."""
+        search at a time, 1 is greedy. Only of a method with the ability "caption".
+        """
         raise NotImplementedError
 
     @property

@@ -41,7 +41,8 @@ class Task:
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Measure the encoder behind ``data`` on its dataset. Same encoder, dataset and seed: same measurements.
-        Results do not depend on the order of the examples or on the batch size of the encoding."""
+        Results do not depend on the order of the examples or on the batch size of the encoding.
+        """
         raise NotImplementedError
 
 

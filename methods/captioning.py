@@ -78,10 +78,9 @@ class Captioning(Clip):
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
         image = self.model.image(batch.view())
         text = self.model.text(batch.tokens, batch.mask)
-        output = Output({
-            "image": self.model.project_image(image.features),
-            "text": self.model.project_text(text.features),
-        })  # fmt: skip
+        output = Output(
+            {"image": self.model.project_image(image.features), "text": self.model.project_text(text.features)}
+        )
         if not embeddings_only:
             logits = self.vocabulary(self.decode(text.tokens[:, :-1], self.pooler(image.tokens)))
             loss = next_token_loss(logits, batch.tokens[:, 1:], batch.mask[:, 1:])
@@ -90,7 +89,8 @@ class Captioning(Clip):
 
     def decode(self, text: Tensor, image: Tensor) -> Tensor:
         """text: causal states [b, L, Wt]; image: pooled tokens [b, queries, Wt] -> [b, L, Wt], of which row t predicts
-        the token after token t."""
+        the token after token t.
+        """
         length = text.shape[1]
         unseen = text.new_full((length, length), -torch.inf).triu(1)
         for to_text, to_image in zip(self.to_text, self.to_image):
@@ -119,6 +119,7 @@ class Captioning(Clip):
 
 def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean over b texts of the mean over their tokens of the cross-entropy, a scalar. logits: [b, L, V]; tokens: int64
-    [b, L]; mask: bool [b, L], True where a token counts."""
+    [b, L]; mask: bool [b, L], True where a token counts.
+    """
     loss = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
     return ((loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()

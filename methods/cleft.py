@@ -183,7 +183,8 @@ class Cleft(Clip):
 
 def class_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Mean over b images of the cross-entropy of their class, or over b K of the binary one of each finding; 0 where
-    the label is unknown. logits: [b, K]; label: int64 [b], or [b, K] of 0, 1; -1 unknown."""
+    the label is unknown. logits: [b, K]; label: int64 [b], or [b, K] of 0, 1; -1 unknown.
+    """
     if label.ndim == 1:
         return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum") / len(label)
     known = label >= 0
@@ -201,9 +202,11 @@ def _adapt(text: LanguageModelTower, config: Cleft.Config) -> list[str]:
     settings: Any
     if config.adapter == "lora":
         settings = LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
             target_modules=chosen or list(text.attention_modules) or None,
-        )  # fmt: skip
+        )
     else:
         feedforward = list(text.feedforward_modules)
         named = chosen or [*text.attention_modules, *feedforward]

@@ -55,7 +55,8 @@ class Filip(Clip):
 def late(image: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Late interaction of n images with m texts: s and t' of the formula, each [n, m].
 
-    image: [n, A, D]; text: [m, B, D], mask: bool [m, B], True on tokens."""
+    image: [n, A, D]; text: [m, B, D], mask: bool [m, B], True on tokens.
+    """
     cosine = torch.einsum("iad,jbd->ijab", image, text)
     best_text = cosine.masked_fill(~mask[:, None, :], -torch.inf).amax(dim=3).mean(dim=2)
     best_image = (cosine.amax(dim=2) * mask).sum(dim=2) / mask.sum(dim=1)

@@ -20,7 +20,8 @@ class Locked(Clip):
     @dataclass
     class Config(Clip.Config):
         """projection: train the locked tower's projection (open_clip's --lock-image and --lock-text do not; a tower
-        that comes without a projection of its own has a random one)."""
+        that comes without a projection of its own has a random one).
+        """
 
         projection: bool = False
 

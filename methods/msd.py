@@ -88,7 +88,8 @@ class Msd(Method):
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """In eval mode against hard targets and without the queues, so that steps compare with each other and with
-        other methods: alpha and the queues change over the training."""
+        other methods: alpha and the queues change over the training.
+        """
         index, tau = keys["index"], self.temperature
         images, texts = keys["image"], keys["text"]
         length = min(int(self.queued), self.config.queue_size) if self.training else 0
@@ -130,7 +131,7 @@ class Msd(Method):
         self.step += 1
 
     def _follow(self) -> None:
-        """teacher <- momentum teacher + (1 - momentum) student, floating buffers too; other buffers are copied."""
+        """Teacher <- momentum teacher + (1 - momentum) student, floating buffers too; other buffers are copied."""
         step = int(self.step)
         momentum = min(self.config.momentum, (1 + step) / (10 + step))
         student = [*self.model.parameters(), *self.model.buffers()]

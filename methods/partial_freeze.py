@@ -25,7 +25,8 @@ class PartialFreeze(Clip):
     @dataclass
     class Config(Clip.Config):
         """tower: whose groups (Roy 2024: the image tower, or the last 2 or 6 of the text tower's trained).
-        fraction: share of the groups that is frozen, 0..1 (Roy 2024: 7 of 14)."""
+        fraction: share of the groups that is frozen, 0..1 (Roy 2024: 7 of 14).
+        """
 
         tower: Literal["image", "text"] = "image"
         fraction: Share = 0.5

@@ -67,10 +67,17 @@ class SimClr(Clip):
         super().__init__(model, config)
         self.another = Augmentation(crop_scale=config.view_scale) if config.view_scale else None
         self.strong = Augmentation(
-            crop_scale=config.crop_scale, crop_ratio=(3 / 4, 4 / 3), flip=config.flip, brightness=config.jitter,
-            contrast=config.jitter, saturation=config.jitter, hue=config.hue, jittered=config.jittered,
-            grey=config.grey, blur=config.blur,
-        )  # fmt: skip
+            crop_scale=config.crop_scale,
+            crop_ratio=(3 / 4, 4 / 3),
+            flip=config.flip,
+            brightness=config.jitter,
+            contrast=config.jitter,
+            saturation=config.jitter,
+            hue=config.hue,
+            jittered=config.jittered,
+            grey=config.grey,
+            blur=config.blur,
+        )
         if config.variant == "slip":
             width = model.image.width
             hidden = config.hidden or min(4096, 8 * width)

@@ -97,7 +97,8 @@ def most_common(texts: Sequence[str]) -> str:
 
 def other_texts(texts: Sequence[Sequence[Words]]) -> list[list[Words]]:
     """DRAWS times for each image a text of another: each image gives one and gets one. None where there is one image.
-    The same for every method and seed."""
+    The same for every method and seed.
+    """
     random = generator(0, "captioning", "chance")
     draws = []
     for _ in range(DRAWS if len(texts) > 1 else 0):
@@ -121,7 +122,8 @@ class References:
 
     def compare(self, captions: Sequence[Words]) -> dict[str, np.ndarray]:
         """One caption an image. Columns: ``rouge_l``, ``cider_d``, and of BLEU ``length``, ``reference_length`` and
-        ``matches_1`` .. ``matches_4``: how many of a caption's n-grams are in one of its texts as often."""
+        ``matches_1`` .. ``matches_4``: how many of a caption's n-grams are in one of its texts as often.
+        """
         counts = [ngrams(caption) for caption in captions]
         nearest = [
             min((len(text) for text in of_image), key=lambda length: (abs(length - len(caption)), length))
@@ -138,12 +140,13 @@ class References:
             "length": np.array([len(caption) for caption in captions], dtype=np.float64),
             "reference_length": np.array(nearest, dtype=np.float64),
             **{f"matches_{n + 1}": matches[:, n] for n in range(ORDER)},
-        }  # fmt: skip
+        }
 
     def cider_d(self, image: int, length: int, counts: "Counter[Words]") -> float:
         """Of a caption of ``length`` words with these n-grams. Equation 8 of the paper, with counts where it has
         their shares, as in COCO's evaluation: 10 x the mean over texts and over n = 1..4 of the clipped cosine of the
-        vectors of n-grams x exp(-(difference in length)^2 / (2 sigma^2))."""
+        vectors of n-grams x exp(-(difference in length)^2 / (2 sigma^2)).
+        """
         own, norms = self._vector(counts)
         total = 0.0
         for text, (reference, reference_norms) in zip(self.texts[image], self.vectors[image]):
@@ -172,7 +175,8 @@ def ngrams(text: Words) -> "Counter[Words]":
 
 def rouge_l(caption: Words, texts: Sequence[Words]) -> float:
     """(1 + b^2) P R / (R + b^2 P), with the longest common subsequence as the share P of the caption and R of a text,
-    each the largest over the texts; 0 where nothing is common."""
+    each the largest over the texts; 0 where nothing is common.
+    """
     common = [longest_common_subsequence(caption, text) for text in texts]
     if not any(common):
         return 0.0
@@ -183,7 +187,8 @@ def rouge_l(caption: Words, texts: Sequence[Words]) -> float:
 
 def longest_common_subsequence(a: Words, b: Words) -> int:
     """Its length; bit by bit (Hyyro 2004, "Bit-parallel LCS-length computation revisited"): a 0 at place i of ``row``
-    says that word i of ``a`` lengthens it."""
+    says that word i of ``a`` lengthens it.
+    """
     places: dict[str, int] = {}
     for i, word in enumerate(a):
         places[word] = places.get(word, 0) | 1 << i
@@ -198,7 +203,8 @@ def longest_common_subsequence(a: Words, b: Words) -> int:
 @dataclass(frozen=True)
 class Bleu(Weighted):
     """BLEU-4 of all captions together from the columns of References.compare(): brevity penalty x the geometric mean
-    of the shares of n-grams that match; 0 where none of a length do."""
+    of the shares of n-grams that match; 0 where none of a length do.
+    """
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         length = numbers(examples, "length")

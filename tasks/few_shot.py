@@ -48,7 +48,8 @@ class FewShot(Task):
     class Config:
         """features: before or after the projection into the shared space.
         shots: images a class. percentages: of the train images. draws: of each.
-        strengths: of regularisation, as benchmark.evaluation.probe.ridge defines them."""
+        strengths: of regularisation, as benchmark.evaluation.probe.ridge defines them.
+        """
 
         features: Stage = "before"
         shots: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
@@ -108,7 +109,7 @@ class FewShot(Task):
         yield measurement
 
     def scores(self, shots: Labelled, features: Tensor, classes: int) -> Tensor:
-        """features [n, d] of test -> [n, classes], by what the shots teach."""
+        """Features [n, d] of test -> [n, classes], by what the shots teach."""
         scale = deviation(shots.features)
         learned, features = shots.features / scale, features / scale
         if shots.label.ndim == 1:
@@ -133,7 +134,8 @@ class FewShot(Task):
 class MeanAUROC(Weighted):
     """Macro AUROC of the columns ``score/FINDING@POINT/DRAW``, mean over draws; findings without positives or without
     negatives are left out. Draws differ in scores alone, so that the mean is taken of who beats whom, and the examples
-    are weighted once."""
+    are weighted once.
+    """
 
     findings: tuple[str, ...]
     point: str
@@ -159,7 +161,7 @@ class MeanAUROC(Weighted):
 
 
 def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
-    """label [n]; scores: by point, one [n, C] a draw."""
+    """Label [n]; scores: by point, one [n, C] a draw."""
     examples, metrics, draws = {"label": label}, dict[str, Metric](), dict[str, list[float]]()
     for point, of_point in scores.items():
         highest = np.stack([of_draw == of_draw.max(1, keepdims=True) for of_draw in of_point])
@@ -171,7 +173,7 @@ def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[
 
 
 def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
-    """label [n, C]; scores: by point, one [n, C] a draw."""
+    """Label [n, C]; scores: by point, one [n, C] a draw."""
     examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
     examples["id"] = np.arange(len(label))
     metrics, draws = dict[str, Metric](), dict[str, list[float]]()
@@ -187,7 +189,8 @@ def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list
 
 def kinds_of(label: np.ndarray) -> np.ndarray:
     """What there must be examples of: each class of label [n], each finding of label [n, K] present and absent (if both
-    are known of some example). bool [n, kinds]."""
+    are known of some example). bool [n, kinds].
+    """
     if label.ndim == 1:
         return np.asarray(label[:, None] == np.unique(label))
     both = (label == 1).any(0) & (label == 0).any(0)
@@ -201,7 +204,8 @@ def draw_shots(kinds: np.ndarray, shots: int, order: np.ndarray) -> np.ndarray:
 
 def draw_groups(kinds: np.ndarray, group: np.ndarray, count: int, order: np.ndarray) -> np.ndarray:
     """Rows, ascending, of the first groups in ``order`` that are no more than ``count`` rows together, and of the first
-    group with each kind that they lack. group: [n], the number of each row's group."""
+    group with each kind that they lack. group: [n], the number of each row's group.
+    """
     position = np.argsort(order)[group]
     taken = order[np.cumsum(np.bincount(group)[order]) <= count]
     rows = np.isin(group, taken)

@@ -48,7 +48,8 @@ class LinearProbe(Task):
         strengths: of regularisation, C of scikit-learn's LogisticRegression.
         folds: of the cross-validation where val has no labels.
         rare_below: classes with fewer train images than this are rare, and have means of their own where not all
-        classes are."""
+        classes are.
+        """
 
         features: Stage = "before"
         strengths: tuple[PositiveFloat, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-10, 3))
@@ -112,8 +113,9 @@ class LinearProbe(Task):
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """logits [P, n, K] -> [P]: the mean over the examples (over examples and findings, when label is [n, K]) whose
-    label is known and not impossible (a logit of minus infinity)."""
+    """Logits [P, n, K] -> [P]: the mean over the examples (over examples and findings, when label is [n, K]) whose
+    label is known and not impossible (a logit of minus infinity).
+    """
     if label.ndim == 2:
         losses = -torch.nn.functional.logsigmoid(-logits) - logits * label
         return losses[:, label >= 0].mean(1)

@@ -69,9 +69,11 @@ class Retrieval(Task):
             measurement.part = part
             measurement.examples |= {"id": names, "group": of_group}
             measurement.notes = {
-                "queries": len(queries), "candidates": len(candidates), "right_per_query": pairs.nnz / len(queries),
+                "queries": len(queries),
+                "candidates": len(candidates),
+                "right_per_query": pairs.nnz / len(queries),
                 "images_without_text": len(records) - len(rows),
-            }  # fmt: skip
+            }
             yield measurement
 
 
@@ -101,7 +103,8 @@ def measure(
 ) -> Measurement:
     """queries, candidates: float32 [q, D] and [c, D], or [., T, D] by tokens; right: [q, c], at least one a query;
     ``at``: the K, none above c. Raises ``BenchError`` for a query or a candidate that is not finite: no score is higher
-    than its own, so that it would rank first."""
+    than its own, so that it would rank first.
+    """
     for name, values in (("query", queries), ("candidate", candidates)):
         if len(bad := not_finite(values)):
             raise BenchError(f"retrieval: {name} {bad[0]} of {len(values)} is not finite")
@@ -138,12 +141,11 @@ def measure(
         return float(values @ times / times.sum())
 
     chance = {
-        "median_rank": 1.0 + bisect_left(
-            range(1, count), 0.5, key=lambda k: mean(hit_probability(blank, all_tied, numbers, k))
-        ),
+        "median_rank": 1.0
+        + bisect_left(range(1, count), 0.5, key=lambda k: mean(hit_probability(blank, all_tied, numbers, k))),
         "mrr": mean(expected_reciprocal_rank(blank, all_tied, numbers, harmonic)),
         "map": mean(expected_precision(blank, all_tied, blank, numbers, harmonic)),
-    }  # fmt: skip
+    }
     for k in at:
         examples[f"recall@{k}"] = hit_probability(*best, k)
         examples[f"true_recall@{k}"] = np.add.reduceat(np.clip((k - above) / tied, 0, 1), start) / found
@@ -176,7 +178,8 @@ def positions(
 
 def _places(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """scores: float32 [q, c], which may get sorted; right: int [p], those from bounds[i] to bounds[i + 1] are query
-    i's. Of each, how many candidates score higher, and how many the same."""
+    i's. Of each, how many candidates score higher, and how many the same.
+    """
     above, tied = np.empty((2, len(right)), dtype=np.int64)
     for row, score in enumerate(scores.numpy()):
         pairs = slice(bounds[row], bounds[row + 1])
@@ -211,7 +214,8 @@ def _places_at_once(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray)
 
 class _Product:
     """cosines() with the same candidates again and again, rounded to float32; of embeddings into memory that is kept:
-    half the time of fresh memory."""
+    half the time of fresh memory.
+    """
 
     def __init__(self, candidates: torch.Tensor, step: int) -> None:
         self.candidates = candidates
@@ -261,7 +265,8 @@ def expected_precision(
     above: np.ndarray, tied: np.ndarray, right_above: np.ndarray, right: np.ndarray, harmonic: np.ndarray
 ) -> np.ndarray:
     """Precision at the place of a right one of the group: the mean over places x = 1 .. tied of
-    (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the share of right ones among the rest."""
+    (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the share of right ones among the rest.
+    """
     others = (right - 1) / np.maximum(tied - 1, 1)
     harmonics = harmonic[above + tied] - harmonic[above]
     return np.asarray(others + (right_above + 1 - others - above * others) * harmonics / tied)

@@ -85,7 +85,8 @@ class VQA(Task):
         batch_size: questions a step. micro_batch: of these, at a time through trained towers; changes memory and time
         (and which units the head's dropout draws), not the gradient.
         statement: of a question and an answer, compared with the image in zero-shot, which is left out where there are
-        more than max_statements."""
+        more than max_statements.
+        """
 
         features: Stage = "before"
         towers: Literal["frozen", "trained"] = "frozen"
@@ -179,8 +180,10 @@ class VQA(Task):
         trained = [*of_head, *of_towers]
         optimizer = torch.optim.AdamW(
             [{"params": of_head}, *([{"params": of_towers, "lr": config.tower_learning_rate}] if of_towers else [])],
-            lr=config.learning_rate, weight_decay=config.weight_decay, fused=True,
-        )  # fmt: skip
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
         steps = config.epochs * -(-len(targets) // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, kept_epoch, kept = -1.0, config.epochs, trained
@@ -211,7 +214,8 @@ class VQA(Task):
 class Features:
     """The features of questions and their images as the encoder gives them, standardised over train.
 
-    widths: of an image's and a question's. stage: before or after the projection."""
+    widths: of an image's and a question's. stage: before or after the projection.
+    """
 
     def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
         self.device = torch.device(getattr(data.encoder, "device", "cpu"))
@@ -240,7 +244,8 @@ class Features:
 
 class TrainedFeatures(Features):
     """The same from a copy of the encoder that is trained along: with a graph, in eval mode, and standardised as the
-    untrained ones, which training starts from."""
+    untrained ones, which training starts from.
+    """
 
     def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
         if not isinstance(data.encoder, Trainable):
@@ -293,7 +298,8 @@ class Scale:
 
 class Product(nn.Module):
     """Image, question, and the product of their projections, into two layers (as in Antol et al. 2015, who take the
-    product alone)."""
+    product alone).
+    """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float) -> None:
         super().__init__()
@@ -311,7 +317,8 @@ class Product(nn.Module):
 class Bilinear(nn.Module):
     """Bilinear attention network (Kim et al. 2018, arXiv:1805.07932, as in MEVF, Nguyen et al. 2019, arXiv:1909.11867)
     of one image vector and one question vector, where all attention is on that pair: two glimpses of low-rank bilinear
-    pooling (Kim et al. 2017, arXiv:1610.04325), each added to what the next one asks with."""
+    pooling (Kim et al. 2017, arXiv:1610.04325), each added to what the next one asks with.
+    """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:
         super().__init__()
@@ -382,7 +389,8 @@ def normalise(answer: str) -> str:
 
 def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
     """For each question of test, the most common answer of train to questions of its question_type (of all, where train
-    has none of them), the first by name when several are."""
+    has none of them), the first by name when several are.
+    """
     counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     for question_type, answer in zip(train.question_type, train.answer):
         counts[question_type][answer] += 1
@@ -393,7 +401,8 @@ def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
 
 def candidate_answers(train: Questions, test: Questions) -> list[list[str]]:
     """For each question of test, the answers of train to questions of its answer_type and question_type (all answers,
-    where train has none of them)."""
+    where train has none of them).
+    """
     found: defaultdict[tuple[str, str] | None, set[str]] = defaultdict(set)
     for answer_type, question_type, answer in zip(train.answer_type, train.question_type, train.answer):
         found[answer_type, question_type].add(str(answer))
@@ -406,7 +415,8 @@ def zero_shot(
     data: Evaluation, test: Questions, candidates: list[list[str]], statements: dict[tuple[str, str], str]
 ) -> np.ndarray:
     """float64 [n]: 1 where the right answer's statement has the highest cosine with the image, shared by those that
-    tie."""
+    tie.
+    """
     texts = sorted(set(statements.values()))
     row = {text: i for i, text in enumerate(texts)}
     embeddings = data.texts(texts).embeddings

@@ -18,7 +18,8 @@ ROWS = 16_384
 @register_task("zero_shot")
 class ZeroShot(Task):
     """Score of an image for a class: cosine with the class's embedding, which is the mean of its prompts' embeddings.
-    Multi-label: the cosine with the finding's presence minus that with its absence."""
+    Multi-label: the cosine with the finding's presence minus that with its absence.
+    """
 
     summary = "Classification by the class whose prompts are nearest, without any training."
     source = "CLIP (Radford et al. 2021, arXiv:2103.00020); pairs of prompts: CheXzero (Tiu et al. 2022)"
@@ -28,7 +29,8 @@ class ZeroShot(Task):
     @dataclass
     class Config:
         """rare_below: classes with fewer train images than this are rare, and have means of their own where not all
-        classes are."""
+        classes are.
+        """
 
         rare_below: NonNegativeInt = 100
 
@@ -59,7 +61,8 @@ class ZeroShot(Task):
 
 def class_scores(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
     """One list of prompts a class -> float64 [n, C]: each test image's cosine with the classes' embeddings; where
-    they are compared token by token, the mean of its cosines with the prompts (FILIP, section 3.3)."""
+    they are compared token by token, the mean of its cosines with the prompts (FILIP, section 3.3).
+    """
     images = data.images("test").comparable
     blocks = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
     if images.ndim == 2:

@@ -58,10 +58,12 @@ def test_what_names_weights() -> None:
 def test_keys_tell_apart_what_gives_other_outputs() -> None:
     tiny = load_model_card("tiny")
     found = [
-        *baselines(tiny, [], "general", LABEL, 0), *baselines(tiny, [], None, LABEL, 0),
-        *baselines(tiny, [], "other", LABEL, 0)[:1], *baselines(tiny, ["corpus"], None, LABEL, 0)[:1],
+        *baselines(tiny, [], "general", LABEL, 0),
+        *baselines(tiny, [], None, LABEL, 0),
+        *baselines(tiny, [], "other", LABEL, 0)[:1],
+        *baselines(tiny, ["corpus"], None, LABEL, 0)[:1],
         *baselines(tiny, [], None, LABEL, 1),
-    ]  # fmt: skip
+    ]
     keys = [given.key for given in found]
     assert keys[2] == keys[4]  # Raw pixels do not depend on the weights.
     assert len(set(keys)) == len(keys) - 1

@@ -15,9 +15,15 @@ from tests.models.test_tokenizer import save_hugging_face
 from tests.test_cli import Bench, bench, squares  # noqa: F401
 
 SMALL = [
-    "--suite", "suite.yaml", "--set", "captioning.queries=4", "--set", "training.samples=960",
-    "--set", "captioning.captioning_weight=4",
-]  # fmt: skip
+    "--suite",
+    "suite.yaml",
+    "--set",
+    "captioning.queries=4",
+    "--set",
+    "training.samples=960",
+    "--set",
+    "captioning.captioning_weight=4",
+]
 
 
 def test_run_plan_and_caption(bench: Bench) -> None:  # noqa: F811
@@ -28,7 +34,8 @@ def test_run_plan_and_caption(bench: Bench) -> None:  # noqa: F811
     assert set(written.metric) == {"rouge_l", "bleu_4", "cider_d"}
     assert {"captioning", "clip"} <= set(rows[rows.task == "retrieval"].method)
     primary = written[written.primary].iloc[0]
-    assert primary.metric == "rouge_l" and primary.n == 30
+    assert primary.metric == "rouge_l"
+    assert primary.n == 30
     assert primary.chance < primary.low <= primary.value <= primary.high <= 1
     assert "queries=4" in primary.variant
     (path,) = bench.folder.glob("results/cells/*/evaluations/captioning-*/examples.parquet")

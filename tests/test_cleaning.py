@@ -47,9 +47,12 @@ def test_what_can_go(folder: Path) -> None:
             remove(path)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert left == {
-        "results/cells/abc/last.safetensors", "results/cells/abc/evaluations/k/rows.json", "cache/the user's own",
-        "results/cells/.new.partial/log.jsonl", "results/cells/.new.partial/resume.safetensors",
-    }  # fmt: skip
+        "results/cells/abc/last.safetensors",
+        "results/cells/abc/evaluations/k/rows.json",
+        "cache/the user's own",
+        "results/cells/.new.partial/log.jsonl",
+        "results/cells/.new.partial/resume.safetensors",
+    }
     assert removable(Store(folder / "nothing"), folder / "nowhere") == {"embeddings": [], "partial": [], "cache": []}
 
 

@@ -20,26 +20,43 @@ from benchmark.store.store import Store
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 MODEL = {
-    "embed_dim": 16, "image_size": 32,
+    "embed_dim": 16,
+    "image_size": 32,
     "image": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
     "text": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
     "tokenizer": {"kind": "corpus", "vocab_size": 300, "context_length": 32},
-}  # fmt: skip
+}
 CARD = {
-    "title": "Coloured squares", "modality": "squares", "classes": list(COLOURS), "prompts": ["a {} square"],
+    "title": "Coloured squares",
+    "modality": "squares",
+    "classes": list(COLOURS),
+    "prompts": ["a {} square"],
     "source": {
-        "kind": "manifest", "file": "squares.jsonl",
+        "kind": "manifest",
+        "file": "squares.jsonl",
         "columns": {
-            "id": "id", "image": "image", "text": "text", "label": "colour", "group": "patient", "split": "split",
-            "question": "question", "answer": "answer", "answer_type": "kind",
+            "id": "id",
+            "image": "image",
+            "text": "text",
+            "label": "colour",
+            "group": "patient",
+            "split": "split",
+            "question": "question",
+            "answer": "answer",
+            "answer_type": "kind",
         },
     },
-}  # fmt: skip
+}
 SUITE = {
-    "description": "squares", "model": "small.yaml", "pretraining": ["squares.yaml"], "datasets": ["squares.yaml"],
-    "methods": ["msd", "clip"], "evaluation": {"resamples": 50}, "baselines": False,
+    "description": "squares",
+    "model": "small.yaml",
+    "pretraining": ["squares.yaml"],
+    "datasets": ["squares.yaml"],
+    "methods": ["msd", "clip"],
+    "evaluation": {"resamples": 50},
+    "baselines": False,
     "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
-}  # fmt: skip
+}
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PLUGIN = re.search(r"```python\n(.*?register_method.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
 """The README's method: what it shows must work."""
@@ -54,12 +71,19 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
         colour = list(COLOURS)[i % 3]
         pixels = np.array(COLOURS[colour]) + rng.normal(0, 20, (32, 32, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-        rows.append({
-            "id": f"s{i}", "image": f"{i}.png", "text": f"a {colour} square, number {i}", "colour": colour,
-            "patient": f"p{i // 2}", "split": "train" if i < 72 else "val" if i < 90 else "test",
-            "question": "is it red?", "answer": "yes" if colour == "red" else "no",
-            "kind": "closed" if i % 6 else "open",
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": f"s{i}",
+                "image": f"{i}.png",
+                "text": f"a {colour} square, number {i}",
+                "colour": colour,
+                "patient": f"p{i // 2}",
+                "split": "train" if i < 72 else "val" if i < 90 else "test",
+                "question": "is it red?",
+                "answer": "yes" if colour == "red" else "no",
+                "kind": "closed" if i % 6 else "open",
+            }
+        )
     (folder / "squares.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for name, content in (("squares", CARD), ("small", MODEL), ("suite", SUITE)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
@@ -151,7 +175,8 @@ def test_baselines_stand_below_the_methods(bench: Bench) -> None:
     assert set(rows[rows.method == "raw pixels"].task) == {"linear_probe"}
     # Squares of one colour each: their colour gives them away.
     pixels = rows[(rows.method == "raw pixels") & (rows.metric == "accuracy")]
-    assert (pixels.value == 1).all() and (pixels.majority < 0.5).all()
+    assert (pixels.value == 1).all()
+    assert (pixels.majority < 0.5).all()
     initial = rows[rows.method == "initial weights (random)"]
     assert set(rows[rows.method == "clip"].start) == set(initial.cell)
     assert set(Store(bench.folder / "results").costs().method) == {"clip"}
@@ -222,7 +247,8 @@ def scenario(bench: Bench, **changes: Any) -> list[str]:
 def test_a_scenario_trains_twice_and_reports_the_difference(bench: Bench) -> None:
     arguments = scenario(bench)
     assert bench("plan", *arguments) == 0
-    assert bench.out.count(" train ") == 2 and "few" in bench.out
+    assert bench.out.count(" train ") == 2
+    assert "few" in bench.out
     assert bench("run", *arguments) == 0, bench.out + bench.err
     assert "trained 2, evaluated 2, done before 0, failed 0" in bench.out
     rows = bench.rows()
@@ -232,16 +258,19 @@ def test_a_scenario_trains_twice_and_reports_the_difference(bench: Bench) -> Non
     # What is plain there may come from a suite that poses no scenario, whose line it then is.
     shutil.rmtree(bench.folder / "results")
     plain = ["--suite", "suite.yaml", *arguments[2:]]
-    assert bench("run", *plain) == 0 and bench("run", *arguments) == 0
+    assert bench("run", *plain) == 0
+    assert bench("run", *arguments) == 0
     assert "trained 1, evaluated 1, done before 2" in bench.out
     assert bench("report") == 0
     value = bench.rows().query("primary").set_index("pretraining").value
     lost = f"{100 * (value['few'] - value['squares']):+.1f}".replace("-", "−")
     main, _, rest = bench.out.partition("scenario small: accuracy, in percent")
-    assert "clip" in main and "36" not in main
+    assert "clip" in main
+    assert "36" not in main
     scores, _, differences = rest.partition("scenario small: difference to the same method at 72, in points")
     assert f"clip · 72 {100 * value['squares']:.1f}" in " ".join(scores.split())
-    assert f"clip · 36 {lost}" in " ".join(differences.split()) and "not tested" not in differences
+    assert f"clip · 36 {lost}" in " ".join(differences.split())
+    assert "not tested" not in differences
     assert "Trained on squares (72), few (36), 96 pairs seen;" in " ".join(scores.split())
 
 
@@ -327,8 +356,10 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
     assert bench("run", *quick) == 0
     rows = bench.rows()
     assert set(zip(rows.seed, rows.variant)) == {
-        (0, "training.samples=96, momentum=0.9"), (1, "training.samples=96, momentum=0.9"), (0, "training.samples=96"),
-    }  # fmt: skip
+        (0, "training.samples=96, momentum=0.9"),
+        (1, "training.samples=96, momentum=0.9"),
+        (0, "training.samples=96"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -417,9 +448,12 @@ def test_a_grid_runs_the_product_and_reports_rows(bench: Bench) -> None:
     trained = rows[rows.method.isin(["clip", "msd"])]
     assert set(zip(trained.method, trained.variant)) == {
         *(("clip", f"training.samples=96, training.batch_size={size}") for size in (16, 32)),
-        *(("msd", f"training.samples=96, targets={targets}, training.batch_size={size}")
-          for targets in ("cross", "hard") for size in (16, 32)),
-    }  # fmt: skip
+        *(
+            ("msd", f"training.samples=96, targets={targets}, training.batch_size={size}")
+            for targets in ("cross", "hard")
+            for size in (16, 32)
+        ),
+    }
     assert bench("plan", *quick, *grid) == 0
     assert bench.out.count(" done") >= 6
     assert bench("report") == 0
@@ -455,8 +489,10 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
     before = list(bench.folder.glob("cache/**/*"))
     assert bench("run", *arguments) == 2
-    assert f"error: {weights}and the hub cannot be reached;" in bench.err and len(bench.err.splitlines()) == 1
-    assert list(bench.folder.glob("cache/**/*")) == before and not (bench.folder / "results").exists()
+    assert f"error: {weights}and the hub cannot be reached;" in bench.err
+    assert len(bench.err.splitlines()) == 1
+    assert list(bench.folder.glob("cache/**/*")) == before
+    assert not (bench.folder / "results").exists()
     assert bench("plan", *arguments, "--model", "small.yaml") == 0
     assert "not on this machine" not in bench.out
 

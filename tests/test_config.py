@@ -33,8 +33,16 @@ def load(
 
 
 def test_command_line_overrides_the_suite(suite: str) -> None:
-    config = load(suite, "training.batch_size=512", "msd.momentum=0.99", "training.learning_rate=1e-3",
-                  "model.embed_dim=64", methods=["msd"], seeds=[0, 1], tasks=None)  # fmt: skip
+    config = load(
+        suite,
+        "training.batch_size=512",
+        "msd.momentum=0.99",
+        "training.learning_rate=1e-3",
+        "model.embed_dim=64",
+        methods=["msd"],
+        seeds=[0, 1],
+        tasks=None,
+    )
     assert config.suite == "mine"
     assert config.training.batch_size == 512
     assert config.training.samples == 1000
@@ -54,11 +62,17 @@ def test_a_budget_in_epochs_replaces_one_in_samples(suite: str) -> None:
 @pytest.mark.parametrize(
     ("budget", "kind", "amount"),
     [
-        ("samples=200k", "samples", 200_000), ("samples=1.5M", "samples", 1_500_000), ("steps=500", "steps", 500),
-        ("epochs=2.5", "epochs", 2.5), ("time=10m", "time", 600), ("time=90", "time", 90), ("time=1.5h", "time", 5400),
-        ("flops=2P", "flops", 2e15), ("flops=1e12", "flops", 1e12),
+        ("samples=200k", "samples", 200_000),
+        ("samples=1.5M", "samples", 1_500_000),
+        ("steps=500", "steps", 500),
+        ("epochs=2.5", "epochs", 2.5),
+        ("time=10m", "time", 600),
+        ("time=90", "time", 90),
+        ("time=1.5h", "time", 5400),
+        ("flops=2P", "flops", 2e15),
+        ("flops=1e12", "flops", 1e12),
     ],
-)  # fmt: skip
+)
 def test_a_budget_replaces_the_suites(suite: str, budget: str, kind: str, amount: float) -> None:
     config = load(suite, budget=budget)
     assert config.training.budget == (kind, amount)

@@ -371,7 +371,8 @@ def test_its_table_has_baselines(
     rows = bench.rows()
     below = rows[rows.role == "baseline"]
     assert below.groupby("method").task.nunique().to_dict() == evaluated
-    assert len(set(below.model)) == 1 and "" not in set(below.model)
+    assert len(set(below.model)) == 1
+    assert "" not in set(below.model)
     own = rows[rows.role == "model"].set_index(["task", "part", "metric"]).value
     for _, of_one in below.groupby("method"):
         other = of_one.set_index(["task", "part", "metric"]).value

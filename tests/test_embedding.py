@@ -72,9 +72,11 @@ def test_another_process_reads_what_is_there(dataset: FakeDataset, tmp_path: Pat
     again = Counting()
     data = evaluation(again, dataset, tmp_path)
     second = data.images("test"), data.texts(["x", "y"])
-    assert again.images == 0 and not again.texts
+    assert again.images == 0
+    assert not again.texts
     for a, b in zip(first, second):
-        assert isinstance(b.embeddings, np.memmap) and not b.embeddings.flags.writeable
+        assert isinstance(b.embeddings, np.memmap)
+        assert not b.embeddings.flags.writeable
         np.testing.assert_array_equal(a.embeddings, b.embeddings)
         np.testing.assert_array_equal(a.features, b.features)
 
@@ -227,13 +229,15 @@ def test_a_model_compared_by_tokens_gives_them_padded_alike(dataset: FakeDataset
 
     encoder = ModelEncoder(model, Words(), "cpu", "x", 1.0, by_tokens=True)  # type: ignore[arg-type]
     texts = encoder.encode_texts(["one two three", "four"])
-    assert texts.tokens is not None and texts.tokens.shape == (2, CONTEXT, model.embed_dim)
+    assert texts.tokens is not None
+    assert texts.tokens.shape == (2, CONTEXT, model.embed_dim)
     assert texts.tokens.any(axis=2).sum(axis=1).tolist() == [5, 3]
     np.testing.assert_allclose(np.linalg.norm(texts.tokens[0, :5], axis=1), 1, atol=1e-6)
     alone = encoder.encode_texts(["four"]).tokens
     np.testing.assert_allclose(texts.tokens[1:], alone, atol=1e-6)
     images = encoder.encode_images(torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8))
-    assert images.tokens is not None and images.tokens.shape == (3, 4, model.embed_dim)
+    assert images.tokens is not None
+    assert images.tokens.shape == (3, 4, model.embed_dim)
     data = evaluation(encoder, dataset, tmp_path)
     kept = data.texts(["one two three", "four", "four"])
     assert kept.comparable.shape == (3, CONTEXT, model.embed_dim)

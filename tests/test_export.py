@@ -31,11 +31,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "export-vit": {"embed_dim": 20, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": LONG},
     "export-rn": {"embed_dim": 20, "vision_cfg": RESNET, "text_cfg": LONG},
     "export-timm": {
-        "embed_dim": 20, "custom_text": True,
+        "embed_dim": 20,
+        "custom_text": True,
         "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "mlp"},
         "text_cfg": {**LONG, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,9 +50,12 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
 def card(seen: str, read: str = "", **changes: Any) -> ModelCard:
     read = read or seen
     content = {
-        "name": "small", "embed_dim": 20, "image": {"kind": "open_clip", "name": seen},
-        "text": {"kind": "open_clip", "name": read}, "tokenizer": {"kind": "open_clip", "name": read},
-    }  # fmt: skip
+        "name": "small",
+        "embed_dim": 20,
+        "image": {"kind": "open_clip", "name": seen},
+        "text": {"kind": "open_clip", "name": read},
+        "tokenizer": {"kind": "open_clip", "name": read},
+    }
     return ModelCard.model_validate(content | changes)
 
 
@@ -90,10 +94,13 @@ def pretrained_on_squashed(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("image", "text"),
     [
-        ("export-vit", ""), ("export-rn", ""), ("export-timm", ""), ("export-rn", "export-timm"),
+        ("export-vit", ""),
+        ("export-rn", ""),
+        ("export-timm", ""),
+        ("export-rn", "export-timm"),
         ("squash", "export-vit"),
     ],
-)  # fmt: skip
+)
 def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     if image == "squash":
@@ -121,8 +128,11 @@ def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Pa
     assert float(theirs.logit_scale.detach().exp()) == pytest.approx(20.0)
 
 
-def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path, squares: Path,  # noqa: F811
-                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_clip_benchmark_gives_the_same_numbers(
+    tmp_path: Path,
+    squares: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(squares)
     store = Store(tmp_path / "results")
     of = card("export-vit")
@@ -165,9 +175,14 @@ def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
         ({"text": tiny}, "its text tower is of kind tiny"),
         ({"tokenizer": corpus}, "its tokenizer is of kind corpus"),
         ({"tokenizer": {"kind": "open_clip", "name": "export-rn"}}, "its tokenizer is not that of the text tower"),
-        ({"text": {"kind": "open_clip", "name": "export-rn"}, "tokenizer": {"kind": "open_clip", "name": "export-rn"}},
-         "one tower has QuickGELU"),
-    ):  # fmt: skip
+        (
+            {
+                "text": {"kind": "open_clip", "name": "export-rn"},
+                "tokenizer": {"kind": "open_clip", "name": "export-rn"},
+            },
+            "one tower has QuickGELU",
+        ),
+    ):
         with pytest.raises(BenchError, match=message):
             OpenClipModel(card("export-vit", **changes))
     model = OpenClipModel(card("export-vit"))

@@ -62,8 +62,9 @@ def test_trains_in_bf16_and_stays_near_float32(name: str, tmp_path: Path) -> Non
     losses = {}
     for precision in ("bf16", "fp32"):
         method = small_method(name)
-        training = Training(samples=16 * 60, batch_size=16, micro_batch=6, learning_rate=3e-3, validations=2,
-                            precision=precision)  # fmt: skip
+        training = Training(
+            samples=16 * 60, batch_size=16, micro_batch=6, learning_rate=3e-3, validations=2, precision=precision
+        )
         cost = pretrain(method, Pairs(16), Pairs(16), training, seed=0, device=CUDA, folder=tmp_path / precision)  # type: ignore[arg-type]
         losses[precision] = cost["validation_loss"]
         held = sum(t.numel() * t.element_size() for t in method.state_dict().values())

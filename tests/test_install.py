@@ -24,8 +24,12 @@ def bench(site: Path, folder: Path, *arguments: str) -> str:
     code = "import sys, benchmark.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", code, str(site), *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -43,11 +43,26 @@ from tests.methods.test_cleft import CLASSES, Words
 CPU = torch.device("cpu")
 
 
-def train(method: Method, folder: Path, pairs: Pairs, validation: Pairs | None = None, seed: int = 0,
-          progress: Any = lambda _: None, **training: Any) -> dict[str, Any]:  # fmt: skip
+def train(
+    method: Method,
+    folder: Path,
+    pairs: Pairs,
+    validation: Pairs | None = None,
+    seed: int = 0,
+    progress: Any = lambda _: None,
+    **training: Any,
+) -> dict[str, Any]:
     settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training
-    return pretrain(method, pairs, validation, Training(**settings), seed=seed, device=CPU, folder=folder,  # type: ignore[arg-type]
-                    progress=progress)  # fmt: skip
+    return pretrain(
+        method,
+        pairs,
+        validation,
+        Training(**settings),
+        seed=seed,
+        device=CPU,
+        folder=folder,  # type: ignore[arg-type]
+        progress=progress,
+    )
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
@@ -205,7 +220,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_ids(tmp_path: Path) -> No
     with pytest.raises(BenchError, match=r"step 2: the loss is nan.*records r\d+, .*all 12 .*finite.json.*safetensors"):
         train(method, tmp_path, pairs, batch_size=12, micro_batch=5)
     found = json.loads((tmp_path / "finite.json").read_text())
-    assert found["step"] == 2 and math.isnan(found["loss"]) and math.isnan(found["gradient_norm"])
+    assert found["step"] == 2
+    assert math.isnan(found["loss"])
+    assert math.isnan(found["gradient_norm"])
     assert found["ids"] == pairs.batch(24, 12).ids
     kept = load_file(tmp_path / "finite.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
@@ -327,8 +344,14 @@ def test_stages_train_one_after_the_other(tmp_path: Path) -> None:
     method, pairs = staged(), Pairs(20)
     initial = {n: p.detach().clone() for n, p in method.named_parameters()}
     seen: dict[int, dict[str, Tensor]] = {}
-    train(method, tmp_path, pairs, Pairs(8, seed=1), samples=64,
-          progress=lambda at: seen.update({at.step: {n: p.clone() for n, p in method.named_parameters()}}))  # fmt: skip
+    train(
+        method,
+        tmp_path,
+        pairs,
+        Pairs(8, seed=1),
+        samples=64,
+        progress=lambda at: seen.update({at.step: {n: p.clone() for n, p in method.named_parameters()}}),
+    )
     for name, value in initial.items():
         if name.startswith(("model.image.", "model.text.")):
             moved = [not torch.equal(seen[6][name], value), not torch.equal(seen[8][name], seen[6][name])]

@@ -285,8 +285,9 @@ def test_few_groups_that_agree_prove_no_more_than_their_number() -> None:
         found = difference(Mean("x"), [one], [zero], 100, np.random.default_rng(0))
         assert (found.value, found.p) == (1.0, 2.0 ** (1 - groups))
         assert np.isnan([found.low, found.high]).all()
-        near = difference(Mean("x"), [one | {"x": one["x"] - np.eye(groups)[0] * 0.01}], [zero], 100,
-                          np.random.default_rng(0))  # fmt: skip
+        near = difference(
+            Mean("x"), [one | {"x": one["x"] - np.eye(groups)[0] * 0.01}], [zero], 100, np.random.default_rng(0)
+        )
         assert near.p == 2.0 ** (1 - groups)
         assert np.isnan(near.low) == (groups < 6)
 
@@ -296,7 +297,8 @@ def test_pairing_finds_what_separate_intervals_do_not() -> None:
     group, common = clustered(random, 100)
     first, second = ([columns(group, x=common + offset + random.normal(0, 0.1, len(group)))] for offset in (0.1, 0.0))
     found = difference(Mean("x"), first, second, 500, random)
-    assert found.p < 1e-4 and found.low > 0
+    assert found.p < 1e-4
+    assert found.low > 0
     assert found.value == pytest.approx(first[0]["x"].mean() - second[0]["x"].mean())
     separate = [interval(Mean("x"), run, group, 500, random) for run in (first[0], second[0])]
     assert separate[0][0] < separate[1][1]

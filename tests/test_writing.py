@@ -30,7 +30,9 @@ def search(beams: int, seed: int, length: int = LENGTH) -> list[tuple[int, ...]]
     written = beam_search(step_of(seed), IMAGES, beams, START, END, length, CPU)
     rows = [tuple(row) for row in written.tolist()]
     for row in rows:
-        assert row[0] == START and END in row and len(row) <= length
+        assert row[0] == START
+        assert END in row
+        assert len(row) <= length
         assert set(row[row.index(END) :]) == {END}
     return [row[: row.index(END) + 1] for row in rows]
 
@@ -42,9 +44,7 @@ def score(text: tuple[int, ...], image: int, seed: int) -> float:
 
 def all_texts() -> list[tuple[int, ...]]:
     words = [w for w in range(WORDS) if w != END]
-    return [
-        (START, *middle, END) for count in range(LENGTH - 1) for middle in itertools.product(words, repeat=count)
-    ]  # fmt: skip
+    return [(START, *middle, END) for count in range(LENGTH - 1) for middle in itertools.product(words, repeat=count)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -57,9 +57,14 @@ def data_how(name: Name) -> None:
     card = load_card(name)
     rows = " ".join(f"{split} {count:,}" for split, count in card.rows.items())
     for key, value in (
-        ("", f"{card.title} ({card.name})"), ("access", card.access or "not said"), ("licence", card.licence),
-        ("size", card.size), ("images", rows), ("home page", card.home_page), ("citation", card.citation),
-    ):  # fmt: skip
+        ("", f"{card.title} ({card.name})"),
+        ("access", card.access or "not said"),
+        ("licence", card.licence),
+        ("size", card.size),
+        ("images", rows),
+        ("home page", card.home_page),
+        ("citation", card.citation),
+    ):
         if value:
             _print(f"{key}: {value}" if key else value)
     for number, step in enumerate(card.how, 1):
@@ -109,7 +114,8 @@ def data_verify(
     output: Annotated[Path | None, typer.Option(help="A JSON file for the report.")] = None,
 ) -> None:
     """Compare a dataset with its card: counts, images that do not decode, groups and near-duplicates across splits,
-    texts that are empty or too long. Exit status 1 when something is wrong, 0 when there are only warnings."""
+    texts that are empty or too long. Exit status 1 when something is wrong, 0 when there are only warnings.
+    """
     from benchmark.data.tools.verify import verify
 
     dataset = _open(name, "skip")
@@ -119,8 +125,9 @@ def data_verify(
         colour = "red" if finding.severity == "error" else "yellow"
         console.print(
             f"[{colour}]{finding.severity}[/] {escape(f'{finding.check}: {finding.message}')}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
     counts = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in dataset.splits())
     errors = sum(finding.severity == "error" for finding in findings)
     _print(f"{dataset.card.name}: {errors} errors, {len(findings) - errors} warnings; images: {counts}")
@@ -164,7 +171,8 @@ def data_new(
     output: Annotated[Path | None, typer.Option(help="The card. Default: ./NAME.yaml.")] = None,
 ) -> None:
     """Write a card for data of your own, as far as it can be seen from them, and say what was inferred and what is
-    left to you."""
+    left to you.
+    """
     from benchmark.data.tools.infer_card import write_card
 
     card = output or Path(f"{path.absolute().stem}.yaml")
@@ -194,9 +202,11 @@ def _clip_tokens() -> Any:
 @contextmanager
 def _progress(description: str) -> Iterator[Any]:
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
         TimeRemainingColumn(),
-    )  # fmt: skip
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task(description, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -15,10 +15,13 @@ from benchmark.cli.data import console, data_app
 from benchmark.common.errors import BenchError, unknown
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     help="Compare ways of contrastive image-text pretraining on downstream tasks.",
     epilog="Example: bench run --methods msd,clip --tasks all",
-)  # fmt: skip
+)
 app.add_typer(data_app, name="data")
 
 Methods = Annotated[
@@ -39,12 +42,10 @@ Datasets = Annotated[
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99"),
+    list[str] | None, typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99")
 ]
 Budget = Annotated[
-    str | None,
-    typer.Option(help="What every method gets: samples=200k, steps=5k, epochs=3, time=10m or flops=2P."),
+    str | None, typer.Option(help="What every method gets: samples=200k, steps=5k, epochs=3, time=10m or flops=2P.")
 ]
 Grid = Annotated[
     list[str] | None,
@@ -87,7 +88,8 @@ def run(
 ) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
-    What is in the results folder already is not done again; an interrupted run goes on with the same command."""
+    What is in the results folder already is not done again; an interrupted run goes on with the same command.
+    """
     config, folder = _config(**locals())
     from benchmark.plan.make import make_plan
 
@@ -182,11 +184,17 @@ def plan(
         name = " ".join(filter(None, (cell.method, cell.label["variant"] if cell.method in varied else "", where)))
         parameters = estimate.parameters
         table.add_row(
-            escape(name if cell is not made.initial else f"{cell.method} (initial weights)"), str(cell.seed), state,
-            _count(estimate.samples), "" if done else _duration(estimate.seconds), f"{estimate.memory / 1e6:,.0f} MB",
-            *(f"{parameters[f'parameters{part}'] / 1e6:.2f}"
-              for part in ("_image_trainable", "_text_trainable", "_trainable", "")),
-        )  # fmt: skip
+            escape(name if cell is not made.initial else f"{cell.method} (initial weights)"),
+            str(cell.seed),
+            state,
+            _count(estimate.samples),
+            "" if done else _duration(estimate.seconds),
+            f"{estimate.memory / 1e6:,.0f} MB",
+            *(
+                f"{parameters[f'parameters{part}'] / 1e6:.2f}"
+                for part in ("_image_trainable", "_text_trainable", "_trainable", "")
+            ),
+        )
     for given in made.given:
         missing = len(made.missing(store, given))
         due |= missing > 0
@@ -234,7 +242,8 @@ def tune(
 ) -> None:
     """Look for each method's best settings with the same number of trials; `bench run --tuned` then uses them.
 
-    Never looks at a test split. An interrupted search goes on with the same command."""
+    Never looks at a test split. An interrupted search goes on with the same command.
+    """
     options = {k: v for k, v in locals().items() if k not in ("trials", "search", "objective")}
     config, folder = _config(**options)
     from benchmark.execution.tuning import tune_methods
@@ -248,8 +257,10 @@ def tune(
     for column in ("method", "value", "settings"):
         table.add_column(column, overflow="fold")
     for method, found in best.items():
-        settings_found = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-                                   for name, value in found.settings.items())  # fmt: skip
+        settings_found = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in found.settings.items()
+        )
         table.add_row(method, f"{found.value:.3f}", settings_found)
     console.print(table)
     console.print("next: the same options with `bench run --tuned`", highlight=False)
@@ -294,7 +305,8 @@ def caption(
 ) -> None:
     """Show what a trained method writes for images, greedy and by beam search, beside their true texts.
 
-    Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images."""
+    Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images.
+    """
     from benchmark.config.load import results_folder
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
@@ -341,15 +353,24 @@ def perf(
 ) -> None:
     """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is the better.
 
-    With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip."""
+    With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip.
+    """
     import json
 
     from benchmark.common.machine import machine
 
     content: dict[str, Any]
     if methods:
-        content = _method_steps(reference, methods=methods, suite=suite, model=model, device=device,
-                                settings=settings, grid=grid, plugin=plugin)  # fmt: skip
+        content = _method_steps(
+            reference,
+            methods=methods,
+            suite=suite,
+            model=model,
+            device=device,
+            settings=settings,
+            grid=grid,
+            plugin=plugin,
+        )
     else:
         from benchmark.perf.peers import WORKS, perf
 
@@ -365,8 +386,9 @@ def perf(
                 f"{row['work']}: {row['title']}",
                 f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
                 f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
-                f"{row['speed_ratio']:.1f} x", f"{row['memory_ratio']:.1f} x",
-            )  # fmt: skip
+                f"{row['speed_ratio']:.1f} x",
+                f"{row['memory_ratio']:.1f} x",
+            )
         console.print(table)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -391,9 +413,11 @@ def _method_steps(reference: str, **options: Any) -> dict[str, Any]:
         table.add_row(
             f"{row['method']} {row['variant']}" if row["method"] in varied else row["method"],
             f"{row['batch_size']}/{row['micro_batch']}",
-            f"{row['pairs_per_second']:,.0f}", f"{row['memory'] / 1e6:,.0f} MB", f"{row['time_ratio']:.2f} x",
+            f"{row['pairs_per_second']:,.0f}",
+            f"{row['memory'] / 1e6:,.0f} MB",
+            f"{row['time_ratio']:.2f} x",
             f"{row['memory_ratio']:.2f} x",
-        )  # fmt: skip
+        )
     console.print(table)
     return {"model": made.model.name, "reference": reference, "methods": rows}
 
@@ -450,8 +474,7 @@ def clean(
 
 @app.command("list", epilog="Example: bench list methods")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")],
-    plugin: Plugins = None,
+    what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")], plugin: Plugins = None
 ) -> None:
     """List what is there, with what it is."""
     listing = {"methods": _methods, "tasks": _tasks, "datasets": _datasets, "models": _models, "suites": _suites}
@@ -496,8 +519,10 @@ def _execute(plan: Any, folder: Path) -> None:
     console.print(
         f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
         f"failed {len(outcome.failures)}; results in {folder}",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     if outcome.failures:
         for failure in outcome.failures:
             console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
@@ -506,21 +531,41 @@ def _execute(plan: Any, folder: Path) -> None:
 
 
 def _config(
-    *, suite: str, model: str | None, device: str | None, settings: list[str] | None, plugin: list[Path] | None,
-    on_bad_data: str | None, results: Path | None, methods: str | None = None, pretraining: str | None = None,
-    tasks: str | None = None, datasets: str | None = None, seeds: int | None = None, budget: str | None = None,
-    grid: list[str] | None = None, tuned: bool = False, strict: bool = False, scenario: str | None = None,
-) -> tuple[Any, Path]:  # fmt: skip
+    *,
+    suite: str,
+    model: str | None,
+    device: str | None,
+    settings: list[str] | None,
+    plugin: list[Path] | None,
+    on_bad_data: str | None,
+    results: Path | None,
+    methods: str | None = None,
+    pretraining: str | None = None,
+    tasks: str | None = None,
+    datasets: str | None = None,
+    seeds: int | None = None,
+    budget: str | None = None,
+    grid: list[str] | None = None,
+    tuned: bool = False,
+    strict: bool = False,
+    scenario: str | None = None,
+) -> tuple[Any, Path]:
     """The configuration that a command's options make, and where results go."""
     from benchmark.config.load import load_run_config, parse_scenario, results_folder
 
     known, folder = _load(plugin), results or results_folder()
     flags = {
-        "methods": _names(methods), "tasks": _names(tasks), "model": model, "pretraining": _names(pretraining),
-        "datasets": _names(datasets), "seeds": list(range(seeds)) if seeds else None, "device": device,
-        "on_bad_data": on_bad_data, "tuned": str(folder / "tuning") if tuned else None,
+        "methods": _names(methods),
+        "tasks": _names(tasks),
+        "model": model,
+        "pretraining": _names(pretraining),
+        "datasets": _names(datasets),
+        "seeds": list(range(seeds)) if seeds else None,
+        "device": device,
+        "on_bad_data": on_bad_data,
+        "tuned": str(folder / "tuning") if tuned else None,
         "strict": strict or None,
-    }  # fmt: skip
+    }
     conditions: list[float] = []
     if scenario:
         suite, conditions = parse_scenario(scenario)

@@ -10,7 +10,8 @@ import torch
 
 def stream(seed: int, *names: object) -> int:
     """A 63-bit seed for one purpose: ``stream(seed, "order", epoch)``. Streams do not depend on one another, so that
-    adding a method, a task or a dataset leaves the numbers of the others as they were."""
+    adding a method, a task or a dataset leaves the numbers of the others as they were.
+    """
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -105,7 +105,8 @@ Condition = int | float | str
 
 class Plain(Strict):
     """What stands where a scenario's difficulty does not: its condition, and what differs then, exactly one of the sets
-    that are trained on, in place of the suite's, and a set that is tested on, beside the suite's."""
+    that are trained on, in place of the suite's, and a set that is tested on, beside the suite's.
+    """
 
     condition: Condition
     pretraining: list[str] = []
@@ -189,7 +190,8 @@ class RunConfig(Strict):
 
     def trained_on(self) -> dict[Condition | None, list[str]]:
         """The sets to train on at each condition of the scenario, the plain one first; at None where that is the same
-        for all."""
+        for all.
+        """
         scenario = self.scenario
         if scenario is None or scenario.plain.dataset:
             return {None: self.pretraining}
@@ -203,7 +205,8 @@ class RunConfig(Strict):
 
     def at(self, point: Mapping[str, Any], option: str = "") -> "RunConfig":
         """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range, which
-        names the command line's ``option`` that the point comes from."""
+        names the command line's ``option`` that the point comes from.
+        """
         content = self.model_dump(exclude={"grid"})
         for name, value in point.items():
             section, _, key = name.partition(".")
@@ -395,9 +398,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-UNITS = {
-    "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "s": 1, "m": 60, "h": 3600, "d": 86400,
-}  # fmt: skip
+UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _budget(text: str) -> str:
@@ -419,7 +420,8 @@ def validated(
 ) -> Any:
     """``content`` as a ``model``, or a ``BenchError`` that names the first wrong key, what was found and what was
     expected. options: the keys that the command line gave, and the option that gave each: it is named in place of
-    ``where``."""
+    ``where``.
+    """
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:

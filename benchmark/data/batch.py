@@ -38,7 +38,8 @@ class Batch:
 
     def view(self, k: int = 0, augmentation: Augmentation | None = None) -> Tensor:
         """Augmented view number ``k``: float [b, 3, image_size, image_size] in 0..1. Views differ by ``k``; the same
-        ``k`` always gives the same picture. ``augmentation`` replaces the run's own (a method's strong one, say)."""
+        ``k`` always gives the same picture. ``augmentation`` replaces the run's own (a method's strong one, say).
+        """
         return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
 
     def rows(self, numbers: list[int]) -> Self:
@@ -55,6 +56,11 @@ class Batch:
 
     def _each(self, do: Callable[[Tensor], Tensor]) -> Self:
         return replace(
-            self, image=do(self.image), tokens=do(self.tokens), mask=do(self.mask), row=do(self.row),
-            seed=do(self.seed), label=None if self.label is None else do(self.label),
-        )  # fmt: skip
+            self,
+            image=do(self.image),
+            tokens=do(self.tokens),
+            mask=do(self.mask),
+            row=do(self.row),
+            seed=do(self.seed),
+            label=None if self.label is None else do(self.label),
+        )

@@ -97,7 +97,8 @@ class Card(BaseModel):
 
     def positive_prompts(self, name: str) -> list[str]:
         """The prompts that say that class ``name`` is there. Raises ``BenchError`` when the card has none: prompts are
-        never taken from elsewhere."""
+        never taken from elsewhere.
+        """
         return self._prompts("prompts", name)
 
     def negative(self, name: str) -> list[str]:

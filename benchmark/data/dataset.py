@@ -54,7 +54,8 @@ class Undecodable:
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
     """The dataset that a card describes. Nothing is read yet; the first use reads the rows and raises ``BenchError``
-    where they are bad, or leaves these out when ``on_bad_data`` is "skip". cache: a folder for derived data."""
+    where they are bad, or leaves these out when ``on_bad_data`` is "skip". cache: a folder for derived data.
+    """
     return Dataset(card, on_bad_data, Path(cache) if cache is not None else cache_root())
 
 
@@ -83,7 +84,8 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the rows, the classes, the images' sizes and times and what was left out; not with the place
-        where the data lie, nor with prompts."""
+        where the data lie, nor with prompts.
+        """
         whole = self.card.source.has_files and not self.streams
         # Not the source's where there are files: one that no row needs is part of that.
         rows = self._meta["content"] if whole else self.card.source.fingerprint()
@@ -108,7 +110,8 @@ class Dataset:
 
     def records(self, split: str) -> "datasets.Dataset":
         """The rows of a split, with the columns of COLUMNS, memory-mapped; images decode to RGB. Raises ``BenchError``
-        when there is no such split. With "skip" the first call decodes every image, to know the bad ones."""
+        when there is no such split. With "skip" the first call decodes every image, to know the bad ones.
+        """
         import datasets
 
         if self.on_bad_data == "skip":
@@ -165,7 +168,8 @@ class Dataset:
 
     def rows(self, split: str) -> np.ndarray:
         """The numbers of the rows of table() that count, int64, ascending: not those known to be bad. Raises
-        ``BenchError`` when there is no such split."""
+        ``BenchError`` when there is no such split.
+        """
         if split not in self.splits():
             valid = ", ".join(self.splits()) or "none"
             raise BenchError(f"dataset '{self.card.name}' has no split '{split}'; it has: {valid}")
@@ -186,7 +190,8 @@ class Dataset:
     ) -> Iterator[tuple[int, T]]:
         """``work`` done on each picture of rows(), in threads: pairs of row number and result, in order. Pictures are
         upright and in mode L or RGB. Bad ones are left out and, when all is done, remembered; unless they are to be
-        skipped, ``BenchError`` is raised then. done: rows that need not be looked at."""
+        skipped, ``BenchError`` is raised then. done: rows that need not be looked at.
+        """
         known = self._undecodable(split) or []
         self._stop_at(known)
         every = self.rows(split)
@@ -314,7 +319,8 @@ class _Found:
 
 def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[Row, None, None]:
     """The rows without those whose id was there before, or whose group or image was there in another split (unless the
-    published splits do share them)."""
+    published splits do share them).
+    """
     ids: dict[str, tuple[str, int]] = {}
     splits: dict[tuple[str, str], tuple[str, str, int]] = {}
     for row in rows:

@@ -46,7 +46,8 @@ class Samples:
 
 class PairSet(Protocol):
     """Pairs of one dataset. rows: int64, the numbers of those that have a text. size: pixels a side of the images.
-    labelled: whether some have a known label."""
+    labelled: whether some have a known label.
+    """
 
     rows: np.ndarray
     size: int
@@ -57,7 +58,8 @@ class PairSet(Protocol):
 
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
         """The pairs of these rows, but those that turn out to be bad; ``choices``, uint64, say which of its texts each
-        comes with."""
+        comes with.
+        """
 
 
 class PreparedPairs:
@@ -76,10 +78,12 @@ class PreparedPairs:
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
         ids = self.prepared.columns["id"]
         return Samples(
-            np.arange(len(rows)), self.prepared.images[rows],
+            np.arange(len(rows)),
+            self.prepared.images[rows],
             [self._tokens.get(row, choice) for row, choice in zip(rows, choices)],
-            [ids[row].as_py() for row in rows.tolist()], self.prepared.label[rows],
-        )  # fmt: skip
+            [ids[row].as_py() for row in rows.tolist()],
+            self.prepared.label[rows],
+        )
 
 
 class PairLoader:
@@ -127,7 +131,8 @@ class PairLoader:
 
     def batch(self, position: int, count: int) -> Batch:
         """``count`` pairs from sample ``position`` of the endless shuffled sequence on; an epoch is len(self) samples,
-        each with its own order, and a batch may straddle two. A record with several texts takes one by its seed."""
+        each with its own order, and a batch may straddle two. A record with several texts takes one by its seed.
+        """
         epochs, offsets = np.divmod(np.arange(position, position + count), len(self))
         pairs = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):
@@ -140,7 +145,8 @@ class PairLoader:
 
     def sequential(self, start: int, count: int) -> Batch:
         """The pairs ``start`` to ``start + count`` (or to the last) in the order of the sets, each with its first text
-        and a seed that is the same in every epoch: for validation."""
+        and a seed that is the same in every epoch: for validation.
+        """
         pairs = np.arange(start, min(start + count, len(self)))
         if not len(pairs):
             raise BenchError(f"pair {start} asked for, but there are {len(self)}")
@@ -205,7 +211,8 @@ class PairLoader:
 
 def _apportioned(total: int, lengths: np.ndarray, power: float) -> np.ndarray:
     """``total`` shared out by largest remainders among sets whose weights are their lengths to a power; none for empty
-    ones."""
+    ones.
+    """
     weights = np.where(lengths > 0, np.maximum(lengths, 1) ** float(power), 0.0)
     exact = total * weights / weights.sum()
     counts = np.floor(exact).astype(np.int64)

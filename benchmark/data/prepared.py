@@ -149,12 +149,12 @@ class Prepared:
 
 
 def prepare(
-    dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None,
-    resizing: Resizing = DEFAULT,
-) -> Prepared:  # fmt: skip
+    dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None, resizing: Resizing = DEFAULT
+) -> Prepared:
     """The images of a split at ``size`` pixels a side, made square as ``resizing`` says. Done once, in threads, for a
     state of the data, going on where a killed preparation ended; this is also where images that cannot be decoded are
-    found (``BenchError``, or left out). Of two processes at once one prepares and the other waits."""
+    found (``BenchError``, or left out). Of two processes at once one prepares and the other waits.
+    """
 
     def write(folder: Path) -> None:
         rows = dataset.rows(split)

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
 
 VERSION = 1
-SCHEMA = pa.schema([
-    ("key", pa.string()), ("suffix", pa.list_(pa.string())), ("offset", pa.list_(pa.int64())),
-    ("size", pa.list_(pa.int64())),
-])  # fmt: skip
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("suffix", pa.list_(pa.string())),
+        ("offset", pa.list_(pa.int64())),
+        ("size", pa.list_(pa.int64())),
+    ]
+)
 CHUNK = 10_000
 THREADS = min(32, os.cpu_count() or 1)
 
@@ -62,7 +66,8 @@ def _opened(path: Path) -> int:
 
 class Stream:
     """A split of a streamed dataset: samples by number, in the order of the shards. Listing them reads the headers of
-    every shard once, which is remembered, and nothing else."""
+    every shard once, which is remembered, and nothing else.
+    """
 
     def __init__(self, card: "Card", split: str, cache: Path, progress: Progress | None = None) -> None:
         source = card.source
@@ -126,7 +131,8 @@ class Stream:
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Every sample once: shards in random order, and in it each sample moved by at most ``shuffle_buffer`` places,
-        so that what is read next lies near what was read."""
+        so that what is read next lies near what was read.
+        """
         starts = np.concatenate([[0], self.ends[:-1]])
         shards = rng.permutation(len(self.shards))
         rows = np.concatenate([np.arange(starts[shard], self.ends[shard]) for shard in shards])
@@ -136,7 +142,8 @@ class Stream:
 
 class StreamedPairs:
     """The pairs of a stream. Samples that turn out to be bad are missing in their batches and counted in ``left_out``,
-    or raise ``BenchError`` unless they are to be skipped."""
+    or raise ``BenchError`` unless they are to be skipped.
+    """
 
     def __init__(
         self, stream: Stream, size: int, tokenizer: Tokenizer, on_bad_data: OnBadData, resizing: Resizing = DEFAULT
@@ -159,9 +166,12 @@ class StreamedPairs:
             np.stack([pixels for _, pixels in there]) if there else np.empty((0, 3, self.size, self.size), np.uint8)
         )
         return Samples(
-            at, images, self.tokenizer(texts) if texts else [], [row.id for row, _ in there],
+            at,
+            images,
+            self.tokenizer(texts) if texts else [],
+            [row.id for row, _ in there],
             np.array([row.label for row, _ in there], dtype=np.int64),
-        )  # fmt: skip
+        )
 
     def _one(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:

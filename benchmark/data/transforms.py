@@ -127,7 +127,8 @@ def _turned(x: Tensor, angle: Tensor) -> Tensor:
 
 def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
     """Each image under its own Gaussian, sigma [b] in pixels, as a sum over shifted copies: an operation that does not
-    depend on how a batch is divided, where a convolution's order of summation may. Edges are repeated."""
+    depend on how a batch is divided, where a convolution's order of summation may. Edges are repeated.
+    """
     radius = max(1, math.ceil(6 * x.shape[-1] / 224))
     offset = torch.arange(-radius, radius + 1, device=x.device)
     weight = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
@@ -147,7 +148,8 @@ def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
 
 def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:
     """Resample the rows of each image: [b * source, w] -> [b * size, w], over [start, start + extent) in pixels,
-    backwards where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag."""
+    backwards where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag.
+    """
     b = len(start)
     support = max(1.0, source / size)
     taps = math.ceil(2 * support)

@@ -42,7 +42,8 @@ class Encoded:
 def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Tensor:
     """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
     [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
-    2111.07783, equations 4 and 5); 0 where either has no token but 0. On the device of the candidates."""
+    2111.07783, equations 4 and 5); 0 where either has no token but 0. On the device of the candidates.
+    """
     b = exact(candidates)
     a = exact(queries, b.device)
     if a.ndim == 2:
@@ -108,7 +109,8 @@ class Trainable(Protocol):
     def copy(self) -> Self:
         """The same in eval mode, with weights of its own, all of which take gradients, whatever a method froze; but of
         a text tower under adapters or virtual tokens only those that did. For training alone: its fingerprint is still
-        that of the original."""
+        that of the original.
+        """
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -213,9 +215,14 @@ class ModelWriter(ModelEncoder):
     ) -> None:
         self.method = method.to(device).eval()
         super().__init__(
-            method.encoder(), tokenizer, device, fingerprint, method.temperature_scale, precision,
+            method.encoder(),
+            tokenizer,
+            device,
+            fingerprint,
+            method.temperature_scale,
+            precision,
             by_tokens="late_interaction" in method.abilities,
-        )  # fmt: skip
+        )
 
     @torch.inference_mode()
     def write(self, images: Tensor, beams: int) -> list[str]:
@@ -290,7 +297,8 @@ class Evaluation:
 
     def captions(self, split: str, beams: int) -> list[str]:
         """What the encoder writes for the split's images, row by row as in records(). Raises ``BenchError`` for one
-        that cannot write."""
+        that cannot write.
+        """
         if not isinstance(self.encoder, Writer):
             raise BenchError("captions need a method with the ability to write them")
         records = self.records(split)

@@ -77,7 +77,8 @@ class Elsewhere:
 
 def is_elsewhere(spec: str) -> bool:
     """Whether a name is of the form KIND:..., rather than that of a model card. Raises ``BenchError`` for an unknown
-    kind."""
+    kind.
+    """
     kind, colon, _ = spec.partition(":")
     if not colon or Path(spec).exists():
         return False
@@ -213,7 +214,7 @@ class HuggingFaceEncoder:
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
             list(texts), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
-        ).to(self.device)  # fmt: skip
+        ).to(self.device)
         mask = None if self.padded else tokens.attention_mask
         out = self.model.text_model(input_ids=tokens.input_ids, attention_mask=mask)
         return self._outputs(out.pooler_output, "text_projection")
@@ -225,7 +226,8 @@ class HuggingFaceEncoder:
 
 def processor_resizing(said: dict[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
     """What an image processor of transformers does to a picture, for a model that sees ``image_size`` pixels a side;
-    and a line for each thing that it does and a ``Resizing`` cannot. said: its to_dict()."""
+    and a line for each thing that it does and a ``Resizing`` cannot. said: its to_dict().
+    """
     size = {name: pixels for name, pixels in (said.get("size") or {}).items() if pixels}
     cut = {name: pixels for name, pixels in (said.get("crop_size") or {}).items() if pixels}
     cut = cut if said.get("do_center_crop") else {}
@@ -294,8 +296,12 @@ class ImageEncoder:
 def from_card(card: "ModelCard", initial: Given, suite: str) -> Given:
     """The weights that a model card names, as something to evaluate. initial: the card's baseline of that name."""
     label = {"suite": suite, "model": "", "method": card.name, "variant": initial.label["variant"]}
-    return Given(initial.content | {"evaluated": card.name}, label | {"seed": initial.seed, "role": "model"}, False,
-                 initial.build)  # fmt: skip
+    return Given(
+        initial.content | {"evaluated": card.name},
+        label | {"seed": initial.seed, "role": "model"},
+        False,
+        initial.build,
+    )
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -97,13 +97,22 @@ def baselines(
     found = []
     for weights in (True, False) if pretrained else (True,):
         content = {
-            "format": FORMAT, "baseline": "initial" if weights else "untrained", "model": card, "seed": seed,
-            "tokenizer_data": tokenizer_data, "initial": initial if weights else None,
-        }  # fmt: skip
+            "format": FORMAT,
+            "baseline": "initial" if weights else "untrained",
+            "model": card,
+            "seed": seed,
+            "tokenizer_data": tokenizer_data,
+            "initial": initial if weights else None,
+        }
         name = "untrained" if not weights else "initial weights" if pretrained else "initial weights (random)"
         found.append(Given(content, _labelled(label, name, seed), False, _builder(seed, weights, digest(content))))
-    content = {"format": FORMAT, "baseline": "raw pixels", "seed": seed, "image": card["image"],
-               "image_size": card["image_size"]}  # fmt: skip
+    content = {
+        "format": FORMAT,
+        "baseline": "raw pixels",
+        "seed": seed,
+        "image": card["image"],
+        "image_size": card["image_size"],
+    }
     label = _labelled(label, "raw pixels", seed)
     found.append(Given(content, label, True, lambda materials: RawPixels(materials.seen())))
     return found

@@ -28,7 +28,8 @@ class Weighted(ABC):
 
 def numbers(examples: Examples, column: str) -> np.ndarray:
     """The column in float64. Raises ``BenchError`` naming the first example that has NaN there; infinity is in order
-    (the logit of a class that was never trained)."""
+    (the logit of a class that was never trained).
+    """
     values = np.asarray(examples[column], dtype=np.float64)
     bad = np.flatnonzero(np.isnan(values))
     if len(bad):
@@ -37,7 +38,7 @@ def numbers(examples: Examples, column: str) -> np.ndarray:
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, NaN where b is 0."""
+    """A / b, NaN where b is 0."""
     return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)
 
 
@@ -68,7 +69,8 @@ def _levels(
 
 def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Probability that a positive scores above a negative, ties counting one half. score [n], positive bool [n],
-    weights [R, n] -> [R], NaN without positives or without negatives."""
+    weights [R, n] -> [R], NaN without positives or without negatives.
+    """
     positives, above, equal, negatives = _levels(score, positive, weights)
     beaten = negatives - above - equal / 2
     return _divide((positives * beaten).sum(axis=0), positives.sum(axis=0) * negatives)
@@ -76,7 +78,8 @@ def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
 
 def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over the positives of the precision among all that score at least as high (scikit-learn's definition, no
-    interpolation). Shapes as in auroc(); NaN without positives."""
+    interpolation). Shapes as in auroc(); NaN without positives.
+    """
     positives, above, equal, _ = _levels(score, positive, weights)
     found = np.cumsum(positives, axis=0)
     count = found + above + equal
@@ -86,14 +89,16 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
 
 def chance_average_precision(positives: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Expected average precision of ``positives`` among ``count`` in random order (Bestgen 2015, Exact Expected Average
-    Precision of the Random Baseline for System Evaluation)."""
+    Precision of the Random Baseline for System Evaluation).
+    """
     harmonic = digamma(count + 1) + np.euler_gamma
     return np.asarray(((positives - 1) / np.maximum(count - 1, 1) * (count - harmonic) + harmonic) / count)
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray, bins: int = 15) -> np.ndarray:
     """Expected calibration error over equal-width bins of confidence (Guo et al. 2017, 15 bins). confidence [n] in
-    0..1, correct [n] in 0..1, weights [R, n] -> [R]."""
+    0..1, correct [n] in 0..1, weights [R, n] -> [R].
+    """
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.zeros((len(confidence), bins))
     gap[np.arange(len(confidence)), bin_of] = confidence - correct
@@ -164,7 +169,8 @@ class PerClass(Weighted):
     def _predicted(self, scores: np.ndarray) -> np.ndarray:
         """How much each class is predicted, 0..1: classes that tie for the highest score share the prediction, a
         finding that scores neither for nor against is half predicted; so a constant score is right as often as
-        chance is."""
+        chance is.
+        """
         if self.multi_label:
             return np.heaviside(scores, 0.5)
         return _share_of_highest(scores)

@@ -66,7 +66,8 @@ def labelled(data: Evaluation, split: str, stage: Stage) -> Labelled:
 
 def known(data: Evaluation, split: str, stage: Stage) -> Labelled:
     """The images of a split that have a known label (of any finding, when multi-label). Raises ``BenchError`` when none
-    has."""
+    has.
+    """
     images = labelled(data, split, stage)
     usable = images.label >= 0
     rows = np.flatnonzero((usable.any(1) if usable.ndim == 2 else usable).cpu().numpy())
@@ -83,7 +84,8 @@ def deviation(features: Tensor) -> Tensor:
 
 def majority_accuracy(train: Tensor, test: Tensor) -> float:
     """Share of the known labels of test that are train's most common class. Labels [n], or, multi-label, [n, K]: the
-    mean over the findings that test knows."""
+    mean over the findings that test knows.
+    """
     if train.ndim == 2:
         shares = [majority_accuracy(*columns) for columns in zip(train.T, test.T) if (columns[1] >= 0).any()]
         return float(np.mean(shares))
@@ -117,7 +119,7 @@ class Path:
     gap: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """features [n, d] -> logits float64 [P, n, K]."""
+        """Features [n, d] -> logits float64 [P, n, K]."""
         return torch.einsum("nd,pkd->pnk", features.double(), self.weight) + self.intercept[:, None]
 
 
@@ -195,8 +197,9 @@ def ridge(
 
 
 def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """features [n, d] = mean [d] + scores [n, r] @ axes [d, r].T, with r <= min(n, d), orthonormal axes, and orthogonal
-    columns of the scores, whose sums of squares [r] come last. Axes along which nothing varies are left out."""
+    """Features [n, d] = mean [d] + scores [n, r] @ axes [d, r].T, with r <= min(n, d), orthonormal axes, and orthogonal
+    columns of the scores, whose sums of squares [r] come last. Axes along which nothing varies are left out.
+    """
     mean = features.mean(0)
     centred = features - mean
     wide = features.shape[1] > len(features)
@@ -211,8 +214,9 @@ def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _minimise(
     scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """target [K, n] of 0, 1 and -1 (unknown) -> solution [P, K, r + 1] with the intercept last, objective and gap
-    [P, K], or [P, 1] for a softmax, which couples the K columns."""
+    """Target [K, n] of 0, 1 and -1 (unknown) -> solution [P, K, r + 1] with the intercept last, objective and gap
+    [P, K], or [P, 1] for a softmax, which couples the K columns.
+    """
     inputs = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)
     variance = torch.cat([squares / len(scores), squares.new_ones(1)])
     known = target >= 0
@@ -290,5 +294,5 @@ def _minimise(
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and 0 where b is not positive: a pair of L-BFGS that has no curvature is passed over."""
+    """A / b, and 0 where b is not positive: a pair of L-BFGS that has no curvature is passed over."""
     return torch.where(b > 0, a / b, 0)

@@ -76,12 +76,14 @@ class OpenClipModel:
 
         image, text, tokenizer = card.image, card.text, card.tokenizer
         for side, part, kind in (
-            ("image tower", image, OpenClipImage), ("text tower", text, OpenClipText),
+            ("image tower", image, OpenClipImage),
+            ("text tower", text, OpenClipText),
             ("tokenizer", tokenizer, OpenClipTokenizer),
-        ):  # fmt: skip
+        ):
             if not isinstance(part, kind):
                 raise BenchError(f"model '{card.name}': its {side} is of kind {part.kind}, which open_clip cannot load")
-        assert isinstance(image, OpenClipImage) and isinstance(text, OpenClipText)
+        assert isinstance(image, OpenClipImage)
+        assert isinstance(text, OpenClipText)
         (of_image, image_gelu), (of_text, text_gelu) = _architecture(image), _architecture(text)
         if image_gelu != text_gelu:
             raise BenchError(
@@ -107,11 +109,14 @@ class OpenClipModel:
         self.encoder = DualEncoder(image_side, text_side, image_projection, text_projection, card.embed_dim)
         self.config = {
             "model_cfg": {
-                "embed_dim": card.embed_dim, "quick_gelu": image_gelu, "custom_text": True, "vision_cfg": vision,
+                "embed_dim": card.embed_dim,
+                "quick_gelu": image_gelu,
+                "custom_text": True,
+                "vision_cfg": vision,
                 "text_cfg": of_text["text_cfg"],
             },
             "preprocess_cfg": {"size": [self.encoder.image_size] * 2, "mode": "RGB", **seen},
-        }  # fmt: skip
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Raises ``BenchError`` where the method changed the architecture (adapters, prompts)."""
@@ -146,7 +151,8 @@ def _put_back(tower: nn.Module, name: str, before: Any, projection: nn.Module) -
 
 def _architecture(spec: OpenClipImage | OpenClipText) -> tuple[dict[str, Any], bool]:
     """open_clip's configuration of an architecture, and whether it has QuickGELU with the weights that the card
-    names."""
+    names.
+    """
     import open_clip
 
     if spec.name.startswith("local-dir:"):
@@ -171,6 +177,9 @@ def _preprocessing(spec: OpenClipImage) -> dict[str, Any]:
         config = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights=False).visual.preprocess_cfg
     seen = resizing(config)
     return {
-        "mean": list(config["mean"]), "std": list(config["std"]), "interpolation": seen.interpolation,
-        "resize_mode": seen.mode, "fill_color": seen.fill[0],
-    }  # fmt: skip
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
+        "interpolation": seen.interpolation,
+        "resize_mode": seen.mode,
+        "fill_color": seen.fill[0],
+    }

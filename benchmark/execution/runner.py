@@ -79,7 +79,8 @@ def pretrained(
     plan: Plan, cell: Cell, folder: Path, watch: Callable[[Position], None], cache: Path | None = None
 ) -> tuple[Method, PairLoader, dict[str, Any]]:
     """Train one cell in a folder of its own, without the store. Returns the method, its validation pairs and what it
-    took; ``watch`` sees each step and may raise."""
+    took; ``watch`` sees each step and may raise.
+    """
     run = _Run(plan, Store(folder), Console(quiet=True), cache or cache_root())
     method = run.method(cell)
     cost = run.pretrain(cell, method, cell.method, folder, watch)
@@ -167,7 +168,8 @@ class _Run:
     @contextmanager
     def sparing(self, name: str) -> Iterator[None]:
         """Leave out a dataset of the suite that nothing is left of, where bad data are to be left out and it need not
-        be there."""
+        be there.
+        """
         plan, config = self.plan, self.plan.config
         optional = {load_card(each).name for each in config.datasets if each not in config.required}
         optional -= {each for cell in plan.cells for each in cell.pretraining}
@@ -219,20 +221,29 @@ class _Run:
 
             def show(position: Position) -> None:
                 bars.update(
-                    bar, completed=position.step, total=position.steps,
+                    bar,
+                    completed=position.step,
+                    total=position.steps,
                     speed=f"{position.samples_per_second:,.0f} pairs/s  loss {position.loss:.3f}",
-                )  # fmt: skip
+                )
                 watch(position)
 
             cost = pretrain(
-                method, train, validation, cell.training,
-                seed=cell.seed, device=self.plan.device, folder=folder, progress=show,
-            )  # fmt: skip
+                method,
+                train,
+                validation,
+                cell.training,
+                seed=cell.seed,
+                device=self.plan.device,
+                folder=folder,
+                progress=show,
+            )
         self.console.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}",
-            highlight=False, markup=False,
-        )  # fmt: skip
+            highlight=False,
+            markup=False,
+        )
         for pair_set in train.sets:
             if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
                 reasons = Counter(pair_set.left_out.values()).most_common()
@@ -287,8 +298,10 @@ class _Run:
             trained = load_file(partial / LAST)
             from safetensors.torch import save_file
 
-            save_file({n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")},
-                      partial / "model.safetensors")  # fmt: skip
+            save_file(
+                {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")},
+                partial / "model.safetensors",
+            )
             (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
@@ -296,7 +309,8 @@ class _Run:
 
     def language_model(self) -> Path:
         """The text tower of methods that keep it as a frozen language model, trained once for all runs and kept in the
-        cache."""
+        cache.
+        """
         language = self.plan.language
         assert language is not None
         names = ", ".join(language.datasets)
@@ -311,14 +325,19 @@ class _Run:
             with self.progress() as bars, torch_seed(seed):
                 bar = bars.add_task(f"language model from {names}", total=language.spec.steps, speed="")
                 loss = train_language_model(
-                    tower, self.tokenizer()(texts), language.spec, generator(0, "language model"),
+                    tower,
+                    self.tokenizer()(texts),
+                    language.spec,
+                    generator(0, "language model"),
                     lambda step, loss: bars.update(bar, completed=step, speed=f"loss {loss:.3f}"),
-                )  # fmt: skip
+                )
             save_weights(tower, folder / "model.safetensors")
             self.console.print(
                 f"language model from {names}: trained on {len(texts):,} texts in {time.monotonic() - began:.0f} s, "
-                f"{loss:.2f} nats a token", highlight=False, markup=False,
-            )  # fmt: skip
+                f"{loss:.2f} nats a token",
+                highlight=False,
+                markup=False,
+            )
 
         return build_folder(self.cache / "language_models" / language.key, write) / "model.safetensors"
 
@@ -348,9 +367,13 @@ class _Run:
 
     def loader(self, cell: Cell, sets: list[PairSet], augmentation: Augmentation) -> PairLoader:
         return PairLoader(
-            sets, self.tokenizer().pad_id, self.seen().image_size, augmentation, stream(cell.seed, "data"),
+            sets,
+            self.tokenizer().pad_id,
+            self.seen().image_size,
+            augmentation,
+            stream(cell.seed, "data"),
             cell.training.mixture,
-        )  # fmt: skip
+        )
 
     def seen(self) -> DualEncoder:
         """The model without weights: it says what images are to be like."""
@@ -390,9 +413,13 @@ class _Run:
         if "caption" in method.abilities:
             return ModelWriter(method, self.tokenizer(), self.plan.device, name)
         return ModelEncoder(
-            method.encoder(), self.tokenizer(), self.plan.device, name, method.temperature_scale,
+            method.encoder(),
+            self.tokenizer(),
+            self.plan.device,
+            name,
+            method.temperature_scale,
             by_tokens="late_interaction" in method.abilities,
-        )  # fmt: skip
+        )
 
     def given_encoder(self, given: Given) -> Encoder:
         if given.key not in self._given:
@@ -421,26 +448,49 @@ class _Run:
                 own = len(np.unique(groups))
                 low, high = bounds(function, found.examples, groups, values)
                 counted = int(function.counted(found.examples).sum()) if isinstance(function, Mean) else len(groups)
-                rows.append(cell.label | scenario | {
-                    "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
-                    "dataset": pair.dataset, "task": pair.task, "part": part, "metric": metric,
-                    "value": function(found.examples), "low": low, "high": high, "n": counted, "groups": own,
-                    "chance": found.chance.get(metric), "majority": found.majority.get(metric),
-                    "primary": metric == primary, "examples": drawn,
-                    "cell": cell.key, "evaluation": pair.key, "start": self.plan.starts.get(cell.seed),
-                })  # fmt: skip
+                rows.append(
+                    cell.label
+                    | scenario
+                    | {
+                        "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
+                        "dataset": pair.dataset,
+                        "task": pair.task,
+                        "part": part,
+                        "metric": metric,
+                        "value": function(found.examples),
+                        "low": low,
+                        "high": high,
+                        "n": counted,
+                        "groups": own,
+                        "chance": found.chance.get(metric),
+                        "majority": found.majority.get(metric),
+                        "primary": metric == primary,
+                        "examples": drawn,
+                        "cell": cell.key,
+                        "evaluation": pair.key,
+                        "start": self.plan.starts.get(cell.seed),
+                    }
+                )
         if not any(row["primary"] for row in rows):
             self.console.print(
                 f"{pair.task} on {pair.dataset}: no {primary}, there are too few examples or candidates for it; the "
-                "tables leave this dataset out", style="yellow", highlight=False, markup=False,
-            )  # fmt: skip
+                "tables leave this dataset out",
+                style="yellow",
+                highlight=False,
+                markup=False,
+            )
         examples = {found.part: found.examples for found in measurements}
         notes = {found.part: found.notes for found in measurements}
         self.store.add_evaluation(cell.key, pair.key, rows, examples, resampled, notes)
 
     def progress(self) -> Progress:
         return Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20),
-            MofNCompleteColumn(), TextColumn("{task.fields[speed]}", markup=False), TimeRemainingColumn(),
-            console=self.console, transient=True,
-        )  # fmt: skip
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )

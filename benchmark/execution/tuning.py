@@ -113,7 +113,8 @@ def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
 
 def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
     """Named by all that the best settings depend on: the method's formula and options, training, model and data; not by
-    the learning rate, which is always searched."""
+    the learning rate, which is always searched.
+    """
     from benchmark.plan.make import method_options, source_of
 
     own = {"source": source_of(METHODS[method]), "options": method_options(method, config.options.get(method, {}))}
@@ -141,10 +142,12 @@ class _Search:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.folder.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
-            storage=f"sqlite:///{self.folder / 'studies.db'}", study_name=self.name, load_if_exists=True,
+            storage=f"sqlite:///{self.folder / 'studies.db'}",
+            study_name=self.name,
+            load_if_exists=True,
             direction="maximize" if self.objective == "retrieval" else "minimize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        )  # fmt: skip
+        )
         if not study.trials:
             given: dict[str, Any] = {"training.learning_rate": self.config.training.learning_rate}
             study.enqueue_trial(given, skip_if_exists=True)
@@ -172,8 +175,10 @@ class _Search:
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
 
     def say(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
-        settings = ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                             for name, value in trial.params.items())  # fmt: skip
+        settings = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in trial.params.items()
+        )
         self.console.print(
             f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}", highlight=False, markup=False
         )
@@ -210,7 +215,8 @@ class _Search:
 @torch.no_grad()
 def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
     """recall@10 of the pairs, the mean of both directions, 0..1, compared as the method is evaluated; the same text
-    again counts as the right one, and a right one that ties with others is the last of them."""
+    again counts as the right one, and a right one that ties with others is the last of them.
+    """
     encoder = method.eval().encoder()
     by_tokens = "late_interaction" in method.abilities
     device = next(encoder.parameters()).device
@@ -265,7 +271,11 @@ def _axis(text: str) -> Axis:
 
 def _write(path: Path, best: Best, objective: str, trials: int, axes: list[Axis]) -> None:
     content = {
-        "settings": best.settings, "value": best.value, "objective": objective, "split": "val", "trials": trials,
+        "settings": best.settings,
+        "value": best.value,
+        "objective": objective,
+        "split": "val",
+        "trials": trials,
         "searched": [axis.name for axis in axes],
-    }  # fmt: skip
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -131,7 +131,8 @@ class LanguageModel(_Block):
 
 class Init(_Block):
     """What a training starts from, made by the harness and cached: the whole model, pretrained on pairs of a general
-    domain; and the text tower of methods that keep it as a frozen language model."""
+    domain; and the text tower of methods that keep it as a frozen language model.
+    """
 
     datasets: list[str] = []
     method: str | None = None

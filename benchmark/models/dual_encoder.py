@@ -16,7 +16,8 @@ from benchmark.models.tower import Group, ImageTower, LanguageModelTower, TextTo
 
 class DualEncoder(nn.Module):
     """Images x: float [b, 3, image_size, image_size] in 0..1; texts: tokens int64 [b, L] and mask bool [b, L], True on
-    tokens, padding on the right. D is embed_dim; Wi and Wt are the widths of the towers."""
+    tokens, padding on the right. D is embed_dim; Wi and Wt are the widths of the towers.
+    """
 
     def __init__(
         self,
@@ -60,7 +61,8 @@ class DualEncoder(nn.Module):
 
     def text_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """[b, L, Wt], before the projection; what stands on padding is meaningless. BenchError for a tower that gives
-        none."""
+        none.
+        """
         out = self.text(tokens, mask).tokens
         if out is None:
             raise BenchError(f"the text tower {type(self.text).__name__} gives no tokens, only pooled features")
@@ -89,14 +91,16 @@ class DualEncoder(nn.Module):
 
     def unfreeze(self) -> None:
         """Let all parameters take gradients, but for a text tower that adapters or virtual tokens tune from outside:
-        of it those alone that do already."""
+        of it those alone that do already.
+        """
         adapted = isinstance(self.text, LanguageModelTower) and self.text.adapted
         for part in (self.image, self.image_projection, self.text_projection, *(() if adapted else (self.text,))):
             part.requires_grad_(True)
 
     def layer_groups(self, side: Literal["image", "text"]) -> list[Group]:
         """A tower's parts from input to output, and its projection as the last: 14 groups for ViT-B/16, as Roy 2024
-        counts them. Each parameter of the side is in exactly one."""
+        counts them. Each parameter of the side is in exactly one.
+        """
         tower: ImageTower | TextTower = self.image if side == "image" else self.text
         projection = self.image_projection if side == "image" else self.text_projection
         return [*tower.layer_groups(), *([[projection]] if list(projection.parameters()) else [])]

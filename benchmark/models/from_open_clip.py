@@ -78,7 +78,8 @@ def open_clip_model(
 
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     """What open_clip knows of a tag; empty for none and for a file. Raises BenchError for an architecture or a tag that
-    it does not know."""
+    it does not know.
+    """
     if name not in open_clip.list_models():
         raise unknown("open_clip architecture", name, open_clip.list_models())
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
@@ -293,7 +294,8 @@ class OpenClipTextTower(TextTower):
 
 class OpenClipPaddedTextTower(OpenClipTextTower):
     """A text transformer of open_clip that attends to padding, or pools beyond it (SigLIP, CLIPA, CoCa): every text is
-    filled up to ``context_length`` with ``pad_id``, as it was when it was trained."""
+    filled up to ``context_length`` with ``pad_id``, as it was when it was trained.
+    """
 
     pad_id: int
 

@@ -45,7 +45,7 @@ class TimmImageTower(ImageTower):
         return features.flatten(2).transpose(1, 2)
 
     def layer_groups(self) -> list[Group]:
-        """timm's own group_matcher."""
+        """Timm's own group_matcher."""
         return timm_groups(self.model)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:

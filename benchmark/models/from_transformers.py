@@ -115,7 +115,8 @@ def transformers_groups(model: nn.Module) -> list[Group]:
 
 def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
     """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device), and a config
-    with its model_type is then all that is needed."""
+    with its model_type is then all that is needed.
+    """
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, logging
 
     # Its report of tensors that the tower has no use for (a head for words, say) is not one of errors.

@@ -72,7 +72,8 @@ class Residual(nn.Module):
 
 class TinyImageTower(ImageTower):
     """A convolution with stride 4 and three residual stages, down to one token for 16 x 16 pixels; a vision transformer
-    on top, mean pooled."""
+    on top, mean pooled.
+    """
 
     def __init__(self, spec: TinyImage, image_size: int | None) -> None:
         super().__init__((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

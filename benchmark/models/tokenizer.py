@@ -82,10 +82,12 @@ def train(texts: list[str], vocab_size: int) -> Backend:
     backend.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=SPECIALS, show_progress=False,
+            vocab_size=vocab_size,
+            special_tokens=SPECIALS,
+            show_progress=False,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         ),
-    )  # fmt: skip
+    )
     return backend
 
 
@@ -188,7 +190,8 @@ def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
 
 def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:
     """The card's tokenizer. ``corpus`` gives the training texts of ``card.tokenizer.datasets`` (kind ``corpus`` only);
-    what is trained is kept under ``cache`` by a fingerprint of the texts and the parameters."""
+    what is trained is kept under ``cache`` by a fingerprint of the texts and the parameters.
+    """
     spec = card.tokenizer
     if isinstance(spec, CorpusTokenizer):
         return _corpus(spec, corpus, cache)

@@ -53,7 +53,8 @@ def require_file(path: str | Path, expected: str) -> None:
 @contextmanager
 def reading(path: str | Path, expected: str) -> Iterator[None]:
     """Run a block that reads a file of weights. Raises BenchError when it is not there, is damaged, has anything but
-    tensors in it, or is not what was ``expected``."""
+    tensors in it, or is not what was ``expected``.
+    """
     require_file(path, expected)
     try:
         yield

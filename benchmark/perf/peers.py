@@ -41,7 +41,8 @@ RUNS = 3
 @dataclass(frozen=True)
 class Work:
     """One comparison. ours, peer: what the two sides are. build: with a scale in (0, 1], 1 being full size, makes the
-    data and returns the two sides to time."""
+    data and returns the two sides to time.
+    """
 
     title: str
     ours: str
@@ -51,7 +52,8 @@ class Work:
 
 def training_step(scale: float) -> tuple[Side, Side]:
     """One training step of clip by micro-batches against the whole batch at once: on the CPU of ``tiny``, 1,024 pairs
-    by 64; on a GPU of ViT-B/16 in bf16, 512 pairs by 128: smaller ones would wait for the CPU to launch kernels."""
+    by 64; on a GPU of ViT-B/16 in bf16, 512 pairs by 128: smaller ones would wait for the CPU to launch kernels.
+    """
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
 
@@ -137,12 +139,20 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - began)
             step = sorted(seconds[1:])[RUNS // 2]
-            rows.append({
-                "method": cell.method, "variant": cell.label["variant"], "seconds": step, "accumulation": mode,
-                "precision": precision, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
-                "pairs_per_second": training.batch_size / step, "memory": held + memory.peak(),
-                "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "method": cell.method,
+                    "variant": cell.label["variant"],
+                    "seconds": step,
+                    "accumulation": mode,
+                    "precision": precision,
+                    "batch_size": training.batch_size,
+                    "micro_batch": training.micro_batch,
+                    "pairs_per_second": training.batch_size / step,
+                    "memory": held + memory.peak(),
+                    "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+                }
+            )
             del method, optimizer, batches, keys
     against = next(row for row in rows if row["method"] == reference)
     for row in rows:
@@ -153,7 +163,8 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
 
 def probe(scale: float) -> tuple[Side, Side]:
     """Logistic regression on 8,000 x 512 standardised features of 9 classes for the strengths of a linear probe, by
-    both to within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it."""
+    both to within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it.
+    """
     from sklearn.linear_model import LogisticRegression
 
     from benchmark.evaluation.probe import logistic_path
@@ -177,7 +188,8 @@ def probe(scale: float) -> tuple[Side, Side]:
 
 def retrieval(scale: float) -> tuple[Side, Side]:
     """5,000 images x 25,000 texts, 512 wide, both ways: ours every metric, the peer recall@1, 5 and 10, in batches of
-    32."""
+    32.
+    """
     from scipy.sparse import csr_array
 
     from benchmark.tasks.retrieval import Retrieval, measure
@@ -217,7 +229,8 @@ def retrieval(scale: float) -> tuple[Side, Side]:
 
 def loading(scale: float) -> tuple[Side, Side]:
     """An epoch of 512 pictures of 1024 x 1024 for a model of 224: from the prepared cache, against decoding each JPEG
-    and cropping it with torchvision."""
+    and cropping it with torchvision.
+    """
     from PIL import Image
     from torchvision.transforms import v2
 
@@ -249,7 +262,8 @@ def loading(scale: float) -> tuple[Side, Side]:
 
 def streaming(scale: float) -> tuple[Side, Side]:
     """2,048 pictures of 320 x 256 from eight tar shards for a model of 224; the peer is webdataset with its shuffle
-    buffer, decoding by Pillow and torchvision."""
+    buffer, decoding by Pillow and torchvision.
+    """
     import tarfile
 
     from torchvision.transforms import v2
@@ -303,8 +317,11 @@ def reading(scale: float) -> tuple[Side, Side]:
     with (folder / "images.bin").open("wb") as file:
         for start in range(0, count, 1000):
             file.write(rng.integers(0, 256, (min(1000, count - start), 3, size, size), dtype=np.uint8).tobytes())
-    columns = {"id": [f"image {i}" for i in range(count)], "text": [[f"picture {i}"] for i in range(count)],
-               "label": [-1] * count}  # fmt: skip
+    columns = {
+        "id": [f"image {i}" for i in range(count)],
+        "text": [[f"picture {i}"] for i in range(count)],
+        "label": [-1] * count,
+    }
     ends = np.arange(1, count + 1) * 3 * size * size
     prepared = Prepared(Images(folder / "images.bin", ends, size, False), pa.table(columns), "perf")
     ours = _epoch(PreparedPairs(prepared, _tokenizer(), folder), count, augment=False)
@@ -349,7 +366,8 @@ def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
 
 def bootstrap(scale: float) -> tuple[Side, Side]:
     """A 95 % interval of the macro AUROC of 9 classes over 10,000 examples in 5,000 groups, 100 resamples; the peer
-    draws the groups' examples and asks scikit-learn each time."""
+    draws the groups' examples and asks scikit-learn each time.
+    """
     from sklearn.metrics import roc_auc_score
 
     from benchmark.evaluation.metrics import MacroAUROC
@@ -388,7 +406,8 @@ WORKS = {
 
 def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any]]:
     """Measure the works in turn, each side in a process of its own; one row a work: seconds and bytes of both sides,
-    and the peer's over ours (above 1: ours is the better)."""
+    and the peer's over ours (above 1: ours is the better).
+    """
     rows = []
     for name in names:
         if name not in WORKS:
@@ -396,12 +415,20 @@ def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any
         work = WORKS[name]
         with console.status(f"{name}: {work.title}"):
             ours, peer = _measured(name, "ours", scale), _measured(name, "peer", scale)
-        rows.append({
-            "work": name, "title": work.title, "ours": work.ours, "peer": work.peer, "seconds": ours["seconds"],
-            "peer_seconds": peer["seconds"], "speed_ratio": peer["seconds"] / ours["seconds"],
-            "memory": ours["memory"], "peer_memory": peer["memory"],
-            "memory_ratio": peer["memory"] / max(1, ours["memory"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "work": name,
+                "title": work.title,
+                "ours": work.ours,
+                "peer": work.peer,
+                "seconds": ours["seconds"],
+                "peer_seconds": peer["seconds"],
+                "speed_ratio": peer["seconds"] / ours["seconds"],
+                "memory": ours["memory"],
+                "peer_memory": peer["memory"],
+                "memory_ratio": peer["memory"] / max(1, ours["memory"]),
+            }
+        )
     return rows
 
 

@@ -27,7 +27,8 @@ EFFICIENCY = 0.35
 class Estimate:
     """samples: of the training. flops_per_sample: of a step. memory: bytes of weights, gradients, optimiser state and
     the activations of a micro-batch with texts of full length. seconds: of the training. measured: whether the time
-    comes from a cell of the same method and model in the store. parameters: as in the cost table."""
+    comes from a cell of the same method and model in the store. parameters: as in the cost table.
+    """
 
     samples: int
     flops_per_sample: float
@@ -61,11 +62,15 @@ class Estimator:
         memory = state + 3 * trained + saved_bytes(method, training, length) // halved
         per_sample, measured = self.seconds(cell, flops)
         kind, amount = training.budget
-        samples = round({
-            "samples": lambda: amount, "epochs": lambda: amount * (pairs or 0),
-            "steps": lambda: amount * training.batch_size, "time": lambda: amount / per_sample,
-            "flops": lambda: amount / flops,
-        }[kind]())  # fmt: skip
+        samples = round(
+            {
+                "samples": lambda: amount,
+                "epochs": lambda: amount * (pairs or 0),
+                "steps": lambda: amount * training.batch_size,
+                "time": lambda: amount / per_sample,
+                "flops": lambda: amount / flops,
+            }[kind]()
+        )
         seconds = samples * per_sample
         return Estimate(samples, flops, memory, seconds, measured, parameter_columns(method))
 
@@ -84,7 +89,8 @@ class Estimator:
 
 def meta_batch(method: Method, count: int, length: int | None = None) -> Batch:
     """``count`` pairs of the model's full size, with texts of ``length`` tokens (default: all that it reads), without
-    contents."""
+    contents.
+    """
     size, length = method.model.image_size, length or method.model.text.context_length
     device = torch.device("meta")
     return Batch(
@@ -93,14 +99,17 @@ def meta_batch(method: Method, count: int, length: int | None = None) -> Batch:
         mask=torch.ones(count, length, dtype=torch.bool, device=device),
         row=torch.zeros(count, dtype=torch.long, device=device),
         seed=torch.zeros(count, dtype=torch.long, device=device),
-        ids=[], image_size=size, augmentation=Augmentation.none(),
+        ids=[],
+        image_size=size,
+        augmentation=Augmentation.none(),
         label=torch.zeros(count, dtype=torch.long, device=device),
-    )  # fmt: skip
+    )
 
 
 def step_flops(method: Method, training: Training, length: int) -> float:
     """Floating-point operations of a training step a sample of ``length`` tokens, what is frozen left out of the
-    backward pass."""
+    backward pass.
+    """
     batch = meta_batch(method, 2, length)
     with FlopCounterMode(display=False) as forward:
         output = method(batch)

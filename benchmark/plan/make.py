@@ -77,7 +77,8 @@ class Pair:
 @dataclass(frozen=True)
 class Language:
     """The language model that some cells' text towers start from. datasets: whose training texts it reads; texts_only:
-    those of them that nothing else is read of. content: everything that its weights depend on; key: its hash."""
+    those of them that nothing else is read of. content: everything that its weights depend on; key: its hash.
+    """
 
     spec: LanguageModel
     datasets: tuple[str, ...]
@@ -96,7 +97,8 @@ class Plan:
     seed, the key of the one with the weights that the cells start from. language: the language model that cells of
     methods that need one start from, where the card has it made. plain_dataset: of a scenario that varies what is
     tested on, the set without its difficulty. problems: why it cannot run. left_out: pairs of a task and a dataset that
-    do not go together, with the reason. absent: of the suite, but not on this machine."""
+    do not go together, with the reason. absent: of the suite, but not on this machine.
+    """
 
     config: RunConfig
     model: ModelCard
@@ -129,14 +131,17 @@ class Plan:
     def scenario_of(self, cell: Cell | Given, pair: Pair) -> dict[str, Any]:
         """What the report must know of an evaluation that is part of a scenario; else empty. ``condition`` is its own,
         ``plain`` and ``plain_dataset`` are the cell and the dataset of the one that it is held against, itself at the
-        plain condition. A baseline has these only where they are a matter of the dataset."""
+        plain condition. A baseline has these only where they are a matter of the dataset.
+        """
         scenario = self.config.scenario
         if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):
             return {}
         found = {
-            "scenario": scenario.name, "question": scenario.question, "varies": scenario.varies,
+            "scenario": scenario.name,
+            "question": scenario.question,
+            "varies": scenario.varies,
             "plain_condition": scenario.plain.condition,
-        }  # fmt: skip
+        }
         if self.plain_dataset:
             plain = pair.dataset == self.plain_dataset
             condition = scenario.plain.condition if plain else scenario.condition
@@ -223,7 +228,8 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 def tuned(config: RunConfig, method: str) -> RunConfig:
     """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none, or
-    something else than the command line asks for."""
+    something else than the command line asks for.
+    """
     from benchmark.execution.tuning import settings_of
 
     settings = settings_of(config, method)
@@ -238,7 +244,8 @@ def tuned(config: RunConfig, method: str) -> RunConfig:
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
     """The plan that trains nothing and evaluates a model that was trained elsewhere and its baselines, by the
-    configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path."""
+    configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path.
+    """
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
@@ -250,9 +257,10 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
         plan.given = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.given]
     else:
         plan.given = [
-            given for seed in config.seeds for given in (other.given(seed, config.suite),
-                                                         *other.baselines(seed, config.suite))
-        ]  # fmt: skip
+            given
+            for seed in config.seeds
+            for given in (other.given(seed, config.suite), *other.baselines(seed, config.suite))
+        ]
     if not config.baselines:
         plan.given = [given for given in plan.given if given.label["role"] == "model"]
     return plan
@@ -293,7 +301,8 @@ def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def check_settings(config: RunConfig) -> None:
     """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
-    nothing. Under a suite's ``options`` there may be others."""
+    nothing. Under a suite's ``options`` there may be others.
+    """
     methods = _methods(config)
     tasks = [selector.partition(":")[0] for selector in config.tasks]
     if "all" in tasks:
@@ -315,7 +324,8 @@ def check_settings(config: RunConfig) -> None:
 
 def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
     """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
-    a method and a task may share a name (captioning)."""
+    a method and a task may share a name (captioning).
+    """
 
     def options(where: Registry) -> set[str]:
         return {f.name for f in dataclasses.fields(where[name].Config)} if name in where.names() else set()
@@ -358,7 +368,8 @@ class _Datasets:
 
     def open(self, references: Iterable[str]) -> list[str]:
         """Open shipped cards by name and others by path; returns the cards' names. Raises ``BenchError`` when two
-        cards go by one name."""
+        cards go by one name.
+        """
         names = []
         for reference in references:
             file = card_file(reference)[0].resolve()
@@ -372,7 +383,8 @@ class _Datasets:
 
     def unusable(self, reference: str) -> str:
         """Why a dataset of the suite is to be left out; "" for one that is there and has rows. Bad rows alone are a
-        reason only where no other is left."""
+        reason only where no other is left.
+        """
         card = load_card(reference)
         if not card.source.found():
             return NOT_FOUND
@@ -393,10 +405,19 @@ class _Datasets:
 
 
 def _cell(
-    config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device, method: str,
-    options: dict[str, Any], training: Training, pretraining: list[str], seed: int, initial: Cell | None,
+    config: RunConfig,
+    model: ModelCard,
+    datasets: _Datasets,
+    corpus: list[str],
+    device: torch.device,
+    method: str,
+    options: dict[str, Any],
+    training: Training,
+    pretraining: list[str],
+    seed: int,
+    initial: Cell | None,
     language: "Language | None" = None,
-) -> Cell:  # fmt: skip
+) -> Cell:
     mode = accumulation_mode(METHODS[method], training)
     numbers = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
     content = {
@@ -427,10 +448,11 @@ def _cell(
 
 def _initial_cell(
     config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
-) -> Cell:  # fmt: skip
+) -> Cell:
     """The training of the initial weights, by the model's card alone: no setting of a run changes them."""
     init = model.init
-    assert init is not None and init.method is not None
+    assert init is not None
+    assert init.method is not None
     training = validated(Training, init.training, f"model '{model.name}', init.training")
     options = method_options(init.method, {})
     names = datasets.open(init.datasets)
@@ -498,7 +520,8 @@ def _with_what_is_there(config: RunConfig, datasets: _Datasets) -> tuple[RunConf
 
 def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
     """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``. A kind that no dataset is there for is
-    left out where datasets are ``absent``."""
+    left out where datasets are ``absent``.
+    """
     suite = datasets.open(config.datasets)
     chosen: dict[tuple[str, str], None] = {}
     left_out: dict[str, None] = {}
@@ -530,10 +553,13 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
     for kind, name in chosen:
         options = task_options(kind, config.options.get(kind, {}))
         content = {
-            "format": EVALUATION_FORMAT, "source": source_of(TASKS[kind]), "options": options,
-            "dataset": datasets[name].fingerprint, "card": datasets[name].card.content(),
+            "format": EVALUATION_FORMAT,
+            "source": source_of(TASKS[kind]),
+            "options": options,
+            "dataset": datasets[name].fingerprint,
+            "card": datasets[name].card.content(),
             "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
-        }  # fmt: skip
+        }
         given = {
             k: v
             for k, v in config.overrides.items()
@@ -548,7 +574,8 @@ def _able(
     methods: list[str], selectors: list[str], pairs: list[Pair], left_out: list[str]
 ) -> tuple[list[Pair], list[str]]:
     """The pairs that one of the methods at least can be evaluated by, and what is left out, with the methods that
-    cannot. Raises ``BenchError`` where a task is asked for by its name and no method can."""
+    cannot. Raises ``BenchError`` where a task is asked for by its name and no method can.
+    """
     kept = []
     reasons: dict[str, None] = {}
     for pair in pairs:
@@ -581,10 +608,12 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
     """By the key of a cell, what its method needs and does not get."""
     model = build_model(plan.model, 0, "meta")
     there = {
-        "image_tokens": model.has_image_tokens, "text_tokens": model.has_text_tokens,
-        "causal_text": model.text.causal, "patch_dropout": model.image.has_patch_dropout,
+        "image_tokens": model.has_image_tokens,
+        "text_tokens": model.has_text_tokens,
+        "causal_text": model.text.causal,
+        "patch_dropout": model.image.has_patch_dropout,
         "language_model": isinstance(model.text, LanguageModelTower) and model.text.causal,
-    }  # fmt: skip
+    }
     found: dict[str, list[str]] = {}
     for cell in plan.cells:
         method = METHODS[cell.method]

@@ -29,12 +29,21 @@ def breakdowns(
         of_part = notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
         for column, kinds in of_part.get("breakdown", {}).items():
             for kind, numbers in kinds.items():
-                found.append({
-                    "column": column, "dataset": row.dataset, "part": row.part, "metric": row.metric,
-                    "kind": " ".join(kind.split()) or f"no {column}", "line": row.line, "seed": row.seed,
-                    "value": numbers.get(row.metric, np.nan), "majority": numbers.get("majority", np.nan),
-                    "n": numbers["n"], "baseline": bool(row.baseline),
-                })  # fmt: skip
+                found.append(
+                    {
+                        "column": column,
+                        "dataset": row.dataset,
+                        "part": row.part,
+                        "metric": row.metric,
+                        "kind": " ".join(kind.split()) or f"no {column}",
+                        "line": row.line,
+                        "seed": row.seed,
+                        "value": numbers.get(row.metric, np.nan),
+                        "majority": numbers.get("majority", np.nan),
+                        "n": numbers["n"],
+                        "baseline": bool(row.baseline),
+                    }
+                )
     if not found:
         return {}
     frame = pd.DataFrame(found)
@@ -48,9 +57,11 @@ def panels(found: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame, lis
         for (part, metric), rows in found[found["dataset"] == dataset].groupby(["part", "metric"]):
             count = rows.groupby("kind")["n"].max()
             yield (
-                f"{dataset}, {part}" if part else dataset, metric, rows,
+                f"{dataset}, {part}" if part else dataset,
+                metric,
+                rows,
                 sorted(natural(count.index), key=lambda kind: -count[kind]),
-            )  # fmt: skip
+            )
 
 
 def tables_of(found: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> Iterator[Table]:

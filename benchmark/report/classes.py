@@ -22,7 +22,8 @@ MOST_NAMES = 5
 def by_class(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
     """One row an evaluation, part and class: its columns of KEYS (and ``line`` and ``baseline``, where rows are
     labelled), class, support (test examples), recall and auroc (fractions, NaN where undefined); empty where no notes
-    have a ``recall``. notes: of a cell's evaluation, by part."""
+    have a ``recall``. notes: of a cell's evaluation, by part.
+    """
     import pandas as pd
 
     keys = [key for key in [*KEYS, "line", "baseline"] if key in rows]
@@ -43,7 +44,8 @@ def evaluations(rows: "pd.DataFrame", notes: Notes) -> Iterator[tuple[Any, dict[
 
 def tables_of(found: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
     """Lines by classes, one table a dataset and part; then baselines and support. found: by_class() of labelled rows of
-    one task."""
+    one task.
+    """
     for dataset in natural(found["dataset"].unique()):
         for (task, part), rows in found[found["dataset"] == dataset].groupby(["task", "part"]):
             names = list(dict.fromkeys(rows["class"]))
@@ -78,7 +80,8 @@ def _cell(recall: float, auroc: float) -> Cell:
 
 def left_out(rows: "pd.DataFrame", task: str, notes: Notes) -> str:
     """Sentences on the classes, examples and datasets that a task's scores leave out, by dataset; else empty. rows:
-    labelled."""
+    labelled.
+    """
     rows = rows[rows["task"] == task]
     scored = set(rows.loc[rows["primary"].astype(bool) & rows["value"].notna(), "dataset"])
     of_dataset = {(row.dataset, row.part): of_part for row, of_part in evaluations(rows, notes)}

@@ -28,7 +28,8 @@ paired differences compare (Demsar 2006, section 3)."""
 
 def default_reference(scores: "pd.DataFrame") -> str | None:
     """The line with the highest mean score over the columns that more than half of the lines have, of the lines that
-    have as many of these as any; None where there are no two lines."""
+    have as many of these as any; None where there are no two lines.
+    """
     table = scores[~scores["baseline"]].pivot_table("value", "line", ["task", "dataset", "metric"])
     if len(table) < 2:
         return None
@@ -161,7 +162,8 @@ def difference_table(
     found: "pd.DataFrame", task: str, reference: str, order: Sequence[str], picked: bool = False
 ) -> Table:
     """Lines by datasets: differences to the reference in points of a percent, with interval and verdict. picked: as for
-    differences()."""
+    differences().
+    """
     found = found[found["task"] == task]
     columns = columns_of(found)
     metrics = natural(found["metric"].unique())
@@ -181,8 +183,7 @@ def _cell(x: Any) -> Cell:
 
 
 def points(fraction: float) -> str:
-    """
-    >>> points(0.0312), points(-0.02)
+    """>>> points(0.0312), points(-0.02)
     ('+3.1', '−2.0')
     """
     return f"{100 * fraction:+.1f}".replace("-", "−")

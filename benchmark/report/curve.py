@@ -19,7 +19,8 @@ Notes = Callable[[str, str], dict[str, Any]]
 
 def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
     """The rows; where their notes have ``draws``, with ``draws`` (how many) and ``spread``: the standard deviation of
-    the metric over them (fraction, NaN of a single one). notes: of a cell's evaluation, by part."""
+    the metric over them (fraction, NaN of a single one). notes: of a cell's evaluation, by part.
+    """
     if "evaluation" not in rows:
         return rows
     found = [
@@ -48,14 +49,22 @@ def points(rows: "pd.DataFrame", task: str, notes: Notes) -> "pd.DataFrame":
         for axis, points in of_part.get("curve", {}).items():
             found += [
                 {
-                    "dataset": row.dataset, "part": row.part, "axis": axis, "point": point, "line": row.line,
-                    "seed": row.seed, "metric": row.metric, "value": row.value, "chance": row.chance,
-                    "spread": getattr(row, "spread", np.nan), "draws": getattr(row, "draws", np.nan),
+                    "dataset": row.dataset,
+                    "part": row.part,
+                    "axis": axis,
+                    "point": point,
+                    "line": row.line,
+                    "seed": row.seed,
+                    "metric": row.metric,
+                    "value": row.value,
+                    "chance": row.chance,
+                    "spread": getattr(row, "spread", np.nan),
+                    "draws": getattr(row, "draws", np.nan),
                     "baseline": bool(row.baseline),
                 }
                 for point, metric in points.items()
                 if metric == row.metric
-            ]  # fmt: skip
+            ]
     numbers = ["value", "spread", "chance", "draws"]
     frame = pd.DataFrame(found)
     return frame.astype(dict.fromkeys(numbers, float)) if len(frame) else frame
@@ -134,7 +143,8 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
 
 def chart(found: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
     """A panel a dataset: scores over the points, a curve a line with its spread over draws, broken between axes.
-    Baselines are dotted, with hollow markers; chance is dashed."""
+    Baselines are dotted, with hollow markers; chance is dashed.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -184,9 +194,12 @@ def styles(lines: Sequence[str], baselines: set[str]) -> dict[str, dict[str, Any
 
 
 def draw(
-    ax: "Axes", rows: "pd.DataFrame", labels: Mapping[str, str], looks: Mapping[str, dict[str, Any]],
+    ax: "Axes",
+    rows: "pd.DataFrame",
+    labels: Mapping[str, str],
+    looks: Mapping[str, dict[str, Any]],
     place: Mapping[tuple[str, str], float],
-) -> None:  # fmt: skip
+) -> None:
     """rows: of a panel. Lines stand side by side within half a place, so that their bars can be told apart."""
     pooled = over_seeds(rows)
     chance = rows.groupby(["axis", "point"])["chance"].mean()
@@ -200,9 +213,16 @@ def draw(
                 for column in ("value", "spread")
             )
             ax.errorbar(
-                where + aside[line], value, spread, markersize=2.8, markeredgewidth=0.7, linewidth=0.8, elinewidth=0.6,
-                label=label if points[0] == next(iter(place)) else None, **looks[line],
-            )  # fmt: skip
+                where + aside[line],
+                value,
+                spread,
+                markersize=2.8,
+                markeredgewidth=0.7,
+                linewidth=0.8,
+                elinewidth=0.6,
+                label=label if points[0] == next(iter(place)) else None,
+                **looks[line],
+            )
         level = np.array([100 * float(chance.get(at, np.nan)) for at in points])
         ends = [[where[0] - 0.4, *where, where[-1] + 0.4], [level[0], *level, level[-1]]]
         ax.plot(*ends, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)

@@ -20,19 +20,45 @@ if TYPE_CHECKING:
 WIDTH = 7.2
 """Inches: the text width of a two-column paper."""
 PALETTE = [
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
-    "#332288", "#DDCC77", "#882255", "#BBBBBB", "#5D3A1A", "#AA7744",
-]  # fmt: skip
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#332288",
+    "#DDCC77",
+    "#882255",
+    "#BBBBBB",
+    "#5D3A1A",
+    "#AA7744",
+]
 """Okabe and Ito's colours for the colour-blind without black and yellow, and six more that stay apart from them."""
 INK, GREY = "#222222", "#8C8C8C"
 STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"], "font.size": 7, "text.color": INK, "text.parse_math": False,
-    "axes.titlesize": 7, "axes.labelsize": 7, "axes.labelcolor": INK, "axes.edgecolor": GREY, "axes.linewidth": 0.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "xtick.major.width": 0.5, "ytick.major.width": 0.5, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
-    "svg.fonttype": "none", "svg.hashsalt": "report",
-}  # fmt: skip
+    "font.family": ["DejaVu Sans"],
+    "font.size": 7,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+}
 
 
 def colours(order: Sequence[str]) -> dict[str, str]:
@@ -81,9 +107,13 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
         ax.hlines(places, lows, highs, color=ink, linewidth=width, zorder=3)
     for place, value, best in zip(places, values, panel["best"]):
         ax.text(
-            1.03, place, percent(value / 100), transform=ax.get_yaxis_transform(), va="center_baseline",
+            1.03,
+            place,
+            percent(value / 100),
+            transform=ax.get_yaxis_transform(),
+            va="center_baseline",
             weight="bold" if best is True else "normal",
-        )  # fmt: skip
+        )
     chance = panel["chance"].mean()
     if np.isfinite(chance):
         ax.axvline(100 * chance, color="white", linewidth=1.6)
@@ -153,8 +183,10 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("training time")
         datasets = {dataset for _, dataset in pairs}
-        ax.set_ylabel(f"mean score of {plural(len({task for task, _ in pairs}), 'task')} "
-                      f"on {plural(len(datasets), 'dataset')} (%)")  # fmt: skip
+        ax.set_ylabel(
+            f"mean score of {plural(len({task for task, _ in pairs}), 'task')} "
+            f"on {plural(len(datasets), 'dataset')} (%)"
+        )
         handles: list[Any] = [Line2D([], [], color=GREY, linewidth=0.8, label="Pareto frontier")]
         sizes = np.unique(known)
         for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
@@ -190,9 +222,11 @@ def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
         inside = {x: text for x, text in inside.items() if low <= x <= high}
         return dict(list(inside.items())[:: 1 + len(inside) // 7])
     steps = {
-        "s": (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30), "min": (1, 2, 5, 10, 15, 20, 30), "h": (1, 2, 3, 6, 12),
+        "s": (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30),
+        "min": (1, 2, 5, 10, 15, 20, 30),
+        "h": (1, 2, 3, 6, 12),
         "d": (1, 2, 5, 10, 20, 50),
-    }  # fmt: skip
+    }
     sizes = [(n * units[unit], units[unit], unit) for unit, ns in steps.items() for n in ns]
     step, size, unit = next((found for found in sizes if high - low <= 5 * found[0]), sizes[-1])
     return {k * step: f"{k * step / size:g} {unit}" for k in range(int(np.ceil(low / step)), int(high / step) + 1)}
@@ -201,15 +235,18 @@ def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
 def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, path: np.ndarray) -> None:
     """Write each label beside its point, at the nearest place where it covers no marker, no label and not the path
     [v, 2] of upright and level lines; with a line to the point where that is not next to it. The layout must be
-    final."""
+    final.
+    """
     pixels = ax.transData.transform(points)
     scale = ax.figure.dpi / 72
     radii = np.sqrt(areas / np.pi) * scale
     corners = ax.transData.transform(path)
-    taken = np.concatenate([
-        np.column_stack([pixels - radii[:, None], pixels + radii[:, None]]),
-        np.column_stack([np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:]) + scale]),
-    ])  # fmt: skip
+    taken = np.concatenate(
+        [
+            np.column_stack([pixels - radii[:, None], pixels + radii[:, None]]),
+            np.column_stack([np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:]) + scale]),
+        ]
+    )
     frame = ax.get_window_extent()
     around = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
     gaps = np.array([2, 8, 16, 26, 40, 60]) * scale
@@ -225,9 +262,15 @@ def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: n
         best = int(np.argmin(np.round(covered + 4 * half.prod() - inside)))
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": radius / scale}
         ax.annotate(
-            text, point, offsets[best] / scale, textcoords="offset points", ha="center", va="center", in_layout=False,
+            text,
+            point,
+            offsets[best] / scale,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            in_layout=False,
             arrowprops=line if best >= len(around) else None,
-        )  # fmt: skip
+        )
         taken = np.concatenate([taken, boxes[[best]]])
 
 
@@ -240,7 +283,8 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def rank_chart(rankings: Sequence["Ranking"], order: Sequence[str]) -> "Figure":
     """Critical-difference diagrams (Demsar 2006), one a ranking that has ranks: mean ranks on an axis with the best to
-    the right, a bar through those that are not told apart."""
+    the right, a bar through those that are not told apart.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -261,7 +305,8 @@ def _bars(ranking: "Ranking") -> int:
 
 def _rank_panel(ax: "Axes", ranking: "Ranking", colour: dict[str, str], height: float) -> None:
     """The vertical axis is in inches downwards from the axis of ranks; a third of the width on each side is for
-    names."""
+    names.
+    """
     assert ranking.ranks
     mean, count = ranking.ranks.mean, len(ranking.lines)
     span = count - 1
@@ -288,8 +333,9 @@ def _rank_panel(ax: "Axes", ranking: "Ranking", colour: dict[str, str], height: 
         line = ranking.lines[at]
         ax.plot([mean[at], mean[at], edge], [0, y, y], color=colour[line], linewidth=0.8, solid_joinstyle="miter")
         text = f"{mean[at]:.2f}  {_shortened(line)}" if right else f"{_shortened(line)}  {mean[at]:.2f}"
-        ax.text(edge + (-0.02 if right else 0.02) * span, y, text, ha="left" if right else "right",
-                va="center_baseline")  # fmt: skip
+        ax.text(
+            edge + (-0.02 if right else 0.02) * span, y, text, ha="left" if right else "right", va="center_baseline"
+        )
 
 
 def _shortened(line: str, width: int = 34) -> str:
@@ -298,7 +344,8 @@ def _shortened(line: str, width: int = 34) -> str:
 
 def cliques(ranks: "Ranks") -> list[tuple[float, float]]:
     """The largest runs of mean ranks that are not told apart: (lowest, highest) of each, of two ranks or more. All are
-    one run where Friedman's test does not reject."""
+    one run where Friedman's test does not reject.
+    """
     ordered = np.sort(ranks.mean)
     reach = np.inf if ranks.p >= 0.05 else ranks.critical_difference
     runs = [(float(low), float(ordered[ordered - low <= reach][-1])) for low in ordered]

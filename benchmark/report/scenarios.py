@@ -35,7 +35,8 @@ Notes = Callable[[str, str], dict[str, Any]]
 @dataclass(frozen=True)
 class Look:
     """One look at a scenario: the scores, the differences where there are any, and a chart where there are several
-    conditions. title: what is looked at."""
+    conditions. title: what is looked at.
+    """
 
     title: str
     tables: list[Table]
@@ -61,7 +62,8 @@ def apart(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame"]:
 
 def looks(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: Notes) -> Iterator[Look]:
     """Of each scenario that the rows have: the main number of each task, then, where there are rare classes, these
-    beside the others. rows: all, not labelled yet. costs: one a cell; may be empty. notes: of a cell's evaluation."""
+    beside the others. rows: all, not labelled yet. costs: one a cell; may be empty. notes: of a cell's evaluation.
+    """
     rows = rows.reindex(columns=rows.columns.union(COLUMNS, sort=False))
     for name in natural(rows["scenario"].dropna().unique()):
         found = _at_conditions(rows, name)
@@ -76,8 +78,7 @@ def looks(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, not
 
 
 def shown(condition: float | str) -> str:
-    """
-    >>> shown(0.25), shown(0), shown(4096.0), shown("own scanner")
+    """>>> shown(0.25), shown(0), shown(4096.0), shown("own scanner")
     ('25 %', '0 %', '4,096', 'own scanner')
     """
     if isinstance(condition, str):
@@ -98,7 +99,8 @@ def rare_classes(rows: "pd.DataFrame", notes: Notes) -> str:
 def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
     """The scenario's rows, baselines among them. What is at the plain condition is found by its cell and dataset, as it
     may have been run for another suite. ``tested`` keeps the dataset; ``dataset`` is the plain one's for all that is
-    compared with it."""
+    compared with it.
+    """
     import pandas as pd
 
     baseline = rows["role"] == "baseline"
@@ -109,9 +111,13 @@ def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
     at_plain = own[["plain", "plain_dataset"]].set_axis(["cell", "dataset"], axis=1)
     plain = rows[_among(rows, at_plain, "cell", "dataset") & ~baseline]
     plain = plain.assign(
-        condition=common["plain_condition"], plain=plain["cell"], plain_dataset=plain["dataset"],
-        plain_condition=common["plain_condition"], question=common["question"], varies=common["varies"],
-    )  # fmt: skip
+        condition=common["plain_condition"],
+        plain=plain["cell"],
+        plain_dataset=plain["dataset"],
+        plain_condition=common["plain_condition"],
+        question=common["question"],
+        varies=common["varies"],
+    )
     lines = pd.concat([own[~_among(own, at_plain, "cell", "dataset")], plain])
     # Initial weights that no line here started from are those of other runs.
     foreign = set(rows["start"].dropna()) - set(lines["start"])
@@ -218,11 +224,16 @@ def _pairs(lines: "pd.DataFrame", costs: "pd.DataFrame") -> str:
 
 
 def chart(
-    scores: "pd.DataFrame", order: Sequence[str], base: Mapping[str, str], condition: Mapping[str, Any],
-    plain: float | str, varies: str,
-) -> "Figure":  # fmt: skip
+    scores: "pd.DataFrame",
+    order: Sequence[str],
+    base: Mapping[str, str],
+    condition: Mapping[str, Any],
+    plain: float | str,
+    varies: str,
+) -> "Figure":
     """A panel a column of the table: scores with their intervals against the condition, a curve for all lines of
-    ``order`` that share a ``base``, which is their name without the condition."""
+    ``order`` that share a ``base``, which is their name without the condition.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -257,7 +268,8 @@ def _curves(
     ax: "Axes", panel: "pd.DataFrame", curves: Sequence[str], base: Mapping[str, str], places: list[float]
 ) -> None:
     """panel: a row a line. places: theirs along the horizontal axis. Curves stand side by side by a few points, so that
-    their intervals can be told apart."""
+    their intervals can be told apart.
+    """
     from matplotlib.transforms import ScaledTranslation
 
     of_curve = np.array([base[line] for line in panel.index])
@@ -267,9 +279,17 @@ def _curves(
         rows = rows[np.argsort(np.array(places)[rows])]
         aside = ScaledTranslation((i - (len(curves) - 1) / 2) * 2.5 / 72, 0, ax.figure.dpi_scale_trans)
         ax.errorbar(
-            np.array(places)[rows], value[rows], [value[rows] - low[rows], high[rows] - value[rows]], label=curve,
-            color=colour, marker="o", markersize=3, linewidth=1, elinewidth=0.6, transform=ax.transData + aside,
-        )  # fmt: skip
+            np.array(places)[rows],
+            value[rows],
+            [value[rows] - low[rows], high[rows] - value[rows]],
+            label=curve,
+            color=colour,
+            marker="o",
+            markersize=3,
+            linewidth=1,
+            elinewidth=0.6,
+            transform=ax.transData + aside,
+        )
     chance = panel["chance"].mean()
     if np.isfinite(chance):
         ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
@@ -283,7 +303,8 @@ def _curves(
 
 def _conditions(ax: "Axes", place: Mapping[float | str, float], across: int) -> None:
     """The horizontal axis, which all panels share: logarithmic where the conditions span a factor of eight; a label
-    that would cover another is left out."""
+    that would cover another is left out.
+    """
     from matplotlib.ticker import FixedLocator, NullLocator
 
     where = np.array(sorted(place.values()))

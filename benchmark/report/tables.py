@@ -17,9 +17,21 @@ if TYPE_CHECKING:
 IDENTITY = ["method", "variant", "model", "suite"]
 """What makes a line of the tables; the runs of a line differ in their seed alone."""
 SCORES = [
-    "task", "dataset", "metric", "line", "value", "low", "high", "chance", "majority", "parts", "n", "seeds",
-    "baseline", "best",
-]  # fmt: skip
+    "task",
+    "dataset",
+    "metric",
+    "line",
+    "value",
+    "low",
+    "high",
+    "chance",
+    "majority",
+    "parts",
+    "n",
+    "seeds",
+    "baseline",
+    "best",
+]
 """Columns of summarise()."""
 MISSING = "—"
 
@@ -222,7 +234,8 @@ def score_table(
 
 def ceilings(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[str, Any]]) -> str:
     """A sentence on the most that a task's scores can reach, where its notes name a ``ceiling``, of a ``vocabulary`` of
-    answers; else empty. rows: labelled. notes: of a cell's evaluation, by part."""
+    answers; else empty. rows: labelled. notes: of a cell's evaluation, by part.
+    """
     if "evaluation" not in rows:
         return ""
     found = []
@@ -235,7 +248,8 @@ def ceilings(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[s
 
 def defined(rows: "pd.DataFrame", task: str, notes: Callable[[str, str], dict[str, Any]]) -> dict[str, str]:
     """What the notes of a task say that its metrics are, in their order. rows: labelled. notes: of a cell's evaluation,
-    by part."""
+    by part.
+    """
     said: dict[str, str] = {}
     if "evaluation" in rows:
         for row in rows[rows["task"] == task].drop_duplicates(["cell", "evaluation", "part"]).itertuples():
@@ -306,9 +320,15 @@ def interval(low: float, high: float) -> str:
 
 
 QUANTITIES = {
-    "seconds": "mean", "peak_memory": "max", "samples": "mean", "samples_per_second": "mean", "parameters": "max",
-    "parameters_trainable": "max", "flops_per_sample": "mean", "validation_loss": "mean",
-}  # fmt: skip
+    "seconds": "mean",
+    "peak_memory": "max",
+    "samples": "mean",
+    "samples_per_second": "mean",
+    "parameters": "max",
+    "parameters_trainable": "max",
+    "flops_per_sample": "mean",
+    "validation_loss": "mean",
+}
 """Columns of the costs that the cost table shows, and what becomes of several seeds."""
 SETTINGS = [
     "suite",
@@ -361,7 +381,8 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
 
 def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
     """Lines by the sets that they were pretrained on: the validation loss on each at the end, and what share of the
-    pairs was of it. None where every line had a single set."""
+    pairs was of it. None where every line had a single set.
+    """
     if "validation_losses" not in costs:
         return None
     several = costs[costs["validation_losses"].map(lambda value: isinstance(value, dict))]
@@ -387,7 +408,8 @@ def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
 
 def setting(costs: "pd.DataFrame", name: str) -> str:
     """A setting as most lines have it, and the lines that differ: ``accumulation cached (msd: keyed)``. Empty for one
-    that was not recorded, or that tells the lines apart by name."""
+    that was not recorded, or that tells the lines apart by name.
+    """
     values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
     values = values[values != ""]
     if values.empty or (name in IDENTITY and costs[name].nunique() > 1):
@@ -405,7 +427,8 @@ def unit(column: "pd.Series[float]", base: str = "") -> tuple[str, list[str]]:
 
 def scaled(*columns: Any) -> Any:
     """The prefix (k, M, G, T: powers of 1000) that suits the smallest number, and each column's numbers [n] in it,
-    with the decimals that give the smallest three digits."""
+    with the decimals that give the smallest three digits.
+    """
     numbers = np.concatenate(columns)
     smallest = np.log10(min(numbers[numbers > 0], default=1.0))
     power = int(np.clip(smallest // 3, 0, 4))
@@ -415,8 +438,7 @@ def scaled(*columns: Any) -> Any:
 
 
 def clock(seconds: float) -> str:
-    """
-    >>> clock(42.3), clock(3661)
+    """>>> clock(42.3), clock(3661)
     ('0:00:42', '1:01:01')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -425,7 +447,8 @@ def clock(seconds: float) -> str:
 
 def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
     """The table as rich renders it in ``width`` columns: in blocks of datasets where they do not fit side by side;
-    names are broken at their separators, nothing is cut."""
+    names are broken at their separators, nothing is cut.
+    """
     from rich.text import Text
 
     yield Text(table.title, style="bold")

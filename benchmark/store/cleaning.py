@@ -21,7 +21,8 @@ UNDER_WAY = 60.0
 
 def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
     """Folders by kind. Weights, rows and per-example scores of finished cells are never among them, nor is a training
-    that goes on."""
+    that goes on.
+    """
     partial = [*store.cells.glob(".*.partial"), *store.cells.glob("[!.]*/evaluations/.partial-*")]
     return {
         "embeddings": sorted(store.cells.glob("[!.]*/embeddings")),

@@ -72,7 +72,8 @@ class Store:
         notes: Any,
     ) -> None:
         """Keep the rows, the per-example columns by part, the resampled metrics by part, and the notes of one
-        evaluation."""
+        evaluation.
+        """
         import pandas as pd
 
         parent = self.cell(cell) / "evaluations"
@@ -106,7 +107,8 @@ class Store:
 
     def rows(self) -> "pd.DataFrame":
         """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's
-        code was changed in between, say), the newer one's."""
+        code was changed in between, say), the newer one's.
+        """
         import pandas as pd
 
         rows: list[Row] = []

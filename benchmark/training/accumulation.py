@@ -82,10 +82,12 @@ def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Prec
     losses = _Sum()
     keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
     with torch.no_grad(), _same_statistics(method):
-        embeddings = _gather([
-            _forward(method, batch, i, seed, precision, embeddings_only=True).embeddings
-            for i, batch in enumerate(batches)
-        ])  # fmt: skip
+        embeddings = _gather(
+            [
+                _forward(method, batch, i, seed, precision, embeddings_only=True).embeddings
+                for i, batch in enumerate(batches)
+            ]
+        )
     for value in embeddings.values():
         value.requires_grad_(value.is_floating_point())
     losses.backward(method.contrast(embeddings, _indexed(keys, embeddings, 0)), 1.0)
@@ -107,7 +109,8 @@ _MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 class _Sum:
     """The loss terms of the effective batch, summed up micro-batch by micro-batch on the device: to read one would wait
-    for it."""
+    for it.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

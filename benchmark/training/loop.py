@@ -168,7 +168,8 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 def parameter_columns(method: Method) -> dict[str, int]:
     """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained in
-    any stage (heads and temperatures included, teachers not). Leaves the method in its last stage."""
+    any stage (heads and temperatures included, teachers not). Leaves the method in its last stage.
+    """
     trained: dict[int, int] = {}
     sides: dict[str, int] = {}
     for stage in method.stages():
@@ -198,27 +199,32 @@ def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=training.learning_rate, betas=training.betas,
+        [group for group in groups if group["params"]],
+        lr=training.learning_rate,
+        betas=training.betas,
         eps=training.epsilon,
-    )  # fmt: skip
+    )
 
 
 def validation_loss(
     method: Method, pairs: PairLoader, training: Training, seed: int, device: torch.device, precision: str
 ) -> float:
     """The method's loss in eval mode over the validation pairs, a mean over batches of the training's effective size
-    (of all pairs where they are fewer): a contrastive loss depends on how many negatives it has."""
+    (of all pairs where they are fewer): a contrastive loss depends on how many negatives it has.
+    """
     size = min(training.batch_size, len(pairs))
     method.eval()
     losses = [
         sum(
             effective_loss(
-                method, _micro_batches(pairs.sequential, start, size, training.micro_batch),
-                stream(seed, "validation", start), lambda: autocast(precision, device),
+                method,
+                _micro_batches(pairs.sequential, start, size, training.micro_batch),
+                stream(seed, "validation", start),
+                lambda: autocast(precision, device),
             ).values()
         )
         for start in range(0, len(pairs) - size + 1, size)
-    ]  # fmt: skip
+    ]
     method.train()
     return sum(losses) / len(losses)
 
@@ -227,9 +233,15 @@ class _Loop:
     """The state of a training between two steps, and how one follows the other."""
 
     def __init__(
-        self, method: Method, pairs: PairLoader, validation: PairLoader | None, training: Training, seed: int,
-        device: torch.device, folder: Path,
-    ) -> None:  # fmt: skip
+        self,
+        method: Method,
+        pairs: PairLoader,
+        validation: PairLoader | None,
+        training: Training,
+        seed: int,
+        device: torch.device,
+        folder: Path,
+    ) -> None:
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
@@ -249,7 +261,8 @@ class _Loop:
 
     def budget_steps(self) -> int:
         """The steps of the training; those that a time pays for are kept beside the checkpoints, so that a training
-        that goes on has the schedule that it began with."""
+        that goes on has the schedule that it began with.
+        """
         kept = self.folder / STEPS
         if kept.exists():
             return int(kept.read_text())
@@ -303,9 +316,12 @@ class _Loop:
         batches = self.next_batches()
         before = [(buffer, buffer.clone()) for buffer in running_statistics(self.method)]
         losses, keys = accumulate(
-            self.method, batches, self.mode, stream(self.seed, "step", self.step),
+            self.method,
+            batches,
+            self.mode,
+            stream(self.seed, "step", self.step),
             lambda: autocast(self.precision, self.device),
-        )  # fmt: skip
+        )
         loss = sum(losses.values())
         limit = self.training.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.trained, limit).item()
@@ -322,10 +338,15 @@ class _Loop:
         self.method.after_step(keys)
         self.step += 1
         line = {
-            "stage": self.stage, "step": self.step, "samples": self.step * self.training.batch_size,
-            "loss": loss, **losses, "learning_rate": rate, "gradient_norm": norm,
+            "stage": self.stage,
+            "step": self.step,
+            "samples": self.step * self.training.batch_size,
+            "loss": loss,
+            **losses,
+            "learning_rate": rate,
+            "gradient_norm": norm,
             "temperature_scale": self.method.temperature_scale,
-        }  # fmt: skip
+        }
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self.validate()
         self.seconds += time.monotonic() - began
@@ -377,14 +398,18 @@ class _Loop:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _tensors(state).items()}
         position = {
-            "stage": self.stage, "step": self.step, "seconds": self.seconds,
-            "best": self.best, "last_validation": self.last_validation,
-        }  # fmt: skip
+            "stage": self.stage,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "last_validation": self.last_validation,
+        }
         _save(self.folder / RESUME, tensors, {name: json.dumps(value) for name, value in position.items()})
 
     def keep_finite(self, loss: float, norm: float, ids: list[str]) -> str:
         """Keep the weights before this step, and all ids of its batch, for a look; training the cell again starts from
-        its last checkpoint. Returns what to tell the user."""
+        its last checkpoint. Returns what to tell the user.
+        """
         weights, found = self.folder / FINITE, self.folder / NOT_FINITE
         _save(weights, _tensors(self.method.state_dict()))
         content = {"step": self.step, "loss": loss, "gradient_norm": norm, "ids": ids}
@@ -449,7 +474,8 @@ class _Loop:
     def flops_per_sample(self) -> float:
         """Of forward passes, backward passes, and the second forward pass where the batch is larger than the
         micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2: three small
-        steps tell a, b and c."""
+        steps tell a, b and c.
+        """
         training = self.training
         micro_batch = min(training.micro_batch, training.batch_size)
         together = micro_batch if self.mode == "plain" else training.batch_size
@@ -475,7 +501,8 @@ def running_statistics(method: Method) -> list[Tensor]:
 class _Memory:
     """The peak memory of a training's steps, in bytes: weights, teacher, queues and the optimiser's state, and what a
     step's gradients and activations add. The first step, in which libraries set themselves up, counts only where it is
-    the only one; on the CPU the second counts alone."""
+    the only one; on the CPU the second counts alone.
+    """
 
     def __init__(self, loop: _Loop) -> None:
         self.loop, self.grown = loop, PeakMemory(loop.device)
@@ -544,7 +571,8 @@ def _truncate(log: IO[str], step: int) -> None:
 @contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM wait for the end of the step; a second Ctrl-C does not. What the caller ignores (nohup, a job
-    in the background) stays ignored."""
+    in the background) stays ignored.
+    """
     asked = False
 
     def ask(number: int, _: Any) -> None:

@@ -52,7 +52,8 @@ class PeakMemory:
 
 class TensorPeak:
     """Bytes of the tensors that the work inside makes, at their peak, on the CPU: as its allocator tells torch's
-    profiler, which is slow, but unlike the resident set does not depend on what the process did before."""
+    profiler, which is slow, but unlike the resident set does not depend on what the process did before.
+    """
 
     def __enter__(self) -> Self:
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)

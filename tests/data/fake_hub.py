@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 @dataclass
 class Repository:
     """commits: path -> content of each, by hash. tags, branches: the hash by name. closed: status and headers of the
-    answer to all, or, with ``readable``, to all but README.md."""
+    answer to all, or, with ``readable``, to all but README.md.
+    """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -111,8 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
         name, what, revision, below = found.groups()
         repository = self._repository(name)
         if what == "refs":
-            refs = {kind: [{"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": at} for ref, at in found.items()]
-                    for kind, found in (("branches", repository.branches), ("tags", repository.tags))}  # fmt: skip
+            refs = {
+                kind: [{"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": at} for ref, at in found.items()]
+                for kind, found in (("branches", repository.branches), ("tags", repository.tags))
+            }
             return self._json(refs | {"converts": []})
         commit = self._commit(repository, revision or "main")
         files = repository.commits[commit]

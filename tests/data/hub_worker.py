@@ -31,7 +31,8 @@ class Worker:
 
     def ask(self, name=NAME, records=None, look=False, **source):
         """What comes of a card: its rows, or the error. records: a name for what is kept of them; look: only whether
-        they are found."""
+        they are found.
+        """
         path = self.folder / f"{os.urandom(4).hex()}.yaml"
         source = {"kind": "hub", "name": name, "splits_of": {"train": "train"}, "columns": COLUMNS} | source
         path.write_text(json.dumps({**CARD, "source": source}))

@@ -13,10 +13,21 @@ from benchmark.data.tools.infer_card import infer_card
 from benchmark.data.tools.verify import verify
 from tests.data.make import images, pixels, write_card, write_csv
 
-SEARCHED = {"kind": "manifest", "file": "rows.csv", "image_root": "data", "find": True,
-            "columns": {"id": "id", "image": "{id}.png"}, "split": {"train": 1}}  # fmt: skip
-REPORTS = {"kind": "manifest", "file": "rows.csv", "columns": {"image": "image"}, "split": {"train": 1},
-           "text_file": "reports/{id}.txt"}  # fmt: skip
+SEARCHED = {
+    "kind": "manifest",
+    "file": "rows.csv",
+    "image_root": "data",
+    "find": True,
+    "columns": {"id": "id", "image": "{id}.png"},
+    "split": {"train": 1},
+}
+REPORTS = {
+    "kind": "manifest",
+    "file": "rows.csv",
+    "columns": {"image": "image"},
+    "split": {"train": 1},
+    "text_file": "reports/{id}.txt",
+}
 
 
 @pytest.fixture
@@ -35,7 +46,8 @@ def test_images_that_come_later_are_found(opened, tmp_path):
     with pytest.raises(BenchError, match="has no rows; left out: missing image: 4"):
         verify(opened(SEARCHED), 77, None)
     images(tmp_path / "data" / "part_1", 2)
-    assert len(opened(SEARCHED).rows("train")) == 2 and opened(SEARCHED).left_out == {"missing image": 2}
+    assert len(opened(SEARCHED).rows("train")) == 2
+    assert opened(SEARCHED).left_out == {"missing image": 2}
     images(tmp_path / "data" / "part_2", 4)
     assert opened(SEARCHED).left_out == {"ambiguous image": 2}
     for name in ("0.png", "1.png"):
@@ -101,13 +113,16 @@ def test_a_pipe_is_not_waited_for(opened, tmp_path):
     assert "rows.csv, row 2: text 'reports/0.txt' is not a file" in in_time(lambda: opened(REPORTS, "error").check())
 
 
-@pytest.mark.parametrize("source", [
-    {"kind": "manifest", "file": "pipe.csv", "columns": {"image": "image"}, "split": {"train": 1}},
-    {"kind": "manifest", "file": "pipe.parquet", "columns": {"image": "image"}, "split": {"train": 1}},
-    {"kind": "npz", "file": "pipe.npz"},
-    {"kind": "h5", "files": {"train": {"images": "pipe.h5", "labels": "pipe.h5"}}},
-    {"kind": "webdataset", "shards": {"train": ["pipe.tar"]}, "columns": {"image": "image"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "manifest", "file": "pipe.csv", "columns": {"image": "image"}, "split": {"train": 1}},
+        {"kind": "manifest", "file": "pipe.parquet", "columns": {"image": "image"}, "split": {"train": 1}},
+        {"kind": "npz", "file": "pipe.npz"},
+        {"kind": "h5", "files": {"train": {"images": "pipe.h5", "labels": "pipe.h5"}}},
+        {"kind": "webdataset", "shards": {"train": ["pipe.tar"]}, "columns": {"image": "image"}},
+    ],
+)
 def test_a_pipe_in_the_place_of_a_file(opened, tmp_path, source):
     name = next(name for name in ("pipe.csv", "pipe.parquet", "pipe.npz", "pipe.h5", "pipe.tar") if name in str(source))
     os.mkfifo(tmp_path / name)
@@ -138,7 +153,8 @@ def test_a_text_that_may_not_be_read_is_not_remembered_as_bad(opened, tmp_path, 
             opened({key: value for key, value in REPORTS.items() if key != "text_file"}).check()
     found = opened(REPORTS)
     found.check()
-    assert found.left_out == {} and len(found.rows("train")) == 4
+    assert found.left_out == {}
+    assert len(found.rows("train")) == 4
 
 
 def linked(tmp_path):
@@ -183,5 +199,6 @@ def test_links_in_a_circle(tmp_path):
             (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
     (tmp_path / "self").symlink_to("self")
     found = list(files_below(tmp_path))
-    assert {f"{name}/file" for name in "abcdefgh"} < set(found) and len(found) <= 2 * 8 + 1
+    assert {f"{name}/file" for name in "abcdefgh"} < set(found)
+    assert len(found) <= 2 * 8 + 1
     assert found == list(files_below(tmp_path))

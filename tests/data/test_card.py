@@ -14,7 +14,8 @@ def card(folder, **content):
 
 def test_prompts_from_templates(tmp_path):
     found = card(tmp_path, prompts=["an image of {}", "{}, here"], class_texts={"benign": "a benign mass"})
-    assert found.name == "set" and found.provides == {"text", "label", "prompts"}
+    assert found.name == "set"
+    assert found.provides == {"text", "label", "prompts"}
     assert found.positive_prompts("normal") == ["an image of normal", "normal, here"]
     assert found.positive_prompts("benign") == ["an image of a benign mass", "a benign mass, here"]
     with pytest.raises(BenchError, match="unknown class of dataset 'set' 'norml'; did you mean 'normal'"):
@@ -62,7 +63,8 @@ def test_the_name_is_the_files_unless_it_says(tmp_path):
 def test_bad_cards(tmp_path, content, message):
     with pytest.raises(BenchError) as caught:
         card(tmp_path, **content)
-    assert message in str(caught.value) and str(tmp_path / "set.yaml") in str(caught.value)
+    assert message in str(caught.value)
+    assert str(tmp_path / "set.yaml") in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,11 @@ def test_list(bench, tmp_path):
     WRITERS["slake"](tmp_path / "data")
     status, out, _ = bench("data", "list")
     states = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:-1]}
-    assert status == 0 and states["slake"] == "found" and states["vqa-rad"] == "missing"
-    assert states["phantom-cxr"] == "embedded" and set(states.values()) == {"found", "missing", "embedded"}
+    assert status == 0
+    assert states["slake"] == "found"
+    assert states["vqa-rad"] == "missing"
+    assert states["phantom-cxr"] == "embedded"
+    assert set(states.values()) == {"found", "missing", "embedded"}
     assert "slake" not in bench("data", "list", "--missing")[1]
     assert "vqa-rad" not in bench("data", "list", "--found")[1]
 
@@ -48,11 +51,20 @@ def test_list(bench, tmp_path):
 def test_how(bench, tmp_path):
     status, out, _ = bench("data", "how", "ham10000")
     assert status == 0
-    for part in ("access: open", "licence: CC BY-NC 4.0", "images: all 10,015", "1. Download the metadata", "note: ",
-                 "HAM10000_images_part_1/ISIC_0024306.jpg", "10.1038/sdata.2018.161", "state: missing"):  # fmt: skip
+    for part in (
+        "access: open",
+        "licence: CC BY-NC 4.0",
+        "images: all 10,015",
+        "1. Download the metadata",
+        "note: ",
+        "HAM10000_images_part_1/ISIC_0024306.jpg",
+        "10.1038/sdata.2018.161",
+        "state: missing",
+    ):
         assert part in out
     status, _, err = bench("data", "how", "ham1000")
-    assert status == 2 and "did you mean 'ham10000'" in err
+    assert status == 2
+    assert "did you mean 'ham10000'" in err
     source = {"kind": "hub", "name": "nobody/nothing", "splits_of": {"train": "train"}, "columns": {"image": "image"}}
     write_card(tmp_path, source)
     assert "state: not in the cache; bench data check set.yaml loads it" in bench("data", "how", "set.yaml")[1]
@@ -104,9 +116,11 @@ def test_verify_what_is_sound(bench, tmp_path):
             tmp_path / "data" / "rocov2" / split / f"ROCOv2_2023_{split}_000001.jpg"
         )
     status, out, _ = bench("data", "verify", "rocov2.yaml")
-    assert status == 0 and "0 errors, 0 warnings" in out
+    assert status == 0
+    assert "0 errors, 0 warnings" in out
     status, out, _ = bench("data", "verify", "rocov2")
-    assert status == 1 and "train: 1 images; the card expects 59,958" in out
+    assert status == 1
+    assert "train: 1 images; the card expects 59,958" in out
 
 
 def load_path(name):
@@ -118,8 +132,10 @@ def load_path(name):
 def test_verify_tells_of_images_that_the_published_splits_share(bench, tmp_path):
     WRITERS["vqa-rad"](tmp_path / "data")
     status, out, _ = bench("data", "verify", "vqa-rad")
-    assert status == 1 and "2 errors, 2 warnings" in out
-    assert "train: 2 images; the card expects 313" in out and "test: 1 images; the card expects 203" in out
+    assert status == 1
+    assert "2 errors, 2 warnings" in out
+    assert "train: 2 images; the card expects 313" in out
+    assert "test: 1 images; the card expects 203" in out
     assert "warning groups: 1 groups are in train and in test, for example 'synpic54610.jpg' (as published" in out
 
 
@@ -144,7 +160,8 @@ def test_near_duplicates_against_all_pairs():
             row[bit // 16] ^= np.uint16(1 << (bit % 16))
     splits = rng.integers(0, 3, len(hashes))
     found = {j: distance for _, j, distance in near_duplicates(hashes, splits)}
-    assert found == brute(hashes, splits) and len(found) > 5
+    assert found == brute(hashes, splits)
+    assert len(found) > 5
 
 
 def test_many_images_that_look_the_same():
@@ -170,12 +187,15 @@ def test_prepare(bench, tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", rows)
     write_card(tmp_path, {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS})
     status, out, _ = bench("data", "prepare", "set.yaml", "--size", 32)
-    assert status == 0 and "prepared at 32 pixels" in out
+    assert status == 0
+    assert "prepared at 32 pixels" in out
     (tmp_path / "images" / "0.png").write_bytes(b"broken")
     status, _, err = bench("data", "prepare", "set.yaml", "--size", 32)
-    assert status == 2 and "cannot be decoded" in err
+    assert status == 2
+    assert "cannot be decoded" in err
     status, out, _ = bench("data", "prepare", "set.yaml", "--size", 32, "--on-bad-data", "skip")
-    assert status == 0 and "left out: 1 image cannot be decoded" in out
+    assert status == 0
+    assert "left out: 1 image cannot be decoded" in out
 
 
 def made(bench, *arguments):
@@ -188,18 +208,26 @@ def test_a_card_of_a_table(bench, tmp_path):
     folder = tmp_path / "busi"
     rows = pairs(folder, 6)
     rows = [
-        {"Caption": row["text"], "img": f"{i}.png", "Patient ID": row["patient"],
-         "diagnosis": ["benign", "malign"][i % 2], "Split": {"val": "validation"}.get(row["split"], row["split"])}
+        {
+            "Caption": row["text"],
+            "img": f"{i}.png",
+            "Patient ID": row["patient"],
+            "diagnosis": ["benign", "malign"][i % 2],
+            "Split": {"val": "validation"}.get(row["split"], row["split"]),
+        }
         for i, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
     write_csv(folder / "rows.csv", rows)
     out = made(bench, folder)
     card = yaml.safe_load((tmp_path / "busi.yaml").read_text())
     assert card["source"] == {
-        "kind": "manifest", "file": "busi/rows.csv", "image_root": "busi/images",
+        "kind": "manifest",
+        "file": "busi/rows.csv",
+        "image_root": "busi/images",
         "columns": {"image": "img", "text": "Caption", "label": "diagnosis", "group": "Patient ID", "split": "Split"},
-    }  # fmt: skip
-    assert card["classes"] == ["benign", "malign"] and "prompts" in out
+    }
+    assert card["classes"] == ["benign", "malign"]
+    assert "prompts" in out
     found = open_dataset(load_card("busi.yaml"), cache=tmp_path / "cache")
     found.check()
     assert found.splits() == ["train", "val", "test"]
@@ -208,14 +236,18 @@ def test_a_card_of_a_table(bench, tmp_path):
 
 def test_a_card_of_flags_and_of_no_split(bench, tmp_path):
     images(tmp_path / "images", 4)
-    rows = [{"id": i, "path": f"images/{i}.png", "Edema": i % 2, "Mass": ["1", "", "-1", "0"][i], "age": 60 + i}
-            for i in range(4)]  # fmt: skip
+    rows = [
+        {"id": i, "path": f"images/{i}.png", "Edema": i % 2, "Mass": ["1", "", "-1", "0"][i], "age": 60 + i}
+        for i in range(4)
+    ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     out = made(bench, "rows.jsonl", "--output", "flags.yaml")
     card = yaml.safe_load((tmp_path / "flags.yaml").read_text())
-    assert card["classes"] == ["Edema", "Mass"] and card["multi_label"]
+    assert card["classes"] == ["Edema", "Mass"]
+    assert card["multi_label"]
     assert card["source"]["columns"] == {"image": "path", "id": "id", "label": ["Edema", "Mass"]}
-    assert card["source"]["split"]["seed"] == 0 and "split: drawn by image" in out
+    assert card["source"]["split"]["seed"] == 0
+    assert "split: drawn by image" in out
     open_dataset(load_card("flags.yaml"), cache=tmp_path / "cache").check()
 
 
@@ -226,7 +258,8 @@ def test_a_card_of_folders(bench, tmp_path):
     made(bench, "pets")
     found = open_dataset(load_card("pets.yaml"), cache=tmp_path / "cache")
     found.check()
-    assert found.splits() == ["train", "test"] and found.card.classes == ["cat", "dog"]
+    assert found.splits() == ["train", "test"]
+    assert found.card.classes == ["cat", "dog"]
     for name in ("cat", "dog"):
         images(tmp_path / "flat" / name, 10)
     made(bench, "flat", "--output", tmp_path / "cards.yaml")
@@ -246,25 +279,35 @@ def test_a_card_of_folders(bench, tmp_path):
 def test_nothing_to_infer_from(bench, tmp_path, write, message):
     write(tmp_path / "x")
     status, _, err = bench("data", "new", "x")
-    assert status == 2 and message in err
+    assert status == 2
+    assert message in err
 
 
 def test_columns_that_are_no_findings_are_left_to_the_user(bench, tmp_path):
     images(tmp_path / "images", 4)
     flags = ["male", "Age>60", "SmokerNow", "is_valid", "Edema", "Enlarged PA"]
-    rows = [{"path": f"images/{i}.png", **{name: (i + n) % 2 for n, name in enumerate(flags)}, "age": 60 + i,
-             "note\n- x": "seen"} for i in range(4)]  # fmt: skip
+    rows = [
+        {
+            "path": f"images/{i}.png",
+            **{name: (i + n) % 2 for n, name in enumerate(flags)},
+            "age": 60 + i,
+            "note\n- x": "seen",
+        }
+        for i in range(4)
+    ]
     write_csv(tmp_path / "rows.csv", rows)
     out = made(bench, "rows.csv")
     text = (tmp_path / "rows.yaml").read_text()
     card = yaml.safe_load(text)
     assert card["classes"] == card["source"]["columns"]["label"] == ["Edema", "Enlarged PA"]
-    assert "&" not in text and "*" not in text
+    assert "&" not in text
+    assert "*" not in text
     for line in (
         "inferred: label is Edema, Enlarged PA",
         "yours to add: columns, if any of these matter: male, Age>60, SmokerNow, is_valid, age",
     ):
-        assert line in out and f"# {line}" in text
+        assert line in out
+        assert f"# {line}" in text
     open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache").check()
 
 
@@ -274,7 +317,8 @@ def test_one_finding_beside_the_sex_is_no_set_of_classes(bench, tmp_path):
     write_csv(tmp_path / "rows.csv", rows)
     assert "male, Edema (not used)" in made(bench, "rows.csv")
     card = yaml.safe_load((tmp_path / "rows.yaml").read_text())
-    assert "classes" not in card and card["source"]["columns"] == {"image": "path"}
+    assert "classes" not in card
+    assert card["source"]["columns"] == {"image": "path"}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG"])
@@ -305,19 +349,22 @@ def test_another_mark_between_columns(bench, tmp_path, name, mark, found):
     (tmp_path / name).write_text("\n".join(lines))
     status, _, err = bench("data", "new", name)
     expected = f"its columns are apart by {found}; expected commas in .csv, tabs in .tsv, tabs in .txt"
-    assert status == 2 and expected in " ".join(err.split())
+    assert status == 2
+    assert expected in " ".join(err.split())
 
 
 def test_a_table_with_absolute_paths(bench, tmp_path):
     images(tmp_path / "images", 1)
     write_csv(tmp_path / "rows.csv", [{"path": tmp_path / "images" / "0.png"}])
     status, _, err = bench("data", "new", "rows.csv")
-    assert status == 2 and "column 'path' has absolute paths, such as '" in err
+    assert status == 2
+    assert "column 'path' has absolute paths, such as '" in err
     assert f"expected paths relative to {tmp_path}" in err
 
 
 def test_a_table_without_images(bench, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"a": 1, "b": "/etc/passwd"}])
     status, _, err = bench("data", "new", "rows.csv")
-    assert status == 2 and "no column names images that are there" in err
+    assert status == 2
+    assert "no column names images that are there" in err
     assert "the first row has a '1', b '/etc/passwd'" in err

@@ -46,7 +46,8 @@ def test_records_have_the_columns_of_the_contract(tmp_path):
     assert records[:]["id"] == ["r0", "r3"]
     record = records[1]
     np.testing.assert_array_equal(np.asarray(record["image"]), pixels(3))
-    assert record["label"] == -1 and record["text_id"] == record["question"] == record["answer_type"] == []
+    assert record["label"] == -1
+    assert record["text_id"] == record["question"] == record["answer_type"] == []
     assert [image.mode for image in records["image"]] == ["RGB", "RGB"]
     assert [r["id"] for r in records.select([1, 0])] == ["r3", "r0"]
 
@@ -103,7 +104,9 @@ def test_images_that_cannot_be_decoded(tmp_path, size, decoded):
     assert left.left_out == {"image cannot be decoded": 2}
     assert left.records("train")[:]["id"] == ["r0"]
     ready = prepare(left, "train", 8, left.cache)
-    assert ready.ids == ["r0"] and ready.images.shape == (1, 3, 8, 8) and ready.text == [["finding number 0"]]
+    assert ready.ids == ["r0"]
+    assert ready.images.shape == (1, 3, 8, 8)
+    assert ready.text == [["finding number 0"]]
     with pytest.raises(BenchError, match="row 4"):
         prepare(reopened(found), "train", 8, found.cache)
 
@@ -115,7 +118,9 @@ def test_skipping_does_not_depend_on_what_was_called_before(tmp_path):
     shutil.rmtree(found.cache)
     other = reopened(found)
     ready = prepare(other, "train", 8, other.cache)
-    assert ready.ids == ["r0"] and len(ready.images) == 1 and ready.images[0].any()
+    assert ready.ids == ["r0"]
+    assert len(ready.images) == 1
+    assert ready.images[0].any()
     assert other.records("train")[:]["id"] == ["r0"]
     assert other.left_out == {"image cannot be decoded": 1}
 
@@ -206,7 +211,8 @@ def test_prepared_images_agree_with_torchvision(tmp_path, width, height, channel
     picture = Image.fromarray(pixels(5, width, height, channels))
     picture.save(tmp_path / "images" / "0.png")
     ready = prepare(found := dataset(tmp_path, row), "test", 16, found.cache)
-    assert ready.images.dtype == np.uint8 and ready.images.shape == (1, 3, 16, 16)
+    assert ready.images.dtype == np.uint8
+    assert ready.images.shape == (1, 3, 16, 16)
     expected = tv.center_crop(tv.resize(picture.convert("RGB"), 16, tv.InterpolationMode.BICUBIC), 16)
     difference = np.abs(ready.images[0].transpose(1, 2, 0).astype(int) - np.asarray(expected))
     assert difference.max() <= 1
@@ -217,9 +223,13 @@ def test_prepared_columns(tmp_path):
     card = {"classes": ["b", "c", "a"], "multi_label": True}
     found = dataset(tmp_path, rows, {**PAIRS, "label": "y", "text_id": "tid"}, card=card)
     ready = prepare(found, "val", 8, found.cache)
-    assert len(ready) == 2 and ready.ids == ["r1", "r4"] and ready.groups == ["p1", "p4"]
-    assert ready.label.dtype == np.int64 and ready.label.tolist() == [[1, 0, 1], [1, 0, 1]]
-    assert ready.text == [["finding number 1"], ["finding number 4"]] and ready.text_id == [["1"], ["1"]]
+    assert len(ready) == 2
+    assert ready.ids == ["r1", "r4"]
+    assert ready.groups == ["p1", "p4"]
+    assert ready.label.dtype == np.int64
+    assert ready.label.tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert ready.text == [["finding number 1"], ["finding number 4"]]
+    assert ready.text_id == [["1"], ["1"]]
     assert ready.question == ready.answer == ready.answer_type == ready.question_type == [[], []]
 
 

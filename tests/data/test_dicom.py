@@ -63,7 +63,8 @@ def test_without_pydicom(tmp_path, monkeypatch):
 
 def jpeg_lossless(values):
     """uint16 [H, W] of 12 bits as ISO/IEC 10918-1 has it: process 14, each value as its difference from the one on its
-    left (from the one above at the left edge), its number of bits as a Huffman code of five bits."""
+    left (from the one above at the left edge), its number of bits as a Huffman code of five bits.
+    """
     height, width = values.shape
     bits = ""
     for y, x in np.ndindex(height, width):

@@ -76,7 +76,8 @@ def test_a_caption_that_unfolds_to_any_length(tmp_path, monkeypatch, peak, suffi
     assert peak() < 1 << 23
     if suffix == ".jsonl":
         left = open_dataset(write_card(tmp_path, source), "skip", tmp_path / "cache")
-        assert left.left_out == {"row is too long": 1} and len(left.rows("train")) == 3
+        assert left.left_out == {"row is too long": 1}
+        assert len(left.rows("train")) == 3
         assert peak() < 1 << 23
 
 
@@ -124,11 +125,14 @@ def npy(shape, dtype="|u1"):
     return file.getvalue() + bytes(1 << 20)
 
 
-@pytest.mark.parametrize(("images", "labels", "message"), [
-    ((1, 60000, 60000), (1,), "a.npz: train_images: an image has 60000 x 60000 pixels, more than .* bomb"),
-    ((2, 8, 8), (1 << 33,), r"a.npz: train_labels: \[8589934592\] of uint8 are more than 268,435,456 bytes"),
-    ((2, 8, 8), (1 << 27,), r"a.npz: train_labels: expected shape \[2\], found \[134217728\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ((1, 60000, 60000), (1,), "a.npz: train_images: an image has 60000 x 60000 pixels, more than .* bomb"),
+        ((2, 8, 8), (1 << 33,), r"a.npz: train_labels: \[8589934592\] of uint8 are more than 268,435,456 bytes"),
+        ((2, 8, 8), (1 << 27,), r"a.npz: train_labels: expected shape \[2\], found \[134217728\]"),
+    ],
+)
 def test_arrays_that_unfold(tmp_path, peak, images, labels, message):
     with ZipFile(tmp_path / "a.npz", "w", ZIP_DEFLATED) as archive:
         for name, shape in (("train_images", images), ("train_labels", labels)):
@@ -139,11 +143,19 @@ def test_arrays_that_unfold(tmp_path, peak, images, labels, message):
     assert peak() < 1 << 24
 
 
-@pytest.mark.parametrize(("images", "packed", "labels", "message"), [
-    ((1, 60000, 60000), (1, 1000, 1000), (1,), "x.h5: x: an image has 60000 x 60000 pixels, more than .* bomb"),
-    ((300000, 64, 64), (300000, 64, 64), (300000,), "x.h5: x: chunks of 1,228,800,000 bytes; expected at most 1,073"),
-    ((2, 8, 8), (1, 8, 8), (1 << 33,), "y.h5: y: 8,589,934,592 bytes, more than 268,435,456"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "packed", "labels", "message"),
+    [
+        ((1, 60000, 60000), (1, 1000, 1000), (1,), "x.h5: x: an image has 60000 x 60000 pixels, more than .* bomb"),
+        (
+            (300000, 64, 64),
+            (300000, 64, 64),
+            (300000,),
+            "x.h5: x: chunks of 1,228,800,000 bytes; expected at most 1,073",
+        ),
+        ((2, 8, 8), (1, 8, 8), (1 << 33,), "y.h5: y: 8,589,934,592 bytes, more than 268,435,456"),
+    ],
+)
 def test_arrays_of_hdf5_that_unfold(tmp_path, peak, images, packed, labels, message):
     for name, shape, chunks in (("x", images, packed), ("y", labels, True)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
@@ -178,13 +190,20 @@ def test_loops_of_links(tmp_path):
     card = write_card(tmp_path, {"kind": "image_folder", "root": "root"}, classes=["cat", "dog"])
     left = open_dataset(card, "skip", tmp_path / "cache")
     left.check()
-    assert left.left_out == {"missing image": 1} and len(left.records("train")) == 4
+    assert left.left_out == {"missing image": 1}
+    assert len(left.records("train")) == 4
 
 
 def test_texts_that_mean_something_elsewhere(tmp_path):
     """Formulae, markup, control characters of a terminal and texts of any length are texts."""
-    texts = ['=HYPERLINK("http://evil")', "<script>alert(1)</script>", "[red]bold[/red] \x1b[31m", "a" * 100_000,
-             "$\\frac{1}{0}$ {} %s", "\u202eright to left"]  # fmt: skip
+    texts = [
+        '=HYPERLINK("http://evil")',
+        "<script>alert(1)</script>",
+        "[red]bold[/red] \x1b[31m",
+        "a" * 100_000,
+        "$\\frac{1}{0}$ {} %s",
+        "\u202eright to left",
+    ]
     rows = [row | {"text": text} for row, text in zip(pairs(tmp_path, 6, ["train"]), texts)]
     write_csv(tmp_path / "rows.csv", rows)
     card = write_card(tmp_path, {"kind": "manifest", "file": "rows.csv", "columns": PAIRS})
@@ -203,27 +222,29 @@ def test_texts_that_mean_something_elsewhere(tmp_path):
         (b'{"id": "x", "image": "images\\u0000/0.png", "text": "a", "patient": "p", "split": "train"}', "NUL byte"),
         (b"[" * 100_000, "malformed JSON"),
     ],
-)  # fmt: skip
+)
 def test_bad_bytes_in_a_manifest(tmp_path, content, reason):
     made = dataset(tmp_path, pairs(tmp_path, 3, ["train"]))
     path = tmp_path / "rows.jsonl"
     path.write_bytes(path.read_bytes() + content + b"\n")
     left = open_dataset(made.card, "skip", tmp_path / "cache")
     left.check()
-    assert left.left_out == {reason: 1} and len(left.records("train")) == 3
+    assert left.left_out == {reason: 1}
+    assert len(left.records("train")) == 3
     with pytest.raises(BenchError, match=r"rows.jsonl, row 4"):
         open_dataset(made.card, "error", tmp_path / "cache").check()
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("text", "\ud800"), ("id", "a\udfff"), ("patient", "\ud800"), ("image", "images/\ud800.png"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value"), [("text", "\ud800"), ("id", "a\udfff"), ("patient", "\ud800"), ("image", "images/\ud800.png")]
+)
 def test_half_of_a_surrogate_pair(tmp_path, key, value):
     rows = pairs(tmp_path, 3, ["train"])
     rows[1][key] = value
     left = dataset(tmp_path, rows, on_bad_data="skip")
     left.check()
-    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 2
+    assert left.left_out == {"not UTF-8": 1}
+    assert len(left.rows("train")) == 2
     with pytest.raises(BenchError, match=r"^rows.jsonl, row 2: not UTF-8: '.*\\ud"):
         dataset(tmp_path, rows).check()
 
@@ -235,7 +256,8 @@ def test_a_file_whose_name_is_not_utf8(tmp_path):
     source = {"kind": "image_folder", "root": "root", "split": {"train": 1}}
     left = open_dataset(write_card(tmp_path, source, classes=["cat", "dog"]), "skip", tmp_path / "cache")
     left.check()
-    assert left.left_out == {"not UTF-8": 1} and len(left.rows("train")) == 3
+    assert left.left_out == {"not UTF-8": 1}
+    assert len(left.rows("train")) == 3
 
 
 def test_utf16(tmp_path):

@@ -119,7 +119,8 @@ def loaded(online, cards):
 
 
 def test_a_revision_gives_its_rows(loaded):
-    assert texts(loaded["commit"]) == trained("first") and texts(loaded["main"]) == trained("second")
+    assert texts(loaded["commit"]) == trained("first")
+    assert texts(loaded["main"]) == trained("second")
     assert loaded["commit"]["fingerprint"] != loaded["main"]["fingerprint"]
     assert loaded["commit"]["fingerprint"] == loaded["tag"]["fingerprint"]
     picture = Image.open(io.BytesIO(jpeg(seed("first train a1"))))
@@ -130,7 +131,8 @@ def test_a_revision_gives_its_rows(loaded):
 
 def test_configurations_and_splits(online, loaded):
     assert texts(loaded["other"]) == said("second other")
-    assert texts(loaded["splits"], "test") == said("first val") and texts(loaded["splits"]) == said("first train a", 2)
+    assert texts(loaded["splits"], "test") == said("first val")
+    assert texts(loaded["splits"]) == said("first train a", 2)
     assert texts(loaded["bare"]) == said("bare")
     assert len({answer["fingerprint"] for answer in loaded.values()}) == len(loaded) - 1
     message = f"dataset '{NAME}': unknown config 'othr'; did you mean 'other'? Known: other, pairs"
@@ -153,8 +155,14 @@ def test_what_was_loaded_is_there_without_the_hub(alone, cards, loaded):
     worker, reason = alone
     for card in cards.values():
         assert worker.ask(look=True, **card) == {"found": True, "imported": False}
-    for card in ({"name": "clinic/none"}, {"name": "clinic/chestpairs"}, {"revision": NEVER}, {"revision": "v2"},
-                 {"config": "nothing"}, {"revision": "v1", "config": "other"}):  # fmt: skip
+    for card in (
+        {"name": "clinic/none"},
+        {"name": "clinic/chestpairs"},
+        {"revision": NEVER},
+        {"revision": "v2"},
+        {"config": "nothing"},
+        {"revision": "v1", "config": "other"},
+    ):
         assert worker.ask(look=True, **card) == {"found": False, "imported": False}
     for name, card in cards.items():
         assert worker.ask(**card) == loaded[name] | {"found": True}
@@ -174,14 +182,16 @@ def test_streaming(hub, streaming, loaded):
     validation = {"revision": "v1", "streaming": True, "splits_of": {"test": "validation"}}
     for revision in ("v1", hub.repository(NAME).tags["v1"]):
         never = validation | {"revision": revision}
-        assert streaming.ask(look=True, **never) == {"found": False, "imported": False} and hub.asked == before
+        assert streaming.ask(look=True, **never) == {"found": False, "imported": False}
+        assert hub.asked == before
     assert texts(streaming.ask(**validation), "test") == said("first val")
     assert not any("train-1.parquet" in line for line in hub.asked[len(before) :])
     assert streaming.ask(look=True, **validation)["found"]
     assert streaming.ask(revision="v1", streaming=True)["rows"] == loaded["tag"]["rows"]
     assert streaming.ask("clinic/bare", streaming=True)["rows"] == loaded["bare"]["rows"]
     kept = {path.suffix for path in streaming.folder.glob("streamed/**/*")}
-    assert ".md" in kept and not kept & {".parquet", ".arrow"}
+    assert ".md" in kept
+    assert not kept & {".parquet", ".arrow"}
 
 
 @pytest.mark.parametrize("streamed", [True, False])

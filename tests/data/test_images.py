@@ -22,7 +22,8 @@ def saved(path, picture, **options):
 def test_sixteen_bits_are_scaled_by_the_range_that_occurs(tmp_path, top, suffix):
     ramp = np.linspace(7, top, 600).reshape(20, 30).round().astype(np.uint16)
     picture = decode_image(saved(tmp_path / f"x.{suffix}", Image.fromarray(ramp)))
-    assert picture.mode == "RGB" and picture.size == (30, 20)
+    assert picture.mode == "RGB"
+    assert picture.size == (30, 20)
     expected = np.round((ramp - 7.0) * 255 / (top - 7))
     np.testing.assert_array_equal(np.asarray(picture), np.repeat(expected[..., None], 3, axis=2))
 
@@ -101,10 +102,15 @@ def test_exif_orientation(tmp_path):
     picture = Image.fromarray(pixels(0, 24, 16))
     upright = np.asarray(picture)
     stored = {  # orientation -> how the upright picture lies in the file
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.transpose(1, 0, 2), 6: np.rot90(upright), 7: upright[::-1, ::-1].transpose(1, 0, 2),
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(upright, -1),
-    }  # fmt: skip
+    }
     for orientation, array in stored.items():
         exif = Image.Exif()
         exif[0x0112] = orientation

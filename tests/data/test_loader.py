@@ -76,7 +76,8 @@ def test_a_batch_is_its_samples_one_by_one(pairs, position, count):
 def test_samples_are_what_they_should_be(pairs):
     texts = {f"one{i}": t for i, t in enumerate(ONE)} | {f"two{i}": t for i, t in enumerate(TWO)}
     batch = pairs.batch(0, 300)
-    assert batch.image.dtype == torch.uint8 and batch.image.shape == (300, 3, 4, 4)
+    assert batch.image.dtype == torch.uint8
+    assert batch.image.shape == (300, 3, 4, 4)
     for i, id in enumerate(batch.ids):
         assert (batch.image[i] == int(id[3:])).all()
         assert batch.tokens[i][batch.mask[i]].tolist() in Words()(texts[id])
@@ -126,10 +127,12 @@ def test_texts_are_tokenised_once_for_a_tokenizer(tmp_path):
 def test_labels(tmp_path):
     texts = [["a"], [], ["b"], ["c"]]
     single = loader(tmp_path, prepared("s", texts, label=[0, 1, -1, 2])).sequential(0, 4)
-    assert single.label.dtype == torch.int64 and single.label.tolist() == [0, -1, 2]
+    assert single.label.dtype == torch.int64
+    assert single.label.tolist() == [0, -1, 2]
     several = prepared("m", texts, label=[[0, 1], [1, 1], [-1, -1], [1, 0]])
     multi = loader(tmp_path, several).sequential(0, 4)
-    assert multi.label.is_floating_point() and multi.label.tolist() == [[0, 1], [-1, -1], [1, 0]]
+    assert multi.label.is_floating_point()
+    assert multi.label.tolist() == [[0, 1], [-1, -1], [1, 0]]
     assert loader(tmp_path, prepared("u", texts)).sequential(0, 4).label is None
     both = loader(tmp_path, prepared("s", texts, label=[0, 1, -1, 2]), prepared("m", texts, label=[0, 1, 2, 1]))
     assert both.sequential(0, 4).label is None, "class numbers of two sets mean different things"
@@ -153,14 +156,16 @@ def test_mixtures(tmp_path, mixture, shares):
     pairs = loader(tmp_path, *sets, mixture=mixture)
     weights = np.array([size**mixture for size in sizes.values()])
     expected = shares or (weights / weights.sum()).tolist()
-    assert len(pairs) == 250 and sum(pairs.shares) == 1
+    assert len(pairs) == 250
+    assert sum(pairs.shares) == 1
     np.testing.assert_allclose(pairs.shares, expected, atol=1 / 250)
     ids = pairs.batch(0, 250).ids
     assert Counter(id[0] for id in ids) == {name: round(share * 250) for name, share in zip(sizes, pairs.shares)}
     # Each set is gone through whole before a pair of it comes again, whatever the epochs of the mixture.
     small = [id for id in pairs.batch(0, 1000).ids if id[0] == "c"]
     counts = Counter(small)
-    assert len(counts) == 10 and max(counts.values()) - min(counts.values()) <= 1
+    assert len(counts) == 10
+    assert max(counts.values()) - min(counts.values()) <= 1
     assert pairs.batch(300, 7).ids == pairs.batch(0, 1000).ids[300:307]
     assert pairs.batch(250, 250).ids != ids
 
@@ -168,4 +173,5 @@ def test_mixtures(tmp_path, mixture, shares):
 def test_a_pair_that_comes_twice_in_an_epoch_is_augmented_twice(tmp_path):
     pairs = loader(tmp_path, many("a", 90), many("b", 2), mixture=0.0)
     batch = pairs.batch(0, 92)
-    assert len(set(batch.seed.tolist())) == 92 and Counter(batch.ids)["b0"] == 23
+    assert len(set(batch.seed.tolist())) == 92
+    assert Counter(batch.ids)["b0"] == 23

@@ -123,9 +123,14 @@ def test_captions_of_an_image_are_gathered_where_rows_have_no_id(tmp_path):
 
 
 QUESTIONS = {
-    "id": "qid", "image": "image", "split": "split", "question": "q", "answer": "a", "answer_type": "t",
+    "id": "qid",
+    "image": "image",
+    "split": "split",
+    "question": "q",
+    "answer": "a",
+    "answer_type": "t",
     "question_type": "k",
-}  # fmt: skip
+}
 
 
 def questions(folder):
@@ -141,7 +146,8 @@ def questions(folder):
 def test_questions_are_gathered_by_image(tmp_path, suffix):
     found = dataset(tmp_path, questions(tmp_path), QUESTIONS, suffix=suffix)
     record = found.records("train")[0]
-    assert len(found.records("train")) == 1 and found.provides == {"question"}
+    assert len(found.records("train")) == 1
+    assert found.provides == {"question"}
     assert record["question"] == ["Is it?", "How many?"]
     assert record["answer"] == ["yes", "2"]
     assert record["answer_type"] == ["closed", "open"]
@@ -236,7 +242,8 @@ def test_bad_labels(tmp_path, columns, value, message):
         labels(tmp_path, [good, value], columns).check()
     assert message in str(caught.value)
     found = labels(tmp_path, [good, value], columns, on_bad_data="skip")
-    assert column(found, "label") == [0] and sum(found.left_out.values()) == 1
+    assert column(found, "label") == [0]
+    assert sum(found.left_out.values()) == 1
 
 
 def test_label_columns_must_be_the_classes(tmp_path):
@@ -279,7 +286,8 @@ def test_bad_rows(tmp_path, change, reason, message):
     left = dataset(tmp_path, rows, on_bad_data="skip")
     left.check()
     assert left.left_out == {reason: 1}
-    assert column(left, "id", "val") == ["r4"] and column(left, "id") == ["r0", "r3"]
+    assert column(left, "id", "val") == ["r4"]
+    assert column(left, "id") == ["r0", "r3"]
 
 
 def test_all_bad_rows_are_counted(tmp_path):

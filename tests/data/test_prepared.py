@@ -185,13 +185,18 @@ def test_large_sets_are_kept_as_jpeg(tmp_path, monkeypatch):
     plain = prepare(small, "train", 32, tmp_path / "plain")
     monkeypatch.setattr(prepared, "LARGE", 0)
     found = prepare(small, "train", 32, tmp_path / "jpeg")
-    assert found.images.jpeg and not plain.images.jpeg and found.images.shape == (8, 3, 32, 32)
-    assert found.fingerprint != plain.fingerprint and found.ids == plain.ids
+    assert found.images.jpeg
+    assert not plain.images.jpeg
+    assert found.images.shape == (8, 3, 32, 32)
+    assert found.fingerprint != plain.fingerprint
+    assert found.ids == plain.ids
     for chosen in (3, -1, [5, 0], slice(2, 6), np.arange(8) % 2 == 0):
         one, other = found.images[chosen].astype(int), np.asarray(plain.images[chosen]).astype(int)
-        assert one.shape == other.shape and np.abs(one - other).mean() < 4
+        assert one.shape == other.shape
+        assert np.abs(one - other).mean() < 4
     sets = [PreparedPairs(each, Words(), tmp_path / "c") for each in (plain, found)]
     loaders = [PairLoader([each], Words.pad_id, 32, Augmentation.none(), 0) for each in sets]
     one, other = (loader.batch(0, 5) for loader in loaders)
-    assert one.ids == other.ids and (one.image.int() - other.image.int()).abs().float().mean() < 4
+    assert one.ids == other.ids
+    assert (one.image.int() - other.image.int()).abs().float().mean() < 4
     assert damaged(small, "train", 32, tmp_path / "jpeg") == 0

@@ -28,10 +28,15 @@ CLASSES = {
     "busi": {"benign": 435, "malignant": 207, "normal": 132},
     "cxr_pneumonia": {"bacterial pneumonia": 160, "normal": 160, "viral pneumonia": 160},
     "slake_modality_body": {
-        "X-Ray chest": 179, "MRI brain": 140, "CT abdomen": 133, "CT chest": 67, "CT pelvis": 41, "MRI abdomen": 37,
+        "X-Ray chest": 179,
+        "MRI brain": 140,
+        "CT abdomen": 133,
+        "CT chest": 67,
+        "CT pelvis": 41,
+        "MRI abdomen": 37,
         "CT head and neck": 32,
     },
-}  # fmt: skip
+}
 GROUPS = {"slake_captions": 642, "hannover": 71, "pocus": 15, "busi": 599, "cxr_pneumonia": 463, "vqa_rad": 314}
 
 

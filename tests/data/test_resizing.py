@@ -69,7 +69,7 @@ PROCESSORS: list[tuple[Any, dict[str, Any]]] = [
     (CLIPImageProcessor, {"size": {"height": 64, "width": 64}, "do_center_crop": False}),
     (SiglipImageProcessor, {"size": {"height": 64, "width": 64}}),
     (SiglipImageProcessor, {"size": {"height": 64, "width": 64}, "resample": Image.Resampling.BILINEAR}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "options"), PROCESSORS)
@@ -90,11 +90,14 @@ def test_transformers(kind: Any, options: dict[str, Any]) -> None:
         ({"size": {"longest_edge": 64}}, DEFAULT, "cannot be followed"),
         ({"size": {"shortest_edge": 64}, "do_resize": False}, DEFAULT, "do_resize False"),
         ({"size": {"height": 64, "width": 64}, "do_pad": True}, DEFAULT, "do_pad True"),
-        ({"size": {"shortest_edge": 80}, "crop_size": {"height": 64, "width": 32}, "do_center_crop": True}, DEFAULT,
-         "cannot be followed"),
+        (
+            {"size": {"shortest_edge": 80}, "crop_size": {"height": 64, "width": 32}, "do_center_crop": True},
+            DEFAULT,
+            "cannot be followed",
+        ),
         ({"size": {"height": 80, "width": 80}}, Resizing("squash", odd="down"), "makes 80 pixels a side"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_followed_is_said(said: dict[str, Any], expected: Resizing, note: str) -> None:
     resizing, (line,) = processor_resizing({"do_resize": True, "resample": 3} | said, SIZE)
     assert resizing == expected
@@ -116,5 +119,8 @@ def test_what_is_prepared_one_way_is_not_taken_for_the_other(tmp_path: Any) -> N
         for resizing in (DEFAULT, Resizing("squash"), Resizing("longest"), DEFAULT)
     ]
     assert (seen[0] == seen[3]).all()
-    assert (seen[0] != seen[1]).any() and (seen[1] != seen[2]).any()
-    assert (seen[2][:, :2] == 0).all() and (seen[2][:, -2:] == 0).all() and seen[2][:, 2:-2].any()
+    assert (seen[0] != seen[1]).any()
+    assert (seen[1] != seen[2]).any()
+    assert (seen[2][:, :2] == 0).all()
+    assert (seen[2][:, -2:] == 0).all()
+    assert seen[2][:, 2:-2].any()

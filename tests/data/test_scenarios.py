@@ -30,7 +30,8 @@ def test_a_rare_finding(tmp_path):
     plain, rare = opened(tmp_path), opened(tmp_path, "rare", rare={"melanoma": 0.05})
     before = np.array([label for (label,) in rows(plain, "train", "label")])
     after = np.array([label for (label,) in rows(rare, "train", "label")])
-    assert (before == 1).mean() > 0.12 and 0 < (after == 1).mean() <= 0.05
+    assert (before == 1).mean() > 0.12
+    assert 0 < (after == 1).mean() <= 0.05
     for other in (0, 2, 3, 4):
         assert (after == other).sum() == (before == other).sum()
     assert rows(rare, "test", "id", "label") == rows(plain, "test", "id", "label")
@@ -80,7 +81,9 @@ def test_the_shipped_scenarios():
     for name in scenarios:
         config = load_run_config(name, {}, [], ["msd", "captioning"])
         assert all(load_card(dataset).access == "embedded" for dataset in [*config.pretraining, *config.datasets])
-        assert config.scenario and config.scenario.question and config.scenario.varies
+        assert config.scenario
+        assert config.scenario.question
+        assert config.scenario.varies
         for sets in config.trained_on().values():
             assert all(load_card(dataset).access == "embedded" for dataset in sets)
 
@@ -88,8 +91,10 @@ def test_the_shipped_scenarios():
 def test_conditions_from_the_command_line():
     assert configured("noisy").trained_on() == {0: ["phantom-cxr"], 0.25: ["phantom-noisy"]}
     assert configured("noisy=0,0.25,0.5").trained_on() == {
-        0: ["phantom-cxr"], 0.25: ["phantom-noisy"], 0.5: ["phantom-noisy@noisy_texts=0.5"],
-    }  # fmt: skip
+        0: ["phantom-cxr"],
+        0.25: ["phantom-noisy"],
+        0.5: ["phantom-noisy@noisy_texts=0.5"],
+    }
     assert configured("4k").trained_on() == {4096: ["phantom-4k"]}
     assert list(configured("256").trained_on()) == [4096, 256]
     assert configured("shift").trained_on() == {None: ["phantom-cxr"]}

@@ -29,14 +29,19 @@ def test_image_folder(tmp_path):
     (tmp_path / "root" / "train" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "root" / "train" / "dog" / "loop").symlink_to(tmp_path / "root" / "train")
     found = opened(tmp_path, {"kind": "image_folder", "root": "root"}, classes=CLASSES)
-    assert found.splits() == ["train", "test"] and found.provides == {"label"}
+    assert found.splits() == ["train", "test"]
+    assert found.provides == {"label"}
     assert columns(found, "train", "id", "label") == [
-        ("train/cat/0.png", 0), ("train/dog/deep/0.png", 1), ("train/dog/deep/1.png", 1), ("train/dog/deep/2.png", 1),
-    ]  # fmt: skip
+        ("train/cat/0.png", 0),
+        ("train/dog/deep/0.png", 1),
+        ("train/dog/deep/1.png", 1),
+        ("train/dog/deep/2.png", 1),
+    ]
     before = found.fingerprint
     images(tmp_path / "root" / "test" / "cat", 2)
     again = opened(tmp_path, {"kind": "image_folder", "root": "root"}, classes=CLASSES)
-    assert again.fingerprint != before and len(again.records("test")) == 3
+    assert again.fingerprint != before
+    assert len(again.records("test")) == 3
 
 
 def test_image_folder_with_drawn_split(tmp_path):
@@ -59,7 +64,8 @@ def test_bad_image_folders(tmp_path):
     images(tmp_path / "root" / "train" / "dog", 1)
     left = opened(tmp_path, source, "skip", classes=CLASSES)
     left.check()
-    assert left.left_out == {"unknown class": 2, "no class": 1} and len(left.records("train")) == 1
+    assert left.left_out == {"unknown class": 2, "no class": 1}
+    assert len(left.records("train")) == 1
     (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(BenchError, match="no image found; expected train/CLASS/IMAGE"):
         opened(tmp_path, {"kind": "image_folder", "root": "empty"}, classes=CLASSES).check()
@@ -81,7 +87,8 @@ def arrays(channels=0, labels=((0,), (1,), (1,))):
 def test_npz(tmp_path, channels):
     np.savez(tmp_path / "a.npz", **arrays(channels))
     found = opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES)
-    assert found.splits() == ["train", "test"] and found.provides == {"label"}
+    assert found.splits() == ["train", "test"]
+    assert found.provides == {"label"}
     assert columns(found, "train", "id", "label") == [("train/0", 0), ("train/1", 1), ("train/2", 1)]
     ready = prepare(found, "train", 8, found.cache)
     expected = arrays(3 if channels else 0)["train_images"]
@@ -114,8 +121,11 @@ def test_what_is_no_npz(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 not really")
     np.save(tmp_path / "b.npy", np.zeros(3))
     np.savez(tmp_path / "c.npz", train_images=pixels(0)[None], train_label=[0])
-    for name, message in (("a.npz", "cannot be read as .npz"), ("b.npy", "cannot be read as .npz"),
-                          ("c.npz", "unknown array 'train_labels'; did you mean 'train_label'")):  # fmt: skip
+    for name, message in (
+        ("a.npz", "cannot be read as .npz"),
+        ("b.npy", "cannot be read as .npz"),
+        ("c.npz", "unknown array 'train_labels'; did you mean 'train_label'"),
+    ):
         with pytest.raises(BenchError, match=message):
             opened(tmp_path, {"kind": "npz", "file": name}, classes=CLASSES).check()
 
@@ -132,7 +142,8 @@ def card_of(modality):
 @pytest.mark.parametrize("modality", list(phantom.DOMAINS))
 def test_phantom(tmp_path, modality):
     found = drawn(tmp_path, modality, {"test": 2, "train": 4}, **card_of(modality))
-    assert found.splits() == ["train", "test"] and found.provides == {"text", "label", "question"}
+    assert found.splits() == ["train", "test"]
+    assert found.provides == {"text", "label", "question"}
     expected = phantom.generate(modality, "train", 4, 0, 32)
     records = found.records("train")
     assert len(records) == len(expected)
@@ -156,7 +167,8 @@ def test_a_phantoms_fingerprint_is_known_before_it_is_drawn(tmp_path, monkeypatc
     monkeypatch.setattr(phantom, "generate", None)
     found = drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes"))
     more = drawn(tmp_path, "shapes", {"train": 4}, **card_of("shapes"))
-    assert found.splits() == ["train"] and found.fingerprint != more.fingerprint
+    assert found.splits() == ["train"]
+    assert found.fingerprint != more.fingerprint
     monkeypatch.setattr(phantom, "VERSION", 999, raising=False)
     assert drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")).fingerprint != found.fingerprint
 
@@ -232,7 +244,8 @@ def test_drawing_ends_when_the_disk_is_full(tmp_path):
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "set.yaml"), str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert "left: [] 1" in done.stdout and "No space left on device" in done.stdout
+    assert "left: [] 1" in done.stdout
+    assert "No space left on device" in done.stdout
 
 
 def test_pictures_are_kept_without_loss(tmp_path):

@@ -47,8 +47,11 @@ def shards(folder: Path, count: int = 4, per_shard: int = PER_SHARD) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         samples = range(number * per_shard, (number + 1) * per_shard)
-        members = [(f"s{i}.{suffix}", jpeg(i) if suffix == "jpg" else f"text {i}".encode())
-                   for i in samples for suffix in ("jpg", "txt")]  # fmt: skip
+        members = [
+            (f"s{i}.{suffix}", jpeg(i) if suffix == "jpg" else f"text {i}".encode())
+            for i in samples
+            for suffix in ("jpg", "txt")
+        ]
         shard(folder / f"train-{number}.tar", members)
 
 
@@ -126,16 +129,27 @@ def test_shards_are_listed_once_until_they_change(tmp_path: Path, monkeypatch: p
     listed: list[str] = []
     scan = streamed.scan_shard
     monkeypatch.setattr(streamed, "scan_shard", lambda path: listed.append(path.name) or scan(path))
-    assert len(loader(tmp_path / "data")) == 40 and len(listed) == 4
-    assert len(loader(tmp_path / "data")) == 40 and len(listed) == 4
+    assert len(loader(tmp_path / "data")) == 40
+    assert len(listed) == 4
+    assert len(loader(tmp_path / "data")) == 40
+    assert len(listed) == 4
     fingerprint = opened(tmp_path / "data", TRAIN | {"stream": True}).fingerprint
     shard(tmp_path / "data" / "train-2.tar", [("new.jpg", jpeg(0)), ("new.txt", b"new")])
-    assert len(loader(tmp_path / "data")) == 31 and listed[4:] == ["train-2.tar"]
+    assert len(loader(tmp_path / "data")) == 31
+    assert listed[4:] == ["train-2.tar"]
     assert opened(tmp_path / "data", TRAIN | {"stream": True}).fingerprint != fingerprint
 
 
-BAD = [("s0.jpg", b"broken"), ("s0.txt", b"text"), ("s1.jpg", jpeg(1)), ("s1.txt", b"\xff"), ("s2.jpg", jpeg(2)),
-       ("s3.txt", b"no image"), ("s4.jpg", jpeg(4)), ("s4.txt", b"good")]  # fmt: skip
+BAD = [
+    ("s0.jpg", b"broken"),
+    ("s0.txt", b"text"),
+    ("s1.jpg", jpeg(1)),
+    ("s1.txt", b"\xff"),
+    ("s2.jpg", jpeg(2)),
+    ("s3.txt", b"no image"),
+    ("s4.jpg", jpeg(4)),
+    ("s4.txt", b"good"),
+]
 
 
 def test_bad_samples(tmp_path: Path) -> None:
@@ -148,8 +162,11 @@ def test_bad_samples(tmp_path: Path) -> None:
     assert sorted(batch.ids) == ["s0", "s1", "s2", "s3", "s4"]
     assert len(batch.tokens) == len(batch.mask) == len(batch.row) == len(batch.seed) == len(batch.image) == 5
     assert Counter(left.sets[0].left_out.values()) == {
-        "image cannot be decoded": 1, "not UTF-8": 1, "empty text": 1, "no image": 1,
-    }  # fmt: skip
+        "image cannot be decoded": 1,
+        "not UTF-8": 1,
+        "empty text": 1,
+        "no image": 1,
+    }
     with pytest.raises(BenchError, match="none of the 4 samples of a micro-batch can be used"):
         left.sequential(4, 4)
 
@@ -184,7 +201,8 @@ def test_what_needs_all_rows_does_not_stream(tmp_path: Path, needs_all: dict[str
 def test_a_stream_has_no_records(tmp_path: Path) -> None:
     shards(tmp_path / "data", count=1)
     found = opened(tmp_path / "data", TRAIN | {"stream": True})
-    assert found.splits() == ["train"] and found.left_out == {}
+    assert found.splits() == ["train"]
+    assert found.left_out == {}
     with pytest.raises(BenchError, match="streams: it is for pretraining alone; 'stream: false' reads it as a whole"):
         found.records("train")
     assert sorted(Stream(found.card, "train", found.cache).texts()) == sorted(f"text {i}" for i in range(10))
@@ -214,8 +232,16 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         pairs = loader(tmp_path / "data", size=32, shuffle_buffer=12)
-        pretrain(small_method("clip"), pairs, None, training, seed=0, device=torch.device("cpu"), folder=folder,
-                 progress=progress)  # fmt: skip
+        pretrain(
+            small_method("clip"),
+            pairs,
+            None,
+            training,
+            seed=0,
+            device=torch.device("cpu"),
+            folder=folder,
+            progress=progress,
+        )
 
     once(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -54,8 +54,11 @@ def test_the_published_25_tasks_and_more():
     cards = [load_card(name) for name in configured("roy2024").datasets]
     assert sum("prompts" in card.provides for card in cards) == 21
     assert {card.name for card in cards if "text" in card.provides} == {
-        "roco", "quilt-1m-retrieval", "mimic-cxr", "deepeyenet",
-    }  # fmt: skip
+        "roco",
+        "quilt-1m-retrieval",
+        "mimic-cxr",
+        "deepeyenet",
+    }
     assert {card.name for card in cards if "question" in card.provides} == {"vqa-rad", "path-vqa"}
 
 
@@ -88,9 +91,12 @@ def half(data, tmp_path):
     shutil.rmtree(data / "siim-pneumothorax" / "dicom-images-train")
     (next(data.rglob("bloodmnist*.npz"))).write_bytes(b"half of it")
     suite = yaml.safe_load(find_config("suite", "medmnist").read_text())
-    suite |= {"pretraining": ["rocov2"], "on_bad_data": "skip", "tasks": ["zero_shot"], "datasets": [
-        "breastmnist", "bloodmnist", "pad-ufes-20", "ham10000", "siim-pneumothorax",
-    ]}  # fmt: skip
+    suite |= {
+        "pretraining": ["rocov2"],
+        "on_bad_data": "skip",
+        "tasks": ["zero_shot"],
+        "datasets": ["breastmnist", "bloodmnist", "pad-ufes-20", "ham10000", "siim-pneumothorax"],
+    }
     (tmp_path / "half.yaml").write_text(yaml.safe_dump(suite))
 
     def planned(**flags):

@@ -51,8 +51,11 @@ SHARDS = {"kind": "webdataset", "columns": {"image": "image", "text": "txt", "id
 
 def test_webdataset(tmp_path):
     for part in range(2):
-        sample = [(f"a/{part}.jpg", jpeg(part)), (f"a/{part}.txt", f"text {part}".encode()),
-                  (f"a/{part}.json", json.dumps({"patient": f"p{part}"}).encode())]  # fmt: skip
+        sample = [
+            (f"a/{part}.jpg", jpeg(part)),
+            (f"a/{part}.txt", f"text {part}".encode()),
+            (f"a/{part}.json", json.dumps({"patient": f"p{part}"}).encode()),
+        ]
         shard(tmp_path / f"train-{part}.tar", sample)
     shard(tmp_path / "test.tar", [("b.PNG", b"broken"), ("b.txt", b"broken")])
     columns = SHARDS["columns"] | {"group": "patient"}
@@ -76,7 +79,8 @@ def test_nothing_leaves_a_shard(tmp_path, name):
         opened(folder, source).check()
     left = opened(folder, source, "skip")
     left.check()
-    assert left.left_out == {"image outside the folder": 1} and column(left, "train", "id") == ["a"]
+    assert left.left_out == {"image outside the folder": 1}
+    assert column(left, "train", "id") == ["a"]
     after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     assert after - before == {folder / "set.yaml"}
 
@@ -86,7 +90,8 @@ def test_links_and_devices_in_a_shard(tmp_path, kind):
     shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"good"), ("b.jpg", (kind, "/etc/passwd"))])
     left = opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}, "skip")
     left.check()
-    assert left.left_out == {"not a file": 1} and len(left.records("train")) == 1
+    assert left.left_out == {"not a file": 1}
+    assert len(left.records("train")) == 1
 
 
 def test_a_shard_that_ends_too_early(tmp_path):
@@ -108,8 +113,12 @@ def saved(folder):
     datasets.DatasetDict({"train": data, "validation": data.select([0])}).save_to_disk(str(folder / "saved"))
 
 
-HUB = {"kind": "hub", "path": "saved", "splits_of": {"train": "train"},
-       "columns": {"image": "image", "label": "label", "text": "text"}}  # fmt: skip
+HUB = {
+    "kind": "hub",
+    "path": "saved",
+    "splits_of": {"train": "train"},
+    "columns": {"image": "image", "label": "label", "text": "text"},
+}
 
 
 @pytest.fixture
@@ -139,17 +148,22 @@ def test_a_saved_table(tmp_path, no_network):
         return opened(tmp_path, HUB, classes=CLASSES)
 
     found = save(0, 1)
-    assert column(found, "train", "text") == [["a"], ["b"]] and column(found, "train", "label") == [1, 0]
+    assert column(found, "train", "text") == [["a"], ["b"]]
+    assert column(found, "train", "label") == [1, 0]
     again = save(0, 2)
-    assert column(again, "train", "text") == [["a"], ["c"]] and again.fingerprint != found.fingerprint
+    assert column(again, "train", "text") == [["a"], ["c"]]
+    assert again.fingerprint != found.fingerprint
     drawn = opened(tmp_path, HUB | {"split": {"train": 0.5, "test": 0.5}}, classes=CLASSES)
     assert [len(drawn.records(split)) for split in drawn.splits()] == [1, 1]
     with pytest.raises(BenchError, match=r"saved: one table was saved; expected one of 'splits_of', and 'split' with"):
         opened(tmp_path, HUB | {"splits_of": {"train": "train", "test": "test"}}, classes=CLASSES).check()
 
 
-PARQUET = {"kind": "manifest", "files": {"train": "part-*.parquet"},
-           "columns": {"image": "image", "label": "label", "text": "text"}}  # fmt: skip
+PARQUET = {
+    "kind": "manifest",
+    "files": {"train": "part-*.parquet"},
+    "columns": {"image": "image", "label": "label", "text": "text"},
+}
 
 
 def test_a_parquet_folder(tmp_path, no_network):
@@ -157,7 +171,8 @@ def test_a_parquet_folder(tmp_path, no_network):
         table().select([part]).to_parquet(str(tmp_path / f"part-{part}.parquet"))
     found = opened(tmp_path, PARQUET, classes=CLASSES)
     # By name, as above.
-    assert column(found, "train", "text") == [["a"], ["b"]] and column(found, "train", "label") == [1, 0]
+    assert column(found, "train", "text") == [["a"], ["b"]]
+    assert column(found, "train", "label") == [1, 0]
     assert np.asarray(found.records("train")["image"][1]).shape == (10, 12, 3)
     (tmp_path / "part-1.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match=r"part-1.parquet: cannot be read as Parquet"):
@@ -202,7 +217,8 @@ def h5(folder, **change):
 
 def test_h5(tmp_path):
     found = opened(tmp_path, h5(tmp_path), classes=CLASSES)
-    assert column(found, "test", "label") == [0, 1, 1] and found.splits() == ["test"]
+    assert column(found, "test", "label") == [0, 1, 1]
+    assert found.splits() == ["test"]
     np.testing.assert_array_equal(np.asarray(found.records("test")["image"][1]), pixels(1, 8, 8))
 
 
@@ -233,7 +249,8 @@ def test_h5_that_is_none(tmp_path):
 def test_templates():
     values = {"a": "12345", "clinical-description": "x", "empty": None, "number": 7}
     assert fill("f/p{a:.2}/{a}/{number}.jpg", values) == "f/p12/12345/7.jpg"
-    assert fill("{empty} {clinical-description}", values) == "x" and fill("a", values) == "12345"
+    assert fill("{empty} {clinical-description}", values) == "x"
+    assert fill("a", values) == "12345"
     assert template_columns("p{a:.2}/{b c}.jpg") == ["a", "b c"]
     # Not str.format(): attributes are out of reach.
     assert fill("{a.__class__}", values) == ""
@@ -261,8 +278,12 @@ def test_sections_of_reports(report, expected):
 def labelled(folder, rows, **source):
     images(folder / "images", 3)
     write_csv(folder / "rows.csv", rows)
-    return {"kind": "manifest", "file": "rows.csv", "columns": {"image": "image", "label": "y"},
-            "split": {"test": 1.0}} | source  # fmt: skip
+    return {
+        "kind": "manifest",
+        "file": "rows.csv",
+        "columns": {"image": "image", "label": "y"},
+        "split": {"test": 1.0},
+    } | source
 
 
 def test_images_with_several_classes(tmp_path):
@@ -271,7 +292,8 @@ def test_images_with_several_classes(tmp_path):
     with pytest.raises(BenchError, match=r"\(an image with two labels: 1, several classes: 1\)"):
         opened(tmp_path, labelled(tmp_path, rows), classes=CLASSES).check()
     found = opened(tmp_path, labelled(tmp_path, rows, several="leave_out"), classes=CLASSES)
-    assert column(found, "test", "id") == ["images/1.png"] and column(found, "test", "label") == [1]
+    assert column(found, "test", "id") == ["images/1.png"]
+    assert column(found, "test", "label") == [1]
     for several, expected in (("any", [1, 1]), ("majority", [0, 0])):
         many = opened(tmp_path, labelled(tmp_path, rows, several=several), classes=CLASSES, multi_label=True)
         assert column(many, "test", "label")[0] == expected

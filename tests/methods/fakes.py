@@ -14,11 +14,16 @@ SIZE, VOCABULARY, CONTEXT = 32, 300, 12
 
 def small_card(dropout: float = 0.0, patch_dropout: float = 0.0, width: int = 32) -> ModelCard:
     tower = {"kind": "tiny", "width": width, "layers": 1, "heads": 2, "dropout": dropout}
-    return ModelCard.model_validate({
-        "name": "small", "embed_dim": 16, "image_size": SIZE,
-        "image": tower | {"patch_dropout": patch_dropout}, "text": tower,
-        "tokenizer": {"kind": "corpus", "vocab_size": VOCABULARY, "context_length": CONTEXT},
-    })  # fmt: skip
+    return ModelCard.model_validate(
+        {
+            "name": "small",
+            "embed_dim": 16,
+            "image_size": SIZE,
+            "image": tower | {"patch_dropout": patch_dropout},
+            "text": tower,
+            "tokenizer": {"kind": "corpus", "vocab_size": VOCABULARY, "context_length": CONTEXT},
+        }
+    )
 
 
 def small_method(
@@ -67,7 +72,13 @@ class Pairs:
         mask = np.array([np.arange(longest) < len(t) for t in tokens])
         index = torch.tensor(list(rows))
         return Batch(
-            image=self.image[index], tokens=torch.from_numpy(padded), mask=torch.from_numpy(mask),
-            row=index, seed=index * 1000 + epoch, ids=[f"r{row}" for row in rows], image_size=SIZE,
-            augmentation=self.augmentation, label=self.label[index],
-        )  # fmt: skip
+            image=self.image[index],
+            tokens=torch.from_numpy(padded),
+            mask=torch.from_numpy(mask),
+            row=index,
+            seed=index * 1000 + epoch,
+            ids=[f"r{row}" for row in rows],
+            image_size=SIZE,
+            augmentation=self.augmentation,
+            label=self.label[index],
+        )

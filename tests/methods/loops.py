@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def unit(n: int, seed: int, width: int = 6) -> Tensor:
-    """n random unit vectors."""
+    """N random unit vectors."""
     x = torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(x, dim=-1)
 

@@ -78,9 +78,7 @@ def test_decoder_is_open_clips() -> None:
     theirs.text_projection.data = method.vocabulary.weight.data.T
     batch = Pairs(4).sequential(0, 4)
     image, text = torch.randn(4, 5, 32).double(), method.model.text_tokens(batch.tokens, batch.mask)
-    torch.testing.assert_close(
-        method.vocabulary(method.decode(text, image)), theirs(image, text), rtol=0, atol=1e-12
-    )  # fmt: skip
+    torch.testing.assert_close(method.vocabulary(method.decode(text, image)), theirs(image, text), rtol=0, atol=1e-12)
 
 
 def test_predicts_from_the_image_and_what_stands_before_and_nothing_else() -> None:
@@ -159,4 +157,7 @@ def test_writes_words_of_the_tokenizer_only_and_ends() -> None:
     method.vocabulary.weight.data[40:] *= 100  # the towers read more tokens than the tokenizer has
     few = SimpleNamespace(start_id=START, end_id=END, context_length=6, vocab_size=40, decode=list)
     for row in method.write(Pairs(3).sequential(0, 3).view(), few, 2):  # type: ignore[arg-type]
-        assert row[0] == START and END in row and max(row) < 40 and len(row) <= 6
+        assert row[0] == START
+        assert END in row
+        assert max(row) < 40
+        assert len(row) <= 6

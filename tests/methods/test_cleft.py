@@ -33,9 +33,16 @@ from tests.methods.test_conformance import full_batch_gradient, split
 CLASSES = ["normal", "circumscribed mass", "cyst", "calcification"]
 ADAPTERS = ["lora", "ia3", "prefix"]
 GPT2 = {
-    "model_type": "gpt2", "vocab_size": VOCABULARY, "n_embd": 24, "n_head": 3, "n_layer": 2, "n_positions": 64,
-    "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
-}  # fmt: skip
+    "model_type": "gpt2",
+    "vocab_size": VOCABULARY,
+    "n_embd": 24,
+    "n_head": 3,
+    "n_layer": 2,
+    "n_positions": 64,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
 
 
 class Words:
@@ -58,10 +65,14 @@ def gpt2_card(**config: Any) -> ModelCard:
 CASES = [
     pytest.param(card(), adapter, stage2, id=f"{card.__name__}-{adapter}-{stage2}")
     for card, adapter, stage2 in (
-        (small_card, "lora", "none"), (small_card, "ia3", "caption"), (small_card, "prefix", "class"),
-        (gpt2_card, "ia3", "none"), (gpt2_card, "prefix", "caption"), (gpt2_card, "lora", "class"),
+        (small_card, "lora", "none"),
+        (small_card, "ia3", "caption"),
+        (small_card, "prefix", "class"),
+        (gpt2_card, "ia3", "none"),
+        (gpt2_card, "prefix", "caption"),
+        (gpt2_card, "lora", "class"),
     )
-]  # fmt: skip
+]
 """Each adapter on each tower, and each second stage on each tower."""
 
 
@@ -76,8 +87,15 @@ def cleft(card: ModelCard | None = None, seed: int = 0, **options: Any) -> Any:
 
 def train(method: Method, folder: Path, **training: Any) -> dict[str, Any]:
     settings = {"samples": 12 * 8, "batch_size": 12, "micro_batch": 5, "validations": 0, "learning_rate": 1e-2}
-    return pretrain(method, Pairs(24), None, Training(**(settings | training)), seed=0,  # type: ignore[arg-type]
-                    device=torch.device("cpu"), folder=folder)  # fmt: skip
+    return pretrain(
+        method,
+        Pairs(24),
+        None,
+        Training(**(settings | training)),
+        seed=0,  # type: ignore[arg-type]
+        device=torch.device("cpu"),
+        folder=folder,
+    )
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -155,8 +173,10 @@ def test_features_are_the_mean_image_token_and_the_last_text_token() -> None:
     hidden = tower.text(batch.tokens, batch.mask).tokens
     last = torch.stack([row[int(mask.sum()) - 1] for row, mask in zip(hidden, batch.mask)])
     assert torch.equal(tower.text_features(batch.tokens, batch.mask), last)
-    assert isinstance(tower.image_projection, nn.Linear) and tower.image_projection.bias is not None
-    assert isinstance(tower.text_projection, nn.Linear) and tower.text_projection.bias is not None
+    assert isinstance(tower.image_projection, nn.Linear)
+    assert tower.image_projection.bias is not None
+    assert isinstance(tower.text_projection, nn.Linear)
+    assert tower.text_projection.bias is not None
 
 
 # Against peft
@@ -228,8 +248,9 @@ def test_ia3_on_gpt2_scales_what_it_says() -> None:
     block, fresh = method.model.text.model.h[0].eval(), build_model(gpt2_card(), 0).text.model.h[0].eval()
     x = torch.randn(2, 3, 24)
     for module, plain, name in (
-        (block.attn.c_attn, fresh.attn.c_attn, "out"), (block.mlp.c_proj, fresh.mlp.c_proj, "in"),
-    ):  # fmt: skip
+        (block.attn.c_attn, fresh.attn.c_attn, "out"),
+        (block.mlp.c_proj, fresh.mlp.c_proj, "in"),
+    ):
         weight = next(p for n, p in module.named_parameters() if "ia3_" in n)
         weight.data = torch.rand(weight.shape)
         given = x if name == "out" else torch.randn(2, 3, 96)
@@ -261,9 +282,9 @@ def test_a_prefix_on_tiny_is_attention_over_more_keys() -> None:
 def test_padding_changes_nothing_behind_virtual_tokens(card: ModelCard, options: dict[str, Any]) -> None:
     method, batch = cleft(card, **options).eval(), Pairs(5).sequential(0, 5)
     method.enter(list(method.stages())[-1])
-    alone = torch.cat([
-        method.model.encode_text(row[mask][None], mask[mask][None]) for row, mask in zip(batch.tokens, batch.mask)
-    ])  # fmt: skip
+    alone = torch.cat(
+        [method.model.encode_text(row[mask][None], mask[mask][None]) for row, mask in zip(batch.tokens, batch.mask)]
+    )
     torch.testing.assert_close(method.model.encode_text(batch.tokens, batch.mask), alone, rtol=0, atol=1e-5)
 
 
@@ -298,7 +319,8 @@ def test_each_stage_moves_what_it_says_and_nothing_else_by_a_bit(
         assert moved(before, state(method)) == expected[stage]
         names = {id(p): n for n, p in method.named_parameters()}
         assert {names[id(p)] for p in optimizer.state} == expected[stage]
-    assert adapters and all("base_layer" not in name for name in adapters)
+    assert adapters
+    assert all("base_layer" not in name for name in adapters)
 
 
 def test_the_language_model_is_frozen_over_a_whole_training(tmp_path: Path) -> None:
@@ -396,8 +418,9 @@ def test_loaded_again_gives_identical_embeddings(card: ModelCard, adapter: str, 
     # a copy is independent
     twin.model.text.get_parameter(twin.adapters[0]).data.add_(1.0)
     twin.enter("pretrain")
-    assert not torch.equal(method.model.text.get_parameter(method.adapters[0]),
-                           twin.model.text.get_parameter(twin.adapters[0]))  # fmt: skip
+    assert not torch.equal(
+        method.model.text.get_parameter(method.adapters[0]), twin.model.text.get_parameter(twin.adapters[0])
+    )
     assert all(twin.model.text.get_parameter(name).requires_grad for name in twin.adapters)
 
 
@@ -433,8 +456,14 @@ def test_gradient_checkpointing_changes_nothing_and_is_refused_with_a_prefix_on_
 
 
 def test_what_cannot_be_adapted() -> None:
-    bert = {"model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2,
-            "num_hidden_layers": 1, "intermediate_size": 16}  # fmt: skip
+    bert = {
+        "model_type": "bert",
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "intermediate_size": 16,
+    }
     content = small_card().model_dump() | {"text": {"kind": "transformers", "config": bert}}
     with pytest.raises(BenchError, match="no causal language model"):
         cleft(ModelCard.model_validate(content))

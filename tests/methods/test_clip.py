@@ -43,8 +43,10 @@ def test_one_step_is_open_clips() -> None:
     others = [p for n, p in theirs.named_parameters() if p.ndim < 2]
     reference = torch.optim.AdamW(
         [{"params": others, "weight_decay": 0.0}, {"params": decays, "weight_decay": 0.1}],
-        lr=1e-3, betas=(0.9, 0.98), eps=1e-6,
-    )  # fmt: skip
+        lr=1e-3,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
     image = theirs.model.encode_image(batch.view())
     text = theirs.model.encode_text(batch.tokens, batch.mask)
     ClipLoss()(image, text, theirs.logit_scale.exp()).backward()

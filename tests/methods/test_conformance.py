@@ -62,7 +62,8 @@ def warmed(name: str, **options: object) -> Method:
 
 def full_batch_gradient(method: Method, batches: list[Batch], seed: int, apart: bool = False) -> dict[str, Tensor]:
     """The gradient of the effective batch in one graph, the micro-batches in the same random states. apart: each
-    micro-batch is contrasted alone."""
+    micro-batch is contrasted alone.
+    """
     outputs, keys = [], []
     for i, batch in enumerate(batches):
         with torch_seed(stream(seed, "forward", i)):
@@ -136,8 +137,15 @@ def test_activation_memory_does_not_grow_with_the_effective_batch(name: str, mod
 
 def test_overfits_sixteen_pairs(name: str, tmp_path: Path) -> None:
     method, pairs = small_method(name), Pairs(16)
-    training = Training(samples=16 * 150, batch_size=16, micro_batch=16, learning_rate=3e-3, weight_decay=0.0,
-                        augmentation=Augmentation.none(), validations=0)  # fmt: skip
+    training = Training(
+        samples=16 * 150,
+        batch_size=16,
+        micro_batch=16,
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        augmentation=Augmentation.none(),
+        validations=0,
+    )
     pretrain(method, pairs, None, training, seed=0, device=torch.device("cpu"), folder=tmp_path)  # type: ignore[arg-type]
     encoder, batch = method.encoder().eval(), pairs.sequential(0, 16)
     with torch.no_grad():
@@ -170,8 +178,15 @@ def embeddings_of(method: Method, batch: Batch) -> list[Tensor]:
 
 def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) -> dict[str, Tensor]:
     """Seven steps of three micro-batches; with ``stop_at`` the process dies in that step and is started again."""
-    training = Training(samples=7 * 12, batch_size=12, micro_batch=5, learning_rate=1e-3, validations=2,
-                        augmentation=AUGMENTATION, checkpoint_every=0 if stop_at else 1e9)  # fmt: skip
+    training = Training(
+        samples=7 * 12,
+        batch_size=12,
+        micro_batch=5,
+        learning_rate=1e-3,
+        validations=2,
+        augmentation=AUGMENTATION,
+        checkpoint_every=0 if stop_at else 1e9,
+    )
 
     class Killed(BaseException):
         pass
@@ -184,8 +199,16 @@ def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) ->
     def once() -> None:
         method = small_method(name, seed=seed, dropout=0.1, patch_dropout=0.25)
         pairs, validation = Pairs(30, augmentation=AUGMENTATION), Pairs(14, seed=1)
-        pretrain(method, pairs, validation, training, seed=seed, device=torch.device("cpu"),  # type: ignore[arg-type]
-                 folder=folder, progress=progress)  # fmt: skip
+        pretrain(
+            method,
+            pairs,
+            validation,
+            training,
+            seed=seed,
+            device=torch.device("cpu"),  # type: ignore[arg-type]
+            folder=folder,
+            progress=progress,
+        )
 
     torch.manual_seed(stop_at or 99)  # the global state must not matter
     if stop_at is not None:
@@ -234,4 +257,5 @@ def test_names_its_modes_and_what_it_is(name: str) -> None:
     assert set(cls.accumulation) <= {"plain", "cached", "keyed"}
     assert cls.summary
     assert cls.source
-    assert (cls.__doc__ or "") and (cls.Config.__doc__ or "")
+    assert cls.__doc__ or ""
+    assert cls.Config.__doc__ or ""

@@ -1,5 +1,6 @@
 """The conformance suite finds what is wrong with a method that a file of the user's registers. That it lets a sound one
-pass, test_docs.py shows with the example that is broken here."""
+pass, test_docs.py shows with the example that is broken here.
+"""
 
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ENCODED = '        output = Output({"image": image, "text": text})\n'
 BROKEN = {
     # State that changes in forward(), which runs twice.
     "test_accumulated_gradient_is_the_full_batchs": (
-        ENCODED, f'{ENCODED}        self.runs = getattr(self, "runs", 0) + 1\n        image = image * self.runs\n',
+        ENCODED,
+        f'{ENCODED}        self.runs = getattr(self, "runs", 0) + 1\n        image = image * self.runs\n',
     ),
     # Graphs that outlive their micro-batch.
     "test_activation_memory_does_not_grow_with_the_effective_batch": (
@@ -26,18 +28,21 @@ BROKEN = {
     "test_overfits_sixteen_pairs": ('embeddings["text"], scale', 'embeddings["text"].roll(1, 0), scale'),
     # What the encoder's use depends on is not part of the checkpoint.
     "test_loaded_again_gives_identical_embeddings": (
-        "return 1 / self.config.temperature", "return 1 / self.config.temperature + id(self)",
+        "return 1 / self.config.temperature",
+        "return 1 / self.config.temperature + id(self)",
     ),
     # A memory that a training that goes on has lost.
     "test_resumes_bit_for_bit_and_same_seed_gives_same_weights": (
-        "torch.zeros(config.memory, model.embed_dim)", "torch.zeros(config.memory, model.embed_dim), persistent=False",
+        "torch.zeros(config.memory, model.embed_dim)",
+        "torch.zeros(config.memory, model.embed_dim), persistent=False",
     ),
     # A parameter that no loss reaches.
     "test_trains_what_it_declares": (
-        "        # Buffers are", "        self.unused = torch.nn.Parameter(torch.zeros(1))\n        # Buffers are",
+        "        # Buffers are",
+        "        self.unused = torch.nn.Parameter(torch.zeros(1))\n        # Buffers are",
     ),
     "test_names_its_modes_and_what_it_is": ('source = "an example"', 'source = ""'),
-}  # fmt: skip
+}
 
 
 def test_every_test_has_something_that_it_finds() -> None:

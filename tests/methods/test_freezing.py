@@ -1,5 +1,6 @@
 """Frozen is frozen: parameters, buffers, running statistics and optimiser state of frozen groups do not move by a bit,
-on a transformer, a ResNet, a ConvNeXt and a Swin; and frozen groups keep no activations."""
+on a transformer, a ResNet, a ConvNeXt and a Swin; and frozen groups keep no activations.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ TOWERS: dict[str, dict[str, Any]] = {
     "vit": {"kind": "timm", "name": "vit_tiny_patch16_224", "config": {"depth": 4, "embed_dim": 48, "num_heads": 2}},
     "resnet": {"kind": "timm", "name": "resnet10t"},
     "convnext": {"kind": "timm", "name": "convnext_atto", "drop_path": 0.1},
-    "swin": {"kind": "timm", "name": "swin_tiny_patch4_window7_224",
-             "config": {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "window_size": 2}},
-}  # fmt: skip
+    "swin": {
+        "kind": "timm",
+        "name": "swin_tiny_patch4_window7_224",
+        "config": {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "window_size": 2},
+    },
+}
 
 
 def method_on(image: str, name: str, **options: object) -> Method:
@@ -57,8 +61,9 @@ def test_frozen_is_frozen(image: str, name: str, options: dict[str, Any], tmp_pa
     frozen = state(method.frozen)
     before = {key: tensor.clone() for key, tensor in frozen.items()}
     others = {n: p.clone() for n, p in method.named_parameters() if id(p) not in frozen}
-    training = Training(samples=32, batch_size=8, micro_batch=4, learning_rate=1e-2, validations=1,
-                        augmentation=Augmentation.none())  # fmt: skip
+    training = Training(
+        samples=32, batch_size=8, micro_batch=4, learning_rate=1e-2, validations=1, augmentation=Augmentation.none()
+    )
     pretrain(method, Pairs(16), Pairs(8, seed=1), training, seed=0, device=torch.device("cpu"), folder=tmp_path)  # type: ignore[arg-type]
     assert before
     assert all(torch.equal(before[key], tensor) for key, tensor in frozen.items())

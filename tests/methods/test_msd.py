@@ -27,9 +27,17 @@ def dot(a: Tensor, b: Tensor) -> float:
 
 
 def by_hand(
-    v: Tensor, t: Tensor, v_m: Tensor, t_m: Tensor, q_v: Tensor, q_t: Tensor, index: list[int], alpha: float,
-    tau: float, targets: str,
-) -> float:  # fmt: skip
+    v: Tensor,
+    t: Tensor,
+    v_m: Tensor,
+    t_m: Tensor,
+    q_v: Tensor,
+    q_t: Tensor,
+    index: list[int],
+    alpha: float,
+    tau: float,
+    targets: str,
+) -> float:
     """Steps 2 to 4 of the definition, for students v, t whose keys are rows ``index`` of v_m, t_m."""
     T, V = [*t_m, *q_t], [*v_m, *q_v]
     total = 0.0
@@ -98,8 +106,11 @@ def test_queue_is_a_ring_that_starts_empty() -> None:
 
     def keys(first: int, count: int) -> dict[str, Tensor]:
         values = torch.arange(first, first + count)
-        return {"image": values[:, None].expand(-1, 16).float(), "text": -values[:, None].expand(-1, 16).float(),
-                "row": values}  # fmt: skip
+        return {
+            "image": values[:, None].expand(-1, 16).float(),
+            "text": -values[:, None].expand(-1, 16).float(),
+            "row": values,
+        }
 
     method.after_step(keys(1, 3))
     assert method.queue_row.tolist() == [1, 2, 3, -1, -1]

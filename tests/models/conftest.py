@@ -21,31 +21,38 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "small-vit-quick": {"embed_dim": 20, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
     "small-rn": {"embed_dim": 20, "vision_cfg": RESNET, "text_cfg": TEXT},
     "small-siglip": {
-        "embed_dim": 20, "custom_text": True,
+        "embed_dim": 20,
+        "custom_text": True,
         "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "linear"},
         "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
     },
     "small-coca": {
-        "embed_dim": 20, "custom_text": True,
+        "embed_dim": 20,
+        "custom_text": True,
         "multimodal_cfg": {"context_length": CONTEXT, "width": 16, "heads": 2, "layers": 1},
         "vision_cfg": {**VIT, **COCA},
         "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
     },
     "small-convnext": {
-        "embed_dim": 20, "custom_text": True,
+        "embed_dim": 20,
+        "custom_text": True,
         "vision_cfg": {"image_size": 160, "timm_model_name": "test_convnext", "timm_pool": "avg", "timm_proj": "mlp"},
         "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 63},
     },
-}  # fmt: skip
+}
 
 TIMM: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"embed_dim": 16, "depth": 3, "num_heads": 2},
     "resnet10t": {},
     "convnext_atto": {"depths": [1, 2, 1, 1], "dims": [8, 16, 24, 32]},
     "swin_tiny_patch4_window7_224": {
-        "embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 2, "drop_path_rate": 0.0,
+        "embed_dim": 8,
+        "depths": [1, 2, 1, 1],
+        "num_heads": [1, 2, 2, 4],
+        "window_size": 2,
+        "drop_path_rate": 0.0,
     },
-}  # fmt: skip
+}
 SHAPE = {"vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 32}
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "bert": {**SHAPE, "max_position_embeddings": CONTEXT},

@@ -20,8 +20,10 @@ def test_the_shipped_cards() -> None:
 
 def test_tiny_general_is_tiny_with_an_origin() -> None:
     tiny, general = load_model_card("tiny"), load_model_card("tiny-general")
-    assert tiny.init is not None and tiny.init.method is None
-    assert general.init is not None and general.init.method == "clip"
+    assert tiny.init is not None
+    assert tiny.init.method is None
+    assert general.init is not None
+    assert general.init.method == "clip"
     assert tiny.init.language_model == general.init.language_model
     for part in ("image", "text", "embed_dim", "image_size"):
         assert getattr(tiny, part) == getattr(general, part)
@@ -33,7 +35,8 @@ def test_a_card_of_the_users(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD)
     card = load_model_card(path)
-    assert card.name == "mine" and card == load_model_card(str(path))
+    assert card.name == "mine"
+    assert card == load_model_card(str(path))
     path.write_text("name: other\n" + GOOD)
     assert load_model_card(path).name == "other"
 
@@ -71,7 +74,8 @@ def test_what_is_wrong_with_a_card_is_named(old: str, new: str, message: str, tm
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(BenchError, match=message) as error:
         load_model_card(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_names_that_are_not_there() -> None:

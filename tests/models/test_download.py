@@ -42,19 +42,31 @@ ROBERTA = {"kind": "open_clip", "name": "roberta-ViT-B-32"}
 @pytest.mark.parametrize(
     ("parts", "said", "repository", "file"),
     [
-        ({"image": open_clip("ViT-B-16", "openai")}, "weights 'openai' of open_clip's 'ViT-B-16'", CLIP,
-         "open_clip_model.safetensors"),
-        ({"image": open_clip("ViT-B-16", "openai")}, "weights 'openai' of open_clip's 'ViT-B-16'", CLIP,
-         "open_clip_pytorch_model.bin"),
-        ({"image": open_clip("hf-hub:clinic/clip")}, "weights of open_clip's 'hf-hub:clinic/clip'", "clinic/clip",
-         "open_clip_model.safetensors"),
+        (
+            {"image": open_clip("ViT-B-16", "openai")},
+            "weights 'openai' of open_clip's 'ViT-B-16'",
+            CLIP,
+            "open_clip_model.safetensors",
+        ),
+        (
+            {"image": open_clip("ViT-B-16", "openai")},
+            "weights 'openai' of open_clip's 'ViT-B-16'",
+            CLIP,
+            "open_clip_pytorch_model.bin",
+        ),
+        (
+            {"image": open_clip("hf-hub:clinic/clip")},
+            "weights of open_clip's 'hf-hub:clinic/clip'",
+            "clinic/clip",
+            "open_clip_model.safetensors",
+        ),
         ({"image": TIMM}, "weights of timm's 'resnet10t'", "timm/resnet10t.c3_in1k", "model.safetensors"),
         ({"text": BERT}, "weights 'clinic/bert'", "clinic/bert", "pytorch_model.bin.index.json"),
         ({"text": BERT | {"pretrained": False}}, "configuration 'clinic/bert'", "clinic/bert", "config.json"),
         ({"tokenizer": READS}, "tokenizer 'clinic/bert'", "clinic/bert", "tokenizer.json"),
         ({"tokenizer": ROBERTA}, "tokenizer of open_clip's 'roberta-ViT-B-32'", "roberta-base", "vocab.json"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_in_the_cache_is_named(
     cache: Path, parts: dict[str, Any], said: str, repository: str, file: str
 ) -> None:

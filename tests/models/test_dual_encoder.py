@@ -33,7 +33,8 @@ def test_shapes_and_unit_length(name: str) -> None:
             torch.testing.assert_close(embedding.norm(dim=1), torch.ones(3))
         assert model.image_features(x).shape == (3, model.image.width)
         assert model.text_features(tokens, mask).shape == (3, model.text.width)
-        assert model.has_image_tokens and model.has_text_tokens
+        assert model.has_image_tokens
+        assert model.has_text_tokens
         assert model.image_tokens(x).shape[::2] == (3, model.image.width)
         assert model.text_tokens(tokens, mask).shape == (3, 9, model.text.width)
         assert torch.equal(model.image(x).features, model.image_features(x))
@@ -187,7 +188,8 @@ def test_patch_dropout_leaves_out_tokens_while_training_only(name: str) -> None:
     model = build_model(CARDS[name](), 0)
     x = images(model)
     count = model.image_tokens(x).shape[1]
-    assert model.image.has_patch_dropout and model.image.patch_dropout == 0
+    assert model.image.has_patch_dropout
+    assert model.image.patch_dropout == 0
     with torch.no_grad():
         whole = model.eval().encode_image(x)
         model.train().image.patch_dropout = 0.75
@@ -281,12 +283,16 @@ def test_without_the_weights_one_line_says_what_is_missing(
     with pytest.raises(BenchError) as error:
         build_model(load_model_card(name), 0)
     message = str(error.value)
-    assert "\n" not in message and len(message) < 300
-    assert "weights 'openai'" in message and str(tmp_path) in message and "pretrained: PATH" in message
+    assert "\n" not in message
+    assert len(message) < 300
+    assert "weights 'openai'" in message
+    assert str(tmp_path) in message
+    assert "pretrained: PATH" in message
     assert constants.HF_HUB_OFFLINE is True
 
 
 def test_every_shipped_card_is_built_without_weights() -> None:
     for name in model_names():
         counts = build_model(load_model_card(name), 0, device="meta").parameter_counts()
-        assert counts["image"] > 0 and counts["text"] > 0
+        assert counts["image"] > 0
+        assert counts["text"] > 0

@@ -55,7 +55,8 @@ def test_it_learns_a_grammar_and_the_generator_decides() -> None:
         generator = np.random.default_rng(seed)
         end = train_language_model(model, texts, spec, generator, lambda step, loss: losses.append(loss))
         tail = losses[-max(1, steps // 10) :]
-        assert len(losses) == steps and end == pytest.approx(sum(tail) / len(tail))
+        assert len(losses) == steps
+        assert end == pytest.approx(sum(tail) / len(tail))
         return [*losses, end], model.state_dict()
 
     losses, _ = trained(0, 80)
@@ -84,13 +85,18 @@ def planned(folder: Path, steps: int = 3) -> Plan:
     small = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2}
     init = {"language_model": {"datasets": [str(folder / "reports.yaml")], "steps": steps}}
     tokenizer = {"kind": "corpus", "vocab_size": 300, "context_length": 24}
-    (folder / "small.yaml").write_text(json.dumps(
-        {"embed_dim": 8, "image_size": 32, "image": small, "text": small, "tokenizer": tokenizer, "init": init}
-    ))  # fmt: skip
+    (folder / "small.yaml").write_text(
+        json.dumps(
+            {"embed_dim": 8, "image_size": 32, "image": small, "text": small, "tokenizer": tokenizer, "init": init}
+        )
+    )
     flags = {
-        "methods": ["clip", "cleft"], "model": str(folder / "small.yaml"), "tasks": ["zero_shot"],
-        "pretraining": [str(folder / "pairs.yaml")], "datasets": [str(folder / "pairs.yaml")],
-    }  # fmt: skip
+        "methods": ["clip", "cleft"],
+        "model": str(folder / "small.yaml"),
+        "tasks": ["zero_shot"],
+        "pretraining": [str(folder / "pairs.yaml")],
+        "datasets": [str(folder / "pairs.yaml")],
+    }
     return make_plan(load_run_config("demo", flags, [], ["clip", "cleft"]), folder / "cache")
 
 
@@ -100,9 +106,11 @@ def test_a_run_makes_one_for_the_methods_that_need_it_and_no_other(tmp_path: Pat
     cells = {cell.method: cell for cell in plan.cells}
     assert "language_model" not in cells["clip"].content
     assert cells["cleft"].content["language_model"]["texts"] == [("reports", plan.datasets["reports"].fingerprint)]
-    assert plan.language is not None and plan.language.texts_only == {"reports"}
+    assert plan.language is not None
+    assert plan.language.texts_only == {"reports"}
     longer = {cell.method: cell.key for cell in planned(tmp_path, steps=4).cells}
-    assert longer["clip"] == cells["clip"].key and longer["cleft"] != cells["cleft"].key
+    assert longer["clip"] == cells["clip"].key
+    assert longer["cleft"] != cells["cleft"].key
 
     plan = planned(tmp_path)
     with open(tmp_path / "console.txt", "w") as file:

@@ -48,7 +48,8 @@ def assert_equal_to_open_clip(card: Any, theirs: Any) -> None:
         torch.testing.assert_close(text, theirs.encode_text(tokens, normalize=True), atol=1e-6, rtol=0)
         trimmed = ours.encode_text(tokens[:1, :4], mask[:1, :4])
         torch.testing.assert_close(trimmed, text[:1], atol=1e-6, rtol=0)
-    assert (image[0] - image[1]).abs().max() > 1e-3 and (text[0] - text[1]).abs().max() > 1e-3
+    assert (image[0] - image[1]).abs().max() > 1e-3
+    assert (text[0] - text[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -68,7 +69,9 @@ def test_projections_are_linear_maps_of_the_features(name: str) -> None:
     model = build_model(open_clip_card(name), 0)
     for projection, width in ((model.image_projection, model.image.width), (model.text_projection, model.text.width)):
         linears = [m for m in projection.modules() if isinstance(m, torch.nn.Linear)]
-        assert len(linears) == 1 and linears[0].in_features == width and linears[0].out_features == 20
+        assert len(linears) == 1
+        assert linears[0].in_features == width
+        assert linears[0].out_features == 20
 
 
 def test_the_tokens_of_clips_resnet_are_the_values_at_each_place(tmp_path: Path) -> None:
@@ -119,8 +122,12 @@ def test_a_text_tower_from_transformers_in_an_open_clip_folder(tmp_path: Path) -
     """As BiomedCLIP is published."""
     bert = BertConfig(vocab_size=64, hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=32)
     BertModel(bert).save_pretrained(tmp_path / "bert")
-    text = {"hf_model_name": str(tmp_path / "bert"), "hf_proj_type": "mlp", "context_length": CONTEXT,
-            "hf_pooler_type": "cls_last_hidden_state_pooler"}  # fmt: skip
+    text = {
+        "hf_model_name": str(tmp_path / "bert"),
+        "hf_proj_type": "mlp",
+        "context_length": CONTEXT,
+        "hf_pooler_type": "cls_last_hidden_state_pooler",
+    }
     config = {"model_cfg": {**ARCHITECTURES["small-vit"], "text_cfg": text}, "preprocess_cfg": {}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     theirs = reference(f"local-dir:{tmp_path}")
@@ -166,7 +173,8 @@ def test_the_tag_brings_its_normalisation() -> None:
 
 def test_another_joint_width_gets_a_new_projection() -> None:
     model = build_model(open_clip_card("small-vit", embed_dim=6), 0)
-    assert model.image_projection.weight.shape == (6, 24) and model.text_projection.weight.shape == (6, 16)
+    assert model.image_projection.weight.shape == (6, 24)
+    assert model.text_projection.weight.shape == (6, 16)
 
 
 def test_another_image_size_resamples_the_positions(tmp_path: Path) -> None:
@@ -175,7 +183,8 @@ def test_another_image_size_resamples_the_positions(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), path)
     tower = {"kind": "open_clip", "name": "small-vit", "pretrained": str(path)}
     model = build_model(make_card(tower, tower, image_size=64), 0)
-    assert model.image_size == 64 and model.image_tokens(torch.rand(1, 3, 64, 64)).shape[1] == 64
+    assert model.image_size == 64
+    assert model.image_tokens(torch.rand(1, 3, 64, 64)).shape[1] == 64
     expected = theirs.visual.positional_embedding[1:].detach().T.reshape(1, 24, 4, 4)
     expected = F.interpolate(expected, (8, 8), mode="bicubic", antialias=True).flatten(2)[0].T
     torch.testing.assert_close(model.image.model.positional_embedding[1:].detach(), expected)

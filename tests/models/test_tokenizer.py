@@ -29,9 +29,12 @@ def corpus(cache: Path, texts: list[str] = TEXTS, vocab_size: int = 320, context
 
 def test_corpus_texts_have_start_end_and_come_back(tmp_path: Path) -> None:
     tokenizer = corpus(tmp_path, context_length=64)
-    assert tokenizer.vocab_size == 320 and tokenizer.pad_id == 0
+    assert tokenizer.vocab_size == 320
+    assert tokenizer.pad_id == 0
     for text, tokens in zip(TEXTS, tokenizer(TEXTS), strict=True):
-        assert tokens[0] == 1 and tokens[-1] == 2 and 0 not in tokens
+        assert tokens[0] == 1
+        assert tokens[-1] == 2
+        assert 0 not in tokens
         assert max(tokens) < tokenizer.vocab_size
         assert (tokens[0], tokens[-1]) == (tokenizer.start_id, tokenizer.end_id)
         assert tokenizer.decode(tokens) == text
@@ -41,7 +44,9 @@ def test_corpus_texts_have_start_end_and_come_back(tmp_path: Path) -> None:
 def test_corpus_cuts_long_texts_and_keeps_the_end(tmp_path: Path) -> None:
     tokenizer = corpus(tmp_path)
     for tokens in tokenizer(ODD):
-        assert 2 <= len(tokens) <= 16 and tokens[0] == 1 and tokens[-1] == 2
+        assert 2 <= len(tokens) <= 16
+        assert tokens[0] == 1
+        assert tokens[-1] == 2
         # what is written in a text never becomes a token that means something
         assert all(token > 2 for token in tokens[1:-1])
     assert len(tokenizer(ODD)[-1]) == 16
@@ -53,7 +58,8 @@ def test_corpus_is_trained_once_whatever_the_order(tmp_path: Path) -> None:
     (path,) = tmp_path.rglob("tokenizer.json")
     content, written = path.read_bytes(), path.stat().st_mtime_ns
     again = corpus(tmp_path, random.Random(1).sample(TEXTS, len(TEXTS)))
-    assert list(tmp_path.rglob("tokenizer.json")) == [path] and path.stat().st_mtime_ns == written
+    assert list(tmp_path.rglob("tokenizer.json")) == [path]
+    assert path.stat().st_mtime_ns == written
     assert again.fingerprint == first.fingerprint
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
@@ -92,7 +98,8 @@ def test_open_clips_own_tokens(tmp_path: Path) -> None:
     short = build_tokenizer(
         make_card(tokenizer={"kind": "open_clip", "name": "ViT-B-16", "context_length": 9}), None, tmp_path
     )
-    assert short.context_length == 9 and short.fingerprint != ours.fingerprint
+    assert short.context_length == 9
+    assert short.fingerprint != ours.fingerprint
     assert short(TEXTS[:5]) == [tokens if len(tokens) <= 9 else [*tokens[:8], 49407] for tokens in ours(TEXTS[:5])]
 
 
@@ -117,7 +124,8 @@ def test_hugging_faces_own_tokens(ends: bool, tmp_path: Path) -> None:
     theirs = save_hugging_face(tmp_path, ends)
     spec = {"kind": "huggingface", "name": str(tmp_path), "context_length": 8}
     ours = build_tokenizer(make_card(tokenizer=spec), None, tmp_path)
-    assert ours.pad_id == (0 if ends else 2) and ours.vocab_size == len(theirs)
+    assert ours.pad_id == (0 if ends else 2)
+    assert ours.vocab_size == len(theirs)
     assert (ours.start_id, ours.end_id) == (1 if ends else None, 2)
     before = ours.fingerprint
     for text, tokens in zip(TEXTS, ours(TEXTS), strict=True):

@@ -62,7 +62,8 @@ def test_an_encoder_decoder_reads_with_its_encoder() -> None:
     }
     model = build_model(make_card(text={"kind": "transformers", "config": config, "pooling": "mean"}), 0)
     names = [name for name, _ in model.text.named_parameters()]
-    assert names and not any("decoder" in name for name in names)
+    assert names
+    assert not any("decoder" in name for name in names)
     assert model.encode_text(*texts([4, 5], 7)).shape == (2, 20)
     assert len(model.text.layer_groups()) == 3
 
@@ -107,7 +108,8 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BenchError, match="transformers model 'org/model': not in the cache") as error:
         build_model(make_card(text={"kind": "transformers", "name": "org/model"}), 0)
-    assert "\n" not in str(error.value) and "text.name: FOLDER" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "text.name: FOLDER" in str(error.value)
     with pytest.raises(BenchError, match="unknown model_type of transformers 'bret'; did you mean 'bert'"):
         build_model(make_card(text={"kind": "transformers", "config": {"model_type": "bret"}}), 0)
     with pytest.raises(BenchError, match="give a name, or a config with its model_type"):

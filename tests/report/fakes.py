@@ -12,9 +12,19 @@ KINDS = {
 }
 NAMES = ["clip", "msd", "siglip", "slip", "declip", "convirt", "gloria", "medclip", "biovil", "coca", "mgca", "cleft"]
 DATASETS = [
-    "phantom_chest", "phantom_mammo", "phantom_histology", "phantom_dermoscopy", "phantom_fundus", "pathmnist", "busi",
-    "cxr_pneumonia", "slake_modality_body", "vqa_rad", "quilt_1m_subset", "isic_2019",
-]  # fmt: skip
+    "phantom_chest",
+    "phantom_mammo",
+    "phantom_histology",
+    "phantom_dermoscopy",
+    "phantom_fundus",
+    "pathmnist",
+    "busi",
+    "cxr_pneumonia",
+    "slake_modality_body",
+    "vqa_rad",
+    "quilt_1m_subset",
+    "isic_2019",
+]
 
 
 def synthetic(methods: int, datasets: int, seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -41,18 +51,37 @@ def synthetic(methods: int, datasets: int, seeds: int = 3) -> tuple[pd.DataFrame
                         value = float(np.clip(base + skill * (1 - base) * rng.uniform(0.7, 1.05), 0, 1))
                         half = 1.96 * (value * (1 - value) / n) ** 0.5
                         common = {
-                            **run, "dataset": dataset, "task": kind, "part": part, "n": n, "value": value,
-                            "low": max(0.0, value - half), "high": min(1.0, value + half), "chance": base,
-                        }  # fmt: skip
+                            **run,
+                            "dataset": dataset,
+                            "task": kind,
+                            "part": part,
+                            "n": n,
+                            "value": value,
+                            "low": max(0.0, value - half),
+                            "high": min(1.0, value + half),
+                            "chance": base,
+                        }
                         rows.append({**common, "metric": "macro_auroc" if multi_label else metric, "primary": True})
                         rows.append({**common, "metric": "another", "primary": False, "value": 0.999})
             seconds = 40.0 * 1.5**m * rng.uniform(0.95, 1.05)
-            costs.append({
-                **run, "samples": 65536, "steps": 512, "seconds": seconds, "samples_per_second": 65536 / seconds,
-                "peak_memory": 6e8 * (1 + m % 4) + seed, "parameters": 1_260_000,
-                "parameters_trainable": 630_000 + 1000 * m,
-                "flops_per_sample": 2.1e8 * (1 + m % 3), "batch_size": 128, "micro_batch": 32, "precision": "float32",
-                "accumulation": "keyed" if method == "msd" else "cached", "device": "cpu",
-                "validation_loss": 2.0 - skill, "initial_weights": "general",
-            })  # fmt: skip
+            costs.append(
+                {
+                    **run,
+                    "samples": 65536,
+                    "steps": 512,
+                    "seconds": seconds,
+                    "samples_per_second": 65536 / seconds,
+                    "peak_memory": 6e8 * (1 + m % 4) + seed,
+                    "parameters": 1_260_000,
+                    "parameters_trainable": 630_000 + 1000 * m,
+                    "flops_per_sample": 2.1e8 * (1 + m % 3),
+                    "batch_size": 128,
+                    "micro_batch": 32,
+                    "precision": "float32",
+                    "accumulation": "keyed" if method == "msd" else "cached",
+                    "device": "cpu",
+                    "validation_loss": 2.0 - skill,
+                    "initial_weights": "general",
+                }
+            )
     return pd.DataFrame(rows), pd.DataFrame(costs)

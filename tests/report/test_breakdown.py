@@ -22,7 +22,8 @@ KINDS = {"phantom_chest": {"side": 40, "count": 100, "size": 40}, "phantom_mammo
 
 def results(kinds: dict[str, dict[str, int]] = KINDS, methods: int = 2, seeds: int = 2) -> tuple[pd.DataFrame, Any]:
     """Rows of a task, the last of several methods a baseline; and notes in which the accuracy of method m, seed s
-    and kind k is (10 m + 2 s + k) percent, and the majority's (50 + k) percent."""
+    and kind k is (10 m + 2 s + k) percent, and the majority's (50 + k) percent.
+    """
     rows, _ = synthetic(methods, len(kinds), seeds)
     rows = rows[rows["task"] == "vqa"]
     last = list(rows["method"])[-1] if methods > 1 else None
@@ -59,8 +60,10 @@ def test_a_table_a_dataset_with_the_mean_over_seeds() -> None:
     assert chest.columns == [("count", ""), ("side", ""), ("size", "")]
     assert [(row[0], cells(row)) for row in chest.rows] == [("clip", ["2.0", "1.0", "3.0"])]
     assert [(row[0], cells(row)) for row in chest.footer] == [
-        ("msd", ["12.0", "11.0", "13.0"]), ("majority", ["51.0", "50.0", "52.0"]), ("examples", ["100", "40", "40"]),
-    ]  # fmt: skip
+        ("msd", ["12.0", "11.0", "13.0"]),
+        ("majority", ["51.0", "50.0", "52.0"]),
+        ("examples", ["100", "40", "40"]),
+    ]
     assert chest.caption.startswith("Mean over 2 seeds. No intervals here")
     assert mammo.columns == [("shape", ""), ("organ", "")]
     assert cells(mammo.rows[0]) == ["1.0", "2.0"]
@@ -119,14 +122,15 @@ def test_a_kind_is_shown_as_it_is_written() -> None:
     assert [text for text, _ in parsed(to_markdown(chest))][1 : 1 + len(kinds)] == shown
     text = printed(chest)
     assert max(map(len, text.splitlines())) <= 80
-    assert "<b>left</" in text and "[bold]q[/" in text
+    assert "<b>left</" in text
+    assert "[bold]q[/" in text
     column, lines = found(rows, notes)
     figure = chart(column, "vqa", "question_type", lines)
     assert_legible(figure)
     assert {f"{kind}(40)".replace(" ", "") for kind in shown} <= {"".join(text.split()) for text, _ in texts(figure)}
 
 
-@pytest.mark.parametrize("methods, kinds", [(1, 2), (4, 12), (12, 40)])
+@pytest.mark.parametrize(("methods", "kinds"), [(1, 2), (4, 12), (12, 40)])
 def test_the_plot_is_legible_and_shows_the_numbers(methods: int, kinds: int) -> None:
     many = {f"kind {k}, and more": 400 - k for k in range(kinds)}
     rows, notes = results({"phantom_chest": many, "phantom_mammo": KINDS["phantom_mammo"]}, methods)

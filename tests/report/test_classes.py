@@ -100,7 +100,8 @@ def test_a_table_a_dataset_with_the_mean_over_seeds() -> None:
     assert one.title == "linear_probe on phantom_chest: recall by class, in percent"
     assert other.title.startswith("linear_probe on phantom_mammo: ")
     assert [name for name, _ in one.columns] == NAMES[:4]
-    assert [row[0] for row in one.rows] == ["clip"] and [row[0] for row in one.footer] == ["msd", "support"]
+    assert [row[0] for row in one.rows] == ["clip"]
+    assert [row[0] for row in one.footer] == ["msd", "support"]
     # Both of two ants in seed 0, one in seed 1; beneath, AUROCs of 1 and 0.75.
     assert [cell.text for cell in one.rows[0][1]] == ["75.0", "100.0", "0.0", "—"]
     assert one.rows[0][1][0].under == "87.5"

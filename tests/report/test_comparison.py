@@ -61,12 +61,29 @@ def measured(
                     rng = generator(0, dataset)
                     values = resample(METRIC, examples, GROUPS, np.unique(GROUPS), resamples, rng)
                     drawn[cell, dataset, part, "accuracy"] = values
-                    rows.append({
-                        "suite": "s", "model": "m", "method": method, "variant": "", "seed": seed, "dataset": dataset,
-                        "task": "probe", "part": part, "metric": "accuracy", "value": correct.mean(), "low": 0.0,
-                        "high": 1.0, "n": len(GROUPS), "groups": 60, "chance": 0.2, "primary": True, "cell": cell,
-                        "examples": f"{dataset}{part}", "evaluation": dataset,
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "suite": "s",
+                            "model": "m",
+                            "method": method,
+                            "variant": "",
+                            "seed": seed,
+                            "dataset": dataset,
+                            "task": "probe",
+                            "part": part,
+                            "metric": "accuracy",
+                            "value": correct.mean(),
+                            "low": 0.0,
+                            "high": 1.0,
+                            "n": len(GROUPS),
+                            "groups": 60,
+                            "chance": 0.2,
+                            "primary": True,
+                            "cell": cell,
+                            "examples": f"{dataset}{part}",
+                            "evaluation": dataset,
+                        }
+                    )
     return pd.DataFrame(rows), drawn, behind
 
 
@@ -175,8 +192,9 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
     scores = summarise(labelled)
     table = score_table(scores, "probe", lines, marked)
     assert [(line, "†" in cells[0].text, cells[0].best) for line, cells in table.rows] == [
-        ("a", True, False), ("b", False, True),
-    ]  # fmt: skip
+        ("a", True, False),
+        ("b", False, True),
+    ]
     assert [line for line, _ in table.footer] == ["initial", "majority", "chance", "examples"]
     assert table.footer[1][1][0].text == "30.0"
     assert "†: not shown to beat" in table.caption
@@ -202,8 +220,10 @@ def test_a_baseline_is_never_bold() -> None:
     labelled, _, lines = label_lines(rows, pd.DataFrame())
     table = score_table(summarise(labelled), "probe", lines)
     assert [(line, cells[0].best) for line, cells in [*table.rows, table.footer[0]]] == [
-        ("a", False), ("b", True), ("initial", False),
-    ]  # fmt: skip
+        ("a", False),
+        ("b", True),
+        ("initial", False),
+    ]
     below = score_table(summarise(labelled.assign(majority=0.95)), "probe", lines)
     assert not any(cells[0].best for _, cells in below.rows)
 
@@ -216,23 +236,28 @@ def test_the_table_says_so() -> None:
     page = to_markdown(table)
     assert "difference to a, in points" in page
     assert "better" in page
-    assert "no difference<br>" not in page and "<sub>no difference</sub><br><sub>shown</sub>" in page
+    assert "no difference<br>" not in page
+    assert "<sub>no difference</sub><br><sub>shown</sub>" in page
     assert "4 tests" in page
     console = Console(width=80, file=io.StringIO())
     for part in to_terminal(table, 80):
         console.print(part)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 80
-    assert "better" in text and "difference" in text
+    assert "better" in text
+    assert "difference" in text
     assert points(0.0312) == "+3.1"
     assert points(-0.5) == "−50.0"
 
 
 def scored(values: dict[str, list[float]]) -> pd.DataFrame:
-    return pd.DataFrame([
-        {"task": "t", "dataset": f"d{i}", "metric": "accuracy", "line": line, "value": value}
-        for line, of_line in values.items() for i, value in enumerate(of_line)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"task": "t", "dataset": f"d{i}", "metric": "accuracy", "line": line, "value": value}
+            for line, of_line in values.items()
+            for i, value in enumerate(of_line)
+        ]
+    )
 
 
 def test_mean_ranks_by_hand() -> None:
@@ -243,8 +268,10 @@ def test_mean_ranks_by_hand() -> None:
     assert ranking.ranks.critical_difference == pytest.approx(2.343 * (3 * 4 / (6 * 5)) ** 0.5, abs=1e-3)
     table = rank_table([ranking], ["a", "b", "c"])
     assert [(line, cells[0].text, cells[0].best) for line, cells in table.rows] == [
-        ("a", "1.40", True), ("b", "2.00", False), ("c", "2.60", False),
-    ]  # fmt: skip
+        ("a", "1.40", True),
+        ("b", "2.00", False),
+        ("c", "2.60", False),
+    ]
     assert table.footer[2][1][0].text == "5"
 
 
@@ -302,7 +329,8 @@ def test_the_caption_says_what_can_be_reached() -> None:
 
 def any_verdict(methods: int, seeds: int, reference: int | None) -> float:
     """How often there is one among methods that are equally good, measured on the same test set of 60 patients; the
-    best one is the reference where none is given."""
+    best one is the reference where none is given.
+    """
     random = np.random.default_rng(methods)
     drawn = random.multinomial(60, np.full(60, 1 / 60), 1000).T / 60
     # A test of single seeds is of these weights, which are not equally good where seeds differ.
@@ -337,7 +365,8 @@ def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
     against = {line: "e" for line in lines if line != "e"}
     given, picked = (differences(labelled, against, lambda *key: drawn.get(key), picked=x) for x in (False, True))
     # Two datasets with the pairs of four lines and of three.
-    assert given["tests"].unique().tolist() == [5] and picked["tests"].unique().tolist() == [6 + 3]
+    assert given["tests"].unique().tolist() == [5]
+    assert picked["tests"].unique().tolist() == [6 + 3]
     np.testing.assert_allclose(picked["adjusted"], holm(picked["p"].tolist(), 9))
     said = [
         difference_table(given, "probe", "e", lines).caption,

@@ -26,18 +26,25 @@ DRAWS = {"accuracy@1": [-0.02, 0.02], "accuracy@2": [-0.01, 0.01], "accuracy@16"
 
 def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.DataFrame, Any]:
     """Rows of few_shot, the last of several methods a baseline, where method m has (10 m + p + s) percent at point p
-    of the curve and seed s; and notes where the draws of seed s are (s + 1) times as far apart as DRAWS says."""
+    of the curve and seed s; and notes where the draws of seed s are (s + 1) times as far apart as DRAWS says.
+    """
     rows, _ = synthetic(methods, datasets, seeds)
     rows = rows[(rows["task"] == "few_shot") & rows["primary"]].assign(metric="accuracy")
     last = list(rows["method"])[-1] if methods > 1 else None
     rows = rows.assign(evaluation=rows["dataset"], role=rows["method"].map({last: "baseline"}), chance=0.0625)
     metrics = [metric for of_axis in CURVE.values() for metric in of_axis.values()]
-    rows = pd.concat([
-        rows.assign(metric=metric, primary=metric == "accuracy", value=[
-            (10 * NAMES.index(method) + p + seed) / 100 for method, seed in zip(rows["method"], rows["seed"])
-        ])
-        for p, metric in enumerate(metrics)
-    ])  # fmt: skip
+    rows = pd.concat(
+        [
+            rows.assign(
+                metric=metric,
+                primary=metric == "accuracy",
+                value=[
+                    (10 * NAMES.index(method) + p + seed) / 100 for method, seed in zip(rows["method"], rows["seed"])
+                ],
+            )
+            for p, metric in enumerate(metrics)
+        ]
+    )
     value = dict(zip(zip(rows["cell"], rows["evaluation"], rows["metric"]), rows["value"]))
 
     def notes(cell: str, evaluation: str) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def test_a_curve_needs_no_draws() -> None:
     assert not any("deviation" in text for text, _ in texts(chart(along, "few_shot", lines)))
 
 
-@pytest.mark.parametrize("methods, datasets", [(1, 1), (3, 2), (12, 5), (12, 12)])
+@pytest.mark.parametrize(("methods", "datasets"), [(1, 1), (3, 2), (12, 5), (12, 12)])
 def test_the_plot_is_legible_and_shows_the_numbers(methods: int, datasets: int) -> None:
     rows, notes = results(methods, datasets)
     along, lines = found(rows, notes)

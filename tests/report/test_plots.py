@@ -55,7 +55,7 @@ def assert_legible(figure):
         assert width <= 1 or height <= 1, f"'{one}' covers '{other}'"
 
 
-@pytest.mark.parametrize("methods, datasets", [(1, 1), (2, 5), (12, 12)])
+@pytest.mark.parametrize(("methods", "datasets"), [(1, 1), (2, 5), (12, 12)])
 def test_texts_neither_overlap_nor_leave_the_page(methods, datasets):
     rows, costs = synthetic(methods, datasets, seeds=2)
     scores, rows, costs, lines = prepared(rows[rows["task"] == "few_shot"], costs)
@@ -181,7 +181,7 @@ def test_the_frontier_is_drawn_to_the_edges_of_the_plot():
     assert staircase(np.array([1.0]), np.array([5.0]), 9.0, 2.0).tolist() == [[1, 2], [1, 5], [9, 5]]
 
 
-@pytest.mark.parametrize("log, largest", [(False, 200), (True, 1e5)])
+@pytest.mark.parametrize(("log", "largest"), [(False, 200), (True, 1e5)])
 @given(data=st.data())
 def test_duration_ticks_are_few_and_inside(log, largest, data):
     low = data.draw(st.floats(1, 1e5))
@@ -208,7 +208,8 @@ def test_png_and_svg_are_written_with_text_as_text(tmp_path):
     png, svg = save(score_chart(scores, "vqa", lines), tmp_path / "plots" / "vqa")
     assert (png.name, svg.name) == ("vqa.png", "vqa.svg")
     width, height = struct.unpack(">II", png.read_bytes()[16:24])
-    assert width == 1440 and height > 100
+    assert width == 1440
+    assert height > 100
     written = re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))
     assert {"clip", "&lt;b&gt;&amp;$x$", DATASETS[0]} <= set(written)
     again = save(score_chart(scores, "vqa", lines), tmp_path / "again")[1]

@@ -66,7 +66,8 @@ def test_metrics_that_the_notes_define_have_tables_of_their_own(tmp_path):
     assert caption.count("10.0–90.0") == 15
     for value in ("50.0", "75.0", "25.0"):
         assert caption.split().count(value) >= 6
-    assert "accuracy_closed" not in text and "another, in" not in text
+    assert "accuracy_closed" not in text
+    assert "another, in" not in text
     markdown = page.read_text(encoding="utf-8")
     assert "## vqa: accuracy\\_open, in percent\n" in markdown
     assert markdown.count("**75.0**") == 6

@@ -42,12 +42,32 @@ class Results:
         values = resample(METRIC, examples, GROUPS, np.unique(GROUPS), 300, generator(0, "draws"))
         self.drawn[cell, f"{task}-{dataset}", "", metric] = values
         self.examples[cell, dataset, task] = examples
-        self.rows.append({
-            "suite": "scenario-noisy", "model": "m", "method": cell.split("-")[0], "variant": "", "seed": 0,
-            "pretraining": "", "dataset": dataset, "task": task, "part": "", "metric": metric, "value": correct.mean(),
-            "low": correct.mean() - 0.05, "high": correct.mean() + 0.05, "n": len(GROUPS), "groups": 60, "chance": 0.2,
-            "primary": True, "cell": cell, "examples": "same", "evaluation": f"{task}-{dataset}", "start": "initial",
-        } | changes)  # fmt: skip
+        self.rows.append(
+            {
+                "suite": "scenario-noisy",
+                "model": "m",
+                "method": cell.split("-")[0],
+                "variant": "",
+                "seed": 0,
+                "pretraining": "",
+                "dataset": dataset,
+                "task": task,
+                "part": "",
+                "metric": metric,
+                "value": correct.mean(),
+                "low": correct.mean() - 0.05,
+                "high": correct.mean() + 0.05,
+                "n": len(GROUPS),
+                "groups": 60,
+                "chance": 0.2,
+                "primary": True,
+                "cell": cell,
+                "examples": "same",
+                "evaluation": f"{task}-{dataset}",
+                "start": "initial",
+            }
+            | changes
+        )
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -86,10 +106,16 @@ def test_each_line_is_held_against_itself_at_the_plain_condition() -> None:
     scores, differences = look.tables
     value = {(row["cell"]): f"{100 * row['value']:.1f}" for row in results.rows}
     assert shown(scores) == {
-        "a · 0 %": [value["a-0"]], "a · 25 %": [value["a-0.25"]], "a · 50 %": [value["a-0.5"]],
-        "b · 0 %": [value["b-0"]], "b · 25 %": [value["b-0.25"]], "b · 50 %": [value["b-0.5"]],
-        "initial weights": [value["initial"]], "chance": ["20.0"], "examples": ["180"],
-    }  # fmt: skip
+        "a · 0 %": [value["a-0"]],
+        "a · 25 %": [value["a-0.25"]],
+        "a · 50 %": [value["a-0.5"]],
+        "b · 0 %": [value["b-0"]],
+        "b · 25 %": [value["b-0.25"]],
+        "b · 50 %": [value["b-0.5"]],
+        "initial weights": [value["initial"]],
+        "chance": ["20.0"],
+        "examples": ["180"],
+    }
     assert list(shown(scores))[:6] == [f"{method} · {noise} %" for method in "ab" for noise in (0, 25, 50)]
     # The best of each condition, not of all.
     assert [line for line, cells in scores.rows if cells[0].best] == ["a · 50 %", "b · 0 %", "b · 25 %"]
@@ -140,8 +166,13 @@ def test_a_scenario_that_is_in_the_test_images() -> None:
     (look,) = results.looks()
     scores, differences = look.tables
     assert list(shown(scores))[:6] == [
-        "a · own", "a · another", "b · own", "b · another", "raw pixels · own", "raw pixels · another",
-    ]  # fmt: skip
+        "a · own",
+        "a · another",
+        "b · own",
+        "b · another",
+        "raw pixels · own",
+        "raw pixels · another",
+    ]
     lost = results.difference(("a-0", "far", "probe"), ("a-0", "d", "probe"))
     assert shown(differences)["a · another"] == [f"{100 * lost:+.1f}".replace("-", "−")]
     assert "worse" in differences.rows[0][1][0].under
@@ -163,7 +194,8 @@ def test_rare_classes_stand_beside_the_others() -> None:
     assert rare.tables[0].columns == [("probe", "common_auroc"), ("probe", "rare_auroc")]
     assert main.tables[0].columns == [("probe", "")]
     common, of_rare = rare.tables[1].rows[0][1]
-    assert "worse" in of_rare.under and "worse" not in common.under
+    assert "worse" in of_rare.under
+    assert "worse" not in common.under
     assert "the rare classes: melanoma (11 of 180 test images)" in rare.tables[0].caption
 
 
@@ -171,7 +203,8 @@ def test_the_plain_condition_alone_has_scores_and_nothing_to_compare() -> None:
     results = Results()
     results.add("a-0", 0.6, **SCENARIO, condition=0, plain="a-0", plain_dataset="d")
     (look,) = results.looks()
-    assert len(look.tables) == 1 and look.figure is None
+    assert len(look.tables) == 1
+    assert look.figure is None
     assert list(shown(look.tables[0])) == ["a", "chance", "examples"]
 
 
@@ -189,7 +222,9 @@ def test_the_chart_shows_the_scores_at_their_conditions() -> None:
             values = [100 * frame[task, f"{method}-{condition}"] for condition in (0, 0.25, 0.5)]
             np.testing.assert_allclose(curve.get_ydata(), values)
             low, high = ax.get_ylim()
-            assert low < min(values) and max(values) < high and low < 20
+            assert low < min(values)
+            assert max(values) < high
+            assert low < 20
         assert len({to_hex(curve.get_color()) for curve in curves}) == 2
     assert [label.get_text() for label in look.figure.axes[0].get_xticklabels()] == ["0 %", "25 %", "50 %"]
     assert "share of noise" in look.figure.get_supxlabel()
@@ -217,7 +252,8 @@ def test_the_main_tables_have_no_lines_of_scenarios(tmp_path: Path) -> None:
     console = Console(width=80, file=io.StringIO())
     resamples = lambda *key: results.drawn.get(key)  # noqa: E731
     page, *files = write_report(results.frame, pd.DataFrame(), only, console, resamples)
-    assert "## scenario noisy: accuracy, in percent" in page.read_text() and "## probe" not in page.read_text()
+    assert "## scenario noisy: accuracy, in percent" in page.read_text()
+    assert "## probe" not in page.read_text()
     assert only / "plots" / "scenario-noisy.png" in files
     assert (only / "plots" / "scenario-noisy.svg").is_file()
     assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
@@ -226,17 +262,23 @@ def test_the_main_tables_have_no_lines_of_scenarios(tmp_path: Path) -> None:
 
     results.add("c-main", 0.9, suite="demo", scenario=None, start="initial")
     run = {"variant": "", "model": "m", "seed": 0}
-    costs = pd.DataFrame([
-        {"cell": "c-main", "method": "c", "suite": "demo", **run},
-        {"cell": "a-0.25", "method": "a", "suite": "scenario-noisy", **run},
-    ])  # fmt: skip
+    costs = pd.DataFrame(
+        [
+            {"cell": "c-main", "method": "c", "suite": "demo", **run},
+            {"cell": "a-0.25", "method": "a", "suite": "scenario-noisy", **run},
+        ]
+    )
     page, *_ = write_report(results.frame, costs, tmp_path / "both", console, resamples)
     text = page.read_text()
     main, rest = text.split("## scenario noisy: accuracy, in percent")
     # The baseline was evaluated for the scenario, and is the main lines' as well.
-    assert "| c |" in main and "| initial weights |" in main and "a ·" not in main
-    assert "| a · 25 % |" in rest and "| initial weights |" in rest
-    assert "| c |" in main.split("## cost of pretraining")[1] and "| a" not in main
+    assert "| c |" in main
+    assert "| initial weights |" in main
+    assert "a ·" not in main
+    assert "| a · 25 % |" in rest
+    assert "| initial weights |" in rest
+    assert "| c |" in main.split("## cost of pretraining")[1]
+    assert "| a" not in main
 
 
 def test_baselines_of_other_runs_stay_away() -> None:
@@ -256,7 +298,8 @@ def test_rows_from_before_there_were_scenarios() -> None:
     results = Results()
     results.add("a-0", 0.6)
     main, others = apart(results.frame)
-    assert len(main) == 1 and others.empty
+    assert len(main) == 1
+    assert others.empty
     assert results.looks() == []
 
 

@@ -57,14 +57,27 @@ def one(methods, **changes):
     """Rows of one task on one dataset: {method: value}, or {method: [value of seed 0, of seed 1, ...]}."""
     rows = [
         {
-            "suite": "s", "model": "m", "method": method, "variant": "", "seed": seed, "dataset": "d", "task": "t",
-            "part": "", "metric": "accuracy", "value": value, "low": value - 0.1, "high": value + 0.1, "n": 50,
-            "chance": 0.2, "primary": True, "cell": f"{method}-{seed}",
+            "suite": "s",
+            "model": "m",
+            "method": method,
+            "variant": "",
+            "seed": seed,
+            "dataset": "d",
+            "task": "t",
+            "part": "",
+            "metric": "accuracy",
+            "value": value,
+            "low": value - 0.1,
+            "high": value + 0.1,
+            "n": 50,
+            "chance": 0.2,
+            "primary": True,
+            "cell": f"{method}-{seed}",
         }
         | changes
         for method, values in methods.items()
         for seed, value in enumerate(np.atleast_1d(values))
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -86,7 +99,7 @@ def widened(distance, between):
     return middle * math.sqrt(within + between)
 
 
-@pytest.mark.parametrize("methods, datasets", [(2, 5), (12, 12)])
+@pytest.mark.parametrize(("methods", "datasets"), [(2, 5), (12, 12)])
 def test_every_score_is_what_pandas_gives_by_hand(methods, datasets):
     rows, costs = synthetic(methods, datasets)
     rows, costs, lines = label_lines(rows.sample(frac=1, random_state=0), costs)
@@ -137,7 +150,8 @@ def test_an_interval_stays_within_what_the_metric_can_be():
 def test_a_seed_without_interval_leaves_the_score_without():
     scores = summarise(label_lines(one({"a": [0.5, 0.6]}, low=None, high=None), pd.DataFrame())[0])
     assert scores["value"].item() == pytest.approx(0.55)
-    assert scores["low"].isna().all() and scores["high"].isna().all()
+    assert scores["low"].isna().all()
+    assert scores["high"].isna().all()
     assert interval(float("nan"), 0.5) == ""
 
 
@@ -145,7 +159,8 @@ def test_a_seed_without_interval_leaves_the_score_without():
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_pooled_interval_covers_the_truth(seeds, between):
     """Truth 0.5; an error of the test set that the seeds share (sd 0.02), and one of each seed's own. Two seeds may
-    cover more."""
+    cover more.
+    """
     rng = np.random.default_rng(seeds)
     covered = 0
     for _ in range(2000):
@@ -307,7 +322,7 @@ def test_a_cost_that_was_never_recorded_is_a_dash():
 
 
 @pytest.mark.parametrize(
-    "numbers, prefix, texts",
+    ("numbers", "prefix", "texts"),
     [
         ([63_400_000, 1_234_000_000], "M", ["63.4", "1,234.0"]),
         ([128, 5], "", ["128.00", "5.00"]),
@@ -331,7 +346,7 @@ def test_percent():
 # The terminal
 
 
-@pytest.mark.parametrize("methods, datasets", [(1, 1), (2, 5), (12, 12)])
+@pytest.mark.parametrize(("methods", "datasets"), [(1, 1), (2, 5), (12, 12)])
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_tables_fit_the_terminal_and_nothing_is_cut(methods, datasets, width):
     for table in synthetic_tables(methods, datasets):

@@ -80,7 +80,8 @@ class FakeDataset:
 def fake_dataset(*, multi_label: bool = False, seed: int = 0, sizes: dict[str, int] = SPLITS) -> FakeDataset:
     """Balanced classes (or findings, independent of one another), patients of 1-3 images that share no split, two
     captions an image: the first with the text_id of its patient's other images, the second in one of five with the
-    words of other images, and two questions an image (only when single-label)."""
+    words of other images, and two questions an image (only when single-label).
+    """
     random = np.random.default_rng(seed)
     card = FakeCard(multi_label=multi_label)
     prepared = {}

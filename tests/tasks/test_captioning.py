@@ -33,17 +33,23 @@ from tests.tasks.fakes import (
 TEXTS = [
     ["There is a large nodule in the left upper lung.", "Large nodule, left upper lobe."],
     ["No acute cardiopulmonary abnormality."],
-    ["The heart is enlarged. Small right pleural effusion.", "Cardiomegaly with a small effusion on the right.",
-     "Enlarged heart."],
+    [
+        "The heart is enlarged. Small right pleural effusion.",
+        "Cardiomegaly with a small effusion on the right.",
+        "Enlarged heart.",
+    ],
     ["The lungs are clear."],
     ["A small nodule in the right lower lung and a small nodule in the left lung."],
     ["No acute cardiopulmonary abnormality.", "The lungs are clear. No effusion."],
-]  # fmt: skip
+]
 CAPTIONS = [
-    "There is a small nodule in the left lower lung.", "No acute abnormality.",
-    "The heart is enlarged. Small left effusion.", "No acute cardiopulmonary abnormality.",
-    "a small nodule a small nodule a small nodule", "The lungs are clear.",
-]  # fmt: skip
+    "There is a small nodule in the left lower lung.",
+    "No acute abnormality.",
+    "The heart is enlarged. Small left effusion.",
+    "No acute cardiopulmonary abnormality.",
+    "a small nodule a small nodule a small nodule",
+    "The lungs are clear.",
+]
 COCO: dict[str, Any] = {
     "bleu_4": 0.33594231760351395,
     "cider_d": [1.9409110191301235, 2.8792662763576815, 2.5781036546835505, 0.0, 1.277151944428336, 2.716076061421367],
@@ -59,7 +65,8 @@ def compared(texts: list[list[str]], captions: list[str]) -> dict[str, np.ndarra
 
 def random_texts(seed: int, images: int = 40) -> tuple[list[list[str]], list[str]]:
     """Sentences of three words, so that n-grams repeat within and between them; no two texts of an image are as near in
-    length to its caption."""
+    length to its caption.
+    """
     random = np.random.default_rng(seed)
 
     def sentence(length: int) -> str:
@@ -134,16 +141,26 @@ def test_longest_common_subsequence_is_the_tables() -> None:
 
 def test_words_and_their_runs() -> None:
     assert words("An ill-defined 3.5 cm mass (BI-RADS 4), left.") == (
-        "an", "ill-defined", "3.5", "cm", "mass", "bi-rads", "4", "left",
-    )  # fmt: skip
+        "an",
+        "ill-defined",
+        "3.5",
+        "cm",
+        "mass",
+        "bi-rads",
+        "4",
+        "left",
+    )
     assert words(" ... ") == ()
-    assert ngrams(("a", "b", "a"))[("a",)] == 2 and len(ngrams(("a", "b", "a"))) == 5
+    assert ngrams(("a", "b", "a"))[("a",)] == 2
+    assert len(ngrams(("a", "b", "a"))) == 5
 
 
 def test_nothing_written_is_worth_nothing() -> None:
     for captions in ([""] * 6, ["xyz"] * 6, ["... !"] * 6):
         columns = compared(TEXTS, captions)
-        assert Bleu()(columns) == 0 and not columns["cider_d"].any() and not columns["rouge_l"].any()
+        assert Bleu()(columns) == 0
+        assert not columns["cider_d"].any()
+        assert not columns["rouge_l"].any()
 
 
 def test_the_most_common_text() -> None:
@@ -219,7 +236,8 @@ def test_images_without_a_text_are_left_out() -> None:
     test = dataset.prepared["test"]
     text = [[] if i in (3, 5) else of_image for i, of_image in enumerate(test.text)]
     found = measured(replace(dataset, prepared={"test": with_columns(test, text=text)}), RandomWriter(dataset))
-    assert len(found.examples["id"]) == 158 and found.notes["images_without_text"] == 2
+    assert len(found.examples["id"]) == 158
+    assert found.notes["images_without_text"] == 2
     assert {test.ids[3], test.ids[5]}.isdisjoint(found.examples["id"])
     nothing = replace(dataset, prepared={"test": with_columns(test, text=[[]] * 160)})
     with pytest.raises(BenchError, match="test: no image has a text"):

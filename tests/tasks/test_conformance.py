@@ -61,7 +61,8 @@ def columns(measurements: dict[str, Measurement]) -> Iterator[tuple[str, Measure
 @pytest.mark.parametrize("name", TASKS.names())
 def test_says_what_it_is(name: str) -> None:
     registered = TASKS[name]
-    assert registered.summary and registered.source
+    assert registered.summary
+    assert registered.source
     assert registered.needs <= {"text", "label", "prompts", "question"}
     assert registered.abilities <= {"caption"}
     assert is_dataclass(registered.Config)
@@ -96,7 +97,8 @@ def test_metrics_are_made_of_the_stored_columns(pair: tuple[str, str], tmp_path:
 
 def test_random_encoder_is_at_chance(pair: tuple[str, str]) -> None:
     """The mean over encoders is as near to chance as its standard error says, for each metric that names its chance;
-    and the primary's 95 % interval holds chance for most encoders."""
+    and the primary's 95 % interval holds chance for most encoders.
+    """
     runs = [of_random_encoder(*pair, encoder) for encoder in ENCODERS]
     for part, measurement in runs[0].items():
         for name, chance in measurement.chance.items():

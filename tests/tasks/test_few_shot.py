@@ -242,7 +242,8 @@ def test_class_that_train_has_not_is_never_predicted() -> None:
     dataset.prepared["train"] = take(records, np.flatnonzero(records.label != 2), "no plum")
     found = measured(dataset, OracleEncoder(dataset))
     assert set(values(found).values()) == {0.75}
-    assert found.notes["absent"] == [] and set(found.notes["support"].values()) == {40}
+    assert found.notes["absent"] == []
+    assert set(found.notes["support"].values()) == {40}
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -145,7 +145,8 @@ def test_a_val_without_labels_is_no_val() -> None:
 
 def test_cross_validation_keeps_groups_together() -> None:
     """Images of a patient are alike and features tell patients, not classes: only when the patients held out are new
-    does weak regularisation look as bad as it is."""
+    does weak regularisation look as bad as it is.
+    """
     dataset = without_val(fake_dataset())
     records = dataset.prepared["train"]
     records.groups[:] = [f"patient-{i // 3}" for i in range(len(records))]

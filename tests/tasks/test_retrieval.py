@@ -205,7 +205,8 @@ def without_text(dataset: FakeDataset, rows: list[int]) -> FakeDataset:
 def test_images_without_text_are_left_out() -> None:
     dataset = fake_dataset(sizes={"test": 30})
     found, *_ = Retrieval(Retrieval.Config()).evaluate(evaluation(RandomEncoder(), without_text(dataset, [4, 9])), 0)
-    assert len(found.examples["id"]) == 28 and found.notes["images_without_text"] == 2
+    assert len(found.examples["id"]) == 28
+    assert found.notes["images_without_text"] == 2
     assert not {dataset.prepared["test"].ids[i] for i in (4, 9)} & set(found.examples["id"])
     with pytest.raises(BenchError, match="no image has a text"):
         next(

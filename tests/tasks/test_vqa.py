@@ -82,18 +82,26 @@ def test_questions_are_rows_in_the_order_of_the_ids() -> None:
 
 def test_most_common_answers() -> None:
     train = table(
-        ("closed", "size", "yes"), ("closed", "size", "no"), ("closed", "side", "no"), ("open", "side", "left"),
-        ("open", "side", "left"), ("open", "side", "right"), ("open", "organ", "no"),
-    )  # fmt: skip
+        ("closed", "size", "yes"),
+        ("closed", "size", "no"),
+        ("closed", "side", "no"),
+        ("open", "side", "left"),
+        ("open", "side", "left"),
+        ("open", "side", "right"),
+        ("open", "organ", "no"),
+    )
     test = table(("open", "side", "?"), ("closed", "size", "?"), ("open", "never seen", "?"))
     assert most_common_answers(train, test).tolist() == ["left", "no", "no"]
 
 
 def test_candidate_answers() -> None:
     train = table(
-        ("closed", "side", "no"), ("open", "side", "right"), ("open", "side", "left"), ("open", "side", "left"),
+        ("closed", "side", "no"),
+        ("open", "side", "right"),
+        ("open", "side", "left"),
+        ("open", "side", "left"),
         ("open", "organ", "lung"),
-    )  # fmt: skip
+    )
     test = table(("open", "side", "?"), ("closed", "side", "?"), ("closed", "organ", "?"))
     assert candidate_answers(train, test) == [["left", "right"], ["no"], ["left", "lung", "no", "right"]]
 
@@ -261,8 +269,12 @@ def test_the_best_epoch_on_val_is_kept() -> None:
     assert found.notes["epoch"] < 12
     without = replace(dataset, prepared={k: v for k, v in dataset.prepared.items() if k != "val"})
     assert measured(without, encoder, epochs=12).notes["epoch"] == 12
-    for column in (dataset.prepared["val"].question, dataset.prepared["val"].answer,
-                   dataset.prepared["val"].answer_type, dataset.prepared["val"].question_type):  # fmt: skip
+    for column in (
+        dataset.prepared["val"].question,
+        dataset.prepared["val"].answer,
+        dataset.prepared["val"].answer_type,
+        dataset.prepared["val"].question_type,
+    ):
         column[:] = [[] for _ in column]
     assert measured(dataset, encoder, epochs=12).notes["epoch"] == 12
 

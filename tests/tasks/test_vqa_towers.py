@@ -182,7 +182,8 @@ def test_of_a_language_model_only_what_tunes_it_is_trained(options: dict[str, An
     found = changed(made)
     assert {name for name, _ in made.model.image.named_parameters(prefix="image")} <= found
     text = {name for name in found if name.startswith("text.")}
-    assert text and all(trained in name for name in text)
+    assert text
+    assert all(trained in name for name in text)
 
 
 def test_late_interaction_trains_the_pooled_features() -> None:

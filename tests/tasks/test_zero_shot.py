@@ -42,9 +42,11 @@ def test_class_embeddings_are_those_of_open_clip() -> None:
             return torch.nn.functional.normalize(embeddings, dim=-1) if normalize else embeddings
 
     expected = open_clip.build_zero_shot_classifier(
-        Model(), lambda batch: torch.tensor([texts.index(text) for text in batch]),
-        classnames=CLASSES, templates=[lambda name, t=t: t.format(name) for t in templates],
-    )  # fmt: skip
+        Model(),
+        lambda batch: torch.tensor([texts.index(text) for text in batch]),
+        classnames=CLASSES,
+        templates=[lambda name, t=t: t.format(name) for t in templates],
+    )
     prompts = [[template.format(name) for template in templates] for name in CLASSES]
     found = class_embeddings(evaluation(encoder, dataset), prompts)
     np.testing.assert_allclose(found, expected.numpy().T, atol=1e-6)
@@ -64,7 +66,8 @@ def test_the_nearest_class_is_predicted() -> None:
     images = encoder.encode_images(torch.tensor(test.images)).embeddings
     classes = class_embeddings(evaluation(encoder, dataset), [[f"a {c}", f"a picture of a {c}"] for c in CLASSES])
     found = measured(dataset)
-    assert found.examples["id"].tolist() == test.ids and found.examples["group"].tolist() == test.groups
+    assert found.examples["id"].tolist() == test.ids
+    assert found.examples["group"].tolist() == test.groups
     nearest = (images @ classes.T).argmax(axis=1)
     np.testing.assert_array_equal(found.examples["predicted"], nearest)
     assert found.metrics["accuracy"](found.examples) == pytest.approx(np.mean(nearest == test.label))

@@ -18,7 +18,7 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "chest x-ray"
 MULTI_LABEL = True
@@ -65,11 +65,17 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        width=rng.between(0.92, 1.08), raised=(rng.between(0, 0.15), rng.between(0, 0.15)),
-        shifted=rng.between(-0.045, 0.045), heart=rng.between(0.84, 1.12), dome=rng.between(0.5, 1.5),
-        rib_spacing=rng.between(0.072, 0.088), bone=rng.between(0.035, 0.085), neck=rng.between(0.09, 0.13),
-        tissue=rng.between(0.4, 0.55), findings=_disease(rng),
-    )  # fmt: skip
+        width=rng.between(0.92, 1.08),
+        raised=(rng.between(0, 0.15), rng.between(0, 0.15)),
+        shifted=rng.between(-0.045, 0.045),
+        heart=rng.between(0.84, 1.12),
+        dome=rng.between(0.5, 1.5),
+        rib_spacing=rng.between(0.072, 0.088),
+        bone=rng.between(0.035, 0.085),
+        neck=rng.between(0.09, 0.13),
+        tissue=rng.between(0.4, 0.55),
+        findings=_disease(rng),
+    )
 
 
 def _disease(rng: Random) -> dict[str, Finding]:
@@ -126,11 +132,16 @@ def _phrase(rng: Random, key: str, finding: Finding) -> str:
 
 def _report(rng: Random, findings: dict[str, Finding]) -> str:
     if not findings:
-        return rng.pick((
-            "Normal chest x-ray.", "No acute cardiopulmonary abnormality.", "The lungs are clear.",
-            "The lungs are clear and the heart is of normal size.", f"No abnormality. {negation(rng, FINDINGS, TERMS)}",
-            f"Clear lungs. {negation(rng, FINDINGS, TERMS)}",
-        ))  # fmt: skip
+        return rng.pick(
+            (
+                "Normal chest x-ray.",
+                "No acute cardiopulmonary abnormality.",
+                "The lungs are clear.",
+                "The lungs are clear and the heart is of normal size.",
+                f"No abnormality. {negation(rng, FINDINGS, TERMS)}",
+                f"Clear lungs. {negation(rng, FINDINGS, TERMS)}",
+            )
+        )
     phrases = rng.some([_phrase(rng, key, finding) for key, finding in findings.items()], len(findings))
     if rng.chance(0.35):
         text = f"Chest x-ray showing {listing(phrases)}."

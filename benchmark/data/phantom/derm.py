@@ -31,7 +31,7 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "dermoscopy image"
 MULTI_LABEL = False
@@ -52,10 +52,14 @@ FEATURES = (
 )
 # Any may be the colour of any lesion, so that colour alone does not tell them apart.
 COLOURS = {
-    "brown": rgb(0.52, 0.33, 0.22), "black": rgb(0.28, 0.18, 0.15), "pink": rgb(0.75, 0.44, 0.4),
-    "red": rgb(0.58, 0.2, 0.2), "grey": rgb(0.36, 0.33, 0.37),
-    "tan": rgb(0.66, 0.48, 0.34), "flesh": rgb(0.78, 0.6, 0.5),
-}  # fmt: skip
+    "brown": rgb(0.52, 0.33, 0.22),
+    "black": rgb(0.28, 0.18, 0.15),
+    "pink": rgb(0.75, 0.44, 0.4),
+    "red": rgb(0.58, 0.2, 0.2),
+    "grey": rgb(0.36, 0.33, 0.37),
+    "tan": rgb(0.66, 0.48, 0.34),
+    "flesh": rgb(0.78, 0.6, 0.5),
+}
 SIZES = ("small", "medium-sized", "large")
 HAIRS = ("none", "few", "many")
 
@@ -75,10 +79,14 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        finding=rng.pick(range(len(FINDINGS))), size=rng.pick((0, 1, 2)), pigment=rng.random() ** 1.5,
-        hairs=rng.pick((0, 1, 2)), elongation=rng.between(0.72, 1.0), colour=rng.pick(tuple(COLOURS)),
+        finding=rng.pick(range(len(FINDINGS))),
+        size=rng.pick((0, 1, 2)),
+        pigment=rng.random() ** 1.5,
+        hairs=rng.pick((0, 1, 2)),
+        elongation=rng.between(0.72, 1.0),
+        colour=rng.pick(tuple(COLOURS)),
         lesion=int(rng.integers(2**31)),
-    )  # fmt: skip
+    )
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
@@ -95,10 +103,15 @@ def picture(rng: Random, patient: Patient, size: int) -> Picture:
 def _report(rng: Random, patient: Patient, extent: int) -> str:
     word = name(rng, FINDINGS[patient.finding], TERMS)
     feature = rng.pick(FEATURES[patient.finding])
-    main = rng.pick((
-        f"dermoscopy showing {article(word)}", f"{SIZES[extent]} {word}", f"{word} with {feature}",
-        f"{SIZES[extent]} {word} with {feature}", f"{feature}, typical of {article(word)}",
-    ))  # fmt: skip
+    main = rng.pick(
+        (
+            f"dermoscopy showing {article(word)}",
+            f"{SIZES[extent]} {word}",
+            f"{word} with {feature}",
+            f"{SIZES[extent]} {word} with {feature}",
+            f"{feature}, typical of {article(word)}",
+        )
+    )
     end = ""
     if rng.chance(0.35):
         end = sentence(("no hairs", "few hairs over the lesion", "many hairs over the lesion")[patient.hairs])
@@ -130,9 +143,15 @@ def _draw(rng: Random, patient: Patient, extent: int, size: int) -> np.ndarray:
     radius = (0.17, 0.225, 0.28)[extent] * rng.between(0.94, 1.06)
     body = Random(patient.lesion)
     lesion = Lesion(
-        body, view, radius, ellipse(view.x, view.y, (0.5, 0.5), (radius, radius * patient.elongation)), skin,
-        COLOURS[patient.colour], field(body, 4, size), field(body, 9, size),
-    )  # fmt: skip
+        body,
+        view,
+        radius,
+        ellipse(view.x, view.y, (0.5, 0.5), (radius, radius * patient.elongation)),
+        skin,
+        COLOURS[patient.colour],
+        field(body, 4, size),
+        field(body, 9, size),
+    )
     mask, colour = _LESIONS[patient.finding](lesion)
     image += mask * (colour - image)
 
@@ -163,7 +182,8 @@ def _hairs(rng: Random, size: int, count: int) -> Array:
 @dataclass(frozen=True)
 class Lesion:
     """body: the stream of what stays the same from image to image; outline: distance to an ellipse of ``radius`` around
-    the middle of the view; coarse, fine: fields of noise; colour: of the lesion where nothing else gives it one."""
+    the middle of the view; coarse, fine: fields of noise; colour: of the lesion where nothing else gives it one.
+    """
 
     body: Random
     view: View

@@ -30,7 +30,7 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "fundus photograph"
 MULTI_LABEL = False
@@ -70,10 +70,14 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        finding=rng.pick(range(len(FINDINGS))), severity=rng.pick((0, 1, 2)), place=rng.pick((0, 1)),
+        finding=rng.pick(range(len(FINDINGS))),
+        severity=rng.pick((0, 1, 2)),
+        place=rng.pick((0, 1)),
         pigment=rng.random(),
-        cup=rng.between(0.2, 0.34), disc=rng.between(0.09, 0.105), vessels=int(rng.integers(2**31)),
-    )  # fmt: skip
+        cup=rng.between(0.2, 0.34),
+        disc=rng.between(0.09, 0.105),
+        vessels=int(rng.integers(2**31)),
+    )
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
@@ -92,18 +96,28 @@ def picture(rng: Random, patient: Patient, size: int) -> Picture:
 def _report(rng: Random, patient: Patient, finding: int, severity: int, left: bool) -> str:
     eye = "left" if left else "right"
     if finding == 0:
-        main = rng.pick((
-            "normal fundus", f"normal {eye} fundus", "healthy retina", f"fundus photograph of a normal {eye} eye",
-            f"healthy retina of the {eye} eye",
-        ))  # fmt: skip
+        main = rng.pick(
+            (
+                "normal fundus",
+                f"normal {eye} fundus",
+                "healthy retina",
+                f"fundus photograph of a normal {eye} eye",
+                f"healthy retina of the {eye} eye",
+            )
+        )
     else:
         word = name(rng, FINDINGS[finding], TERMS)
         feature = rng.pick(FEATURES[finding]).format(PLACES[patient.place])
-        main = rng.pick((
-            f"fundus photograph showing {word}", f"{SEVERITIES[severity]} {word}",
-            f"{SEVERITIES[severity]} {word} of the {eye} eye",
-            f"{eye} eye with {word}", f"{word} with {feature}", f"{feature}, in keeping with {word}",
-        ))  # fmt: skip
+        main = rng.pick(
+            (
+                f"fundus photograph showing {word}",
+                f"{SEVERITIES[severity]} {word}",
+                f"{SEVERITIES[severity]} {word} of the {eye} eye",
+                f"{eye} eye with {word}",
+                f"{word} with {feature}",
+                f"{feature}, in keeping with {word}",
+            )
+        )
     absent = [key for i, key in enumerate(FINDINGS) if i not in (0, finding)]
     return f"{sentence(main)} {negation(rng, absent, TERMS)}" if rng.chance(0.4) else sentence(main)
 
@@ -191,12 +205,14 @@ def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
     return dots(view.size, view.place(at), radii, 1.0, np.arctan2(turned[:, 1], turned[:, 0]))
 
 
-_ARCADES = np.array([
-    [DISC, (0.70, 0.30), (0.52, 0.17), (0.18, 0.24)],
-    [DISC, (0.70, 0.70), (0.52, 0.84), (0.18, 0.78)],
-    [DISC, (0.80, 0.33), (0.86, 0.25), (0.94, 0.16)],
-    [DISC, (0.80, 0.66), (0.86, 0.74), (0.94, 0.86)],
-])  # fmt: skip
+_ARCADES = np.array(
+    [
+        [DISC, (0.70, 0.30), (0.52, 0.17), (0.18, 0.24)],
+        [DISC, (0.70, 0.70), (0.52, 0.84), (0.18, 0.78)],
+        [DISC, (0.80, 0.33), (0.86, 0.25), (0.94, 0.16)],
+        [DISC, (0.80, 0.66), (0.86, 0.74), (0.94, 0.86)],
+    ]
+)
 _T = np.linspace(0, 1, 13)[:, None]
 _BEZIER = np.concatenate([(1 - _T) ** 3, 3 * _T * (1 - _T) ** 2, 3 * _T**2 * (1 - _T), _T**3], 1)
 

@@ -31,7 +31,7 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "histology image"
 MULTI_LABEL = False
@@ -66,10 +66,13 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        finding=rng.pick(range(len(FINDINGS))), severity=rng.pick((0, 1, 2)), gland=rng.between(0.105, 0.14),
-        crowding=rng.between(0.6, 0.95), stain=(rng.between(0.6, 1.4), rng.between(0.55, 1.35)),
+        finding=rng.pick(range(len(FINDINGS))),
+        severity=rng.pick((0, 1, 2)),
+        gland=rng.between(0.105, 0.14),
+        crowding=rng.between(0.6, 0.95),
+        stain=(rng.between(0.6, 1.4), rng.between(0.55, 1.35)),
         hue=(rng.normal(0, 0.06), rng.normal(0, 0.06)),
-    )  # fmt: skip
+    )
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
@@ -87,17 +90,26 @@ def picture(rng: Random, patient: Patient, size: int) -> Picture:
 
 def _report(rng: Random, finding: int, severity: int, places: list[int]) -> str:
     if finding == 0:
-        main = rng.pick((
-            "normal glands", "histology showing normal tissue", "benign tissue", "normal glands in a loose stroma",
-            "normal tissue with round and evenly spaced glands",
-        ))  # fmt: skip
+        main = rng.pick(
+            (
+                "normal glands",
+                "histology showing normal tissue",
+                "benign tissue",
+                "normal glands in a loose stroma",
+                "normal tissue with round and evenly spaced glands",
+            )
+        )
     elif FINDINGS[finding] == "adenocarcinoma":
         word = name(rng, FINDINGS[finding], TERMS)
-        main = rng.pick((
-            word, f"{GRADES[severity]} differentiated {word}",
-            f"histology showing {GRADES[severity]} differentiated {word}",
-            f"{word} with crowded irregular lumina", f"{word} with large dark nuclei",
-        ))  # fmt: skip
+        main = rng.pick(
+            (
+                word,
+                f"{GRADES[severity]} differentiated {word}",
+                f"histology showing {GRADES[severity]} differentiated {word}",
+                f"{word} with crowded irregular lumina",
+                f"{word} with large dark nuclei",
+            )
+        )
     else:
         word, extent, place = name(rng, FINDINGS[finding], TERMS), EXTENTS[severity], PLACES[places[0]]
         options = [f"histology showing {extent} {word}", f"{extent} {word} among the glands", f"{extent} {word}"]
@@ -224,9 +236,15 @@ def _foci(rng: Random, places: list[int]) -> list[np.ndarray]:
 
 
 def _nuclei(
-    rng: Random, size: int, centres: np.ndarray, radius: float, spread: float, roundness: float,
-    darkness: tuple[float, float], angle: float | None = None,
-) -> Array:  # fmt: skip
+    rng: Random,
+    size: int,
+    centres: np.ndarray,
+    radius: float,
+    spread: float,
+    roundness: float,
+    darkness: tuple[float, float],
+    angle: float | None = None,
+) -> Array:
     """A nucleus at each of ``centres`` [n, 2]; sizes vary by ``spread``, roundness is the ratio of the axes."""
     n = len(centres)
     radii = radius * np.exp(spread * np.clip(rng.normal(0, 1, (n, 1)), -1.6, 1.6)) * (1.0, roundness)

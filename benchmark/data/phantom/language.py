@@ -39,9 +39,15 @@ def sentence(text: str) -> str:
 
 
 UNCOUNTED = (
-    "cardiomegaly", "consolidation", "adenocarcinoma", "necrosis", "mucin", "diabetic retinopathy", "glaucoma",
+    "cardiomegaly",
+    "consolidation",
+    "adenocarcinoma",
+    "necrosis",
+    "mucin",
+    "diabetic retinopathy",
+    "glaucoma",
     "macular degeneration",
-)  # fmt: skip
+)
 
 
 def article(noun: str) -> str:
@@ -95,6 +101,7 @@ def modality(rng: Random, own: str) -> Question:
 
 def choose(rng: Random, always: Sequence[Question], pool: Sequence[Question]) -> list[Question]:
     """Four to six different questions: all of ``always`` and some of ``pool``, where a question may be listed twice to
-    be chosen more often."""
+    be chosen more often.
+    """
     asked = {question.question: question for question in (*always, *rng.some(pool, len(pool)))}
     return list(asked.values())[: rng.pick((4, 5, 6))]

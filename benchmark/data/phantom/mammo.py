@@ -4,18 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmark.data.phantom.canvas import (
-    Array,
-    Layer,
-    Random,
-    View,
-    dots,
-    ellipse,
-    field,
-    inside,
-    photograph,
-    smooth,
-)
+from benchmark.data.phantom.canvas import Array, Layer, Random, View, dots, ellipse, field, inside, photograph, smooth
 from benchmark.data.phantom.language import (
     NUMBERS,
     Picture,
@@ -29,7 +18,7 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "mammogram"
 MULTI_LABEL = False
@@ -64,11 +53,17 @@ class Patient:
 
 def patient(rng: Random) -> Patient:
     return Patient(
-        finding=rng.pick(range(len(FINDINGS))), place=rng.pick((0, 1, 2)), severity=rng.pick((0, 1, 2)),
-        count=rng.pick((1, 2), (0.7, 0.3)), left=rng.chance(0.5), density=rng.pick((0, 1, 2)),
-        length=rng.between(0.58, 0.84), height=rng.between(0.39, 0.46), droop=rng.between(-0.02, 0.06),
+        finding=rng.pick(range(len(FINDINGS))),
+        place=rng.pick((0, 1, 2)),
+        severity=rng.pick((0, 1, 2)),
+        count=rng.pick((1, 2), (0.7, 0.3)),
+        left=rng.chance(0.5),
+        density=rng.pick((0, 1, 2)),
+        length=rng.between(0.58, 0.84),
+        height=rng.between(0.39, 0.46),
+        droop=rng.between(-0.02, 0.06),
         tissue=int(rng.integers(2**31)),
-    )  # fmt: skip
+    )
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
@@ -104,10 +99,14 @@ def _report(rng: Random, patient: Patient, finding: int, severity: int, oblique:
             )
             word = word.replace("mass", "masses").replace("cyst", "cysts")
         what = rng.pick((word, f"{SIZES[severity]} {word}")) if patient.count == 1 else word
-        main = rng.pick((
-            f"{what} {place}", f"there {'are' if plural else 'is'} {what if plural else article(what)} {place}",
-            f"mammogram showing {what if plural else article(what)} {place}", f"{what} in the {side} breast",
-        ))  # fmt: skip
+        main = rng.pick(
+            (
+                f"{what} {place}",
+                f"there {'are' if plural else 'is'} {what if plural else article(what)} {place}",
+                f"mammogram showing {what if plural else article(what)} {place}",
+                f"{what} in the {side} breast",
+            )
+        )
     end = (
         negation(rng, [key for i, key in enumerate(FINDINGS) if i not in (0, finding)], TERMS)
         if rng.chance(0.35)

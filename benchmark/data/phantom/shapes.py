@@ -16,16 +16,20 @@ from benchmark.data.phantom.language import (
     opened,
     presence,
     sentence,
-)  # fmt: skip
+)
 
 NAME = "picture of shapes"
 MULTI_LABEL = False
 TERMS = {"circle": (), "square": (), "triangle": (), "star": (), "cross": (), "ring": ()}
 FINDINGS = tuple(TERMS)
 COLOURS = {
-    "red": rgb(0.85, 0.15, 0.15), "orange": rgb(0.95, 0.55, 0.1), "yellow": rgb(0.95, 0.88, 0.2),
-    "green": rgb(0.2, 0.65, 0.25), "blue": rgb(0.15, 0.3, 0.85), "purple": rgb(0.55, 0.2, 0.7),
-}  # fmt: skip
+    "red": rgb(0.85, 0.15, 0.15),
+    "orange": rgb(0.95, 0.55, 0.1),
+    "yellow": rgb(0.95, 0.88, 0.2),
+    "green": rgb(0.2, 0.65, 0.25),
+    "blue": rgb(0.15, 0.3, 0.85),
+    "purple": rgb(0.55, 0.2, 0.7),
+}
 GROUNDS = {"black": rgb(0.1, 0.1, 0.1), "grey": rgb(0.45, 0.45, 0.45), "white": rgb(0.9, 0.9, 0.9)}
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 SIZES = ("small", "large")
@@ -50,9 +54,14 @@ def patient(rng: Random) -> Patient:
     size, count = rng.pick((0, 1)), rng.pick((1, 2, 3, 4), (0.4, 0.2, 0.2, 0.2))
     places = tuple(rng.some(range(4 if size and count > 1 else 5), count))
     return Patient(
-        shape=rng.pick(range(len(FINDINGS))), colour=rng.pick(tuple(COLOURS)), texture=rng.pick(TEXTURES), size=size,
-        places=places, ground=rng.pick(tuple(GROUNDS)), ground_texture=rng.pick(("plain", "striped")),
-    )  # fmt: skip
+        shape=rng.pick(range(len(FINDINGS))),
+        colour=rng.pick(tuple(COLOURS)),
+        texture=rng.pick(TEXTURES),
+        size=size,
+        places=places,
+        ground=rng.pick(tuple(GROUNDS)),
+        ground_texture=rng.pick(("plain", "striped")),
+    )
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:

@@ -83,7 +83,8 @@ class Source(BaseModel):
 
     def fingerprint(self) -> Any:
         """What rows() depends on beyond the card: the parameters, and the content (or size and time) of the files
-        except the images'. JSON-serialisable."""
+        except the images'. JSON-serialisable.
+        """
         raise NotImplementedError
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
@@ -132,7 +133,8 @@ class Source(BaseModel):
 
     def matching(self, path: Path, required: bool = True) -> list[Path]:
         """The files or folders that ``path``, which may be a pattern, stands for, in order; ``BenchError`` where there
-        is none, or one is a pipe or a device."""
+        is none, or one is a pipe or a device.
+        """
         found = [path] if path.is_absolute() and path.exists() else _matches(self.base(path), path)
         for each in found if required else []:
             # Whoever opens a pipe waits for its other end.
@@ -174,7 +176,8 @@ class Fractions(BaseModel):
 
     def assign(self, rows: list[Row]) -> list[Row]:
         """The rows, each with its split now: whole groups, in an order drawn from the seed. The order of the rows is
-        irrelevant; shares are met as closely as whole groups in that order allow."""
+        irrelevant; shares are met as closely as whole groups in that order allow.
+        """
         sizes: dict[str, int] = {}
         for row in rows:
             sizes[row.group] = sizes.get(row.group, 0) + 1
@@ -192,7 +195,8 @@ class Fractions(BaseModel):
 
 def check_unicode(text: str) -> None:
     """Raise ``BadRow`` for half of a surrogate pair, as JSON may have and Python makes of a file's name that is not
-    UTF-8: tables cannot hold it."""
+    UTF-8: tables cannot hold it.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

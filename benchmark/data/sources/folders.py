@@ -8,7 +8,8 @@ from pathlib import Path
 def files_below(root: Path, ending: str = "") -> Iterator[str]:
     """The paths, relative to ``root``, of the files whose names have this ending, in an order that the disk's does not
     change. Links to folders are followed: each folder is entered by one link at most, and never by one that lies in it,
-    so that links in a circle end. What is not there or may not be listed has no files."""
+    so that links in a circle end. What is not there or may not be listed has no files.
+    """
     linked: set[tuple[int, int]] = set()
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while waiting:

@@ -113,7 +113,8 @@ def _json_lines(path: Path, problems: Problems, seen: set[str]) -> Rows:
 
 def _json(path: Path, problems: Problems, seen: set[str]) -> Rows:
     """A list of objects; or objects under a name each, in one object or in a list of objects with one name: the name
-    is then in the column ``key``."""
+    is then in the column ``key``.
+    """
     with _open(path) as file:
         content = file.read(MAX_DOCUMENT + 1)
     if len(content) > MAX_DOCUMENT:

@@ -37,7 +37,8 @@ class H5Files(BaseModel):
 
 class H5Source(Source):
     """For each split an array of images, uint8 [N, H, W, 3] or [N, H, W], and one of class numbers, N of them in any
-    shape. image_key, label_key: their names in the files. group_column: of the table of groups."""
+    shape. image_key, label_key: their names in the files. group_column: of the table of groups.
+    """
 
     kind: Literal["h5"] = "h5"
     files: dict[Split, H5Files]

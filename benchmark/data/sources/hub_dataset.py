@@ -37,7 +37,8 @@ class HubDataset:
     @cached_property
     def commit(self) -> str:
         """Looked up once: rows and fingerprint are of one commit, whatever becomes of a branch meanwhile. Raises
-        ``BenchError`` when the hub refuses, or cannot be reached and was never asked."""
+        ``BenchError`` when the hub refuses, or cannot be reached and was never asked.
+        """
         reason = _unreachable() or self._ask()
         commit = self._last_commit()
         if not commit:
@@ -46,7 +47,8 @@ class HubDataset:
 
     def found(self) -> bool:
         """Whether the commit is cached, or, if it is streamed, was opened before. Neither asks the hub nor imports
-        ``datasets``."""
+        ``datasets``.
+        """
         commit = self._last_commit()
         try:
             return bool(commit) and (self._prepared(commit) is not None or (self.streaming and self._opened(commit)))
@@ -55,15 +57,19 @@ class HubDataset:
 
     def load(self, split: str) -> "datasets.Dataset":
         """The rows of a split, by its name there: cached ones, or the hub's. Raises ``BenchError`` when there are none,
-        and when the set holds code."""
+        and when the set holds code.
+        """
         from datasets.packaged_modules.cache.cache import Cache
 
         try:
             if folder := self._prepared(self.commit):
                 builder = Cache(
-                    dataset_name=self.name.rpartition("/")[2], repo_id=self.name, config_name=folder.parts[-3],
-                    version=folder.parts[-2], hash=self.commit,
-                )  # fmt: skip
+                    dataset_name=self.name.rpartition("/")[2],
+                    repo_id=self.name,
+                    config_name=folder.parts[-3],
+                    version=folder.parts[-2],
+                    hash=self.commit,
+                )
                 return self._split(builder, split, streaming=False)
             if reason := _unreachable():
                 raise self._absent(reason)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 class NpzSource(Source):
     """For each split, SPLIT_images: uint8 [N, H, W] or [N, H, W, 3], and SPLIT_labels: integers [N] or [N, 1] (class
-    numbers), or [N, K] of 0 and 1 for a multi-label card."""
+    numbers), or [N, K] of 0 and 1 for a multi-label card.
+    """
 
     kind: Literal["npz"] = "npz"
     file: Path
@@ -109,7 +110,8 @@ class NpzSource(Source):
 
     def _array(self, key: str, opened: ExitStack) -> tuple[IO[bytes], tuple[tuple[int, ...], bool, np.dtype]]:
         """An array's file, behind its header, and what that says: shape, whether columns come first, type. A few bytes
-        may unfold to any number: the header is looked at before the rest is read."""
+        may unfold to any number: the header is looked at before the rest is read.
+        """
         archive = opened.enter_context(ZipFile(self.existing(self.file)))
         file = opened.enter_context(archive.open(f"{key}.npy"))
         version = read_magic(file)[0]

@@ -116,10 +116,12 @@ class PhantomSource(Source):
         for split, samples in self._draw():
             for _, patient in groupby(samples, key=lambda sample: sample.group):
                 of_patient = list(patient)
-                counts = Counter({
-                    name: sum(_has(sample, phantom.FINDINGS[self.modality].index(name)) for sample in of_patient)
-                    for name in self.rare
-                })  # fmt: skip
+                counts = Counter(
+                    {
+                        name: sum(_has(sample, phantom.FINDINGS[self.modality].index(name)) for sample in of_patient)
+                        for name in self.rare
+                    }
+                )
                 total = taken[split] + len(of_patient)
                 if split != "test" and any(
                     count and having[split, name] + count > self.rare[name] * total for name, count in counts.items()
@@ -183,7 +185,8 @@ SCANNER = 2
 
 def other_scanner(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] as another machine would have taken it: softer, of another contrast, darker, most so towards its
-    corners, noisier. The noise is a function of the picture."""
+    corners, noisier. The noise is a function of the picture.
+    """
     height, width = image.shape[:2]
     soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.02 * height))
     values = (np.asarray(soft, dtype=np.float64) / 255) ** 1.6

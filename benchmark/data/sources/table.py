@@ -154,7 +154,8 @@ class TableSource(Source):
     def beside(self) -> dict[str, str]:
         """The state of the files that rows are made of beside the tables, a part of the fingerprint: where images that
         are searched for lie, and the sizes and times of text files. Only names that the card's templates can make
-        count, so that other files may come and go."""
+        count, so that other files may come and go.
+        """
         found = {}
         if self.find:
             places = "\n".join(files_below(self.image_folder(), _ending(self.columns.image)))
@@ -201,7 +202,8 @@ class TableSource(Source):
 
     def reader(self, card: "Card") -> Callable[[str, int, Values, str], Row | None]:
         """What makes a row of a table's name, the row's number there, its values by column, and its split ("" where
-        that is unknown yet): None for one that is to be left out, ``BadRow`` for one that cannot be used."""
+        that is unknown yet): None for one that is to be left out, ``BadRow`` for one that cannot be used.
+        """
         find = self._finder() if self.find else None
         read_text = lru_cache(maxsize=64)(_read_text)
         wanted, unwanted = _conditions(self.where), _conditions(self.where_not)
@@ -255,7 +257,8 @@ class TableSource(Source):
 
     def check_columns(self, table: str, seen: set[str]) -> None:
         """Raise ``BenchError`` for a column that is named and is not among those ``seen`` in a table, and for a
-        table without any."""
+        table without any.
+        """
         if not seen:
             raise BenchError(f"{table}: the file is empty, or no row of it can be read")
         seen = seen | {"split"} | set(self.extract)
@@ -471,7 +474,8 @@ HEADING = re.compile(r"^[ \t]*([A-Z][A-Z \t/&,()'-]*?)[ \t]*:", re.MULTILINE)
 
 def report_sections(report: str, wanted: Iterable[str]) -> str:
     """The sections of a report under headings (capitals before a colon) that contain a wanted word, in the order of
-    ``wanted``, spaces made single. A heading that contains several of them counts once."""
+    ``wanted``, spaces made single. A heading that contains several of them counts once.
+    """
     headings = list(HEADING.finditer(report))
     ends = [heading.start() for heading in headings[1:]] + [len(report)]
     found: dict[int, str] = {}

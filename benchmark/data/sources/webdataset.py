@@ -44,9 +44,14 @@ class WebDatasetSource(TableSource):
         if self.stream:
             columns = self.columns
             whole = {
-                "split": self.split, "columns.split": columns.split, "columns.question": columns.question,
-                "where": self.where, "where_not": self.where_not, "text_file": self.text_file, "find": self.find,
-            }  # fmt: skip
+                "split": self.split,
+                "columns.split": columns.split,
+                "columns.question": columns.question,
+                "where": self.where,
+                "where_not": self.where_not,
+                "text_file": self.text_file,
+                "find": self.find,
+            }
             for key, value in whole.items():
                 if value:
                     raise ValueError(f"'stream' takes samples as they come, and '{key}' needs all to be read before")
@@ -95,7 +100,8 @@ class Member:
 
 def read_shard(path: Path, problems: Problems, seen: set[str]) -> Rows:
     """The samples of a tar file, read from its beginning to its end. Members that are not plain files (links, devices)
-    or whose name leads out of the archive are bad rows."""
+    or whose name leads out of the archive are bad rows.
+    """
     number = 0
     sample: Values = {}
     with _opened(path, "r|*") as tar:
@@ -122,7 +128,8 @@ def read_shard(path: Path, problems: Problems, seen: set[str]) -> Rows:
 
 def scan_shard(path: Path) -> Iterator[tuple[str, list[Member]]]:
     """The samples of a tar file by name, each with where its files stand: headers alone are read. Raises ``BenchError``
-    for a packed one and for members that read_shard() takes for bad rows."""
+    for a packed one and for members that read_shard() takes for bad rows.
+    """
     name, members = "", list[Member]()
     with _opened(path, "r:") as tar:
         for found in _members(tar):
@@ -174,7 +181,8 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Member, tarfile.TarInf
 
 def _check_end(path: Path) -> bool:
     """Whether it is packed. tarfile takes an archive that breaks off between two members for a whole one; a whole one
-    ends in zeros."""
+    ends in zeros.
+    """
     with path.open("rb") as file:
         packed = file.read(512)[257:262] != b"ustar"
         file.seek(-min(512, path.stat().st_size), os.SEEK_END)

@@ -14,7 +14,8 @@ from benchmark.data.dataset import Dataset
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Counts by split: images, groups, texts with their lengths in words, questions, and images of each class (for
-    multi-label sets those where it holds; ``unknown`` where no class is known)."""
+    multi-label sets those where it holds; ``unknown`` where no class is known).
+    """
     splits: dict[str, Any] = {}
     for split in dataset.splits():
         table = dataset.table(split).take(dataset.rows(split))
@@ -51,7 +52,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 def contact_sheet(dataset: Dataset, split: str, path: Path, n: int = 24) -> Path:
     """A PNG of up to ``n`` samples of a split, drawn at random but always the same ones, each with what belongs to it:
-    its class, its first text, its first question. Returns ``path``."""
+    its class, its first text, its first question. Returns ``path``.
+    """
     from matplotlib.figure import Figure
 
     records = dataset.records(split)

@@ -40,10 +40,38 @@ NAMES = {
     "question_type": ("question_type",),
 }
 NO_FINDING = {
-    "sex", "gender", "male", "female", "man", "woman", "age", "pregnant", "smoke", "smoker", "smoking", "smoked",
-    "drink", "alcohol", "dead", "death", "deceased", "died", "survived", "id", "index", "fold", "split", "train", "val",
-    "valid", "test", "biopsied", "biopsed", "reviewed", "excluded",
-}  # fmt: skip
+    "sex",
+    "gender",
+    "male",
+    "female",
+    "man",
+    "woman",
+    "age",
+    "pregnant",
+    "smoke",
+    "smoker",
+    "smoking",
+    "smoked",
+    "drink",
+    "alcohol",
+    "dead",
+    "death",
+    "deceased",
+    "died",
+    "survived",
+    "id",
+    "index",
+    "fold",
+    "split",
+    "train",
+    "val",
+    "valid",
+    "test",
+    "biopsied",
+    "biopsed",
+    "reviewed",
+    "excluded",
+}
 """Words in the names of columns of 0 and 1 that are about the patient, the visit or the file, not about a finding."""
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
@@ -172,7 +200,8 @@ def _check_delimiter(path: Path) -> None:
 
 def _image_column(path: Path, names: list[str], rows: list[dict[str, Any]]) -> tuple[str, str]:
     """The column that names images which are there, or a template that adds the suffix that its names lack, and the
-    folder that they are relative to; the one with most of them, of two the first."""
+    folder that they are relative to; the one with most of them, of two the first.
+    """
     if any(isinstance(rows[0].get(name), (bytes, dict)) for name in names):
         return next(name for name in names if isinstance(rows[0].get(name), (bytes, dict))), "."
     roots = [".", *sorted(child.name for child in path.parent.iterdir() if child.is_dir())]
@@ -261,7 +290,8 @@ class _Dumper(yaml.SafeDumper):
 
 def write_card(path: Path, output: Path) -> list[str]:
     """Infer a card and write it, with its paths relative to its own folder. Returns what was inferred and what is left
-    to the user, which the card has as comments."""
+    to the user, which the card has as comments.
+    """
     content, told = infer_card(path)
     if output.exists():
         raise BenchError(f"'{output}' is already there; give another with --output")

@@ -90,7 +90,8 @@ def _hashes(dataset: Dataset, split: str, progress: Progress | None) -> tuple[li
 
 def difference_hash(picture: Image.Image) -> np.ndarray:
     """uint16 [SIDE], a bit for each of SIDE x SIDE places: does the grey value rise to the right there (dHash, Krawetz
-    2013). Survives scaling and compression, not rotation."""
+    2013). Survives scaling and compression, not rotation.
+    """
     grey = np.asarray(picture.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX), dtype=np.int16)
     rises = np.diff(grey, axis=1) > 0
     return np.packbits(rises, axis=1).astype(np.uint16) @ np.array([256, 1], dtype=np.uint16)

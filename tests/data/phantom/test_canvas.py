@@ -48,4 +48,6 @@ def test_contact_sheet(tmp_path) -> None:
     path = tmp_path / "sheet.png"
     contact_sheet(path, per_modality=3, size=32)
     with Image.open(path) as sheet:
-        assert sheet.format == "PNG" and sheet.width > 3 * 32 and sheet.height > 6 * 32
+        assert sheet.format == "PNG"
+        assert sheet.width > 3 * 32
+        assert sheet.height > 6 * 32

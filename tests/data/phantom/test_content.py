@@ -88,7 +88,8 @@ def test_questions_differ_and_their_answers_are_the_samples(modality: str) -> No
     for sample in generate(modality, "train", 60, 3, 32):
         there = positive(modality, sample)
         asked = [question.question for question in sample.questions]
-        assert len(set(asked)) == len(asked) and 4 <= len(asked) <= 6
+        assert len(set(asked)) == len(asked)
+        assert 4 <= len(asked) <= 6
         for question in sample.questions:
             assert (question.answer_type == "closed") == (question.answer in ("yes", "no"))
             if question.question_type in ("abnormality", "shape") and question.answer_type == "open":
@@ -113,7 +114,8 @@ def test_patients_have_up_to_three_images_and_chest_films_several_findings() -> 
     samples = generate("cxr", "train", 100, 0, 32)
     assert set(Counter(sample.group for sample in samples).values()) == {1, 2, 3}
     assert {sum(sample.label) for sample in samples if isinstance(sample.label, list)} == {0, 1, 2, 3}
-    assert MULTI_LABEL["cxr"] and not any(MULTI_LABEL[key] for key in DOMAINS if key != "cxr")
+    assert MULTI_LABEL["cxr"]
+    assert not any(MULTI_LABEL[key] for key in DOMAINS if key != "cxr")
 
 
 @pytest.mark.parametrize(

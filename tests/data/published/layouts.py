@@ -221,8 +221,14 @@ def rocov2(data: Path) -> Expected:
 @layout("pad-ufes-20")
 def pad_ufes(data: Path) -> Expected:
     root = data / "pad-ufes-20"
-    codes = {"BCC": "basal cell carcinoma", "MEL": "melanoma", "SCC": "squamous cell carcinoma",
-             "ACK": "actinic keratosis", "NEV": "nevus", "SEK": "seborrheic keratosis"}  # fmt: skip
+    codes = {
+        "BCC": "basal cell carcinoma",
+        "MEL": "melanoma",
+        "SCC": "squamous cell carcinoma",
+        "ACK": "actinic keratosis",
+        "NEV": "nevus",
+        "SEK": "seborrheic keratosis",
+    }
     rows, expected = [], {}
     for i, (code, name) in enumerate(codes.items()):
         file = f"PAT_{i}_{10 + i}_{820 + i}.png"
@@ -237,9 +243,15 @@ def pad_ufes(data: Path) -> Expected:
 @layout("ham10000")
 def ham(data: Path) -> Expected:
     root = data / "ham10000"
-    codes = {"bkl": "benign keratosis-like lesion", "nv": "melanocytic nevus", "df": "dermatofibroma",
-             "mel": "melanoma", "vasc": "vascular lesion", "bcc": "basal cell carcinoma",
-             "akiec": "actinic keratosis or intraepithelial carcinoma"}  # fmt: skip
+    codes = {
+        "bkl": "benign keratosis-like lesion",
+        "nv": "melanocytic nevus",
+        "df": "dermatofibroma",
+        "mel": "melanoma",
+        "vasc": "vascular lesion",
+        "bcc": "basal cell carcinoma",
+        "akiec": "actinic keratosis or intraepithelial carcinoma",
+    }
     rows, expected = [], {}
     for i, (code, name) in enumerate(codes.items()):
         for view in range(2):  # two images of a lesion
@@ -269,16 +281,25 @@ def pcam(data: Path) -> Expected:
         )
         expected[split] = {
             f"{split}/{i}": {
-                "label": "metastasis" if i else "no metastasis", "group": f"camelyon16_{part}_tumor_{i // 2:03d}"
+                "label": "metastasis" if i else "no metastasis",
+                "group": f"camelyon16_{part}_tumor_{i // 2:03d}",
             }
             for i in range(3)
-        }  # fmt: skip
+        }
     return expected
 
 
-TISSUES = {"ADI": "adipose", "BACK": "background", "DEB": "debris", "LYM": "lymphocytes", "MUC": "mucus",
-           "MUS": "smooth muscle", "NORM": "normal colon mucosa", "STR": "cancer-associated stroma",
-           "TUM": "colorectal adenocarcinoma epithelium"}  # fmt: skip
+TISSUES = {
+    "ADI": "adipose",
+    "BACK": "background",
+    "DEB": "debris",
+    "LYM": "lymphocytes",
+    "MUC": "mucus",
+    "MUS": "smooth muscle",
+    "NORM": "normal colon mucosa",
+    "STR": "cancer-associated stroma",
+    "TUM": "colorectal adenocarcinoma epithelium",
+}
 
 
 @layout("nct-crc-he", "nct-crc-he-8")
@@ -318,8 +339,12 @@ def lc25000(data: Path, card: str) -> Expected:
 @layout("bach")
 def bach(data: Path) -> Expected:
     root = data / "bach" / "ICIAR2018_BACH_Challenge" / "Photos"
-    folders = {"Benign/b": "benign breast lesion", "InSitu/is": "in situ breast carcinoma",
-               "Invasive/iv": "invasive breast carcinoma", "Normal/n": "normal breast tissue"}  # fmt: skip
+    folders = {
+        "Benign/b": "benign breast lesion",
+        "InSitu/is": "in situ breast carcinoma",
+        "Invasive/iv": "invasive breast carcinoma",
+        "Normal/n": "normal breast tissue",
+    }
     expected = {}
     for stem, name in folders.items():
         for i in (1, 2):
@@ -370,9 +395,11 @@ def vindr_mammo(data: Path) -> Expected:
         root / "finding_annotations.csv",
         "image_id|study_id|series_id|laterality|view_position|height|width|breast_birads|breast_density|"
         "finding_categories|finding_birads|xmin|ymin|xmax|ymax|split",
-        *[[name, study, "x", "L", "CC", 3518, 2800, "BI-RADS 4", "DENSITY C", found, "", "", "", "", "", split]
-          for study, name, found, split in findings],
-    )  # fmt: skip
+        *[
+            [name, study, "x", "L", "CC", 3518, 2800, "BI-RADS 4", "DENSITY C", found, "", "", "", "", "", split]
+            for study, name, found, split in findings
+        ],
+    )
     return {
         "train": {"s1/i1.dicom": {"label": "Mass", "group": "s1"}},
         "test": {"s3/i5.dicom": {"label": "Nipple Retraction", "group": "s3"}},
@@ -380,10 +407,19 @@ def vindr_mammo(data: Path) -> Expected:
 
 
 MEDMNIST = {
-    "pathmnist": (3, 9), "chestmnist": (0, 14), "dermamnist": (3, 7), "octmnist": (0, 4), "pneumoniamnist": (0, 2),
-    "retinamnist": (3, 5), "breastmnist": (0, 2), "bloodmnist": (3, 8), "tissuemnist": (0, 8), "organamnist": (0, 11),
-    "organcmnist": (0, 11), "organsmnist": (0, 11),
-}  # fmt: skip
+    "pathmnist": (3, 9),
+    "chestmnist": (0, 14),
+    "dermamnist": (3, 7),
+    "octmnist": (0, 4),
+    "pneumoniamnist": (0, 2),
+    "retinamnist": (3, 5),
+    "breastmnist": (0, 2),
+    "bloodmnist": (3, 8),
+    "tissuemnist": (0, 8),
+    "organamnist": (0, 11),
+    "organcmnist": (0, 11),
+    "organsmnist": (0, 11),
+}
 
 
 @layout(*MEDMNIST)
@@ -414,8 +450,10 @@ def deepeyenet(data: Path) -> Expected:
         names = [f"eyenet0420/{split}_set/drusen-{i}.jpg" for i in range(2)]
         for i, name in enumerate(names):
             image(data / "deepeyenet" / name, i)
-        described = [{"keywords": "drusen", "clinical-description": "84-year-old woman."},
-                     {"keywords": "papilledema", "clinical-description": ""}]  # fmt: skip
+        described = [
+            {"keywords": "drusen", "clinical-description": "84-year-old woman."},
+            {"keywords": "papilledema", "clinical-description": ""},
+        ]
         document(data / "deepeyenet" / f"DeepEyeNet_{part}.json", [{n: d} for n, d in zip(names, described)])
         expected[split] = {names[0]: {"text": ["drusen 84-year-old woman."]}, names[1]: {"text": ["papilledema"]}}
     return expected
@@ -435,12 +473,21 @@ def vqa_rad(data: Path) -> Expected:
     document(
         root / "VQA_RAD Dataset Public.json",
         [
-            {"qid": str(i), "phrase_type": phrase, "qid_linked_id": "03f451ca", "image_name": name,
-             "image_organ": "HEAD", "evaluation": "not evaluated", "question": question, "answer": answer,
-             "answer_type": kind, "question_type": type_}
+            {
+                "qid": str(i),
+                "phrase_type": phrase,
+                "qid_linked_id": "03f451ca",
+                "image_name": name,
+                "image_organ": "HEAD",
+                "evaluation": "not evaluated",
+                "question": question,
+                "answer": answer,
+                "answer_type": kind,
+                "question_type": type_,
+            }
             for i, (name, phrase, question, answer, kind, type_) in enumerate(entries)
         ],
-    )  # fmt: skip
+    )
     return {
         "train": {
             "train/synpic54610.jpg": {"question": ["Are regions of the brain infarcted?"], "answer_type": ["closed"]},
@@ -489,19 +536,46 @@ def slake(data: Path) -> Expected:
     expected: Expected = {}
     for i, (part, split) in enumerate({"train": "train", "validate": "val", "test": "test"}.items()):
         image(root / "imgs" / f"xmlab{i}" / "source.jpg", i)
-        common = {"img_id": i, "img_name": f"xmlab{i}/source.jpg", "location": "Abdomen", "modality": "MRI",
-                  "base_type": "vqa", "triple": ["vhead", "_", "_"]}  # fmt: skip
+        common = {
+            "img_id": i,
+            "img_name": f"xmlab{i}/source.jpg",
+            "location": "Abdomen",
+            "modality": "MRI",
+            "base_type": "vqa",
+            "triple": ["vhead", "_", "_"],
+        }
         document(
             root / f"{part}.json",
             [
-                common | {"question": "What modality?", "answer": "MRI", "q_lang": "en", "answer_type": "OPEN",
-                          "content_type": "Modality", "qid": 1},
-                common | {"question": "图像里是什么？", "answer": "腹部", "q_lang": "zh", "answer_type": "OPEN",
-                          "content_type": "Position", "qid": 2},
-                common | {"question": "Is it healthy?", "answer": "No", "q_lang": "en", "answer_type": "CLOSED",
-                          "content_type": "Abnormality", "qid": 3},
+                common
+                | {
+                    "question": "What modality?",
+                    "answer": "MRI",
+                    "q_lang": "en",
+                    "answer_type": "OPEN",
+                    "content_type": "Modality",
+                    "qid": 1,
+                },
+                common
+                | {
+                    "question": "图像里是什么？",
+                    "answer": "腹部",
+                    "q_lang": "zh",
+                    "answer_type": "OPEN",
+                    "content_type": "Position",
+                    "qid": 2,
+                },
+                common
+                | {
+                    "question": "Is it healthy?",
+                    "answer": "No",
+                    "q_lang": "en",
+                    "answer_type": "CLOSED",
+                    "content_type": "Abnormality",
+                    "qid": 3,
+                },
             ],
-        )  # fmt: skip
+        )
         expected[split] = {
             f"xmlab{i}/source.jpg": {
                 "question": ["What modality?", "Is it healthy?"],
@@ -511,8 +585,10 @@ def slake(data: Path) -> Expected:
     return expected
 
 
-CHEXPERT = ("No Finding|Enlarged Cardiomediastinum|Cardiomegaly|Lung Opacity|Lung Lesion|Edema|Consolidation|Pneumonia|"
-            "Atelectasis|Pneumothorax|Pleural Effusion|Pleural Other|Fracture|Support Devices")  # fmt: skip
+CHEXPERT = (
+    "No Finding|Enlarged Cardiomediastinum|Cardiomegaly|Lung Opacity|Lung Lesion|Edema|Consolidation|Pneumonia|"
+    "Atelectasis|Pneumothorax|Pleural Effusion|Pleural Other|Fracture|Support Devices"
+)
 
 
 def chexpert_row(path: str, **findings: str) -> list[str]:
@@ -582,11 +658,36 @@ def siim(data: Path) -> Expected:
     return {"all": expected}
 
 
-VINDR = ["Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation",
-         "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst",
-         "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
-         "Pulmonary fibrosis", "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis",
-         "Other diseases", "No finding"]  # fmt: skip
+VINDR = [
+    "Aortic enlargement",
+    "Atelectasis",
+    "Calcification",
+    "Cardiomegaly",
+    "Clavicle fracture",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Enlarged PA",
+    "ILD",
+    "Infiltration",
+    "Lung Opacity",
+    "Lung cavity",
+    "Lung cyst",
+    "Mediastinal shift",
+    "Nodule/Mass",
+    "Pleural effusion",
+    "Pleural thickening",
+    "Pneumothorax",
+    "Pulmonary fibrosis",
+    "Rib fracture",
+    "Other lesion",
+    "COPD",
+    "Lung tumor",
+    "Pneumonia",
+    "Tuberculosis",
+    "Other diseases",
+    "No finding",
+]
 
 
 @layout("vindr-cxr")
@@ -615,9 +716,16 @@ def vindr_cxr(data: Path) -> Expected:
 @layout("odir", "odir-text")
 def odir(data: Path, card: str) -> Expected:
     root = data / "odir"
-    names = {"N": "normal", "D": "diabetic retinopathy", "G": "glaucoma", "C": "cataract",
-             "A": "age-related macular degeneration", "H": "hypertensive retinopathy", "M": "pathological myopia",
-             "O": "other abnormality"}  # fmt: skip
+    names = {
+        "N": "normal",
+        "D": "diabetic retinopathy",
+        "G": "glaucoma",
+        "C": "cataract",
+        "A": "age-related macular degeneration",
+        "H": "hypertensive retinopathy",
+        "M": "pathological myopia",
+        "O": "other abnormality",
+    }
     rows, labels, texts = [], {}, {}
     for i, code in enumerate(names):
         for side in ("right", "left"):
@@ -625,9 +733,22 @@ def odir(data: Path, card: str) -> Expected:
             image(root / "preprocessed_images" / file, i)
             # The patient has a finding in the left eye only; N..O are the patient's, labels the eye's.
             eye = code if side == "left" else "N"
-            rows.append([i, 69, "Female", f"{i}_left.jpg", f"{i}_right.jpg", names[code], "normal fundus",
-                         *[int(code == other) for other in names], f"../input/{file}", f"['{eye}']",
-                         "[1, 0, 0, 0, 0, 0, 0, 0]", file])  # fmt: skip
+            rows.append(
+                [
+                    i,
+                    69,
+                    "Female",
+                    f"{i}_left.jpg",
+                    f"{i}_right.jpg",
+                    names[code],
+                    "normal fundus",
+                    *[int(code == other) for other in names],
+                    f"../input/{file}",
+                    f"['{eye}']",
+                    "[1, 0, 0, 0, 0, 0, 0, 0]",
+                    file,
+                ]
+            )
             labels[file] = {"label": names[eye], "group": str(i)}
         texts[f"{i}_right.jpg"] = {"text": ["normal fundus"], "group": str(i)}
     table(

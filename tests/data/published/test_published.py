@@ -26,7 +26,7 @@ def data(tmp_path, monkeypatch):
 
 
 def read(name, cache):
-    """split -> id -> the row."""
+    """Split -> id -> the row."""
     found = open_dataset(load_card(name), cache=cache)
     found.check()
     columns = ["id", "group", "label", "text", "question", "answer", "answer_type", "question_type"]
@@ -61,9 +61,14 @@ def test_the_published_layout(name, data, tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_card_says_all_that_a_user_needs(name):
     card = load_card(name)
-    assert card.title and card.modality and card.layout.startswith("$BENCH_DATA/") and card.how
+    assert card.title
+    assert card.modality
+    assert card.layout.startswith("$BENCH_DATA/")
+    assert card.how
     assert card.access in ("open", "registration", "credentialed")
-    assert card.licence and card.citation and card.home_page.startswith("https://")
+    assert card.licence
+    assert card.citation
+    assert card.home_page.startswith("https://")
     if card.licence.startswith("PhysioNet"):
         assert ("Credentialed" in card.licence) == (card.access == "credentialed")
     for path in card.source.needs():
@@ -73,13 +78,14 @@ def test_a_card_says_all_that_a_user_needs(name):
     assert bool(card.size) != ("size could not be confirmed" in notes)
     assert not re.match(r"(about )?0(\.0+)? ", card.size)
     if card.classes:
-        assert card.prompts and len(card.prompts) >= 4
+        assert card.prompts
+        assert len(card.prompts) >= 4
         if card.multi_label:
-            assert card.negative_prompts and len(card.negative_prompts) >= 4
+            assert card.negative_prompts
+            assert len(card.negative_prompts) >= 4
 
 
-ORGANS = ("bladder|femur-left|femur-right|heart|kidney-left|kidney-right|liver|lung-left|lung-right|pancreas|"
-          "spleen")  # fmt: skip
+ORGANS = "bladder|femur-left|femur-right|heart|kidney-left|kidney-right|liver|lung-left|lung-right|pancreas|spleen"
 TISSUES = (
     "debris|lymphocytes|mucus|smooth muscle|normal colon mucosa|cancer-associated stroma|"
     "colorectal adenocarcinoma epithelium"
