@@ -17,9 +17,9 @@ from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, precision_of, pretrain
+from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
-from tests.test_cli import Bench, bench, squares  # noqa: F401
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import DualEncoder, build_model
+from tests.evaluation.test_encoder import Letters
 from tests.methods.fakes import SIZE, small_card, small_method
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, with_columns
 from tests.tasks.test_vqa import bits, measured, values
-from tests.test_embedding import Letters
 
 SIZES = {"train": 48, "val": 16, "test": 32}
 QUICK: dict[str, Any] = {"towers": "trained", "epochs": 2, "batch_size": 20, "micro_batch": 8}

@@ -57,7 +57,7 @@ SUITE = {
     "baselines": False,
     "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
 }
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 PLUGIN = re.search(r"```python\n(.*?register_method.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
 """The README's method: what it shows must work."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.store.cleaning import removable, remove, size
 from benchmark.store.store import Store
-from tests.test_cli import Bench, bench, squares  # noqa: F401
+from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 
 
 def write(path: Path, count: int = 10, age: float = 1000.0) -> Path:

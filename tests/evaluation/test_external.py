@@ -24,9 +24,9 @@ from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
 from benchmark.models.from_timm import TimmImageTower, timm_resizing
+from tests.cli.test_main import MODEL, Bench, bench, squares  # noqa: F401
 from tests.data.test_resizing import picture
 from tests.models.conftest import TEXT, VIT
-from tests.test_cli import MODEL, Bench, bench, squares  # noqa: F401
 
 NAME = "bench-small"
 SQUASH = Resizing("squash")

@@ -22,9 +22,9 @@ from benchmark.evaluation.encoder import Evaluation, ModelEncoder
 from benchmark.execution.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store
+from tests.cli.test_main import squares  # noqa: F401
 from tests.data.test_resizing import picture
 from tests.models.conftest import RESNET, TEXT, VIT
-from tests.test_cli import squares  # noqa: F401
 
 LONG = TEXT | {"context_length": 32, "vocab_size": 49408}
 ARCHITECTURES: dict[str, dict[str, Any]] = {

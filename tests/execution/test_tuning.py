@@ -12,8 +12,8 @@ from benchmark.methods.filip import late
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
 from benchmark.execution.tuning import RECALL_AT, _axis, recall
+from tests.cli.test_main import Bench, bench, scenario, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_method
-from tests.test_cli import Bench, bench, scenario, squares  # noqa: F401
 
 QUICK = ["--suite", "suite.yaml", "--set", "training.samples=96"]
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmark.config.load import load_run_config
 from benchmark.plan.make import make_plan
+from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 from tests.models.test_tokenizer import save_hugging_face
-from tests.test_cli import Bench, bench, squares  # noqa: F401
 
 SMALL = [
     "--suite",
