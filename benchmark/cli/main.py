@@ -311,7 +311,7 @@ def caption(
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
     from benchmark.execution.caption import caption_sheet, captions, name_of, newest_writer, restore
-    from benchmark.plan.make import resolve_device
+    from benchmark.plan.resolve import resolve_device
     from benchmark.store.store import Store
 
     _load(plugin)
@@ -570,7 +570,7 @@ def _config(
     if scenario:
         suite, conditions = parse_scenario(scenario)
     config = load_run_config(suite, flags, settings or [], known, budget, grid or [], conditions)
-    from benchmark.plan.make import check_settings
+    from benchmark.plan.resolve import check_settings
 
     check_settings(config)
     return config, folder

@@ -25,7 +25,8 @@ from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.sources import Row
 from benchmark.data.sources.base import SPLITS, place
-from benchmark.store.cache import build_folder, cache_root, key, write_file
+from benchmark.store.cache import build_folder, cache_root, write_file
+from benchmark.store.hashing import key
 
 if TYPE_CHECKING:
     import datasets

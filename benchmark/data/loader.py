@@ -16,7 +16,8 @@ from benchmark.common.seeding import generator, stream
 from benchmark.data.batch import Batch
 from benchmark.data.prepared import Prepared
 from benchmark.data.transforms import Augmentation
-from benchmark.store.cache import build_folder, key
+from benchmark.store.cache import build_folder
+from benchmark.store.hashing import key
 
 ROWS = 50_000
 """Rows whose texts are tokenised at a time."""

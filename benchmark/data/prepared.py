@@ -19,7 +19,8 @@ from benchmark.common.errors import BenchError
 from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources.formats import digest as file_digest
-from benchmark.store.cache import build_folder, key
+from benchmark.store.cache import build_folder
+from benchmark.store.hashing import key
 
 VERSION = 5
 LARGE = 1 << 35

@@ -22,7 +22,8 @@ from benchmark.data.sources.base import place
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.webdataset import WebDatasetSource, scan_shard, value
-from benchmark.store.cache import build_folder, key
+from benchmark.store.cache import build_folder
+from benchmark.store.hashing import key
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
 from benchmark.data.resizing import Resizing
-from benchmark.store.cache import build_folder, key
+from benchmark.store.cache import build_folder
+from benchmark.store.hashing import key
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card

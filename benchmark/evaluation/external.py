@@ -18,8 +18,7 @@ from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.models.weights import hub, require_file
-from benchmark.store.cache import key
-from benchmark.store.store import digest
+from benchmark.store.hashing import digest, key
 
 if TYPE_CHECKING:
     from benchmark.models import ModelCard

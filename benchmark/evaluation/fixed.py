@@ -13,8 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
 from benchmark.models.card import TinyImage, TinyText
-from benchmark.store.cache import key
-from benchmark.store.store import digest
+from benchmark.store.hashing import digest, key
 
 FORMAT = 1
 """Raised when a baseline is computed differently."""

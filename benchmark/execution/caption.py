@@ -18,7 +18,7 @@ from benchmark.evaluation.encoder import ModelWriter
 from benchmark.execution.runner import corpus_texts
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
-from benchmark.plan.make import build_method
+from benchmark.plan.resolve import build_method
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
 from benchmark.training.loop import LAST, load_weights

@@ -46,9 +46,11 @@ from benchmark.models import load_weights as read_weights
 from benchmark.models.download import to_download
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
-from benchmark.plan.make import Cell, Pair, Plan, build_method
+from benchmark.plan.plan import Cell, Pair, Plan
+from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
-from benchmark.store.store import Row, Store, digest
+from benchmark.store.hashing import digest
+from benchmark.store.store import Row, Store
 from benchmark.task import TASKS
 from benchmark.training.loop import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
 from benchmark.training.loop import Progress as Position

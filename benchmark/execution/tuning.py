@@ -20,7 +20,8 @@ from benchmark.config.load import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.method import METHODS, Method
-from benchmark.store.store import digest
+from benchmark.plan.tuned import settings_file
+from benchmark.store.hashing import digest
 from benchmark.training.loop import Progress
 
 if TYPE_CHECKING:
@@ -97,31 +98,6 @@ def tune_methods(
         best[method] = _Search(config, method, own, objective, results, console).run(trials)
         _write(settings_file(config, results / "tuning", method), best[method], objective, trials, own)
     return best
-
-
-def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
-    """What was found for a method under this model, data and budget. Raises ``BenchError`` when nothing was."""
-    path = settings_file(config, Path(config.tuned or "tuning"), method)
-    if not path.is_file():
-        raise BenchError(
-            f"--tuned: nothing was found yet for method '{method}' with these options, this model, data and budget; "
-            f"first run bench tune --methods {method} with the same options"
-        )
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    return settings
-
-
-def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
-    """Named by all that the best settings depend on: the method's formula and options, training, model and data; not by
-    the learning rate, which is always searched.
-    """
-    from benchmark.plan.make import method_options, source_of
-
-    own = {"source": source_of(METHODS[method]), "options": method_options(method, config.options.get(method, {}))}
-    training = config.training.model_dump(mode="json", exclude={"learning_rate", "checkpoint_every", "validations"})
-    model = {"model": config.model, "options": config.model_options}
-    key = digest({"training": training, "pretraining": config.pretraining, **model, "method": own})
-    return folder / f"{method}-{key}.json"
 
 
 class _Search:

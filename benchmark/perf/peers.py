@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from benchmark.data.loader import PairSet
     from benchmark.method import Accumulation, Keys, Method
     from benchmark.models.tokenizer import Tokenizer
-    from benchmark.plan.make import Plan
+    from benchmark.plan.plan import Plan
 
 Side = Callable[[], Any]
 RUNS = 3
@@ -102,7 +102,7 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
     and what the method keeps included. Raises ``BenchError`` when the reference is not among the plan's methods.
     """
     from benchmark.models import build_model
-    from benchmark.plan.make import build_method
+    from benchmark.plan.resolve import build_method
     from benchmark.training.loop import accumulation_mode, optimizer_of, precision_of
 
     if reference not in {cell.method for cell in plan.cells}:

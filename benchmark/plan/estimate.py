@@ -13,7 +13,8 @@ from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import Method
 from benchmark.models import build_model
-from benchmark.plan.make import Cell, Plan, build_method
+from benchmark.plan.plan import Cell, Plan
+from benchmark.plan.resolve import build_method
 from benchmark.training.loop import accumulation_mode, parameter_columns, precision_of
 
 if TYPE_CHECKING:

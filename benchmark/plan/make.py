@@ -1,154 +1,40 @@
 """What a run would do: its cells, its evaluations, and what speaks against it. Nothing is trained or encoded."""
 
-import dataclasses
-import hashlib
-import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.load import Condition, RunConfig, Training, reason, validated
-from benchmark.data.card import card_file, load_card
-from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.config.load import RunConfig, Training, validated
+from benchmark.data.card import load_card
+from benchmark.data.dataset import Dataset
 from benchmark.data.transforms import Augmentation
 from benchmark.evaluation.external import elsewhere, from_card, is_elsewhere
-from benchmark.evaluation.fixed import Given, baselines
-from benchmark.method import METHODS, Method
-from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer, load_model_card
-from benchmark.models.card import CorpusTokenizer, LanguageModel
+from benchmark.evaluation.fixed import baselines
+from benchmark.method import METHODS
+from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.models.card import CorpusTokenizer
 from benchmark.models.tower import LanguageModelTower
-from benchmark.registry import Registry
+from benchmark.plan.plan import EVALUATION_FORMAT, FORMAT, Cell, Language, Pair, Plan
+from benchmark.plan.resolve import (
+    NOT_FOUND,
+    _Datasets,
+    _meant,
+    _methods,
+    check_settings,
+    method_options,
+    resolve_device,
+    resolve_model,
+    task_options,
+)
+from benchmark.plan.tuned import tuned
 from benchmark.store.cache import cache_root
-from benchmark.store.store import Store, digest
+from benchmark.store.hashing import source_of
 from benchmark.task import TASKS
 from benchmark.training.loop import accumulation_mode, precision_of
-
-FORMAT = 2
-"""Raised when a change in the harness changes what a cell holds."""
-EVALUATION_FORMAT = 4
-"""Raised when a change in the harness changes what an evaluation holds."""
-NOT_FOUND = "not found on this machine"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method trained with one seed. content: everything that its weights depend on; key: its hash.
-
-    Of a scenario that varies what is trained on: the condition, and the key of the same method's cell at the plain one.
-    """
-
-    method: str
-    options: dict[str, Any]
-    training: Training
-    pretraining: tuple[str, ...]
-    seed: int
-    content: dict[str, Any]
-    label: dict[str, Any]
-    condition: Condition | None = None
-    plain: str = ""
-
-    @cached_property
-    def key(self) -> str:
-        return digest(self.content)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A task on a dataset. content: everything that its measurement depends on beside the encoder."""
-
-    task: str
-    dataset: str
-    options: dict[str, Any]
-    content: dict[str, Any]
-    variant: str
-
-    @cached_property
-    def key(self) -> str:
-        return f"{self.task}-{self.dataset}-{digest(self.content)}"
-
-
-@dataclass(frozen=True)
-class Language:
-    """The language model that some cells' text towers start from. datasets: whose training texts it reads; texts_only:
-    those of them that nothing else is read of. content: everything that its weights depend on; key: its hash.
-    """
-
-    spec: LanguageModel
-    datasets: tuple[str, ...]
-    texts_only: frozenset[str]
-    content: dict[str, Any]
-
-    @cached_property
-    def key(self) -> str:
-        return digest(self.content)
-
-
-@dataclass
-class Plan:
-    """cells x pairs, all resolved. corpus: the datasets that the tokenizer is trained on, if it is.
-    initial: the cell whose weights the others start from. given: encoders that are evaluated as they are. starts: by
-    seed, the key of the one with the weights that the cells start from. language: the language model that cells of
-    methods that need one start from, where the card has it made. plain_dataset: of a scenario that varies what is
-    tested on, the set without its difficulty. problems: why it cannot run. left_out: pairs of a task and a dataset that
-    do not go together, with the reason. absent: of the suite, but not on this machine.
-    """
-
-    config: RunConfig
-    model: ModelCard
-    device: torch.device
-    datasets: dict[str, Dataset]
-    corpus: list[str]
-    initial: Cell | None
-    cells: list[Cell]
-    pairs: list[Pair]
-    given: list[Given] = field(default_factory=list)
-    starts: dict[int, str] = field(default_factory=dict)
-    language: Language | None = None
-    plain_dataset: str = ""
-    problems: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-
-    def pairs_of(self, cell: Cell | Given) -> list[Pair]:
-        """The pairs that are evaluated on a cell: those whose task asks for nothing that it cannot do."""
-        abilities = frozenset() if isinstance(cell, Given) else METHODS[cell.method].abilities
-        pairs = [pair for pair in self.pairs if TASKS[pair.task].abilities <= abilities]
-        if isinstance(cell, Given) and cell.images_only:
-            return [pair for pair in pairs if TASKS[pair.task].needs <= {"label"}]
-        return pairs
-
-    def missing(self, store: Store, cell: Cell | Given) -> list[Pair]:
-        """The pairs that are not evaluated yet on a cell."""
-        return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
-
-    def scenario_of(self, cell: Cell | Given, pair: Pair) -> dict[str, Any]:
-        """What the report must know of an evaluation that is part of a scenario; else empty. ``condition`` is its own,
-        ``plain`` and ``plain_dataset`` are the cell and the dataset of the one that it is held against, itself at the
-        plain condition. A baseline has these only where they are a matter of the dataset.
-        """
-        scenario = self.config.scenario
-        if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):
-            return {}
-        found = {
-            "scenario": scenario.name,
-            "question": scenario.question,
-            "varies": scenario.varies,
-            "plain_condition": scenario.plain.condition,
-        }
-        if self.plain_dataset:
-            plain = pair.dataset == self.plain_dataset
-            condition = scenario.plain.condition if plain else scenario.condition
-            return found | {"condition": condition, "plain": cell.key, "plain_dataset": self.plain_dataset}
-        if isinstance(cell, Cell):
-            return found | {"condition": cell.condition, "plain": cell.plain, "plain_dataset": pair.dataset}
-        return found
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
@@ -226,22 +112,6 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     return plan
 
 
-def tuned(config: RunConfig, method: str) -> RunConfig:
-    """The configuration with what `bench tune` found for a method over it; raises ``BenchError`` when it found none, or
-    something else than the command line asks for.
-    """
-    from benchmark.execution.tuning import settings_of
-
-    settings = settings_of(config, method)
-    for name in settings.keys() & config.overrides.keys():
-        raise BenchError(
-            f"--tuned: bench tune found {name}={settings[name]} for method '{method}', and --set gives "
-            f"{config.overrides[name]}; leave one of the two out"
-        )
-    found = config.at(settings)
-    return found.model_copy(update={"overrides": config.overrides | {"training": "tuned"}, "grid": config.grid})
-
-
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
     """The plan that trains nothing and evaluates a model that was trained elsewhere and its baselines, by the
     configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path.
@@ -264,144 +134,6 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     if not config.baselines:
         plan.given = [given for given in plan.given if given.label["role"] == "model"]
     return plan
-
-
-def resolve_model(config: RunConfig) -> ModelCard:
-    """The run's model card with the options that the command line set over it."""
-    card = load_model_card(config.model)
-    if not config.model_options:
-        return card
-    where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
-    return validated(ModelCard, card.model_dump() | config.model_options, where)
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then Apple's, then the CPU. Raises ``BenchError`` for a device that is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, available in there.items() if available))
-    if name not in there:
-        raise unknown("device (--device)", name, ["auto", *there])
-    if not there[name]:
-        raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
-    return torch.device(name)
-
-
-def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
-    given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
-    return _options(f"method '{name}'", METHODS[name].Config, given)
-
-
-def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All of a task's options, as method_options() gives a method's."""
-    given = {key: value for key, value in given.items() if _meant(key, name, TASKS, METHODS)}
-    return _options(f"task '{name}'", TASKS[name].Config, given)
-
-
-def check_settings(config: RunConfig) -> None:
-    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
-    nothing. Under a suite's ``options`` there may be others.
-    """
-    methods = _methods(config)
-    tasks = [selector.partition(":")[0] for selector in config.tasks]
-    if "all" in tasks:
-        tasks = TASKS.names()
-    varied = dict.fromkeys(name for point in config.grid for name in point)
-    for option, settings in (("--set", config.overrides), ("--grid", varied)):
-        for setting in settings:
-            section, _, key = setting.partition(".")
-            absent = []
-            for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
-                if section in registry.names() and _meant(key, section, registry, other):
-                    if section in here:
-                        break
-                    absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
-            else:
-                if absent:
-                    raise BenchError(f"{option} {setting}: {absent[0]}")
-
-
-def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
-    """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
-    a method and a task may share a name (captioning).
-    """
-
-    def options(where: Registry) -> set[str]:
-        return {f.name for f in dataclasses.fields(where[name].Config)} if name in where.names() else set()
-
-    own, others = options(registry), options(other)
-    if own and others and key not in own | others:
-        raise BenchError(f"method and task '{name}': {unknown('option', key, own | others)}")
-    return key in own or key not in others
-
-
-def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
-    cls = METHODS[name]
-    return cls(model, cls.Config(**options))
-
-
-def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(config)]
-    for key in given:
-        if key not in names:
-            raise BenchError(f"{owner}: {unknown('option', key, names)}")
-    try:
-        return dataclasses.asdict(TypeAdapter(config).validate_python(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BenchError(f"{owner}: {reason(first, f'option {key}')}") from error
-
-
-class _Datasets:
-    """The datasets of a run by their cards' names, each opened once."""
-
-    def __init__(self, config: RunConfig, cache: Path) -> None:
-        self.config = config
-        self.cache = cache
-        self.opened: dict[str, Dataset] = {}
-        self._files: dict[str, Path] = {}
-
-    def __getitem__(self, name: str) -> Dataset:
-        return self.opened[name]
-
-    def open(self, references: Iterable[str]) -> list[str]:
-        """Open shipped cards by name and others by path; returns the cards' names. Raises ``BenchError`` when two
-        cards go by one name.
-        """
-        names = []
-        for reference in references:
-            file = card_file(reference)[0].resolve()
-            card = load_card(reference)
-            if self._files.setdefault(card.name, file) != file:
-                raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
-            if card.name not in self.opened:
-                self.opened[card.name] = open_dataset(card, self.config.on_bad_data, self.cache)
-            names.append(card.name)
-        return list(dict.fromkeys(names))
-
-    def unusable(self, reference: str) -> str:
-        """Why a dataset of the suite is to be left out; "" for one that is there and has rows. Bad rows alone are a
-        reason only where no other is left.
-        """
-        card = load_card(reference)
-        if not card.source.found():
-            return NOT_FOUND
-        (name,) = self.open([reference])
-        try:
-            self[name].check_rows()
-        except BenchError:
-            try:
-                open_dataset(card, "skip", self.cache).check_rows()
-            except BenchError as error:
-                del self.opened[name]
-                return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")
-            raise
-        return ""
-
-    def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
-        return [(name, self[name].fingerprint) for name in names]
 
 
 def _cell(
@@ -481,16 +213,6 @@ def _language(model: ModelCard, datasets: _Datasets, corpus: list[str]) -> "Lang
         "texts": datasets.fingerprints(names),
     }
     return Language(spec, tuple(names), frozenset(names) - others, content)
-
-
-def source_of(cls: type) -> str:
-    """A hash of the files that define a method or a task: a changed formula is another cell."""
-    modules = {base.__module__ for base in cls.__mro__ if base.__module__.split(".")[0] not in _HARNESS}
-    texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
-    return hashlib.sha256("".join(sorted(set(texts))).encode()).hexdigest()[:16]
-
-
-_HARNESS = ("benchmark", "torch", "builtins")
 
 
 def _with_what_is_there(config: RunConfig, datasets: _Datasets) -> tuple[RunConfig, list[str]]:
@@ -654,11 +376,3 @@ def _starts_texts(model: ModelCard) -> bool:
     if isinstance(model.tokenizer, CorpusTokenizer):
         return True
     return build_tokenizer(model, None, cache_root()).start_id is not None
-
-
-def _methods(config: RunConfig) -> list[str]:
-    """The names of a run's methods."""
-    distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
-    for name in distinct:
-        METHODS[name]
-    return distinct

@@ -1,13 +1,10 @@
 """Where derived data lie, and how a folder gets there whole or not at all."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
@@ -18,12 +15,6 @@ from benchmark.common.errors import BenchError
 def cache_root() -> Path:
     """$BENCH_CACHE, or ~/.cache/contrastive-benchmark."""
     return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "contrastive-benchmark").expanduser()
-
-
-def key(*parts: Any) -> str:
-    """20 hexadecimal digits that depend on everything in ``parts`` (anything that JSON can hold)."""
-    content = json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
-    return hashlib.sha256(content).hexdigest()[:20]
 
 
 def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = False) -> Path:

@@ -8,7 +8,6 @@ cells/HASH/evaluations/KEY/         rows.json, and as Parquet the per-example sc
 cells/.HASH.partial/                a training under way, or interrupted
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 LABEL = ("suite", "model", "method", "variant", "pretraining", "seed")
-
-
-def digest(content: Any) -> str:
-    """16 hexadecimal digits of the canonical JSON of ``content``."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Store:

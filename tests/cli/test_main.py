@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
-from benchmark.plan.make import resolve_device
+from benchmark.plan.resolve import resolve_device
 from benchmark.store.store import Store
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}

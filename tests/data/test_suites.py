@@ -14,7 +14,8 @@ from benchmark.data.card import load_card
 from benchmark.execution.runner import _Run, run
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
-from benchmark.plan.make import make_plan, method_options
+from benchmark.plan.make import make_plan
+from benchmark.plan.resolve import method_options
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS

@@ -24,7 +24,8 @@ from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan.estimate import Estimator
-from benchmark.plan.make import build_method, make_plan
+from benchmark.plan.make import make_plan
+from benchmark.plan.resolve import build_method
 from benchmark.training.accumulation import accumulate
 from benchmark.training.loop import LAST, load_weights, optimizer_of, parameter_columns, pretrain
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method

@@ -18,7 +18,8 @@ from benchmark.models import build_model
 from benchmark.models.card import LanguageModel
 from benchmark.models.language import next_token_loss, train_language_model
 from benchmark.models.tower import LanguageModelTower
-from benchmark.plan.make import Plan, make_plan
+from benchmark.plan.make import make_plan
+from benchmark.plan.plan import Plan
 from benchmark.store.store import Store
 from tests.methods.fakes import small_card
 

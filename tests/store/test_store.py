@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.store.store import Store, digest
+from benchmark.store.hashing import digest
+from benchmark.store.store import Store
 
 LABEL = {"suite": "s", "model": "m", "method": "clip", "variant": "", "seed": 0}
 

@@ -1,0 +1,166 @@
+"""The names of a configuration, resolved: models, devices, options of methods and tasks, datasets."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.common.errors import BenchError, unknown
+from benchmark.config.load import RunConfig, reason, validated
+from benchmark.data.card import card_file, load_card
+from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.method import METHODS, Method
+from benchmark.models import DualEncoder, ModelCard, load_model_card
+from benchmark.registry import Registry
+from benchmark.task import TASKS
+
+NOT_FOUND = "not found on this machine"
+
+
+def resolve_model(config: RunConfig) -> ModelCard:
+    """The run's model card with the options that the command line set over it."""
+    card = load_model_card(config.model)
+    if not config.model_options:
+        return card
+    where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
+    return validated(ModelCard, card.model_dump() | config.model_options, where)
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then Apple's, then the CPU. Raises ``BenchError`` for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, available in there.items() if available))
+    if name not in there:
+        raise unknown("device (--device)", name, ["auto", *there])
+    if not there[name]:
+        raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
+    return torch.device(name)
+
+
+def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
+    given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
+    return _options(f"method '{name}'", METHODS[name].Config, given)
+
+
+def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a task's options, as method_options() gives a method's."""
+    given = {key: value for key, value in given.items() if _meant(key, name, TASKS, METHODS)}
+    return _options(f"task '{name}'", TASKS[name].Config, given)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
+    nothing. Under a suite's ``options`` there may be others.
+    """
+    methods = _methods(config)
+    tasks = [selector.partition(":")[0] for selector in config.tasks]
+    if "all" in tasks:
+        tasks = TASKS.names()
+    varied = dict.fromkeys(name for point in config.grid for name in point)
+    for option, settings in (("--set", config.overrides), ("--grid", varied)):
+        for setting in settings:
+            section, _, key = setting.partition(".")
+            absent = []
+            for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
+                if section in registry.names() and _meant(key, section, registry, other):
+                    if section in here:
+                        break
+                    absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
+            else:
+                if absent:
+                    raise BenchError(f"{option} {setting}: {absent[0]}")
+
+
+def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
+    """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
+    a method and a task may share a name (captioning).
+    """
+
+    def options(where: Registry) -> set[str]:
+        return {f.name for f in dataclasses.fields(where[name].Config)} if name in where.names() else set()
+
+    own, others = options(registry), options(other)
+    if own and others and key not in own | others:
+        raise BenchError(f"method and task '{name}': {unknown('option', key, own | others)}")
+    return key in own or key not in others
+
+
+def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
+    cls = METHODS[name]
+    return cls(model, cls.Config(**options))
+
+
+def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(config)]
+    for key in given:
+        if key not in names:
+            raise BenchError(f"{owner}: {unknown('option', key, names)}")
+    try:
+        return dataclasses.asdict(TypeAdapter(config).validate_python(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BenchError(f"{owner}: {reason(first, f'option {key}')}") from error
+
+
+class _Datasets:
+    """The datasets of a run by their cards' names, each opened once."""
+
+    def __init__(self, config: RunConfig, cache: Path) -> None:
+        self.config = config
+        self.cache = cache
+        self.opened: dict[str, Dataset] = {}
+        self._files: dict[str, Path] = {}
+
+    def __getitem__(self, name: str) -> Dataset:
+        return self.opened[name]
+
+    def open(self, references: Iterable[str]) -> list[str]:
+        """Open shipped cards by name and others by path; returns the cards' names. Raises ``BenchError`` when two
+        cards go by one name.
+        """
+        names = []
+        for reference in references:
+            file = card_file(reference)[0].resolve()
+            card = load_card(reference)
+            if self._files.setdefault(card.name, file) != file:
+                raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
+            if card.name not in self.opened:
+                self.opened[card.name] = open_dataset(card, self.config.on_bad_data, self.cache)
+            names.append(card.name)
+        return list(dict.fromkeys(names))
+
+    def unusable(self, reference: str) -> str:
+        """Why a dataset of the suite is to be left out; "" for one that is there and has rows. Bad rows alone are a
+        reason only where no other is left.
+        """
+        card = load_card(reference)
+        if not card.source.found():
+            return NOT_FOUND
+        (name,) = self.open([reference])
+        try:
+            self[name].check_rows()
+        except BenchError:
+            try:
+                open_dataset(card, "skip", self.cache).check_rows()
+            except BenchError as error:
+                del self.opened[name]
+                return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")
+            raise
+        return ""
+
+    def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        return [(name, self[name].fingerprint) for name in names]
+
+
+def _methods(config: RunConfig) -> list[str]:
+    """The names of a run's methods."""
+    distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
+    for name in distinct:
+        METHODS[name]
+    return distinct
