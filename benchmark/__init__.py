@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card as Card
     from benchmark.data.transforms import Augmentation as Augmentation
     from benchmark.evaluation.encoder import Encoded as Encoded
-    from benchmark.evaluation.encoder import Evaluation as Evaluation
     from benchmark.evaluation.encoder import Trainable as Trainable
     from benchmark.evaluation.encoder import cosines as cosines
     from benchmark.evaluation.encoder import exact as exact
-    from benchmark.evaluation.encoder import not_finite as not_finite
+    from benchmark.evaluation.evaluation import Evaluation as Evaluation
+    from benchmark.evaluation.evaluation import not_finite as not_finite
     from benchmark.evaluation.measurement import Examples as Examples
     from benchmark.evaluation.measurement import Mean as Mean
     from benchmark.evaluation.measurement import Measurement as Measurement

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmark.evaluation.encoder import Evaluation
+from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.measurement import Measurement
 from benchmark.registry import Registry
 

@@ -9,14 +9,16 @@ from benchmark.tasks.retrieval import measure
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.evaluation.probe import logistic_path
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
 from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import LAST, precision_of, pretrain
+from benchmark.training.checkpoint import LAST
+from benchmark.training.loop import pretrain
+from benchmark.training.schedule import precision_of
 from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed

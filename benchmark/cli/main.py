@@ -551,7 +551,8 @@ def _config(
     scenario: str | None = None,
 ) -> tuple[Any, Path]:
     """The configuration that a command's options make, and where results go."""
-    from benchmark.config.load import load_run_config, parse_scenario, results_folder
+    from benchmark.config.load import load_run_config, results_folder
+    from benchmark.config.overrides import parse_scenario
 
     known, folder = _load(plugin), results or results_folder()
     flags = {
@@ -629,7 +630,7 @@ def _tasks() -> list[tuple[str, str]]:
 
 
 def _datasets() -> list[tuple[str, str]]:
-    from benchmark.config.load import config_names
+    from benchmark.config.yaml_files import config_names
     from benchmark.data.card import load_card
 
     cards = [load_card(name) for name in config_names("dataset")]
@@ -643,7 +644,7 @@ def _models() -> list[tuple[str, str]]:
 
 
 def _suites() -> list[tuple[str, str]]:
-    from benchmark.config.load import config_names, find_config, read_yaml
+    from benchmark.config.yaml_files import config_names, find_config, read_yaml
 
     lines = []
     for name in config_names("suite"):

@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.load import config_names, find_config, read_yaml, validated
+from benchmark.config.schema import validated
+from benchmark.config.yaml_files import config_names, find_config, read_yaml
 from benchmark.data.sources import SOURCES, AnySource
 from benchmark.data.sources.base import Split
 

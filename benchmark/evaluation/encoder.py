@@ -1,24 +1,18 @@
 """Encode a dataset once per checkpoint, for all tasks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError
 from benchmark.data.resizing import Resizing
-from benchmark.store.cache import build_folder
 from benchmark.store.hashing import key
 
 if TYPE_CHECKING:
-    from benchmark.data.card import Card
-    from benchmark.data.dataset import Dataset
-    from benchmark.data.prepared import Prepared
     from benchmark.method import Method
     from benchmark.models import DualEncoder, Tokenizer
 
@@ -229,175 +223,6 @@ class ModelWriter(ModelEncoder):
     def write(self, images: Tensor, beams: int) -> list[str]:
         with self._autocast():
             return self.method.write(images.to(self.device).float() / 255, self.tokenizer, beams)
-
-
-class Evaluation:
-    """A dataset seen through an encoder: what Task.evaluate() is given.
-
-    Each split and each list of texts is encoded once, whatever the number of tasks that ask, and kept memory-mapped
-    under ``folder`` by the fingerprints of all that it depends on (in memory only without a folder). A folder is
-    written under another name and renamed when whole, so that a killed run leaves nothing half-written to be read.
-
-    cache: where prepared images are kept, for all encoders.
-    batch_size: images or texts encoded at a time; changes speed and memory alone.
-    """
-
-    def __init__(
-        self, encoder: Encoder, dataset: "Dataset", folder: Path | None, cache: Path, batch_size: int = 256
-    ) -> None:
-        self.encoder = encoder
-        self.dataset = dataset
-        self.folder = folder
-        self.cache = cache
-        self.batch_size = batch_size
-        self._records: dict[str, Prepared] = {}
-        self._encoded: dict[str, Encoded] = {}
-
-    @property
-    def card(self) -> "Card":
-        return self.dataset.card
-
-    @property
-    def classes(self) -> list[str]:
-        """The names of the classes (findings when multi-label), in the order of the labels."""
-        if not self.card.classes:
-            raise BenchError(f"dataset '{self.card.name}': its card names no classes")
-        return self.card.classes
-
-    @property
-    def temperature_scale(self) -> float:
-        return self.encoder.temperature_scale
-
-    @property
-    def device(self) -> torch.device:
-        """Where a task may compute: on the encoder's device, or on the CPU where that has none or no float64."""
-        device = torch.device(getattr(self.encoder, "device", "cpu"))
-        return device if device.type != "mps" else torch.device("cpu")
-
-    def splits(self) -> list[str]:
-        return self.dataset.splits()
-
-    def records(self, split: str) -> "Prepared":
-        """The split's columns (ids, groups, label, text, ...) and its images, in the order of images()."""
-        if split not in self._records:
-            from benchmark.data.prepared import prepare
-
-            encoder = self.encoder
-            self._records[split] = prepare(
-                self.dataset, split, encoder.image_size, self.cache, resizing=encoder.resizing
-            )
-        return self._records[split]
-
-    def labels(self, split: str) -> np.ndarray:
-        """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
-        return np.array(self.dataset.table(split).column("label").to_pylist())
-
-    def text(self, split: str) -> list[list[str]]:
-        """The split's texts without preparing its images, in the dataset's own order; none where there is no split."""
-        return self.dataset.table(split).column("text").to_pylist() if split in self.splits() else []
-
-    def captions(self, split: str, beams: int) -> list[str]:
-        """What the encoder writes for the split's images, row by row as in records(). Raises ``BenchError`` for one
-        that cannot write.
-        """
-        if not isinstance(self.encoder, Writer):
-            raise BenchError("captions need a method with the ability to write them")
-        records = self.records(split)
-        return [
-            caption
-            for start in range(0, len(records), self.batch_size)
-            for caption in self.encoder.write(
-                torch.from_numpy(np.array(records.images[start : start + self.batch_size])), beams
-            )
-        ]
-
-    def images(self, split: str) -> Encoded:
-        """The split's images, row by row as in records()."""
-        records = self.records(split)
-        where = f"dataset '{self.card.name}', {split}"
-        if not len(records):
-            raise BenchError(f"{where}: no images")
-
-        def encode(rows: np.ndarray) -> Encoded:
-            encoded = self.encoder.encode_images(torch.from_numpy(np.array(records.images[rows])))
-            _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
-            return encoded
-
-        name = f"images-{split}-{key(self.encoder.fingerprint, records.fingerprint)}"
-        return self._once(name, np.arange(len(records)), encode)
-
-    def texts(self, texts: Sequence[str]) -> Encoded:
-        """One row a text, repeated texts included; each distinct text is encoded once."""
-        if not texts:
-            raise BenchError(f"dataset '{self.card.name}': no texts to encode")
-        number: dict[str, int] = {}
-        rows = np.array([number.setdefault(text, len(number)) for text in texts])
-        distinct = list(number)
-
-        def encode(rows: np.ndarray) -> Encoded:
-            encoded = self.encoder.encode_texts([distinct[i] for i in rows])
-            _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
-            return encoded
-
-        # Texts of like length stand together, so that a batch is hardly padded.
-        order = np.argsort([len(text) for text in distinct], kind="stable")
-        encoded = self._once(f"texts-{key(self.encoder.fingerprint, distinct)}", order, encode)
-        if len(distinct) == len(texts):
-            return encoded
-        tokens = None if encoded.tokens is None else encoded.tokens[rows]
-        return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
-
-    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        """What ``encode`` gives for all rows, asked for in ``order``."""
-
-        def write(folder: Path) -> None:
-            self._fill(folder, order, encode)
-
-        if name not in self._encoded:
-            if self.folder is None:
-                self._encoded[name] = self._fill(None, order, encode)
-            else:
-                folder = build_folder(self.folder / name, write)
-                self._encoded[name] = Encoded(
-                    *(np.load(path, mmap_mode="r") for kind in KINDS if (path := folder / f"{kind}.npy").exists())
-                )
-        return self._encoded[name]
-
-    def _fill(self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        outputs: list[np.ndarray] = []
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            encoded = encode(rows)
-            batches = {kind: batch for kind in KINDS if (batch := getattr(encoded, kind)) is not None}
-            if not outputs:
-                outputs = [_allocate(folder, kind, (len(order), *batch.shape[1:])) for kind, batch in batches.items()]
-            for output, batch in zip(outputs, batches.values()):
-                output[rows] = batch
-        for output in outputs:
-            if isinstance(output, np.memmap):
-                output.flush()
-        return Encoded(*outputs)
-
-
-KINDS = ("features", "embeddings", "tokens")
-
-
-def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    if folder is None:
-        return np.empty(shape, np.float32)
-    return np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float32, shape)
-
-
-def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
-    for kind in KINDS:
-        values = getattr(encoded, kind)
-        if values is not None and len(bad := not_finite(values)):
-            raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
-
-
-def not_finite(values: np.ndarray) -> np.ndarray:
-    """The rows of [n, ...] with a NaN or an infinity in them, seen by their sums, which takes no memory."""
-    return np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)))
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.encoder import Evaluation, exact
+from benchmark.evaluation.encoder import exact
+from benchmark.evaluation.evaluation import Evaluation
 
 Stage = Literal["before", "after"]
 """Features before the projection into the shared space, or embeddings after it."""

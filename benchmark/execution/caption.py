@@ -21,7 +21,7 @@ from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.plan.resolve import build_method
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
-from benchmark.training.loop import LAST, load_weights
+from benchmark.training.checkpoint import LAST, load_weights
 
 
 @dataclass(frozen=True)

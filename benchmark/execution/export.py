@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.store.store import Store
-from benchmark.training.loop import LAST, LOG
+from benchmark.training.checkpoint import LAST, LOG
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 """The names that open_clip looks for in a folder."""

@@ -36,7 +36,8 @@ from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.transforms import Augmentation
-from benchmark.evaluation.encoder import Encoder, Evaluation, ModelEncoder, ModelWriter
+from benchmark.evaluation.encoder import Encoder, ModelEncoder, ModelWriter
+from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import Given
 from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import bounds, resample
@@ -52,8 +53,10 @@ from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.hashing import digest
 from benchmark.store.store import Row, Store
 from benchmark.task import TASKS
-from benchmark.training.loop import BEST, LAST, check_batch, load_weights, precision_of, pretrain, validation_loss
+from benchmark.training.checkpoint import BEST, LAST, load_weights
 from benchmark.training.loop import Progress as Position
+from benchmark.training.loop import pretrain, validation_loss
+from benchmark.training.schedule import check_batch, precision_of
 
 
 @dataclass

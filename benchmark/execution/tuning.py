@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.load import SECTIONS, RunConfig
+from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.method import METHODS, Method

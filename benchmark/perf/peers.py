@@ -89,7 +89,7 @@ def _random_batches(method: "Method", count: int, micro_batch: int, length: int)
 
 def _gradient(method: "Method", batches: "list[Batch]", mode: "Accumulation", precision: str) -> "Keys":
     from benchmark.training.accumulation import accumulate
-    from benchmark.training.loop import autocast
+    from benchmark.training.schedule import autocast
 
     return accumulate(method, batches, mode, 0, lambda: autocast(precision, _device()))[1]
 
@@ -103,7 +103,8 @@ def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[st
     """
     from benchmark.models import build_model
     from benchmark.plan.resolve import build_method
-    from benchmark.training.loop import accumulation_mode, optimizer_of, precision_of
+    from benchmark.training.accumulation import accumulation_mode
+    from benchmark.training.schedule import optimizer_of, precision_of
 
     if reference not in {cell.method for cell in plan.cells}:
         raise unknown(

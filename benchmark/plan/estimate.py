@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import Method
 from benchmark.models import build_model
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
-from benchmark.training.loop import accumulation_mode, parameter_columns, precision_of
+from benchmark.training.accumulation import accumulation_mode
+from benchmark.training.cost import parameter_columns
+from benchmark.training.schedule import precision_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.load import RunConfig, Training, validated
+from benchmark.config.schema import RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.data.transforms import Augmentation
@@ -34,7 +34,8 @@ from benchmark.plan.tuned import tuned
 from benchmark.store.cache import cache_root
 from benchmark.store.hashing import source_of
 from benchmark.task import TASKS
-from benchmark.training.loop import accumulation_mode, precision_of
+from benchmark.training.accumulation import accumulation_mode
+from benchmark.training.schedule import precision_of
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmark.config.load import Condition, RunConfig, Training
+from benchmark.config.schema import Condition, RunConfig, Training
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.fixed import Given
 from benchmark.method import METHODS

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.load import RunConfig, reason, validated
+from benchmark.config.schema import RunConfig, reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.method import METHODS, Method

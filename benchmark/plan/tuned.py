@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import RunConfig
+from benchmark.config.schema import RunConfig
 from benchmark.method import METHODS
 from benchmark.store.hashing import digest
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.common.errors import unknown
+from benchmark.common.errors import BenchError, unknown
 from benchmark.common.seeding import stream, torch_seed
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
 
@@ -192,3 +193,15 @@ def _same_statistics(module: nn.Module) -> Iterator[None]:
     for layer, buffers in zip(layers, saved):
         for buffer, old in zip(layer.buffers(), buffers):
             buffer.copy_(old)
+
+
+def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
+    """The mode a method is trained in; raises ``BenchError`` for one that it does not have."""
+    if training.accumulation == "auto":
+        return method.accumulation[0]
+    if training.accumulation not in method.accumulation:
+        raise BenchError(
+            f"training.accumulation is '{training.accumulation}', but method '{method.name}' has "
+            f"{', '.join(method.accumulation)}"
+        )
+    return training.accumulation

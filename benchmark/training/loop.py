@@ -4,12 +4,11 @@ import itertools
 import json
 import math
 import operator
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -18,23 +17,27 @@ from typing import IO, Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
-from benchmark.method import Accumulation, Method
-from benchmark.training.accumulation import accumulate, effective_loss
-from benchmark.training.memory import PeakMemory, TensorPeak
-
-LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
-STEPS = "steps"
-FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
-"""The weights before a step whose loss is not finite, and what that step was."""
+from benchmark.method import Method
+from benchmark.training.accumulation import accumulate, accumulation_mode, effective_loss
+from benchmark.training.checkpoint import BEST, FINITE, LAST, LOG, NOT_FINITE, RESUME, STEPS, _save, _tensors, _truncate
+from benchmark.training.cost import _Memory, parameter_columns
+from benchmark.training.schedule import (
+    autocast,
+    check_batch,
+    learning_rate,
+    optimizer_of,
+    precision_of,
+    stage_starts,
+    training_steps,
+)
 
 
 @dataclass(frozen=True)
@@ -89,121 +92,6 @@ def pretrain(
     for kept in (RESUME, STEPS):
         (folder / kept).unlink(missing_ok=True)
     return cost
-
-
-def check_batch(training: Training, pairs: int) -> int:
-    """The steps of an epoch over ``pairs`` pairs. The last, incomplete batch of an epoch is left out: filling it from
-    the next would put a pair among its own negatives.
-
-    Raises ``BenchError`` when the data do not fill one batch.
-    """
-    if pairs < training.batch_size:
-        raise BenchError(
-            f"training.batch_size is {training.batch_size}, but there are only {pairs} training pairs: "
-            f"set training.batch_size={pairs} or less"
-        )
-    return pairs // training.batch_size
-
-
-def training_steps(training: Training, pairs: int, per_step: Callable[[], float]) -> int:
-    """The steps that a budget pays for, at least one.
-
-    per_step: the seconds or the floating-point operations of a step; asked only for a budget in these.
-    """
-    kind, amount = training.budget
-    if kind == "samples":
-        amount /= training.batch_size
-    elif kind == "epochs":
-        amount *= check_batch(training, pairs)
-    elif kind in ("time", "flops"):
-        amount /= per_step()
-    return max(1, round(amount))
-
-
-def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
-    """The mode a method is trained in; raises ``BenchError`` for one that it does not have."""
-    if training.accumulation == "auto":
-        return method.accumulation[0]
-    if training.accumulation not in method.accumulation:
-        raise BenchError(
-            f"training.accumulation is '{training.accumulation}', but method '{method.name}' has "
-            f"{', '.join(method.accumulation)}"
-        )
-    return training.accumulation
-
-
-def stage_starts(method: Method, steps: int) -> dict[str, int]:
-    """The step at which each stage of a training begins; every stage has at least one step.
-
-    Raises ``BenchError`` when there are fewer steps than stages.
-    """
-    stages = method.stages()
-    if steps < len(stages):
-        raise BenchError(f"method '{method.name}' has {len(stages)} stages, and the budget is {steps} steps")
-    starts, share = {}, 0.0
-    for number, (stage, part) in enumerate(stages.items()):
-        starts[stage] = min(max(round(share * steps), number), steps - len(stages) + number)
-        share += part
-    return starts
-
-
-def learning_rate(training: Training, step: int, steps: int) -> float:
-    """The learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
-    warmup = round(training.warmup * steps)
-    if step < warmup:
-        return training.learning_rate * (step + 1) / warmup
-    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def precision_of(training: Training, device: torch.device) -> str:
-    """``bf16`` or ``fp32``: what ``auto`` stands for on a device."""
-    if training.precision != "auto":
-        return training.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def parameter_columns(method: Method) -> dict[str, int]:
-    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained in
-    any stage (heads and temperatures included, teachers not). Leaves the method in its last stage.
-    """
-    trained: dict[int, int] = {}
-    sides: dict[str, int] = {}
-    for stage in method.stages():
-        method.enter(stage)
-        trained |= {id(p): p.numel() for p in method.parameters() if p.requires_grad}
-        counts = method.model.parameter_counts()
-        sides |= {name: max(count, sides.get(name, 0)) for name, count in counts.items()}
-    return {
-        "parameters": sides.pop("total"),
-        "parameters_trainable": sum(trained.values()),
-        **{f"parameters_{name}": count for name, count in sides.items() if name != "total_trainable"},
-    }
-
-
-def load_weights(method: Method, path: Path) -> None:
-    """The weights of a finished training into a method that is set up, left in its last stage."""
-    for stage in method.stages():
-        method.enter(stage)
-    method.load_state_dict(load_file(path))
-
-
-def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
-    """AdamW over what is trained; parameters of one dimension or none (biases, norms, the temperature) do not decay."""
-    trained = [p for p in method.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=training.epsilon,
-    )
 
 
 def validation_loss(
@@ -498,34 +386,6 @@ def running_statistics(method: Method) -> list[Tensor]:
     return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
 
-class _Memory:
-    """The peak memory of a training's steps, in bytes: weights, teacher, queues and the optimiser's state, and what a
-    step's gradients and activations add. The first step, in which libraries set themselves up, counts only where it is
-    the only one; on the CPU the second counts alone.
-    """
-
-    def __init__(self, loop: _Loop) -> None:
-        self.loop, self.grown = loop, PeakMemory(loop.device)
-        self.seen, self.held, self.highest = 0, 0, 0
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Around each step."""
-        begins = self.seen == 1 or (self.seen == 0 and self.loop.step == self.loop.steps - 1)
-        if begins:
-            self.held = self.loop.held()
-            self.grown.start()
-        if begins and self.loop.device.type == "cpu":
-            with TensorPeak() as tensors:
-                yield
-            self.highest = self.held + tensors.bytes
-        else:
-            yield
-        if self.held and self.loop.device.type != "cpu":
-            self.highest = self.held + self.grown.peak()
-        self.seen += 1
-
-
 @contextmanager
 def _untouched(method: Method) -> Iterator[None]:
     """A trial that leaves neither gradients nor running statistics behind."""
@@ -538,34 +398,6 @@ def _untouched(method: Method) -> Iterator[None]:
 
 def _micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:
     return [fetch(start + offset, min(micro_batch, size - offset)) for offset in range(0, size, micro_batch)]
-
-
-def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them (tied weights do)."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
-
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
-
-
-def _truncate(log: IO[str], step: int) -> None:
-    """Drop the lines of steps after the checkpoint, which are about to be done again, and a half-written one."""
-    log.seek(0)
-    kept = []
-    for line in log:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            break
-    log.seek(0)
-    log.truncate()
-    log.writelines(kept)
-    log.flush()
 
 
 @contextmanager

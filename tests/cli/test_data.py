@@ -124,7 +124,7 @@ def test_verify_what_is_sound(bench, tmp_path):
 
 
 def load_path(name):
-    from benchmark.config.load import find_config
+    from benchmark.config.yaml_files import find_config
 
     return find_config("dataset", name)
 

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import RunConfig, Training, config_names, load_run_config
+from benchmark.config.load import load_run_config
+from benchmark.config.schema import RunConfig, Training
+from benchmark.config.yaml_files import config_names
 
 SUITE = """
 description: a test's

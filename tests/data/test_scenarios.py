@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import config_names, load_run_config, parse_scenario
+from benchmark.config.load import load_run_config
+from benchmark.config.overrides import parse_scenario
+from benchmark.config.yaml_files import config_names
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.images import decode_image

@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import config_names, find_config, load_run_config
+from benchmark.config.load import load_run_config
+from benchmark.config.yaml_files import config_names, find_config
 from benchmark.data.card import load_card
 from benchmark.execution.runner import _Run, run
 from benchmark.method import METHODS

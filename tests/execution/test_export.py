@@ -14,11 +14,12 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from safetensors.torch import save_file
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.resizing import square
-from benchmark.evaluation.encoder import Evaluation, ModelEncoder
+from benchmark.evaluation.encoder import ModelEncoder
+from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store

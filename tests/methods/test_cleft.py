@@ -19,7 +19,8 @@ from transformers import GPT2Config, GPT2Model
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
-from benchmark.config.load import Training, load_run_config
+from benchmark.config.load import load_run_config
+from benchmark.config.schema import Training
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
@@ -27,7 +28,10 @@ from benchmark.plan.estimate import Estimator
 from benchmark.plan.make import make_plan
 from benchmark.plan.resolve import build_method
 from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import LAST, load_weights, optimizer_of, parameter_columns, pretrain
+from benchmark.training.checkpoint import LAST, load_weights
+from benchmark.training.cost import parameter_columns
+from benchmark.training.loop import pretrain
+from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
 from tests.methods.test_conformance import full_batch_gradient, split
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import optimizer_of
+from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import Pairs, double, small_method
 from tests.methods.loops import nce_loop, unit
 

@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.common.seeding import stream, torch_seed
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import LAST, RESUME, optimizer_of, pretrain
+from benchmark.training.checkpoint import LAST, RESUME
+from benchmark.training.loop import pretrain
+from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import Pairs, double, small_method
 
 METHOD_MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]

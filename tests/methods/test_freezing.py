@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import optimizer_of, pretrain
+from benchmark.training.loop import pretrain
+from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import Pairs, small_card, small_method
 
 TOWERS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.method import METHODS, Method
 from benchmark.models import build_model, load_model_card
 from benchmark.plan.estimate import saved_bytes, step_flops

@@ -13,7 +13,8 @@ from torch import Tensor
 from benchmark.common.errors import BenchError
 from benchmark.data.prepared import Prepared
 from benchmark.data.resizing import DEFAULT
-from benchmark.evaluation.encoder import Encoded, Evaluation
+from benchmark.evaluation.encoder import Encoded
+from benchmark.evaluation.evaluation import Evaluation
 
 SIZE = 8
 SPLITS = {"train": 240, "val": 80, "test": 160}

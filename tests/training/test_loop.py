@@ -17,26 +17,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.common.errors import BenchError
-from benchmark.config.load import Training
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
-from benchmark.training.accumulation import accumulate
-from benchmark.training.loop import (
-    BEST,
-    LAST,
-    RESUME,
-    Progress,
-    _Loop,
-    accumulation_mode,
-    check_batch,
-    learning_rate,
-    parameter_columns,
-    precision_of,
-    pretrain,
-    stage_starts,
-    training_steps,
-    validation_loss,
-)
+from benchmark.training.accumulation import accumulate, accumulation_mode
+from benchmark.training.checkpoint import BEST, LAST, RESUME
+from benchmark.training.cost import parameter_columns
+from benchmark.training.loop import Progress, _Loop, pretrain, validation_loss
+from benchmark.training.schedule import check_batch, learning_rate, precision_of, stage_starts, training_steps
 from tests.methods.fakes import Pairs, small_method
 from tests.methods.test_cleft import CLASSES, Words
 

@@ -1,0 +1,50 @@
+"""The YAML files of suites, models and datasets: where they lie and how they are read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.common.errors import BenchError, unknown
+
+
+def configs_folder() -> Path:
+    """Where the shipped YAML lies: in the installed package, or at the top of a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(kind: str, name: str) -> Path:
+    """The YAML file of ``name`` in configs/``kind``s, or ``name`` itself where it is a path to a YAML file.
+
+    Raises ``BenchError`` when there is none, with the nearest name.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise BenchError(f"{kind} '{name}': no such file (in {Path.cwd()})")
+        return path
+    folder = configs_folder() / f"{kind}s"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown(kind, name, config_names(kind))
+    return path
+
+
+def config_names(kind: str) -> list[str]:
+    """The names of the shipped YAML files of a kind ("suite", "model", "dataset")."""
+    return sorted(path.stem for path in (configs_folder() / f"{kind}s").glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises ``BenchError`` with file and line otherwise."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise BenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BenchError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}")
+    return content
