@@ -23,7 +23,12 @@ def key(*parts: Any) -> str:
 
 def source_of(cls: type) -> str:
     """A hash of the files that define a method or a task: a changed formula is another cell."""
-    modules = {base.__module__ for base in cls.__mro__ if base.__module__.split(".")[0] not in _HARNESS}
+    modules = {
+        base.__module__
+        for base in cls.__mro__
+        if base.__module__.split(".")[0] not in _HARNESS
+        or base.__module__.startswith(("benchmark.methods.", "benchmark.tasks."))
+    }
     texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
     return hashlib.sha256("".join(sorted(set(texts))).encode()).hexdigest()[:16]
 
