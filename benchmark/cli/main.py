@@ -310,7 +310,7 @@ def caption(
     from benchmark.config.load import results_folder
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
-    from benchmark.execution.caption import caption_sheet, captions, name_of, newest_writer, restore
+    from benchmark.execution.caption import caption_sheet, captions, load_writer, name_of, newest_writer
     from benchmark.plan.resolve import resolve_device
     from benchmark.store.store import Store
 
@@ -320,7 +320,8 @@ def caption(
     if split not in opened.splits():
         raise unknown(f"split of {opened.card.name}", split, opened.splits())
     key = newest_writer(store, method)
-    writer = restore(store, key, [dataset, *(_names(pretraining) or [])], resolve_device(device))
+    trained = load_writer(store, key, [dataset, *(_names(pretraining) or [])])
+    writer = trained.encoder(resolve_device(device))
     shown = captions(writer, opened, split, count, (1, beams))
     table = Table(show_lines=True)
     for column in ("image", "true", *(name_of(k) for k in (1, beams))):
@@ -328,7 +329,7 @@ def caption(
     for row in shown:
         table.add_row(*(escape(text) for text in (row.id, " / ".join(row.true), *row.written.values())))
     console.print(table)
-    title = f"{writer.method.name} (cell {key}) on {opened.card.name}, {split}"
+    title = f"{trained.method.name} (cell {key}, {trained.checkpoint} checkpoint) on {opened.card.name}, {split}"
     path = caption_sheet(shown, title, output or Path(f"{opened.card.name}-captions.png"))
     console.print(title, highlight=False, markup=False, soft_wrap=True)
     console.print(str(path), highlight=False, markup=False, soft_wrap=True)
@@ -433,8 +434,12 @@ def export(
     from benchmark.execution.export import export, find_cell
     from benchmark.store.store import Store
 
-    for path in export(find_cell(Store(results or results_folder()), name), output):
+    store = Store(results or results_folder())
+    key = find_cell(store, name)
+    files, checkpoint = export(store, key, output)
+    for path in files:
         console.print(str(path), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"cell {key}, {checkpoint} checkpoint", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: bench clean --embeddings --partial")
@@ -508,11 +513,13 @@ def main() -> None:
 
 def _execute(plan: Any, folder: Path) -> None:
     """Run a plan and say what came of it; exit status 1 where something failed, 130 after Ctrl-C."""
+    from benchmark.common.progress import Progress
     from benchmark.execution import runner
     from benchmark.store.store import Store
 
     try:
-        outcome = runner.run(plan, Store(folder), console)
+        with Progress(console, "auto", folder / "run.log") as progress:
+            outcome = runner.run(plan, Store(folder), progress)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last checkpoint", style="yellow")
         raise typer.Exit(130) from None

@@ -32,8 +32,8 @@ class Materials(Protocol):
 
     def tokenizer(self) -> Tokenizer: ...
 
-    def seen(self) -> DualEncoder:
-        """The model without weights."""
+    def blank_model(self) -> DualEncoder:
+        """Return the model without weights."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def baselines(
         "image_size": card["image_size"],
     }
     label = _labelled(label, "raw pixels", seed)
-    found.append(Given(content, label, True, lambda materials: RawPixels(materials.seen())))
+    found.append(Given(content, label, True, lambda materials: RawPixels(materials.blank_model())))
     return found
 
 

@@ -1,6 +1,5 @@
 """What a trained method writes for images of a dataset, beside what is true of them."""
 
-import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.evaluation.encoder import ModelWriter
-from benchmark.execution.runner import corpus_texts
+from benchmark.execution.materials import Trained, load_trained
 from benchmark.method import METHODS
-from benchmark.models import ModelCard, build_model, build_tokenizer
-from benchmark.plan.resolve import build_method
 from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import LAST, load_weights
 
 
 @dataclass(frozen=True)
@@ -53,34 +49,15 @@ def newest_writer(store: Store, method: str | None) -> str:
     return str(cells.cell.iloc[-1])
 
 
-def restore(
-    store: Store, key: str, references: Sequence[str], device: torch.device, cache: Path | None = None
-) -> ModelWriter:
-    """The trained method of a cell. references: cards of datasets that are not shipped, by path; what the cell's
-    tokenizer was trained on is looked for there first.
+def load_writer(store: Store, key: str, references: Sequence[str]) -> Trained:
+    """Rebuild a cell that can caption, from the checkpoint that the tables show.
 
-    Raises ``BenchError`` where these data are not there or not the same, and where the weights do not fit the method as
-    it is now.
+    references: names or paths of cards, for the cell's datasets whose cards are not shipped. Raises ``BenchError`` as
+    load_trained() does.
     """
-    folder, cache = store.cell(key), cache or cache_root()
-    content = json.loads((folder / "cell.json").read_text(encoding="utf-8"))["content"]
-    given = {load_card(reference).name: reference for reference in references}
-    corpus = []
-    for name, fingerprint in content["tokenizer_data"]:
-        dataset = open_dataset(load_card(given.get(name, name)), "skip", cache)
-        if dataset.fingerprint != fingerprint:
-            raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it: train again")
-        corpus.append(dataset)
-    card = ModelCard.model_validate(content["model"])
-    tokenizer = build_tokenizer(card, lambda: corpus_texts(corpus), cache)
-    method = build_method(content["method"], build_model(card, 0, weights=False), content["options"])
-    labelled = [load_card(given.get(name, name)) for name, _ in content["pretraining"]]
-    method.setup(tokenizer, list(labelled[0].classes or ()) if len(labelled) == 1 else [])
-    try:
-        load_weights(method, folder / LAST)
-    except RuntimeError as error:
-        raise BenchError(f"{folder}: its weights do not fit '{method.name}' as it is now: train again") from error
-    return ModelWriter(method, tokenizer, device, f"{key}-{LAST}")
+    cards = [load_card(reference) for reference in references]
+    datasets = {card.name: open_dataset(card, "skip") for card in cards}
+    return load_trained(store, key, store.checkpoint(key), datasets)
 
 
 def captions(

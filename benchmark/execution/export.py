@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.execution.materials import Checkpoint, load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import LAST, LOG
+from benchmark.training.checkpoint import LAST
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 """The names that open_clip looks for in a folder."""
-PREFIX = "model."
 
 
-def find_cell(store: Store, name: str) -> Path:
-    """The folder of a trained cell, by its key or the beginning of it, or by a method that has one trained cell.
+def find_cell(store: Store, name: str) -> str:
+    """Return the key of a trained cell, named by its key, by the beginning of its key, or by a method with one cell.
 
     Raises ``BenchError`` when there is none, or several.
     """
@@ -29,12 +29,12 @@ def find_cell(store: Store, name: str) -> Path:
     for path in sorted(store.cells.glob("[!.]*/cell.json")):
         if (path.parent / LAST).is_file():
             labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
-    found = [key for key, label in labels.items() if key.startswith(name) or label["method"] == name]
-    if len(found) == 1:
-        return store.cell(found[0])
-    if not found:
+    keys = [key for key, label in labels.items() if key.startswith(name) or label["method"] == name]
+    if len(keys) == 1:
+        return keys[0]
+    if not keys:
         raise unknown("trained cell or method", name, [*labels, *{label["method"] for label in labels.values()}])
-    described = [f"{key} ({_described(labels[key])})" for key in found]
+    described = [f"{key} ({_described(labels[key])})" for key in keys]
     raise BenchError(f"several trained cells are named '{name}'; name one of them: {', '.join(described)}")
 
 
@@ -43,27 +43,26 @@ def _described(label: dict[str, Any]) -> str:
     return ", ".join(str(label[name]) for name in names if label.get(name)) + f", {label['seed']}"
 
 
-def export(cell: Path, output: Path) -> list[Path]:
-    """Write the last weights of a cell into the folder ``output`` as open_clip has them; returns the files.
+def export(store: Store, key: str, output: Path) -> tuple[list[Path], Checkpoint]:
+    """Write a cell's encoder into the folder ``output`` as open_clip has it; return the files and the checkpoint.
 
-    Embeddings are the same as the cell's. Raises ``BenchError`` where the cell is not made of towers and a tokenizer of
-    open_clip alone, and where ``output`` has such files already.
+    The checkpoint is the one that the tables show. Embeddings and temperature are those of the cell. Raises
+    ``BenchError`` where the cell is not made of towers and a tokenizer of open_clip alone, and where ``output`` has
+    such files already.
     """
-    content = json.loads((cell / "cell.json").read_text(encoding="utf-8"))["content"]
-    card = ModelCard.model_validate(content["model"])
     files = [output / CONFIG, output / WEIGHTS]
     for file in files:
         if file.exists():
             raise BenchError(f"{file}: exists already; name another folder with --output")
-    model = OpenClipModel(card)
-    weights = load_file(cell / LAST)
-    model.load({name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)})
-    last = (cell / LOG).read_text(encoding="utf-8").splitlines()[-1]
-    tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(json.loads(last)["temperature_scale"]))}
+    recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
+    model = OpenClipModel(ModelCard.model_validate(recipe["model"]))
+    trained = load_trained(store, key, store.checkpoint(key))
+    model.load(trained.method.encoder().state_dict())
+    tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(trained.method.temperature_scale))}
     output.mkdir(parents=True, exist_ok=True)
     files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, files[1])
-    return files
+    return files, trained.checkpoint
 
 
 class OpenClipModel:

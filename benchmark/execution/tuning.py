@@ -16,13 +16,17 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.common.progress import Progress
 from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
+from benchmark.execution.materials import Materials, load_trained
 from benchmark.method import METHODS, Method
 from benchmark.plan.tuned import settings_file
+from benchmark.store.cache import cache_root
 from benchmark.store.hashing import digest
-from benchmark.training.loop import Progress
+from benchmark.store.store import Store
+from benchmark.training.loop import Progress as Position
 
 if TYPE_CHECKING:
     import optuna
@@ -160,18 +164,19 @@ class _Search:
         )
 
     def trial(self, trial: "optuna.Trial") -> float:
+        """Train with the settings that the sampler suggests; return the objective on the validation split."""
         import optuna
 
-        from benchmark.execution.runner import pretrained
         from benchmark.plan.make import make_plan
 
         settings = {axis.name: axis.suggest(trial) for axis in self.axes}
         at = self.config.at(settings).model_copy(update={"methods": [self.method], "grid": [{}]})
         plan = make_plan(at)
         cell = plan.cells[0]
-        folder = self.folder / "trials" / cell.key
+        store = Store(self.folder / "trials" / cell.key)
+        materials = Materials(plan, Progress(Console(quiet=True), "none"), cache_root())
 
-        def watch(position: Progress) -> None:
+        def watch(position: Position) -> None:
             if math.isfinite(position.validation_loss):
                 # The pruner compares trials of a method by their losses, whatever the objective.
                 value = position.validation_loss if self.objective == "loss" else -position.validation_loss
@@ -180,12 +185,15 @@ class _Search:
                     raise optuna.TrialPruned
 
         try:
-            method, pairs, cost = pretrained(plan, cell, folder, watch)
+            cost = materials.pretrain(cell, materials.method(cell), cell.method, store.partial(cell.key), watch)
+            checkpoint = plan.config.evaluation.checkpoint
             if self.objective == "loss":
-                return float(cost["validation_loss"])
-            return recall(method, pairs)
+                return float(cost["validation_loss" if checkpoint == "last" else "best_validation_loss"])
+            materials.finish(store, cell, cost)
+            trained = load_trained(store, cell.key, checkpoint, plan.datasets, materials.tokenizer())
+            return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(store.folder, ignore_errors=True)
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ cells/HASH/cell.json                what was trained: everything the result depe
 cells/HASH/cost.json                what it took
 cells/HASH/*.safetensors, log.jsonl
 cells/HASH/embeddings/              encoded datasets
-cells/HASH/evaluations/KEY/         rows.json, and as Parquet the per-example scores and the metrics of each resample
+cells/HASH/evaluations/KEY/         evaluation.json (all that it depends on beside the encoder), rows.json, notes.json,
+                                    and as Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training under way, or interrupted
 """
 
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -59,13 +60,14 @@ class Store:
         self,
         cell: str,
         key: str,
+        content: Mapping[str, Any],
         rows: list[Row],
         examples: Mapping[str, Mapping[str, np.ndarray]],
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Any,
     ) -> None:
-        """Keep the rows, the per-example columns by part, the resampled metrics by part, and the notes of one
-        evaluation.
+        """Keep one evaluation: what it depends on beside the encoder, its rows, by part its per-example columns and
+        resampled metrics, and its notes.
         """
         import pandas as pd
 
@@ -78,6 +80,7 @@ class Store:
                 frame.to_parquet(partial / _name("examples", part))
             for part, columns in resampled.items():
                 pd.DataFrame(columns).to_parquet(partial / _name("resamples", part))
+            _write_json(partial / "evaluation.json", content)
             _write_json(partial / "notes.json", notes)
             _write_json(partial / "rows.json", rows)
             if (parent / key).exists():
@@ -85,6 +88,17 @@ class Store:
             partial.rename(parent / key)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def checkpoint(self, cell: str) -> Literal["last", "best"]:
+        """Return the checkpoint that the newest evaluation of a cell is of: what the tables show. A cell that was never
+        evaluated shows its last.
+        """
+        paths = self.cell(cell).glob("evaluations/*/evaluation.json")
+        newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None:
+            return "last"
+        best = json.loads(newest.read_text(encoding="utf-8"))["evaluation"]["checkpoint"] == "best"
+        return "best" if best else "last"
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
         """A metric in each resample of the test set, [R]; None where it was not kept."""

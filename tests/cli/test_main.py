@@ -311,9 +311,9 @@ def test_adding_a_task_trains_and_encodes_nothing_again(bench: Bench) -> None:
 def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot"]
     quick += ["--set", "training.checkpoint_every=0"]
-    from benchmark.execution import runner
+    from benchmark.execution import materials
 
-    real = runner.pretrain
+    real = materials.pretrain
 
     def killed(*args: Any, progress: Any, **kwargs: Any) -> Any:
         def die(position: Any) -> None:
@@ -322,11 +322,11 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
         return real(*args, progress=die, **kwargs)
 
-    monkeypatch.setattr(runner, "pretrain", killed)
+    monkeypatch.setattr(materials, "pretrain", killed)
     assert bench("run", *quick) == 130
     assert "goes on from the last checkpoint" in bench.out
     assert not list(bench.folder.glob("results/cells/[!.]*"))
-    monkeypatch.setattr(runner, "pretrain", real)
+    monkeypatch.setattr(materials, "pretrain", real)
     assert bench("plan", *quick) == 0
     assert "resume" in bench.out
     assert bench("run", *quick) == 0

@@ -9,10 +9,11 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError
+from benchmark.common.progress import Progress
 from benchmark.config.load import load_run_config
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.data.card import load_card
-from benchmark.execution.runner import _Run, run
+from benchmark.execution.runner import Runner, run
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan.make import make_plan
@@ -121,7 +122,11 @@ def test_sets_that_are_there_in_part_are_left_out(half, tmp_path):
     with pytest.raises(BenchError, match=strict):
         half(strict=True)
     with pytest.raises(BenchError, match=r"^dataset 'pad-ufes-20' has no rows; left out: missing image: 6$"):
-        run(half(datasets=["breastmnist", "pad-ufes-20"]), Store(tmp_path / "results"), Console(quiet=True))
+        run(
+            half(datasets=["breastmnist", "pad-ufes-20"]),
+            Store(tmp_path / "results"),
+            Progress(Console(quiet=True), "none"),
+        )
 
 
 def test_a_bad_row_among_others_is_no_reason_to_leave_out_a_set(half):
@@ -133,14 +138,14 @@ def test_a_set_without_an_image_that_decodes_is_left_out(half, data, tmp_path):
     for path in (data / "ham10000").rglob("*.jpg"):
         path.write_bytes(b"half of it")
     said = StringIO()
-    plan, console = half(), Console(file=said, width=400)
-    check = _Run(plan, Store(tmp_path / "results"), console, tmp_path / "cache").check
+    plan, progress = half(), Progress(Console(file=said, width=400), "none")
+    check = Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache").check
     check([])
     assert {pair.dataset for pair in plan.pairs} == {"breastmnist"}
     assert "left out: dataset 'ham10000', train: none of its images can be decoded" in said.getvalue()
     plan = half(datasets=["breastmnist", "ham10000"])
     with pytest.raises(BenchError, match=r"dataset 'ham10000', train: none of its images can be decoded"):
-        _Run(plan, Store(tmp_path / "results"), console, tmp_path / "cache").check([])
+        Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache").check([])
 
 
 def test_what_the_command_line_names_must_be_there(data, tmp_path):

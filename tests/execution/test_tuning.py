@@ -11,6 +11,7 @@ from benchmark.methods.filip import late
 
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
+from benchmark.execution.materials import Materials
 from benchmark.execution.tuning import RECALL_AT, _axis, recall
 from tests.cli.test_main import Bench, bench, scenario, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_method
@@ -84,12 +85,10 @@ def test_a_scenario_is_tuned_on_its_own_data_alone(
     bench: Bench,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from benchmark.execution import runner
-
     arguments = [*scenario(bench)[:4], "--set", "training.samples=96"]
-    seen, real = [], runner.pretrained
+    seen, real = [], Materials.pretrain
     monkeypatch.setattr(
-        runner, "pretrained", lambda plan, cell, *args: seen.append(cell.pretraining) or real(plan, cell, *args)
+        Materials, "pretrain", lambda self, cell, *args: seen.append(cell.pretraining) or real(self, cell, *args)
     )
     assert bench("tune", *arguments, "--trials", "1", "--objective", "loss") == 0, bench.out + bench.err
     assert seen == [("few",)]

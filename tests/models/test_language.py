@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
+from benchmark.common.progress import Progress
 from benchmark.config.load import load_run_config
-from benchmark.execution.runner import _Run
+from benchmark.execution.materials import Materials
 from benchmark.models import build_model
 from benchmark.models.card import LanguageModel
 from benchmark.models.language import next_token_loss, train_language_model
 from benchmark.models.tower import LanguageModelTower
 from benchmark.plan.make import make_plan
 from benchmark.plan.plan import Plan
-from benchmark.store.store import Store
 from tests.methods.fakes import small_card
 
 
@@ -115,12 +115,12 @@ def test_a_run_makes_one_for_the_methods_that_need_it_and_no_other(tmp_path: Pat
 
     plan = planned(tmp_path)
     with open(tmp_path / "console.txt", "w") as file:
-        run = _Run(plan, Store(tmp_path / "results"), Console(file=file), tmp_path / "cache")
-        clip, cleft = (run.method(cell).model.text for cell in plan.cells)
+        materials = Materials(plan, Progress(Console(file=file), "none"), tmp_path / "cache")
+        clip, cleft = (materials.method(cell).model.text for cell in plan.cells)
         made = list((tmp_path / "cache" / "language_models").glob("*/model.safetensors"))
         assert len(made) == 1
         written = made[0].stat().st_mtime_ns
-        assert run.method(plan.cells[1]) is not None
+        assert materials.method(plan.cells[1]) is not None
         assert made[0].stat().st_mtime_ns == written
     assert (tmp_path / "console.txt").read_text().count("nats a token") == 1
     weights = load_file(made[0])

@@ -19,7 +19,7 @@ def finish(store: Store, key: str, seconds: float, value: float) -> None:
     row = LABEL | {"dataset": "d", "task": "t", "part": "", "metric": "accuracy", "value": value, "cell": key}
     examples = {"": {"id": np.array(["a", "b"]), "scores": np.eye(2), "correct": np.array([True, False])}}
     resampled = {"": {"accuracy": np.array([value, np.nan])}}
-    store.add_evaluation(key, "t-d", [row], examples, resampled, {"": {"absent": ["x"]}})
+    store.add_evaluation(key, "t-d", {"task": "t"}, [row], examples, resampled, {"": {"absent": ["x"]}})
 
 
 def test_a_cell_exists_when_it_is_finished(tmp_path: Path) -> None:

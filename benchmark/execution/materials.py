@@ -1,0 +1,322 @@
+"""What a run works with: tokenizer, models, training pairs, and methods before and after their training."""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmark import __version__
+from benchmark.common.errors import BenchError
+from benchmark.common.machine import machine
+from benchmark.common.progress import Progress
+from benchmark.common.seeding import generator, stream, torch_seed
+from benchmark.data.card import load_card
+from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
+from benchmark.data.prepared import prepare
+from benchmark.data.streamed import Stream, StreamedPairs
+from benchmark.data.transforms import Augmentation
+from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
+from benchmark.method import Method
+from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
+from benchmark.models import load_weights as load_tower
+from benchmark.models.language import train_language_model
+from benchmark.models.tower import LanguageModelTower
+from benchmark.plan.plan import Cell, Plan
+from benchmark.plan.resolve import build_method
+from benchmark.store.cache import build_folder, cache_root
+from benchmark.store.store import Store
+from benchmark.training.checkpoint import BEST, LAST, load_weights
+from benchmark.training.loop import Progress as Position
+from benchmark.training.loop import pretrain, validation_loss
+from benchmark.training.schedule import precision_of
+
+Checkpoint = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained cell, rebuilt. key: of the cell; checkpoint: the one that its weights are from."""
+
+    key: str
+    method: Method
+    tokenizer: Tokenizer
+    model: ModelCard
+    checkpoint: Checkpoint
+
+    def encoder(self, device: torch.device) -> ModelEncoder:
+        """Return what tasks evaluate; it can write texts where the method can."""
+        fingerprint = f"{self.key}-{self.checkpoint}.safetensors"
+        if "caption" in self.method.abilities:
+            return ModelWriter(self.method, self.tokenizer, device, fingerprint)
+        return ModelEncoder(
+            self.method.encoder(),
+            self.tokenizer,
+            device,
+            fingerprint,
+            self.method.temperature_scale,
+            by_tokens="late_interaction" in self.method.abilities,
+        )
+
+
+def load_trained(
+    store: Store,
+    key: str,
+    checkpoint: Checkpoint,
+    datasets: Mapping[str, Dataset] | None = None,
+    tokenizer: Tokenizer | None = None,
+    cache: Path | None = None,
+) -> Trained:
+    """Rebuild a finished cell: the one way from a folder of the store to a trained method.
+
+    checkpoint: "best" is the one of lowest validation loss; a training without validation has the last one only.
+    datasets: by name, those that the cell was trained on whose cards are not shipped. tokenizer: the cell's, where the
+    caller has it; otherwise it is built again.
+
+    Raises ``BenchError`` where the data of the tokenizer are missing or have changed, where a checkpoint is missing,
+    and where the weights do not fit the method as it is now.
+    """
+    folder, cache, datasets = store.cell(key), cache or cache_root(), datasets or {}
+    cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    if "classes" not in cell:
+        raise BenchError(f"{folder}: trained by an older version of this program: train again")
+    recipe = cell["content"]
+    card = ModelCard.model_validate(recipe["model"])
+    tokenizer = tokenizer or _tokenizer(folder, card, recipe["tokenizer_data"], datasets, cache)
+    method = build_method(recipe["method"], build_model(card, 0, weights=False), recipe["options"])
+    method.setup(tokenizer, cell["classes"])
+    available = _checkpoint(folder, checkpoint)
+    try:
+        load_weights(method, folder / f"{available}.safetensors")
+    except RuntimeError as error:
+        raise BenchError(
+            f"{folder}: its weights do not fit method '{method.name}' as it is now: train again"
+        ) from error
+    return Trained(key, method, tokenizer, card, available)
+
+
+def _checkpoint(folder: Path, wanted: Checkpoint) -> Checkpoint:
+    if wanted == "last" or (folder / BEST).is_file():
+        return wanted
+    cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+    if math.isfinite(cost.get("best_validation_loss", math.inf)):
+        raise BenchError(f"{folder / BEST}: missing. Remove the folder and run again to train this cell anew.")
+    return "last"
+
+
+def _tokenizer(
+    folder: Path, card: ModelCard, trained_on: Iterable[tuple[str, str]], datasets: Mapping[str, Dataset], cache: Path
+) -> Tokenizer:
+    corpus = []
+    for name, fingerprint in trained_on:
+        dataset = datasets[name] if name in datasets else open_dataset(load_card(name), "skip", cache)
+        if dataset.fingerprint != fingerprint:
+            raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it: train again")
+        corpus.append(dataset)
+    return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
+
+
+def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
+    """Yield the training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
+    for dataset in datasets:
+        if dataset.streams:
+            yield from Stream(dataset.card, "train", dataset.cache).texts()
+            continue
+        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
+            yield from (*row["text"], *row["question"], *row["answer"])
+
+
+class Materials:
+    """The tokenizer, the models, the pairs and the methods of a plan, each made when it is first needed.
+
+    What trainings share (initial weights, language models) is trained once and kept in the cache.
+    """
+
+    def __init__(self, plan: Plan, progress: Progress, cache: Path) -> None:
+        self.plan, self.progress, self.cache = plan, progress, cache
+        self.device = plan.device
+        self._tokenizer: Tokenizer | None = None
+        self._blank_model: DualEncoder | None = None
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of the plan's model, checked against its text tower."""
+        if self._tokenizer is None:
+            corpus = [self.plan.datasets[name] for name in self.plan.corpus]
+            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
+            self.blank_model().check(self._tokenizer)
+        return self._tokenizer
+
+    # Models and methods before training
+
+    def blank_model(self) -> DualEncoder:
+        """Return the model without weights, on the meta device: it says what its images are to be like."""
+        if self._blank_model is None:
+            self._blank_model = build_model(self.plan.model, 0, "meta")
+        return self._blank_model
+
+    def model(self, seed: int, weights: bool = True) -> DualEncoder:
+        """Return the model as it is before training; without ``weights`` all of it is random."""
+        model = build_model(self.plan.model, stream(seed, "model"), weights=weights)
+        if weights and self.plan.initial:
+            model.load_state_dict(load_file(self.initial_weights()))
+        return model
+
+    def method(self, cell: Cell) -> Method:
+        """Return a cell's method as it is before training."""
+        # The cell that trains the initial weights does not start from them.
+        first = cell is self.plan.initial
+        model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
+        if "language_model" in cell.content:
+            load_tower(model.text, self.language_model())
+        with torch_seed(stream(cell.seed, "method", cell.method)):
+            method = build_method(cell.method, model, cell.options)
+            method.setup(self.tokenizer(), self.classes(cell))
+        return method
+
+    def classes(self, cell: Cell) -> list[str]:
+        """Return the names of the classes of a cell's pairs; none where they are of several sets."""
+        cards = [self.plan.datasets[name].card for name in cell.pretraining]
+        return list(cards[0].classes or ()) if len(cards) == 1 else []
+
+    def finish(self, store: Store, cell: Cell, cost: dict[str, Any]) -> None:
+        """Make a trained cell part of the store, with all that load_trained() needs."""
+        store.finish(cell.key, {"label": cell.label, "content": cell.content, "classes": self.classes(cell)}, cost)
+
+    def initial_weights(self) -> Path:
+        """Return the file of the weights that all cells start from, trained once for all runs."""
+        cell = self.plan.initial
+        assert cell is not None
+        folder = self.cache / "initial" / cell.key
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            partial = folder.with_name(f".{cell.key}.partial")
+            self.pretrain(cell, self.method(cell), f"initial weights from {', '.join(cell.pretraining)}", partial)
+            trained = load_file(partial / LAST)
+            model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
+            save_file(model, partial / "model.safetensors")
+            (partial / LAST).unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        return weights
+
+    def language_model(self) -> Path:
+        """Return the file of the text tower that methods keep as a frozen language model, trained once for all runs."""
+        language = self.plan.language
+        assert language is not None
+        names = ", ".join(language.datasets)
+
+        def write(folder: Path) -> None:
+            began = time.monotonic()
+            columns = (self.plan.datasets[name].records("train").select_columns(["text"]) for name in language.datasets)
+            texts = sorted({text for records in columns for row in records for text in row["text"]})
+            seed = stream(0, "language model")
+            tower = build_model(self.plan.model, seed).text.to(self.device)
+            assert isinstance(tower, LanguageModelTower)
+            with self.progress.stage(f"language model from {names}", language.spec.steps) as stage, torch_seed(seed):
+                loss = train_language_model(
+                    tower,
+                    self.tokenizer()(texts),
+                    language.spec,
+                    generator(0, "language model"),
+                    lambda step, loss: stage.update(step, note=f"loss {loss:.3f}"),
+                )
+            save_weights(tower, folder / "model.safetensors")
+            self.progress.print(
+                f"language model from {names}: trained on {len(texts):,} texts in {time.monotonic() - began:.0f} s, "
+                f"{loss:.2f} nats a token"
+            )
+
+        return build_folder(self.cache / "language_models" / language.key, write) / "model.safetensors"
+
+    # Pairs
+
+    def sets(self, cell: Cell, split: str) -> list[PairSet]:
+        """Return the pretraining sets of a cell that have the split."""
+        size = cell.training.resolution or self.blank_model().image_size
+        datasets = [self.plan.datasets[name] for name in cell.pretraining]
+        return [self._pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
+
+    def pairs(self, cell: Cell, split: str) -> PairLoader:
+        """Return the pairs of a split, augmented where they are trained on."""
+        augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
+        return self._loader(cell, self.sets(cell, split), augmentation)
+
+    def _pair_set(self, dataset: Dataset, split: str, size: int) -> PairSet:
+        resizing = self.blank_model().resizing
+        if dataset.streams:
+            return StreamedPairs(
+                Stream(dataset.card, split, self.cache), size, self.tokenizer(), dataset.on_bad_data, resizing
+            )
+        images = prepare(dataset, split, size, self.cache, resizing=resizing)
+        return PreparedPairs(images, self.tokenizer(), self.cache)
+
+    def _loader(self, cell: Cell, sets: list[PairSet], augmentation: Augmentation) -> PairLoader:
+        return PairLoader(
+            sets,
+            self.tokenizer().pad_id,
+            self.blank_model().image_size,
+            augmentation,
+            stream(cell.seed, "data"),
+            cell.training.mixture,
+        )
+
+    # Training
+
+    def pretrain(
+        self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
+    ) -> dict[str, Any]:
+        """Train a cell's method in ``folder``; return its cost. ``watch`` sees each step and may raise."""
+        train = self.pairs(cell, "train")
+        has_validation = cell.training.validations > 0 and self.sets(cell, "val")
+        validation = self.pairs(cell, "val") if has_validation else None
+        with self.progress.stage(f"{name}: training") as stage:
+
+            def show(position: Position) -> None:
+                note = f"{position.samples_per_second:,.0f} pairs/s, loss {position.loss:.3f}"
+                stage.update(position.step, position.steps, note)
+                watch(position)
+
+            cost = pretrain(
+                method,
+                train,
+                validation,
+                cell.training,
+                seed=cell.seed,
+                device=self.device,
+                folder=folder,
+                progress=show,
+            )
+        self.progress.print(
+            f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
+            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
+        )
+        for pair_set in train.sets:
+            if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
+                reasons = Counter(pair_set.left_out.values()).most_common()
+                counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+                self.progress.print(f"{pair_set.stream.card.name}: left out {counts}", style="yellow")
+        return cost | self._by_source(cell, method, train) | {"version": __version__, "machine": machine()}
+
+    def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> dict[str, Any]:
+        """Return, of a training on several sets, the share of each and the final validation loss on each."""
+        if len(cell.pretraining) == 1:
+            return {}
+        names = [name for name in cell.pretraining if "train" in self.plan.datasets[name].splits()]
+        validated = [name for name in cell.pretraining if "val" in self.plan.datasets[name].splits()]
+        losses = {}
+        if cell.training.validations:
+            for name, pair_set in zip(validated, self.sets(cell, "val")):
+                if len(pair_set.rows):
+                    pairs = self._loader(cell, [pair_set], Augmentation.none())
+                    precision = precision_of(cell.training, self.device)
+                    losses[name] = validation_loss(method, pairs, cell.training, cell.seed, self.device, precision)
+        return {"mixture": dict(zip(names, train.shares)), "validation_losses": losses}
