@@ -1,7 +1,10 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.squares import Bench, write_squares
 
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
 
@@ -22,3 +25,22 @@ def pack(monkeypatch):
         pytest.skip("the real data are not there: set BENCH_DATA to their folder")
     monkeypatch.setenv("BENCH_DATA", str(PACK))
     return PACK
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the squares, their cards, a suite and a plug-in. Read only: ``bench`` works in a copy."""
+    folder = tmp_path_factory.mktemp("squares")
+    write_squares(folder)
+    return folder
+
+
+@pytest.fixture
+def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    work = tmp_path / "work"
+    shutil.copytree(squares, work)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
+    monkeypatch.delenv("BENCH_RESULTS", raising=False)
+    monkeypatch.setattr("benchmark.cli.main.console._width", 80)
+    return Bench(work, monkeypatch, capsys)

@@ -19,9 +19,9 @@ from benchmark.training.accumulation import accumulate
 from benchmark.training.checkpoint import LAST
 from benchmark.training.loop import pretrain
 from benchmark.training.schedule import precision_of
-from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
+from tests.squares import Bench
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUDA = torch.device("cuda")
@@ -139,7 +139,7 @@ def test_retrieval_is_the_cpus(shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(gpu.examples[name], column, err_msg=name)
 
 
-def test_a_run_of_all_methods(bench: Bench) -> None:  # noqa: F811
+def test_a_run_of_all_methods(bench: Bench) -> None:
     assert bench("run", "--suite", "suite.yaml", "--methods", "all", "--device", "cuda") == 0, bench.out + bench.err
     assert "failed 0" in bench.out
     rows = bench.rows()

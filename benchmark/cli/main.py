@@ -321,7 +321,7 @@ def caption(
         raise unknown(f"split of {opened.card.name}", split, opened.splits())
     key = newest_writer(store, method)
     trained = load_writer(store, key, [dataset, *(_names(pretraining) or [])])
-    writer = trained.encoder(resolve_device(device))
+    writer = trained.writer(resolve_device(device))
     shown = captions(writer, opened, split, count, (1, beams))
     table = Table(show_lines=True)
     for column in ("image", "true", *(name_of(k) for k in (1, beams))):

@@ -54,18 +54,25 @@ class Trained:
     checkpoint: Checkpoint
 
     def encoder(self, device: torch.device) -> ModelEncoder:
-        """Return what tasks evaluate; it can write texts where the method can."""
-        fingerprint = f"{self.key}-{self.checkpoint}.safetensors"
+        """Return what tasks evaluate; it writes texts where the method can."""
         if "caption" in self.method.abilities:
-            return ModelWriter(self.method, self.tokenizer, device, fingerprint)
+            return self.writer(device)
         return ModelEncoder(
             self.method.encoder(),
             self.tokenizer,
             device,
-            fingerprint,
+            self._fingerprint,
             self.method.temperature_scale,
             by_tokens="late_interaction" in self.method.abilities,
         )
+
+    def writer(self, device: torch.device) -> ModelWriter:
+        """Return the encoder of a method that can write texts."""
+        return ModelWriter(self.method, self.tokenizer, device, self._fingerprint)
+
+    @property
+    def _fingerprint(self) -> str:
+        return f"{self.key}-{self.checkpoint}.safetensors"
 
 
 def load_trained(

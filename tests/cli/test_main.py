@@ -3,121 +3,16 @@
 import json
 import re
 import shutil
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
 
-from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
 from benchmark.plan.resolve import resolve_device
 from benchmark.store.store import Store
-
-COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
-MODEL = {
-    "embed_dim": 16,
-    "image_size": 32,
-    "image": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
-    "text": {"kind": "tiny", "width": 32, "layers": 1, "heads": 2},
-    "tokenizer": {"kind": "corpus", "vocab_size": 300, "context_length": 32},
-}
-CARD = {
-    "title": "Coloured squares",
-    "modality": "squares",
-    "classes": list(COLOURS),
-    "prompts": ["a {} square"],
-    "source": {
-        "kind": "manifest",
-        "file": "squares.jsonl",
-        "columns": {
-            "id": "id",
-            "image": "image",
-            "text": "text",
-            "label": "colour",
-            "group": "patient",
-            "split": "split",
-            "question": "question",
-            "answer": "answer",
-            "answer_type": "kind",
-        },
-    },
-}
-SUITE = {
-    "description": "squares",
-    "model": "small.yaml",
-    "pretraining": ["squares.yaml"],
-    "datasets": ["squares.yaml"],
-    "methods": ["msd", "clip"],
-    "evaluation": {"resamples": 50},
-    "baselines": False,
-    "training": {"samples": 640, "batch_size": 32, "micro_batch": 16, "learning_rate": 3e-3, "validations": 2},
-}
-README = (Path(__file__).parents[2] / "README.md").read_text()
-PLUGIN = re.search(r"```python\n(.*?register_method.*?)```", README, re.DOTALL)[1]  # type: ignore[index]
-"""The README's method: what it shows must work."""
-
-
-@pytest.fixture(scope="session")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(120):
-        colour = list(COLOURS)[i % 3]
-        pixels = np.array(COLOURS[colour]) + rng.normal(0, 20, (32, 32, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-        rows.append(
-            {
-                "id": f"s{i}",
-                "image": f"{i}.png",
-                "text": f"a {colour} square, number {i}",
-                "colour": colour,
-                "patient": f"p{i // 2}",
-                "split": "train" if i < 72 else "val" if i < 90 else "test",
-                "question": "is it red?",
-                "answer": "yes" if colour == "red" else "no",
-                "kind": "closed" if i % 6 else "open",
-            }
-        )
-    (folder / "squares.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    for name, content in (("squares", CARD), ("small", MODEL), ("suite", SUITE)):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    (folder / "hinge.py").write_text(PLUGIN)
-    return folder
-
-
-class Bench:
-    """`bench` in a folder: returns the exit status; ``out`` and ``err`` hold what it printed."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str) -> int:
-        self.monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        self.out, self.err = self.capsys.readouterr()
-        return int(stopped.value.code or 0)
-
-    def rows(self) -> pd.DataFrame:
-        return Store(self.folder / "results").rows()
-
-
-@pytest.fixture
-def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    work = tmp_path / "work"
-    shutil.copytree(squares, work)
-    monkeypatch.chdir(work)
-    monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
-    monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    monkeypatch.setattr("benchmark.cli.main.console._width", 80)
-    return Bench(work, monkeypatch, capsys)
+from tests.squares import MODEL, PLUGIN, SUITE, Bench, scenario
 
 
 def scores(rows: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -227,21 +122,6 @@ def test_initial_weights_are_the_cards_alone(bench: Bench) -> None:
     assert rows[rows.method == "initial weights"].cell.nunique() == rows.start.nunique() == 1
     first = [json.loads(path.open().readline()) for path in bench.folder.glob("results/cells/[!.]*/log.jsonl")]
     assert len({line["loss"] for line in first if line["samples"] == 32}) == 1
-
-
-def scenario(bench: Bench, **changes: Any) -> list[str]:
-    """A suite of squares with a scenario, and two more cards: fewer of them to train on; them under another name."""
-    lines = (bench.folder / "squares.jsonl").read_text().splitlines()
-    few = [line for i, line in enumerate(lines) if i >= 36]
-    for name, kept in (("few", few), ("copy", lines)):
-        (bench.folder / f"{name}.jsonl").write_text("\n".join(kept))
-        card = CARD | {"source": CARD["source"] | {"file": f"{name}.jsonl"}}  # type: ignore[operator]
-        (bench.folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
-    posed = {"name": "small", "question": "What do few squares cost?", "varies": "squares"}
-    posed |= {"condition": 36, "plain": {"condition": 72, "pretraining": ["squares.yaml"]}}
-    suite = SUITE | {"pretraining": ["few.yaml"], "scenario": posed} | changes
-    (bench.folder / "scenario.yaml").write_text(yaml.safe_dump(suite))
-    return ["--suite", "scenario.yaml", "--methods", "clip", "--tasks", "linear_probe", "--budget", "samples=96"]
 
 
 def test_a_scenario_trains_twice_and_reports_the_difference(bench: Bench) -> None:

@@ -24,9 +24,9 @@ from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
 from benchmark.models.from_timm import TimmImageTower, timm_resizing
-from tests.cli.test_main import MODEL, Bench, bench, squares  # noqa: F401
 from tests.data.test_resizing import picture
 from tests.models.conftest import TEXT, VIT
+from tests.squares import MODEL, Bench
 
 NAME = "bench-small"
 SQUASH = Resizing("squash")
@@ -258,9 +258,7 @@ def test_fingerprints_depend_on_how_images_are_resized(tmp_path: Path) -> None:
 
 
 def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
-    bench: Bench,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = checkpoint(tmp_path)
     path.rename(tmp_path / "open_clip_model.safetensors")
@@ -283,7 +281,7 @@ def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
     assert set(seen) == {SQUASH}
 
 
-def test_what_a_processor_does_and_the_harness_does_not_is_said(bench: Bench) -> None:  # noqa: F811
+def test_what_a_processor_does_and_the_harness_does_not_is_said(bench: Bench) -> None:
     clip_folder(bench.folder / "clip", "clip")
     quick = ["--suite", "suite.yaml", "--tasks", "linear_probe"]
     assert bench("eval", "--model", "hf:clip", *quick) == 0, bench.out + bench.err
@@ -326,11 +324,7 @@ def test_names_of_cards_are_not_from_elsewhere() -> None:
     assert not is_elsewhere("folder/model.yaml")
 
 
-def test_without_network_it_ends_in_a_line(
-    bench: Bench,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_network_it_ends_in_a_line(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     quick = ["--suite", "suite.yaml", "--tasks", "linear_probe"]
@@ -340,7 +334,7 @@ def test_without_network_it_ends_in_a_line(
 
 
 @pytest.fixture
-def quick(bench: Bench) -> list[str]:  # noqa: F811
+def quick(bench: Bench) -> list[str]:
     """What an evaluation with baselines is asked for, and a checkpoint of each library."""
     suite = yaml.safe_load((bench.folder / "suite.yaml").read_text()) | {"baselines": True}
     (bench.folder / "with.yaml").write_text(yaml.safe_dump(suite))
@@ -361,12 +355,7 @@ def quick(bench: Bench) -> list[str]:  # noqa: F811
         ("small.yaml", {"raw pixels": 1}),
     ],
 )
-def test_its_table_has_baselines(
-    bench: Bench,  # noqa: F811
-    quick: list[str],
-    spec: str,
-    evaluated: dict[str, int],
-) -> None:
+def test_its_table_has_baselines(bench: Bench, quick: list[str], spec: str, evaluated: dict[str, int]) -> None:
     assert bench("eval", "--model", spec, *quick) == 0, bench.out + bench.err
     rows = bench.rows()
     below = rows[rows.role == "baseline"]
@@ -404,7 +393,7 @@ def test_raw_pixels_are_of_the_images_that_it_sees(tmp_path: Path) -> None:
     assert (raw.image_size, raw.resizing) == (32, Resizing("squash", odd="down"))
 
 
-def test_rows_stand_in_the_same_report(bench: Bench) -> None:  # noqa: F811
+def test_rows_stand_in_the_same_report(bench: Bench) -> None:
     path, _ = checkpoint(bench.folder)
     spec = ["--model", f"open_clip:{NAME}/{path.name}", "--suite", "suite.yaml"]
     quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "linear_probe"]

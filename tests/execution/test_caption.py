@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmark.config.load import load_run_config
 from benchmark.plan.make import make_plan
-from tests.cli.test_main import Bench, bench, squares  # noqa: F401
 from tests.models.test_tokenizer import save_hugging_face
+from tests.squares import Bench
 
 SMALL = [
     "--suite",
@@ -26,7 +26,7 @@ SMALL = [
 ]
 
 
-def test_run_plan_and_caption(bench: Bench) -> None:  # noqa: F811
+def test_run_plan_and_caption(bench: Bench) -> None:
     assert bench("run", *SMALL, "--methods", "captioning,clip", "--tasks", "captioning,retrieval") == 0, bench.out
     rows = bench.rows()
     written = rows[rows.task == "captioning"]
@@ -71,7 +71,7 @@ def test_run_plan_and_caption(bench: Bench) -> None:  # noqa: F811
     assert "dataset 'squares' has changed since" in bench.err
 
 
-def test_nothing_that_can_caption(bench: Bench) -> None:  # noqa: F811
+def test_nothing_that_can_caption(bench: Bench) -> None:
     assert bench("caption", "--dataset", "squares.yaml") == 2
     assert "results: no trained cell of captioning; train one first: bench run --methods captioning" in bench.err
     assert bench("plan", "--suite", "suite.yaml", "--methods", "clip,msd", "--tasks", "captioning") == 2
@@ -81,7 +81,7 @@ def test_nothing_that_can_caption(bench: Bench) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("starts", [True, False])
-def test_a_tokenizer_without_a_start_is_refused(starts: bool, bench: Bench) -> None:  # noqa: F811
+def test_a_tokenizer_without_a_start_is_refused(starts: bool, bench: Bench) -> None:
     save_hugging_face(bench.folder / "words", ends=starts)
     model = yaml.safe_load(Path("small.yaml").read_text())
     model["tokenizer"] = {"kind": "huggingface", "name": "words", "context_length": 16}
@@ -95,7 +95,7 @@ def test_a_tokenizer_without_a_start_is_refused(starts: bool, bench: Bench) -> N
     assert plan.problems == ([] if starts else [refused])
 
 
-def test_options_of_a_name_that_a_method_and_a_task_share(bench: Bench) -> None:  # noqa: F811
+def test_options_of_a_name_that_a_method_and_a_task_share(bench: Bench) -> None:
     both = ["--set", "captioning.queries=4", "--set", "captioning.beams=2"]
     assert bench("plan", "--suite", "suite.yaml", "--methods", "captioning", "--tasks", "captioning", *both) == 0
     assert bench("plan", "--suite", "suite.yaml", "--methods", "captioning", "--set", "captioning.quiries=4") == 2

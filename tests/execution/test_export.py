@@ -23,7 +23,6 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution.export import OpenClipModel, export, find_cell
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store
-from tests.cli.test_main import squares  # noqa: F401
 from tests.data.test_resizing import picture
 from tests.models.conftest import RESNET, TEXT, VIT
 
@@ -131,11 +130,7 @@ def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Pa
     assert float(theirs.logit_scale.detach().exp()) == pytest.approx(20.0)
 
 
-def test_clip_benchmark_gives_the_same_numbers(
-    tmp_path: Path,
-    squares: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path, squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(squares)
     store = Store(tmp_path / "results")
     of = card("export-vit")

@@ -13,8 +13,8 @@ from benchmark.common.errors import BenchError
 from benchmark.data.dataset import Dataset
 from benchmark.execution.materials import Materials
 from benchmark.execution.tuning import RECALL_AT, _axis, recall
-from tests.cli.test_main import Bench, bench, scenario, squares  # noqa: F401
 from tests.methods.fakes import Pairs, small_method
+from tests.squares import Bench, scenario
 
 QUICK = ["--suite", "suite.yaml", "--set", "training.samples=96"]
 
@@ -24,10 +24,7 @@ def found(folder: Path, method: str) -> dict[str, Any]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
-def test_each_method_gets_its_trials_and_a_run_uses_the_best(
-    bench: Bench,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_method_gets_its_trials_and_a_run_uses_the_best(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     records = Dataset.records
     monkeypatch.setattr(
         Dataset,
@@ -66,7 +63,7 @@ def test_each_method_gets_its_trials_and_a_run_uses_the_best(
     assert "and --set gives 1e-05; leave one of the two out" in bench.err
 
 
-def test_other_options_are_another_search(bench: Bench) -> None:  # noqa: F811
+def test_other_options_are_another_search(bench: Bench) -> None:
     tune = ["tune", *QUICK, "--methods", "msd", "--trials", "1", "--objective", "loss"]
     assert bench(*tune, "--set", "msd.targets=cross") == 0
     assert bench(*tune, "--set", "msd.targets=hard") == 0
@@ -74,17 +71,15 @@ def test_other_options_are_another_search(bench: Bench) -> None:  # noqa: F811
     assert len(list(bench.folder.glob("results/tuning/msd-*.json"))) == 2
 
 
-def test_the_first_trial_is_the_suites_own_setting(bench: Bench) -> None:  # noqa: F811
+def test_the_first_trial_is_the_suites_own_setting(bench: Bench) -> None:
     assert bench("tune", *QUICK, "--methods", "clip", "--trials", "1", "--objective", "loss") == 0
     best = found(bench.folder, "clip")
     assert best["settings"] == {"training.learning_rate": 3e-3}
     assert best["objective"] == "loss"
 
 
-def test_a_scenario_is_tuned_on_its_own_data_alone(
-    bench: Bench,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_scenario_is_tuned_on_its_own_data_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+
     arguments = [*scenario(bench)[:4], "--set", "training.samples=96"]
     seen, real = [], Materials.pretrain
     monkeypatch.setattr(

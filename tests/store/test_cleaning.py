@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.store.cleaning import removable, remove, size
 from benchmark.store.store import Store
-from tests.cli.test_main import Bench, bench, squares  # noqa: F401
+from tests.squares import Bench
 
 
 def write(path: Path, count: int = 10, age: float = 1000.0) -> Path:
@@ -56,7 +56,7 @@ def test_what_can_go(folder: Path) -> None:
     assert removable(Store(folder / "nothing"), folder / "nowhere") == {"embeddings": [], "partial": [], "cache": []}
 
 
-def test_only_what_is_named_goes(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_only_what_is_named_goes(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
     command = ["clean", "--results", str(folder / "results")]
     assert bench(*command) == 0
@@ -71,7 +71,7 @@ def test_only_what_is_named_goes(bench: Bench, folder: Path, monkeypatch: pytest
     assert (folder / "results/cells/.old.partial").is_dir()
 
 
-def test_no_answer_removes_nothing(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_answer_removes_nothing(bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert bench("clean", "--results", str(folder / "results"), "--embeddings") == 2
