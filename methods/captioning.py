@@ -1,4 +1,4 @@
-"""CoCa: clip, and a decoder that writes the text token by token from the image."""
+"""CoCa: CLIP plus a decoder that writes the text token by token from the image."""
 
 from dataclasses import dataclass
 
@@ -15,39 +15,45 @@ from .clip import Clip
 
 @register_method("captioning")
 class Captioning(Clip):
-    """With q learned queries, image tokens I, text tokens w and their causal states T (the unimodal half):
+    """Add a captioning loss to CLIP's loss.
+
+    With q learned queries, image tokens I, text tokens w and their causal states T (the unimodal half):
 
         P    = attention of q to I                                            attentional pooler
         H    = layers of (causal self-attention, cross-attention to P) on T   multimodal half
         loss = contrastive_weight clip + captioning_weight mean_i mean_t -log softmax(W H_i,t)[w_i,t+1]
 
-    mean_t runs over the tokens of text i that follow its start, the end included, padding not; mean_i over the samples.
-    open_clip takes one mean over all tokens of a batch: a loss that depends on which texts happen to share a
-    micro-batch, where the mean over samples is the same however the effective batch is cut [I].
+    mean_t runs over the tokens of text i after its start token, including the end token and excluding padding; mean_i
+    runs over the samples. open_clip takes one mean over all tokens of a batch, so its loss depends on which texts share
+    a micro-batch. The mean over samples is the same however the effective batch is split [I].
 
-    Yu et al. 2022, arXiv 2205.01917, section 3.2; layers and weights as in open_clip (``coca_model``, ``CoCaLoss``).
-    The contrastive embeddings are those of the towers, so that tasks see the same encoder as with every other method:
-    CoCa pools the image's with a second pooler of one query, the text's at a class token at the end [I].
+    The contrastive embeddings are those of the towers, so tasks see the same kind of encoder as with every other
+    method. CoCa instead pools the image with a second, one-query pooler and takes the text at a final class token [I].
+
+    Source: Yu et al. 2022, arXiv 2205.01917, section 3.2; layers and weights as in open_clip (``coca_model``,
+    ``CoCaLoss``).
     """
 
-    summary = "clip, and a causal decoder over text tokens that attends to the image and predicts the next token (CoCa)"
+    summary = "CLIP plus a causal text decoder that attends to the image and predicts the next token (CoCa)"
     source = "Yu et al. 2022, arXiv 2205.01917; open_clip"
-    trains = "as clip, and pooler and decoder"
-    extra = "a pass of the decoder and back"
+    trains = "as clip, plus the pooler and the decoder"
+    extra = "a forward and a backward pass of the decoder"
     inferred = (
-        "the captioning loss is a mean over texts of means over tokens; contrastive embeddings are the towers' own"
+        "the captioning loss averages over tokens, then over texts; the contrastive embeddings come from the towers"
     )
     needs = frozenset({"image_tokens", "text_tokens", "causal_text", "start_token"})
     abilities = frozenset({"caption"})
 
     @dataclass
     class Config(Clip.Config):
-        """temperature, max_scale: as clip's.
+        """Hyperparameters.
+
+        temperature, max_scale: as in clip.
         contrastive_weight, captioning_weight: >= 0 (CoCa, section 4.1, and open_clip: 1 and 2).
-        queries: of the pooler, > 0 (CoCa, section 3.2, and open_clip: 256).
-        pooler_heads: of the pooler's attention, > 0 (open_clip: 8).
-        layers: of the decoder, > 0, null for as many as the text tower has (CoCa, table 1, and open_clip: 12 and 12).
-        heads: of the decoder's attention, > 0, null for one every 64 of its width, the text tower's (open_clip).
+        queries: number of pooler queries, > 0 (CoCa, section 3.2, and open_clip: 256).
+        pooler_heads: attention heads of the pooler, > 0 (open_clip: 8).
+        layers: decoder layers, > 0; null: as many as the text tower has (CoCa, table 1, and open_clip: 12 and 12).
+        heads: attention heads of the decoder, > 0; null: one for every 64 dimensions of the text width (open_clip).
         """
 
         contrastive_weight: NonNegativeFloat = 1.0
@@ -76,6 +82,7 @@ class Captioning(Clip):
         self.vocabulary = nn.Linear(width, model.text.vocab_size, bias=False)
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """Encode image and text; unless only embeddings are asked for, add the captioning loss."""
         image = self.model.image(batch.view())
         text = self.model.text(batch.tokens, batch.mask)
         output = Output(
@@ -88,22 +95,25 @@ class Captioning(Clip):
         return output
 
     def decode(self, text: Tensor, image: Tensor) -> Tensor:
-        """text: causal states [b, L, Wt]; image: pooled tokens [b, queries, Wt] -> [b, L, Wt], of which row t predicts
-        the token after token t.
+        """Return the decoder's states [b, L, Wt]; position t predicts the token after token t.
+
+        text: causal states [b, L, Wt]. image: pooled image tokens [b, queries, Wt].
         """
         length = text.shape[1]
-        unseen = text.new_full((length, length), -torch.inf).triu(1)
+        future = text.new_full((length, length), -torch.inf).triu(1)
         for to_text, to_image in zip(self.to_text, self.to_image):
-            text = to_image(to_text(text, attn_mask=unseen), k_x=image, v_x=image)
+            text = to_image(to_text(text, attn_mask=future), k_x=image, v_x=image)
         return self.norm(text)
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Weight clip's loss by ``contrastive_weight``."""
         losses = super().contrast(embeddings, keys)
         return {name: self.config.contrastive_weight * loss for name, loss in losses.items()}
 
     @torch.no_grad()
     def write(self, images: Tensor, tokenizer: Tokenizer, beams: int = 1) -> list[str]:
-        assert tokenizer.start_id is not None, "plan refuses a tokenizer without a start"
+        """Decode a text for each image, greedily or by beam search."""
+        assert tokenizer.start_id is not None, "the plan rejects a tokenizer without a start token"
         pooled = self.pooler(self.model.image_tokens(images))
 
         def step(tokens: Tensor, image: Tensor) -> Tensor:
@@ -118,8 +128,9 @@ class Captioning(Clip):
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean over b texts of the mean over their tokens of the cross-entropy, a scalar. logits: [b, L, V]; tokens: int64
-    [b, L]; mask: bool [b, L], True where a token counts.
+    """Return the cross-entropy averaged over the tokens of each text, then over the b texts: a scalar.
+
+    logits: [b, L, V]; tokens: int64 [b, L]; mask: bool [b, L], True where a token counts.
     """
     loss = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
     return ((loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()

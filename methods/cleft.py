@@ -1,4 +1,4 @@
-"""CLEFT: a frozen causal language model under adapters as the text tower, then prompts that are learned."""
+"""CLEFT: a frozen causal language model with adapters as the text tower, then learned prompts."""
 
 import warnings
 from collections.abc import Sequence
@@ -28,57 +28,63 @@ from .clip import Clip
 
 
 class Encoder(DualEncoder):
-    """Image features: the mean of the tokens. Text features: the hidden state at the end-of-text token."""
+    """Dual encoder that averages image tokens and reads texts at the end-of-text token."""
 
     text: LanguageModelTower
 
     def image_features(self, x: Tensor) -> Tensor:
+        """Average the image tokens: [b, W]."""
         return self.image_tokens(x).mean(dim=1)
 
     def text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Take the hidden state at the end-of-text token: [b, Wt]."""
         return last_token(self.text_tokens(tokens, mask), mask)
 
 
 @register_method("cleft")
 class Cleft(Clip):
-    """Stage ``pretrain``, of n pairs with unit embeddings I = W_i mean(image tokens), T = W_t (last hidden state):
+    """Tune a frozen language model as the text tower, in one or two stages.
+
+    Stage ``pretrain``, on n pairs with unit embeddings I = W_i mean(image tokens) and T = W_t (last hidden state):
 
         loss = CE(s I T', i) + CE(s T I', i),  s = exp(logit_scale), learned
 
-    The language model stays frozen under an adapter; the adapter, both projections and the image tower are trained.
-    Then, if ``stage2`` says so, virtual tokens p stand before every text, and with the adapter and W_t frozen too:
+    The language model stays frozen; its adapter, both projections and the image tower are trained. An optional second
+    stage puts virtual tokens p before every text and freezes the adapter and W_t as well. ``stage2`` selects it:
 
         ``caption``: the same loss; p, the image tower, W_i and s are trained
-        ``class``:   CE(s I C', label), C = the embeddings of the classes' names; p and s are trained
-                     (several findings an image: binary cross-entropy of each; unknown labels are left out)
+        ``class``:   CE(s I C', label), C = the embeddings of the class names; p and s are trained
+                     (multi-label: binary cross-entropy of each finding; unknown labels are left out)
 
-    Evaluation reads texts with adapter and virtual tokens.
+    Evaluation encodes texts with the adapter and, after a second stage, with the virtual tokens.
 
-    Du et al. 2024, arXiv 2407.21011 (P); its code, XYPB/CLEFT (C).
+    Source: Du et al. 2024, arXiv 2407.21011 (P); its code, XYPB/CLEFT (C).
     """
 
-    summary = "a frozen language model under LoRA, IA3 or a prefix as text tower; then, if wanted, learned prompts"
+    summary = "a frozen language model with LoRA, IA3 or a prefix as text tower; optionally, learned prompts"
     source = "CLEFT, arXiv 2407.21011; XYPB/CLEFT"
-    trains = "the image tower, adapters in the language model, projections and the temperature; stage 2: prompts"
-    extra = "less than nothing: the language model's own weights take no gradient"
+    trains = "the image tower, the language model's adapters, projections and the temperature; stage 2: prompts"
+    extra = "a saving: the language model's own weights get no gradient"
     inferred = (
-        "stage 2 is off by default and under the run's optimiser; its class loss is read at second hand; image tokens "
-        "are averaged after the tower's last norm"
+        "stage 2 is off by default and uses the run's optimiser; its class loss is taken from descriptions of the "
+        "paper; image tokens are averaged after the tower's last norm"
     )
 
     @dataclass
     class Config(Clip.Config):
-        """adapter: ``lora`` (C: the default), ``ia3`` or ``prefix`` (C: offered).
+        """Hyperparameters.
+
+        adapter: ``lora`` (C: the default), ``ia3`` or ``prefix`` (C: both available).
         lora_rank, lora_alpha, lora_dropout: 8, 32 and 0.1 (C).
         prefix_tokens: 20 (C).
-        target_modules: names of the layers that get LoRA or IA3; none: queries, keys and values (``c_attn`` in GPT-2,
-            C), with IA3 also the end of the feed-forward part (C), where the tower or peft knows their names.
-        stage2: ``none`` (the authors' README: the steadier), ``caption`` (C) or ``class`` (P), which needs labels.
-        stage2_share: of the budget, 0..1 (C: 8,000 steps after 40,000).
-        prompt_tokens: 30 (C).
-        sentence: whose words the virtual tokens start from, repeated to fill them. C has "this is a chest x ray of a
-            patient with", for chest X-rays alone; this one is of no modality [I].
-        temperature: at the start, > 0 (C: 0.07). max_scale: bound of 1 / temperature (open_clip: 100; C has none).
+        target_modules: names of the layers that get LoRA or IA3. Empty: queries, keys and values (``c_attn`` in GPT-2,
+            C) and, with IA3, the last feed-forward layer (C), where the tower or peft knows their names.
+        stage2: ``none`` (the more stable, per the authors' README), ``caption`` (C) or ``class`` (P; needs labels).
+        stage2_share: share of the budget for stage 2, 0..1 (C: 8,000 steps after 40,000).
+        prompt_tokens: number of virtual tokens (C: 30).
+        sentence: its words, repeated as needed, initialise the virtual tokens. C uses "this is a chest x ray of a
+            patient with", which fits chest X-rays only; the default here names no modality [I].
+        temperature: initial value, > 0 (C: 0.07). max_scale: bound of 1 / temperature (open_clip: 100; C has none).
         """
 
         adapter: Literal["lora", "ia3", "prefix"] = "lora"
@@ -98,6 +104,7 @@ class Cleft(Clip):
 
     @classmethod
     def needs_of(cls, config: Config) -> frozenset[str]:
+        """Add "label" for stage 2 with the class loss."""
         needs = frozenset({"image_tokens", "text_tokens", "language_model"})
         return needs | {"label"} if config.stage2 == "class" else needs
 
@@ -105,8 +112,8 @@ class Cleft(Clip):
         text = model.text
         if not (isinstance(text, LanguageModelTower) and text.causal):
             raise BenchError(
-                f"method 'cleft': the text tower, a {type(text).__name__}, is no causal language model that takes "
-                f"adapters (expected kind transformers or tiny)"
+                f"method 'cleft': the text tower is a {type(text).__name__}; expected a causal language model that "
+                f"takes adapters (text kind transformers or tiny)"
             )
         image_projection = nn.Linear(model.image.width, model.embed_dim)
         text_projection = nn.Linear(text.width, model.embed_dim)
@@ -118,6 +125,7 @@ class Cleft(Clip):
         self.enter("pretrain")
 
     def setup(self, tokenizer: Tokenizer, classes: Sequence[str]) -> None:
+        """Initialise the virtual tokens from ``sentence`` and tokenise the class names."""
         self.model.check(tokenizer)
         text, config = self.model.text, self.config
         if text.prompt is None:
@@ -125,14 +133,16 @@ class Cleft(Clip):
         special = set(tokenizer([""])[0])
         words = [token for token in tokenizer([config.sentence])[0] if token not in special]
         if not words:
-            raise BenchError(f"cleft.sentence: expected words, found {config.sentence!r}")
+            raise BenchError(f"cleft.sentence is {config.sentence!r}: expected at least one word")
         device = text.prompt.device
         with torch.no_grad():
             tokens = torch.tensor(words, device=device)[torch.arange(config.prompt_tokens, device=device) % len(words)]
             text.prompt.copy_(text.word_embedding(tokens))
         if config.stage2 == "class":
             if not classes:
-                raise BenchError("cleft.stage2=class: the pretraining data name no classes")
+                raise BenchError(
+                    "cleft.stage2=class needs labels, but the card of the pretraining data has no 'classes'"
+                )
             rows = [torch.tensor(row, device=device) for row in tokenizer(list(classes))]
             padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)
             lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -142,10 +152,12 @@ class Cleft(Clip):
             )
 
     def stages(self) -> dict[str, float]:
+        """Return ``pretrain`` and, if chosen, the second stage with its share of the budget."""
         stage2, share = self.config.stage2, self.config.stage2_share
         return {"pretrain": 1.0} if stage2 == "none" else {"pretrain": 1 - share, stage2: share}
 
     def enter(self, stage: str) -> None:
+        """Set what the stage trains."""
         self.stage = stage
         model, text = self.model, self.model.text
         text.prompted = stage != "pretrain"
@@ -164,6 +176,7 @@ class Cleft(Clip):
         self.train(self.training)
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """Encode pairs; in stage ``class``, score images against the class names instead."""
         if self.stage != "class":
             return super().forward(batch)
         if embeddings_only:
@@ -171,19 +184,21 @@ class Cleft(Clip):
         assert batch.label is not None
         image = self.model.encode_image(batch.view())
         text = self.model.encode_text(self.class_tokens, self.class_mask)
-        # a matrix product would round to half precision under autocast
+        # Under autocast a matrix product would round to half precision.
         cosines = (image[:, None] * text).sum(dim=-1)
         return Output({}, {"class": class_loss(self.logit_scale.exp() * cosines, batch.label)})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Return CE + CE (clip's loss is half of that), or nothing in stage ``class``."""
         if not embeddings:
             return {}
         return {name: 2 * term for name, term in super().contrast(embeddings, keys).items()}
 
 
 def class_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean over b images of the cross-entropy of their class, or over b K of the binary one of each finding; 0 where
-    the label is unknown. logits: [b, K]; label: int64 [b], or [b, K] of 0, 1; -1 unknown.
+    """Return the mean cross-entropy over b images, or the mean binary cross-entropy over b x K findings.
+
+    logits: [b, K]. label: int64 [b], or [b, K] of 0 and 1 when multi-label; an unknown label (-1) contributes 0.
     """
     if label.ndim == 1:
         return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum") / len(label)
@@ -192,7 +207,7 @@ def class_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def _adapt(text: LanguageModelTower, config: Cleft.Config) -> list[str]:
-    """Put the adapter into the tower; returns the names of its parameters."""
+    """Put the adapter into the tower and return the names of its parameters."""
     if config.adapter == "prefix":
         text.add_prefix(config.prefix_tokens)
         return ["prefix"]
@@ -217,12 +232,12 @@ def _adapt(text: LanguageModelTower, config: Cleft.Config) -> list[str]:
     before = {name for name, _ in text.named_parameters()}
     try:
         with warnings.catch_warnings():
-            # GPT-2's layers are transposed: peft sees it and says so
+            # GPT-2 stores its weights transposed; peft handles that and warns.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
             inject_adapter_in_model(settings, text.language_model)
     except ValueError as error:
         raise BenchError(
-            f"method 'cleft': peft cannot put {config.adapter} into this text tower: {' '.join(str(error).split())} "
-            f"(cleft.target_modules names the layers)"
+            f"method 'cleft': peft cannot add {config.adapter} to this text tower: {' '.join(str(error).split())}; "
+            f"name its layers with cleft.target_modules"
         ) from error
     return [name for name, _ in text.named_parameters() if name not in before and ".base_layer." not in name]

@@ -13,9 +13,11 @@ from benchmark.losses import info_nce
 
 @register_method("clip")
 class Clip(Method):
-    """loss = (CE(s I T', i) + CE(s T I', i)) / 2 with s = exp(logit_scale), learned.
+    """Minimise the symmetric InfoNCE loss over the pairs of the effective batch.
 
-    Radford et al. 2021, arXiv 2103.00020, figure 3; constants as in open_clip.
+        loss = (CE(s I T', i) + CE(s T I', i)) / 2,  s = exp(logit_scale), learned
+
+    Source: Radford et al. 2021, arXiv 2103.00020, figure 3; constants as in open_clip.
     """
 
     summary = "symmetric InfoNCE between images and texts"
@@ -25,7 +27,10 @@ class Clip(Method):
 
     @dataclass
     class Config:
-        """temperature: at the start, > 0 (open_clip: 0.07). max_scale: bound of 1 / temperature (open_clip: 100)."""
+        """Hyperparameters.
+
+        temperature: initial value, > 0 (open_clip: 0.07). max_scale: bound of 1 / temperature (open_clip: 100).
+        """
 
         temperature: PositiveFloat = 0.07
         max_scale: PositiveFloat = 100.0
@@ -35,12 +40,15 @@ class Clip(Method):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Return the symmetric InfoNCE loss."""
         return {"contrastive": info_nce(embeddings["image"], embeddings["text"], self.logit_scale.exp())}
 
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:
+        """Clamp the scale to 1..max_scale."""
         self.logit_scale.clamp_(0, math.log(self.config.max_scale))
 
     @property
     def temperature_scale(self) -> float:
+        """The learned factor s on cosines."""
         return self.logit_scale.exp().item()

@@ -1,4 +1,4 @@
-"""FILIP: an image and a text are as alike as their tokens' best matches."""
+"""FILIP: the similarity of an image and a text is that of their best-matching tokens."""
 
 from dataclasses import dataclass
 
@@ -12,37 +12,41 @@ from benchmark import Batch, Embeddings, Keys, Output, register_method
 from .clip import Clip
 
 SCORES = 2**24
-"""Similarities of tokens held at a time."""
+"""Token similarities held in memory at once."""
 
 
 @register_method("filip")
 class Filip(Clip):
-    """With unit token embeddings I_ia of image i and T_jb of text j, padding left out:
+    """Compare images and texts token by token (late interaction).
+
+    With unit token embeddings I_ia of image i and T_jb of text j, padding excluded:
 
         s_ij = mean_a max_b I_ia . T_jb,   t_ji = mean_b max_a T_jb . I_ia
         loss = (CE(s scale, i) + CE(t scale, j)) / 2
 
-    Yao et al. 2022, arXiv 2111.07783, equations 4 to 6, without its loss of a masked language model.
+    Source: Yao et al. 2022, arXiv 2111.07783, equations 4 to 6, without its masked-language-model loss.
     """
 
-    summary = "token-wise maximum similarity between image patches and words"
+    summary = "token-wise maximum similarity between image patches and text tokens"
     source = "Yao et al. 2022, arXiv 2111.07783; Roy et al. 2024, arXiv 2406.07450"
     trains = "as clip"
-    extra = "the cosines of all tokens with all tokens"
-    inferred = "linear probes and VQA see the towers' pooled features"
+    extra = "the cosines of all image tokens with all text tokens"
+    inferred = "linear probes and VQA use the towers' pooled features"
     needs = frozenset({"image_tokens", "text_tokens"})
     abilities = frozenset({"late_interaction"})
 
     @dataclass
     class Config(Clip.Config):
-        """As clip's."""
+        """Hyperparameters: as in clip."""
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """Embed every image and text token."""
         image = self.model.project_image(self.model.image_tokens(batch.view()))
         text = self.model.project_text(self.model.text_tokens(batch.tokens, batch.mask))
         return Output({"image": image, "text": text, "mask": batch.mask})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Return the symmetric InfoNCE loss of the late-interaction scores."""
         image, text, mask = embeddings["image"], embeddings["text"], embeddings["mask"]
         n, tokens, _ = image.shape
         rows = max(1, SCORES // (tokens * mask.numel()))
@@ -53,9 +57,9 @@ class Filip(Clip):
 
 
 def late(image: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Late interaction of n images with m texts: s and t' of the formula, each [n, m].
+    """Return the late-interaction scores of n images and m texts: s and t' of the formula, each [n, m].
 
-    image: [n, A, D]; text: [m, B, D], mask: bool [m, B], True on tokens.
+    image: [n, A, D]; text: [m, B, D], mask: bool [m, B], True at tokens.
     """
     cosine = torch.einsum("iad,jbd->ijab", image, text)
     best_text = cosine.masked_fill(~mask[:, None, :], -torch.inf).amax(dim=3).mean(dim=2)

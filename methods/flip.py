@@ -1,4 +1,4 @@
-"""FLIP: CLIP on images of which most patches are left out, so that a step costs less."""
+"""FLIP: CLIP with most image patches dropped, which makes a step cheaper."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,23 @@ from .clip import Clip
 
 @register_method("flip")
 class Flip(Clip):
-    """CLIP's loss; while training the image tower sees a random share 1 - patch_dropout of its patches.
+    """Minimise CLIP's loss on a random share 1 - patch_dropout of each training image's patches.
 
-    Li et al. 2023, arXiv 2212.00794; facebookresearch/flip. Roy et al. 2024 try 0.25, 0.5, 0.75 and 0.85.
+    Source: Li et al. 2023, arXiv 2212.00794; facebookresearch/flip. Roy et al. 2024 try 0.25, 0.5, 0.75 and 0.85.
     """
 
-    summary = "CLIP with image patches left out while training"
+    summary = "CLIP with image patches dropped during training"
     source = "Li et al. 2023, arXiv 2212.00794"
     trains = "as clip"
-    extra = "less than nothing: image passes over a share of the patches"
+    extra = "a saving: image passes over a share of the patches"
     needs = frozenset({"patch_dropout"})
 
     @dataclass
     class Config(Clip.Config):
-        """patch_dropout: share of the patches left out, in [0, 1) (0.5: the paper's default, and Roy 2024's best)."""
+        """Hyperparameters.
+
+        patch_dropout: share of the patches that are dropped, in [0, 1) (0.5: the paper's default, Roy 2024's best).
+        """
 
         patch_dropout: ShareBelowOne = 0.5
 

@@ -1,4 +1,4 @@
-"""LiT: CLIP with one tower locked whole."""
+"""LiT: CLIP with one tower frozen completely."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -9,9 +9,9 @@ from .clip import Clip
 
 
 class Locked(Clip):
-    """CLIP's loss; one tower stays as it is, without gradient and in eval mode: the other learns to match it.
+    """Minimise CLIP's loss with one tower frozen (no gradient, eval mode), so that the other learns to match it.
 
-    Zhai et al. 2022, arXiv 2111.07991. Starts from pretrained weights there; from random ones it is a baseline.
+    Source: Zhai et al. 2022, arXiv 2111.07991, who start from pretrained weights. From random weights it is a baseline.
     """
 
     side: ClassVar[Literal["image", "text"]]
@@ -19,8 +19,10 @@ class Locked(Clip):
 
     @dataclass
     class Config(Clip.Config):
-        """projection: train the locked tower's projection (open_clip's --lock-image and --lock-text do not; a tower
-        that comes without a projection of its own has a random one).
+        """Hyperparameters.
+
+        projection: whether to train the locked tower's projection. open_clip's --lock-image and --lock-text do not; but
+        a tower without a pretrained projection gets a random one.
         """
 
         projection: bool = False
@@ -33,19 +35,19 @@ class Locked(Clip):
 
 @register_method("locked_image")
 class LockedImage(Locked):
-    """LiT: the image tower is locked."""
+    """Lock the image tower (LiT)."""
 
     side = "image"
     summary = "CLIP with the image tower locked (LiT)"
     trains = "the text tower and the temperature"
-    extra = "less than nothing: no backward pass through the image tower"
+    extra = "a saving: no backward pass through the image tower"
 
 
 @register_method("locked_text")
 class LockedText(Locked):
-    """LiT turned round: the text tower is locked."""
+    """Lock the text tower, the reverse of LiT."""
 
     side = "text"
-    summary = "CLIP with the text tower locked (LiT)"
+    summary = "CLIP with the text tower locked (LiT reversed)"
     trains = "the image tower and the temperature"
-    extra = "less than nothing: no backward pass through the text tower"
+    extra = "a saving: no backward pass through the text tower"

@@ -1,4 +1,4 @@
-"""Masked contrastive learning: an image against its text, and against a view of itself with patches left out."""
+"""Masked contrastive learning: each image against its text and against a masked view of itself."""
 
 from dataclasses import dataclass
 
@@ -22,25 +22,29 @@ from .clip import Clip
 
 @register_method("masked")
 class Masked(Clip):
-    """With an image I, its text T and another crop B of the image of which a share of the patches is left out:
+    """Add to CLIP's loss a contrast between each image and a masked view of it.
 
-        loss = (nce(I, T) + nce(I, B)) / 2,  nce: InfoNCE both ways, projection and temperature shared
+    With an image I, its text T, and a second crop B of the image with a share of its patches dropped:
 
-    Roy et al. 2024, arXiv 2406.07450. Their committed script passes no ratio and so masks nothing.
+        loss = (nce(I, T) + nce(I, B)) / 2,  nce: symmetric InfoNCE, projection and temperature shared
+
+    Source: Roy et al. 2024, arXiv 2406.07450. Their published script passes no ratio and therefore masks nothing.
     """
 
-    summary = "CLIP, and images against a masked view of themselves"
+    summary = "CLIP plus a contrast of each image with a masked view of itself"
     source = "Roy et al. 2024, arXiv 2406.07450"
     trains = "as clip"
     extra = "one more image pass, over a share of the patches"
-    inferred = "the ratio, which the public script leaves at 0"
+    inferred = "the mask ratio, which the public script leaves at 0"
     needs = frozenset({"patch_dropout"})
 
     @dataclass
     class Config(Clip.Config):
-        """mask_ratio: share of the patches left out of the second view while training, in [0, 1) [I].
-        view_scale: the second view is a crop of a share of the picture's area in this range; null: cropped as
-        training.augmentation says, which the paper does with both views.
+        """Hyperparameters.
+
+        mask_ratio: share of the patches dropped from the second view during training, in [0, 1) [I].
+        view_scale: range of the share of the image area that the second view covers; null: crop both views by
+            training.augmentation, as the paper does.
         """
 
         mask_ratio: ShareBelowOne = 0.5
@@ -51,12 +55,14 @@ class Masked(Clip):
         self.another = Augmentation(crop_scale=config.view_scale) if config.view_scale else None
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """Encode the pair and the masked second view."""
         embeddings = super().forward(batch).embeddings
         with self.model.image.dropping(self.config.mask_ratio):
             view = self.model.encode_image(batch.view(1, self.another))
         return Output(embeddings | {"view": view})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Return half of clip's loss and half of the loss between the views."""
         terms = super().contrast(embeddings, keys)
         views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp())
         return {"contrastive": terms["contrastive"] / 2, "views": views / 2}

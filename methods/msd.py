@@ -1,4 +1,4 @@
-"""MSD: momentum self-distillation with one queue of momentum keys a modality. A reconstruction, see ``Msd``."""
+"""MSD: momentum self-distillation with a queue of momentum keys per modality. A reconstruction: see ``Msd``."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,37 +15,41 @@ from benchmark.losses import soft_cross_entropy
 
 @register_method("msd")
 class Msd(Method):
-    """With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
+    """Distil a student from its own momentum teacher, against keys of the batch and of a queue.
+
+    With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
 
         y_i   = (1 - alpha) onehot(i) + alpha softmax(v_m,i . T / tau)
-        loss  = (CE(softmax(v_i . T / tau), y_i) + the same of t_i against V) / 2,  mean over i
-        then one optimiser step, teacher <- momentum teacher + (1 - momentum) student, enqueue v_m and t_m.
+        loss  = (CE(softmax(v_i . T / tau), y_i) + the same for t_i against V) / 2,  mean over i
+        then one optimiser step; teacher <- momentum teacher + (1 - momentum) student; enqueue v_m and t_m.
 
-    Older keys of pair i itself, which a queue holds when it is long beside the data, are no candidates for it.
+    A queue that is long relative to the data also holds older keys of pair i; these are excluded from its candidates.
 
-    Idea: MSD, arXiv 2512.02438. Its code is not public: queue, momentum, alpha, sub-batches and temperature are read in
-    the authors' earlier code (phphuc612/ABC, SOCOLA), the ramp of alpha in ALBEF (arXiv 2107.07651); how they are put
-    together is inferred.
+    Source: the idea is that of MSD, arXiv 2512.02438, whose code is not public. Queue, momentum, alpha, sub-batches and
+    temperature follow the authors' earlier code (phphuc612/ABC, SOCOLA), the ramp of alpha follows ALBEF (arXiv
+    2107.07651). How they fit together is inferred.
     """
 
-    summary = "momentum self-distillation: soft targets from a momentum teacher, a queue of keys a modality"
+    summary = "momentum self-distillation: soft targets from a momentum teacher, a queue of keys per modality"
     source = "MSD, arXiv 2512.02438; ALBEF, arXiv 2107.07651"
     trains = "both towers, projections and the temperature"
-    extra = "a pass of the teacher without gradient, a second set of weights, the queues"
-    inferred = "the assembly of teacher, queues and soft targets (the paper's code is not public)"
+    extra = "a forward pass of the teacher, a second set of weights, the queues"
+    inferred = "how teacher, queues and soft targets fit together (the paper's code is not public)"
     accumulation = ("keyed", "cached", "plain")
 
     @dataclass
     class Config:
-        """targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both
+        """Hyperparameters.
+
+        targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both
             sides, ``hard`` one-hot (alpha 0) [I].
         alpha: weight of the soft targets, 0..1 (0.4: the authors' earlier code, ALBEF).
         alpha_warmup: epochs over which alpha rises from 0 (ALBEF: 1).
-        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). Step t takes at most
-            (1 + t) / (10 + t), so that a short training has a teacher too (timm's ModelEmaV3) [I].
-        queue_size: keys a queue, >= 0 (65536: the authors' earlier code).
-        temperature: tau at the start (ALBEF: 0.07), learned, kept in temperature_range (the authors' earlier code).
-        evaluate: which of the two is the result [I].
+        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). At step t it is at most
+            (1 + t) / (10 + t), so that the teacher also moves in a short training (timm's ModelEmaV3) [I].
+        queue_size: keys per queue, >= 0 (65536: the authors' earlier code).
+        temperature: initial tau (ALBEF: 0.07); learned, clamped to temperature_range (the authors' earlier code).
+        evaluate: which of the two encoders is evaluated [I].
         """
 
         targets: Literal["cross", "intra", "hard"] = "cross"
@@ -74,12 +78,14 @@ class Msd(Method):
         self.register_buffer("step", torch.tensor(0))
 
     def train(self, mode: bool = True) -> Self:
+        """Set the mode of the student; the teacher stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     @torch.no_grad()
     def keys(self, batch: Batch) -> Keys:
+        """Encode the micro-batch with the teacher."""
         return {
             "image": self.teacher.encode_image(batch.view()),
             "text": self.teacher.encode_text(batch.tokens, batch.mask),
@@ -87,8 +93,10 @@ class Msd(Method):
         }
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
-        """In eval mode against hard targets and without the queues, so that steps compare with each other and with
-        other methods: alpha and the queues change over the training.
+        """Return the loss terms.
+
+        In eval mode targets are hard and the queues are not used. Alpha and the queues change during training, so this
+        is what makes validation losses comparable between steps and with other methods.
         """
         index, tau = keys["index"], self.temperature
         images, texts = keys["image"], keys["text"]
@@ -118,6 +126,7 @@ class Msd(Method):
 
     @property
     def alpha(self) -> float:
+        """Weight of the soft targets now: ramps up over alpha_warmup epochs, 0 in eval mode."""
         if not self.training:
             return 0.0
         ramp = self.epoch / self.config.alpha_warmup if self.config.alpha_warmup > 0 else 1.0
@@ -125,13 +134,14 @@ class Msd(Method):
 
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:
+        """Clamp the temperature, move the teacher, and enqueue the keys."""
         self.temperature.clamp_(*self.config.temperature_range)
         self._follow()
         self._enqueue(keys)
         self.step += 1
 
     def _follow(self) -> None:
-        """Teacher <- momentum teacher + (1 - momentum) student, floating buffers too; other buffers are copied."""
+        """Move the teacher towards the student: parameters and floating buffers by momentum, other buffers copied."""
         step = int(self.step)
         momentum = min(self.config.momentum, (1 + step) / (10 + step))
         student = [*self.model.parameters(), *self.model.buffers()]
@@ -151,8 +161,10 @@ class Msd(Method):
         self.queued += count
 
     def encoder(self) -> DualEncoder:
+        """Return the encoder that ``evaluate`` selects."""
         return self.teacher if self.config.evaluate == "teacher" else self.model
 
     @property
     def temperature_scale(self) -> float:
+        """The factor 1 / tau on cosines."""
         return 1 / self.temperature.item()

@@ -1,4 +1,4 @@
-"""Partial freeze: CLIP with the first layers of a tower left as they are."""
+"""Partial freeze: CLIP with the first layers of a tower frozen."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,21 +10,25 @@ from .clip import Clip
 
 @register_method("partial_freeze")
 class PartialFreeze(Clip):
-    """CLIP's loss; of a tower's n layer groups, from input to output, the first round(fraction n) stay as they are:
-    without gradient and in eval mode (running statistics and dropout included).
+    """Minimise CLIP's loss with the first round(fraction n) of a tower's n layer groups frozen.
 
-    Roy et al. 2024, arXiv 2406.07450: 14 groups of a ViT-B/16 (stem with position, 11 blocks, last block with norm,
-    projection), 7 of them trained. The groups of other towers are timm's own. Starts from pretrained weights there.
+    Groups are counted from input to output. Frozen ones get no gradient and stay in eval mode, so their dropout is off
+    and their running statistics do not move.
+
+    Source: Roy et al. 2024, arXiv 2406.07450, who train 7 of the 14 groups of a pretrained ViT-B/16 (stem with
+    position, 11 blocks, last block with norm, projection). The groups of other towers are those of timm.
     """
 
     summary = "CLIP with the first layer groups of a tower frozen"
     source = "Roy et al. 2024, arXiv 2406.07450; open_clip --lock-image-unlocked-groups"
-    trains = "as clip, without the first layer groups of a tower"
-    extra = "less than nothing: no backward pass through what is frozen"
+    trains = "as clip, except the first layer groups of a tower"
+    extra = "a saving: no backward pass through the frozen layers"
 
     @dataclass
     class Config(Clip.Config):
-        """tower: whose groups (Roy 2024: the image tower, or the last 2 or 6 of the text tower's trained).
+        """Hyperparameters.
+
+        tower: the tower to freeze (Roy 2024: image; they also train only the last 2 or 6 groups of the text tower).
         fraction: share of the groups that is frozen, 0..1 (Roy 2024: 7 of 14).
         """
 

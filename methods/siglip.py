@@ -1,4 +1,4 @@
-"""SigLIP: each image with each text, a match or none."""
+"""SigLIP: a binary decision for each image-text pair, match or no match."""
 
 from dataclasses import dataclass
 
@@ -14,19 +14,24 @@ from .clip import Clip
 
 @register_method("siglip")
 class SigLip(Clip):
-    """loss = -1/n sum_ij log sigmoid(z_ij (s I_i . T_j + b)), z_ij = 1 for i = j, else -1; s and b learned.
+    """Minimise the pairwise sigmoid loss.
 
-    Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip ``SigLipLoss``.
+        loss = -1/n sum_ij log sigmoid(z_ij (s I_i . T_j + b)),  z_ij = 1 for i = j, else -1; s and b learned
+
+    Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip ``SigLipLoss``.
     """
 
     summary = "pairwise sigmoid loss"
     source = "Zhai et al. 2023, arXiv 2303.15343; open_clip"
-    trains = "as clip, and a bias"
+    trains = "as clip, plus a bias"
     extra = "nothing"
 
     @dataclass
     class Config(Clip.Config):
-        """temperature: 1 / s at the start, s = 10 (the paper, open_clip). bias: b at the start (the paper: -10)."""
+        """Hyperparameters.
+
+        temperature: initial 1 / s (the paper, open_clip: s = 10). bias: initial b (the paper: -10).
+        """
 
         temperature: PositiveFloat = 1 / 10
         bias: float = -10.0
@@ -36,6 +41,7 @@ class SigLip(Clip):
         self.logit_bias = nn.Parameter(torch.tensor(config.bias))
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        """Return the pairwise sigmoid loss."""
         logits = self.logit_scale.exp() * embeddings["image"] @ embeddings["text"].T + self.logit_bias
         signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
         return {"sigmoid": -F.logsigmoid(signs * logits).sum() / len(logits)}

@@ -1,4 +1,4 @@
-"""SimCLR beside CLIP: images also against other views of themselves. Variants ``slip`` and ``roy``."""
+"""SimCLR added to CLIP: images are also contrasted with other views of themselves (variants ``slip``, ``roy``)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,32 +16,38 @@ from .clip import Clip
 
 @register_method("simclr")
 class SimClr(Clip):
-    """With an image I, a text T and two more views A and B of the image, InfoNCE both ways being nce:
+    """Add to CLIP's loss a contrast between views of the same image.
+
+    With an image I, a text T, two more views A and B of the image, and nce the symmetric InfoNCE:
 
         slip:  loss = nce(I, T) + weight NT-Xent(head(A), head(B)),  A and B strongly augmented
-        roy:   loss = (nce(I, T) + nce(I, B)) / 2,                   B another crop, projection and temperature shared
+        roy:   loss = (nce(I, T) + nce(I, B)) / 2,                   B a second crop, projection and temperature shared
 
-    slip: Mu et al. 2021, arXiv 2112.12750, and facebookresearch/SLIP; NT-Xent: Chen et al. 2020, arXiv 2002.05709.
-    roy: Roy et al. 2024, arXiv 2406.07450, and afkanpour/benchmarking-contrastive.
+    Source of slip: Mu et al. 2021, arXiv 2112.12750, and facebookresearch/SLIP; NT-Xent: Chen et al. 2020, arXiv
+    2002.05709. Source of roy: Roy et al. 2024, arXiv 2406.07450, and afkanpour/benchmarking-contrastive.
     """
 
-    summary = "CLIP, and images against augmented views of themselves (variants slip, roy)"
+    summary = "CLIP plus a contrast of each image with augmented views of itself (variants slip, roy)"
     source = "SLIP, arXiv 2112.12750; Roy et al. 2024, arXiv 2406.07450"
-    trains = "as clip; slip: the head too"
-    extra = "slip: two more image passes and a head; roy: one more image pass"
-    inferred = "LayerNorm in slip's head (batch normalisation in SLIP); hue turned in YIQ"
+    trains = "as clip; slip: plus the head"
+    extra = "slip: two more image passes and the head; roy: one more image pass"
+    inferred = "LayerNorm in slip's head (SLIP uses batch normalisation); hue rotation in YIQ"
 
     @dataclass
     class Config(Clip.Config):
-        """variant: slip or roy. view_scale: roy's second view is a crop of a share of the picture's area in this range;
-        null: cropped as training.augmentation says, which the paper does with both views. What follows is slip's, with
-        the values of its code:
+        """Hyperparameters.
 
-        weight: of the image-image term. ssl_temperature: of NT-Xent. hidden, width: of the head, an MLP of three layers
-        with LayerNorm, so that nothing depends on the micro-batch [I]. hidden: null is 4096, SLIP's for towers of 384
-        to 1024, or eight times the tower's width where that is less [I].
-        crop_scale, flip, jitter, hue, grey, blur: the strong augmentation; jitter is of brightness, contrast and
-        saturation. jittered: probability of jitter and hue together.
+        variant: slip or roy.
+        view_scale: for roy, range of the share of the image area that the second view covers; null: crop both views by
+            training.augmentation, as the paper does.
+
+        The others belong to slip; their defaults are those of its code.
+        weight: of the image-image term. ssl_temperature: of NT-Xent.
+        hidden, width: of the head, an MLP of three layers with LayerNorm, so that nothing depends on the micro-batch
+            [I]. hidden null: 4096, as in SLIP for towers of width 384 to 1024, or eight times the tower's width if that
+            is less [I].
+        crop_scale, flip, jitter, hue, grey, blur: the strong augmentation; jitter applies to brightness, contrast and
+            saturation. jittered: probability of applying jitter and hue.
         """
 
         variant: Literal["slip", "roy"] = "slip"
@@ -60,6 +66,7 @@ class SimClr(Clip):
 
     @classmethod
     def needs_of(cls, config: Config) -> frozenset[str]:
+        """Add "augmentation" where nothing else makes the two views differ."""
         crops = config.variant == "slip" or config.view_scale is not None
         return cls.needs if crops else cls.needs | {"augmentation"}
 
@@ -84,6 +91,7 @@ class SimClr(Clip):
             self.head = nn.Sequential(*_layer(width, hidden), *_layer(hidden, hidden), nn.Linear(hidden, config.width))
 
     def forward(self, batch: Batch, *, embeddings_only: bool = False) -> Output:
+        """Encode the pair and its additional view (roy) or views (slip)."""
         embeddings = super().forward(batch).embeddings
         if self.config.variant == "roy":
             return Output(embeddings | {"view": self.model.encode_image(batch.view(1, self.another))})
@@ -92,6 +100,7 @@ class SimClr(Clip):
         return Output(embeddings | {"view_a": a, "view_b": b})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, torch.Tensor]:
+        """Return clip's term and the term between the views, weighted by the variant."""
         terms = super().contrast(embeddings, keys)
         if self.config.variant == "roy":
             views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp())
