@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_a_main_number_that_is_missing_is_said(bench: Bench) -> None:
     quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--set", "training.samples=96"]
     assert bench("run", *quick, "--set", "retrieval.k=[500]") == 0
-    assert "retrieval on squares: no recall@10, there are too few" in bench.out.replace("\n", " ")
+    assert "retrieval on squares: no recall@10, as there are too few" in bench.out.replace("\n", " ")
 
 
 def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
@@ -369,7 +369,7 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
     before = list(bench.folder.glob("cache/**/*"))
     assert bench("run", *arguments) == 2
-    assert f"error: {weights}and the hub cannot be reached;" in bench.err
+    assert f"error: {weights}and the hub cannot be reached." in bench.err
     assert len(bench.err.splitlines()) == 1
     assert list(bench.folder.glob("cache/**/*")) == before
     assert not (bench.folder / "results").exists()
