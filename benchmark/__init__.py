@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from benchmark.api import Results as Results
+    from benchmark.api import configure as configure
+    from benchmark.api import evaluate as evaluate
+    from benchmark.api import run as run
     from benchmark.common.errors import BenchError as BenchError
     from benchmark.common.ranges import CropScale as CropScale
     from benchmark.common.ranges import Interval as Interval
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from benchmark.task import register_task as register_task
 
 _SURFACE = {
+    "benchmark.api": ["Results", "configure", "evaluate", "run"],
     "benchmark.common.errors": ["BenchError"],
     "benchmark.common.ranges": ["CropScale", "Interval", "Share", "ShareBelowOne"],
     "benchmark.common.seeding": ["generator", "stream", "torch_seed"],

@@ -35,7 +35,9 @@ def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
     own = {"source": source_of(METHODS[method]), "options": method_options(method, config.options.get(method, {}))}
     training = config.training.model_dump(mode="json", exclude={"learning_rate", "checkpoint_every", "validations"})
     model = {"model": config.model, "options": config.model_options}
-    key = digest({"training": training, "pretraining": config.pretraining, **model, "method": own})
+    checkpoint = config.evaluation.checkpoint
+    data = {"pretraining": config.pretraining, "checkpoint": checkpoint}
+    key = digest({"training": training, **data, **model, "method": own})
     return folder / f"{method}-{key}.json"
 
 

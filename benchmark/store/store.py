@@ -100,6 +100,12 @@ class Store:
         best = json.loads(newest.read_text(encoding="utf-8"))["evaluation"]["checkpoint"] == "best"
         return "best" if best else "last"
 
+    def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame":
+        """Return the per-example columns of a part of an evaluation: one row a test example."""
+        import pandas as pd
+
+        return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
+
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
         """A metric in each resample of the test set, [R]; None where it was not kept."""
         import pandas as pd

@@ -1,0 +1,226 @@
+"""The Python API: run a study, evaluate a model, read results. The command line is a thin layer over it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+
+from benchmark.common.errors import BenchError, unknown
+from benchmark.common.progress import Progress
+from benchmark.config.load import load_run_config, results_folder
+from benchmark.config.schema import RunConfig, validated
+from benchmark.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmark.execution.runner import Outcome
+    from benchmark.plan.plan import Plan
+
+LABELS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
+"""The columns that tell evaluations apart, in rows() and examples()."""
+
+
+class Results:
+    """The results in a folder: rows, costs, training logs and per-example scores as data frames.
+
+    outcome: what the run that returned these results did; None where a folder was opened.
+    """
+
+    def __init__(self, store: Store, outcome: "Outcome | None" = None) -> None:
+        self.store = store
+        self.outcome = outcome
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a folder that a run has written. Raises ``BenchError`` when there are no results in it."""
+        store = Store(Path(folder))
+        if not store.cells.is_dir():
+            raise BenchError(f"{folder}: no results (expected a folder 'cells' in it); first run bench run")
+        return cls(store)
+
+    def __repr__(self) -> str:
+        return f"Results('{self.store.folder}')"
+
+    def rows(self) -> "pd.DataFrame":
+        """Return the scores: one row a method, seed, dataset, task, part and metric, with value, low and high (0..1).
+
+        ``low`` and ``high`` bound the 95 % interval; ``primary`` marks the metric that the tables show.
+        """
+        return self.store.rows()
+
+    def costs(self) -> "pd.DataFrame":
+        """Return what trainings took: one row a cell, with seconds, bytes of peak memory, FLOPs and parameters."""
+        return self.store.costs()
+
+    def logs(self) -> "pd.DataFrame":
+        """Return the training logs: one row a step, with losses, learning rate, gradient norm and seconds."""
+        import pandas as pd
+
+        costs = self.costs()
+        logs = []
+        for cost in costs.itertuples() if len(costs) else ():
+            log = pd.read_json(self.store.cell(str(cost.cell)) / "log.jsonl", lines=True)
+            labels = {name: getattr(cost, name) for name in LABELS if hasattr(cost, name)}
+            logs.append(log.assign(**labels, cell=cost.cell))
+        return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
+
+    def examples(self, **where: Any) -> "pd.DataFrame":
+        """Return the per-example scores of all evaluations with the given labels: one row a test example.
+
+        where: values of ``LABELS``, such as task="zero_shot", dataset="phantom-cxr", method="clip". Besides the labels
+        there are the columns ``id``, ``group`` and the task's own. Raises ``BenchError`` for a label that does not
+        exist, and where no evaluation has these.
+        """
+        import pandas as pd
+
+        rows = self.rows()
+        chosen = rows
+        for label, value in where.items():
+            if label not in LABELS:
+                raise unknown("label", label, LABELS)
+            if label not in rows or value not in set(rows[label]):
+                raise unknown(label, str(value), map(str, rows[label].unique()) if label in rows else [])
+            chosen = chosen[chosen[label] == value]
+        labels = [label for label in LABELS if label in rows]
+        frames = []
+        for row in chosen.drop_duplicates(["cell", "evaluation", "part"]).itertuples():
+            scores = self.store.examples(row.cell, row.evaluation, row.part)
+            frames.append(scores.assign(**{label: getattr(row, label) for label in labels}))
+        if not frames:
+            raise BenchError(f"{self.store.folder}: no evaluation has all of {where}")
+        return pd.concat(frames, ignore_index=True)
+
+    def compare(self, a: str, b: str) -> "pd.DataFrame":
+        """Return the paired differences a - b: one row a task, dataset and metric that both have.
+
+        a, b: lines as the report's tables name them; a method's name where it has one line. Columns: value, low, high
+        (fractions; the 95 % interval of the difference), p, adjusted (Holm, over the datasets of a kind of task) and
+        verdict. Raises ``BenchError`` for an unknown line.
+        """
+        from benchmark.report import comparison, tables
+
+        rows = self.rows()
+        if rows.empty:
+            raise BenchError(f"{self.store.folder}: no results; first run bench run")
+        labelled, _, _ = tables.label_lines(rows, self.costs())
+        first, second = (comparison.find_reference(name, labelled) for name in (a, b))
+        return comparison.differences(labelled, {first: second}, self.store.resamples)
+
+    def report(self, folder: str | Path | None = None, reference: str | None = None) -> list[Path]:
+        """Write the report into ``folder`` (default: ``report`` in that of the results); return its files.
+
+        reference: the line that the others are compared with. Raises ``BenchError`` where there is nothing to report.
+        """
+        return write_report(self.store, folder, reference, Console(quiet=True))
+
+
+def write_report(store: Store, folder: str | Path | None, reference: str | None, console: Console) -> list[Path]:
+    """Print the report's tables on ``console`` and write it into ``folder``; return its files."""
+    from benchmark import report
+
+    target = Path(folder) if folder else store.folder / "report"
+    return report.write_report(store.rows(), store.costs(), target, console, store.resamples, reference, store.notes)
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path = "demo",
+    *,
+    results: str | Path | None = None,
+    progress: str = "auto",
+    **options: Any,
+) -> Results:
+    """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
+
+    What is in the results folder already is not done again; an interrupted run goes on when it is called again. A cell
+    that fails does not stop the others: see ``outcome.failures`` of what is returned.
+
+    config: a suite's name or file, its content as a mapping, or a configuration. options: as configure() takes them.
+    results: the folder; default $BENCH_RESULTS or ./results. progress: auto, bars, lines or none.
+    Raises ``BenchError`` for a mistake in the configuration or the data, before anything is trained.
+    """
+    from benchmark.plan.make import make_plan
+
+    return execute(make_plan(configure(config, **options)), _folder(results), Console(), progress)
+
+
+def evaluate(
+    model: str,
+    config: RunConfig | Mapping[str, Any] | str | Path = "demo",
+    *,
+    results: str | Path | None = None,
+    progress: str = "auto",
+    **options: Any,
+) -> Results:
+    """Evaluate a model that was trained elsewhere, as ``bench eval`` does.
+
+    model: open_clip:NAME/TAG, hf:FOLDER, timm:NAME, or a model card. The rest as run() takes it.
+    """
+    from benchmark.plan.make import evaluation_plan
+
+    return execute(evaluation_plan(configure(config, **options), model), _folder(results), Console(), progress)
+
+
+def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Results:
+    """Carry out a plan into a results folder; all that is printed also goes to ``run.log`` in it."""
+    from benchmark.execution import runner
+
+    store = Store(folder)
+    with Progress(console, progress, folder / "run.log") as reporter:
+        return Results(store, runner.run(plan, store, reporter))
+
+
+def configure(
+    config: RunConfig | Mapping[str, Any] | str | Path = "demo",
+    *,
+    methods: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    model: str | None = None,
+    pretraining: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    device: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    budget: str | None = None,
+    plugins: Iterable[str | Path] = (),
+) -> RunConfig:
+    """Return the configuration of a run: a suite with options over it.
+
+    seeds: which, or how many. settings: by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}.
+    budget: what every method gets, such as "samples=200k". plugins: files that register methods or tasks; classes that
+    the caller has registered need none.
+    Raises ``BenchError`` for an unknown name and for a value out of range.
+    """
+    from benchmark.method import METHODS
+    from benchmark.plan.resolve import check_settings
+    from benchmark.registry import load_files
+    from benchmark.task import TASKS
+
+    load_files(plugins)
+    flags: dict[str, Any] = {
+        "methods": methods,
+        "tasks": tasks,
+        "model": model,
+        "pretraining": pretraining,
+        "datasets": datasets,
+        "seeds": list(range(seeds)) if isinstance(seeds, int) else seeds,
+        "device": device,
+    }
+    flags = {name: value if isinstance(value, str) or value is None else list(value) for name, value in flags.items()}
+    if isinstance(config, str | Path):
+        texts = [f"{name}={json.dumps(value)}" for name, value in (settings or {}).items()]
+        loaded = load_run_config(str(config), flags, texts, [*METHODS.names(), *TASKS.names()], budget)
+    else:
+        if settings or budget:
+            raise BenchError("settings and budget go over a suite's name or file; set them in the mapping itself")
+        content = config.model_dump() if isinstance(config, RunConfig) else dict(config)
+        content |= {name: value for name, value in flags.items() if value is not None}
+        loaded = validated(RunConfig, content, "the configuration")
+    check_settings(loaded)
+    return loaded
+
+
+def _folder(results: str | Path | None) -> Path:
+    return Path(results) if results else results_folder()
