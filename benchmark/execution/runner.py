@@ -30,12 +30,12 @@ from benchmark.common.errors import BenchError
 from benchmark.common.hub import hub_answers
 from benchmark.common.machine import machine
 from benchmark.common.seeding import generator, stream, torch_seed
+from benchmark.config.augmentation import Augmentation
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
-from benchmark.data.transforms import Augmentation
 from benchmark.evaluation.encoder import Encoder, ModelEncoder, ModelWriter
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import Given
