@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from benchmark.common.seeding import generator as generator
     from benchmark.common.seeding import stream as stream
     from benchmark.common.seeding import torch_seed as torch_seed
+    from benchmark.config.augmentation import Augmentation as Augmentation
     from benchmark.data.batch import Batch as Batch
     from benchmark.data.card import Card as Card
-    from benchmark.data.transforms import Augmentation as Augmentation
     from benchmark.evaluation.encoder import Encoded as Encoded
     from benchmark.evaluation.encoder import Trainable as Trainable
     from benchmark.evaluation.encoder import cosines as cosines
@@ -54,9 +54,9 @@ _SURFACE = {
     "benchmark.common.errors": ["BenchError"],
     "benchmark.common.ranges": ["CropScale", "Interval", "Share", "ShareBelowOne"],
     "benchmark.common.seeding": ["generator", "stream", "torch_seed"],
+    "benchmark.config.augmentation": ["Augmentation"],
     "benchmark.data.batch": ["Batch"],
     "benchmark.data.card": ["Card"],
-    "benchmark.data.transforms": ["Augmentation"],
     "benchmark.evaluation.encoder": ["Encoded", "Trainable", "cosines", "exact"],
     "benchmark.evaluation.evaluation": ["Evaluation", "not_finite"],
     "benchmark.evaluation.measurement": ["Examples", "Mean", "Measurement", "Metric"],

@@ -47,7 +47,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> type[T]:
         load_plugins()
         if name not in self._classes:
-            raise unknown(self.kind, name, self._classes)
+            raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
         return self._classes[name]
 
     def names(self) -> list[str]:

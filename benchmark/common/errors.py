@@ -1,20 +1,57 @@
-"""The one exception that a user's mistake ends in, and the words it uses."""
+"""The exception for a user's mistake, and the words that its messages share."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+MOST_NAMES = 12
+LONGEST = 80
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = LONGEST
+_repr.maxlevel = 2
 
 
 class BenchError(Exception):
-    """A mistake of the user's: the command line prints its message, one or two lines, without a traceback."""
+    """A user's mistake: the command line prints its message, one or two lines, without a traceback."""
 
 
-def unknown(kind: str, name: str, valid: Iterable[str]) -> BenchError:
-    """The error for a name that is not one of ``valid``: names the nearest valid one and lists them all.
+def unknown(kind: str, name: str, valid: Iterable[str], see: str = "") -> BenchError:
+    """Make the error for a name that is not valid: it gives the nearest valid name, and at most a dozen of all.
+
+    see: the command that lists them all, named where the message cannot.
 
     >>> str(unknown("method", "clp", ["clip", "msd"]))
     "unknown method 'clp'; did you mean 'clip'? Known: clip, msd"
     """
     names = sorted(set(valid))
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else "."
-    return BenchError(f"unknown {kind} '{name}'{hint} Known: {', '.join(names) or 'none'}")
+    hint = f"; did you mean '{cut(near[0])}'?" if near else "."
+    return BenchError(f"unknown {kind} '{cut(name)}'{hint} Known: {listed(names, see)}")
+
+
+def listed(names: Iterable[str], see: str = "") -> str:
+    """Join names by commas; of more than a dozen the first, and the number of the others.
+
+    >>> listed(map(str, range(10, 30)), "bench list methods")
+    '10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 and 8 more: bench list methods'
+    """
+    every = list(names)
+    text = ", ".join(map(cut, every[:MOST_NAMES])) or "none"
+    if len(every) <= MOST_NAMES:
+        return text
+    return f"{text} and {len(every) - MOST_NAMES:,} more" + (f": {see}" if see else "")
+
+
+def cut(text: str) -> str:
+    """Shorten a text to one line of at most 80 characters, by leaving out its middle."""
+    if len(text) <= LONGEST and "\n" not in text:
+        return text
+    half = (LONGEST - 3) // 2
+    ends = text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+    return " ".join(ends.split())
+
+
+def shortened(value: object) -> str:
+    """Return the repr of a value that a message quotes, without the middle where it is long."""
+    return _repr.repr(value)

@@ -1,18 +1,19 @@
-"""What machine and versions a result was made with."""
+"""Describes the machine and the versions that a result was made with."""
 
 import os
 import platform
 from functools import cache
 from importlib.metadata import version
-
-import torch
+from pathlib import Path
 
 _PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "numpy", "scikit-learn")
 
 
 @cache
 def machine() -> dict[str, str | int]:
-    """Processor, cores in use, accelerator, system and package versions; nothing that identifies the machine."""
+    """Return processor, cores in use, accelerator, system and package versions; nothing that identifies the machine."""
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "processor": _processor(),
@@ -27,7 +28,7 @@ def machine() -> dict[str, str | int]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()

@@ -5,25 +5,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 
 def stream(seed: int, *names: object) -> int:
-    """A 63-bit seed for one purpose: ``stream(seed, "order", epoch)``. Streams do not depend on one another, so that
-    adding a method, a task or a dataset leaves the numbers of the others as they were.
+    """Derive a 63-bit seed for one purpose: ``stream(seed, "order", epoch)``.
+
+    Streams do not depend on one another: adding a method, a task or a dataset leaves the numbers of the others alone.
     """
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:
-    """A numpy generator for one purpose."""
+    """Make a numpy generator for one purpose."""
     return np.random.default_rng(stream(seed, *names))
 
 
 @contextmanager
 def torch_seed(seed: int) -> Iterator[None]:
-    """Run the block under torch's global generators seeded with ``seed``, and put their states back afterwards."""
+    """Run the block with torch's global generators seeded with ``seed``; restore their states afterwards."""
+    import torch
+
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -1,1 +1,1 @@
-"""The run configuration: its schema, YAML files, and the command line's overrides. Imports no torch."""
+"""The configuration of a run: its schema, its YAML files, the command line's overrides. Imports no torch."""

@@ -1,4 +1,4 @@
-"""The run configuration: a suite's YAML, overridden by the command line, validated as a whole."""
+"""Loads the configuration of a run: a suite's YAML, overridden by the command line, validated as a whole."""
 
 import itertools
 import os
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.common.errors import BenchError
-from benchmark.config.overrides import _budget, _parse_axis, _parse_setting
-from benchmark.config.schema import RunConfig, _set, validated
+from benchmark.common.errors import BenchError, cut, shortened
+from benchmark.config.overrides import parse_axis, parse_budget, parse_setting
+from benchmark.config.schema import BUDGETS, RunConfig, set_key, validated
 from benchmark.config.yaml_files import find_config, read_yaml
 
 
@@ -22,50 +22,107 @@ def load_run_config(
     grid: Iterable[str] = (),
     conditions: Sequence[float] = (),
 ) -> RunConfig:
-    """The configuration of a run.
+    """Load a suite and lay the command line over it.
 
-    suite: a name or a path. flags: fields that the command line gave (None: not given).
+    suite: a name or a path. flags: fields that the command line sets; None: it does not.
     settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
     the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid: ``section.key=value,value``
     texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place of its own. Raises
     ``BenchError`` naming the file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
-    content = _located({"suite": path.stem} | read_yaml(path), path.parent)
-    content.update({key: value for key, value in flags.items() if value is not None})
+    content, where = read_suite(path)
+    content = {"suite": path.stem} | content
+    flags = {key: value for key, value in flags.items() if value is not None}
+    content.update(flags)
     if conditions:
         content["scenario"] = content["scenario"] | {"conditions": list(conditions)}
-    content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key) or ()]
+    content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
     overrides = {}
-    options = {key: f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None}
-    given = [(f"--set {setting}", setting) for setting in settings]
+    options = {key: f"--{key.replace('_', '-')}" for key in flags}
+    from_options = [(f"--set {cut(setting)}", setting) for setting in settings]
     if budget:
-        given.append((f"--budget {budget}", _budget(budget)))
-    for option, setting in given:
-        section, key, value = _parse_setting(setting, known)
-        _set(content, section, key, value)
+        from_options.append((f"--budget {cut(budget)}", parse_budget(budget)))
+    for option, setting in from_options:
+        section, key, value = parse_setting(setting, known)
+        set_key(content, section, key, value)
         overrides[f"{section}.{key}"] = value
         options[f"{section}.{key}"] = option
     axes = []
     for axis in grid:
-        name, values = _parse_axis(axis, known)
+        name, values = parse_axis(axis, known)
         axes.append([(name, value) for value in values])
     points = [dict(point) for point in itertools.product(*axes)]
-    config: RunConfig = validated(RunConfig, content | {"overrides": overrides, "grid": points}, str(path), options)
+    config = validated(RunConfig, content | {"overrides": overrides, "grid": points}, where, options)
     if config.scenario:
         varied = "datasets" if config.scenario.plain.dataset else "pretraining"
         if flags.get(varied):
-            raise BenchError(f"--{varied}: scenario '{config.scenario.name}' sets it, as that is what it varies")
+            raise BenchError(f"--{varied}: scenario '{config.scenario.name}' varies it, so it cannot be set")
     return config
 
 
+def read_suite(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a suite and the suites that it extends. Returns the keys and values, and the files, as a message names them.
+
+    ``extends: demo``, or a path relative to the suite's own file, takes over the keys of another suite: mappings are
+    merged key by key, everything else is replaced, a null removes the key that it overrides, and a budget replaces a
+    budget of another kind. Raises ``BenchError`` naming the file for a parent that does not exist and for a cycle.
+    """
+    contents = []
+    files = [path]
+    while True:
+        content = _located(read_yaml(files[-1]), files[-1].parent)
+        parent = content.pop("extends", None)
+        contents.append(content)
+        if parent is None:
+            break
+        file = _parent_file(parent, files[-1])
+        if file.resolve() in [each.resolve() for each in files]:
+            circle = " -> ".join(str(each) for each in [*files, file])
+            raise BenchError(f"{files[-1]}: extends: a cycle: {circle}")
+        files.append(file)
+    merged: dict[str, Any] = contents[-1]
+    for content in reversed(contents[:-1]):
+        merged.pop("suite", None)
+        if any(kind in _mapping(content, "training") for kind in BUDGETS):
+            training = _mapping(merged, "training")
+            merged["training"] = {key: value for key, value in training.items() if key not in BUDGETS}
+        merged = _merged(merged, content)
+    return merged, " extends ".join(map(str, files))
+
+
+def _parent_file(parent: Any, child: Path) -> Path:
+    if not isinstance(parent, str):
+        raise BenchError(
+            f"{child}: extends: expected the name of a suite or the path of its YAML, found {shortened(parent)}"
+        )
+    name = str(child.parent / parent) if parent.endswith((".yaml", ".yml")) else parent
+    try:
+        return find_config("suite", name)
+    except BenchError as error:
+        raise BenchError(f"{child}: extends: {error}") from error
+
+
+def _merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the child's keys over the parent's, mapping by mapping."""
+    merged = dict(parent)
+    for key, value in child.items():
+        if isinstance(value, dict) and isinstance(parent.get(key), dict):
+            merged[key] = _merged(parent[key], value)
+        elif value is None and key in parent:
+            del merged[key]
+        else:
+            merged[key] = value
+    return merged
+
+
 def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The paths of YAML files that a suite names are relative to the suite's own file."""
+    """Make the paths of YAML files that a suite names relative to the suite's own file."""
 
     def locate(name: Any) -> Any:
         return str(folder / name) if isinstance(name, str) and re.search(r"\.ya?ml(@|$)", name) else name
 
-    for part in (content, _plain(content)):
+    for part in (content, _mapping(_mapping(content, "scenario"), "plain")):
         for key in ("model", "pretraining", "datasets", "dataset"):
             value = part.get(key)
             if value is not None:
@@ -73,12 +130,12 @@ def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     return content
 
 
-def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    scenario = content.get("scenario")
-    plain = scenario.get("plain") if isinstance(scenario, dict) else None
-    return plain if isinstance(plain, dict) else {}
+def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the mapping under a key; what is none there is for the validation to report."""
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def results_folder() -> Path:
-    """Where runs go unless told otherwise: $BENCH_RESULTS, or results in the current folder."""
+    """Return where runs are stored by default: $BENCH_RESULTS, or results in the current folder."""
     return Path(os.environ.get("BENCH_RESULTS", "results"))

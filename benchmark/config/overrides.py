@@ -1,4 +1,4 @@
-"""Settings of the command line, laid over a suite."""
+"""Parses the settings that the command line lays over a suite."""
 
 import re
 from collections.abc import Iterable
@@ -7,45 +7,47 @@ from typing import Any
 
 import yaml
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.config.schema import BUDGETS, SECTIONS
 from benchmark.config.yaml_files import config_names
 
 
 def scenarios() -> dict[str, str]:
-    """The suites of the shipped scenarios, by what --scenario calls them."""
+    """Return the suites of the shipped scenarios, by the name that --scenario gives them."""
     return {name.removeprefix("scenario-"): name for name in config_names("suite") if name.startswith("scenario-")}
 
 
 def parse_scenario(text: str) -> tuple[str, list[float]]:
-    """``--scenario`` as the name of a suite and the conditions to run: noisy=0.1,0.5 -> scenario-noisy, [0.1, 0.5]."""
+    """Parse ``--scenario`` into a suite and the conditions to run: noisy=0.1,0.5 -> scenario-noisy, [0.1, 0.5]."""
     name, equals, values = text.partition("=")
     if name not in scenarios():
         raise unknown("scenario", name, scenarios())
     try:
         conditions = [float(value) for value in values.split(",")] if equals else []
     except ValueError as error:
-        raise BenchError(f"--scenario {text}: expected numbers after the =, as in noisy=0.1,0.5") from error
+        raise BenchError(f"--scenario {cut(text)}: expected numbers after the =, as in noisy=0.1,0.5") from error
     return scenarios()[name], conditions
 
 
-def _parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
-    section, key, text = _parse_name(f"--set {setting}", setting, [*SECTIONS, "model", *known])
+def parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
+    """Parse ``--set section.key=value`` into section, key and value; known: the names of methods and tasks."""
+    section, key, text = _parse_name(f"--set {cut(setting)}", setting, [*SECTIONS, "model", *known])
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise BenchError(f"--set {setting}: '{text}' is not a YAML value") from error
+        raise BenchError(f"--set {cut(setting)}: '{cut(text)}' is not a YAML value") from error
     return section, key, _number(value)
 
 
-def _parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
-    section, key, text = _parse_name(f"--grid {axis}", axis, ["training", *known])
+def parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
+    """Parse ``--grid section.key=value,value`` into ``section.key`` and its values."""
+    section, key, text = _parse_name(f"--grid {cut(axis)}", axis, ["training", *known])
     try:
         values = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError as error:
-        raise BenchError(f"--grid {axis}: '{text}' is not a list of YAML values") from error
+        raise BenchError(f"--grid {cut(axis)}: '{cut(text)}' is not a list of YAML values") from error
     if not values:
-        raise BenchError(f"--grid {axis}: no values; expected for example training.batch_size=64,512")
+        raise BenchError(f"--grid {cut(axis)}: no values; expected for example training.batch_size=64,512")
     return f"{section}.{key}", [_number(value) for value in values]
 
 
@@ -63,7 +65,7 @@ def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str,
 
 def _number(value: Any) -> Any:
     if isinstance(value, str):
-        # YAML 1.1 takes 1e-3 for a text: it wants a dot before the exponent.
+        # YAML 1.1 reads 1e-3 as a text: it wants a dot before the exponent.
         with suppress(ValueError):
             return float(value)
     return value
@@ -72,15 +74,15 @@ def _number(value: Any) -> Any:
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _budget(text: str) -> str:
-    """``--budget`` as a setting of the training: samples=200k -> training.samples=200000."""
+def parse_budget(text: str) -> str:
+    """Turn ``--budget`` into a setting of the training: samples=200k -> training.samples=200000."""
     kind, equals, amount = text.partition("=")
     if kind not in BUDGETS:
         raise unknown("kind of --budget", kind, BUDGETS)
-    found = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
+    number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
     units = [unit for unit in UNITS if (unit in "smhd") == (kind == "time") or not unit]
-    if not (equals and found and found[2] in units):
+    if not (equals and number and number[2] in units):
         example = {"time": "time=10m", "flops": "flops=2P"}.get(kind, f"{kind}=200k")
-        raise BenchError(f"--budget {text}: expected a number with one of the units {' '.join(units)}: {example}")
-    value = float(found[1]) * UNITS[found[2]]
+        raise BenchError(f"--budget {cut(text)}: expected a number with one of the units {' '.join(units)}: {example}")
+    value = float(number[1]) * UNITS[number[2]]
     return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"

@@ -1,8 +1,8 @@
-"""What a run's configuration holds: types, ranges and defaults of every setting."""
+"""The schema of a run's configuration: type, range and default of every setting."""
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,14 +16,16 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from benchmark.common.errors import BenchError, unknown
-from benchmark.data.transforms import Augmentation
+from benchmark.common.errors import BenchError, cut, shortened, unknown
+from benchmark.config.augmentation import Augmentation
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
 
+M = TypeVar("M", bound=BaseModel)
+
 
 class Strict(BaseModel):
-    """A part of the configuration: an unknown key is an error, values do not change."""
+    """A part of the configuration: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,19 +33,19 @@ class Strict(BaseModel):
 class Training(Strict):
     """How one cell is trained.
 
-    The budget, exactly one of: samples, pairs seen over the training; epochs, passes over the data; steps of the
-    optimiser; time, seconds of training on this machine, turned into steps by timing a few before the first; flops,
-    floating-point operations, turned into steps by what one takes of the method.
-    batch_size: the effective batch: the pairs of one optimiser step. micro_batch: pairs in memory at once.
+    The budget is exactly one of: samples, pairs seen over the training; epochs, passes over the data; steps of the
+    optimiser; time, seconds of training on this machine, converted to steps by timing a few before the first; flops,
+    floating-point operations, converted to steps by what a step of the method takes.
+    batch_size: the effective batch, the pairs of one optimiser step. micro_batch: pairs in memory at once.
     accumulation: ``auto`` is the method's own default.
-    mixture: of several sets to pretrain on: a set's share of the pairs is proportional to its size to this power. 1: by
-    size, 0: equal, between them a temperature of 1 / mixture.
-    resolution: pixels a side that images are prepared at, before cropping; null: the model's image size.
+    mixture: with several sets to pretrain on, a set's share of the pairs is proportional to its size to this power. 1:
+    by size, 0: equal, between them a temperature of 1 / mixture.
+    resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
     warmup: the share of the steps over which the learning rate rises from 0; then it falls to 0 along a cosine.
     gradient_clip: largest norm of the gradient; 0 does not clip.
-    precision: ``auto`` is bf16 autocast on a CUDA device that has it, fp32 elsewhere.
-    validations: how often in the training the validation loss is computed, evenly spaced, the last at its end.
-    checkpoint_every: seconds between checkpoints that an interrupted training resumes from.
+    precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
+    validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
+    checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
     """
 
     samples: PositiveInt | None = None
@@ -71,14 +73,14 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(BUDGETS)}; found {', '.join(given) or 'none'}")
+        kinds = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"set exactly one of {', '.join(BUDGETS)}; found {', '.join(kinds) or 'none'}")
         return self
 
     @property
     def budget(self) -> tuple[str, float]:
-        """The budget's kind and amount."""
+        """Kind and amount of the budget."""
         return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
 
 
@@ -95,12 +97,14 @@ class Evaluating(Strict):
 
 
 Condition = int | float | str
-"""A share (0..1), a count, or in words."""
+"""A share (0..1), a count, or a name."""
 
 
 class Plain(Strict):
-    """What stands where a scenario's difficulty does not: its condition, and what differs then, exactly one of the sets
-    that are trained on, in place of the suite's, and a set that is tested on, beside the suite's.
+    """The plain condition of a scenario, without its difficulty, which methods are compared with.
+
+    condition: its value of what the scenario varies. Exactly one thing differs from the suite: pretraining, the sets to
+    train on in place of the suite's, or dataset, a set to test on beside the suite's.
     """
 
     condition: Condition
@@ -110,17 +114,17 @@ class Plain(Strict):
     @model_validator(mode="after")
     def _one_difference(self) -> "Plain":
         if bool(self.pretraining) == bool(self.dataset):
-            found = "both" if self.dataset else "neither"
-            raise ValueError(f"give exactly one of pretraining and dataset, as one thing must differ; found {found}")
+            number = "both" if self.dataset else "neither"
+            raise ValueError(f"set exactly one of pretraining and dataset, so that one thing differs; found {number}")
         return self
 
 
 class Scenario(Strict):
-    """What a suite makes difficult. Every method is run at ``plain``, too, and held against itself there.
+    """What a suite makes difficult. Every method also runs at ``plain`` and is compared with itself there.
 
-    name: the scenarios of one name stand in one table, a line each condition. question: what it asks. varies: what the
-    conditions are values of. condition: that of the suite's own data.
-    setting: what sets other conditions, a key of the source of the suite's cards to train on; empty: nothing does.
+    name: the scenarios of one name share a table, a line a condition. question: what the scenario asks. varies: what
+    the conditions are values of. condition: the one of the suite's own data.
+    setting: the key that sets other conditions, in the source of the cards to train on; empty: they cannot be set.
     conditions: those to run beside the plain one; none: the suite's own.
     """
 
@@ -143,13 +147,13 @@ class Scenario(Strict):
 class RunConfig(Strict):
     """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
 
-    strict: whether a dataset of the suite that is not on this machine is an error; otherwise it is left out. required:
-    those that must be there in any case, because the command line named them.
+    strict: whether a dataset of the suite that is missing on this machine is an error; otherwise it is left out.
+    required: those that must be there in any case, because the command line names them.
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
-    options: a method's or a task's own parameters, by its name.
-    overrides: what the command line set over the suite; part of a result's label, not of its computation.
-    tuned: the folder of what `bench tune` found, to give each method its own; null: none.
-    grid: points at each of which everything is run, settings by ``section.key``; a point is part of the label.
+    options: the parameters of methods and tasks, by their names.
+    overrides: what the command line sets over the suite; part of a result's label, not of its computation.
+    tuned: the folder of the settings that `bench tune` found for each method; null: none.
+    grid: the points at which everything is run, settings by ``section.key``; a point is part of the label.
     scenario: the one that the suite is made for, if any.
     """
 
@@ -180,39 +184,42 @@ class RunConfig(Strict):
         if self.scenario and self.scenario.plain.dataset:
             tested = [name for name in self.datasets if name != self.scenario.plain.dataset]
             if len(tested) != 1:
-                raise ValueError(f"scenario '{self.scenario.name}' holds one dataset against another: found {tested}")
+                raise ValueError(f"scenario '{self.scenario.name}' compares one dataset with another: found {tested}")
         return self
 
     def trained_on(self) -> dict[Condition | None, list[str]]:
-        """The sets to train on at each condition of the scenario, the plain one first; at None where that is the same
-        for all.
+        """Return the sets to train on at each condition of the scenario, the plain one first.
+
+        The key is None where all conditions train on the same.
         """
         scenario = self.scenario
         if scenario is None or scenario.plain.dataset:
             return {None: self.pretraining}
-        found: dict[Condition | None, list[str]] = {scenario.plain.condition: scenario.plain.pretraining}
-        asked: list[Condition] = [*scenario.conditions] or [scenario.condition]
-        for condition in asked:
+        sets_at: dict[Condition | None, list[str]] = {scenario.plain.condition: scenario.plain.pretraining}
+        conditions: list[Condition] = [*scenario.conditions] or [scenario.condition]
+        for condition in conditions:
             own = condition == scenario.condition
             sets = [name if own else f"{name}@{scenario.setting}={condition}" for name in self.pretraining]
-            found.setdefault(condition, sets)
-        return found
+            sets_at.setdefault(condition, sets)
+        return sets_at
 
     def at(self, point: Mapping[str, Any], option: str = "") -> "RunConfig":
-        """This configuration with the settings of a point over it. Raises ``BenchError`` for values out of range, which
-        names the command line's ``option`` that the point comes from.
+        """Return this configuration with the settings of a point over it.
+
+        option: the command line's option that the point comes from. Raises ``BenchError``, which names it, for values
+        out of range.
         """
         content = self.model_dump(exclude={"grid"})
         for name, value in point.items():
             section, _, key = name.partition(".")
-            _set(content, section, key, value)
-        given = {name: f"{option} {name}={value}".strip() for name, value in point.items()}
-        where = ", ".join(given.values())
-        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where, given)
+            set_key(content, section, key, value)
+        options = {name: f"{option} {name}={value}".strip() for name, value in point.items()}
+        where = ", ".join(options.values())
+        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where, options)
 
 
-def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
-    """Set ``section.key`` in a run's content; section: training, evaluation, model, a method's or a task's name."""
+def set_key(content: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Set ``section.key`` of a run; section: training, evaluation, model, or the name of a method or a task."""
     if section == "model":
         content["model_options"] = content.get("model_options", {}) | {key: value}
     elif section in SECTIONS:
@@ -228,18 +235,18 @@ def _set(content: dict[str, Any], section: str, key: str, value: Any) -> None:
 SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}
 
 
-def validated(
-    model: type[BaseModel], content: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None
-) -> Any:
-    """``content`` as a ``model``, or a ``BenchError`` that names the first wrong key, what was found and what was
-    expected. options: the keys that the command line gave, and the option that gave each: it is named in place of
-    ``where``.
+def validated(model: type[M], content: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None) -> M:
+    """Validate ``content`` as a ``model``.
+
+    where: the file, for messages. options: the keys that the command line sets, each with the option that sets it,
+    which a message then names in place of ``where``. Raises ``BenchError`` naming the first wrong key, what was found
+    and what was expected.
     """
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = cut(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
             fields = _fields_at(model, first["loc"][:-1])
             raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), fields)}") from error
@@ -248,11 +255,11 @@ def validated(
 
 
 def reason(error: ErrorDetails, key: str) -> str:
-    """Why pydantic refuses the value of a key: what was found and what was expected, of choices the nearest."""
+    """Say why pydantic refuses the value of a key: what was found, what was expected, and the nearest choice."""
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return str(unknown(key, error["input"], re.findall(r"'(.*?)'", error["ctx"]["expected"])))
-    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
-    return f"{key}: {error['msg']}{found}"
+    value = "" if error["type"] == "missing" else f", found {shortened(error['input'])}"
+    return f"{key}: {error['msg']}{value}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:

@@ -7,7 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from benchmark.data.transforms import Augmentation, augment
+from benchmark.config.augmentation import Augmentation
+from benchmark.data.transforms import augment
 
 
 @dataclass

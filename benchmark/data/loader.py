@@ -13,9 +13,9 @@ import torch
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator, stream
+from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
 from benchmark.data.prepared import Prepared
-from benchmark.data.transforms import Augmentation
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import key
 

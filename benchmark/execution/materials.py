@@ -24,7 +24,7 @@ from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
-from benchmark.data.transforms import Augmentation
+from benchmark.config.augmentation import Augmentation
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights

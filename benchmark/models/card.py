@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, shortened, unknown
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -184,7 +184,7 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     if path.suffix not in {".yaml", ".yml"} and len(path.parts) == 1:
         path = _folder() / f"{name_or_path}.yaml"
         if not path.is_file():
-            raise unknown("model", str(name_or_path), model_names())
+            raise unknown("model", str(name_or_path), model_names(), "bench list models")
     if not path.is_file():
         raise BenchError(f"model card {path}: no such file")
     try:
@@ -201,7 +201,7 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "card"
-        raise BenchError(f"model card {path}: {key}: {first['msg']} (found {first['input']!r})") from error
+        raise BenchError(f"model card {path}: {key}: {first['msg']} (found {shortened(first['input'])})") from error
 
 
 def _beside(folder: Path, block: dict[str, Any]) -> None:

@@ -350,8 +350,8 @@ def _tokenizer() -> "Tokenizer":
 
 
 def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
+    from benchmark.config.augmentation import Augmentation
     from benchmark.data.loader import PairLoader
-    from benchmark.data.transforms import Augmentation
 
     augmentation = Augmentation() if augment else Augmentation.none()
     loader = PairLoader([pairs], 0, pairs.size, augmentation, 0)

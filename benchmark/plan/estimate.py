@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
-from benchmark.data.transforms import Augmentation
 from benchmark.method import Method
 from benchmark.models import build_model
 from benchmark.plan.plan import Cell, Plan

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
-from benchmark.data.transforms import Augmentation
 from benchmark.evaluation.external import elsewhere, from_card, is_elsewhere
 from benchmark.evaluation.fixed import baselines
 from benchmark.method import METHODS

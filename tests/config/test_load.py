@@ -198,7 +198,7 @@ def test_cards_of_a_scenario_lie_beside_its_suite(tmp_path: Path) -> None:
     [
         ({}, "scenario.plain: .*exactly one of pretraining and dataset, .*; found neither"),
         ({"pretraining": ["phantom"], "dataset": "phantom-cxr"}, "exactly one of .*; found both"),
-        ({"dataset": "phantom-cxr"}, "scenario 'n' holds one dataset against another: found \\[\\]"),
+        ({"dataset": "phantom-cxr"}, "scenario 'n' compares one dataset with another: found \\[\\]"),
     ],
 )
 def test_wrong_scenarios(tmp_path: Path, plain: dict[str, object], message: str) -> None:
@@ -207,3 +207,91 @@ def test_wrong_scenarios(tmp_path: Path, plain: dict[str, object], message: str)
     path.write_text(SUITE + yaml.safe_dump({"scenario": scenario}))
     with pytest.raises(BenchError, match=message):
         load(str(path))
+
+
+PARENT = """
+description: the parent's
+suite: parent
+model: model.yaml
+pretraining: [pairs.yaml]
+datasets: [phantom-cxr, phantom-derm]
+methods: [clip]
+training: {samples: 1000, batch_size: 64, augmentation: {flip: 0.5, blur: 0.1}}
+options: {msd: {alpha: 0.3, momentum: 0.9}, masked: {ratio: 0.5}, vqa: {epochs: 3}}
+"""
+CHILD = """
+extends: {}
+datasets: [phantom-cxr]
+training: {{steps: 50, resolution: null, augmentation: {{flip: 0.25}}}}
+options: {{msd: {{momentum: null, queue_size: 8}}, masked: null, vqa: {{steps: 5}}}}
+"""
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_suite_extends_another(tmp_path: Path) -> None:
+    """Mappings merge, all else replaces, null removes, a budget replaces another; the parent's paths are its own."""
+    write(tmp_path / "parents" / "parent.yaml", PARENT)
+    config = load(write(tmp_path / "child.yaml", CHILD.format("parents/parent.yaml")))
+    assert config.suite == "child"
+    assert config.description == "the parent's"
+    assert config.model == str(tmp_path / "parents" / "model.yaml")
+    assert config.pretraining == [str(tmp_path / "parents" / "pairs.yaml")]
+    assert config.datasets == ["phantom-cxr"]
+    assert config.training.budget == ("steps", 50)
+    assert config.training.batch_size == 64
+    augmentation = config.training.augmentation
+    assert (augmentation.flip, augmentation.blur) == (0.25, 0.1)
+    # A budget is one of the training alone: a method's or a task's own options merge whatever they are called.
+    assert config.options == {"msd": {"alpha": 0.3, "queue_size": 8}, "vqa": {"epochs": 3, "steps": 5}}
+
+
+def test_a_chain_of_suites_ends_in_a_shipped_one(tmp_path: Path) -> None:
+    write(tmp_path / "middle.yaml", "extends: demo\nseeds: [0, 1]\ntraining: {batch_size: 32}\n")
+    config = load(write(tmp_path / "mine.yaml", "extends: middle.yaml\nmethods: [siglip]\n"))
+    demo = load("demo")
+    assert config.methods == ["siglip"]
+    assert config.seeds == [0, 1]
+    assert config.training == demo.training.model_copy(update={"batch_size": 32})
+    assert config.options == demo.options
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": "extends: dmo"}, r"a\.yaml: extends: unknown suite 'dmo'; did you mean 'demo'"),
+        ({"a": "extends: b.yaml"}, r"a\.yaml: extends: suite '.*b\.yaml': no such file"),
+        ({"a": "extends: [demo]"}, r"a\.yaml: extends: expected the name of a suite .*, found \['demo'\]"),
+        ({"a": "extends: a.yaml"}, r"a\.yaml: extends: a cycle: .*a\.yaml -> .*a\.yaml$"),
+        ({"a": "extends: b.yaml", "b": "extends: c.yaml", "c": "extends: a.yaml"}, r"c\.yaml: extends: a cycle: "),
+        ({"a": "extends: b.yaml", "b": "extends: demo\ntrainng: {}"}, r"a\.yaml extends .*b\.yaml .*key 'trainng'"),
+        ({"a": "extends: demo\ntraining: 3"}, r"training: Input should be a valid dictionary"),
+    ],
+)
+def test_wrong_parents(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        write(tmp_path / f"{name}.yaml", text)
+    with pytest.raises(BenchError, match=message):
+        load(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in config_names("suite") if name.startswith("scenario-")])
+def test_scenarios_are_the_demo_on_other_data(name: str) -> None:
+    demo, scenario = load("demo"), load(name)
+    assert (scenario.training, scenario.model, scenario.seeds) == (demo.training, demo.model, demo.seeds)
+    assert scenario.options == {"msd": demo.options["msd"], "captioning": {"queries": 16}}
+
+
+def test_messages_stay_short(suite: str, tmp_path: Path) -> None:
+    for text in (f"training.batch_size={'9x' * 500_000}", f"training.{'x' * 1_000_000}=3", f"{'x' * 1_000_000}.a=3"):
+        with pytest.raises(BenchError) as caught:
+            load(suite, text)
+        assert len(str(caught.value)) < 1000
+    path = write(tmp_path / "long.yaml", SUITE + f"{'k' * 100_000}: 1\n")
+    with pytest.raises(BenchError) as caught:
+        load(path)
+    assert len(str(caught.value)) < 1000

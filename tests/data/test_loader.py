@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.common.errors import BenchError
+from benchmark.config.augmentation import Augmentation
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import Prepared
-from benchmark.data.transforms import Augmentation
 
 
 class Words:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from benchmark.common.errors import BenchError
+from benchmark.config.augmentation import Augmentation
 from benchmark.data import prepared
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import damaged, prepare
-from benchmark.data.transforms import Augmentation
 from tests.data.make import dataset, pairs
 
 

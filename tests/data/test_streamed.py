@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
 from benchmark.data import streamed
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.streamed import Stream, StreamedPairs
-from benchmark.data.transforms import Augmentation
 from benchmark.training.checkpoint import LAST
 from benchmark.training.loop import pretrain
 from tests.data.make import dataset, pairs

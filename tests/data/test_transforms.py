@@ -11,7 +11,8 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from benchmark.data.transforms import Augmentation, augment, uniform
+from benchmark.config.augmentation import Augmentation
+from benchmark.data.transforms import augment, uniform
 
 EVERYTHING = Augmentation(
     flip=0.5, brightness=0.3, contrast=0.4, saturation=0.5, hue=0.1, jittered=0.8, grey=0.2, blur=0.5

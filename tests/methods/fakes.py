@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from benchmark.common.seeding import torch_seed
+from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
-from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 

@@ -19,9 +19,9 @@ from transformers import GPT2Config, GPT2Model
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.load import load_run_config
 from benchmark.config.schema import Training
-from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan.estimate import Estimator

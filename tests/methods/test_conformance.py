@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.common.seeding import stream, torch_seed
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
-from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.training.accumulation import accumulate
 from benchmark.training.checkpoint import LAST, RESUME

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
-from benchmark.data.transforms import Augmentation
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 from benchmark.training.accumulation import accumulate

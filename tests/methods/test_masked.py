@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark.data.transforms import Augmentation
+from benchmark.config.augmentation import Augmentation
 from tests.methods.fakes import Pairs, small_method
 from tests.methods.loops import nce_loop, unit
 

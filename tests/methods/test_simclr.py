@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import NTXentLoss
 
-from benchmark.data.transforms import Augmentation
+from benchmark.config.augmentation import Augmentation
 from benchmark.losses import nt_xent
 from benchmark.method import Method
 from tests.methods.fakes import Pairs, small_method
