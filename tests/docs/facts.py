@@ -1,0 +1,112 @@
+"""What the pages about methods and tasks must say of each, read from the registered classes."""
+
+import sys
+from dataclasses import MISSING, fields
+from typing import Any
+
+from benchmark.data.card import card_names, load_card
+from benchmark.method import METHODS, Method
+from benchmark.task import Task
+
+
+def method_facts(name: str) -> list[str]:
+    """The lines of a method's section that follow from its class."""
+    cls = METHODS[name]
+    needs = ", ".join(f"`{need}`" for need in sorted(cls.needs_of(cls.Config())))
+    return [
+        f"{cls.summary[0].upper()}{cls.summary[1:]}.",
+        f"- Source: {cls.source}.",
+        f"- Trains: {cls.trains}.",
+        f"- Cost beyond clip: {cls.extra}.",
+        f"- Inferred: {cls.inferred or 'nothing'}.",
+        f"- Needs: {needs or 'pairs only'}.",
+        f"- Accumulation: {', '.join(f'`{mode}`' for mode in cls.accumulation)}.",
+    ]
+
+
+def task_facts(cls: type[Task]) -> list[str]:
+    """The lines of a task's section that follow from its class."""
+    able = ", ".join(f"`{ability}`" for ability in sorted(cls.abilities))
+    return [
+        f"- Main number: `{cls.primary}`.",
+        f"- Needs: {', '.join(f'`{need}`' for need in sorted(cls.needs))}.",
+        f"- Splits that must not be empty: {', '.join(f'`{split}`' for split in cls.splits)}.",
+        *([f"- Only for methods with the ability {able}."] if able else []),
+    ]
+
+
+def options(cls: type[Method] | type[Task]) -> dict[str, str]:
+    """Each option of a class with its default as YAML shows it."""
+    defaults = {
+        field.name: field.default_factory() if field.default_factory is not MISSING else field.default
+        for field in fields(cls.Config)
+    }
+    return {name: shown(value) for name, value in defaults.items()}
+
+
+def shown(value: Any) -> str:
+    """A default as a page writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        if len(value) > 6:
+            return f"{len(value)} values, {value[0]:g} to {value[-1]:g}"
+        return f"[{', '.join(map(shown, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+PUBLISHED = """\
+# Published data
+
+The harness has cards for {count} published datasets and parts of datasets. A card says what the data are, where to get
+them, how they lie on disk, and which split is official or by which seeded rule it is drawn. It also says what could not
+be confirmed. No data come with the harness, and it downloads none of these for you.
+
+Put the datasets below one folder and set `BENCH_DATA` to it:
+
+    export BENCH_DATA=/data
+    bench data list                               # which datasets are there, which are missing
+    bench data how ham10000                       # the steps, and the files that are expected on disk
+    bench data verify ham10000                    # compare the files with the card
+    bench data prepare pmc-oa --size 224          # decode the images ahead of a run; resumes if interrupted
+    bench run --suite roy2024                     # also cxr, cleft, medmnist: runs with the datasets that are there
+    bench run --suite roy2024 --strict            # fail if one is missing
+
+DICOM and Excel files need extra packages: `pip install 'contrastive-benchmark[published]'`.
+
+This page is generated from the cards in [configs/datasets](../configs/datasets). Sizes, licences and access may change:
+check the home page before you use a dataset.
+
+| dataset | access | size | carries |
+|---|---|---|---|
+{table}
+"""
+
+
+def published() -> str:
+    """The page on published data, as the cards say it."""
+    cards = [card for card in map(load_card, card_names()) if card.access != "embedded"]
+    table, sections = [], []
+    for card in cards:
+        carries = ", ".join(sorted(card.provides))
+        link = f"[{card.name}](#{card.name})"
+        table.append(
+            f"| {link}: {card.title} | {card.access or 'not stated'} | {card.size or 'not stated'} | {carries} |"
+        )
+        lines = [
+            f"\n## {card.name}\n",
+            f"{card.title}.\n",
+            f"- Access: {card.access or 'not stated'}. Licence: {card.licence}.",
+        ]
+        if card.rows:
+            lines.append(f"- Expected images: {', '.join(f'{split} {count:,}' for split, count in card.rows.items())}.")
+        lines += [f"- Home page: <{card.home_page}>", f"- Citation: {card.citation}.\n"]
+        lines += [f"{number}. {step}" for number, step in enumerate(card.how, 1)]
+        if card.notes:
+            lines += ["", *(f"> {note}" + "\n>" * (note != card.notes[-1]) for note in card.notes)]
+        sections.append("\n".join(lines))
+    return PUBLISHED.format(count=len(cards), table="\n".join(table)) + "\n".join(sections) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(published())
