@@ -276,7 +276,7 @@ def report(
 ) -> None:
     """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
     from benchmark.config.load import results_folder
-    from benchmark.report import write_report
+    from benchmark.report.sections import write_report
     from benchmark.store.store import Store
 
     folder = results or results_folder()

@@ -78,6 +78,36 @@ def percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float, float]:
+    """Average a metric over seeds, with the 95 % interval of that mean: (mean, low, high).
+
+    values, lows, highs: the value and the interval of each seed, [S] each.
+
+    The seeds share the test examples, so the error of sampling those stays whatever S, and the error of drawing S seeds
+    comes on top: sd / sqrt(S). The interval is that of two_sources(), each side for itself: the former error is the
+    mean distance from a seed's value to the end of its interval over the normal quantile. The standard deviation over
+    seeds contains some of the sampling too, so that the interval is slightly too wide.
+    With one seed the interval is that seed's. An end is NaN where a seed has none.
+    """
+    mean = float(np.mean(values))
+    below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
+    if len(values) > 1:
+        below, above = _with_seeds(below, values), _with_seeds(above, values)
+    # A fraction stays a fraction; a metric that goes below 0 keeps its range.
+    low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
+    return mean, float(low), float(high)
+
+
+def _with_seeds(distance: float, values: np.ndarray) -> float:
+    """Widen the distance from one seed's value to an end of its interval into that of the mean over seeds."""
+    quantile = float(special.ndtri((1 + LEVEL) / 2))
+    of_examples, of_seeds = (distance / quantile) ** 2, float(np.var(values, ddof=1)) / len(values)
+    variance = of_examples + of_seeds
+    if not variance > 0:
+        return distance
+    return critical(of_seeds / variance, np.inf, len(values) - 1) * float(np.sqrt(variance))
+
+
 def _resampled(
     metric: Metric, examples: Examples, group_of: np.ndarray, groups: int, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:

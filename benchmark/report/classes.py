@@ -1,53 +1,60 @@
-"""What the notes of classifications say of single classes: how many examples each has, and how it was recognised."""
+"""The scores of single classes: how many examples each has, and how well it was recognised."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.report.tables import MISSING, Cell, Table, natural, percent, span
+from benchmark.report.render import MISSING, Cell, Table, over_seeds, percent, span
+from benchmark.report.results import Notes, Results, measurements, natural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Notes = Callable[[str, str], dict[str, Any]]
 KEYS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part", "cell"]
 VALUES = ["support", "recall", "auroc"]
 MOST_CLASSES = 20
-"""That a table is made of; a wider one is not read."""
+"""The most that a table is made of: nobody reads a wider one."""
 MOST_NAMES = 5
-"""That a sentence names."""
+"""The most that a sentence names."""
+
+
+def scores_by_class(results: Results) -> Iterator[Table]:
+    """Show recall and AUROC of each class in a kind of task: a table a dataset."""
+    yield from tables_of(by_class(results.rows, results.notes), results.lines)
 
 
 def by_class(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
-    """One row an evaluation, part and class: its columns of KEYS (and ``line`` and ``baseline``, where rows are
-    labelled), class, support (test examples), recall and auroc (fractions, NaN where undefined); empty where no notes
-    have a ``recall``. notes: of a cell's evaluation, by part.
+    """Collect the scores of single classes: one row an evaluation, part and class.
+
+    Returns the columns KEYS of the rows (with ``line`` and ``baseline``, where rows are labelled), class, support (test
+    examples), recall and auroc (fractions, NaN where undefined). Empty where no notes have a ``recall``.
     """
     import pandas as pd
 
     keys = [key for key in [*KEYS, "line", "baseline"] if key in rows]
-    found: list[dict[str, Any]] = []
-    for row, of_part in evaluations(rows, notes):
-        for name in of_part.get("recall", {}):
-            values = {value: of_part.get(value, {}).get(name) for value in VALUES}
-            found.append({key: getattr(row, key) for key in keys} | {"class": name} | values)
-    return pd.DataFrame(found, columns=[*keys, "class", *VALUES]).astype({"recall": float, "auroc": float})
+    scores = [
+        {key: getattr(row, key) for key in keys}
+        | {
+            "class": name,
+            "support": of_part.get("support", {}).get(name),
+            "recall": recall,
+            "auroc": of_part.get("auroc", {}).get(name),
+        }
+        for row, of_part in measurements(rows, notes)
+        for name, recall in of_part.get("recall", {}).items()
+    ]
+    return pd.DataFrame(scores, columns=[*keys, "class", *VALUES]).astype({"recall": float, "auroc": float})
 
 
-def evaluations(rows: "pd.DataFrame", notes: Notes) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A row of each evaluation's part, and the notes of that."""
-    if "evaluation" in rows:
-        for row in rows.drop_duplicates(["cell", "evaluation", "part"]).itertuples():
-            yield row, notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
+def tables_of(scores: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
+    """Tabulate lines by classes, for each dataset and part; then baselines and support.
 
-
-def tables_of(found: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
-    """Lines by classes, one table a dataset and part; then baselines and support. found: by_class() of labelled rows of
-    one task.
+    scores: by_class() of labelled rows. In the terminal these tables would hide the others, so they are on the page
+    only.
     """
-    for dataset in natural(found["dataset"].unique()):
-        for (task, part), rows in found[found["dataset"] == dataset].groupby(["task", "part"]):
+    for dataset in natural(scores["dataset"].unique()):
+        for (task, part), rows in scores[scores["dataset"] == dataset].groupby(["task", "part"]):
             names = list(dict.fromkeys(rows["class"]))
             if len(names) > MOST_CLASSES:
                 continue
@@ -59,18 +66,18 @@ def tables_of(found: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
             }
             baselines = set(rows.loc[rows["baseline"], "line"])
             support = [Cell(span(rows.loc[rows["class"] == name, "support"])) for name in names]
-            seeds = rows.groupby("line")["seed"].nunique()
-            said = f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"
+            caption = over_seeds(rows.groupby("line")["seed"].nunique())
             if any(cell.text == MISSING for of_line in cells.values() for cell in of_line):
-                said += f"; {MISSING}: no test example of that class, or no result"
+                caption += f"; {MISSING}: no test example of that class, or no result"
             yield Table(
                 f"{task} on {dataset}{f', {part}' if part else ''}: recall by class, in percent",
                 [(name, "") for name in names],
                 [(line, of_line) for line, of_line in cells.items() if line not in baselines],
                 [*((line, of_line) for line, of_line in cells.items() if line in baselines), ("support", support)],
-                f"{said}; beneath: AUROC of the class against the rest. Recall is the share of a class's test examples "
-                "that are given to it, support their number. No intervals here: a share of n examples is known to "
-                "about ± 100 / √n points (95 %).",
+                f"{caption}; beneath: AUROC of the class against the rest. Recall is the share of a class's test "
+                "examples that are given to it, support their number. No intervals here: a share of n examples is "
+                "known to about ± 100 / √n points (95 %).",
+                page_only=True,
             )
 
 
@@ -78,31 +85,32 @@ def _cell(recall: float, auroc: float) -> Cell:
     return Cell(percent(recall), "" if np.isnan(auroc) else percent(auroc))
 
 
-def left_out(rows: "pd.DataFrame", task: str, notes: Notes) -> str:
-    """Sentences on the classes, examples and datasets that a task's scores leave out, by dataset; else empty. rows:
-    labelled.
+def left_out(rows: "pd.DataFrame", notes: Notes) -> str:
+    """Write sentences on the classes, examples and datasets that the scores leave out; empty where none are.
+
+    rows: labelled, of one kind of task.
     """
-    rows = rows[rows["task"] == task]
     scored = set(rows.loc[rows["primary"].astype(bool) & rows["value"].notna(), "dataset"])
-    of_dataset = {(row.dataset, row.part): of_part for row, of_part in evaluations(rows, notes)}
-    said = []
+    of_dataset = {(row.dataset, row.part): of_part for row, of_part in measurements(rows, notes)}
+    sentences = []
     for dataset, part in sorted(of_dataset):
         of_part = of_dataset[dataset, part]
         name, support = f"{dataset}, {part}" if part else dataset, of_part.get("support", {})
         if absent := of_part.get("absent"):
-            said.append(f"{name}: {_share(absent, support)} absent in test and left out of means over classes.")
+            sentences.append(f"{name}: {_share(absent, support)} absent in test and left out of means over classes.")
         auroc = of_part.get("auroc", {})
-        if everywhere := [name for name, value in auroc.items() if value is None and support[name]]:
-            said.append(f"{name}: {_share(everywhere, support)} without negatives in test and left out of mean AUROC.")
+        if everywhere := [of_class for of_class, value in auroc.items() if value is None and support[of_class]]:
+            share = _share(everywhere, support)
+            sentences.append(f"{name}: {share} without negatives in test and left out of mean AUROC.")
         if unknown := of_part.get("unknown_label"):
-            said.append(f"{name}: test examples without a known label are left out ({unknown:,}).")
-        if dataset not in scored and of_part.get("undefined"):
-            said.append(f"{name} is not in the table: undefined there are {', '.join(of_part['undefined'])}.")
-    return "".join(f" {sentence}" for sentence in said)
+            sentences.append(f"{name}: test examples without a known label are left out ({unknown:,}).")
+        if dataset not in scored and (undefined := of_part.get("undefined")):
+            sentences.append(f"{name} is not in the table: undefined there are {', '.join(undefined)}.")
+    return "".join(f" {sentence}" for sentence in sentences)
 
 
-def _share(names: Sequence[str], support: dict[str, int]) -> str:
-    """``2 of 5 classes (a, b) are``."""
+def _share(names: Sequence[str], support: Mapping[str, int]) -> str:
+    """Name some classes as a share of all: ``2 of 5 classes (a, b) are``."""
     listed = ", ".join(names[:MOST_NAMES])
     if len(names) > MOST_NAMES:
         listed += f" and {len(names) - MOST_NAMES} more"

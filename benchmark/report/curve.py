@@ -1,158 +1,170 @@
-"""The scores of a task over how much it learned from, where its notes name such a curve."""
+"""Learning curves: the scores of a task over the amount of data it learned from, where its notes name such a curve."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.tables import MISSING, Cell, Table, best_of, natural, percent, span, wrap
+from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
+from benchmark.report.results import Notes, Results, natural, with_notes
+from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Notes = Callable[[str, str], dict[str, Any]]
+
+def learning_curves(results: Results) -> Iterator[Table | Plot]:
+    """Show the scores of a kind of task over what it learned from: a table a dataset, and a chart."""
+    task, scores = results.task, points(results.rows, results.notes)
+    if len(scores):
+        yield from tables_of(scores, task, results.lines)
+        figure = chart(scores, task, results.lines)
+        yield Plot(figure, f"{task}-curve", f"{task}: scores over what is learned from")
 
 
 def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
-    """The rows; where their notes have ``draws``, with ``draws`` (how many) and ``spread``: the standard deviation of
-    the metric over them (fraction, NaN of a single one). notes: of a cell's evaluation, by part.
+    """Add the columns ``draws`` and ``spread``, where notes have the metric in each of several draws of train images.
+
+    draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one).
     """
-    if "evaluation" not in rows:
-        return rows
-    found = [
-        notes(str(row.cell), str(row.evaluation)).get(str(row.part), {}).get("draws", {}).get(row.metric, [])
-        for row in rows.itertuples()
-    ]
-    if not any(found):
+    values = [of_part.get("draws", {}).get(row.metric, []) for row, of_part in with_notes(rows, notes)]
+    if not any(values):
         return rows
     return rows.assign(
-        draws=[len(values) or np.nan for values in found],
-        spread=[np.std(values, ddof=1) if len(values) > 1 else np.nan for values in found],
+        draws=[len(of_row) or np.nan for of_row in values],
+        spread=[np.std(of_row, ddof=1) if len(of_row) > 1 else np.nan for of_row in values],
     )
 
 
-def points(rows: "pd.DataFrame", task: str, notes: Notes) -> "pd.DataFrame":
-    """One row a dataset, part, axis, point, line and seed: metric, value, spread, chance (fractions), draws (count),
-    baseline; the axes in the order of the notes, empty where these name no ``curve``.
+def points(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+    """Collect the points of the curves: one row a dataset, part, axis, point, line and seed.
 
-    rows: labelled, of with_spread(). notes: of a cell's evaluation, by part; see ``Measurement.notes``.
+    rows: labelled, of with_spread(), of one kind of task. Returns metric, value, spread, chance (fractions), draws
+    (count) and baseline; the axes in the order of the notes. Empty where these name no ``curve``.
     """
     import pandas as pd
 
-    found: list[dict[str, Any]] = []
-    for row in rows[rows["task"] == task].itertuples() if "evaluation" in rows else ():
-        of_part = notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
-        for axis, points in of_part.get("curve", {}).items():
-            found += [
-                {
-                    "dataset": row.dataset,
-                    "part": row.part,
-                    "axis": axis,
-                    "point": point,
-                    "line": row.line,
-                    "seed": row.seed,
-                    "metric": row.metric,
-                    "value": row.value,
-                    "chance": row.chance,
-                    "spread": getattr(row, "spread", np.nan),
-                    "draws": getattr(row, "draws", np.nan),
-                    "baseline": bool(row.baseline),
-                }
-                for point, metric in points.items()
-                if metric == row.metric
-            ]
+    scores = [
+        {
+            "dataset": row.dataset,
+            "part": row.part,
+            "axis": axis,
+            "point": point,
+            "line": row.line,
+            "seed": row.seed,
+            "metric": row.metric,
+            "value": row.value,
+            "chance": row.chance,
+            "spread": getattr(row, "spread", np.nan),
+            "draws": getattr(row, "draws", np.nan),
+            "baseline": bool(row.baseline),
+        }
+        for row, of_part in with_notes(rows, notes)
+        for axis, metric_at in of_part.get("curve", {}).items()
+        for point, metric in metric_at.items()
+        if metric == row.metric
+    ]
     numbers = ["value", "spread", "chance", "draws"]
-    frame = pd.DataFrame(found)
+    frame = pd.DataFrame(scores)
     return frame.astype(dict.fromkeys(numbers, float)) if len(frame) else frame
 
 
-def columns_of(found: "pd.DataFrame") -> list[tuple[str, str]]:
-    """Axis and point of each column, from few to many."""
+def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
+    """List axis and point of each column, from few to many."""
     return [
         (axis, point)
-        for axis in dict.fromkeys(found["axis"])
-        for point in natural(found.loc[found["axis"] == axis, "point"].unique())
+        for axis in dict.fromkeys(scores["axis"])
+        for point in natural(scores.loc[scores["axis"] == axis, "point"].unique())
     ]
 
 
-def panels(found: "pd.DataFrame") -> Iterator[tuple[str, str, "pd.DataFrame"]]:
-    """Of each dataset and part: its name, what is measured (the metric's name up to the point), and its rows."""
-    for dataset in natural(found["dataset"].unique()):
-        for part, rows in found[found["dataset"] == dataset].groupby("part"):
+def panels(scores: "pd.DataFrame") -> Iterator[tuple[str, str, "pd.DataFrame"]]:
+    """Split by dataset and part: name, what is measured (the metric's name up to the point), and rows."""
+    for dataset in natural(scores["dataset"].unique()):
+        for part, rows in scores[scores["dataset"] == dataset].groupby("part"):
             metrics = natural({metric.split("@")[0] for metric in rows["metric"]})
             yield f"{dataset}, {part}" if part else dataset, ", ".join(metrics), rows
 
 
-def over_seeds(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """By line, axis and point: value, the mean over seeds, and spread, the root of the mean square over seeds."""
+def pool_points(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Pool the seeds by line, axis and point: the mean of value, and the root of the mean square of spread."""
     squared = rows.assign(square=rows["spread"] ** 2).groupby(["line", "axis", "point"])
     return squared[["value", "square"]].mean().assign(spread=lambda mean: np.sqrt(mean["square"]))
 
 
-def tables_of(found: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterator[Table]:
-    """Lines by points, one table a dataset; then baselines and chance."""
-    for name, metric, rows in panels(found):
-        pooled, chance = over_seeds(rows), rows.groupby(["axis", "point"])["chance"].mean()
+def tables_of(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterator[Table]:
+    """Tabulate lines by points, for each dataset; then baselines and chance.
+
+    In the terminal these tables would hide the others, so they are on the page only.
+    """
+    for name, metric, rows in panels(scores):
         lines = [line for line in order if line in set(rows["line"])]
         baselines = set(rows.loc[rows["baseline"], "line"])
-        ours = [line for line in lines if line not in baselines]
-        cells: dict[str, list[Cell]] = {line: [] for line in lines}
-        points = columns_of(rows)
-        for at in points:
-            value, spread = (
-                {line: float(pooled[column].get((line, *at), np.nan)) for line in lines}
-                for column in ("value", "spread")
-            )
-            best = dict(zip(ours, best_of([value[line] for line in ours], float(chance[at]))))
-            for line in lines:
-                under = "" if np.isnan(spread[line]) else f"± {percent(spread[line])}"
-                cells[line].append(Cell(percent(value[line]), under, best.get(line, False)))
+        points, chance = columns_of(rows), rows.groupby(["axis", "point"])["chance"].mean()
+        cells = _cells(rows, lines, baselines, points)
         shown = [cell for of_line in cells.values() for cell in of_line]
         yield Table(
             f"{task} on {name}: {metric} by {' and '.join(dict.fromkeys(rows['axis']))}, in percent",
             [(point, axis) for axis, point in points],
-            [(line, cells[line]) for line in ours],
+            [(line, cells[line]) for line in lines if line not in baselines],
             [
                 *((line, cells[line]) for line in lines if line in baselines),
                 ("chance", [Cell(percent(float(chance[at]))) for at in points]),
             ],
             caption(rows, any(cell.text == MISSING for cell in shown), any(cell.best for cell in shown)),
+            page_only=True,
         )
 
 
+def _cells(
+    rows: "pd.DataFrame", lines: Sequence[str], baselines: set[str], points: Sequence[tuple[str, str]]
+) -> dict[str, list[Cell]]:
+    """Write the score of each line at each point, with its spread over draws; the best method is bold."""
+    pooled, chance = pool_points(rows), rows.groupby(["axis", "point"])["chance"].mean()
+    ours = [line for line in lines if line not in baselines]
+    cells: dict[str, list[Cell]] = {line: [] for line in lines}
+    for at in points:
+        value, spread = (
+            {line: float(pooled[column].get((line, *at), np.nan)) for line in lines} for column in ("value", "spread")
+        )
+        best = dict(zip(ours, best_of([value[line] for line in ours], float(chance[at]))))
+        for line in lines:
+            under = "" if np.isnan(spread[line]) else f"± {percent(spread[line])}"
+            cells[line].append(Cell(percent(value[line]), under, best.get(line, False)))
+    return cells
+
+
 def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
-    """rows: of a table. incomplete: a line lacks a point. marked: something is bold."""
+    """Write the caption of a table. rows: its own. incomplete: a line lacks a point. marked: something is bold."""
     seeds = rows.groupby("line")["seed"].nunique()
-    said = [f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"]
+    clauses = [over_seeds(seeds)]
     drawn = rows.loc[rows["draws"] > 1, "draws"].astype(int)
     if len(drawn):
         spread = "the standard deviation over draws"
         spread += ", the root of its mean square over seeds" if seeds.max() > 1 else ""
         spread += ", none of a single draw" if (rows["draws"] == 1).any() else ""
-        said.append(f"mean over {span(drawn)} draws of what is learned from; beneath: ± {spread}")
+        clauses.append(f"mean over {span(drawn)} draws of what is learned from; beneath: ± {spread}")
     if marked:
-        said.append("bold: highest of the methods in its column")
+        clauses.append("bold: highest of the methods in its column")
     if incomplete:
-        said.append(f"{MISSING}: no result")
-    return "; ".join(said) + "."
+        clauses.append(f"{MISSING}: no result")
+    return "; ".join(clauses) + "."
 
 
-def chart(found: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
-    """A panel a dataset: scores over the points, a curve a line with its spread over draws, broken between axes.
+def chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
+    """Draw a panel for each dataset: scores over the points, a curve a line with its spread, broken between axes.
+
     Baselines are dotted, with hollow markers; chance is dashed.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    shown, points = list(panels(found)), columns_of(found)
-    lines = [line for line in order if line in set(found["line"])]
-    axis_of = [axis for axis, _ in points]
-    # Points stand at equal distances, as shots double and percentages grow tenfold; one place is left between axes.
-    place = {at: float(i + list(dict.fromkeys(axis_of)).index(at[0])) for i, at in enumerate(points)}
+    shown, place = list(panels(scores)), places(columns_of(scores))
+    lines = [line for line in order if line in set(scores["line"])]
     across = min(2, len(shown))
     down = -(-len(shown) // across)
     labels = ["\n".join(wrap(line, 24)) for line in lines]
@@ -160,7 +172,7 @@ def chart(found: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.2 * down + 0.4 + legend), layout="constrained")
         axes = figure.subplots(down, across, sharex=True, squeeze=False)
-        looks = styles(lines, set(found.loc[found["baseline"], "line"]))
+        looks = styles(lines, set(scores.loc[scores["baseline"], "line"]))
         for ax, (name, metric, rows) in zip(axes.flat, shown):
             draw(ax, rows, dict(zip(lines, labels)), looks, place)
             ax.set_title("\n".join(wrap(f"{name}: {metric}", 80 // across)), loc="left", pad=3)
@@ -168,21 +180,35 @@ def chart(found: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
             ax.set_axis_off()
         for ax in axes.flat[max(0, len(shown) - across) : len(shown)]:
             ax.xaxis.set_tick_params(labelbottom=True)
-            for axis in dict.fromkeys(axis_of):
-                middle = np.mean([x for at, x in place.items() if at[0] == axis])
-                under = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-                ax.annotate(axis, (float(middle), 0), (0, -13), ha="center", va="top", **under)
-        axes[0, 0].set_xticks(list(place.values()), [point for _, point in points])
+            _name_axes(ax, place)
+        axes[0, 0].set_xticks(list(place.values()), [point for _, point in place])
         axes[0, 0].set_xlim(min(place.values()) - 0.6, max(place.values()) + 0.6)
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False)
-        bars = "; bars: ± the standard deviation over draws" if found["spread"].notna().any() else ""
+        bars = "; bars: ± the standard deviation over draws" if scores["spread"].notna().any() else ""
         figure.supxlabel(f"{task}: scores in percent{bars}; dashed: chance", fontsize=7)
     return figure
 
 
+def places(points: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Place the points along the horizontal axis, with a gap between axes.
+
+    They are equally spaced: shots double and percentages grow tenfold.
+    """
+    axes = list(dict.fromkeys(axis for axis, _ in points))
+    return {at: float(i + axes.index(at[0])) for i, at in enumerate(points)}
+
+
+def _name_axes(ax: "Axes", place: Mapping[tuple[str, str], float]) -> None:
+    """Write the name of each axis under the middle of its points."""
+    for axis in dict.fromkeys(axis for axis, _ in place):
+        middle = np.mean([x for at, x in place.items() if at[0] == axis])
+        under: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        ax.annotate(axis, (float(middle), 0), (0, -13), ha="center", va="top", **under)
+
+
 def styles(lines: Sequence[str], baselines: set[str]) -> dict[str, dict[str, Any]]:
-    """How each line is drawn: methods in the colours that they have in all plots."""
+    """Choose how each line is drawn: methods in the colours that they have in all plots."""
     colour = colours([line for line in lines if line not in baselines])
     looks: dict[str, dict[str, Any]] = {
         line: {"color": colour[line], "marker": "o"} for line in lines if line not in baselines
@@ -200,8 +226,8 @@ def draw(
     looks: Mapping[str, dict[str, Any]],
     place: Mapping[tuple[str, str], float],
 ) -> None:
-    """rows: of a panel. Lines stand side by side within half a place, so that their bars can be told apart."""
-    pooled = over_seeds(rows)
+    """Draw the curves of a panel, side by side within half a place so that their bars do not overlap."""
+    pooled = pool_points(rows)
     chance = rows.groupby(["axis", "point"])["chance"].mean()
     aside = dict(zip(labels, np.linspace(-0.25, 0.25, len(labels)) if len(labels) > 1 else [0.0]))
     for axis in dict.fromkeys(axis for axis, _ in place):

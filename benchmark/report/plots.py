@@ -1,13 +1,15 @@
-"""The plots of a report, as PNG and SVG."""
+"""The charts of scores, costs and ranks, and how a figure is saved."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.tables import columns_of, natural, percent, pool_costs, scaled, wrap
+from benchmark.report.render import percent, plural, scaled, wrap
+from benchmark.report.results import columns_of, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchmark.evaluation.statistics import Ranks
-    from benchmark.report.comparison import Ranking
 
 WIDTH = 7.2
 """Inches: the text width of a two-column paper."""
@@ -62,12 +63,12 @@ STYLE: dict[Any, Any] = {
 
 
 def colours(order: Sequence[str]) -> dict[str, str]:
-    """A colour for each line, the same in all plots. They repeat after twelve, as lines are always labelled too."""
+    """Give each line a colour, the same in all plots. They repeat after twelve: lines are always labelled too."""
     return dict(zip(order, cycle(PALETTE)))
 
 
 def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
-    """A panel a dataset, a bar a line, with its interval and value; chance as a dashed line."""
+    """Draw a panel for each dataset and a bar for each line, with interval and value; chance is dashed."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -100,7 +101,7 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
 
 
 def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[str, str]) -> None:
-    """panel: a row a line, NaN where a line has no result. places: where along the vertical axis."""
+    """Draw the bars of a panel: a row for each line, NaN where it has no result. places: along the vertical axis."""
     values, lows, highs = (100 * panel[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
     ax.barh(places, values, height=1, color=[colour[line] for line in panel.index])
     for width, ink in ((2.2, "white"), (0.8, INK)):
@@ -124,36 +125,8 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
     ax.spines["left"].set_visible(False)
 
 
-def quality_and_cost(
-    scores: "pd.DataFrame", rows: "pd.DataFrame", costs: "pd.DataFrame"
-) -> tuple["pd.DataFrame", list[tuple[str, str]], list[str]]:
-    """What the quality-against-cost chart shows.
-
-    rows, costs: labelled. Returns one row a line with ``score`` (the mean over kinds of task of the mean over datasets)
-    and the pooled costs of the line's cells; the pairs of task and dataset that the mean is over, which are those of
-    the line that has the most, kinds of task that half of the lines have nothing of left out; and the lines left out
-    because they lack some, as a mean over fewer does not compare.
-    """
-    runs = rows.loc[rows["line"].isin(scores["line"]), ["line", "cell"]].drop_duplicates()
-    points = pool_costs(runs.merge(costs.drop(columns="line"), on="cell"))
-    points = points[points["seconds"] > 0]
-    table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
-    if len(table):
-        # A kind of task that half of the lines have nothing of (only some can caption) is none to compare all by.
-        there = table.notna().T.groupby("task").any().T
-        usual = there.columns[2 * there.sum() > len(there)]
-        table = table[[pair for pair in table.columns if pair[0] in usual]]
-    if len(table.columns):
-        fullest = table.iloc[int(table.notna().sum(axis=1).argmax())]
-        table = table.loc[:, fullest.notna()]
-    whole = table.dropna()
-    points = points.loc[whole.index].assign(score=whole.T.groupby("task").mean().mean())
-    pairs: list[Any] = list(table.columns)
-    return points, pairs, natural(set(table.index) - set(whole.index))
-
-
 def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> "Figure":
-    """Score against training time, a marker a line, its area the peak memory, with the Pareto frontier."""
+    """Draw score against training time, a marker a line, its area the peak memory, with the Pareto frontier."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -190,7 +163,7 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         handles: list[Any] = [Line2D([], [], color=GREY, linewidth=0.8, label="Pareto frontier")]
         sizes = np.unique(known)
         for size in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
-            prefix, (text,) = scaled(np.array([size]))
+            prefix, ((text,),) = scaled(np.array([size]))
             ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 0.8}
             ring["markersize"] = areas[memory == size][0] ** 0.5
             handles.append(Line2D([], [], color=GREY, linestyle="", label=f"{text} {prefix}B peak memory", **ring))
@@ -202,19 +175,19 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
 
 
 def pareto(seconds: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Which points no other one beats in time and score; the points in order of time, and by score within a time."""
+    """Mark the points that no other one beats in time and score. The points are sorted by time, then falling score."""
     before = np.maximum.accumulate(np.concatenate([[-np.inf], scores[:-1]]))
     return scores > before
 
 
 def staircase(xs: np.ndarray, ys: np.ndarray, right: float, bottom: float) -> np.ndarray:
-    """Corners [v, 2] of the edge of what the points of a frontier beat, as far as the plot reaches."""
+    """List the corners [v, 2] of the edge of what the points of a frontier beat, as far as the plot reaches."""
     across = np.column_stack([xs, [bottom, *ys[:-1]], xs, ys]).reshape(-1, 2)
     return np.concatenate([across, [[right, ys[-1]]]])
 
 
 def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
-    """At most six round durations between two, in seconds, and how they are written."""
+    """Choose at most six round durations between two, in seconds, and write them."""
     units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
     if log:
         round_ones = {"s": (1, 3, 10, 30), "min": (1, 3, 10, 30), "h": (1, 3, 10), "d": (1, 3, 10, 30, 100, 300)}
@@ -228,14 +201,15 @@ def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
         "d": (1, 2, 5, 10, 20, 50),
     }
     sizes = [(n * units[unit], units[unit], unit) for unit, ns in steps.items() for n in ns]
-    step, size, unit = next((found for found in sizes if high - low <= 5 * found[0]), sizes[-1])
+    step, size, unit = next((choice for choice in sizes if high - low <= 5 * choice[0]), sizes[-1])
     return {k * step: f"{k * step / size:g} {unit}" for k in range(int(np.ceil(low / step)), int(high / step) + 1)}
 
 
 def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, path: np.ndarray) -> None:
-    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the path
-    [v, 2] of upright and level lines; with a line to the point where that is not next to it. The layout must be
-    final.
+    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the path.
+
+    path: corners [v, 2] of upright and level lines. A label that is not next to its point gets a line to it. The layout
+    must be final.
     """
     pixels = ax.transData.transform(points)
     scale = ax.figure.dpi / 72
@@ -275,42 +249,51 @@ def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: n
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Areas [b, o] that boxes (x0, y0, x1, y1) share."""
+    """Compute the areas [b, o] that boxes (x0, y0, x1, y1) share."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.clip(high - low, 0, None).prod(axis=2)
 
 
-def rank_chart(rankings: Sequence["Ranking"], order: Sequence[str]) -> "Figure":
-    """Critical-difference diagrams (Demsar 2006), one a ranking that has ranks: mean ranks on an axis with the best to
-    the right, a bar through those that are not told apart.
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks of lines over the datasets of a kind of task, or, in ``missing``, why there are none."""
+
+    task: str
+    lines: list[str]
+    datasets: int
+    ranks: "Ranks | None"
+    missing: str = ""
+
+
+def rank_chart(rankings: Sequence[Ranking], order: Sequence[str]) -> "Figure":
+    """Draw a critical-difference diagram (Demsar 2006) for each ranking that has ranks.
+
+    Mean ranks lie on an axis with the best to the right; a bar joins those that are not told apart.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    shown = [ranking for ranking in rankings if ranking.ranks]
-    heights = [-(-len(ranking.lines) // 2) * 0.16 + 0.55 + 0.09 * _bars(ranking) for ranking in shown]
+    shown = [(ranking, ranking.ranks, cliques(ranking.ranks)) for ranking in rankings if ranking.ranks]
+    heights = [-(-len(ranking.lines) // 2) * 0.16 + 0.55 + 0.09 * (len(bars) + 1) for ranking, _, bars in shown]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.1), layout="constrained")
         axes = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-        for ax, ranking, height in zip(axes, shown, heights):
-            _rank_panel(ax, ranking, colours(order), height)
+        for ax, (ranking, ranks, bars), height in zip(axes, shown, heights):
+            _rank_axis(ax, ranking, ranks, height)
+            _clique_bars(ax, bars, len(ranking.lines))
+            _rank_names(ax, ranking, ranks, colours(order), 0.06 + 0.09 * len(bars) + 0.08)
     return figure
 
 
-def _bars(ranking: "Ranking") -> int:
-    assert ranking.ranks
-    return len(cliques(ranking.ranks)) + 1
+def _rank_axis(ax: "Axes", ranking: Ranking, ranks: "Ranks", height: float) -> None:
+    """Draw the axis of ranks and the critical difference.
 
-
-def _rank_panel(ax: "Axes", ranking: "Ranking", colour: dict[str, str], height: float) -> None:
-    """The vertical axis is in inches downwards from the axis of ranks; a third of the width on each side is for
-    names.
+    The vertical axis is in inches downwards from the axis of ranks; a third of the width on each side is for names.
     """
-    assert ranking.ranks
-    mean, count = ranking.ranks.mean, len(ranking.lines)
-    span = count - 1
-    ax.set_xlim(count + 0.6 * span, 1 - 0.6 * span)
+    count = len(ranking.lines)
+    reach = count - 1
+    ax.set_xlim(count + 0.6 * reach, 1 - 0.6 * reach)
     ax.set_ylim(height - 0.3, -0.3)
     ax.set_title(f"{ranking.task}: mean rank over {plural(ranking.datasets, 'dataset')}", loc="left", pad=2)
     ax.set_axis_off()
@@ -318,23 +301,29 @@ def _rank_panel(ax: "Axes", ranking: "Ranking", colour: dict[str, str], height: 
     for rank in range(1, count + 1):
         ax.vlines(rank, -0.03, 0, color=INK, linewidth=0.6)
         ax.text(rank, -0.05, str(rank), ha="center", va="bottom")
-    found = cliques(ranking.ranks)
-    ax.hlines(-0.24, 1, 1 + min(ranking.ranks.critical_difference, span), color=INK, linewidth=1.2)
-    ax.text(1 - 0.03 * span, -0.24, f"CD {ranking.ranks.critical_difference:.2f}", va="center_baseline")
-    for i, (low, high) in enumerate(found):
-        ax.hlines(0.06 + 0.09 * i, low - 0.015 * span, high + 0.015 * span, color=INK, linewidth=2.2)
-    below = 0.06 + 0.09 * len(found) + 0.08
-    places = np.argsort(mean, kind="stable")
-    half = -(-count // 2)
-    for i, at in enumerate(places):
+    ax.hlines(-0.24, 1, 1 + min(ranks.critical_difference, reach), color=INK, linewidth=1.2)
+    ax.text(1 - 0.03 * reach, -0.24, f"CD {ranks.critical_difference:.2f}", va="center_baseline")
+
+
+def _clique_bars(ax: "Axes", bars: Sequence[tuple[float, float]], count: int) -> None:
+    """Draw a bar through the mean ranks of each clique. count: of lines."""
+    for i, (low, high) in enumerate(bars):
+        ax.hlines(0.06 + 0.09 * i, low - 0.015 * (count - 1), high + 0.015 * (count - 1), color=INK, linewidth=2.2)
+
+
+def _rank_names(ax: "Axes", ranking: Ranking, ranks: "Ranks", colour: dict[str, str], top: float) -> None:
+    """Write each line's name and mean rank at the side, the better half to the right. top: where the first name is."""
+    mean, count = ranks.mean, len(ranking.lines)
+    reach, half = count - 1, -(-count // 2)
+    for i, at in enumerate(np.argsort(mean, kind="stable")):
         right = i < half
-        y = below + 0.16 * (i if right else count - 1 - i)
-        edge = 1 - 0.05 * span if right else count + 0.05 * span
+        y = top + 0.16 * (i if right else count - 1 - i)
+        edge = 1 - 0.05 * reach if right else count + 0.05 * reach
         line = ranking.lines[at]
         ax.plot([mean[at], mean[at], edge], [0, y, y], color=colour[line], linewidth=0.8, solid_joinstyle="miter")
         text = f"{mean[at]:.2f}  {_shortened(line)}" if right else f"{_shortened(line)}  {mean[at]:.2f}"
         ax.text(
-            edge + (-0.02 if right else 0.02) * span, y, text, ha="left" if right else "right", va="center_baseline"
+            edge + (-0.02 if right else 0.02) * reach, y, text, ha="left" if right else "right", va="center_baseline"
         )
 
 
@@ -343,8 +332,9 @@ def _shortened(line: str, width: int = 34) -> str:
 
 
 def cliques(ranks: "Ranks") -> list[tuple[float, float]]:
-    """The largest runs of mean ranks that are not told apart: (lowest, highest) of each, of two ranks or more. All are
-    one run where Friedman's test does not reject.
+    """Find the largest runs of two or more mean ranks that are not told apart: (lowest, highest) of each.
+
+    All ranks are one run where Friedman's test does not reject.
     """
     ordered = np.sort(ranks.mean)
     reach = np.inf if ranks.p >= 0.05 else ranks.critical_difference
@@ -356,12 +346,8 @@ def cliques(ranks: "Ranks") -> list[tuple[float, float]]:
     ]
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def save(figure: "Figure", path: Path) -> list[Path]:
-    """``path`` with the endings .png and .svg, the latter with text as text."""
+    """Save a figure under ``path`` with the endings .png and .svg, the latter with text as text."""
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,16 @@
-"""What a scenario costs: each line at the scenario's conditions, held against itself where the difficulty is not."""
+"""What a scenario costs: each line at the scenario's conditions, compared with itself without the difficulty."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.comparison import Resamples, difference_table, differences
+from benchmark.report.comparison import difference_table, differences
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.tables import (
-    Table,
-    columns_of,
-    label_lines,
-    natural,
-    score_caption,
-    score_table,
-    span,
-    summarise,
-    wrap,
-)
+from benchmark.report.render import Plot, Table, span, wrap
+from benchmark.report.results import Notes, Resamples, Results, columns_of, label_lines, natural
+from benchmark.report.scores import score_caption, score_table, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,16 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["scenario", "question", "varies", "condition", "plain_condition", "plain", "plain_dataset", "role", "start"]
-"""Of the rows, as Plan.scenario_of() gives them; older rows have none."""
+"""Columns of the rows that Plan.scenario_of() makes; older rows lack them."""
 OF_CLASSES = ("rare_auroc", "common_auroc", "rare_recall", "common_recall")
-"""Metrics of a rare class and of the others, that benchmark.evaluation.metrics gives where some classes are rare."""
-Notes = Callable[[str, str], dict[str, Any]]
+"""Means over the rare classes and over the others, which benchmark.evaluation.metrics makes where some are rare."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a scenario: the scores, the differences where there are any, and a chart where there are several
-    conditions. title: what is looked at.
+class View:
+    """One view of a scenario: the scores, the differences where there are any, and a chart of several conditions.
+
+    title: what is shown.
     """
 
     title: str
@@ -43,10 +35,19 @@ class Look:
     figure: "Figure | None"
 
 
-def apart(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """The rows of the main tables, and those of scenarios.
+def scenarios(results: Results) -> Iterator[Table | Plot]:
+    """Show each scenario: the scores at its conditions, the differences to the plain one, and a chart."""
+    for view in views(results.all_rows, results.all_costs, results.resamples, results.notes):
+        yield from view.tables
+        if view.figure:
+            yield Plot(view.figure, view.title, f"{view.title}: scores by condition")
 
-    A baseline is evaluated once, for whichever suite came first: one that the main tables' lines need stands there.
+
+def split_scenarios(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """Split the rows into those of the main tables and those of scenarios.
+
+    A baseline is evaluated once, for whichever suite came first: one that the lines of the main tables need is among
+    both.
     """
     import pandas as pd
 
@@ -56,29 +57,32 @@ def apart(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame"]:
     if main.empty or others.empty:
         return main, others
     needed = others["cell"].isin({*main["cell"], *main["start"]}) & (others["role"] == "baseline")
-    lent = others[needed & _among(others, main, "task", "dataset")]
-    return pd.concat([main, lent.assign(suite=main["suite"].iloc[0])]), others
+    shared = others[needed & _among(others, main, "task", "dataset")]
+    return pd.concat([main, shared.assign(suite=main["suite"].iloc[0])]), others
 
 
-def looks(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: Notes) -> Iterator[Look]:
-    """Of each scenario that the rows have: the main number of each task, then, where there are rare classes, these
-    beside the others. rows: all, not labelled yet. costs: one a cell; may be empty. notes: of a cell's evaluation.
+def views(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: Notes) -> Iterator[View]:
+    """View each scenario of the rows: the primary metric of each task; then rare classes beside the others, if any.
+
+    rows: all, not labelled yet. costs: one a cell; may be empty.
     """
     rows = rows.reindex(columns=rows.columns.union(COLUMNS, sort=False))
     for name in natural(rows["scenario"].dropna().unique()):
-        found = _at_conditions(rows, name)
-        if found.empty:
+        own = _at_conditions(rows, name)
+        if own.empty:
             continue
         title = f"scenario {name}"
-        main, of_classes = found[found["primary"].astype(bool)], found[found["metric"].isin(OF_CLASSES)]
+        main, of_classes = own[own["primary"].astype(bool)], own[own["metric"].isin(OF_CLASSES)]
         if _any_line(main):
-            yield _look(title, main, costs, resamples, "")
+            yield _view(title, main, costs, resamples, "")
         if _any_line(of_classes):
-            yield _look(f"{title}, rare classes", of_classes, costs, resamples, rare_classes(of_classes, notes))
+            yield _view(f"{title}, rare classes", of_classes, costs, resamples, rare_classes(of_classes, notes))
 
 
 def shown(condition: float | str) -> str:
-    """>>> shown(0.25), shown(0), shown(4096.0), shown("own scanner")
+    """Write a condition: a share in percent, a count or a name.
+
+    >>> shown(0.25), shown(0), shown(4096.0), shown("own scanner")
     ('25 %', '0 %', '4,096', 'own scanner')
     """
     if isinstance(condition, str):
@@ -87,19 +91,20 @@ def shown(condition: float | str) -> str:
 
 
 def rare_classes(rows: "pd.DataFrame", notes: Notes) -> str:
-    """Which they are, with their images in test, since these are few."""
+    """Explain the metrics of rare classes, and name these with their number of test images, which is small."""
     first: Any = next(rows.itertuples())
-    of_part = notes(first.cell, first.evaluation).get(first.part, {})
+    of_part: Mapping[str, Any] = notes(first.cell, first.evaluation).get(first.part, {})
     support = of_part.get("support", {})
     named = [f"{name} ({support[name]} of {first.n} test images)" for name in of_part.get("rare", ())]
-    said = f": {', '.join(named)}" if named else ""
-    return f" rare_: the mean over the rare classes{said}; common_: over the others; auroc: each against the rest."
+    listed = f": {', '.join(named)}" if named else ""
+    return f" rare_: the mean over the rare classes{listed}; common_: over the others; auroc: each against the rest."
 
 
 def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
-    """The scenario's rows, baselines among them. What is at the plain condition is found by its cell and dataset, as it
-    may have been run for another suite. ``tested`` keeps the dataset; ``dataset`` is the plain one's for all that is
-    compared with it.
+    """Select the scenario's rows, baselines among them.
+
+    Those at the plain condition are selected by their cell and dataset: they may have been run for another suite. The
+    column ``tested`` keeps the dataset; ``dataset`` is the plain one's for all that is compared with it.
     """
     import pandas as pd
 
@@ -108,8 +113,8 @@ def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
     if own.empty:
         return own
     common = own.iloc[0]
-    at_plain = own[["plain", "plain_dataset"]].set_axis(["cell", "dataset"], axis=1)
-    plain = rows[_among(rows, at_plain, "cell", "dataset") & ~baseline]
+    plain_pairs = own[["plain", "plain_dataset"]].set_axis(["cell", "dataset"], axis=1)
+    plain = rows[_among(rows, plain_pairs, "cell", "dataset") & ~baseline]
     plain = plain.assign(
         condition=common["plain_condition"],
         plain=plain["cell"],
@@ -118,30 +123,49 @@ def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
         question=common["question"],
         varies=common["varies"],
     )
-    lines = pd.concat([own[~_among(own, at_plain, "cell", "dataset")], plain])
-    # Initial weights that no line here started from are those of other runs.
-    foreign = set(rows["start"].dropna()) - set(lines["start"])
-    below = rows[baseline & rows["dataset"].isin(lines["dataset"]) & rows["model"].isin(lines["model"])]
-    below = below[~below["cell"].isin(foreign)].assign(condition=None)
-    if (lines["dataset"] != lines["plain_dataset"]).any():
-        below["condition"] = below["dataset"].map(dict(zip(lines["dataset"], lines["condition"])))
+    lines = pd.concat([own[~_among(own, plain_pairs, "cell", "dataset")], plain])
     plain_of = dict(zip(lines["dataset"], lines["plain_dataset"]))
-    found = pd.concat([lines, below])
-    return found.assign(tested=found["dataset"], dataset=found["dataset"].map(plain_of))
+    both = pd.concat([lines, _baselines(rows[baseline], rows, lines)])
+    return both.assign(tested=both["dataset"], dataset=both["dataset"].map(plain_of))
+
+
+def _baselines(baselines: "pd.DataFrame", rows: "pd.DataFrame", lines: "pd.DataFrame") -> "pd.DataFrame":
+    """Select the baselines of a scenario's lines, at the condition of their dataset where that is what varies."""
+    # Initial weights that none of these lines started from are those of other runs.
+    foreign = set(rows["start"].dropna()) - set(lines["start"])
+    own = baselines[baselines["dataset"].isin(lines["dataset"]) & baselines["model"].isin(lines["model"])]
+    own = own[~own["cell"].isin(foreign)].assign(condition=None)
+    if (lines["dataset"] != lines["plain_dataset"]).any():
+        own["condition"] = own["dataset"].map(dict(zip(lines["dataset"], lines["condition"])))
+    return own
 
 
 def _any_line(rows: "pd.DataFrame") -> bool:
+    """Tell whether a line that is no baseline has a value."""
     return bool(rows.loc[rows["role"] != "baseline", "value"].notna().any())
 
 
 def _among(rows: "pd.DataFrame", others: "pd.DataFrame", *columns: str) -> np.ndarray:
-    """Which rows have the same in these columns as one of the others: bool [n]."""
-    there = set(zip(*(others[column] for column in columns)))
-    return np.array([row in there for row in zip(*(rows[column] for column in columns))], dtype=bool)
+    """Mark the rows that agree in these columns with one of the others: bool [n]."""
+    keys = set(zip(*(others[column] for column in columns)))
+    return np.array([key in keys for key in zip(*(rows[column] for column in columns))], dtype=bool)
 
 
-def _look(title: str, rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, said: str) -> Look:
-    """rows: of _at_conditions(), those to look at. said: what the caption says beyond the usual."""
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a view. conditions: of each line. base: each line's name without its condition.
+
+    plain: the condition without the difficulty. order: of the lines, by base and by distance from the plain condition.
+    """
+
+    conditions: dict[str, Any]
+    base: dict[str, str]
+    plain: float | str
+    order: list[str]
+
+
+def _view(title: str, rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, remark: str) -> View:
+    """Make a view of rows of _at_conditions(). remark: what the caption says beyond the usual."""
     import pandas as pd
 
     several = rows["dataset"].nunique() > 1
@@ -150,45 +174,55 @@ def _look(title: str, rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Re
         task=title, dataset=column, primary=True, suite=[shown(x) if pd.notna(x) else "" for x in rows["condition"]]
     )
     baseline = rows["role"] == "baseline"
-    lines, _, _ = label_lines(rows[~baseline], pd.DataFrame())
-    below, _, _ = label_lines(rows[baseline], pd.DataFrame())
+    methods, _, _ = label_lines(rows[~baseline], pd.DataFrame())
+    baselines, _, _ = label_lines(rows[baseline], pd.DataFrame())
     # The best of a condition is marked, not that of all, which is hardly ever at the difficult one.
-    scores = pd.concat([summarise(part) for _, part in lines.groupby("condition", sort=False)] + [summarise(below)])
-    plain = lines["plain_condition"].iloc[0]
-    condition = dict(zip(lines["line"], lines["condition"])) | dict(
-        zip(below["line"], below["condition"].fillna(plain))
-    )
-    base = {line: line.removesuffix(f" · {shown(at)}") for line, at in condition.items()}
+    by_condition = [summarise(part) for _, part in methods.groupby("condition", sort=False)]
+    scores = pd.concat([*by_condition, summarise(baselines)])
+    lines = _ordered(methods, baselines)
+    table = _without_mean(score_table(scores, title, lines.order), len(columns_of(scores)))
+    table.caption = _caption(methods, lines.plain, scores, costs, len(table.rows)) + remark
+    tables = [table]
+    if against := _against_plain(methods):
+        compared = differences(methods, against, resamples)
+        tables.append(difference_table(compared, title, f"the same method at {shown(lines.plain)}", lines.order))
+    figure = None
+    if methods["condition"].nunique() > 1:
+        curves = [line for line in lines.order if line in set(methods["line"])]
+        figure = chart(scores, curves, lines.base, lines.conditions, lines.plain, str(methods["varies"].iloc[0]))
+    return View(title, tables, figure)
+
+
+def _ordered(methods: "pd.DataFrame", baselines: "pd.DataFrame") -> _Lines:
+    """Order the lines. methods, baselines: labelled rows."""
+    plain = methods["plain_condition"].iloc[0]
+    conditions = dict(zip(methods["line"], methods["condition"]))
+    conditions |= dict(zip(baselines["line"], baselines["condition"].fillna(plain)))
+    base = {line: line.removesuffix(f" · {shown(at)}") for line, at in conditions.items()}
     place = {name: number for number, name in enumerate(natural(set(base.values())))}
-    order = sorted(condition, key=lambda line: (place[base[line]], _hard(condition[line], plain)))
-    table = _without_mean(score_table(scores, title, order), len(columns_of(scores)))
-    table.caption = _caption(lines, plain, scores, costs, len(table.rows)) + said
-    pages = [table]
-    line_at = dict(zip(zip(lines["cell"], lines["tested"]), lines["line"]))
-    against = {
+    order = sorted(conditions, key=lambda line: (place[base[line]], _hard(conditions[line], plain)))
+    return _Lines(conditions, base, plain, order)
+
+
+def _against_plain(methods: "pd.DataFrame") -> dict[str, str]:
+    """Name for each line the same method's line at the plain condition, where that is another one."""
+    line_at = dict(zip(zip(methods["cell"], methods["tested"]), methods["line"]))
+    return {
         row.line: line_at[row.plain, row.plain_dataset]
-        for row in lines.drop_duplicates("line").itertuples()
+        for row in methods.drop_duplicates("line").itertuples()
         if line_at.get((row.plain, row.plain_dataset), row.line) != row.line
     }
-    if against:
-        found = differences(lines, against, resamples)
-        pages.append(difference_table(found, title, f"the same method at {shown(plain)}", order))
-    figure = None
-    if lines["condition"].nunique() > 1:
-        curves = [line for line in order if line in set(lines["line"])]
-        figure = chart(scores, curves, base, condition, plain, str(lines["varies"].iloc[0]))
-    return Look(title, pages, figure)
 
 
 def _hard(condition: float | str, plain: float | str) -> tuple[float, str]:
-    """To order conditions by: the plain one, then further and further from it."""
+    """Sort key of conditions: the plain one first, then further and further from it."""
     if isinstance(condition, str) or isinstance(plain, str):
         return float(condition != plain), str(condition)
     return abs(condition - plain), ""
 
 
 def _without_mean(table: Table, columns: int) -> Table:
-    """Of kinds of task, whose metrics differ, a mean says little."""
+    """Drop the mean over kinds of task: their metrics differ, so it says little."""
     rows, footer = ([(name, cells[:columns]) for name, cells in part] for part in (table.rows, table.footer))
     return Table(table.title, table.columns[:columns], rows, footer, table.caption)
 
@@ -196,31 +230,30 @@ def _without_mean(table: Table, columns: int) -> Table:
 def _caption(
     lines: "pd.DataFrame", plain: float | str, scores: "pd.DataFrame", costs: "pd.DataFrame", count: int
 ) -> str:
-    """The question, what differs between the conditions, and what does not. count: lines of the table."""
+    """Write the question, what differs between the conditions, and what does not. count: lines of the table."""
     on_tests = bool((lines["tested"] != lines["plain_dataset"]).any())
     varied = lines["tested"] if on_tests else lines["pretraining"].fillna("")
     sets = sorted(set(zip(lines["condition"], varied)), key=lambda at: (_hard(at[0], plain), at[1]))
     named = ", ".join(f"{name} ({shown(at)})" for at, name in sets)
-    said = f"{lines['question'].iloc[0]} Conditions: {lines['varies'].iloc[0]}. "
     if on_tests:
         same = lines.groupby(["task", "dataset", "part"])["examples"].nunique().max() == 1
-        said += f"The same trained weights are tested on {named}{': images of the same patients' if same else ''}."
+        design = f"The same trained weights are tested on {named}{': images of the same patients' if same else ''}."
     else:
-        said += (
+        design = (
             f"Trained on {named}{_pairs(lines, costs)}; seeds, settings, tokenizer and budget do not differ, nor does "
+            f"what is evaluated on: {', '.join(natural(lines['tested'].unique()))}."
         )
-        said += f"what is evaluated on: {', '.join(natural(lines['tested'].unique()))}."
     methods = scores[~scores["baseline"]]
     usual = score_caption(methods.assign(best=False), complete=len(methods) == count * len(columns_of(scores)))
     best = " Bold: highest of the methods at its condition." if methods["best"].any() else ""
-    return f"{said} {usual}{best}"
+    return f"{lines['question'].iloc[0]} Conditions: {lines['varies'].iloc[0]}. {design} {usual}{best}"
 
 
 def _pairs(lines: "pd.DataFrame", costs: "pd.DataFrame") -> str:
     if "samples" not in costs:
         return ""
-    seen = costs.loc[costs["cell"].isin(lines["cell"]), "samples"].dropna()
-    return f", {span(seen.astype(int))} pairs seen" if len(seen) else ""
+    samples = costs.loc[costs["cell"].isin(lines["cell"]), "samples"].dropna()
+    return f", {span(samples.astype(int))} pairs seen" if len(samples) else ""
 
 
 def chart(
@@ -231,8 +264,9 @@ def chart(
     plain: float | str,
     varies: str,
 ) -> "Figure":
-    """A panel a column of the table: scores with their intervals against the condition, a curve for all lines of
-    ``order`` that share a ``base``, which is their name without the condition.
+    """Draw a panel for each column of the table: scores with their intervals against the condition.
+
+    Lines of ``order`` that share a ``base``, which is their name without the condition, are one curve.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -267,8 +301,9 @@ def chart(
 def _curves(
     ax: "Axes", panel: "pd.DataFrame", curves: Sequence[str], base: Mapping[str, str], places: list[float]
 ) -> None:
-    """panel: a row a line. places: theirs along the horizontal axis. Curves stand side by side by a few points, so that
-    their intervals can be told apart.
+    """Draw the curves of a panel, a few points apart so that their intervals do not overlap.
+
+    panel: a row for each line. places: theirs along the horizontal axis.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -294,7 +329,7 @@ def _curves(
     if np.isfinite(chance):
         ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
     ax.grid(axis="y", color=GREY, alpha=0.3, linewidth=0.4)
-    # What is drawn aside does not count for the limits. Ten points at least: less would make much of little.
+    # Matplotlib ignores what is drawn aside. At least ten points: a narrower range would exaggerate small differences.
     all_ends = np.concatenate([value, low, high, [100 * chance]])
     lowest, highest = float(np.nanmin(all_ends)), float(np.nanmax(all_ends))
     middle, half = (lowest + highest) / 2, max(highest - lowest, 10.0) * 0.55
@@ -302,8 +337,9 @@ def _curves(
 
 
 def _conditions(ax: "Axes", place: Mapping[float | str, float], across: int) -> None:
-    """The horizontal axis, which all panels share: logarithmic where the conditions span a factor of eight; a label
-    that would cover another is left out.
+    """Set the horizontal axis, which all panels share: logarithmic where the conditions span a factor of eight.
+
+    A label that would cover another is left out.
     """
     from matplotlib.ticker import FixedLocator, NullLocator
 

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from rich.console import Console
 
-from benchmark.report import write_report
 from benchmark.report.breakdown import breakdowns, chart, tables_of
-from benchmark.report.tables import Table, escape, label_lines, natural, to_markdown
+from benchmark.report.render import Table, escape, to_markdown
+from benchmark.report.results import label_lines, natural
+from benchmark.report.sections import write_report
 from tests.report.fakes import synthetic
-from tests.report.test_plots import assert_legible, texts
-from tests.report.test_tables import parsed, printed
+from tests.report.reading import assert_legible, parsed, printed, texts
 
 KINDS = {"phantom_chest": {"side": 40, "count": 100, "size": 40}, "phantom_mammo": {"shape": 70, "organ": 9}}
 
@@ -42,7 +42,7 @@ def results(kinds: dict[str, dict[str, int]] = KINDS, methods: int = 2, seeds: i
 
 def found(rows: pd.DataFrame, notes: Any) -> tuple[pd.DataFrame, list[str]]:
     labelled, _, lines = label_lines(rows, pd.DataFrame())
-    return breakdowns(labelled, "vqa", notes)["question_type"], lines
+    return breakdowns(labelled, notes)["question_type"], lines
 
 
 def tables(rows: pd.DataFrame, notes: Any) -> list[Table]:
@@ -89,7 +89,7 @@ def test_notes_without_a_majority_and_with_other_counts() -> None:
         return {"": {"breakdown": {"size": {kind: {"n": n, "accuracy": 0.5} for kind in "ab"}}}}
 
     labelled, _, lines = label_lines(rows, pd.DataFrame())
-    (column,) = breakdowns(labelled, "vqa", notes).values()
+    (column,) = breakdowns(labelled, notes).values()
     table, _ = tables_of(column, "vqa", "size", lines)
     assert [row[0] for row in table.footer] == ["msd", "examples"]
     assert cells(table.footer[-1]) == ["1,000–1,001"] * 2
@@ -102,9 +102,8 @@ def test_one_kind_is_no_breakdown() -> None:
     assert mammo.title.startswith("vqa on phantom_mammo")
     assert mammo.columns == [("shape", ""), ("no question_type", "")]
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    assert breakdowns(labelled, "few_shot", notes) == {}
-    assert breakdowns(labelled, "vqa", lambda *_: {}) == {}
-    assert breakdowns(labelled.drop(columns="evaluation"), "vqa", notes) == {}
+    assert breakdowns(labelled, lambda *_: {}) == {}
+    assert breakdowns(labelled.drop(columns="evaluation"), notes) == {}
 
 
 def test_parts_have_tables_of_their_own() -> None:

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from benchmark.evaluation.metrics import classification
-from benchmark.report import write_report
 from benchmark.report.classes import MOST_CLASSES, by_class, left_out, tables_of
-from benchmark.report.tables import Table, label_lines
+from benchmark.report.render import Table
+from benchmark.report.results import label_lines
+from benchmark.report.sections import write_report
 from tests.report.fakes import synthetic
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
@@ -46,7 +47,7 @@ def tables(rows: pd.DataFrame, notes: Any) -> list[Table]:
 
 
 def said(notes: dict[str, Any]) -> str:
-    return left_out(labelled(results()), "linear_probe", lambda *_: notes)
+    return left_out(labelled(results()), lambda *_: notes)
 
 
 def test_absent_classes_are_named() -> None:
@@ -57,8 +58,7 @@ def test_absent_classes_are_named() -> None:
     assert "1 of 5 classes (elk) is absent in test" in said(probe([0, 1, 2, 3, 3]))
     many = [f"c{i}" for i in range(12)]
     assert "7 of 12 classes (c5, c6, c7, c8, c9 and 2 more) are absent" in said(probe([0, 1, 2, 3, 4], many))
-    assert left_out(labelled(results()), "few_shot", lambda *_: probe([0, 1])) == ""
-    assert left_out(labelled(results()).drop(columns="evaluation"), "linear_probe", lambda *_: probe([0, 1])) == ""
+    assert left_out(labelled(results()).drop(columns="evaluation"), lambda *_: probe([0, 1])) == ""
 
 
 def test_unknown_labels_and_classes_without_negatives_are_named() -> None:
@@ -72,7 +72,7 @@ def test_unknown_labels_and_classes_without_negatives_are_named() -> None:
 def test_a_dataset_without_the_primary_metric_is_named() -> None:
     rows = results(datasets=2)
     rows = rows.assign(primary=rows["dataset"] != "phantom_mammo")
-    text = left_out(labelled(rows), "linear_probe", lambda *_: probe([0, 0], ["ant", "bee"]))
+    text = left_out(labelled(rows), lambda *_: probe([0, 0], ["ant", "bee"]))
     assert "phantom_mammo is not in the table: undefined there are macro_auroc." in text
     assert "phantom_chest is not" not in text
 

@@ -13,9 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import Ranks, difference, holm, paired, resample
-from benchmark.report import write_report
 from benchmark.report.comparison import (
-    Ranking,
     default_reference,
     difference_table,
     differences,
@@ -27,10 +25,13 @@ from benchmark.report.comparison import (
     unbeaten,
     verdict,
 )
-from benchmark.report.plots import cliques, rank_chart
-from benchmark.report.tables import ceilings, label_lines, score_table, summarise, to_markdown, to_terminal
+from benchmark.report.plots import Ranking, cliques, rank_chart
+from benchmark.report.render import to_markdown, to_terminal
+from benchmark.report.results import label_lines
+from benchmark.report.scores import ceilings, score_table, summarise
+from benchmark.report.sections import write_report
 from tests.report.fakes import synthetic
-from tests.report.test_plots import assert_legible
+from tests.report.reading import assert_legible
 
 METRIC = Mean("correct")
 GROUPS = np.repeat(np.arange(60), 3)
@@ -320,11 +321,9 @@ def test_the_whole_report(tmp_path: Path) -> None:
 def test_the_caption_says_what_can_be_reached() -> None:
     rows, _, _ = measured({"a": 0.5, "b": 0.6}, datasets=("d", "dd"))
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    said = ceilings(
-        labelled, "probe", lambda cell, key: {"": {"ceiling": 0.912, "vocabulary": 1458}} if key == "d" else {}
-    )
+    said = ceilings(labelled, lambda cell, key: {"": {"ceiling": 0.912, "vocabulary": 1458}} if key == "d" else {})
     assert said.endswith("the most that can be reached: d 91.2 (1,458 answers).")
-    assert ceilings(labelled, "probe", lambda *_: {}) == ""
+    assert ceilings(labelled, lambda *_: {}) == ""
 
 
 def any_verdict(methods: int, seeds: int, reference: int | None) -> float:

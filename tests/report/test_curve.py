@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.report import write_report
 from benchmark.report.curve import chart, points, tables_of, with_spread
 from benchmark.report.plots import PALETTE
-from benchmark.report.tables import Table, escape, label_lines
+from benchmark.report.render import Table, escape
+from benchmark.report.results import label_lines
+from benchmark.report.sections import write_report
 from tests.report.fakes import NAMES, synthetic
-from tests.report.test_plots import assert_legible, texts
+from tests.report.reading import assert_legible, texts
 
 CURVE = {
     "images a class": {"1": "accuracy@1", "2": "accuracy@2", "16": "accuracy@16"},
@@ -60,7 +61,7 @@ def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.Dat
 
 def found(rows: pd.DataFrame, notes: Any) -> tuple[pd.DataFrame, list[str]]:
     labelled, _, lines = label_lines(with_spread(rows, notes), pd.DataFrame())
-    return points(labelled, "few_shot", notes), lines
+    return points(labelled, notes), lines
 
 
 def tables(rows: pd.DataFrame, notes: Any) -> list[Table]:
@@ -114,9 +115,7 @@ def test_without_a_curve_there_is_none() -> None:
     assert with_spread(rows.drop(columns="evaluation"), notes).columns.isin(["spread", "draws"]).sum() == 0
     for found_rows, found_notes in [(rows, lambda *_: {}), (rows.drop(columns="evaluation"), notes)]:
         labelled, _, _ = label_lines(found_rows, pd.DataFrame())
-        assert points(labelled, "few_shot", found_notes).empty
-    labelled, _, _ = label_lines(rows, pd.DataFrame())
-    assert points(labelled, "vqa", notes).empty
+        assert points(labelled, found_notes).empty
 
 
 def test_a_curve_needs_no_draws() -> None:

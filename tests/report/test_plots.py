@@ -1,4 +1,3 @@
-import itertools
 import re
 import struct
 
@@ -7,52 +6,21 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
 from benchmark.report.comparison import default_reference
-from benchmark.report.plots import (
-    PALETTE,
-    cost_chart,
-    duration_ticks,
-    pareto,
-    quality_and_cost,
-    save,
-    score_chart,
-    staircase,
-)
-from benchmark.report.tables import label_lines, summarise
+from benchmark.report.costs import quality_and_cost
+from benchmark.report.plots import PALETTE, cost_chart, duration_ticks, pareto, save, score_chart, staircase
+from benchmark.report.results import label_lines
+from benchmark.report.scores import summarise
 from tests.report.fakes import DATASETS, synthetic
+from tests.report.reading import assert_legible, texts
 
 
 def prepared(rows, costs):
     rows, costs, lines = label_lines(rows, costs)
     return summarise(rows), rows, costs, lines
-
-
-def texts(figure):
-    """The texts that are drawn, and their boxes in pixels."""
-    FigureCanvasAgg(figure).draw()
-    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
-    for ax in (ax for ax in figure.axes if ax.axison):
-        found += [*ax.texts, ax.xaxis.label, ax.yaxis.label, ax._left_title]
-        for axis, (low, high) in ((ax.xaxis, sorted(ax.get_xlim())), (ax.yaxis, sorted(ax.get_ylim()))):
-            labels = zip(axis.get_majorticklocs(), axis.get_majorticklabels())
-            found += [label for place, label in labels if low <= place <= high and label.get_visible()]
-    return [(text.get_text(), text.get_window_extent()) for text in found if text.get_text()]
-
-
-def assert_legible(figure):
-    found = texts(figure)
-    page = figure.bbox
-    for text, box in found:
-        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, text
-        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text
-    for (one, a), (other, b) in itertools.combinations(found, 2):
-        width = min(a.x1, b.x1) - max(a.x0, b.x0)
-        height = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert width <= 1 or height <= 1, f"'{one}' covers '{other}'"
 
 
 @pytest.mark.parametrize(("methods", "datasets"), [(1, 1), (2, 5), (12, 12)])

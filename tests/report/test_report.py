@@ -9,7 +9,7 @@ from pandas.testing import assert_frame_equal
 from rich.console import Console
 
 from benchmark.common.errors import BenchError
-from benchmark.report import write_report
+from benchmark.report.sections import write_report
 from tests.report.fakes import KINDS, synthetic
 
 
@@ -89,6 +89,6 @@ def test_nothing_to_report_says_what_to_run(tmp_path):
 
 
 def test_importing_the_report_imports_nothing_slow():
-    code = "import sys, benchmark.report; print({'pandas', 'matplotlib', 'scipy', 'torch'} & set(sys.modules))"
+    code = "import sys, benchmark.report.sections; print({'pandas', 'matplotlib', 'scipy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

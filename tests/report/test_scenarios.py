@@ -13,10 +13,10 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import difference, holm, resample
-from benchmark.report import write_report
-from benchmark.report.scenarios import Look, apart, looks
-from benchmark.report.tables import Table, to_markdown
-from tests.report.test_plots import assert_legible
+from benchmark.report.render import Table, to_markdown
+from benchmark.report.scenarios import View, split_scenarios, views
+from benchmark.report.sections import write_report
+from tests.report.reading import assert_legible
 
 METRIC = Mean("correct")
 GROUPS = np.repeat(np.arange(60), 3)
@@ -73,9 +73,9 @@ class Results:
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows)
 
-    def looks(self, costs: pd.DataFrame | None = None, notes: dict | None = None) -> list[Look]:
+    def views(self, costs: pd.DataFrame | None = None, notes: dict | None = None) -> list[View]:
         costs = pd.DataFrame() if costs is None else costs
-        return list(looks(self.frame, costs, lambda *key: self.drawn.get(key), lambda *_: notes or {}))
+        return list(views(self.frame, costs, lambda *key: self.drawn.get(key), lambda *_: notes or {}))
 
     def difference(self, first: tuple[str, str, str], second: tuple[str, str, str]) -> float:
         return METRIC(self.examples[first]) - METRIC(self.examples[second])
@@ -102,8 +102,8 @@ def shown(table: Table) -> dict[str, list[str]]:
 
 def test_each_line_is_held_against_itself_at_the_plain_condition() -> None:
     results = noisy({"b": [0.8, 0.7, 0.4], "a": [0.6, 0.6, 0.5]})
-    (look,) = [look for look in results.looks() if look.title == "scenario noisy"]
-    scores, differences = look.tables
+    (view,) = [view for view in results.views() if view.title == "scenario noisy"]
+    scores, differences = view.tables
     value = {(row["cell"]): f"{100 * row['value']:.1f}" for row in results.rows}
     assert shown(scores) == {
         "a · 0 %": [value["a-0"]],
@@ -138,7 +138,7 @@ def test_each_line_is_held_against_itself_at_the_plain_condition() -> None:
 def test_the_caption_says_what_differs_and_what_does_not() -> None:
     results = noisy({"a": [0.6, 0.6, 0.5]})
     costs = pd.DataFrame({"cell": ["a-0", "a-0.25", "a-0.5", "x"], "samples": [4000, 4000, 4000, 9000]})
-    caption = next(look for look in results.looks(costs) if look.title == "scenario noisy").tables[0].caption
+    caption = next(view for view in results.views(costs) if view.title == "scenario noisy").tables[0].caption
     assert caption.startswith(
         "What does noise cost? Conditions: share of noise. Trained on set0 (0 %), set0.25 (25 %), "
     )
@@ -148,10 +148,10 @@ def test_the_caption_says_what_differs_and_what_does_not() -> None:
 
 def test_several_tasks_are_columns_and_have_no_mean() -> None:
     results = noisy({"a": [0.6, 0.6, 0.5]}, tasks=("probe", "vqa"))
-    (look,) = [look for look in results.looks() if look.title == "scenario noisy"]
-    assert [name for name, _ in look.tables[0].columns] == ["probe", "vqa"]
-    assert all(len(cells) == 2 for _, cells in [*look.tables[0].rows, *look.tables[0].footer])
-    assert "Holm's correction for the 4 tests" in look.tables[1].caption
+    (view,) = [view for view in results.views() if view.title == "scenario noisy"]
+    assert [name for name, _ in view.tables[0].columns] == ["probe", "vqa"]
+    assert all(len(cells) == 2 for _, cells in [*view.tables[0].rows, *view.tables[0].footer])
+    assert "Holm's correction for the 4 tests" in view.tables[1].caption
 
 
 def test_a_scenario_that_is_in_the_test_images() -> None:
@@ -163,8 +163,8 @@ def test_a_scenario_that_is_in_the_test_images() -> None:
             results.add(f"{method}-0", chance, dataset=dataset, plain=f"{method}-0", plain_dataset="d", **tags)
     for dataset in ("d", "far"):
         results.add("pixels", 0.4, dataset=dataset, method="raw pixels", role="baseline", scenario="shift")
-    (look,) = results.looks()
-    scores, differences = look.tables
+    (view,) = results.views()
+    scores, differences = view.tables
     assert list(shown(scores))[:6] == [
         "a · own",
         "a · another",
@@ -178,9 +178,9 @@ def test_a_scenario_that_is_in_the_test_images() -> None:
     assert "worse" in differences.rows[0][1][0].under
     assert "tested on d (own), far (another): images of the same patients." in scores.caption
     others = pd.DataFrame([row | {"examples": row["dataset"]} for row in results.rows])
-    (look,) = looks(others, pd.DataFrame(), lambda *key: results.drawn.get(key), lambda *_: {})
-    assert "same patients" not in look.tables[0].caption
-    assert "not tested" in look.tables[1].rows[0][1][0].under
+    (view,) = views(others, pd.DataFrame(), lambda *key: results.drawn.get(key), lambda *_: {})
+    assert "same patients" not in view.tables[0].caption
+    assert "not tested" in view.tables[1].rows[0][1][0].under
 
 
 def test_rare_classes_stand_beside_the_others() -> None:
@@ -189,7 +189,7 @@ def test_rare_classes_stand_beside_the_others() -> None:
         for condition, chance in zip((0, 0.25), chances):
             tags = SCENARIO | {"condition": condition, "plain": "a-0", "plain_dataset": "d", "metric": metric}
             results.add(f"a-{condition}", chance, primary=metric == "accuracy", **tags)
-    main, rare = results.looks(notes={"": {"rare": ["melanoma"], "support": {"melanoma": 11, "nevus": 169}}})
+    main, rare = results.views(notes={"": {"rare": ["melanoma"], "support": {"melanoma": 11, "nevus": 169}}})
     assert rare.title == "scenario noisy, rare classes"
     assert rare.tables[0].columns == [("probe", "common_auroc"), ("probe", "rare_auroc")]
     assert main.tables[0].columns == [("probe", "")]
@@ -202,19 +202,19 @@ def test_rare_classes_stand_beside_the_others() -> None:
 def test_the_plain_condition_alone_has_scores_and_nothing_to_compare() -> None:
     results = Results()
     results.add("a-0", 0.6, **SCENARIO, condition=0, plain="a-0", plain_dataset="d")
-    (look,) = results.looks()
-    assert len(look.tables) == 1
-    assert look.figure is None
-    assert list(shown(look.tables[0])) == ["a", "chance", "examples"]
+    (view,) = results.views()
+    assert len(view.tables) == 1
+    assert view.figure is None
+    assert list(shown(view.tables[0])) == ["a", "chance", "examples"]
 
 
 def test_the_chart_shows_the_scores_at_their_conditions() -> None:
     results = noisy({"a": [0.6, 0.6, 0.5], "b": [0.8, 0.7, 0.4]}, tasks=("probe", "retrieval", "vqa", "zero_shot"))
-    (look,) = [look for look in results.looks() if look.title == "scenario noisy"]
-    assert look.figure is not None
-    assert_legible(look.figure)
+    (view,) = [view for view in results.views() if view.title == "scenario noisy"]
+    assert view.figure is not None
+    assert_legible(view.figure)
     frame = results.frame.set_index(["task", "cell"])["value"]
-    for ax in look.figure.axes:
+    for ax in view.figure.axes:
         task = ax.get_title("left").split("\n")[0]
         curves = [line for line in ax.lines if len(line.get_xdata()) == 3]
         for method, curve in zip("ab", curves):
@@ -226,8 +226,8 @@ def test_the_chart_shows_the_scores_at_their_conditions() -> None:
             assert max(values) < high
             assert low < 20
         assert len({to_hex(curve.get_color()) for curve in curves}) == 2
-    assert [label.get_text() for label in look.figure.axes[0].get_xticklabels()] == ["0 %", "25 %", "50 %"]
-    assert "share of noise" in look.figure.get_supxlabel()
+    assert [label.get_text() for label in view.figure.axes[0].get_xticklabels()] == ["0 %", "25 %", "50 %"]
+    assert "share of noise" in view.figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("conditions", [(4096, 1024, 256), (0, 0.01, 0.02, 0.5), ("own scanner", "other")])
@@ -239,11 +239,11 @@ def test_charts_are_legible(conditions: tuple[float | str, ...]) -> None:
             tags |= {"plain_condition": conditions[0]}
             for task in ("probe", "retrieval", "vqa", "zero_shot", "captioning"):
                 results.add(f"{method}-{condition}", 0.5, task=task, **tags)
-    (look,) = results.looks()
-    assert look.figure is not None
-    assert_legible(look.figure)
+    (view,) = results.views()
+    assert view.figure is not None
+    assert_legible(view.figure)
     ratio = 8 * min(conditions) <= max(conditions) if not isinstance(conditions[0], str) else False
-    assert (look.figure.axes[0].get_xscale() == "log") == (ratio and min(conditions) > 0)
+    assert (view.figure.axes[0].get_xscale() == "log") == (ratio and min(conditions) > 0)
 
 
 def test_the_main_tables_have_no_lines_of_scenarios(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_the_main_tables_have_no_lines_of_scenarios(tmp_path: Path) -> None:
     assert only / "plots" / "scenario-noisy.png" in files
     assert (only / "plots" / "scenario-noisy.svg").is_file()
     assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
-    with pytest.raises(BenchError, match="--reference a: in scenarios"):
+    with pytest.raises(BenchError, match="--reference a: the only results here are those of scenarios"):
         write_report(results.frame, pd.DataFrame(), only, console, resamples, "a")
 
     results.add("c-main", 0.9, suite="demo", scenario=None, start="initial")
@@ -288,22 +288,22 @@ def test_baselines_of_other_runs_stay_away() -> None:
     results.add("theirs", 0.1, method="initial weights", **demo)
     results.add("pixels", 0.4, method="raw pixels", **demo)
     results.add("ours", 0.4, method="untrained", role="baseline", dataset="another", scenario="noisy")
-    (look,) = [look for look in results.looks() if look.title == "scenario noisy"]
-    assert list(shown(look.tables[0]))[3:] == ["initial weights", "raw pixels", "chance", "examples"]
-    main, _ = apart(results.frame)
+    (view,) = [view for view in results.views() if view.title == "scenario noisy"]
+    assert list(shown(view.tables[0]))[3:] == ["initial weights", "raw pixels", "chance", "examples"]
+    main, _ = split_scenarios(results.frame)
     assert set(main["cell"]) == {"c-main", "theirs", "pixels"}
 
 
 def test_rows_from_before_there_were_scenarios() -> None:
     results = Results()
     results.add("a-0", 0.6)
-    main, others = apart(results.frame)
+    main, others = split_scenarios(results.frame)
     assert len(main) == 1
     assert others.empty
-    assert results.looks() == []
+    assert results.views() == []
 
 
 def test_markdown_of_the_tables_is_whole() -> None:
-    (look,) = [look for look in noisy({"a": [0.6, 0.6, 0.5]}).looks() if look.title == "scenario noisy"]
-    page = "".join(map(to_markdown, look.tables))
+    (view,) = [view for view in noisy({"a": [0.6, 0.6, 0.5]}).views() if view.title == "scenario noisy"]
+    page = "".join(map(to_markdown, view.tables))
     assert page.count("| a · 25 % |") == 2

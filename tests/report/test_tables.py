@@ -1,38 +1,22 @@
-import io
 import math
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 from rich.cells import cell_len
-from rich.console import Console
 from scipy import stats
 
-from benchmark.report.tables import (
-    Cell,
-    Table,
-    clock,
-    cost_table,
-    interval,
-    label_lines,
-    natural,
-    percent,
-    pool_costs,
-    pooled,
-    scaled,
-    score_table,
-    source_table,
-    summarise,
-    to_markdown,
-    to_terminal,
-    wrap,
-)
+from benchmark.evaluation.statistics import pooled
+from benchmark.report.costs import cost_table, pool_costs, source_table
+from benchmark.report.render import Cell, Table, clock, interval, percent, scaled, to_markdown, wrap
+from benchmark.report.results import label_lines, natural
+from benchmark.report.scores import score_table, summarise
 from tests.report.fakes import DATASETS, KINDS, synthetic
+from tests.report.reading import parsed, printed
 
 
 def tables(rows, costs):
@@ -44,13 +28,6 @@ def tables(rows, costs):
 @cache
 def synthetic_tables(methods, datasets):
     return tables(*synthetic(methods, datasets, seeds=2))
-
-
-def printed(table, width=80):
-    console = Console(width=width, file=io.StringIO())
-    for part in to_terminal(table, width):
-        console.print(part)
-    return console.file.getvalue()
 
 
 def one(methods, **changes):
@@ -332,7 +309,7 @@ def test_a_cost_that_was_never_recorded_is_a_dash():
     ],
 )
 def test_numbers_share_the_prefix_of_the_smallest(numbers, prefix, texts):
-    assert scaled(np.array(numbers)) == (prefix, texts)
+    assert scaled(np.array(numbers)) == (prefix, [texts])
 
 
 def test_durations_are_rounded_before_they_are_split():
@@ -397,18 +374,6 @@ def test_numbers_sort_as_numbers():
 
 
 # Markdown
-
-
-def parsed(markdown):
-    """The cells of the tables in it, as a reader sees them: text, and whether it is bold."""
-    cells = []
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
-    for opening, inline in pairwise(tokens):
-        if opening.type in ("th_open", "td_open"):
-            text = "".join(child.content for child in inline.children if child.type in ("text", "text_special"))
-            assert all(c.content in ("<br>", "<sub>", "</sub>") for c in inline.children if c.type == "html_inline")
-            cells.append((text, any(child.type == "strong_open" for child in inline.children)))
-    return cells
 
 
 def test_markdown_has_the_same_numbers():

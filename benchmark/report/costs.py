@@ -1,0 +1,164 @@
+"""What pretraining cost: the cost tables, and quality against cost."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.report.plots import cost_chart
+from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, clock, scaled, span
+from benchmark.report.results import IDENTITY, Results, natural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUANTITIES = {
+    "seconds": "mean",
+    "peak_memory": "max",
+    "samples": "mean",
+    "samples_per_second": "mean",
+    "parameters": "max",
+    "parameters_trainable": "max",
+    "flops_per_sample": "mean",
+    "validation_loss": "mean",
+}
+"""Columns of the costs that the cost table shows, and how several seeds are summarised."""
+SETTINGS = [
+    "suite",
+    "model",
+    "variant",
+    "budget",
+    "batch_size",
+    "micro_batch",
+    "accumulation",
+    "precision",
+    "device",
+    "initial_weights",
+]
+"""Columns of the costs that its caption states: costs are comparable only under the same settings."""
+
+
+def pretraining_costs(results: Results) -> Iterator[Table | Sentence | Plot]:
+    """Show the cost table, the validation losses by source, and the mean score against the training time."""
+    costs, lines = results.costs, results.lines
+    if not len(costs):
+        return
+    yield cost_table(costs, lines)
+    if by_source := source_table(costs, lines):
+        yield by_source
+    points, pairs, left_out = quality_and_cost(results.scores, results.rows, costs)
+    if len(points):
+        yield Plot(cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
+    if left_out:
+        yield Sentence(f"Not in the plot, as results are missing: {', '.join(left_out)}.", page_only=True)
+
+
+def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
+    """Pool the costs of each line: ``seeds`` (count), and the quantities over the seeds, NaN where not recorded."""
+    import pandas as pd
+
+    pooled = {"seeds": costs.groupby("line")["seed"].nunique()}
+    for column, how in QUANTITIES.items():
+        recorded = costs[column] if column in costs else pd.Series(np.nan, index=costs.index)
+        pooled[column] = pd.to_numeric(recorded, errors="coerce").astype(float).groupby(costs["line"]).agg(how)
+    return pd.DataFrame(pooled)
+
+
+def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
+    """Tabulate lines by what their pretraining cost."""
+    pooled = pool_costs(costs)
+    pooled = pooled.loc[[line for line in order if line in pooled.index]]
+    prefix, (total, trainable) = scaled(pooled["parameters"], pooled["parameters_trainable"])
+    both = [f"{part}/{whole}" for part, whole in zip(trainable, total)]
+    columns: list[tuple[str, str, list[str]]] = [
+        ("time", "h:mm:ss", [MISSING if np.isnan(x) else clock(x) for x in pooled["seconds"]]),
+        ("peak memory", *with_unit(pooled["peak_memory"], "B")),
+        ("samples", *with_unit(pooled["samples"])),
+        ("samples/s", *with_unit(pooled["samples_per_second"])),
+        ("trainable/parameters", prefix, both),
+        ("FLOPs/sample", *with_unit(pooled["flops_per_sample"])),
+        ("val. loss", "", [MISSING if np.isnan(x) else f"{x:.3f}" for x in pooled["validation_loss"]]),
+    ]
+    rows = [(line, [Cell(texts[index]) for *_, texts in columns]) for index, line in enumerate(pooled.index)]
+    caption = f"Mean over {span(pooled['seeds'])} seeds, highest memory. " if pooled["seeds"].max() > 1 else ""
+    caption += "The validation loss is the method's own: it compares seeds and variants, not methods."
+    if settings := [text for name in SETTINGS if name in costs and (text := setting(costs, name))]:
+        caption += f" Settings: {', '.join(settings)}."
+    return Table("cost of pretraining", [(name, unit_of) for name, unit_of, _ in columns], rows, [], caption)
+
+
+def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
+    """Tabulate lines by the sets that they were pretrained on, or return None where every line had a single set.
+
+    The cells are the validation losses on each set at the end; the footer has each set's share of the pairs.
+    """
+    if "validation_losses" not in costs:
+        return None
+    several = costs[costs["validation_losses"].map(lambda value: isinstance(value, dict))]
+    if several.empty:
+        return None
+    names = list(dict.fromkeys(name for mixture in several["mixture"] for name in mixture))
+    lines = {str(line): seeds for line, seeds in several.groupby("line")}
+
+    def row(line: str) -> list[Cell]:
+        losses = [[seed[name] for seed in lines[line]["validation_losses"] if name in seed] for name in names]
+        return [Cell(f"{np.mean(of_seeds):.3f}" if of_seeds else MISSING) for of_seeds in losses]
+
+    shares = [
+        sorted({f"{100 * mixture.get(name, 0):.1f}" for mixture in several["mixture"]}, key=float) for name in names
+    ]
+    footer = [("share of pairs, %", [Cell("–".join(of_name[:: max(1, len(of_name) - 1)])) for of_name in shares])]
+    seeds = several.groupby("line")["seed"].nunique()
+    caption = f"Mean over {span(seeds)} seeds. " if seeds.max() > 1 else ""
+    caption += "Over batches of one set each, where in training a batch has pairs of all; no comparison of methods."
+    rows = [(line, row(line)) for line in order if line in lines]
+    return Table("validation loss by source", [(name, "") for name in names], rows, footer, caption, page_only=True)
+
+
+def setting(costs: "pd.DataFrame", name: str) -> str:
+    """Write a setting as most lines have it, with the lines that differ: ``accumulation cached (msd: keyed)``.
+
+    Empty for a setting that was not recorded, or that the names of the lines contain.
+    """
+    values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
+    values = values[values != ""]
+    if values.empty or (name in IDENTITY and costs[name].nunique() > 1):
+        return ""
+    usual = values.value_counts().index[0]
+    lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))
+    others = [f"{', '.join(group.index)}: {value}" for value, group in lines.groupby(lines) if value != usual]
+    return f"{name} {usual}" + (f" ({'; '.join(others)})" if others else "")
+
+
+def with_unit(column: "pd.Series[float]", base: str = "") -> tuple[str, list[str]]:
+    """Write the numbers of a column with the unit that suits them: its name, and the texts."""
+    prefix, (texts,) = scaled(column)
+    return prefix + base, texts
+
+
+def quality_and_cost(
+    scores: "pd.DataFrame", rows: "pd.DataFrame", costs: "pd.DataFrame"
+) -> tuple["pd.DataFrame", list[tuple[str, str]], list[str]]:
+    """Compute what the chart of quality against cost shows.
+
+    rows, costs: labelled. Returns three things. One row a line with ``score`` (the mean over kinds of task of the mean
+    over datasets) and the pooled costs of the line's cells. The pairs of task and dataset that the mean is over: those
+    of the line that has the most, without the kinds of task that half of the lines have no result of. The lines that
+    are left out because they lack some of these pairs: a mean over fewer is not comparable.
+    """
+    runs = rows.loc[rows["line"].isin(scores["line"]), ["line", "cell"]].drop_duplicates()
+    points = pool_costs(runs.merge(costs.drop(columns="line"), on="cell"))
+    points = points[points["seconds"] > 0]
+    table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
+    if len(table):
+        # A kind of task that half of the lines have no result of (only some can caption) cannot compare all of them.
+        has_task = table.notna().T.groupby("task").any().T
+        usual = has_task.columns[2 * has_task.sum() > len(has_task)]
+        table = table[[pair for pair in table.columns if pair[0] in usual]]
+    if len(table.columns):
+        fullest = table.iloc[int(table.notna().sum(axis=1).argmax())]
+        table = table.loc[:, fullest.notna()]
+    complete = table.dropna()
+    points = points.loc[complete.index].assign(score=complete.T.groupby("task").mean().mean())
+    pairs: list[Any] = list(table.columns)
+    return points, pairs, natural(set(table.index) - set(complete.index))

@@ -1,0 +1,205 @@
+"""How a table reads in the terminal and in Markdown, and how its numbers are written."""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+    from rich.table import Table as Grid
+
+MISSING = "—"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table. under: small text below it, of any number of lines. best: whether the text is bold."""
+
+    text: str = MISSING
+    under: str = ""
+    best: bool = False
+
+
+@dataclass
+class Table:
+    """A table of the report.
+
+    columns: name and unit. rows: a label, and one cell a column. footer: likewise, what the rows are compared with.
+    page_only: whether the terminal leaves it out.
+    """
+
+    title: str
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell]]]
+    footer: list[tuple[str, list[Cell]]]
+    caption: str
+    page_only: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report. name: what its files are called after. title: the text that replaces the image."""
+
+    figure: "Figure"
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A remark beside the tables. page_only: whether the terminal leaves it out."""
+
+    text: str
+    page_only: bool = False
+
+
+def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
+    """Render the table for a terminal of ``width`` columns, in blocks of columns where they do not fit side by side.
+
+    Names are broken at their separators; nothing is cut.
+    """
+    from rich.text import Text
+
+    yield Text(table.title, style="bold")
+    labels = [label for label, _ in [*table.rows, *table.footer]]
+    first = min(max(map(len, labels)), max(14, width // 4))
+    widths = [column_width(table, index) for index in range(len(table.columns))]
+    for number in range(1, len(widths) + 1):
+        blocks = np.array_split(np.arange(len(widths)), number)
+        if all(first + sum(widths[index] + 2 for index in block) <= width for block in blocks):
+            break
+    for block in blocks:
+        yield grid(table, block.tolist(), first, widths)
+        yield Text("")
+    yield Text(table.caption + "\n", style="dim")
+
+
+def column_width(table: Table, index: int) -> int:
+    """Return the width in characters that a column needs, at most 18: longer names are wrapped."""
+    cells = [cells[index] for _, cells in [*table.rows, *table.footer]]
+    header = [piece for text in table.columns[index] for piece in (break_points(text) if len(text) > 9 else [text])]
+    texts = [text for cell in cells for text in (cell.text, *cell.under.splitlines())]
+    return min(18, max(map(len, [piece.strip() for piece in header] + texts)))
+
+
+def grid(table: Table, block: Sequence[int], first: int, widths: Sequence[int]) -> "Grid":
+    """Render some of the columns. block: their indices. first: the width of the labels. widths: of all columns."""
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    result = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    result.add_column("", width=first, overflow="fold")
+    headers = [[wrap(text, widths[index]) if text else [] for text in table.columns[index]] for index in block]
+    tallest = max(len(name) + len(unit) for name, unit in headers)
+    for index, (name, unit) in zip(block, headers):
+        header = Text("\n" * (tallest - len(name) - len(unit)) + "\n".join(name))
+        header.append("".join(f"\n{line}" for line in unit), style="dim")
+        result.add_column(header, width=widths[index], overflow="fold", justify="right")
+    for rows, style in ((table.rows, ""), (table.footer, "dim")):
+        for label, cells in rows:
+            line = [Text("\n".join(wrap(label, first)), style=style)]
+            for index in block:
+                cell = cells[index]
+                text = Text("\n".join(wrap(cell.text, widths[index])), style="bold" if cell.best else style)
+                line.append(text.append(f"\n{cell.under}" if cell.under else "", style="not bold dim"))
+            result.add_row(*line)
+        if table.footer:
+            result.add_section()
+    return result
+
+
+def break_points(text: str) -> list[str]:
+    """Split a name into the pieces that it may be broken into: after spaces and separators."""
+    return re.split(r"(?<=[\s_/=,-])", text)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most ``width`` characters.
+
+    It is broken at spaces; at separators where a word is longer than a line; anywhere where a piece is.
+    """
+    lines = [""]
+    for word in re.split(r"(?<=\s)", text):
+        for piece in [word] if len(word.rstrip()) <= width else break_points(word):
+            if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+            while len(lines[-1].rstrip()) > width:
+                lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]
+
+
+def to_markdown(table: Table) -> str:
+    """Render the table as Markdown, with its title as a heading and its caption below."""
+    header = ["", *(escape(name) + (f"<br>*{escape(unit)}*" if unit else "") for name, unit in table.columns)]
+    lines = [header, ["---", *["---:"] * len(table.columns)]]
+    for label, cells in [*table.rows, *table.footer]:
+        texts = [f"**{escape(cell.text)}**" if cell.best else escape(cell.text) for cell in cells]
+        unders = ["".join(f"<br><sub>{escape(line)}</sub>" for line in cell.under.splitlines()) for cell in cells]
+        lines.append([escape(label), *(text + under for text, under in zip(texts, unders))])
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {escape(table.title)}\n\n{rows}\n\n{escape(table.caption)}\n"
+
+
+def escape(text: str) -> str:
+    """Write a text so that neither Markdown nor the HTML within it interprets any of it."""
+    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction in percent with one decimal, and NaN as a dash."""
+    return MISSING if np.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of fractions in percent; nothing where an end is NaN."""
+    return "" if np.isnan(low) or np.isnan(high) else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def span(counts: "pd.Series[int]") -> str:
+    """Write counts as ``3``, or as ``1–3`` where they differ."""
+    return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count and its noun.
+
+    >>> plural(1, "dataset"), plural(2, "dataset")
+    ('1 dataset', '2 datasets')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def over_seeds(seeds: "pd.Series[int]") -> str:
+    """Begin a caption with the number of seeds of each line."""
+    return f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as h:mm:ss.
+
+    >>> clock(42.3), clock(3661)
+    ('0:00:42', '1:01:01')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def scaled(*columns: Any) -> tuple[str, list[list[str]]]:
+    """Write columns of numbers [n] with one prefix (k, M, G, T: powers of 1000) that suits the smallest of them.
+
+    Returns the prefix and the texts of each column, with the decimals that give the smallest number three digits.
+    """
+    numbers = np.concatenate(columns)
+    smallest = np.log10(min(numbers[numbers > 0], default=1.0))
+    power = int(np.clip(smallest // 3, 0, 4))
+    decimals = int(np.clip(np.ceil(3 * power + 2 - smallest), 0, 2))
+    texts = [[MISSING if np.isnan(x) else f"{x / 1000**power:,.{decimals}f}" for x in column] for column in columns]
+    return ["", "k", "M", "G", "T"][power], texts

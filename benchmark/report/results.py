@@ -1,0 +1,110 @@
+"""What the sections of a report read: the rows and costs of all runs, by the line of the tables that they belong to."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from benchmark.store.store import PartNotes
+
+Notes = Callable[[str, str], "Mapping[str, PartNotes]"]
+"""Cell, evaluation -> the notes of its parts by name, as Store.notes() gives them."""
+Resamples = Callable[[str, str, str, str], "np.ndarray | None"]
+"""Cell, evaluation, part, metric -> the metric in each resample of the test set, as Store.resamples() gives it."""
+
+IDENTITY = ["method", "variant", "model", "suite"]
+"""The columns that tell the lines of the tables apart; the runs of a line differ in their seed alone."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results that a report shows, of all kinds of task or, as of_task() gives them, of one.
+
+    rows, costs: labelled, without those of scenarios. scores: their summary, one row a line and column of the tables.
+    lines: in the order in which all tables and plots show them. methods: the lines that are no baselines.
+    reference: the line that the others are compared with, if any; chosen: whether the user named it.
+    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's initial weights.
+    all_rows, all_costs: with those of scenarios, not labelled.
+    """
+
+    rows: "pd.DataFrame"
+    costs: "pd.DataFrame"
+    scores: "pd.DataFrame"
+    lines: list[str]
+    methods: list[str]
+    reference: str | None
+    chosen: bool
+    unbeaten: set[tuple[str, str, str, str]]
+    notes: Notes
+    resamples: Resamples
+    all_rows: "pd.DataFrame"
+    all_costs: "pd.DataFrame"
+    task: str = ""
+
+    def of_task(self, task: str) -> Self:
+        """Select the rows and scores of one kind of task."""
+        rows, scores = (frame[frame["task"] == task] for frame in (self.rows, self.scores))
+        return replace(self, rows=rows, scores=scores, task=task)
+
+    @property
+    def drawn(self) -> list[str]:
+        """The lines that the plots of a task show: methods, or baselines where these alone were measured."""
+        return [line for line in self.methods if line in set(self.scores["line"])] or self.lines
+
+
+def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
+    """Add the column ``line`` to rows and costs, and list all lines in the order of tables and plots, baselines last.
+
+    A line is named by its method, and by variant, model and suite where there are several. Runs that share all of that
+    and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell. The rows get a
+    column ``baseline`` too.
+    """
+    import pandas as pd
+
+    keys = [*IDENTITY, "cell"]
+    rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union([*keys, "seed"], sort=False))
+    for frame in (rows, costs):
+        frame[keys] = frame[keys].astype(object).fillna("").astype(str)
+    runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
+    several = {column: column == "method" or runs[column].nunique() > 1 for column in IDENTITY}
+    cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
+    ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
+    labels = runs[keys].drop_duplicates()
+    names = []
+    for *identity, cell in labels.itertuples(index=False):
+        parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
+        parts += [f"cell {cell[:8]}"] if tuple(identity) in ambiguous else []
+        names.append(" · ".join(" ".join(part.split()) for part in parts))
+    labels["line"] = names
+    rows = rows.merge(labels, on=keys)
+    rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
+    baselines = set(rows.loc[rows["baseline"], "line"])
+    return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Sort names with numbers as numbers: ``2_shot`` before ``16_shot``, 0.85 before 0.9."""
+    return sorted(names, key=lambda name: (re.sub(r"\d+(\.\d+)?", lambda x: f"{float(x[0]):030.10f}", name), name))
+
+
+def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
+    """List dataset and metric of each column: one a dataset, or several where runs disagree in its primary metric."""
+    keys = set(zip(scores["dataset"], scores["metric"]))
+    datasets, metrics = natural({dataset for dataset, _ in keys}), natural({metric for _, metric in keys})
+    return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]
+
+
+def with_notes(rows: "pd.DataFrame", notes: Notes) -> "Iterator[tuple[Any, PartNotes]]":
+    """Iterate over the rows, each with the notes of its part of the evaluation; none where no evaluation is named."""
+    for row in rows.itertuples() if "evaluation" in rows else ():
+        yield row, notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
+
+
+def measurements(rows: "pd.DataFrame", notes: Notes) -> "Iterator[tuple[Any, PartNotes]]":
+    """Iterate as with_notes() does, over one row of each evaluation and part."""
+    if "evaluation" in rows:
+        yield from with_notes(rows.drop_duplicates(["cell", "evaluation", "part"]), notes)

@@ -1,0 +1,264 @@
+"""The scores of each kind of task: their summary over parts and seeds, and the tables and charts of them."""
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.report.classes import left_out
+from benchmark.report.comparison import unbeaten
+from benchmark.report.plots import score_chart
+from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
+from benchmark.report.results import Notes, Results, columns_of, measurements, natural, with_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCORES = [
+    "task",
+    "dataset",
+    "metric",
+    "line",
+    "value",
+    "low",
+    "high",
+    "chance",
+    "majority",
+    "parts",
+    "n",
+    "seeds",
+    "baseline",
+    "best",
+]
+"""Columns of summarise()."""
+
+
+def primary_scores(results: Results) -> Iterator[Table | Plot]:
+    """Show the primary metric of a kind of task on all datasets: a table, and a chart."""
+    task, notes = results.task, results.notes
+    meaning = defined(results.rows, notes)
+    table = score_table(results.scores, task, results.lines, results.unbeaten, meaning)
+    table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes)
+    yield table
+    yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
+
+
+def secondary_scores(results: Results) -> Iterator[Table]:
+    """Show the other metrics that the notes of a kind of task define: a table each."""
+    meaning = defined(results.rows, results.notes)
+    rows = results.rows[~results.rows["primary"].astype(bool) & results.rows["value"].notna()]
+    for metric in meaning:
+        if (rows["metric"] == metric).any():
+            of_metric = rows[rows["metric"] == metric].assign(primary=True)
+            marked = unbeaten(of_metric, results.resamples)
+            yield score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
+
+
+def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Summarise the primary rows that have a value: one row a task, dataset, metric and line.
+
+    rows: labelled. The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are
+    the ends of their intervals, which gives an interval that is right or too wide, whatever the correlation of the
+    parts; a seed that lacks a part does not count. Then the seeds are pooled.
+
+    Columns besides the keys: value, low, high, chance, majority (fractions), baseline (bool), parts (names), n (as
+    shown: a count, or one a part), seeds (count), best (of several lines that are no baselines, to the decimal that is
+    shown, and above chance and majority).
+    """
+    import pandas as pd
+
+    column = ["task", "dataset", "metric"]
+    rows = _usable(rows, column)
+    baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
+    of_seeds = _mean_over_parts(rows, column)
+    scores = []
+    for key, of_column in rows.groupby(column):
+        if key not in of_seeds.index:
+            continue
+        chance, majority = float(of_column["chance"].mean()), float(of_column["majority"].mean())
+        lines = _pool_lines(of_seeds.loc[key])
+        ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
+        parts = natural(of_column["part"].unique())
+        common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "parts": tuple(parts)}
+        common["n"] = examples(of_column, parts)
+        for score, best in zip(lines, best_of(ours, np.fmax(chance, majority))):
+            scores.append({**common, **score, "baseline": score["line"] in baselines, "best": best})
+    return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool})
+
+
+def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
+    """Select the primary rows with a value, one a line, seed and part, and count the ``parts`` of each column."""
+    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
+    rows["majority"] = rows.get("majority", np.nan)
+    numbers = ["value", "low", "high", "chance", "majority"]
+    rows[numbers] = rows[numbers].astype(float)
+    rows["part"] = rows["part"].astype(object).fillna("")
+    rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
+    rows["parts"] = rows.groupby(column)["part"].transform("nunique")
+    return rows
+
+
+def _mean_over_parts(rows: "pd.DataFrame", column: list[str]) -> Any:
+    """Average value, low and high over the parts of each seed that has all of them."""
+    numbers = ["value", "low", "high"]
+    runs = rows.groupby([*column, "line", "seed"])
+    means = runs[numbers].mean().where(runs[numbers].count().eq(runs.size(), axis="index"))
+    return means[runs.size() == runs["parts"].first()]
+
+
+def _pool_lines(of_seeds: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Pool value, low and high over the seeds of each line."""
+    from benchmark.evaluation.statistics import pooled
+
+    lines = []
+    for line, seeds in of_seeds.groupby("line"):
+        value, low, high = pooled(*seeds.to_numpy().T)
+        lines.append({"line": line, "value": value, "low": low, "high": high, "seeds": len(seeds)})
+    return lines
+
+
+def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
+    """Write the number of test examples: one, or one a part, or a range where runs were measured on different ones."""
+    return "/".join(dict.fromkeys(span(column.loc[column["part"] == part, "n"].astype(int)) for part in parts))
+
+
+def best_of(values: Sequence[float], chance: float) -> list[bool]:
+    """Mark the highest of several values, to the decimal that is shown, and above chance where that is known."""
+    shown = np.round(100 * np.asarray(values, dtype=float), 1)
+    if np.isfinite(shown).sum() < 2:
+        return [False] * len(shown)
+    return [bool(x == np.nanmax(shown) and not x <= round(100 * chance, 1)) for x in shown]
+
+
+def score_table(
+    scores: "pd.DataFrame",
+    task: str,
+    order: Sequence[str],
+    unbeaten: Container[tuple[str, str, str, str]] = (),
+    meaning: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
+    """Tabulate lines by datasets for one kind of task, then baselines, majority, chance and number of test examples.
+
+    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    meaning: of metrics, as defined() gives it.
+    """
+    scores = scores[scores["task"] == task]
+    columns, metrics = columns_of(scores), natural(scores["metric"].unique())
+    lines = [line for line in order if line in set(scores["line"])]
+    baselines = set(scores.loc[scores["baseline"], "line"])
+    score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
+    grid = [[score_at.get((line, *key)) for key in columns] for line in lines]
+    marked = [[(task, *key, line) in unbeaten for key in columns] for line in lines]
+    cells = [[_score_cell(score, mark) for score, mark in zip(*row)] for row in zip(grid, marked)]
+    any_score = [next(filter(None, column)) for column in zip(*grid)]
+    guesses = _guesses(any_score)
+    header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
+    if len(columns) > 1:
+        header.append(("mean", ""))
+        ours = [line not in baselines for line in lines]
+        for row, mean in zip(cells, _mean_cells(grid, ours, np.fmax.reduce([mean_of(v) for _, v in guesses]))):
+            row.append(mean)
+        guesses = [(name, [*values, mean_of(values)]) for name, values in guesses]
+    footer = [(name, [Cell(percent(value)) for value in values]) for name, values in guesses]
+    counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
+    caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
+    if any(map(any, marked)):
+        caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
+    rows = list(zip(lines, cells))
+    return Table(
+        f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent",
+        header,
+        [row for row in rows if row[0] not in baselines],
+        [*(row for row in rows if row[0] in baselines), *footer, ("examples", counts)],
+        caption,
+    )
+
+
+def _score_cell(score: Any, marked: bool) -> Cell:
+    """Write a score with its interval. score: a row of summarise(), or None. marked: with a dagger."""
+    if score is None:
+        return Cell()
+    return Cell(percent(score.value) + ("†" if marked else ""), interval(score.low, score.high), score.best)
+
+
+def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
+    """List majority and chance of each column, in one row where they are the same. scores: one of each column."""
+    majority, chance = [score.majority for score in scores], [score.chance for score in scores]
+    if np.array_equal(majority, chance):
+        return [("chance, majority", chance)]
+    return [("majority", majority), ("chance", chance)] if not np.isnan(majority).all() else [("chance", chance)]
+
+
+def _mean_cells(grid: Sequence[Sequence[Any]], ours: Sequence[bool], guess: float) -> list[Cell]:
+    """Write the mean of each line over all columns: a mean over fewer is not comparable, and is not shown.
+
+    ours: which lines are no baselines. guess: the mean of chance or majority, which the best must beat.
+    """
+    means = [mean_of(np.nan if score is None else score.value for score in row) for row in grid]
+    best = best_of([mean if own else np.nan for mean, own in zip(means, ours)], guess)
+    return [Cell(percent(mean), best=bold) for mean, bold in zip(means, best)]
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Average values; NaN where one of them is."""
+    return float(np.mean(list(values)))
+
+
+def ceilings(rows: "pd.DataFrame", notes: Notes) -> str:
+    """Write a sentence on the highest scores that a task's answers allow; empty where its notes name no ``ceiling``.
+
+    rows: labelled, of one kind of task.
+    """
+    primary = rows[rows["primary"].astype(bool)].drop_duplicates("dataset")
+    highest = [
+        f"{row.dataset} {percent(of_part['ceiling'])} ({of_part['vocabulary']:,} answers)"
+        for row, of_part in with_notes(primary, notes)
+        if "ceiling" in of_part
+    ]
+    if not highest:
+        return ""
+    return f" Only answers that train has are given; the most that can be reached: {', '.join(highest)}."
+
+
+def defined(rows: "pd.DataFrame", notes: Notes) -> dict[str, str]:
+    """Collect what the notes say that the metrics are, in their order. rows: labelled, of one kind of task."""
+    meaning: dict[str, str] = {}
+    for _, of_part in measurements(rows, notes):
+        meaning |= of_part.get("definitions", {})
+    return meaning
+
+
+def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Write what a reader must know to quote a number of the table.
+
+    complete: whether every line has a score in every column. meaning: of metrics, as defined() gives it.
+    """
+    several = scores["seeds"].max() > 1
+    clauses = [over_seeds(scores["seeds"])]
+    clauses += [
+        f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
+        for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
+    ]
+    clauses.append(f"beneath: 95 % interval over test examples{' and seeds' if several else ''}")
+    if scores["best"].any():
+        clauses.append("bold: highest of the methods in its column")
+    if not complete:
+        clauses.append(f"{MISSING}: no result")
+    return " ".join(["; ".join(clauses) + ".", *definitions(scores["metric"].unique(), meaning)])
+
+
+def definitions(metrics: Iterable[str], meaning: Mapping[str, str]) -> list[str]:
+    """Write a sentence on each metric that ``meaning`` has, or whose name alone is ambiguous."""
+    definition_of = {}
+    for metric in natural(metrics):
+        if metric in meaning:
+            definition_of[metric] = meaning[metric]
+        if at := re.fullmatch(r"recall@(\d+)", metric):
+            definition_of[metric] = f"is a hit rate: the share of queries with a match among the first {at[1]}"
+        if metric.startswith("macro_auroc"):
+            definition_of["macro_auroc"] = "is the mean over classes or findings of the area under the ROC curve"
+        if share := re.search(r"@[\d.]+%$", metric):
+            definition_of[share[0]] = f"is trained on {share[0][1:-1]} % of the train images"
+    return [f"{name} {definition}." for name, definition in definition_of.items()]

@@ -1,0 +1,110 @@
+"""The report as a list of sections: each turns results into tables, figures and sentences, in the order of the page.
+
+A new section is a function of ``Results`` and an entry in one of the two lists below.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.common.errors import BenchError
+from benchmark.report import breakdown, classes, comparison, costs, curve, scenarios, scores
+from benchmark.report.page import Page
+from benchmark.report.render import Plot, Sentence, Table
+from benchmark.report.results import Notes, Resamples, Results, label_lines, natural
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+Section = Callable[[Results], Iterator[Table | Plot | Sentence]]
+OF_EACH_TASK: list[Section] = [
+    scores.primary_scores,
+    comparison.against_reference,
+    scores.secondary_scores,
+    breakdown.scores_by_kind,
+    classes.scores_by_class,
+    curve.learning_curves,
+]
+"""Sections of one kind of task; they are given its results alone, as Results.of_task() selects them."""
+OF_ALL_TASKS: list[Section] = [comparison.mean_ranks, costs.pretraining_costs, scenarios.scenarios]
+"""Sections that follow, of all results."""
+
+
+def write_report(
+    rows: "pd.DataFrame",
+    costs: "pd.DataFrame",
+    folder: Path,
+    console: "Console",
+    resamples: Resamples = lambda *_: None,
+    reference: str | None = None,
+    notes: Notes = lambda *_: {},
+) -> list[Path]:
+    """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
+
+    rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
+    and plots show the ``primary`` ones. costs: one a cell; may be empty. folder: lies in that of the results.
+    resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
+    with (a method's name where it has one line); default: that with the highest mean score. notes: of a cell's
+    evaluation. Returns the files, report.md first.
+    Raises ``BenchError`` when there is no primary row with a value, or no such reference.
+    """
+    results = read_results(rows, costs, cache(notes), resamples, reference)
+    if results is None:
+        raise BenchError(f"no results in {folder.parent}: first run `bench run --methods all --tasks all`")
+    page = Page(folder, console)
+    for name, frame in data_files(results).items():
+        page.add_data(name, frame)
+    for task in natural(results.scores["task"].unique()):
+        for section in OF_EACH_TASK:
+            page.add(section(results.of_task(task)))
+    for section in OF_ALL_TASKS:
+        page.add(section(results))
+    return page.write()
+
+
+def read_results(
+    rows: "pd.DataFrame", costs: "pd.DataFrame", notes: Notes, resamples: Resamples, reference: str | None
+) -> Results | None:
+    """Label and summarise what the sections show; None where there is nothing. Arguments as of write_report()."""
+    if rows.empty:
+        return None
+    rows = curve.with_spread(rows, notes)
+    main, others = scenarios.split_scenarios(rows)
+    own_costs = costs[~costs["cell"].isin(set(others["cell"]) - set(main["cell"]))] if len(costs) else costs
+    labelled, labelled_costs, lines = label_lines(main, own_costs)
+    summary = scores.summarise(labelled)
+    if summary.empty and not any(scenarios.views(rows, costs, resamples, notes)):
+        return None
+    if summary.empty and reference:
+        raise BenchError(
+            f"--reference {reference}: the only results here are those of scenarios, where a line is compared with "
+            "itself; leave the option out"
+        )
+    baselines = set(labelled.loc[labelled["baseline"], "line"])
+    return Results(
+        rows=labelled,
+        costs=labelled_costs,
+        scores=summary,
+        lines=lines,
+        methods=[line for line in lines if line not in baselines],
+        reference=comparison.find_reference(reference, labelled)
+        if reference
+        else comparison.default_reference(summary),
+        chosen=reference is not None,
+        unbeaten=comparison.unbeaten(labelled, resamples),
+        notes=notes,
+        resamples=resamples,
+        all_rows=rows,
+        all_costs=costs,
+    )
+
+
+def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
+    """Lay out the numbers behind the report, by file name."""
+    flat_costs = results.all_costs.map(lambda value: json.dumps(value) if isinstance(value, dict) else value)
+    files = {"results.csv": results.all_rows, "costs.csv": flat_costs}
+    of_classes = classes.by_class(results.all_rows, results.notes)
+    return files | {"classes.csv": of_classes} if len(of_classes) else files
