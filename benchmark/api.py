@@ -100,12 +100,13 @@ class Results:
         (fractions; the 95 % interval of the difference), p, adjusted (Holm, over the datasets of a kind of task) and
         verdict. Raises ``BenchError`` for an unknown line.
         """
-        from benchmark.report import comparison, tables
+        from benchmark.report import comparison
+        from benchmark.report.results import label_lines
 
         rows = self.rows()
         if rows.empty:
             raise BenchError(f"{self.store.folder}: no results; first run bench run")
-        labelled, _, _ = tables.label_lines(rows, self.costs())
+        labelled, _, _ = label_lines(rows, self.costs())
         first, second = (comparison.find_reference(name, labelled) for name in (a, b))
         return comparison.differences(labelled, {first: second}, self.store.resamples)
 
@@ -119,10 +120,10 @@ class Results:
 
 def write_report(store: Store, folder: str | Path | None, reference: str | None, console: Console) -> list[Path]:
     """Print the report's tables on ``console`` and write it into ``folder``; return its files."""
-    from benchmark import report
+    from benchmark.report import sections
 
     target = Path(folder) if folder else store.folder / "report"
-    return report.write_report(store.rows(), store.costs(), target, console, store.resamples, reference, store.notes)
+    return sections.write_report(store.rows(), store.costs(), target, console, store.resamples, reference, store.notes)
 
 
 def run(

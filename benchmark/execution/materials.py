@@ -19,12 +19,12 @@ from benchmark.common.errors import BenchError
 from benchmark.common.machine import machine
 from benchmark.common.progress import Progress
 from benchmark.common.seeding import generator, stream, torch_seed
+from benchmark.config.augmentation import Augmentation
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.streamed import Stream, StreamedPairs
-from benchmark.config.augmentation import Augmentation
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
