@@ -24,7 +24,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
-from benchmark.data.streamed import Stream, StreamedPairs
+from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
@@ -130,16 +130,6 @@ def _tokenizer(
             raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it: train again")
         corpus.append(dataset)
     return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
-
-
-def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
-    """Yield the training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
-    for dataset in datasets:
-        if dataset.streams:
-            yield from Stream(dataset.card, "train", dataset.cache).texts()
-            continue
-        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
-            yield from (*row["text"], *row["question"], *row["answer"])
 
 
 class Materials:
