@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NotRequired, Self, TypedDict, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -50,15 +50,12 @@ class Parameters(TypedDict):
 
 
 class Cost(Parameters):
-    """A training's row in the cost table (cost.json).
+    """What a training took, as ``pretrain`` returns it.
 
     samples: pairs seen, with repetitions. epochs: samples over pairs, incomplete batches left out. seconds: of steps
     and validations. flops_per_sample, flops: floating-point operations, of the mean over the stages and of the whole
     training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the last
     and the lowest of the last stage, NaN and infinity without validation. peak_memory: bytes.
-
-    Added by the run: mixture and validation_losses (of a training on several sets, each set's share and its loss),
-    version (of the benchmark) and machine.
     """
 
     samples: int
@@ -77,10 +74,20 @@ class Cost(Parameters):
     validation_loss: float
     best_validation_loss: float
     peak_memory: int
-    mixture: NotRequired[dict[str, float]]
-    validation_losses: NotRequired[dict[str, float]]
-    version: NotRequired[str]
-    machine: NotRequired[dict[str, str | int]]
+
+
+class SourceCost(TypedDict, total=False):
+    """Of a training on several sets: the share of each in the pairs, and the final validation loss on each."""
+
+    mixture: dict[str, float]
+    validation_losses: dict[str, float]
+
+
+class CellCost(Cost, SourceCost):
+    """A row of the cost table (cost.json). version: of the benchmark."""
+
+    version: str
+    machine: dict[str, str | int]
 
 
 def parameter_columns(method: Method) -> Parameters:
