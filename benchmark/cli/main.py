@@ -162,7 +162,7 @@ def plan(
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("method", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
         table.add_column(column, justify="left" if column in ("method", "state") else "right", overflow="fold")
-    seconds, rough, due = 0.0, False, False
+    seconds, rough, due, full_texts = 0.0, False, False, 0
     varied = _varied((cell.method, cell.label["variant"]) for cell in made.cells)
     cells = [*([made.initial] if made.initial else []), *made.cells]
     for cell in cells:
@@ -177,6 +177,8 @@ def plan(
             state = "resume"
         due |= state != "done"
         estimate = estimator.cell(cell, _training_pairs(made, cell))
+        if not estimate.length_known:
+            full_texts = estimate.text_length
         if not done:
             seconds += estimate.seconds
             rough |= not estimate.measured
@@ -191,8 +193,13 @@ def plan(
             "" if done else _duration(estimate.seconds),
             f"{estimate.memory / 1e6:,.0f} MB",
             *(
-                f"{parameters[f'parameters{part}'] / 1e6:.2f}"
-                for part in ("_image_trainable", "_text_trainable", "_trainable", "")
+                f"{count / 1e6:.2f}"
+                for count in (
+                    parameters["parameters_image_trainable"],
+                    parameters["parameters_text_trainable"],
+                    parameters["parameters_trainable"],
+                    parameters["parameters"],
+                )
             ),
         )
     for given in made.given:
@@ -205,6 +212,9 @@ def plan(
     for pair in made.pairs:
         kinds.setdefault(pair.task, []).append(pair.dataset)
     console.print(escape(text), highlight=False)
+    if full_texts:
+        text = f"counted for texts of {full_texts} tokens, the most that the model reads: the data are not in the cache"
+        console.print(escape(text), highlight=False)
     if made.language and any("language_model" in cell.content for cell in made.cells):
         console.print(escape(f"language model: from {', '.join(made.language.datasets)}"), highlight=False)
     for what in to_download(made.model) if due else ():

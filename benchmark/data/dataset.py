@@ -109,6 +109,12 @@ class Dataset:
             return self.card.source.splits()
         return [split for split in SPLITS if len(self._found.rows.get(split, ()))]
 
+    def is_read(self, split: str) -> bool:
+        """Whether records(split) is in the cache, so that neither the source is read nor an image decoded."""
+        if self.streams or not self._table_folder.is_dir() or split not in self.splits():
+            return False
+        return self.on_bad_data != "skip" or self._marker(split).is_file()
+
     def records(self, split: str) -> "datasets.Dataset":
         """The rows of a split, with the columns of COLUMNS, memory-mapped; images decode to RGB. Raises ``BenchError``
         when there is no such split. With "skip" the first call decodes every image, to know the bad ones.
@@ -274,8 +280,12 @@ class Dataset:
     @cached_property
     def _tables(self) -> Path:
         """The folder with the rows of each split in an Arrow file, read once for a state of the source."""
+        return build_folder(self._table_folder, self._read)
+
+    @property
+    def _table_folder(self) -> Path:
         parts = (VERSION, self.card.source.fingerprint(), self.card.classes, self.card.multi_label, self.on_bad_data)
-        return build_folder(self.cache / "records" / key("records", TABLES, *parts), self._read)
+        return self.cache / "records" / key("records", TABLES, *parts)
 
     def _read(self, folder: Path) -> None:
         image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,7 @@ from benchmark.store.hashing import key
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
+    from benchmark.data.dataset import Dataset
 
 VERSION = 1
 SCHEMA = pa.schema(
@@ -215,3 +216,13 @@ def _listed(path: Path, cache: Path) -> Shard:
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
         return Shard(path, pa.ipc.open_file(file).read_all())
+
+
+def corpus_texts(datasets: Iterable["Dataset"]) -> Iterator[str]:
+    """Give the training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
+    for dataset in datasets:
+        if dataset.streams:
+            yield from Stream(dataset.card, "train", dataset.cache).texts()
+            continue
+        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
+            yield from (*row["text"], *row["question"], *row["answer"])

@@ -6,10 +6,10 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,7 +24,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
-from benchmark.data.streamed import Stream, StreamedPairs
+from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
@@ -36,6 +36,7 @@ from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import BEST, LAST, load_weights
+from benchmark.training.cost import CellCost, SourceCost
 from benchmark.training.loop import Progress as Position
 from benchmark.training.loop import pretrain, validation_loss
 from benchmark.training.schedule import precision_of
@@ -132,16 +133,6 @@ def _tokenizer(
     return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
 
 
-def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
-    """Yield the training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
-    for dataset in datasets:
-        if dataset.streams:
-            yield from Stream(dataset.card, "train", dataset.cache).texts()
-            continue
-        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
-            yield from (*row["text"], *row["question"], *row["answer"])
-
-
 class Materials:
     """The tokenizer, the models, the pairs and the methods of a plan, each made when it is first needed.
 
@@ -194,7 +185,7 @@ class Materials:
         cards = [self.plan.datasets[name].card for name in cell.pretraining]
         return list(cards[0].classes or ()) if len(cards) == 1 else []
 
-    def finish(self, store: Store, cell: Cell, cost: dict[str, Any]) -> None:
+    def finish(self, store: Store, cell: Cell, cost: CellCost) -> None:
         """Make a trained cell part of the store, with all that load_trained() needs."""
         store.finish(cell.key, {"label": cell.label, "content": cell.content, "classes": self.classes(cell)}, cost)
 
@@ -280,7 +271,7 @@ class Materials:
 
     def pretrain(
         self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
-    ) -> dict[str, Any]:
+    ) -> CellCost:
         """Train a cell's method in ``folder``; return its cost. ``watch`` sees each step and may raise."""
         train = self.pairs(cell, "train")
         has_validation = cell.training.validations > 0 and self.sets(cell, "val")
@@ -311,9 +302,9 @@ class Materials:
                 reasons = Counter(pair_set.left_out.values()).most_common()
                 counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
                 self.progress.print(f"{pair_set.stream.card.name}: left out {counts}", style="yellow")
-        return cost | self._by_source(cell, method, train) | {"version": __version__, "machine": machine()}
+        return {**cost, **self._by_source(cell, method, train), "version": __version__, "machine": machine()}
 
-    def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> dict[str, Any]:
+    def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> SourceCost:
         """Return, of a training on several sets, the share of each and the final validation loss on each."""
         if len(cell.pretraining) == 1:
             return {}

@@ -31,7 +31,7 @@ def to_download(card: ModelCard) -> list[str]:
         elif isinstance(spec, TransformersText):
             found.append(_transformers(spec))
     if not isinstance(card.tokenizer, CorpusTokenizer):
-        found.append(_tokenizer(card.tokenizer))
+        found.append(tokenizer_to_download(card.tokenizer))
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -93,7 +93,8 @@ def _transformers(spec: TransformersText) -> str:
     return "" if in_cache(spec.name, ("config.json",)) else f"configuration '{spec.name}'"
 
 
-def _tokenizer(spec: OpenClipTokenizer | HuggingFaceTokenizer) -> str:
+def tokenizer_to_download(spec: OpenClipTokenizer | HuggingFaceTokenizer) -> str:
+    """The tokenizer in words, where it would be downloaded; "" where it is on this machine."""
     if isinstance(spec, HuggingFaceTokenizer):
         there = Path(spec.name).is_dir() or in_cache(spec.name, TOKENIZER)
         return "" if there else f"tokenizer '{spec.name}'"

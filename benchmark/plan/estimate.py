@@ -1,23 +1,39 @@
-"""What a cell will cost, before it runs: counted on the meta device, timed against what this machine does."""
+"""Estimate what a cell will cost before it runs: counted without weights, timed by what this machine does."""
 
+import json
+import math
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
-from benchmark.data.batch import Batch
+from benchmark.common.errors import BenchError
+from benchmark.data.dataset import Dataset
+from benchmark.data.streamed import corpus_texts
 from benchmark.method import Method
-from benchmark.models import build_model
+from benchmark.models import Tokenizer, build_model, build_tokenizer
+from benchmark.models.card import CorpusTokenizer
+from benchmark.models.download import tokenizer_to_download
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
-from benchmark.training.accumulation import accumulation_mode
-from benchmark.training.cost import parameter_columns
-from benchmark.training.schedule import precision_of
+from benchmark.store.cache import cache_root
+from benchmark.training.cost import (
+    Parameters,
+    Shape,
+    flops_budget_steps,
+    on_meta,
+    parameter_columns,
+    simulated_cost,
+    simulated_flops,
+    simulated_or_real,
+    total_flops,
+)
+from benchmark.training.schedule import precision_of, stage_starts, training_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +41,18 @@ if TYPE_CHECKING:
 EFFICIENCY = 0.35
 """Share of a large matrix product's speed that training reaches; used only until a cell of the model was measured."""
 
+LARGE = 300_000_000
+"""Parameters up to which a model is built to count a method that cannot be counted without weights."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples: of the training. flops_per_sample: of a step. memory: bytes of weights, gradients, optimiser state and
-    the activations of a micro-batch with texts of full length. seconds: of the training. measured: whether the time
-    comes from a cell of the same method and model in the store. parameters: as in the cost table.
+    """What one training will cost.
+
+    samples: pairs seen. flops_per_sample: of a step, the mean over the stages. memory: peak in bytes. seconds: of the
+    training. measured: whether the time comes from a cell of the same method and model in the store. parameters: as in
+    the cost table. text_length: tokens of the longest text of a micro-batch. length_known: whether that was read from
+    the data; otherwise it is the most that the model reads.
     """
 
     samples: int
@@ -38,47 +60,112 @@ class Estimate:
     memory: int
     seconds: float
     measured: bool
-    parameters: dict[str, int]
+    parameters: Parameters
+    text_length: int
+    length_known: bool
 
 
 class Estimator:
-    """Estimates for the cells of a plan. costs: the store's, to take measured speeds from."""
+    """Estimates the cells of a plan. costs: the store's cost table, to take measured speeds from."""
 
     def __init__(self, plan: Plan, costs: "pd.DataFrame") -> None:
         self.plan = plan
         self.costs = costs
         self._flops_per_second: float | None = None
+        self._estimates: dict[str, Estimate] = {}
 
     def cell(self, cell: Cell, pairs: int | None = None) -> Estimate:
-        """The estimate for one cell; ``pairs``, the number of training pairs, is needed for a budget in epochs."""
-        model = build_model(self.plan.model, 0, "meta")
-        with torch.device("meta"):
-            method = build_method(cell.method, model, cell.options).to("meta").train()
-        method.enter(next(iter(method.stages())))
-        training = cell.training
-        room = method.model.text.context_length
-        length = min(room, self.plan.model.tokenizer.context_length or room)
-        flops = step_flops(method, training, length)
-        trained = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
-        state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-        halved = 2 if precision_of(training, self.plan.device) == "bf16" else 1
-        memory = state + 3 * trained + saved_bytes(method, training, length) // halved
-        per_sample, measured = self.seconds(cell, flops)
-        kind, amount = training.budget
-        samples = round(
-            {
-                "samples": lambda: amount,
-                "epochs": lambda: amount * (pairs or 0),
-                "steps": lambda: amount * training.batch_size,
-                "time": lambda: amount / per_sample,
-                "flops": lambda: amount / flops,
-            }[kind]()
-        )
-        seconds = samples * per_sample
-        return Estimate(samples, flops, memory, seconds, measured, parameter_columns(method))
+        """Estimate one cell. pairs: the number of training pairs, needed for a budget in epochs."""
+        # Cells that differ in the seed alone cost the same.
+        key = json.dumps([cell.method, cell.options, cell.training.model_dump(), cell.pretraining, pairs])
+        if key not in self._estimates:
+            self._estimates[key] = self._estimate(cell, pairs)
+        return self._estimates[key]
 
-    def seconds(self, cell: Cell, flops: float) -> tuple[float, bool]:
-        """Of a sample, and whether it was measured. flops: of a sample."""
+    def _estimate(self, cell: Cell, pairs: int | None) -> Estimate:
+        training, device = cell.training, self.plan.device
+        method = self._method(cell, meta=True)
+        room = method.model.text.context_length
+        full = min(room, self.plan.model.tokenizer.context_length or room)
+        known = self._text_length(cell)
+        size = method.model.image_size
+        shape = Shape(training.resolution or size, size, known or full, training.augmentation)
+
+        def count(real: bool) -> tuple[int, float, int]:
+            copied = self._method(cell, meta=False) if real else method
+            if training.flops is not None:
+                steps = flops_budget_steps(copied, shape, training, device, real)
+            elif training.time is not None:
+                first = simulated_flops(copied, shape, training, device, 1, real)
+                per_step = self._seconds(cell, max(first.values()))[0] * training.batch_size
+                steps = training_steps(training, 0, lambda: per_step)
+            elif training.epochs is not None:
+                steps = max(1, round(training.epochs * ((pairs or 0) // training.batch_size)))
+            else:
+                steps = training_steps(training, 0, lambda: math.nan)
+            step = simulated_cost(copied, shape, training, device, steps, real)
+            flops = total_flops(step.flops, stage_starts(copied, steps), steps, training.batch_size)
+            return steps, flops / (steps * training.batch_size), step.memory
+
+        steps, flops, memory = simulated_or_real(count)
+        per_sample, measured = self._seconds(cell, flops)
+        samples = steps * training.batch_size
+        return Estimate(
+            samples,
+            flops,
+            memory,
+            samples * per_sample,
+            measured,
+            parameter_columns(method),
+            known or full,
+            known is not None,
+        )
+
+    def _method(self, cell: Cell, meta: bool) -> Method:
+        """The cell's method as it is before training, on the meta device or with random weights on the CPU."""
+        plan = self.plan
+        if not meta:
+            size = sum(parameter.numel() for parameter in build_model(plan.model, 0, "meta").parameters())
+            if size > LARGE:
+                raise BenchError(
+                    f"method '{cell.method}': its cost cannot be counted without weights, and model "
+                    f"'{plan.model.name}' has {size / 1e6:,.0f} million parameters (expected at most "
+                    f"{LARGE / 1e6:,.0f} million)"
+                )
+        model = build_model(plan.model, 0, "meta" if meta else "cpu", weights=False)
+        labelled = [plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
+        with on_meta() if meta else nullcontext():
+            method = build_method(cell.method, model, cell.options)
+            tokenizer = self._tokenizer or _LongTexts(method)
+            method.setup(tokenizer, [name for card in labelled for name in card.classes or ()])
+        method.model.set_gradient_checkpointing(cell.training.gradient_checkpointing)
+        return method.train()
+
+    def _text_length(self, cell: Cell) -> int | None:
+        """Tokens of the longest text of a micro-batch; None where the data or the tokenizer are not in the cache."""
+        datasets = [self.plan.datasets[name] for name in cell.pretraining]
+        datasets = [dataset for dataset in datasets if "train" in dataset.splits()]
+        if not self._tokenizer or not datasets or not all(dataset.is_read("train") for dataset in datasets):
+            return None
+        count = min(cell.training.micro_batch, cell.training.batch_size)
+        of_each = math.ceil(count / len(datasets))
+        texts = [text for dataset in datasets for text in islice(_first_texts(dataset), of_each)]
+        return max(map(len, self._tokenizer(texts)), default=None)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, where it needs neither a download nor data that are not in the cache."""
+        card = self.plan.model
+        corpus = [self.plan.datasets[name] for name in self.plan.corpus]
+        if isinstance(card.tokenizer, CorpusTokenizer):
+            if not all(dataset.is_read("train") for dataset in corpus):
+                return None
+        elif tokenizer_to_download(card.tokenizer):
+            return None
+        return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root())
+
+    def _seconds(self, cell: Cell, flops: float) -> tuple[float, bool]:
+        """Seconds of a sample, and whether they were measured. flops: of a sample."""
         if len(self.costs):
             same = self.costs[(self.costs.method == cell.method) & (self.costs.model == cell.label["model"])]
             same = same[same.accumulation == cell.content["training"]["accumulation"]]
@@ -90,63 +177,35 @@ class Estimator:
         return flops / self._flops_per_second, False
 
 
-def meta_batch(method: Method, count: int, length: int | None = None) -> Batch:
-    """``count`` pairs of the model's full size, with texts of ``length`` tokens (default: all that it reads), without
-    contents.
-    """
-    size, length = method.model.image_size, length or method.model.text.context_length
-    device = torch.device("meta")
-    return Batch(
-        image=torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
-        tokens=torch.zeros(count, length, dtype=torch.long, device=device),
-        mask=torch.ones(count, length, dtype=torch.bool, device=device),
-        row=torch.zeros(count, dtype=torch.long, device=device),
-        seed=torch.zeros(count, dtype=torch.long, device=device),
-        ids=[],
-        image_size=size,
-        augmentation=Augmentation.none(),
-        label=torch.zeros(count, dtype=torch.long, device=device),
-    )
+class _LongTexts:
+    """Stands in for a tokenizer that is not on this machine: every text is as long as the model reads."""
+
+    start_id, end_id = 1, 2
+    fingerprint = ""
+
+    def __init__(self, method: Method) -> None:
+        text = method.model.text
+        self.pad_id = text.pad_id or 0
+        self.context_length, self.vocab_size = text.context_length, text.vocab_size
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        words = [3] * (self.context_length - 2)
+        return [[self.start_id, *(words if text else []), self.end_id] for text in texts]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return ""
 
 
-def step_flops(method: Method, training: Training, length: int) -> float:
-    """Floating-point operations of a training step a sample of ``length`` tokens, what is frozen left out of the
-    backward pass.
-    """
-    batch = meta_batch(method, 2, length)
-    with FlopCounterMode(display=False) as forward:
-        output = method(batch)
-    with FlopCounterMode(display=False) as backward:
-        terms = [value for part in (output.embeddings, output.losses) for value in part.values() if value.requires_grad]
-        if terms:
-            torch.autograd.backward(terms, [torch.ones_like(term) for term in terms])
-    with FlopCounterMode(display=False) as keys:
-        method.keys(batch)
-    again = accumulation_mode(method, training) == "cached" and training.batch_size > training.micro_batch
-    flops = forward.get_total_flops() * (2 if again else 1) + backward.get_total_flops() + keys.get_total_flops()
-    return flops / len(batch.image)
-
-
-def saved_bytes(method: Method, training: Training, length: int) -> int:
-    """Bytes that the forward pass of one micro-batch keeps for the backward pass."""
-    seen: dict[int, Tensor] = {}
-    # A product saves a view of its weights, which are there anyway.
-    weights = {parameter.untyped_storage()._cdata for parameter in method.parameters()}
-
-    def save(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in weights:
-            seen[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    count = min(training.micro_batch, training.batch_size)
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        output = method(meta_batch(method, count, length))
-    del output
-    return sum(tensor.numel() * tensor.element_size() for tensor in seen.values())
+def _first_texts(dataset: Dataset) -> Iterator[str]:
+    """The first text of each training record that has one."""
+    texts = dataset.table("train")["text"]
+    for row in dataset.rows("train").tolist():
+        if text := texts[row].as_py():
+            yield text[0]
 
 
 def matrix_speed(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of a product of two large matrices, measured for a moment."""
+    """Measure for a moment how many floating-point operations a second a product of two large matrices does."""
     size = 4096 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best = float("inf")

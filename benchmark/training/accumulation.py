@@ -1,14 +1,15 @@
-"""How the gradient of an effective batch is made from micro-batches.
+"""Accumulate the gradient of an effective batch over micro-batches, and take one optimiser step with it.
 
-``plain``: contrast() sees each micro-batch alone: few negatives, one forward pass.
-``cached``: embeddings of all micro-batches first without a graph, contrast() once over all of them, then a second
-forward pass per micro-batch that receives the cached gradients (Gao et al. 2021, arXiv 2101.06983). contrast() runs
-once, so that parameters inside it (the temperature) get their gradient once.
-``keyed``: gradient-free keys of all micro-batches first, then each micro-batch against all keys.
+``plain``: contrast() sees one micro-batch at a time: few negatives, one forward pass.
+``cached``: first compute the embeddings of all micro-batches without a graph and run contrast() once over all of them;
+then a second forward pass per micro-batch receives the cached gradients (Gao et al. 2021, arXiv 2101.06983).
+contrast() runs once, so its own parameters (the temperature) get their gradient once.
+``keyed``: first compute the gradient-free keys of all micro-batches, then contrast each micro-batch with all keys.
 
-``cached`` and ``keyed`` equal the full batch to rounding; activation memory depends on the micro-batch alone.
+``cached`` and ``keyed`` equal the full batch up to rounding. Their activation memory depends on the micro-batch alone.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -23,8 +24,50 @@ from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
 
 Losses = dict[str, float]
-Precision = Callable[[], AbstractContextManager]
-"""Makes the autocast context that forward passes run in; losses are always computed outside it."""
+Precision = Callable[[], AbstractContextManager[object]]
+"""Makes the autocast context for forward passes; losses are always computed outside it."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A step whose loss or gradient norm is not finite.
+
+    loss: of the effective batch. norm: of the gradient, before clipping.
+    """
+
+    def __init__(self, loss: float, norm: float) -> None:
+        super().__init__(f"the loss is {loss} and the gradient norm {norm}")
+        self.loss = loss
+        self.norm = norm
+
+
+def training_step(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    mode: Accumulation,
+    seed: int,
+    precision: Precision = nullcontext,
+    gradient_clip: float = 0.0,
+) -> tuple[Losses, float]:
+    """Take one optimiser step on an effective batch.
+
+    Arguments as in ``accumulate``. gradient_clip: the largest gradient norm, 0 for no limit.
+    Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
+    with running statistics as they were before the step.
+    """
+    # The forward pass puts the values of a bad batch into the running statistics.
+    before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
+    losses, keys = accumulate(method, batches, mode, seed, precision)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, gradient_clip or math.inf).item()
+    if not (math.isfinite(sum(losses.values())) and math.isfinite(norm)):
+        for buffer, old in before:
+            buffer.copy_(old)
+        raise NotFiniteError(sum(losses.values()), norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    method.after_step(keys)
+    return losses, norm
 
 
 def accumulate(
@@ -32,10 +75,11 @@ def accumulate(
 ) -> tuple[Losses, Keys]:
     """Add the gradient of the effective batch to every parameter's ``.grad``.
 
-    batches: the micro-batches of the effective batch, in any memory: each is moved to the method's device only while it
-        is needed there; sizes may differ.
-    seed: of everything random in the forward passes; micro-batch i always sees the same random state.
+    batches: the micro-batches of the effective batch, in any memory; sizes may differ. Each one is on the method's
+        device only while it is needed there.
+    seed: seeds everything random in the forward passes; micro-batch i always sees the same random state.
     Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
+    Raises ``BenchError`` for an unknown mode.
     """
     if mode not in _MODES:
         raise unknown("accumulation", mode, _MODES)
@@ -45,7 +89,7 @@ def accumulate(
 
 @torch.no_grad()
 def effective_loss(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Losses:
-    """The loss terms of the effective batch without a gradient, for validation."""
+    """Compute the loss terms of the effective batch without a gradient, for validation."""
     outputs = [_forward(method, batch, i, seed, precision) for i, batch in enumerate(batches)]
     keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
     embeddings = _gather([output.embeddings for output in outputs])
@@ -109,9 +153,7 @@ _MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 
 class _Sum:
-    """The loss terms of the effective batch, summed up micro-batch by micro-batch on the device: to read one would wait
-    for it.
-    """
+    """The loss terms of the effective batch, summed on the device: reading one would wait for the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -130,7 +172,7 @@ class _Sum:
 
 
 def _backward(loss: Tensor | float) -> None:
-    # A micro-batch in which nothing is trained (a tower locked whole) has nothing to propagate.
+    # Where nothing is trained (both towers locked) there is nothing to propagate.
     if isinstance(loss, Tensor) and loss.requires_grad:
         loss.backward()
 
@@ -157,7 +199,7 @@ def _device(method: Method) -> torch.device:
 
 
 def _full(value: Tensor) -> Tensor:
-    """Half precision up to float32, so that similarities and losses are computed in it; the rest as it is."""
+    """Convert half precision to float32, in which similarities and losses are computed; leave the rest."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
@@ -173,7 +215,7 @@ def _count(batches: Sequence[Batch]) -> int:
 
 
 def _gather(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate over micro-batches; token dimensions, which differ where texts are trimmed, are padded with zeros."""
+    """Concatenate over micro-batches; pad token dimensions with zeros, as micro-batches differ in text length."""
     return {name: _cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -186,7 +228,7 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _same_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of batch normalisation as they were: the second forward pass updates them."""
+    """Restore the running statistics of batch normalisation afterwards: the second forward pass updates them."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     saved = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
     yield
@@ -195,8 +237,22 @@ def _same_statistics(module: nn.Module) -> Iterator[None]:
             buffer.copy_(old)
 
 
+def running_statistics(method: Method) -> list[Tensor]:
+    """The buffers of normalisation layers that a forward pass updates (BatchNorm's mean, variance and count)."""
+    layers = [module for module in method.modules() if hasattr(module, "running_mean")]
+    return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+
+
+def micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:
+    """Fetch ``size`` pairs from position ``start`` on, ``micro_batch`` at a time; the last micro-batch may be smaller.
+
+    fetch: gives the batch for a position and a count.
+    """
+    return [fetch(start + offset, min(micro_batch, size - offset)) for offset in range(0, size, micro_batch)]
+
+
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
-    """The mode a method is trained in; raises ``BenchError`` for one that it does not have."""
+    """Return the accumulation mode to train a method in. Raises ``BenchError`` for a mode that it does not have."""
     if training.accumulation == "auto":
         return method.accumulation[0]
     if training.accumulation not in method.accumulation:

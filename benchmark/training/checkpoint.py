@@ -1,46 +1,94 @@
-"""The files of a training: checkpoints, the log, and what a step that is not finite leaves."""
+"""The files of a training: checkpoints, the log, and what is kept of a step that is not finite."""
 
 import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.method import Method
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
-
-
 STEPS = "steps"
-
-
+"""The number of steps that a budget in time pays for, so that a resumed training keeps its schedule."""
 FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
 """The weights before a step whose loss is not finite, and what that step was."""
 
 
 def load_weights(method: Method, path: Path) -> None:
-    """The weights of a finished training into a method that is set up, left in its last stage."""
+    """Load the weights of a finished training into a method that is set up, and leave it in its last stage."""
     for stage in method.stages():
         method.enter(stage)
     method.load_state_dict(load_file(path))
 
 
-def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them (tied weights do)."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+def save_weights(method: Method, path: Path) -> None:
+    """Write all weights and buffers of a method, whole or not at all."""
+    _write(path, _detached(method.state_dict()))
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+@dataclass
+class Position:
+    """Where a training stands between two steps.
+
+    stage: the one under way. step: steps done. seconds: spent in steps and validations. best: the lowest validation
+    loss of the stage, infinite before the first. last_validation: the latest validation loss, NaN before the first.
+    """
+
+    stage: str
+    step: int
+    seconds: float
+    best: float
+    last_validation: float
 
 
-def _truncate(log: IO[str], step: int) -> None:
-    """Drop the lines of steps after the checkpoint, which are about to be done again, and a half-written one."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``save_resume`` wrote.
+
+    method: its state by name. optimizer: the state of each parameter by its number.
+    """
+
+    position: Position
+    method: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+
+
+def save_resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write all that a training needs to go on from ``position``."""
+    tensors = {f"method.{name}": tensor for name, tensor in _detached(method.state_dict()).items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _detached(state).items()}
+    _write(folder / RESUME, tensors, {name: json.dumps(value) for name, value in asdict(position).items()})
+
+
+def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Read what ``save_resume`` wrote, on ``device``; None where there is nothing to resume."""
+    path = folder / RESUME
+    if not path.exists():
+        return None
+    with safe_open(path, "pt", device=str(device)) as file:
+        position = Position(**{name: json.loads(value) for name, value in file.metadata().items()})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    method: dict[str, Tensor] = {}
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, rest = name.partition(".")
+        if owner == "method":
+            method[rest] = tensor
+        else:
+            number, _, key = rest.partition(".")
+            optimizer.setdefault(int(number), {})[key] = tensor
+    return Checkpoint(position, method, optimizer)
+
+
+def truncate_log(log: IO[str], step: int) -> None:
+    """Drop the lines after ``step``, whose steps will be taken again, and a half-written line."""
     log.seek(0)
     kept = []
     for line in log:
@@ -53,3 +101,30 @@ def _truncate(log: IO[str], step: int) -> None:
     log.truncate()
     log.writelines(kept)
     log.flush()
+
+
+def keep_not_finite(folder: Path, method: Method, step: int, loss: float, norm: float, ids: list[str]) -> str:
+    """Save the weights before a bad step and the ids of its batch; return the message for the user.
+
+    The checkpoints stay as they are: training the cell again starts from the last one.
+    """
+    weights, report = folder / FINITE, folder / NOT_FINITE
+    save_weights(method, weights)
+    fields = {"step": step, "loss": loss, "gradient_norm": norm, "ids": ids}
+    report.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
+    return (
+        f"step {step}: the loss is {loss} and the gradient norm {norm} (expected finite numbers) on records {some}; "
+        f"all {len(ids)} ids are in {report}, the last finite weights in {weights}"
+    )
+
+
+def _detached(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Copy tensors so that none share memory, as safetensors requires (tied weights do)."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)

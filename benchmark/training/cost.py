@@ -1,57 +1,439 @@
-"""What a training costs: parameters, floating-point operations, memory."""
+"""What a training costs: parameters, floating-point operations, memory, time.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+A run counts operations with ``flops_by_stage`` on its own method. A plan calls the same function on a ``trial_copy``,
+whose tensors have shapes but no contents, and measures memory by the lifetime of these tensors.
+"""
 
-from benchmark.method import Method
-from benchmark.training.memory import PeakMemory, TensorPeak
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self, TypedDict, TypeVar
 
-if TYPE_CHECKING:
-    from benchmark.training.loop import _Loop
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.common.seeding import torch_seed
+from benchmark.config.augmentation import Augmentation
+from benchmark.config.schema import Training
+from benchmark.data.batch import Batch
+from benchmark.method import Accumulation, Method, Output
+from benchmark.training.accumulation import accumulate, accumulation_mode, micro_batches, training_step
+from benchmark.training.memory import StoragePeak, held_bytes
+from benchmark.training.schedule import autocast, optimizer_of, precision_of
+
+T = TypeVar("T")
 
 
-def parameter_columns(method: Method) -> dict[str, int]:
-    """The parameters of the encoder that is evaluated, whole and by tower, and how many of the method's are trained in
-    any stage (heads and temperatures included, teachers not). Leaves the method in its last stage.
+class Parameters(TypedDict):
+    """Counts of parameters.
+
+    Of the encoder that is evaluated, whole and by tower with its projection, and of those trained in any stage.
+    parameters_trainable: of the whole method, heads and temperatures included, teachers not.
     """
+
+    parameters: int
+    parameters_trainable: int
+    parameters_image: int
+    parameters_image_trainable: int
+    parameters_text: int
+    parameters_text_trainable: int
+
+
+class Cost(Parameters):
+    """What a training took, as ``pretrain`` returns it.
+
+    samples: pairs seen, with repetitions. epochs: samples over pairs, incomplete batches left out. seconds: of steps
+    and validations. flops_per_sample, flops: floating-point operations, of the mean over the stages and of the whole
+    training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the last
+    and the lowest of the last stage, NaN and infinity without validation. peak_memory: bytes.
+    """
+
+    samples: int
+    steps: int
+    budget: str
+    epochs: float
+    seconds: float
+    samples_per_second: float
+    flops_per_sample: float
+    flops: float
+    batch_size: int
+    micro_batch: int
+    accumulation: Accumulation
+    precision: str
+    device: str
+    validation_loss: float
+    best_validation_loss: float
+    peak_memory: int
+
+
+class SourceCost(TypedDict, total=False):
+    """Of a training on several sets: the share of each in the pairs, and the final validation loss on each."""
+
+    mixture: dict[str, float]
+    validation_losses: dict[str, float]
+
+
+class CellCost(Cost, SourceCost):
+    """A row of the cost table (cost.json). version: of the benchmark."""
+
+    version: str
+    machine: dict[str, str | int]
+
+
+def parameter_columns(method: Method) -> Parameters:
+    """Count parameters. Leaves the method in its last stage."""
     trained: dict[int, int] = {}
-    sides: dict[str, int] = {}
+    sides: Counter[str] = Counter()
     for stage in method.stages():
         method.enter(stage)
         trained |= {id(p): p.numel() for p in method.parameters() if p.requires_grad}
-        counts = method.model.parameter_counts()
-        sides |= {name: max(count, sides.get(name, 0)) for name, count in counts.items()}
+        sides |= Counter(method.model.parameter_counts())
     return {
-        "parameters": sides.pop("total"),
+        "parameters": sides["total"],
         "parameters_trainable": sum(trained.values()),
-        **{f"parameters_{name}": count for name, count in sides.items() if name != "total_trainable"},
+        "parameters_image": sides["image"],
+        "parameters_image_trainable": sides["image_trainable"],
+        "parameters_text": sides["text"],
+        "parameters_text_trainable": sides["text_trainable"],
     }
 
 
-class _Memory:
-    """The peak memory of a training's steps, in bytes: weights, teacher, queues and the optimiser's state, and what a
-    step's gradients and activations add. The first step, in which libraries set themselves up, counts only where it is
-    the only one; on the CPU the second counts alone.
+# Floating-point operations
+
+
+def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[str, float]:
+    """Floating-point operations of a step per sample, in each stage.
+
+    sample: one pair, with as many tokens as the longest text of a micro-batch. Leaves the method in its last stage,
+    with its buffers as they were and without gradients.
+    """
+    counts = {}
+    with buffers_kept(method):
+        for stage in method.stages():
+            method.enter(stage)
+            counts[stage] = flops_per_sample(method, sample, training)
+    return counts
+
+
+def flops_per_sample(method: Method, sample: Batch, training: Training) -> float:
+    """Floating-point operations of a step per sample in the method's stage; arguments as in ``flops_by_stage``.
+
+    Counts forward passes, keys, losses, backward passes, and the second forward pass where the batch is larger than the
+    micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2: three small
+    steps determine a, b and c.
+    """
+    mode = accumulation_mode(method, training)
+    micro_batch = min(training.micro_batch, training.batch_size)
+    together = micro_batch if mode == "plain" else training.batch_size
+    # Batch normalisation needs at least two samples in training mode.
+    steps = [(1, 2), (1, 4), (1, 8)] if together == micro_batch else [(2, 2), (2, 4), (4, 2)]
+    counts = []
+    for m, k in steps:
+        with FlopCounterMode(display=False) as counter:
+            accumulate(method, [sample.rows([0] * k)] * m, mode, 0)
+        counts.append(counter.get_total_flops())
+    method.zero_grad(set_to_none=True)
+    c, a, b = np.linalg.solve([[m, m * k, (m * k) ** 2] for m, k in steps], counts)
+    return float(c / micro_batch + a + b * together)
+
+
+def total_flops(by_stage: Mapping[str, float], starts: Mapping[str, int], steps: int, batch_size: int) -> float:
+    """Floating-point operations of a whole training.
+
+    by_stage: per sample. starts: the step at which each stage begins. steps: of the training so far.
+    """
+    lengths = [end - start for start, end in pairwise([*starts.values(), steps])]
+    return batch_size * sum(by_stage[stage] * length for stage, length in zip(starts, lengths))
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step takes at the end of a training.
+
+    flops: floating-point operations per sample, in each stage. memory: peak of the training in bytes.
     """
 
-    def __init__(self, loop: "_Loop") -> None:
-        self.loop, self.grown = loop, PeakMemory(loop.device)
-        self.seen, self.held, self.highest = 0, 0, 0
+    flops: dict[str, float]
+    memory: int
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Around each step."""
-        begins = self.seen == 1 or (self.seen == 0 and self.loop.step == self.loop.steps - 1)
-        if begins:
-            self.held = self.loop.held()
-            self.grown.start()
-        if begins and self.loop.device.type == "cpu":
-            with TensorPeak() as tensors:
-                yield
-            self.highest = self.held + tensors.bytes
-        else:
-            yield
-        if self.held and self.loop.device.type != "cpu":
-            self.highest = self.held + self.grown.peak()
-        self.seen += 1
+
+def simulated_flops(
+    method: Method, shape: "Shape", training: Training, device: torch.device, steps: int, real: bool = False
+) -> dict[str, float]:
+    """``flops_by_stage`` at the end of a training of ``steps`` steps, when queues are as full as they get.
+
+    Arguments as in ``trial_copy``; ``method`` itself stays as it is.
+    """
+    with trial_copy(method, device, real) as copy:
+        sample = shape.batch(1)
+        _let_see(copy, sample, training, steps * training.batch_size)
+        return flops_by_stage(copy, sample, training)
+
+
+def simulated_cost(
+    method: Method, shape: "Shape", training: Training, device: torch.device, steps: int, real: bool = False
+) -> StepCost:
+    """What a step of a training of ``steps`` steps takes on ``device``. Arguments as in ``simulated_flops``.
+
+    Memory as ``StepMemory`` measures it: of a step in the first stage, the second on the CPU, elsewhere the last.
+    """
+    mode, precision = accumulation_mode(method, training), precision_of(training, device)
+    with trial_copy(method, device, real) as copy:
+        copy.enter(next(iter(copy.stages())))
+        optimizer = _warm_optimizer(copy, training)
+        _let_see(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
+        batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
+        held = held_bytes(copy, optimizer)
+        with _shapes_repeated(copy), StoragePeak(device) as peak, FlopCounterMode(display=False) as counter:
+            training_step(
+                copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip
+            )
+    memory = held + peak.bytes
+    # The step that was just taken is the one that flops_by_stage() would count.
+    if len(batches) == 1 and len(method.stages()) == 1 and not _has_keys(method):
+        return StepCost({stage: counter.get_total_flops() / len(batches[0]) for stage in method.stages()}, memory)
+    return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
+
+
+def flops_budget_steps(
+    method: Method, shape: "Shape", training: Training, device: torch.device, real: bool = False
+) -> int:
+    """The steps that ``training.flops`` pays for, at least one. Arguments as in ``simulated_flops``.
+
+    What a step takes may depend on how many came before it (a queue that fills up), so the answer is approached step by
+    step.
+    """
+    assert training.flops is not None
+    paid, steps = 0, 1
+    for attempt in range(8):
+        by_stage = simulated_flops(method, shape, training, device, steps, real)
+        mean = sum(share * by_stage[stage] for stage, share in method.stages().items())
+        paid = max(1, round(training.flops / (training.batch_size * mean)))
+        if not _has_keys(method) or abs(paid - steps) <= 0.002 * steps:
+            break
+        # Halfway: full jumps would swing between an empty and a full queue.
+        steps = paid if attempt == 0 else max(1, round((paid + steps) / 2))
+    return paid
+
+
+# Time
+
+
+def seconds_per_step(
+    step: Callable[[], object], validate: Callable[[], object], training: Training, device: torch.device
+) -> float:
+    """What a step takes on this machine, its share of the validations included: the median of a few.
+
+    step: does the work of one. validate: does one validation.
+    """
+    assert training.time is not None
+    seconds = []
+    for _ in range(6):
+        began = time.monotonic()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.monotonic() - began)
+    began = time.monotonic()
+    validate()
+    validating = (time.monotonic() - began) * training.validations
+    steps = (training.time - validating - sum(seconds)) / sorted(seconds[2:])[2]
+    return training.time / max(1.0, steps)
+
+
+# Methods without contents
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the shapes of a batch.
+
+    stored: pixels a side of the images as they are read. image_size: pixels a side as the model gets them. length:
+    tokens of the longest text of a micro-batch.
+    """
+
+    stored: int
+    image_size: int
+    length: int
+    augmentation: Augmentation
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """The shape of an existing batch."""
+        return cls(batch.image.shape[-1], batch.image_size, batch.tokens.shape[1], batch.augmentation)
+
+    def batch(self, count: int) -> Batch:
+        """``count`` pairs on the CPU, black images and texts of padding tokens, all of the same length."""
+        return Batch(
+            image=torch.zeros(count, 3, self.stored, self.stored, dtype=torch.uint8),
+            tokens=torch.zeros(count, self.length, dtype=torch.long),
+            mask=torch.ones(count, self.length, dtype=torch.bool),
+            row=torch.zeros(count, dtype=torch.long),
+            seed=torch.zeros(count, dtype=torch.long),
+            ids=[""] * count,
+            image_size=self.image_size,
+            augmentation=self.augmentation,
+            label=torch.zeros(count, dtype=torch.long),
+        )
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Build modules without allocating their tensors. Single numbers keep their values: counters decide shapes."""
+    with torch.device("meta"), _NumbersKept():
+        yield
+
+
+@contextmanager
+def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iterator[Method]:
+    """A copy of a method in training mode to try steps on; what happens inside leaves no trace outside.
+
+    Its tensors, and those made inside, have shapes but no contents, and take no memory: as if on ``device``, whose
+    operators decide what is computed (PyTorch's FakeTensorMode). The method may lie on the meta device. Numbers that a
+    method reads from computed tensors are 1, and masks choose everything.
+
+    real: copy contents too and compute them, for a method that does what is impossible without.
+    """
+    with torch_seed(0), ExitStack() as stack:
+        memo: dict[int, Any] = {}
+        if not real:
+            numbers = {id(b): b.item() for b in method.buffers() if b.ndim == 0 and b.device.type != "meta"}
+            stack.enter_context(FakeTensorMode())
+            stack.enter_context(_AssumedValues())
+            for tensor in (*method.parameters(), *method.buffers()):
+                memo[id(tensor)] = _emptied(tensor, device, numbers.get(id(tensor)))
+        yield deepcopy(method, memo).train()
+
+
+def simulated_or_real(count: Callable[[bool], T]) -> T:
+    """``count(False)``, without contents; where a method does what is impossible then, ``count(True)``, with them.
+
+    count: calls one of the functions above, with its argument as their ``real``.
+    """
+    try:
+        return count(False)
+    # A method may do anything, and what is wrong with the method itself is raised again.
+    except Exception:
+        return count(True)
+
+
+def _emptied(tensor: Tensor, device: torch.device, number: float | None) -> Tensor:
+    if number is not None:
+        return torch.tensor(number, dtype=tensor.dtype)
+    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+class _NumbersKept(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor and isinstance(args[0], int | float):
+            kwargs = {"device": "cpu"} | dict(kwargs)
+        return func(*args, **kwargs)
+
+
+class _AssumedValues(TorchDispatchMode):
+    """Answers for fake tensors what depends on their contents."""
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        try:
+            return func(*args, **kwargs)
+        except DataDependentOutputException:
+            if func is not torch.ops.aten._local_scalar_dense.default:
+                raise
+            return 1.0 if args[0].is_floating_point() else 1
+        except DynamicOutputShapeException:
+            if func is torch.ops.aten.nonzero.default:
+                return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.long)
+            if func is torch.ops.aten.masked_select.default:
+                return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape).numel())
+            if func is torch.ops.aten.index.Tensor:
+                return func(args[0], [place for index in args[1] for place in _places(index)])
+            raise
+
+
+def _places(index: Tensor | None) -> list[Tensor | None]:
+    """The indices that a mask of all True stands for; any other index as it is."""
+    if index is None or index.dtype != torch.bool:
+        return [index]
+    return [index.new_empty(index.numel(), dtype=torch.long) for _ in range(index.ndim)]
+
+
+def _warm_optimizer(method: Method, training: Training) -> torch.optim.Optimizer:
+    """An optimiser that has its state, as after the first step."""
+    optimizer = optimizer_of(method, training)
+    for group in optimizer.param_groups:
+        group["foreach"] = True
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group in optimizer.param_groups:
+        group["foreach"] = None
+    optimizer.zero_grad(set_to_none=True)
+    return optimizer
+
+
+def _has_keys(method: Method) -> bool:
+    """Whether the pairs that it has seen can change what a step takes."""
+    return type(method).keys is not Method.keys
+
+
+def _let_see(method: Method, sample: Batch, training: Training, samples: int) -> None:
+    """Bring a method to where a training on ``samples`` pairs leaves it: one after_step() with the keys of them all."""
+    if not _has_keys(method):
+        return
+    _, keys = accumulate(method, [sample.rows([0, 0])], accumulation_mode(method, training), 0)
+    method.zero_grad(set_to_none=True)
+    method.after_step({name: key[:1].expand(samples, *key.shape[1:]) for name, key in keys.items()})
+
+
+@contextmanager
+def _shapes_repeated(method: Method) -> Iterator[None]:
+    """Compute two micro-batches of each pass; give empty tensors for the others, which need as much memory.
+
+    The first meets no gradients yet, the second does, and all others are like it.
+    """
+    calls: Counter[tuple[str, bool]] = Counter()
+    shapes: dict[tuple[str, bool], dict[str, Tensor]] = {}
+
+    def repeated(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+        def call(batch: Batch, **options: Any) -> Any:
+            kind = name, torch.is_grad_enabled()
+            calls[kind] += 1
+            if calls[kind] > 2:
+                tensors = {n: like.new_empty((len(batch), *like.shape[1:])) for n, like in shapes[kind].items()}
+                return Output(tensors) if name == "forward" else tensors
+            result = compute(batch, **options)
+            tensors = result.embeddings if isinstance(result, Output) else result
+            shapes[kind] = {n: value.new_empty((0, *value.shape[1:])) for n, value in tensors.items()}
+            return result
+
+        return call
+
+    method.forward, method.keys = repeated("forward", method.forward), repeated("keys", method.keys)  # type: ignore[method-assign]
+    yield
+    del method.forward, method.keys
+
+
+@contextmanager
+def buffers_kept(method: Method) -> Iterator[None]:
+    """Restore all buffers of a method afterwards: running statistics, queues, counters."""
+    saved = [buffer.clone() for buffer in method.buffers()]
+    yield
+    for buffer, old in zip(method.buffers(), saved):
+        buffer.copy_(old)

@@ -1,4 +1,4 @@
-"""Peak memory of a block of work."""
+"""Measure the peak memory of a block of work, and of a training's steps."""
 
 import ctypes
 import gc
@@ -6,25 +6,33 @@ import itertools
 import os
 import resource
 import sys
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-# Its profiler would tell of each start and stop.
+# The profiler logs every start and stop otherwise.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmark.method import Method
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Bytes by which the work since start() grew the memory in use, at its peak.
+    """Bytes by which work after start() raises the memory in use, at its peak.
 
-    On CUDA the allocator's peak; elsewhere the resident set of the process (on systems without /proc its highest since
-    the process began, so that a smaller second block shows as 0).
+    On CUDA the allocator's peak; elsewhere the resident set of the process. On systems without /proc the latter is the
+    highest since the process began, so that a smaller second block shows as 0.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,28 +40,34 @@ class PeakMemory:
         self.before = 0
 
     def start(self) -> None:
+        """Begin a new measurement."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before = torch.cuda.memory_allocated(self.device)
             return
         with suppress(OSError, AttributeError):
-            # Memory freed by an earlier cell but kept by the C library would hide this one's growth.
+            # The C library keeps freed memory, which would hide the growth of what comes next.
             ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             _CLEAR.write_text("5")
         self.before = _resident("VmRSS")
 
     def peak(self) -> int:
+        """Return the growth since start(), in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.before
         return max(0, _resident("VmHWM") - self.before)
 
 
 class TensorPeak:
-    """Bytes of the tensors that the work inside makes, at their peak, on the CPU: as its allocator tells torch's
-    profiler, which is slow, but unlike the resident set does not depend on what the process did before.
+    """``bytes``: of the tensors that the block makes, at their peak, on the CPU.
+
+    Taken from the allocator's events in torch's profiler: slow, but independent of what the process did before, unlike
+    the resident set.
     """
+
+    bytes: int
 
     def __enter__(self) -> Self:
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
@@ -66,6 +80,82 @@ class TensorPeak:
         events = profiler.kineto_results.events()
         changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
         self.bytes = max(itertools.accumulate((change for _, change in changes), initial=0))
+
+
+class StoragePeak(TorchDispatchMode):
+    """``bytes``: of the tensors that the block makes on a device, at their peak, by the lifetime of their storage.
+
+    Works without contents (fake tensors). Does not see what an operator allocates and frees inside.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device.type
+        self.bytes = 0
+        self._alive: dict[int, int] = {}
+        self._total = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        taken = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor) and each.device.type == self.device:
+                self._add(each.untyped_storage(), taken)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage, taken: set[int]) -> None:
+        key = storage._cdata
+        # A view, or the result of an operator that works in place.
+        if key in taken or key in self._alive:
+            return
+        self._alive[key] = storage.nbytes()
+        self._total += storage.nbytes()
+        self.bytes = max(self.bytes, self._total)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self._total -= self._alive.pop(key)
+
+
+class StepMemory:
+    """The peak memory of a training's steps.
+
+    highest: in bytes, the weights, teachers, queues and optimiser state before the step, and what the step adds. On the
+    CPU that of the second step; elsewhere of the second and all later ones. The first step, in which libraries set
+    themselves up, counts only where it is the only one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.highest = 0
+        self._growth = PeakMemory(device)
+        self._held = 0
+        self._steps = 0
+
+    @contextmanager
+    def watch(self, held: Callable[[], int], last: bool) -> Iterator[None]:
+        """Measure one step. held: gives the bytes in use before it. last: whether no step follows."""
+        begins = self._steps == 1 or (self._steps == 0 and last)
+        if begins:
+            self._held = held()
+            self._growth.start()
+        if begins and self.device.type == "cpu":
+            with TensorPeak() as tensors:
+                yield
+            self.highest = self._held + tensors.bytes
+        else:
+            yield
+        if self._held and self.device.type != "cpu":
+            self.highest = self._held + self._growth.peak()
+        self._steps += 1
+
+
+def held_bytes(method: Method, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of a method's weights and buffers and of the optimiser's state."""
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*method.state_dict().values(), *state))
 
 
 def _resident(field: str) -> int:

@@ -1,4 +1,4 @@
-"""How long a training is and what its learning rate is at each step."""
+"""How long a training is, its learning rate at each step, and its optimiser."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from benchmark.method import Method
 
 
 def check_batch(training: Training, pairs: int) -> int:
-    """The steps of an epoch over ``pairs`` pairs. The last, incomplete batch of an epoch is left out: filling it from
-    the next would put a pair among its own negatives.
+    """Return the steps of an epoch over ``pairs`` pairs. Raises ``BenchError`` when they do not fill one batch.
 
-    Raises ``BenchError`` when the data do not fill one batch.
+    The last, incomplete batch of an epoch is left out: filling it from the next epoch could make a pair its own
+    negative.
     """
     if pairs < training.batch_size:
         raise BenchError(
@@ -26,9 +26,9 @@ def check_batch(training: Training, pairs: int) -> int:
 
 
 def training_steps(training: Training, pairs: int, per_step: Callable[[], float]) -> int:
-    """The steps that a budget pays for, at least one.
+    """Return the steps that a budget pays for, at least one.
 
-    per_step: the seconds or the floating-point operations of a step; asked only for a budget in these.
+    per_step: gives the seconds or floating-point operations of a step; called only for a budget in these.
     """
     kind, amount = training.budget
     if kind == "samples":
@@ -41,7 +41,7 @@ def training_steps(training: Training, pairs: int, per_step: Callable[[], float]
 
 
 def stage_starts(method: Method, steps: int) -> dict[str, int]:
-    """The step at which each stage of a training begins; every stage has at least one step.
+    """Return the step at which each stage of a training begins; every stage has at least one step.
 
     Raises ``BenchError`` when there are fewer steps than stages.
     """
@@ -56,7 +56,7 @@ def stage_starts(method: Method, steps: int) -> dict[str, int]:
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:
-    """The learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
+    """Return the learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
     warmup = round(training.warmup * steps)
     if step < warmup:
         return training.learning_rate * (step + 1) / warmup
@@ -64,18 +64,19 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 
 
 def precision_of(training: Training, device: torch.device) -> str:
-    """``bf16`` or ``fp32``: what ``auto`` stands for on a device."""
+    """Return ``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that supports it."""
     if training.precision != "auto":
         return training.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Make the context for forward passes in ``bf16``, or one that does nothing for ``fp32``."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
-    """AdamW over what is trained; parameters of one dimension or none (biases, norms, the temperature) do not decay."""
+    """Make AdamW over what is trained; parameters of less than two dimensions do not decay (biases, norms, scales)."""
     trained = [p for p in method.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
