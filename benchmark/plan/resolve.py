@@ -26,7 +26,8 @@ def resolve_model(config: RunConfig) -> ModelCard:
     if not config.model_options:
         return card
     where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
-    return validated(ModelCard, card.model_dump() | config.model_options, where)
+    changed: ModelCard = validated(ModelCard, card.model_dump() | config.model_options, where)
+    return changed
 
 
 def resolve_device(name: str) -> torch.device:
