@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
-from benchmark.models.card import TinyImage, TinyText
+from benchmark.models.card import TinyImage, TinyText, local_files
 from benchmark.store import formats
 from benchmark.store.hashing import digest
 
@@ -98,6 +98,7 @@ def baselines(
             "format": [formats.TRAINING, formats.EVALUATION],
             "baseline": "initial" if weights else "untrained",
             "model": card,
+            "model_files": local_files(model),
             "seed": seed,
             "tokenizer_data": tokenizer_data,
             "initial": initial if weights else None,

@@ -15,7 +15,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.evaluation.fixed import Given
 from benchmark.method import METHODS
 from benchmark.models import ModelCard
-from benchmark.models.card import LanguageModel
+from benchmark.models.card import LanguageModel, local_files
 from benchmark.store import formats
 from benchmark.store.hashing import digest, source_of
 from benchmark.store.store import Store
@@ -39,7 +39,11 @@ class Label(TypedDict):
 
 
 class CellContent(TypedDict):
-    """Everything that a cell's weights depend on. initial: the key of the cell whose weights it starts from."""
+    """Everything that a cell's weights depend on.
+
+    model_files: the hashes of local files that the model's card names. initial: the key of the cell whose weights it
+    starts from.
+    """
 
     format: int
     method: str
@@ -47,6 +51,7 @@ class CellContent(TypedDict):
     options: dict[str, Any]
     training: dict[str, Any]
     model: dict[str, Any]
+    model_files: dict[str, str]
     tokenizer_data: Fingerprints
     initial: str | None
     pretraining: Fingerprints
@@ -72,6 +77,7 @@ class LanguageContent(TypedDict):
     language_model: dict[str, Any]
     text: dict[str, Any]
     tokenizer: dict[str, Any]
+    model_files: dict[str, str]
     tokenizer_data: Fingerprints
     texts: Fingerprints
 
@@ -85,6 +91,7 @@ class SettingsContent(TypedDict):
     options: dict[str, Any]
     training: dict[str, Any]
     model: dict[str, Any]
+    model_files: dict[str, str]
     pretraining: list[str]
     checkpoint: str
 
@@ -117,6 +124,7 @@ def cell_content(
         options=plain_options(f"method '{method}'", options),
         training=settings,
         model=model_content(model),
+        model_files=local_files(model),
         tokenizer_data=tokenizer_data,
         initial=initial,
         pretraining=pretraining,
@@ -151,6 +159,7 @@ def language_content(
         language_model=spec.model_dump(),
         text=model.text.model_dump(),
         tokenizer=model.tokenizer.model_dump(),
+        model_files=local_files(model),
         tokenizer_data=tokenizer_data,
         texts=texts,
     )
@@ -165,6 +174,7 @@ def settings_content(method: str, options: Mapping[str, Any], model: ModelCard, 
         options=plain_options(f"method '{method}'", options),
         training=config.training.model_dump(exclude={"learning_rate", "checkpoint_every", "validations"}),
         model=model_content(model),
+        model_files=local_files(model),
         pretraining=config.pretraining,
         checkpoint=config.evaluation.checkpoint,
     )

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,18 @@ def _check_keys(value: object) -> None:
         for item in value:
             if not isinstance(item, str):
                 _check_keys(item)
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file's content with SHA-256; a file of unchanged size and time is read once."""
+    state = path.stat()
+    return _file_digest(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, size: int, time: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_of(cls: type) -> str:
