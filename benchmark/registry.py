@@ -1,7 +1,9 @@
-"""One generic registry, for methods and for tasks."""
+"""One generic registry, for methods and for tasks, and how plug-ins are loaded into it."""
 
+import ast
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
@@ -9,21 +11,16 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
+from zlib import crc32
 
 from benchmark.common.errors import BenchError, unknown
 
 ENTRY_POINT_GROUP = "benchmark.plugins"
-
-
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by name. Registering is a decorator; looking up loads the installed plug-ins first.
-
-    Raises ``BenchError`` for a class that is not a subclass of ``base``, for a name taken by another class, and for
-    an unknown name (with the nearest one).
-    """
+    """Classes by name: a decorator registers them, and looking one up loads the installed plug-ins first."""
 
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind = kind
@@ -31,6 +28,11 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Register the decorated class under a name.
+
+        Raises ``BenchError`` for a class that is not a subclass of ``base``, and for a name that another class has.
+        """
+
         def decorate(cls: type[T]) -> type[T]:
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise BenchError(f"{self.kind} '{name}': {cls!r} is not a subclass of {self.base.__name__}")
@@ -45,19 +47,24 @@ class Registry(Generic[T]):
         return decorate
 
     def __getitem__(self, name: str) -> type[T]:
+        """Return the class of a name; raises ``BenchError`` for an unknown one, with the nearest."""
         load_plugins()
         if name not in self._classes:
             raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
         return self._classes[name]
 
     def names(self) -> list[str]:
+        """List all names in alphabetical order."""
         load_plugins()
         return sorted(self._classes)
 
 
 @cache
 def load_plugins() -> None:
-    """Import what is installed under the entry point group: a module, or a package with all its modules."""
+    """Import what is installed under the entry point group: a module, or a package with all its modules.
+
+    Raises ``BenchError`` for a plug-in that cannot be imported.
+    """
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             module = importlib.import_module(point.value)
@@ -68,14 +75,24 @@ def load_plugins() -> None:
 
 
 def load_files(paths: Iterable[str | Path]) -> None:
-    """Import files of the user's (``--plugin my_method.py``), so that what they register is known."""
+    """Import files of the user (``--plugin my_method.py``), which register what they define.
+
+    A file imports modules that lie beside it by their names, as a script does. Raises ``BenchError`` for a file that
+    does not load, and for a module beside it that Python finds elsewhere, so that another one would be used.
+    """
     for path in map(Path, paths):
         if not path.is_file():
             raise BenchError(f"--plugin {path}: no such file")
-        name = f"benchmark_plugin_{path.stem}"
+        # The path is part of the name: two files method.py in different folders are two modules.
+        name = f"benchmark_plugin_{path.stem}_{crc32(os.fsencode(path.resolve())):08x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise BenchError(f"--plugin {path}: not a Python file (expected a name ending in .py)")
+        folder = path.resolve().parent
+        if str(folder) not in sys.path:
+            # Last, so that a file yaml.py beside the plug-in does not replace what the harness imports.
+            sys.path.append(str(folder))
+            importlib.invalidate_caches()
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -83,4 +100,28 @@ def load_files(paths: Iterable[str | Path]) -> None:
         except BenchError:
             raise
         except Exception as error:
+            _check_beside(path, folder)
             raise BenchError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+        _check_beside(path, folder)
+
+
+def _check_beside(path: Path, folder: Path) -> None:
+    """Raise ``BenchError`` where Python found another module than the one beside the plug-in that imports it.
+
+    The other one is that of an installed package, or the one of that name beside another plug-in.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in {name.partition(".")[0] for name in names}:
+            loaded = getattr(sys.modules.get(name), "__file__", None)
+            beside = next(
+                (file for file in (folder / f"{name}.py", folder / name / "__init__.py") if file.is_file()), None
+            )
+            if beside and loaded and Path(loaded).resolve() != beside:
+                raise BenchError(f"--plugin {path}: import {name} finds {loaded}, not {beside}; rename the latter")

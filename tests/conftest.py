@@ -44,3 +44,10 @@ def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
     monkeypatch.setattr("benchmark.cli.main.console._width", 80)
     return Bench(work, monkeypatch, capsys)
+
+
+@pytest.fixture
+def suite(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the squares to plan runs of: see tests.squares.planned."""
+    monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
+    return Path(shutil.copytree(squares, tmp_path / "squares"))

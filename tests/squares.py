@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import yaml
 from PIL import Image
 
 from benchmark.cli.main import main
+from benchmark.config.load import load_run_config
+from benchmark.method import METHODS
+from benchmark.plan.make import make_plan
+from benchmark.plan.plan import Plan
 from benchmark.store.store import Store
+from benchmark.task import TASKS
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 MODEL = {
@@ -117,3 +123,18 @@ def scenario(bench: Bench, **changes: Any) -> list[str]:
     suite = SUITE | {"pretraining": ["few.yaml"], "scenario": posed} | changes
     (bench.folder / "scenario.yaml").write_text(yaml.safe_dump(suite))
     return ["--suite", "scenario.yaml", "--methods", "clip", "--tasks", "linear_probe", "--budget", "samples=96"]
+
+
+def planned(
+    folder: Path, *settings: str, grid: Sequence[str] = (), conditions: Sequence[float] = (), **flags: Any
+) -> Plan:
+    """Plan a run of the suite in a folder that write_squares() filled. settings: of ``--set``; flags: of the suite."""
+    suite = str(folder / f"{flags.pop('suite', 'suite')}.yaml")
+    known = [*METHODS.names(), *TASKS.names()]
+    return make_plan(load_run_config(suite, flags, settings, known, grid=grid, conditions=conditions))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change top-level keys of a YAML file; None removes one."""
+    content = yaml.safe_load(path.read_text()) | changes
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))

@@ -25,16 +25,13 @@ from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.sources import Row
 from benchmark.data.sources.base import SPLITS, place
+from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 2
-"""Part of the key of everything cached: raise it when rows are read or checked differently."""
-TABLES = 2
-"""Raised when the folders of rows hold something else."""
 LISTS = ("text", "text_id", "question", "answer", "answer_type", "question_type")
 COLUMNS = ("id", "group", "image", "label", *LISTS)
 CHUNK = 1000
@@ -91,7 +88,7 @@ class Dataset:
         # Not the source's where there are files: one that no row needs is part of that.
         rows = self._meta["content"] if whole else self.card.source.fingerprint()
         found = (self._found.states, self._meta["left_out"]) if whole else ()
-        return key(VERSION, rows, self.card.classes, self.card.multi_label, *found)
+        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *found])
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -244,7 +241,7 @@ class Dataset:
         return [Undecodable(**bad) for bad in json.loads(marker.read_bytes())] if marker.is_file() else None
 
     def _marker(self, split: str) -> Path:
-        return self.cache / "decoded" / f"{key(self.fingerprint, split)}.json"
+        return self.cache / "decoded" / f"{digest([self.fingerprint, split])}.json"
 
     @cached_property
     def _found(self) -> "_Found":
@@ -284,8 +281,14 @@ class Dataset:
 
     @property
     def _table_folder(self) -> Path:
-        parts = (VERSION, self.card.source.fingerprint(), self.card.classes, self.card.multi_label, self.on_bad_data)
-        return self.cache / "records" / key("records", TABLES, *parts)
+        parts = (
+            formats.DATA,
+            self.card.source.fingerprint(),
+            self.card.classes,
+            self.card.multi_label,
+            self.on_bad_data,
+        )
+        return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
     def _read(self, folder: Path) -> None:
         image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

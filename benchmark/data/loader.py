@@ -16,8 +16,9 @@ from benchmark.common.seeding import generator, stream
 from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
 from benchmark.data.prepared import Prepared
+from benchmark.store import formats
 from benchmark.store.cache import build_folder
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
 ROWS = 50_000
 """Rows whose texts are tokenised at a time."""
@@ -240,7 +241,7 @@ class _Tokens:
                     file.write(np.array([t for text in tokens for t in text], dtype=np.int32).tobytes())
             np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
 
-        name = key("tokens", 2, prepared.fingerprint, tokenizer.fingerprint)
+        name = digest(["tokens", formats.CACHE, prepared.fingerprint, tokenizer.fingerprint])
         folder = build_folder(Path(cache) / "tokens" / name, write)
         self._ends = np.load(folder / "ends.npy")
         self._tokens = np.memmap(folder / "tokens.bin", np.int32, "r") if self._ends[-1] else np.empty(0, np.int32)

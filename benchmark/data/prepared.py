@@ -19,10 +19,10 @@ from benchmark.common.errors import BenchError
 from benchmark.data.dataset import CHUNK, COLUMNS, Dataset, Progress
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources.formats import digest as file_digest
+from benchmark.store import formats
 from benchmark.store.cache import build_folder
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
-VERSION = 5
 LARGE = 1 << 35
 """Bytes of pixels from which a set is kept as JPEG, at about a tenth of the size and a tenth of the speed."""
 QUALITY = 95
@@ -75,7 +75,7 @@ class Images:
         start = int(self._ends[row - 1]) if row else 0
         content = os.pread(self._file, int(self._ends[row]) - start, start)
         if self._digests is not None and self._unread[row]:
-            if _digest(content) != self._digests[row]:
+            if _checksum(content) != self._digests[row]:
                 raise _damage(self._path.parent, f"image {row + 1:,} of {len(self):,} is not what was written")
             self._unread[row] = False
         if not self.jpeg:
@@ -185,7 +185,7 @@ def prepare(
             for row, content in dataset.decode(split, encode, progress, kept):
                 images.write(content)
                 end += len(content)
-                waiting.append((row, end, _digest(content)))
+                waiting.append((row, end, _checksum(content)))
                 if len(waiting) == FLUSH:
                     flush()
             flush()
@@ -194,12 +194,16 @@ def prepare(
             raise BenchError(f"dataset '{dataset.card.name}', {split}: none of its images can be decoded")
         # Rows that were bad when it was killed and are not now come late.
         columns = dataset.table(split).select([name for name in COLUMNS if name != "image"]).take(journal["row"])
-        digest = hashlib.sha256(journal["digest"].tobytes())
+        contents = hashlib.sha256(journal["digest"].tobytes())
         with pa.ipc.new_file(str(folder / "columns.arrow"), columns.schema) as file:
             for batch in columns.to_batches(max_chunksize=CHUNK):
                 file.write_batch(batch)
-                digest.update(json.dumps(batch.to_pylist(), sort_keys=True).encode())
-        meta = {"fingerprint": digest.hexdigest()[:20], "jpeg": jpeg, "files": [file_digest(folder / f) for f in FILES]}
+                contents.update(json.dumps(batch.to_pylist(), sort_keys=True).encode())
+        meta = {
+            "fingerprint": contents.hexdigest()[:20],
+            "jpeg": jpeg,
+            "files": [file_digest(folder / f) for f in FILES],
+        }
         (folder / "meta.json").write_text(json.dumps(meta))
 
     folder = _folder(dataset, split, size, cache, resizing)
@@ -226,14 +230,14 @@ def damaged(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resi
         return 0
     count, start = 0, 0
     with (folder / "images.bin").open("rb") as images:
-        for _, end, digest in _journal(folder).tolist():
+        for _, end, checksum in _journal(folder).tolist():
             content = images.read(end - start)
-            count += _digest(content) != digest
+            count += _checksum(content) != checksum
             start = end
     return count
 
 
-def _digest(content: bytes) -> bytes:
+def _checksum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=8).hexdigest().encode()
 
 
@@ -242,8 +246,8 @@ def _damage(folder: Path, what: str) -> BenchError:
 
 
 def _folder(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing) -> Path:
-    parts = (VERSION, PIL.__version__, dataset.fingerprint, dataset.on_bad_data, split, size, asdict(resizing))
-    return Path(cache) / "prepared" / key("prepared", *parts)
+    parts = (formats.CACHE, PIL.__version__, dataset.fingerprint, dataset.on_bad_data, split, size, asdict(resizing))
+    return Path(cache) / "prepared" / digest(["prepared", *parts])
 
 
 def _journal(folder: Path) -> np.ndarray:

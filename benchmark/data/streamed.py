@@ -22,14 +22,14 @@ from benchmark.data.sources.base import place
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.webdataset import WebDatasetSource, scan_shard, value
+from benchmark.store import formats
 from benchmark.store.cache import build_folder
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
 
-VERSION = 1
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -212,7 +212,7 @@ def _listed(path: Path, cache: Path) -> Shard:
                     flush()
             flush()
 
-    name = key("shard", VERSION, str(path.absolute()), state.st_size, state.st_mtime_ns)
+    name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
         return Shard(path, pa.ipc.open_file(file).read_all())

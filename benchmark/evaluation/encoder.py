@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.data.resizing import Resizing
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
     from benchmark.method import Method
@@ -142,7 +142,7 @@ class ModelEncoder:
         self.resizing = model.resizing
         self.temperature_scale = temperature_scale
         seen = model.image_size, asdict(model.resizing)
-        self.fingerprint = key("encoder", fingerprint, tokenizer.fingerprint, *seen, precision)
+        self.fingerprint = digest(["encoder", fingerprint, tokenizer.fingerprint, *seen, precision])
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:

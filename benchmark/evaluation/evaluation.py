@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from benchmark.common.errors import BenchError
+from benchmark.store import formats
 from benchmark.store.cache import build_folder
-from benchmark.store.hashing import key
+from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -110,7 +111,7 @@ class Evaluation:
             _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
             return encoded
 
-        name = f"images-{split}-{key(self.encoder.fingerprint, records.fingerprint)}"
+        name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
         return self._once(name, np.arange(len(records)), encode)
 
     def texts(self, texts: Sequence[str]) -> Encoded:
@@ -128,7 +129,7 @@ class Evaluation:
 
         # Texts of like length stand together, so that a batch is hardly padded.
         order = np.argsort([len(text) for text in distinct], kind="stable")
-        encoded = self._once(f"texts-{key(self.encoder.fingerprint, distinct)}", order, encode)
+        encoded = self._once(f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}", order, encode)
         if len(distinct) == len(texts):
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]

@@ -18,15 +18,14 @@ from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE, Given, Materials, RawPixels
 from benchmark.models.weights import hub, require_file
-from benchmark.store.hashing import digest, key
+from benchmark.store import formats
+from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
     from benchmark.models import ModelCard
     from benchmark.models.tower import ImageTower
 
 KINDS = ("open_clip", "hf", "timm")
-FORMAT = 2
-"""Raised when such a model is encoded differently."""
 LOCAL = ("local-dir:", "hf-hub:")
 
 
@@ -45,9 +44,9 @@ class Elsewhere:
 
     def given(self, seed: int, suite: str) -> Given:
         """It as something to evaluate; the seed is that of the tasks' own draws."""
-        content = {"format": FORMAT, **self.content, "seed": seed}
+        content = {"format": [formats.TRAINING, formats.EVALUATION], **self.content, "seed": seed}
         label = {"suite": suite, "model": "", "method": self.name, "variant": "", "seed": seed, "role": "model"}
-        fingerprint = digest({"format": FORMAT, **self.content})
+        fingerprint = digest({"format": [formats.TRAINING, formats.EVALUATION], **self.content})
 
         def build(materials: Materials) -> Encoder:
             return self.build(materials.device, fingerprint, None)
@@ -56,7 +55,7 @@ class Elsewhere:
 
     def baselines(self, seed: int, suite: str) -> list[Given]:
         """Its architecture with random weights, unless it has no others, and the raw pixels of what it sees."""
-        content = {"format": FORMAT, "of": self.content, "seed": seed}
+        content = {"format": [formats.TRAINING, formats.EVALUATION], "of": self.content, "seed": seed}
         label = {"suite": suite, "model": self.name, "variant": "", "seed": seed, "role": "baseline"}
 
         def untrained(materials: Materials) -> Encoder:
@@ -180,7 +179,7 @@ class HuggingFaceEncoder:
         self.image_size = int(model.config.vision_config.image_size)
         said = processor.to_dict()
         self.resizing, self.notes = processor_resizing(said, self.image_size)
-        self.fingerprint = key("hf", fingerprint, asdict(self.resizing))
+        self.fingerprint = digest(["hf", fingerprint, asdict(self.resizing)])
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
         # SigLIP attends to padding, and was trained on texts of full length.
@@ -281,7 +280,7 @@ class ImageEncoder:
         self.device = device
         self.image_size = tower.image_size
         self.resizing = resizing
-        self.fingerprint = key("image tower", fingerprint, asdict(resizing))
+        self.fingerprint = digest(["image tower", fingerprint, asdict(resizing)])
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:

@@ -12,11 +12,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.models import DualEncoder, ModelCard, Tokenizer
-from benchmark.models.card import TinyImage, TinyText
-from benchmark.store.hashing import digest, key
+from benchmark.models.card import TinyImage, TinyText, local_files
+from benchmark.store import formats
+from benchmark.store.hashing import digest
 
-FORMAT = 1
-"""Raised when a baseline is computed differently."""
 SIDE = 16
 TEMPERATURE_SCALE = 1 / 0.07
 """Of a model that learned none: where CLIP's starts (Radford et al. 2021, section 2.5)."""
@@ -70,7 +69,7 @@ class RawPixels:
     def __init__(self, like: DualEncoder | Encoder) -> None:
         """like: a model that sees the same images."""
         self.image_size, self.resizing = like.image_size, like.resizing
-        self.fingerprint = key("raw-pixels", SIDE, self.image_size, asdict(self.resizing), FORMAT)
+        self.fingerprint = digest(["raw-pixels", SIDE, self.image_size, asdict(self.resizing)])
 
     def encode_images(self, images: Tensor) -> Encoded:
         """Features [b, 3 * 16 * 16] in 0..1; embeddings the same at unit length."""
@@ -96,9 +95,10 @@ def baselines(
     found = []
     for weights in (True, False) if pretrained else (True,):
         content = {
-            "format": FORMAT,
+            "format": [formats.TRAINING, formats.EVALUATION],
             "baseline": "initial" if weights else "untrained",
             "model": card,
+            "model_files": local_files(model),
             "seed": seed,
             "tokenizer_data": tokenizer_data,
             "initial": initial if weights else None,
@@ -106,7 +106,7 @@ def baselines(
         name = "untrained" if not weights else "initial weights" if pretrained else "initial weights (random)"
         found.append(Given(content, _labelled(label, name, seed), False, _builder(seed, weights, digest(content))))
     content = {
-        "format": FORMAT,
+        "format": formats.EVALUATION,
         "baseline": "raw pixels",
         "seed": seed,
         "image": card["image"],

@@ -7,7 +7,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmark.common.errors import BenchError, shortened, unknown
+from benchmark.store.hashing import file_digest
 
+LOCAL = "local-dir:"
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -163,6 +165,25 @@ class ModelCard(_Block):
     """Null: the weights that the towers' own blocks say."""
 
 
+def local_files(card: ModelCard) -> dict[str, str]:
+    """Hash the files on this machine that a card names: weights, tokenizers, folders with both.
+
+    They are part of a key, for a file may change under its name. What libraries and the hub have goes by name alone.
+    """
+    hashes = {}
+    for part in ("image", "text", "tokenizer"):
+        block = getattr(card, part)
+        for key in ("name", "pretrained"):
+            value = getattr(block, key, None)
+            is_path = key == "pretrained" or block.kind in {"transformers", "huggingface"}
+            if not isinstance(value, str) or not (is_path or value.startswith(LOCAL)):
+                continue
+            path = Path(value.removeprefix(LOCAL))
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            hashes |= {f"{part}.{key}: {file.name}": file_digest(file) for file in files if file.is_file()}
+    return hashes
+
+
 def _folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs" / "models"
@@ -211,5 +232,5 @@ def _beside(folder: Path, block: dict[str, Any]) -> None:
         if isinstance(value, str) and (folder / value).exists():
             block[key] = str((folder / value).resolve())
     name = str(block.get("name", ""))
-    if name.startswith("local-dir:") and (folder / name.removeprefix("local-dir:")).is_dir():
-        block["name"] = f"local-dir:{(folder / name.removeprefix('local-dir:')).resolve()}"
+    if name.startswith(LOCAL) and (folder / name.removeprefix(LOCAL)).is_dir():
+        block["name"] = f"{LOCAL}{(folder / name.removeprefix(LOCAL)).resolve()}"

@@ -1,6 +1,5 @@
 """Tokenizers: open_clip's, Hugging Face's, and one trained on the corpus."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -14,9 +13,10 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
 from benchmark.models.weights import hub
+from benchmark.store import formats
+from benchmark.store.hashing import digest
 
 SPECIALS = ["<pad>", "<start>", "<end>"]
-VERSION = 1
 
 
 class Tokenizer(Protocol):
@@ -49,10 +49,6 @@ def _spoken(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[int]:
     return row[: row.index(tokenizer.end_id)] if tokenizer.end_id in row else row
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 class CorpusBPE:
     """A byte-level BPE: any text has tokens, none is unknown."""
 
@@ -63,7 +59,7 @@ class CorpusBPE:
         self._backend = backend
         self.context_length = context_length
         self.vocab_size = backend.get_vocab_size()
-        self.fingerprint = _digest("corpus", backend.to_str(), context_length)
+        self.fingerprint = digest(["corpus", backend.to_str(), context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         encoded = self._backend.encode_batch(texts, add_special_tokens=False)
@@ -97,7 +93,7 @@ def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, c
     texts = sorted(corpus())
     if not texts:
         raise BenchError("a tokenizer of kind 'corpus' is trained on texts, and the corpus has none")
-    path = cache / "tokenizers" / _digest("corpus", VERSION, texts, spec.vocab_size) / "tokenizer.json"
+    path = cache / "tokenizers" / digest(["corpus", formats.TRAINING, texts, spec.vocab_size]) / "tokenizer.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
@@ -117,7 +113,7 @@ class OpenClipBPE:
         self.vocab_size = backend.vocab_size
         self.start_id, self.end_id = backend.sot_token_id, backend.eot_token_id
         merges = [list(pair) for pair in backend.bpe_ranks]
-        self.fingerprint = _digest("open_clip", merges, backend.clean_fn.__name__, self.context_length)
+        self.fingerprint = digest(["open_clip", merges, backend.clean_fn.__name__, self.context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         rows = [self._backend.encode(text)[: self.context_length - 2] for text in texts]
@@ -151,7 +147,7 @@ class HuggingFace:
         self._end = [] if ended else [self.end_id]
         state = json.loads(backend.backend_tokenizer.to_str()) if backend.is_fast else backend.get_vocab()
         state = {key: value for key, value in state.items() if key not in {"truncation", "padding"}}
-        self.fingerprint = _digest("huggingface", state, self._end, clean.__name__, context_length)
+        self.fingerprint = digest(["huggingface", state, self._end, clean.__name__, context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         room = self.context_length - len(self._end)

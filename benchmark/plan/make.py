@@ -1,6 +1,10 @@
-"""What a run would do: its cells, its evaluations, and what speaks against it. Nothing is trained or encoded."""
+"""Make a plan: resolve a configuration into cells and evaluations, and say what speaks against running it.
 
-from dataclasses import replace
+Nothing is trained or encoded here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,22 +13,22 @@ import torch
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import RunConfig, Training, validated
+from benchmark.config.schema import Condition, RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import elsewhere, from_card, is_elsewhere
-from benchmark.evaluation.fixed import baselines
+from benchmark.evaluation.fixed import Given, baselines
 from benchmark.method import METHODS
-from benchmark.models import ModelCard, build_model, build_tokenizer
+from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
 from benchmark.models.tower import LanguageModelTower
-from benchmark.plan.plan import EVALUATION_FORMAT, FORMAT, Cell, Language, Pair, Plan
+from benchmark.plan.plan import Cell, Label, Language, Pair, Plan, cell_content, language_content, pair_content
 from benchmark.plan.resolve import (
     NOT_FOUND,
-    _Datasets,
-    _meant,
-    _methods,
+    Datasets,
     check_settings,
+    is_option_of,
+    method_names,
     method_options,
     resolve_device,
     resolve_model,
@@ -32,77 +36,34 @@ from benchmark.plan.resolve import (
 )
 from benchmark.plan.tuned import tuned
 from benchmark.store.cache import cache_root
-from benchmark.store.hashing import source_of
-from benchmark.task import TASKS
-from benchmark.training.accumulation import accumulation_mode
-from benchmark.training.schedule import precision_of
+from benchmark.task import TASKS, Task
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     """Resolve every name of a configuration; raises ``BenchError`` for an unknown one."""
-    cache = cache or cache_root()
-    plain = config.scenario.plain.dataset if config.scenario else None
-    if plain and plain not in config.datasets:
-        config = config.model_copy(update={"datasets": [plain, *config.datasets]})
-    datasets = _Datasets(config, cache)
-    config, absent = _with_what_is_there(config, datasets)
-    methods = _methods(config)
-    model = resolve_model(config)
-    for name, given in config.options.items():
-        if name not in METHODS.names() and name not in TASKS.names():
-            raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
-        # Those of what is not in this run, too: a suite's slip is found by the first run, not by another one.
-        if name in METHODS.names():
-            method_options(name, given)
-        if name in TASKS.names():
-            task_options(name, given)
+    config = _with_plain_dataset(config)
+    datasets = Datasets(config, cache or cache_root())
+    config, absent = _with_datasets_here(config, datasets)
+    methods = method_names(config)
+    _check_options(config)
     trained_on = {condition: datasets.open(names) for condition, names in config.trained_on().items()}
-    plain_condition, first = next(iter(trained_on.items()))
     pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
-    device = resolve_device(config.device)
-    corpus: list[str] = []
-    if isinstance(model.tokenizer, CorpusTokenizer):
-        corpus = datasets.open(model.tokenizer.datasets) or first
-    initial = _initial_cell(config, model, datasets, corpus, device) if model.init and model.init.method else None
-    language = _language(model, datasets, corpus)
-    cells = []
-    for point in config.grid:
-        for name in point:
-            if name.split(".")[0] not in ("training", *METHODS.names()):
-                raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
-        for seed, name in product(config.seeds, methods):
-            at = (tuned(config, name) if config.tuned else config).at(point, "--grid")
-            options = method_options(name, at.options.get(name, {}))
-            conditions = {
-                condition: _cell(
-                    at, model, datasets, corpus, device, name, options, at.training, sets, seed, initial, language
-                )
-                for condition, sets in trained_on.items()
-            }
-            plain_key = conditions[plain_condition].key
-            cells += [replace(cell, condition=condition, plain=plain_key) for condition, cell in conditions.items()]
-    # A setting of one method makes no further cells of the others.
-    cells = list({cell.key: cell for cell in cells}.values())
+    run = _resolve(config, datasets, trained_on)
     plan = Plan(
         config,
-        model,
-        device,
+        run.model,
+        run.device,
         datasets.opened,
-        corpus,
-        initial,
-        cells,
+        run.corpus,
+        run.initial,
+        _cells(run, methods),
         pairs,
-        language=language,
-        plain_dataset=datasets.open([plain])[0] if plain else "",
+        language=run.language,
+        plain_dataset=_plain_dataset(config, datasets),
         left_out=left_out,
         absent=absent,
     )
-    fixed = {k: v for k, v in config.overrides.items() if k.startswith("model.")}
-    label = {"suite": config.suite, "model": model.name, "variant": ", ".join(f"{k}={v}" for k, v in fixed.items())}
-    for seed in config.seeds:
-        found = baselines(model, datasets.fingerprints(corpus), initial.key if initial else None, label, seed)
-        plan.starts[seed] = found[0].key
-        plan.given += found if config.baselines else []
+    _add_baselines(plan, run)
     unmet = _unmet(plan)
     reasons = list(dict.fromkeys(reason for of_cell in unmet.values() for reason in of_cell))
     if config.methods == ["all"]:
@@ -114,8 +75,9 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
-    """The plan that trains nothing and evaluates a model that was trained elsewhere and its baselines, by the
-    configuration's tasks, datasets and seeds. spec: as elsewhere() reads it, or a model card's name or path.
+    """Plan the evaluation of a model that was trained elsewhere, and of its baselines; nothing is trained.
+
+    Tasks, datasets and seeds are the configuration's. spec: as elsewhere() reads it, or a model card's name or path.
     """
     other = elsewhere(spec) if is_elsewhere(spec) else None
     if other is None:
@@ -137,88 +99,157 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     return plan
 
 
-def _cell(
-    config: RunConfig,
-    model: ModelCard,
-    datasets: _Datasets,
-    corpus: list[str],
-    device: torch.device,
-    method: str,
-    options: dict[str, Any],
-    training: Training,
-    pretraining: list[str],
-    seed: int,
-    initial: Cell | None,
-    language: "Language | None" = None,
-) -> Cell:
-    mode = accumulation_mode(METHODS[method], training)
-    numbers = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
-    content = {
-        "format": FORMAT,
-        "method": method,
-        "source": source_of(METHODS[method]),
-        "options": options,
-        "training": numbers | {"accumulation": mode, "precision": precision_of(training, device)},
-        "model": model.model_dump(exclude={"title", "init"}),
-        "tokenizer_data": datasets.fingerprints(corpus),
-        "initial": initial.key if initial else None,
-        "pretraining": datasets.fingerprints(pretraining),
-        "seed": seed,
+@dataclass(frozen=True)
+class _Run:
+    """A run with its names resolved: what all of its cells share.
+
+    trained_on: the sets to pretrain on by the condition of the scenario, the plain one first.
+    initial: the cell whose weights the others start from; None: they start from what the model's card names.
+    """
+
+    config: RunConfig
+    datasets: Datasets
+    trained_on: dict[Condition | None, list[str]]
+    model: ModelCard
+    device: torch.device
+    corpus: list[str]
+    initial: Cell | None = None
+    language: Language | None = None
+
+    def cell(self, at: RunConfig, method: str, options: Mapping[str, Any], pretraining: list[str], seed: int) -> Cell:
+        """Make a cell. at: the configuration with the method's tuned settings and a point of the grid over it."""
+        reads = self.language and "language_model" in METHODS[method].needs_of(METHODS[method].Config(**options))
+        content = cell_content(
+            method,
+            options,
+            at.training,
+            self.model,
+            self.device,
+            tokenizer_data=self.datasets.fingerprints(self.corpus),
+            pretraining=self.datasets.fingerprints(pretraining),
+            initial=self.initial.key if self.initial else None,
+            language=self.language.content if self.language and reads else None,
+            seed=seed,
+        )
+        label = Label(
+            suite=at.suite,
+            model=self.model.name,
+            method=method,
+            variant=_cell_variant(at, method),
+            seed=seed,
+            pretraining=", ".join(pretraining),
+        )
+        return Cell(method, dict(options), at.training, tuple(pretraining), seed, content, label)
+
+
+def _resolve(config: RunConfig, datasets: Datasets, trained_on: dict[Condition | None, list[str]]) -> _Run:
+    """Resolve model, device, tokenizer and initial weights. datasets: all that is trained or evaluated on is open."""
+    model, device = resolve_model(config), resolve_device(config.device)
+    corpus: list[str] = []
+    if isinstance(model.tokenizer, CorpusTokenizer):
+        corpus = datasets.open(model.tokenizer.datasets) or next(iter(trained_on.values()))
+    run = _Run(config, datasets, trained_on, model, device, corpus)
+    run = replace(run, initial=_initial_cell(run))
+    # Last: it notes which datasets nothing but the language model has opened.
+    return replace(run, language=_language(model, datasets, corpus))
+
+
+def _cells(run: _Run, methods: list[str]) -> list[Cell]:
+    """Make the cells of all points of the grid, seeds, methods and conditions of the scenario."""
+    cells = []
+    for point in run.config.grid:
+        for name in point:
+            if name.split(".")[0] not in ("training", *METHODS.names()):
+                raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
+        for seed, method in product(run.config.seeds, methods):
+            at = (tuned(run.config, method) if run.config.tuned else run.config).at(point, "--grid")
+            options = method_options(method, at.options.get(method, {}))
+            conditions = {
+                condition: run.cell(at, method, options, pretraining, seed)
+                for condition, pretraining in run.trained_on.items()
+            }
+            plain = next(iter(conditions.values())).key
+            cells += [replace(cell, condition=condition, plain=plain) for condition, cell in conditions.items()]
+    # A setting of one method makes no further cells of the others.
+    return list({cell.key: cell for cell in cells}.values())
+
+
+def _cell_variant(config: RunConfig, method: str) -> str:
+    """Say what the command line set of the training, the model and the method."""
+    settings = {
+        name: value
+        for name, value in config.overrides.items()
+        if name.split(".")[0] in ("training", "model")
+        or (name.startswith(f"{method}.") and is_option_of(name.split(".")[1], method, METHODS, TASKS))
     }
-    if language and _reads(method, options):
-        content["language_model"] = language.content
-    given = {
-        k: v
-        for k, v in config.overrides.items()
-        if k.split(".")[0] in ("training", "model")
-        or (k.startswith(f"{method}.") and _meant(k.split(".")[1], method, METHODS, TASKS))
-    }
-    variant = ", ".join(f"{k.removeprefix(method + '.')}={v}" for k, v in given.items())
-    label = {"suite": config.suite, "model": model.name, "method": method, "variant": variant, "seed": seed}
-    label["pretraining"] = ", ".join(pretraining)
-    return Cell(method, options, training, tuple(pretraining), seed, content, label)
+    return ", ".join(f"{name.removeprefix(method + '.')}={value}" for name, value in settings.items())
 
 
-def _initial_cell(
-    config: RunConfig, model: ModelCard, datasets: _Datasets, corpus: list[str], device: torch.device
-) -> Cell:
-    """The training of the initial weights, by the model's card alone: no setting of a run changes them."""
-    init = model.init
-    assert init is not None
-    assert init.method is not None
-    training = validated(Training, init.training, f"model '{model.name}', init.training")
-    options = method_options(init.method, {})
-    names = datasets.open(init.datasets)
-    as_suite = config.model_copy(update={"overrides": {}})
-    return _cell(as_suite, model, datasets, corpus, device, init.method, options, training, names, 0, None)
+def _initial_cell(run: _Run) -> Cell | None:
+    """Make the cell that trains the initial weights, from the model's card alone: no setting of a run changes them."""
+    init = run.model.init
+    if init is None or init.method is None:
+        return None
+    training = validated(Training, init.training, f"model '{run.model.name}', init.training")
+    at = run.config.model_copy(update={"overrides": {}, "training": training})
+    return run.cell(at, init.method, method_options(init.method, {}), run.datasets.open(init.datasets), 0)
 
 
-def _reads(method: str, options: dict[str, Any]) -> bool:
-    """Whether the method's text tower is a language model."""
-    cls = METHODS[method]
-    return "language_model" in cls.needs_of(cls.Config(**options))
-
-
-def _language(model: ModelCard, datasets: _Datasets, corpus: list[str]) -> "Language | None":
+def _language(model: ModelCard, datasets: Datasets, corpus: list[str]) -> Language | None:
     if model.init is None or model.init.language_model is None:
         return None
     spec = model.init.language_model
     others = set(datasets.opened)
     names = datasets.open(spec.datasets)
-    content = {
-        "format": FORMAT,
-        "language_model": spec.model_dump(),
-        "text": model.text.model_dump(),
-        "tokenizer": model.tokenizer.model_dump(),
-        "tokenizer_data": datasets.fingerprints(corpus),
-        "texts": datasets.fingerprints(names),
-    }
+    content = language_content(
+        spec, model, tokenizer_data=datasets.fingerprints(corpus), texts=datasets.fingerprints(names)
+    )
     return Language(spec, tuple(names), frozenset(names) - others, content)
 
 
-def _with_what_is_there(config: RunConfig, datasets: _Datasets) -> tuple[RunConfig, list[str]]:
-    """The configuration with those of the suite's datasets that are on this machine and have rows, and a line for each
-    of the others.
+def _add_baselines(plan: Plan, run: _Run) -> None:
+    """Set by seed where the cells start, and add the baselines where the configuration asks for them."""
+    config, model = run.config, run.model
+    settings = {name: value for name, value in config.overrides.items() if name.startswith("model.")}
+    variant = ", ".join(f"{name}={value}" for name, value in settings.items())
+    label = {"suite": config.suite, "model": model.name, "variant": variant}
+    initial = run.initial.key if run.initial else None
+    for seed in config.seeds:
+        of_seed: list[Given] = baselines(model, run.datasets.fingerprints(run.corpus), initial, label, seed)
+        plan.starts[seed] = of_seed[0].key
+        plan.given += of_seed if config.baselines else []
+
+
+def _check_options(config: RunConfig) -> None:
+    """Raise ``BenchError`` for options of an unknown name, and for wrong ones even of what is not in this run.
+
+    A suite's slip is then found by its first run, whatever that runs.
+    """
+    for name, options in config.options.items():
+        if name not in METHODS.names() and name not in TASKS.names():
+            raise unknown("method or task under options", name, [*METHODS.names(), *TASKS.names()])
+        if name in METHODS.names():
+            method_options(name, options)
+        if name in TASKS.names():
+            task_options(name, options)
+
+
+def _with_plain_dataset(config: RunConfig) -> RunConfig:
+    """Evaluate on the scenario's plain dataset, too."""
+    plain = config.scenario.plain.dataset if config.scenario else None
+    if not plain or plain in config.datasets:
+        return config
+    return config.model_copy(update={"datasets": [plain, *config.datasets]})
+
+
+def _plain_dataset(config: RunConfig, datasets: Datasets) -> str:
+    """Return the name of the scenario's plain dataset; "" where what is trained on differs."""
+    plain = config.scenario.plain.dataset if config.scenario else None
+    return datasets.open([plain])[0] if plain else ""
+
+
+def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfig, list[str]]:
+    """Leave out the suite's datasets that are not on this machine or have no rows; return a line for each of them.
 
     Raises ``BenchError`` when one must be there, or none is left to pretrain on or to evaluate on.
     """
@@ -241,9 +272,10 @@ def _with_what_is_there(config: RunConfig, datasets: _Datasets) -> tuple[RunConf
     return config.model_copy(update=kept), lines
 
 
-def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
-    """The pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``. A kind that no dataset is there for is
-    left out where datasets are ``absent``.
+def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
+    """Make the pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``; say which are left out, and why.
+
+    A kind that no dataset fits is left out where datasets are ``absent``; else it is a ``BenchError``.
     """
     suite = datasets.open(config.datasets)
     chosen: dict[tuple[str, str], None] = {}
@@ -256,48 +288,42 @@ def _pairs(config: RunConfig, datasets: _Datasets, absent: list[str]) -> tuple[l
         names = suite
         if dataset:
             names = [dataset] if dataset in suite else datasets.open([dataset])
-        found = False
+        fits = False
         for kind in kinds:
             task = TASKS[kind]
             for name in names:
                 lacking = _lacking(task, datasets[name])
                 if not lacking:
                     chosen[kind, name] = None
-                    found = True
+                    fits = True
                 elif dataset and selector != f"all:{dataset}":
                     raise BenchError(f"task {selector}: dataset '{name}' {lacking}")
                 else:
                     left_out[f"{kind} on {name}: the dataset {lacking}"] = None
-        if not found and not absent:
+        if not fits and not absent:
             raise BenchError(f"task {selector}: none of the datasets {', '.join(names)} carries what it needs")
     if not chosen:
         raise BenchError(f"none of the tasks {', '.join(config.tasks)} can be run on {', '.join(suite)}")
-    pairs = []
-    for kind, name in chosen:
-        options = task_options(kind, config.options.get(kind, {}))
-        content = {
-            "format": EVALUATION_FORMAT,
-            "source": source_of(TASKS[kind]),
-            "options": options,
-            "dataset": datasets[name].fingerprint,
-            "card": datasets[name].card.content(),
-            "evaluation": config.evaluation.model_dump(exclude={"batch_size"}),
-        }
-        given = {
-            k: v
-            for k, v in config.overrides.items()
-            if k.startswith("evaluation.") or (k.startswith(f"{kind}.") and k.split(".")[1] in options)
-        }
-        variant = ", ".join(f"{k}={v}" for k, v in given.items())
-        pairs.append(Pair(kind, name, options, content, variant))
-    return pairs, list(left_out)
+    return [_pair(config, kind, datasets[name]) for kind, name in chosen], list(left_out)
+
+
+def _pair(config: RunConfig, task: str, dataset: Dataset) -> Pair:
+    options = task_options(task, config.options.get(task, {}))
+    settings = {
+        name: value
+        for name, value in config.overrides.items()
+        if name.startswith("evaluation.") or (name.startswith(f"{task}.") and name.split(".")[1] in options)
+    }
+    variant = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return Pair(task, dataset.card.name, options, pair_content(task, options, dataset, config.evaluation), variant)
 
 
 def _able(
     methods: list[str], selectors: list[str], pairs: list[Pair], left_out: list[str]
 ) -> tuple[list[Pair], list[str]]:
-    """The pairs that one of the methods at least can be evaluated by, and what is left out, with the methods that
-    cannot. Raises ``BenchError`` where a task is asked for by its name and no method can.
+    """Keep the pairs that at least one of the methods can do; say which methods cannot do which.
+
+    Raises ``BenchError`` where a task is selected by its name and no method can do it.
     """
     kept = []
     reasons: dict[str, None] = {}
@@ -317,7 +343,8 @@ def _able(
     return kept, [*left_out, *reasons]
 
 
-def _lacking(task: Any, dataset: Dataset) -> str:
+def _lacking(task: type[Task], dataset: Dataset) -> str:
+    """Say what a dataset lacks for a task; "" for nothing."""
     if dataset.streams:
         return "streams, which is for pretraining alone"
     needs = sorted(task.needs - dataset.provides)
@@ -328,41 +355,50 @@ def _lacking(task: Any, dataset: Dataset) -> str:
 
 
 def _unmet(plan: Plan) -> dict[str, list[str]]:
-    """By the key of a cell, what its method needs and does not get."""
-    model = build_model(plan.model, 0, "meta")
-    there = {
+    """Say by the key of a cell what its method needs and does not get."""
+    provides = _model_provides(build_model(plan.model, 0, "meta"))
+    unmet: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        method = METHODS[cell.method]
+        for need in sorted(method.needs_of(method.Config(**cell.options))):
+            reason = _unmet_need(need, plan, cell, provides)
+            if reason:
+                unmet.setdefault(cell.key, []).append(f"method '{cell.method}' needs {need}: {reason}")
+    return unmet
+
+
+def _model_provides(model: DualEncoder) -> dict[str, bool]:
+    return {
         "image_tokens": model.has_image_tokens,
         "text_tokens": model.has_text_tokens,
         "causal_text": model.text.causal,
         "patch_dropout": model.image.has_patch_dropout,
         "language_model": isinstance(model.text, LanguageModelTower) and model.text.causal,
     }
-    found: dict[str, list[str]] = {}
-    for cell in plan.cells:
-        method = METHODS[cell.method]
-        for need in sorted(method.needs_of(method.Config(**cell.options))):
-            lacking = [name for name in cell.pretraining if need not in plan.datasets[name].provides]
-            reason = ""
-            if need == "start_token":
-                if not _starts_texts(plan.model):
-                    reason = f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
-            elif need == "augmentation":
-                if cell.training.augmentation == Augmentation.none():
-                    reason = "training.augmentation leaves pictures as they are, so that two views would be one"
-            elif need in there:
-                if not there[need]:
-                    reason = f"model '{plan.model.name}' does not give it"
-            elif need == "label" and len(cell.pretraining) > 1:
-                names = ", ".join(cell.pretraining)
-                reason = f"pretrain on one dataset, the classes of {names} are not the same"
-            elif lacking:
-                reason = f"dataset '{lacking[0]}' does not carry it"
-            if reason:
-                found.setdefault(cell.key, []).append(f"method '{cell.method}' needs {need}: {reason}")
-    return found
+
+
+def _unmet_need(need: str, plan: Plan, cell: Cell, provides: Mapping[str, bool]) -> str:
+    """Say why a cell does not get what its method needs; "" where it does. provides: by the model."""
+    if need == "start_token":
+        if not _starts_texts(plan.model):
+            return f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
+    elif need == "augmentation":
+        if cell.training.augmentation == Augmentation.none():
+            return "training.augmentation leaves images as they are, so that both views would be the same"
+    elif need in provides:
+        if not provides[need]:
+            return f"model '{plan.model.name}' does not give it"
+    elif need == "label" and len(cell.pretraining) > 1:
+        return f"pretrain on one dataset, the classes of {', '.join(cell.pretraining)} are not the same"
+    else:
+        lacking = [name for name in cell.pretraining if need not in plan.datasets[name].provides]
+        if lacking:
+            return f"dataset '{lacking[0]}' does not carry it"
+    return ""
 
 
 def _problems(plan: Plan) -> list[str]:
+    """Say which of the sets to pretrain on cannot be pretrained on."""
     problems = []
     for name in dict.fromkeys(name for cell in plan.cells for name in cell.pretraining):
         dataset = plan.datasets[name]
@@ -374,6 +410,7 @@ def _problems(plan: Plan) -> list[str]:
 
 
 def _starts_texts(model: ModelCard) -> bool:
+    """Tell whether the model's tokenizer begins every text with a start token."""
     if isinstance(model.tokenizer, CorpusTokenizer):
         return True
     return build_tokenizer(model, None, cache_root()).start_id is not None

@@ -1,7 +1,7 @@
-"""The names of a configuration, resolved: models, devices, options of methods and tasks, datasets."""
+"""Resolve the names of a configuration: models, devices, options of methods and tasks, datasets."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,20 @@ NOT_FOUND = "not found on this machine"
 
 
 def resolve_model(config: RunConfig) -> ModelCard:
-    """The run's model card with the options that the command line set over it."""
+    """Return the run's model card with the options that the command line set over it."""
     card = load_model_card(config.model)
     if not config.model_options:
         return card
     where = f"model '{config.model}' with --set model.{{{', '.join(config.model_options)}}}"
-    return validated(ModelCard, card.model_dump() | config.model_options, where)
+    changed: ModelCard = validated(ModelCard, card.model_dump() | config.model_options, where)
+    return changed
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then Apple's, then the CPU. Raises ``BenchError`` for a device that is not there."""
+    """Return a device by its name: ``auto`` takes CUDA, then Apple's, then the CPU.
+
+    Raises ``BenchError`` for a device that this machine does not have.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, available in there.items() if available))
@@ -42,22 +46,26 @@ def resolve_device(name: str) -> torch.device:
 
 
 def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All of a method's options, ``given`` over the defaults. Raises ``BenchError`` for an unknown or wrong one."""
-    given = {key: value for key, value in given.items() if _meant(key, name, METHODS, TASKS)}
+    """Return all of a method's options, ``given`` over the defaults.
+
+    Raises ``BenchError`` for an unknown option and for a value of a wrong type.
+    """
+    given = {key: value for key, value in given.items() if is_option_of(key, name, METHODS, TASKS)}
     return _options(f"method '{name}'", METHODS[name].Config, given)
 
 
 def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All of a task's options, as method_options() gives a method's."""
-    given = {key: value for key, value in given.items() if _meant(key, name, TASKS, METHODS)}
+    """Return all of a task's options, as method_options() does for a method."""
+    given = {key: value for key, value in given.items() if is_option_of(key, name, TASKS, METHODS)}
     return _options(f"task '{name}'", TASKS[name].Config, given)
 
 
 def check_settings(config: RunConfig) -> None:
-    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run: it would change
-    nothing. Under a suite's ``options`` there may be others.
+    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run.
+
+    It would change nothing. A suite's ``options`` may name others.
     """
-    methods = _methods(config)
+    methods = method_names(config)
     tasks = [selector.partition(":")[0] for selector in config.tasks]
     if "all" in tasks:
         tasks = TASKS.names()
@@ -67,7 +75,7 @@ def check_settings(config: RunConfig) -> None:
             section, _, key = setting.partition(".")
             absent = []
             for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
-                if section in registry.names() and _meant(key, section, registry, other):
+                if section in registry.names() and is_option_of(key, section, registry, other):
                     if section in here:
                         break
                     absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
@@ -76,12 +84,14 @@ def check_settings(config: RunConfig) -> None:
                     raise BenchError(f"{option} {setting}: {absent[0]}")
 
 
-def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
-    """Whether an option under ``name`` is for what the registry has of that name, not for the other registry's alone:
-    a method and a task may share a name (captioning).
+def is_option_of(key: str, name: str, registry: Registry[Any], other: Registry[Any]) -> bool:
+    """Tell whether an option under ``name`` is for the registry's class of that name.
+
+    A method and a task may share a name (captioning). An option that the ``other`` registry's class alone has is for
+    that one. Raises ``BenchError`` for an option that neither has.
     """
 
-    def options(where: Registry) -> set[str]:
+    def options(where: Registry[Any]) -> set[str]:
         return {f.name for f in dataclasses.fields(where[name].Config)} if name in where.names() else set()
 
     own, others = options(registry), options(other)
@@ -90,12 +100,13 @@ def _meant(key: str, name: str, registry: Registry, other: Registry) -> bool:
     return key in own or key not in others
 
 
-def build_method(name: str, model: DualEncoder, options: dict[str, Any]) -> Method:
+def build_method(name: str, model: DualEncoder, options: Mapping[str, Any]) -> Method:
+    """Build a method around a model. options: all of its options, as method_options() returns or a store keeps them."""
     cls = METHODS[name]
-    return cls(model, cls.Config(**options))
+    return cls(model, TypeAdapter(cls.Config).validate_python(dict(options)))
 
 
-def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
+def _options(owner: str, config: type[Any], given: dict[str, Any]) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(config)]
     for key in given:
         if key not in names:
@@ -108,8 +119,8 @@ def _options(owner: str, config: type, given: dict[str, Any]) -> dict[str, Any]:
         raise BenchError(f"{owner}: {reason(first, f'option {key}')}") from error
 
 
-class _Datasets:
-    """The datasets of a run by their cards' names, each opened once."""
+class Datasets:
+    """The datasets of a run by the names of their cards, each opened once."""
 
     def __init__(self, config: RunConfig, cache: Path) -> None:
         self.config = config
@@ -121,8 +132,9 @@ class _Datasets:
         return self.opened[name]
 
     def open(self, references: Iterable[str]) -> list[str]:
-        """Open shipped cards by name and others by path; returns the cards' names. Raises ``BenchError`` when two
-        cards go by one name.
+        """Open shipped cards by name and others by path; return the cards' names.
+
+        Raises ``BenchError`` when two cards have one name.
         """
         names = []
         for reference in references:
@@ -136,8 +148,9 @@ class _Datasets:
         return list(dict.fromkeys(names))
 
     def unusable(self, reference: str) -> str:
-        """Why a dataset of the suite is to be left out; "" for one that is there and has rows. Bad rows alone are a
-        reason only where no other is left.
+        """Say why a dataset of the suite is to be left out; "" for one that is there and has rows.
+
+        Bad rows are a reason only where they leave no good ones; else they raise ``BenchError``.
         """
         card = load_card(reference)
         if not card.source.found():
@@ -155,11 +168,12 @@ class _Datasets:
         return ""
 
     def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """List datasets with the hashes of their records."""
         return [(name, self[name].fingerprint) for name in names]
 
 
-def _methods(config: RunConfig) -> list[str]:
-    """The names of a run's methods."""
+def method_names(config: RunConfig) -> list[str]:
+    """List the names of a run's methods; raises ``BenchError`` for an unknown one."""
     distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
     for name in distinct:
         METHODS[name]

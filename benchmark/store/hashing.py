@@ -1,36 +1,285 @@
-"""How a key is made: of everything that a result depends on."""
+"""How keys are made: a hash of values, and a hash of the code that defines a method or a task."""
 
+import ast
 import hashlib
-import inspect
+import importlib.util
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    pass
+from benchmark.common.errors import BenchError
+
+HARNESS = "benchmark"
+PLUGINS = ("benchmark.methods", "benchmark.tasks")
+"""The packages inside the harness whose code is part of a key, as any plug-in's is."""
 
 
-def digest(content: Any) -> str:
-    """16 hexadecimal digits of the canonical JSON of ``content``."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+def digest(value: object) -> str:
+    """Hash a value to 16 hexadecimal digits: SHA-256 of its canonical JSON.
+
+    The order of a dict's keys does not matter; a tuple counts as a list. Raises ``TypeError`` for a value that JSON
+    cannot hold: its ``str`` may change from run to run, so the caller converts it.
+    """
+    _check_keys(value)
+    # ensure_ascii also writes the lone surrogates that undecodable file names hold.
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def key(*parts: Any) -> str:
-    """20 hexadecimal digits that depend on everything in ``parts`` (anything that JSON can hold)."""
-    content = json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
-    return hashlib.sha256(content).hexdigest()[:20]
+def _check_keys(value: object) -> None:
+    """Raise ``TypeError`` for a dict with keys other than strings: JSON writes 1 and "1" alike."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a dict's key must be a string to be hashed, found {key!r}")
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if not isinstance(item, str):
+                _check_keys(item)
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file's content with SHA-256; a file of unchanged size and time is read once."""
+    state = path.stat()
+    return _file_digest(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, size: int, time: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def source_of(cls: type) -> str:
-    """A hash of the files that define a method or a task: a changed formula is another cell."""
-    modules = {
-        base.__module__
-        for base in cls.__mro__
-        if base.__module__.split(".")[0] not in _HARNESS
-        or base.__module__.startswith(("benchmark.methods.", "benchmark.tasks."))
-    }
-    texts = [inspect.getsource(inspect.getmodule(base) or base) for base in cls.__mro__ if base.__module__ in modules]
-    return hashlib.sha256("".join(sorted(set(texts))).encode()).hexdigest()[:16]
+    """Hash the code that defines a class, so that a changed formula is another key.
+
+    Hashed are the syntax trees of its module, of its bases' modules and of every module that these import, directly or
+    not, as far as the code is the plug-in's own. Not its own are the standard library, torch, the harness and installed
+    distributions, except for the package that the class itself is installed in. Comments, docstrings, formatting, the
+    order and spelling of imports, and the name of the class's own module do not change the hash. Modules imported by a
+    computed name and data files are not seen.
+
+    Raises ``BenchError`` for a class without a source file, as one defined in a notebook, and for a file that is not
+    valid Python.
+    """
+    code = _PluginCode(cls)
+    own = code.file(cls.__module__)
+    if own is None:
+        raise BenchError(
+            f"class {cls.__qualname__} (module {cls.__module__}) has no source file, so that no key can follow its "
+            "code: put it into a file of its own and load that as a plug-in"
+        )
+    hashes: dict[Path, str] = {}
+    waiting = [base.__module__ for base in cls.__mro__]
+    while waiting:
+        name = waiting.pop()
+        file = code.file(name)
+        if file is None or file in hashes:
+            continue
+        module = _read(file, name, code)
+        hashes[file] = module.hash
+        waiting += module.imports
+    return digest(sorted(("" if file == own else _label(file), value) for file, value in hashes.items()))
 
 
-_HARNESS = ("benchmark", "torch", "builtins")
+def syntax_hash(file: Path, module: str) -> str:
+    """Hash the syntax tree of one module of the harness: what it imports is not followed."""
+    return _read(file, module, None).hash
+
+
+class _PluginCode:
+    """Tells a plug-in's own modules from all others."""
+
+    def __init__(self, cls: type) -> None:
+        """cls: a class of the plug-in. The packages of its bases that build on the harness count as its own, too."""
+        built_on_harness = [base for base in cls.__mro__ if any(_top(b.__module__) == HARNESS for b in base.__mro__)]
+        self._packages = {_top(base.__module__) for base in (cls, *built_on_harness)}
+
+    def file(self, module: str) -> Path | None:
+        """The file of a module; None for one that is not the plug-in's own, or has no file."""
+        top = _top(module)
+        if top == HARNESS:
+            return _file(module) if module in PLUGINS or module.startswith(tuple(f"{p}." for p in PLUGINS)) else None
+        if top in sys.stdlib_module_names or top == "torch":
+            return None
+        for name in dict.fromkeys((top, module)):
+            file = _file(name)
+            if file and top not in self._packages and {"site-packages", "dist-packages"} & {*file.parts}:
+                return None
+        return file
+
+
+class _Imported(NamedTuple):
+    """What one alias of an import statement binds.
+
+    bound: the name in this module, "*" for all. module: absolute. attribute: the name after ``import`` in a ``from``
+    import, else "". names: the modules that the statement may run.
+    """
+
+    bound: str
+    module: str
+    attribute: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module as keys see it. imports: the names of the modules that it imports."""
+
+    hash: str
+    imports: list[str]
+
+
+def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
+    """Read a module. code: tells which imports are the plug-in's own; None: none is."""
+    content = file.read_bytes()
+    if file.suffix != ".py":
+        return _Module(hashlib.sha256(content).hexdigest(), [])
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError) as error:
+        raise BenchError(f"{file}: not valid Python: {error}") from error
+    package = name if file.stem == "__init__" else name.rpartition(".")[0]
+    targets: dict[str, set[str]] = defaultdict(set)
+    imports: list[str] = []
+    for imported in _imports(tree.body, package):
+        files = {module: code.file(module) for module in imported.names} if code else {}
+        submodule = f"{imported.module}.{imported.attribute}"
+        # A name that is a module of its own needs nothing of the package that it lies in.
+        needed = [submodule] if files.get(submodule) else list(imported.names)
+        imports += needed
+        targets[imported.bound].add(_target(imported, files))
+    names = {bound: "|".join(sorted(target)) for bound, target in targets.items()}
+    return _Module(digest([_statements(tree.body, names), names.get("*", "")]), imports)
+
+
+def _imports(statements: Iterable[ast.AST], package: str) -> Iterator[_Imported]:
+    """All imports of a module, those inside functions included, those for type checkers alone left out."""
+    for node in statements:
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
+            yield from _imports(node.orelse, package)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    yield _Imported(alias.asname, alias.name, "", (alias.name,))
+                else:
+                    parts = alias.name.split(".")
+                    names = tuple(".".join(parts[: i + 1]) for i in range(len(parts)))
+                    yield _Imported(parts[0], parts[0], "", names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                module = ".".join([*above, module] if module else above)
+            for alias in node.names:
+                names = (module, f"{module}.{alias.name}")
+                yield _Imported(alias.asname or alias.name, module, alias.name, names)
+        else:
+            yield from _imports(ast.iter_child_nodes(node), package)
+
+
+def _target(imported: _Imported, files: dict[str, Path | None]) -> str:
+    """Name what an imported name stands for, whatever it is called here: ``numpy``, ``torch.nn.functional``.
+
+    A name of the harness has no module, so that moving a module changes no key. A plug-in's module goes by its file.
+    """
+    module, attribute = imported.module, imported.attribute
+    submodule = files.get(f"{module}.{attribute}") if attribute else None
+    if submodule:
+        return _label(submodule)
+    own = files.get(module)
+    if own:
+        return ".".join(filter(None, (_label(own), attribute)))
+    if _top(module) == HARNESS:
+        return f"{HARNESS}.{attribute or module.rpartition('.')[2]}"
+    return ".".join(filter(None, (module, attribute)))
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module, imported or not; None where there is none."""
+    if module in sys.modules:
+        origin = getattr(sys.modules[module], "__file__", None)
+    else:
+        try:
+            spec = importlib.util.find_spec(module)
+        except Exception:  # it imports the packages above, which may fail in any way
+            return None
+        origin = spec.origin if spec and spec.has_location else None
+    file = Path(origin).resolve() if origin else None
+    return file if file and file.is_file() else None
+
+
+def _label(file: Path) -> str:
+    return file.parent.name if file.stem == "__init__" else file.stem
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+
+
+# The syntax tree as JSON, equal on all versions of Python: fields that are empty are left out, as later versions add
+# some, and so is all that does not change what the code does.
+
+_STATEMENT_LISTS = ("body", "orelse", "finalbody")
+_NO_EFFECT = ("ctx", "kind", "type_comment", "type_ignores")
+
+
+def _statements(statements: Iterable[ast.AST], names: dict[str, str]) -> list[Any]:
+    kept = []
+    for node in statements:
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Pass):
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            continue
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
+            kept += _statements(node.orelse, names)
+        else:
+            kept.append(_plain(node, names))
+    return kept
+
+
+def _plain(node: Any, names: dict[str, str]) -> Any:
+    if isinstance(node, list):
+        return [_plain(item, names) for item in node]
+    if isinstance(node, ast.Constant):
+        # ascii() and not repr(): what counts as printable changes with Python's version of Unicode.
+        return ["Constant", type(node.value).__name__, ascii(node.value)]
+    if isinstance(node, ast.Name):
+        return ["Name", names.get(node.id, node.id)]
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    fields = []
+    for name in node._fields:
+        value: Any = getattr(node, name, None)
+        if isinstance(node, ast.JoinedStr) and name == "values":
+            value = _joined(value)
+        elif isinstance(node, ast.Delete) and name == "targets":
+            value = [item for target in value for item in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        if value is None or value == [] or name in _NO_EFFECT:
+            continue
+        if name in _STATEMENT_LISTS and isinstance(value, list):
+            fields.append([name, _statements(value, names)])
+        elif not (isinstance(value, ast.JoinedStr) and not value.values):
+            fields.append([name, _plain(value, names)])
+    return [type(node).__name__, *fields]
+
+
+def _joined(values: list[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string with literal parts side by side made one: versions of Python cut them differently."""
+    joined: list[ast.expr] = []
+    for value in values:
+        if isinstance(value, ast.Constant) and joined and isinstance(joined[-1], ast.Constant):
+            joined[-1] = ast.Constant(str(joined[-1].value) + str(value.value))
+        elif not (isinstance(value, ast.Constant) and value.value == ""):
+            joined.append(value)
+    return joined

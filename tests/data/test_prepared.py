@@ -164,8 +164,8 @@ def test_each_image_is_checked_when_it_is_first_read(tmp_path, monkeypatch, jpeg
     monkeypatch.setattr(prepared, "LARGE", 0 if jpeg else 1 << 35)
     found, folder = prepared_set(tmp_path)
     checked = []
-    digest = prepared._digest
-    monkeypatch.setattr(prepared, "_digest", lambda content: checked.append(1) or digest(content))
+    checksum = prepared._checksum
+    monkeypatch.setattr(prepared, "_checksum", lambda content: checked.append(1) or checksum(content))
     whole = prepare(found, "train", 8, found.cache).images
     for _ in range(3):
         whole[:]

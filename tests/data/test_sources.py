@@ -9,6 +9,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data import phantom
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
+from benchmark.store import formats
 from tests.data.make import images, pixels, write_card
 
 CLASSES = ["cat", "dog"]
@@ -169,7 +170,7 @@ def test_a_phantoms_fingerprint_is_known_before_it_is_drawn(tmp_path, monkeypatc
     more = drawn(tmp_path, "shapes", {"train": 4}, **card_of("shapes"))
     assert found.splits() == ["train"]
     assert found.fingerprint != more.fingerprint
-    monkeypatch.setattr(phantom, "VERSION", 999, raising=False)
+    monkeypatch.setattr(formats, "PHANTOM", 999)
     assert drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")).fingerprint != found.fingerprint
 
 

@@ -57,10 +57,10 @@ def test_each_method_gets_its_trials_and_a_run_uses_the_best(bench: Bench, monke
     assert contents["clip"]["training"]["learning_rate"] == clip["settings"]["training.learning_rate"]
     for other in (["--budget", "samples=128"], ["--set", "msd.targets=hard"]):
         assert bench(*run, *other) == 2
-        assert "nothing was found yet for method" in bench.err
+        assert "no settings found yet for method" in bench.err
     assert bench(*run, "--set", "training.learning_rate=1e-5") == 2
     assert "bench tune found training.learning_rate=" in bench.err
-    assert "and --set gives 1e-05; leave one of the two out" in bench.err
+    assert "but --set gives 1e-05; leave one of the two out" in bench.err
 
 
 def test_other_options_are_another_search(bench: Bench) -> None:

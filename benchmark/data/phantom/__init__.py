@@ -48,8 +48,6 @@ MODALITIES = tuple(_MEDICAL)
 FINDINGS = {key: domain.FINDINGS for key, domain in DOMAINS.items()}
 MULTI_LABEL = {key: domain.MULTI_LABEL for key, domain in DOMAINS.items()}
 SIZES = range(32, 513)
-VERSION = 2
-"""Changes whenever what is drawn, said or asked does: caches of prepared data are keyed by it."""
 
 
 @dataclass(frozen=True, eq=False)

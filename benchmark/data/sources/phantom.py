@@ -19,6 +19,7 @@ from benchmark.data import phantom
 from benchmark.data.images import encode_png
 from benchmark.data.problems import Problems
 from benchmark.data.sources.base import SPLITS, Row, Source, Split
+from benchmark.store import formats
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -80,7 +81,7 @@ class PhantomSource(Source):
         parameters = self.model_dump(mode="json", exclude=changes)
         parameters |= self.model_dump(mode="json", include=changes, exclude_defaults=True)
         scanner = {"scanner": SCANNER} if self.shifted else {}
-        return {"parameters": parameters, "version": phantom.VERSION} | scanner
+        return {"parameters": parameters, "version": formats.PHANTOM} | scanner
 
     def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
         labelled = self.modality != ALL

@@ -45,7 +45,7 @@ def positive(modality: str, sample: Sample) -> set[str]:
 
 @pytest.mark.parametrize("modality", DOMAINS)
 def test_words_stay_the_same(modality: str) -> None:
-    assert words(modality) == WORDS[modality], "if this is meant, raise phantom.VERSION too"
+    assert words(modality) == WORDS[modality], "if this is meant, raise PHANTOM in benchmark/store/formats.py too"
 
 
 def test_another_process_draws_the_same() -> None:
