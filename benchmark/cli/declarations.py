@@ -57,7 +57,7 @@ def _registered(decorator: str) -> Iterator[tuple[str, str, str]]:
 def _plugin_modules() -> Iterator[str]:
     for _, name in installed_plugins():
         yield name
-        for info in pkgutil.iter_modules(_spec(name).submodule_search_locations):
+        for info in pkgutil.iter_modules(_spec(name).submodule_search_locations or []):
             yield f"{name}.{info.name}"
 
 
