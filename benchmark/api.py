@@ -165,12 +165,21 @@ def evaluate(
 
 
 def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Results:
-    """Carry out a plan into a results folder; all that is printed also goes to ``run.log`` in it."""
+    """Carry out a plan and print its outcome; all that is printed also goes to ``run.log`` in the results folder."""
     from benchmark.execution import runner
 
     store = Store(folder)
     with Progress(console, progress, folder / "run.log") as reporter:
-        return Results(store, runner.run(plan, store, reporter))
+        for name in plan.absent:
+            reporter.print(f"left out: {name}", "yellow")
+        outcome = runner.run(plan, store, reporter)
+        reporter.print(
+            f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
+            f"failed {len(outcome.failures)}; results in {folder}"
+        )
+        for failure in outcome.failures:
+            reporter.print(failure, "red")
+        return Results(store, outcome)
 
 
 def configure(

@@ -50,10 +50,11 @@ class Method(nn.Module):
     accumulation: ClassVar[tuple[Accumulation, ...]] = ("cached", "plain")
     """The modes the method can be trained in; the first is its default."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it needs beyond pairs: "label", "image_tokens", "text_tokens", "causal_text" (a text tower whose tokens see
-    only what is before them), "language_model" (a causal one that takes adapters and virtual tokens; where the card
-    says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that begins every text with
-    one), "augmentation" (a run's training.augmentation that changes pictures). A plan refuses what is not there."""
+    """What it needs beyond pairs, with its default config: "label", "image_tokens", "text_tokens", "causal_text" (a text
+    tower whose tokens see only what is before them), "language_model" (a causal one that takes adapters and virtual
+    tokens; where the card says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that
+    begins every text with one), "augmentation" (a run's training.augmentation that changes pictures). A plan refuses
+    what is not there."""
     abilities: ClassVar[frozenset[str]] = frozenset()
     """What it can do beyond encoding: "caption" (write(), for tasks that ask for it), "late_interaction" (its images
     and texts are compared token by token)."""
@@ -72,7 +73,7 @@ class Method(nn.Module):
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[str]:
-        """What it needs under a config of its own; default: ``needs``, whatever the config."""
+        """Return what it needs with ``config``: ``needs`` by default, whatever the config."""
         return cls.needs
 
     def setup(self, tokenizer: Tokenizer, classes: Sequence[str]) -> None:

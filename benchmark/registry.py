@@ -59,19 +59,24 @@ class Registry(Generic[T]):
         return sorted(self._classes)
 
 
+def installed_plugins() -> list[tuple[str, str]]:
+    """Return the name and the module of each installed plug-in; of a package, all modules belong to the plug-in."""
+    return sorted({(point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
 @cache
 def load_plugins() -> None:
     """Import what is installed under the entry point group: a module, or a package with all its modules.
 
     Raises ``BenchError`` for a plug-in that cannot be imported.
     """
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for name, package in installed_plugins():
         try:
-            module = importlib.import_module(point.value)
+            module = importlib.import_module(package)
             for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-                importlib.import_module(f"{point.value}.{info.name}")
+                importlib.import_module(f"{package}.{info.name}")
         except ImportError as error:
-            raise BenchError(f"plug-in '{point.name}' ({point.value}) cannot be imported: {error}") from error
+            raise BenchError(f"plug-in '{name}' ({package}) cannot be imported: {error}") from error
 
 
 def load_files(paths: Iterable[str | Path]) -> None:

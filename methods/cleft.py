@@ -69,6 +69,7 @@ class Cleft(Clip):
         "stage 2 is off by default and uses the run's optimiser; its class loss is taken from descriptions of the "
         "paper; image tokens are averaged after the tower's last norm"
     )
+    needs = frozenset({"image_tokens", "text_tokens", "language_model"})
 
     @dataclass
     class Config(Clip.Config):
@@ -105,8 +106,7 @@ class Cleft(Clip):
     @classmethod
     def needs_of(cls, config: Config) -> frozenset[str]:
         """Add "label" for stage 2 with the class loss."""
-        needs = frozenset({"image_tokens", "text_tokens", "language_model"})
-        return needs | {"label"} if config.stage2 == "class" else needs
+        return cls.needs | {"label"} if config.stage2 == "class" else cls.needs
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
         text = model.text

@@ -42,7 +42,7 @@ def bench(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(work)
     monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
-    monkeypatch.setattr("benchmark.cli.main.console._width", 80)
+    monkeypatch.setattr("benchmark.cli.options.console._width", 80)
     return Bench(work, monkeypatch, capsys)
 
 

@@ -1,1 +1,1 @@
-"""The command line: one file a group of commands."""
+"""The command line, ``bench``: each command in a file that its name finds. Nothing here imports torch by itself."""

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.common.progress import Progress
+from benchmark.common.progress import Progress, Stage
 from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
@@ -65,7 +65,7 @@ class Best:
 
 
 def tune_methods(
-    config: RunConfig, results: Path, trials: int, search: Sequence[str], objective: str, console: Console
+    config: RunConfig, results: Path, trials: int, search: Sequence[str], objective: str, progress: Progress
 ) -> dict[str, Best]:
     """Search each method's settings until it has ``trials`` trials, pruned ones included; those of earlier calls with
     the same configuration and search count. Keeps everything under ``results``/tuning; returns the best by method.
@@ -99,7 +99,7 @@ def tune_methods(
     best = {}
     for method in methods:
         own = [axis for axis in axes if axis.name.split(".")[0] in ("training", method)]
-        best[method] = _Search(config, method, own, objective, results, console).run(trials)
+        best[method] = _Search(config, method, own, objective, results, progress).run(trials)
         _write(settings_file(config, results / "tuning", method), best[method], objective, trials, own)
     return best
 
@@ -108,10 +108,10 @@ class _Search:
     """The study of one method: optuna's, kept in an SQLite file, so that an interrupted one goes on."""
 
     def __init__(
-        self, config: RunConfig, method: str, axes: list[Axis], objective: str, results: Path, console: Console
+        self, config: RunConfig, method: str, axes: list[Axis], objective: str, results: Path, progress: Progress
     ) -> None:
         self.config, self.method, self.axes, self.objective = config, method, axes, objective
-        self.console = console
+        self.progress = progress
         self.folder = results / "tuning"
         self.name = f"{settings_file(config, self.folder, method).stem}-{digest([objective, *map(str, axes)])}"
 
@@ -137,7 +137,8 @@ class _Search:
             study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
             trial = study.ask()
             try:
-                value = self.trial(trial)
+                with self.progress.stage(f"[{done + 1}/{trials}] {self.method}: trial") as stage:
+                    value = self.trial(trial, stage)
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
                 self.say(done, trials, trial, "pruned")
@@ -159,11 +160,9 @@ class _Search:
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in trial.params.items()
         )
-        self.console.print(
-            f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}", highlight=False, markup=False
-        )
+        self.progress.print(f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}")
 
-    def trial(self, trial: "optuna.Trial") -> float:
+    def trial(self, trial: "optuna.Trial", stage: Stage) -> float:
         """Train with the settings that the sampler suggests; return the objective on the validation split."""
         import optuna
 
@@ -177,6 +176,8 @@ class _Search:
         materials = Materials(plan, Progress(Console(quiet=True), "none"), cache_root())
 
         def watch(position: Position) -> None:
+            note = f"{position.samples_per_second:,.0f} pairs/s, loss {position.loss:.3f}"
+            stage.update(position.step, position.steps, note)
             if math.isfinite(position.validation_loss):
                 # The pruner compares trials of a method by their losses, whatever the objective.
                 value = position.validation_loss if self.objective == "loss" else -position.validation_loss

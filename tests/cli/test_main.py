@@ -204,7 +204,7 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(materials, "pretrain", killed)
     assert bench("run", *quick) == 130
-    assert "goes on from the last checkpoint" in bench.out
+    assert "resumes from the last checkpoint" in bench.out
     assert not list(bench.folder.glob("results/cells/[!.]*"))
     monkeypatch.setattr(materials, "pretrain", real)
     assert bench("plan", *quick) == 0

@@ -1,0 +1,108 @@
+"""`bench list`: the methods, tasks, datasets, models and suites that can be used. Imports no torch for any of them."""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.cli.options import Plugins, console
+from benchmark.common.errors import unknown
+
+Lines = list[tuple[str, str]]
+"""Names, each with its description."""
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")], plugin: Plugins = None
+) -> None:
+    """List the names that can be used, each with its description."""
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    if plugin:
+        from benchmark.registry import load_files
+
+        load_files(plugin)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    for name, text in LISTS[what]():
+        table.add_row(escape(name), escape(text))
+    console.print(table)
+
+
+def _methods() -> Lines:
+    lines = []
+    for name, method in _declared("method").items():
+        parts = [
+            f"{method.summary}.",
+            f"{method.source}.",
+            f"Trains {method.trains}.",
+            f"Takes beyond clip: {method.extra}.",
+            f"Needs {', '.join(sorted(method.needs))}." if method.needs else "",
+            f"Accumulation: {', '.join(method.accumulation)}.",
+            f"Inferred: {method.inferred}." if method.inferred else "",
+        ]
+        lines.append((name, " ".join(filter(None, parts))))
+    return lines
+
+
+def _tasks() -> Lines:
+    lines = []
+    for name, task in _declared("task").items():
+        able = f" For methods that can {', '.join(sorted(task.abilities))}." if task.abilities else ""
+        lines.append((name, f"{task.summary} Needs {', '.join(sorted(task.needs))}.{able}"))
+    return lines
+
+
+def _declared(kind: str) -> dict[str, Any]:
+    """All methods or tasks: their declarations, or the classes where an import is needed or was made already."""
+    from benchmark.cli.declarations import Unreadable, declared
+
+    if f"benchmark.{kind}" not in sys.modules:
+        with suppress(Unreadable):
+            return declared(kind)
+    if kind == "method":
+        from benchmark.method import METHODS
+
+        return {name: METHODS[name] for name in METHODS.names()}
+    from benchmark.task import TASKS
+
+    return {name: TASKS[name] for name in TASKS.names()}
+
+
+def _datasets() -> Lines:
+    from benchmark.data.card import card_names, load_card
+
+    cards = [load_card(name) for name in card_names()]
+    return [(card.name, f"{card.title} ({', '.join(sorted(card.provides))})") for card in cards]
+
+
+def _models() -> Lines:
+    from benchmark.config.yaml_files import config_names, find_config, read_yaml
+
+    return [(name, read_yaml(find_config("model", name)).get("title", "")) for name in config_names("model")]
+
+
+def _suites() -> Lines:
+    from benchmark.config.load import read_suite
+    from benchmark.config.yaml_files import config_names, find_config
+
+    lines = []
+    for name in config_names("suite"):
+        suite, _ = read_suite(find_config("suite", name))
+        question = suite.get("scenario", {}).get("question", "")
+        lines.append((name, suite.get("description", "") + (f"; it asks: {question}" if question else "")))
+    return lines
+
+
+LISTS: dict[str, Callable[[], Lines]] = {
+    "methods": _methods,
+    "tasks": _tasks,
+    "datasets": _datasets,
+    "models": _models,
+    "suites": _suites,
+}

@@ -1,0 +1,168 @@
+"""The options that commands share, and the console that they print on."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+
+from benchmark.common.errors import BenchError
+
+if TYPE_CHECKING:
+    from benchmark.config.schema import RunConfig
+
+console = Console()
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")
+]
+Results = Annotated[
+    Path | None, typer.Option(help="The folder of the results. Default: $BENCH_RESULTS, else ./results.")
+]
+ProgressMode = Annotated[
+    str, typer.Option("--progress", help="auto (bars on a terminal, lines elsewhere), bars, lines or none.")
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that say what is run and where results go: a suite, and what is laid over it."""
+
+    methods: Annotated[
+        str | None, typer.Option(help="Names of methods, comma-separated, or all. Default: the suite's.")
+    ] = None
+    tasks: Annotated[
+        str | None, typer.Option(help="all, kinds (retrieval), or kind:dataset (linear_probe:busi), comma-separated.")
+    ] = None
+    suite: Annotated[str, typer.Option(help="A suite's name, or the path of its YAML.")] = "demo"
+    model: Annotated[str | None, typer.Option(help="A model's name, or the path of its YAML.")] = None
+    pretraining: Annotated[
+        str | None, typer.Option(help="Datasets to pretrain on: names or paths of cards, comma-separated.")
+    ] = None
+    datasets: Annotated[
+        str | None, typer.Option(help="Datasets to evaluate on: names or paths of cards, comma-separated.")
+    ] = None
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = None
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99")
+    ] = None
+    budget: Annotated[
+        str | None, typer.Option(help="What every method gets: samples=200k, steps=5k, epochs=3, time=10m or flops=2P.")
+    ] = None
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", help="section.key=value,value: run at each; repeatable, the product is run."),
+    ] = None
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Use the settings that `bench tune` found for each method.")
+    ] = False
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop when a dataset of the suite is missing, instead of leaving it out.")
+    ] = False
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="rare, shift, noisy, 256, 1k or 4k; with a value: noisy=0.1,0.5. See bench list suites."),
+    ] = None
+    plugin: Plugins = None
+    on_bad_data: Annotated[
+        str | None, typer.Option(help="error stops at a bad row; skip leaves it out and reports how many.")
+    ] = None
+    results: Results = None
+    progress: ProgressMode = "auto"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return folder_of(self.results)
+
+    def config(self) -> "RunConfig":
+        """Import the plug-ins, and load the suite with these options over it."""
+        from benchmark.config.load import load_run_config
+        from benchmark.config.overrides import parse_scenario
+        from benchmark.plan.resolve import check_settings
+
+        known = load_registered(self.plugin)
+        flags = {
+            "methods": names_of(self.methods),
+            "tasks": names_of(self.tasks),
+            "model": self.model,
+            "pretraining": names_of(self.pretraining),
+            "datasets": names_of(self.datasets),
+            "seeds": list(range(self.seeds)) if self.seeds else None,
+            "device": self.device,
+            "on_bad_data": self.on_bad_data,
+            "tuned": str(self.folder / "tuning") if self.tuned else None,
+            "strict": self.strict or None,
+        }
+        suite, conditions = parse_scenario(self.scenario) if self.scenario else (self.suite, [])
+        config = load_run_config(suite, flags, self.settings or [], known, self.budget, self.grid or [], conditions)
+        check_settings(config)
+        return config
+
+
+def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make the decorator that gives a command options of ``RunOptions``, collected in its first argument.
+
+    names: those that the command takes; none: all. The command's own parameters stay what they are.
+    """
+    shared = [field for field in fields(RunOptions) if not names or field.name in names]
+    hints = get_type_hints(RunOptions, include_extras=True)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
+
+        @wraps(command)
+        def collect(**values: Any) -> None:
+            chosen = {field.name: values.pop(field.name) for field in shared}
+            command(RunOptions(**chosen), **values)
+
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        for field in shared:
+            assert field.default is not MISSING
+            parameters.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+                )
+            )
+        collect.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        collect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return collect
+
+    return decorate
+
+
+def load_registered(plugins: Iterable[Path] | None) -> list[str]:
+    """Import the user's plug-in files; return the names of all methods and tasks."""
+    from benchmark.method import METHODS
+    from benchmark.registry import load_files
+    from benchmark.task import TASKS
+
+    load_files(plugins or [])
+    return [*METHODS.names(), *TASKS.names()]
+
+
+def folder_of(results: Path | None) -> Path:
+    """Return the folder of the results: what ``--results`` says, else the default."""
+    from benchmark.config.load import results_folder
+
+    return results or results_folder()
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Split names at commas; None stays None. Raises ``BenchError`` for a text without a name."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise BenchError("expected names separated by commas, found nothing")
+    return names
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a text as it is: no markup, no highlighting, no line breaks added."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,266 @@
+"""`bench tune`, `caption`, `export`, `clean` and `perf`: what is done before and after runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.cli.options import (
+    Plugins,
+    ProgressMode,
+    Results,
+    RunOptions,
+    console,
+    folder_of,
+    load_registered,
+    names_of,
+    say,
+    takes_options,
+)
+from benchmark.cli.run import several_variants
+from benchmark.common.errors import BenchError, unknown
+
+if TYPE_CHECKING:
+    from benchmark.execution.caption import Captioned
+    from benchmark.execution.tuning import Best
+
+
+@takes_options(
+    "methods",
+    "suite",
+    "model",
+    "pretraining",
+    "device",
+    "settings",
+    "budget",
+    "plugin",
+    "on_bad_data",
+    "results",
+    "progress",
+)
+def tune(
+    options: RunOptions,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each method, those of earlier calls included.")] = 10,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="section.key=low..high, on a log scale with :log, or section.key=a,b,c; repeatable. "
+            "Default: training.learning_rate over a factor of 10 either way."
+        ),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="What is optimised on the validation split: retrieval (recall@10) or loss.")
+    ] = "retrieval",
+) -> None:
+    """Search for each method's best settings with the same number of trials; `bench run --tuned` then uses them.
+
+    Never looks at a test split. An interrupted search resumes with the same command.
+    """
+    config = options.config()
+    from benchmark.common.progress import Progress
+    from benchmark.execution.tuning import tune_methods
+
+    try:
+        with Progress(console, options.progress, options.folder / "run.log") as progress:
+            best = tune_methods(config, options.folder, trials, search or [], objective, progress)
+            progress.print(_best_table(best, f"best of {trials} trials by {objective} on the validation split"))
+    except KeyboardInterrupt:
+        say("interrupted; the same command resumes", "yellow")
+        raise typer.Exit(130) from None
+    say("next: the same options with `bench run --tuned`")
+
+
+def _best_table(best: dict[str, "Best"], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("method", "value", "settings"):
+        table.add_column(column, overflow="fold")
+    for method, result in best.items():
+        settings = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in result.settings.items()
+        )
+        table.add_row(method, f"{result.value:.3f}", escape(settings))
+    return table
+
+
+def caption(
+    dataset: Annotated[str, typer.Option(help="A dataset's name, or the path of its card.")],
+    method: Annotated[str | None, typer.Option(help="A method that can caption. Default: the last trained.")] = None,
+    beams: Annotated[
+        int, typer.Option(min=2, help="Beams of the beam search, which is shown beside greedy search.")
+    ] = 3,
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 8,
+    split: Annotated[str, typer.Option(help="The split of the images.")] = "test",
+    pretraining: Annotated[
+        str | None,
+        typer.Option(help="Paths of the cards that the method was pretrained on, where they are not shipped."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="The PNG to write. Default: ./DATASET-captions.png.")] = None,
+    plugin: Plugins = None,
+    results: Results = None,
+    progress: ProgressMode = "auto",
+) -> None:
+    """Show what a trained method writes for images, greedy and by beam search, beside their true texts.
+
+    Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images.
+    """
+    from benchmark.common.progress import Progress
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+    from benchmark.execution.caption import caption_sheet, captions, load_writer, newest_writer
+    from benchmark.plan.resolve import resolve_device
+    from benchmark.store.store import Store
+
+    load_registered(plugin)
+    store = Store(folder_of(results))
+    opened = open_dataset(load_card(dataset))
+    name = opened.card.name
+    if split not in opened.splits():
+        raise unknown(f"split of {name}", split, opened.splits())
+    key = newest_writer(store, method)
+    with Progress(console, progress) as shown, shown.stage(f"writing captions for {count} images"):
+        trained = load_writer(store, key, [dataset, *(names_of(pretraining) or [])])
+        captioned = captions(trained.writer(resolve_device(device)), opened, split, count, (1, beams))
+    console.print(_caption_table(captioned, (1, beams)))
+    title = f"{trained.method.name} (cell {key}, {trained.checkpoint} checkpoint) on {name}, {split}"
+    say(title)
+    say(str(caption_sheet(captioned, title, output or Path(f"{name}-captions.png"))))
+
+
+def _caption_table(captioned: "list[Captioned]", beams: tuple[int, ...]) -> Table:
+    from benchmark.execution.caption import name_of
+
+    table = Table(show_lines=True)
+    for column in ("image", "true", *map(name_of, beams)):
+        table.add_column(column, overflow="fold")
+    for row in captioned:
+        table.add_row(*map(escape, (row.id, " / ".join(row.true), *row.written.values())))
+    return table
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="A trained cell's key (or its beginning), or a method's name.")],
+    output: Annotated[Path, typer.Option(help="The folder to write; open_clip loads it as local-dir:FOLDER.")],
+    results: Results = None,
+) -> None:
+    """Write a trained model as a checkpoint for open_clip."""
+    from benchmark.execution.export import export, find_cell
+    from benchmark.store.store import Store
+
+    store = Store(folder_of(results))
+    key = find_cell(store, name)
+    files, checkpoint = export(store, key, output)
+    for path in files:
+        say(str(path))
+    say(f"cell {key}, {checkpoint} checkpoint")
+
+
+def clean(
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Remove encoded datasets.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Remove the remains of interrupted runs.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="Remove prepared data, tokenizers, general weights.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    results: Results = None,
+) -> None:
+    """List what can be computed again and its size; remove what is named. Results stay."""
+    from benchmark.store.cache import cache_root
+    from benchmark.store.cleaning import KINDS, removable, remove, size
+    from benchmark.store.store import Store
+
+    folders = removable(Store(folder_of(results)), cache_root())
+    sizes = {kind: sum(map(size, folders[kind])) for kind in folders}
+    for kind, description in KINDS.items():
+        say(f"{kind:10} {sizes[kind] / 1e6:10,.1f} MB  {description}")
+    named = {"embeddings": embeddings, "partial": partial, "cache": cache}
+    if not any(named.values()):
+        say("Nothing removed. Name what to remove: --embeddings, --partial, --cache.")
+    chosen = [kind for kind in KINDS if named[kind] and folders[kind]]
+    if not chosen or not (yes or _confirmed(f"remove {', '.join(chosen)}?")):
+        return
+    for kind in chosen:
+        for folder in folders[kind]:
+            remove(folder)
+    say(f"removed {sum(sizes[kind] for kind in chosen) / 1e6:,.1f} MB")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        typer.echo()
+        raise BenchError("Nothing removed: no answer. Pass --yes to skip the prompt.") from None
+
+
+@takes_options("suite", "model", "device", "settings", "grid", "plugin")
+def perf(
+    options: RunOptions,
+    works: Annotated[str | None, typer.Option(help="Names, comma-separated. Default: all.")] = None,
+    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: minutes on two cores.")] = 1.0,
+    methods: Annotated[
+        str | None, typer.Option(help="Measure a training step of these methods (or all) instead of the works.")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The method that the others' steps are compared with.")] = "clip",
+    output: Annotated[Path | None, typer.Option(help="A JSON file for the figures, with machine and versions.")] = None,
+) -> None:
+    """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is better.
+
+    With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip.
+    """
+    from benchmark.common.machine import machine
+
+    steps = replace(options, methods=methods) if methods else None
+    figures = _method_steps(steps, reference) if steps else _works(names_of(works), scale)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n", encoding="utf-8")
+        say(str(output))
+
+
+def _works(names: list[str] | None, scale: float) -> dict[str, Any]:
+    from benchmark.perf.peers import WORKS, perf
+
+    rows = perf(names or list(WORKS), scale, console)
+    table = Table(title_justify="left")
+    for column in ("work", "ours", "peer", "faster", "less memory"):
+        table.add_column(column, justify="right" if column in ("faster", "less memory") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            f"{row['work']}: {row['title']}",
+            f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
+            f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
+            f"{row['speed_ratio']:.1f} x",
+            f"{row['memory_ratio']:.1f} x",
+        )
+    console.print(table)
+    return {"scale": scale, "works": rows}
+
+
+def _method_steps(options: RunOptions, reference: str) -> dict[str, Any]:
+    config = options.config()
+    from benchmark.perf.peers import method_steps
+    from benchmark.plan.make import make_plan
+
+    plan = make_plan(config)
+    if plan.problems:
+        raise BenchError(plan.problems[0])
+    rows = method_steps(plan, reference, console)
+    table = Table(title=f"a training step, model {plan.model.name}, device {plan.device}", title_justify="left")
+    for column in ("method", "batch", "pairs/s", "memory", "time", "memory "):
+        table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
+    varied = several_variants((row["method"], row["variant"]) for row in rows)
+    for row in rows:
+        table.add_row(
+            escape(f"{row['method']} {row['variant']}" if row["method"] in varied else row["method"]),
+            f"{row['batch_size']}/{row['micro_batch']}",
+            f"{row['pairs_per_second']:,.0f}",
+            f"{row['memory'] / 1e6:,.0f} MB",
+            f"{row['time_ratio']:.2f} x",
+            f"{row['memory_ratio']:.2f} x",
+        )
+    console.print(table)
+    return {"model": plan.model.name, "reference": reference, "methods": rows}
