@@ -54,7 +54,7 @@ def test_commands_can_be_typed(arguments: tuple[str, ...]) -> None:
         command = command.get_command(context, rest.pop(0))
         assert command is not None, f"unknown command in {arguments}"
     rest = [argument for argument in rest if argument != "--help"]
-    if "--help" not in arguments:
+    if rest:  # a command's name alone, as prose has it, may lack what the command requires
         values = command.make_context(arguments[0], rest).params
         named = {name.strip() for name in (values.get("methods") or "").split(",") if name.strip()}
         assert named <= {"all", *METHODS.names(), *OWN}
