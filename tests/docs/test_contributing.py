@@ -1,5 +1,6 @@
 """The worked examples of docs/contributing.md run as they stand there."""
 
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,6 @@ from pydantic import Field
 from rich.console import Console
 
 import benchmark.data.card
-from benchmark.common.errors import BenchError
 from benchmark.data.card import Card, load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.sources import SOURCES, AnySource
@@ -60,41 +60,48 @@ def test_the_task_conforms(test: str, tmp_path: Path) -> None:
             judge(checks_of(tasks)[test], name="nearest_mean", pair=("nearest_mean", kind), tmp_path=tmp_path)
 
 
-def test_the_dataset_is_read(tmp_path: Path) -> None:
+def rows_of(card: Path) -> list[dict[str, Any]]:
+    dataset = open_dataset(load_card(card))
+    return [{"split": split, **row} for split in dataset.splits() for row in dataset.records(split)]
+
+
+def test_the_dataset_is_read(bench: Callable[..., int], tmp_path: Path) -> None:
     draw(tmp_path / "images", [f"{i}.png" for i in range(1, 5)])
     (tmp_path / "masses.csv").write_text(block(PAGE, "csv", "diagnosis"))
     (tmp_path / "masses.yaml").write_text(block(PAGE, "yaml", "masses.csv"))
-    dataset = open_dataset(load_card(tmp_path / "masses.yaml"), cache=tmp_path / "cache")
-    dataset.check()
-    rows = [row for split in ("train", "test") for row in dataset.records(split).remove_columns("image")]
-    assert sorted(row["group"] for row in rows) == ["a", "b", "c", "d"]
-    by_group = {row["group"]: row for row in rows}
-    assert by_group["b"]["text"] == ["Irregular mass, spiculated margin."]
-    assert [by_group[group]["label"] for group in "abcd"] == [0, 1, 0, 1]
-    assert dataset.card.provides == {"label", "text", "prompts"}
+    assert bench("data", "check", tmp_path / "masses.yaml") == 0
+    rows = {row["group"]: row for row in rows_of(tmp_path / "masses.yaml")}
+    assert sorted(rows) == ["a", "b", "c", "d"]
+    assert rows["b"]["text"] == ["Irregular mass, spiculated margin."]
+    assert [rows[group]["label"] for group in "abcd"] == [0, 1, 0, 1]
+    assert load_card(tmp_path / "masses.yaml").provides == {"label", "text", "prompts"}
 
 
-def test_the_source_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = module(SIDECAR).SidecarSource
+def test_the_source_is_read(
+    bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sidecar = module(SIDECAR).SidecarSource
 
     class WithSidecar(Card):
-        source: Annotated[AnySource | source, Field(discriminator="kind")]  # type: ignore[valid-type]
+        source: Annotated[AnySource | sidecar, Field(discriminator="kind")]  # type: ignore[valid-type]
 
-    monkeypatch.setitem(SOURCES, "sidecar", source)
+    monkeypatch.setitem(SOURCES, "sidecar", sidecar)
     monkeypatch.setattr(benchmark.data.card, "Card", WithSidecar)
+    card = tmp_path / "card.yaml"
     draw(tmp_path / "scans", ["a.png", "b.png", "c.png", "d.png"])
     for name in "abcd":
         (tmp_path / "scans" / f"{name}.txt").write_text(f"report {name}\n")
-    (tmp_path / "card.yaml").write_text(block(PAGE, "yaml", "kind: sidecar"))
-    dataset = open_dataset(load_card(tmp_path / "card.yaml"), cache=tmp_path / "cache")
-    dataset.check()
-    texts = [text for split in dataset.splits() for row in dataset.records(split) for text in row["text"]]
-    assert sorted(texts) == ["report a", "report b", "report c", "report d"]
-    assert {split: len(dataset.records(split)) for split in dataset.splits()} == {"train": 2, "test": 2}
+    card.write_text(block(PAGE, "yaml", "kind: sidecar"))
+    assert bench("data", "check", card) == 0, capsys.readouterr()
+    rows = rows_of(card)
+    assert sorted(text for row in rows for text in row["text"]) == ["report a", "report b", "report c", "report d"]
+    assert sorted(row["split"] for row in rows) == ["test", "test", "train", "train"]
 
+    (tmp_path / "scans" / "c.txt").write_text("a changed report")
+    assert "a changed report" in {text for row in rows_of(card) for text in row["text"]}
     (tmp_path / "scans" / "c.txt").unlink()
-    with pytest.raises(BenchError, match=r"c\.png.*has no text: expected c\.txt"):
-        open_dataset(load_card(tmp_path / "card.yaml"), cache=tmp_path / "cache").check()
+    assert bench("data", "check", card) == 2
+    assert "c.png: no text; expected c.txt beside it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_section_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

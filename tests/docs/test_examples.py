@@ -2,35 +2,29 @@
 
 import runpy
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmark.cli.main import main
 from benchmark.method import METHODS
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.docs.pages import ROOT
 
 
-def bench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    return int(stopped.value.code or 0)
-
-
-def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_run(
+    bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ignored = shutil.ignore_patterns("images", "squares.csv", "__pycache__")
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
     runpy.run_path("examples/make_data.py", run_name="__main__")
-    assert bench(monkeypatch, "data", "check", "examples/squares.yaml") == 0
+    assert bench("data", "check", "examples/squares.yaml") == 0
     plugins = ["--plugin", "examples/decoupled.py", "--plugin", "examples/centroid.py"]
     try:
-        status = bench(monkeypatch, "run", "--suite", "examples/suite.yaml", *plugins, "--set", "training.samples=800")
+        status = bench("run", "--suite", "examples/suite.yaml", *plugins, "--set", "training.samples=800")
     finally:
         for registry, name in ((METHODS, "decoupled"), (TASKS, "centroid")):
             registry._classes.pop(name, None)  # type: ignore[attr-defined]
@@ -42,4 +36,4 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert set(accuracy.n) == {40}
     retrieval = rows[rows.metric == "recall@10"].groupby("method").value.mean()
     assert retrieval["decoupled"] > retrieval["initial weights (random)"]
-    assert bench(monkeypatch, "report") == 0
+    assert bench("report") == 0
