@@ -1,5 +1,5 @@
 """The conformance suite finds what is wrong with a method that a file of the user's registers. That it lets a sound one
-pass, test_docs.py shows with the example that is broken here.
+pass, tests/docs/test_contributing.py shows with the example that is broken here.
 """
 
 from pathlib import Path
@@ -8,9 +8,10 @@ import pytest
 
 from benchmark.method import METHODS
 from tests.conformance import checks_of, judge, registered
+from tests.docs.pages import block
 from tests.methods import test_conformance as suite
-from tests.methods.test_docs import EXAMPLE
 
+EXAMPLE = block("contributing.md", "python", "class Neighbours")
 ENCODED = '        output = Output({"image": image, "text": text})\n'
 BROKEN = {
     # State that changes in forward(), which runs twice.
