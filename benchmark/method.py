@@ -50,7 +50,7 @@ class Method(nn.Module):
     accumulation: ClassVar[tuple[Accumulation, ...]] = ("cached", "plain")
     """The modes the method can be trained in; the first is its default."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it needs beyond pairs, with its default config: "label", "image_tokens", "text_tokens", "causal_text" (a text
+    """What it needs beyond pairs, by default: "label", "image_tokens", "text_tokens", "causal_text" (a text
     tower whose tokens see only what is before them), "language_model" (a causal one that takes adapters and virtual
     tokens; where the card says how, it is pretrained on texts before), "patch_dropout", "start_token" (a tokenizer that
     begins every text with one), "augmentation" (a run's training.augmentation that changes pictures). A plan refuses
