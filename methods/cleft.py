@@ -64,7 +64,7 @@ class Cleft(Clip):
     summary = "a frozen language model with LoRA, IA3 or a prefix as text tower; optionally, learned prompts"
     source = "CLEFT, arXiv 2407.21011; XYPB/CLEFT"
     trains = "the image tower, the language model's adapters, projections and the temperature; stage 2: prompts"
-    extra = "a saving: the language model's own weights get no gradient"
+    extra = "nothing; the language model's own weights get no gradient"
     inferred = (
         "stage 2 is off by default and uses the run's optimiser; its class loss is taken from descriptions of the "
         "paper; image tokens are averaged after the tower's last norm"
@@ -112,8 +112,8 @@ class Cleft(Clip):
         text = model.text
         if not (isinstance(text, LanguageModelTower) and text.causal):
             raise BenchError(
-                f"method 'cleft': the text tower is a {type(text).__name__}; expected a causal language model that "
-                f"takes adapters (text kind transformers or tiny)"
+                f"method 'cleft': the text tower, a {type(text).__name__}, is not a causal language model that takes "
+                f"adapters (expected text kind transformers or tiny)"
             )
         image_projection = nn.Linear(model.image.width, model.embed_dim)
         text_projection = nn.Linear(text.width, model.embed_dim)

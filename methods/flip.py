@@ -17,7 +17,7 @@ class Flip(Clip):
     summary = "CLIP with image patches dropped during training"
     source = "Li et al. 2023, arXiv 2212.00794"
     trains = "as clip"
-    extra = "a saving: image passes over a share of the patches"
+    extra = "nothing; image passes cover only a share of the patches"
     needs = frozenset({"patch_dropout"})
 
     @dataclass

@@ -40,7 +40,7 @@ class LockedImage(Locked):
     side = "image"
     summary = "CLIP with the image tower locked (LiT)"
     trains = "the text tower and the temperature"
-    extra = "a saving: no backward pass through the image tower"
+    extra = "nothing; saves the backward pass through the image tower"
 
 
 @register_method("locked_text")
@@ -50,4 +50,4 @@ class LockedText(Locked):
     side = "text"
     summary = "CLIP with the text tower locked (LiT reversed)"
     trains = "the image tower and the temperature"
-    extra = "a saving: no backward pass through the text tower"
+    extra = "nothing; saves the backward pass through the text tower"

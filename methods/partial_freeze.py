@@ -22,7 +22,7 @@ class PartialFreeze(Clip):
     summary = "CLIP with the first layer groups of a tower frozen"
     source = "Roy et al. 2024, arXiv 2406.07450; open_clip --lock-image-unlocked-groups"
     trains = "as clip, except the first layer groups of a tower"
-    extra = "a saving: no backward pass through the frozen layers"
+    extra = "nothing; saves the backward pass through the frozen layers"
 
     @dataclass
     class Config(Clip.Config):

@@ -470,7 +470,7 @@ def test_what_cannot_be_adapted() -> None:
         "intermediate_size": 16,
     }
     content = small_card().model_dump() | {"text": {"kind": "transformers", "config": bert}}
-    with pytest.raises(BenchError, match="no causal language model"):
+    with pytest.raises(BenchError, match="is not a causal language model"):
         cleft(ModelCard.model_validate(content))
     with pytest.raises(BenchError, match=r"peft cannot add lora to this text tower.*nothing_like_it"):
         cleft(target_modules=("nothing_like_it",))
