@@ -77,6 +77,8 @@ def test_the_dataset_is_read(bench: Callable[..., int], tmp_path: Path) -> None:
     assert load_card(tmp_path / "masses.yaml").provides == {"label", "text", "prompts"}
 
 
+# `datasets` tries to hash the class that stands in for Card here.
+@pytest.mark.filterwarnings("ignore::dill.PicklingWarning")
 def test_the_source_is_read(
     bench: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
