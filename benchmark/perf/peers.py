@@ -169,7 +169,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     from sklearn.linear_model import LogisticRegression
 
     from benchmark.evaluation.probe import logistic_path
-    from benchmark.task import TASKS
+    from benchmark.tasks.linear_probe import LinearProbe
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
     rng = np.random.default_rng(0)
@@ -177,8 +177,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     label = rng.integers(classes, size=n)
     x = (centres[label] + 4 * rng.normal(size=(n, d))).astype(np.float64)
     x /= x.std(axis=0)
-    task: Any = TASKS["linear_probe"]
-    strengths = task.Config().strengths
+    strengths = LinearProbe.Config().strengths
 
     def peer() -> None:
         for strength in strengths:
@@ -194,7 +193,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     """
     from scipy.sparse import csr_array
 
-    from benchmark.task import TASKS
+    from benchmark.tasks.retrieval import Retrieval, measure
 
     try:
         from clip_benchmark.metrics.zeroshot_retrieval import evaluate
@@ -208,9 +207,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     for matrix in (images, texts):
         matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     right = csr_array((np.ones(5 * n), (np.repeat(np.arange(n), 5), np.arange(5 * n))))
-    task: Any = TASKS["retrieval"]
-    measure = sys.modules[task.__module__].measure
-    at = [k for k in task.Config().k if k <= n]
+    at = [k for k in Retrieval.Config().k if k <= n]
 
     def ours() -> None:
         measure(images, texts, right, at, _device())
