@@ -1,4 +1,4 @@
-"""The Hugging Face hub, for models and data alike: is it reachable, and what do its errors say?"""
+"""The Hugging Face hub, for models and data alike: whether it can be reached, and what its errors mean."""
 
 from collections.abc import Iterator
 from functools import cache
