@@ -1,42 +1,70 @@
-"""The built package, from another folder, and plug-ins that are installed."""
+"""The built wheel, from another folder; plug-ins that are installed; files of the user's that have unlucky names."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+HOSTILE = ("tasks", "methods", "config", "configs", "registry", "store", "data", "models", "plan", "report", "cli")
+"""Names that the harness uses inside its package: a file of the user's may have them."""
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the built package is installed, as `pip install .` would."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*command, str(folder), str(ROOT)], check=True, timeout=300)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*command, str(folder), str(wheel)], check=True, timeout=300)
     return folder
 
 
-def bench(site: Path, folder: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(site), "COLUMNS": "80"}
-    code = "import sys, benchmark.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(site), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def python(code: str, folder: Path, *arguments: str, path: Path = ROOT) -> str:
+    """What Python prints in a folder, which is the first to be searched for modules."""
+    environment = os.environ | {"PYTHONPATH": str(path), "COLUMNS": "80"}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_configs_travel_with_the_package(site: Path, tmp_path: Path) -> None:
+def bench(site: Path, folder: Path, *arguments: str) -> str:
+    code = "import sys, benchmark.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)); cli.main()"
+    return python(code, folder, str(site), *arguments, path=site)
+
+
+def test_the_wheel_has_one_package_with_everything(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    info = next(name.split("/")[0] for name in names if ".dist-info/" in name)
+    assert {name.split("/")[0] for name in names} == {"benchmark", info}
+    in_checkout = {
+        *(f"benchmark/{path.relative_to(ROOT / 'benchmark')}" for path in ROOT.glob("benchmark/**/*.py")),
+        *(f"benchmark/{path.relative_to(ROOT)}" for path in ROOT.glob("methods/**/*.py")),
+        *(f"benchmark/{path.relative_to(ROOT)}" for path in ROOT.glob("tasks/**/*.py")),
+        *(f"benchmark/{path.relative_to(ROOT)}" for path in ROOT.glob("configs/**/*.yaml")),
+        "benchmark/py.typed",
+    }
+    in_wheel = {name for name in names if name.startswith("benchmark/") and not name.endswith("/")}
+    assert in_checkout <= in_wheel
+    assert {Path(name).suffix for name in in_wheel} == {".py", ".yaml", ".typed"}
+
+
+def test_the_wheel_works_in_another_folder(site: Path, tmp_path: Path) -> None:
     assert "demo" in bench(site, tmp_path, "list", "suites")
     assert "vit-b-16" in bench(site, tmp_path, "list", "models")
+    assert bench(site, tmp_path, "list", "methods") == bench(ROOT, tmp_path, "list", "methods")
+    assert bench(site, tmp_path, "list", "tasks") == bench(ROOT, tmp_path, "list", "tasks")
     out = bench(site, tmp_path, "plan", "--tasks", "zero_shot")
     assert "phantom-cxr" in out
     assert "msd" in out
@@ -54,3 +82,44 @@ def test_an_installed_package_registers_by_an_entry_point(site: Path, tmp_path: 
     out = bench(site, tmp_path, "list", "methods")
     assert "theirs" in out
     assert "an installed one" in out
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A working folder with files and packages that must never be imported."""
+    for name in HOSTILE:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the working folder has its own {name}.py')\n")
+    for name in ("evaluation", "training", "common"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise SystemExit('the working folder has its own {name}')\n")
+    return tmp_path
+
+
+NAMES = (
+    "from benchmark.method import METHODS; from benchmark.task import TASKS; print(*METHODS.names(), *TASKS.names())"
+)
+
+
+def test_files_of_the_working_folder_change_nothing_for_bench(
+    hostile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    for arguments in (["list", "methods"], ["list", "tasks"], ["list", "suites"], ["data", "list"]):
+        assert bench(ROOT, hostile, *arguments) == bench(ROOT, empty, *arguments)
+
+
+def test_nor_for_a_notebook(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A notebook's kernel searches its own folder first, as python -c does."""
+    assert python("import sys; print(sys.path[0] == '')", hostile).strip() == "True"
+    names = python(NAMES, hostile)
+    assert names == python(NAMES, tmp_path_factory.mktemp("empty"))
+    assert {"clip", "msd", "zero_shot"} <= set(names.split())
+
+
+def test_nor_for_pytest(hostile: Path) -> None:
+    (hostile / "test_theirs.py").write_text(
+        "from benchmark.method import METHODS\nfrom benchmark.task import TASKS\n\n\n"
+        "def test_registered():\n    assert 'clip' in METHODS.names() and 'zero_shot' in TASKS.names()\n"
+    )
+    code = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'test_theirs.py']))"
+    assert "1 passed" in python(code, hostile)

@@ -146,8 +146,14 @@ def _plan_table(plan: "Plan", forecasts: list[_Forecast]) -> Table:
                 _duration(estimate.seconds) if forecast.trains else "",
                 f"{estimate.memory / 1e6:,.0f} MB",
             ]
-            for part in ("_image_trainable", "_text_trainable", "_trainable", ""):
-                row.append(f"{estimate.parameters[f'parameters{part}'] / 1e6:.2f}")
+            parameters = estimate.parameters
+            for count in (
+                parameters["parameters_image_trainable"],
+                parameters["parameters_text_trainable"],
+                parameters["parameters_trainable"],
+                parameters["parameters"],
+            ):
+                row.append(f"{count / 1e6:.2f}")
         table.add_row(*row)
     return table
 
@@ -156,9 +162,12 @@ def _print_notes(plan: "Plan", forecasts: list[_Forecast]) -> None:
     """Print what stands below the table: the time, what is evaluated, downloaded and left out."""
     from benchmark.models.download import to_download
 
-    estimates = [each.estimate for each in forecasts if each.estimate and each.trains]
-    rough = "" if all(each.measured for each in estimates) else " (a rough estimate until a cell has been measured)"
-    say(f"training: about {_duration(sum(each.seconds for each in estimates))}{rough}")
+    estimates = [each.estimate for each in forecasts if each.estimate]
+    due = [each.estimate for each in forecasts if each.estimate and each.trains]
+    rough = "" if all(each.measured for each in due) else " (a rough estimate until a cell has been measured)"
+    say(f"training: about {_duration(sum(each.seconds for each in due))}{rough}")
+    if assumed := [each.text_length for each in estimates if not each.length_known]:
+        say(f"counted for texts of {max(assumed)} tokens, the most that the model reads: the data are not in the cache")
     if plan.language and any("language_model" in cell.content for cell in plan.cells):
         say(f"language model: from {', '.join(plan.language.datasets)}")
     if any(each.state != "done" for each in forecasts):

@@ -1,1 +1,1 @@
-"""What knows nothing of the product: errors, streams of randomness, the hub, ranges of settings, the machine."""
+"""The ground floor, which knows nothing of the product: errors, progress, random streams, the hub, ranges, machine."""

@@ -1,4 +1,4 @@
-"""What models and data have in common where they come from the Hugging Face hub."""
+"""The Hugging Face hub, for models and data alike: whether it can be reached, and what its errors mean."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 
 @cache
 def hub_answers() -> bool:
-    """Whether the hub can be reached. Asked once: without network its clients try for up to a minute each time."""
+    """Tell whether the hub can be reached. Asked once: offline, its clients try for up to a minute each time."""
     from huggingface_hub import constants, get_session
 
     try:
@@ -17,12 +17,12 @@ def hub_answers() -> bool:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came from: clients wrap what the hub answered."""
+    """Yield the error and its causes: clients wrap the hub's answer."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def one_line(error: BaseException) -> str:
-    """What kind of error it is and what it says, which may be pages, in up to 300 characters."""
+    """Return kind and message of an error on one line, cut to 300 characters: some messages are pages long."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -1,4 +1,4 @@
-"""Types of settings that say their range, beside pydantic's own (PositiveInt, NonNegativeFloat, ...)."""
+"""Types of settings with a range, in addition to pydantic's own (PositiveInt, NonNegativeFloat, ...)."""
 
 from typing import Annotated
 

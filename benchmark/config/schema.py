@@ -263,9 +263,9 @@ def reason(error: ErrorDetails, key: str) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
-    fields: Any = model
     for part in location:
-        annotation = fields.model_fields[part].annotation if part in getattr(fields, "model_fields", {}) else None
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            fields = annotation
-    return fields.model_fields
+            model = annotation
+    return model.model_fields

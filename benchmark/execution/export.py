@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.execution.materials import Checkpoint, load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
@@ -35,7 +35,7 @@ def find_cell(store: Store, name: str) -> str:
     if not keys:
         raise unknown("trained cell or method", name, [*labels, *{label["method"] for label in labels.values()}])
     described = [f"{key} ({_described(labels[key])})" for key in keys]
-    raise BenchError(f"several trained cells are named '{name}'; name one of them: {', '.join(described)}")
+    raise BenchError(f"several trained cells are named '{name}'; name one of them: {listed(described)}")
 
 
 def _described(label: dict[str, Any]) -> str:

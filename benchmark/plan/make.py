@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Condition, RunConfig, Training, validated
 from benchmark.data.card import load_card
@@ -264,10 +264,10 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
                 absent[load_card(reference).name] = reason
         if not kept[key]:
             what = "to pretrain on" if key == "pretraining" else "to evaluate on"
-            raise BenchError(f"suite {config.suite}: nothing {what} is found here; missing: {', '.join(absent)}")
+            raise BenchError(f"suite {config.suite}: nothing {what} is found here; missing: {listed(absent)}")
     if absent and config.strict:
         names = (name if reason == NOT_FOUND else f"{name} ({reason})" for name, reason in absent.items())
-        raise BenchError(f"suite {config.suite}, --strict: not found here: {', '.join(names)}; see bench data how NAME")
+        raise BenchError(f"suite {config.suite}, --strict: not found here: {listed(names)}; see bench data how NAME")
     lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
     return config.model_copy(update=kept), lines
 
@@ -301,9 +301,9 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
                 else:
                     left_out[f"{kind} on {name}: the dataset {lacking}"] = None
         if not fits and not absent:
-            raise BenchError(f"task {selector}: none of the datasets {', '.join(names)} carries what it needs")
+            raise BenchError(f"task {selector}: none of the datasets {listed(names)} carries what it needs")
     if not chosen:
-        raise BenchError(f"none of the tasks {', '.join(config.tasks)} can be run on {', '.join(suite)}")
+        raise BenchError(f"none of the tasks {listed(config.tasks)} can be run on {listed(suite)}")
     return [_pair(config, kind, datasets[name]) for kind, name in chosen], list(left_out)
 
 

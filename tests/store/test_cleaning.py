@@ -60,7 +60,7 @@ def test_only_what_is_named_goes(bench: Bench, folder: Path, monkeypatch: pytest
     monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
     command = ["clean", "--results", str(folder / "results")]
     assert bench(*command) == 0
-    assert "nothing removed" in bench.out
+    assert "Nothing removed" in bench.out
     monkeypatch.setattr("typer.confirm", lambda _: False)
     assert bench(*command, "--embeddings") == 0
     assert (folder / "results/cells/abc/embeddings").is_dir()
@@ -75,6 +75,6 @@ def test_no_answer_removes_nothing(bench: Bench, folder: Path, monkeypatch: pyte
     monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert bench("clean", "--results", str(folder / "results"), "--embeddings") == 2
-    assert bench.err == "error: nothing removed, as nobody answered; with --yes there is no question\n"
+    assert bench.err == "error: Nothing removed: no answer. Pass --yes to skip the prompt.\n"
     assert bench.out.endswith("remove embeddings? [y/N]: \n")
     assert (folder / "results/cells/abc/embeddings").is_dir()
