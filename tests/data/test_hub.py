@@ -10,8 +10,7 @@ from PIL import Image
 from benchmark.data.sources.hub_dataset import HubDataset
 from tests.data.fake_hub import BAD_TOKEN, GATED, fake_hub
 from tests.data.hub_worker import NAME, Worker
-from tests.data.make import write_card
-from tests.data.test_tables import jpeg
+from tests.data.make import jpeg, write_card
 
 # The default configuration has a name of its own.
 README = """---

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from benchmark.common.errors import BenchError
 from benchmark.models import build_model
 from benchmark.models.from_open_clip import open_clip_model
-from tests.models.conftest import ARCHITECTURES, CONTEXT, make_card, open_clip_card, texts
+from tests.models.make import ARCHITECTURES, CONTEXT, make_card, open_clip_card, texts
 
 
 def reference(name: str, seed: int = 1, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 
 from benchmark.common.errors import BenchError
 from benchmark.models import ModelCard, build_model
-from tests.models.conftest import CONTEXT, TRANSFORMERS, make_card, texts, transformers_card
+from tests.models.make import CONTEXT, TRANSFORMERS, make_card, texts, transformers_card
 
 
 def saved(kind: str, folder: Path, **config: Any) -> Any:

@@ -10,7 +10,7 @@ from benchmark.common.errors import BenchError
 from benchmark.models import build_model, load_weights, save_weights
 from benchmark.models import weights as module
 from benchmark.models.weights import hub, read_tensors
-from tests.models.conftest import CARDS, make_card, open_clip_card
+from tests.models.make import CARDS, make_card, open_clip_card
 
 
 @pytest.mark.parametrize("name", CARDS)
