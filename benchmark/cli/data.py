@@ -38,7 +38,7 @@ def data_list(
     names = card_names()
     for name in names:
         card = load_card(name)
-        is_found = card.source.found()
+        is_found = card.source.is_present()
         count += is_found
         if (found and not is_found) or (missing and is_found):
             continue
@@ -75,7 +75,7 @@ def data_how(name: Name) -> None:
     for note in card.notes:
         say(f"note: {note}")
     absent = "missing" if card.source.needs() else f"not in the cache; bench data check {name} loads it"
-    say("state: found" if card.source.found() else f"state: {absent}")
+    say("state: found" if card.source.is_present() else f"state: {absent}")
 
 
 @data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")
@@ -98,9 +98,11 @@ def data_show(
 @data_app.command("check", epilog="Example: bench data check my-card.yaml")
 def data_check(name: Name, progress: ProgressMode = "auto") -> None:
     """Read every row and decode every image; report the first error with file and row."""
+    from benchmark.data.check import check
+
     dataset = _open(name, "error")
     with _stage(f"checking {name}", progress) as update:
-        dataset.check(progress=update)
+        check(dataset, progress=update)
     if dataset.streams:
         say(f"{dataset.card.name}: nothing wrong in the first sample of each shard; training checks the others")
         return
@@ -150,11 +152,12 @@ def data_prepare(
     progress: ProgressMode = "auto",
 ) -> None:
     """Decode and resize a dataset's images ahead of a run. An interrupted preparation resumes."""
+    from benchmark.data.check import check
     from benchmark.data.prepared import damaged
 
     dataset = _open(name, on_bad_data)
     with _stage(f"preparing {name}", progress) as update:
-        dataset.check(size, update)
+        check(dataset, size, update)
     if dataset.streams:
         say(f"{dataset.card.name}: streams, so nothing is prepared; its samples are listed in {dataset.cache}")
         return

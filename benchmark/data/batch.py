@@ -1,4 +1,4 @@
-"""What a method is given: one micro-batch of pairs."""
+"""The input of a method: one micro-batch of pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,11 +17,12 @@ class Batch:
 
     image: uint8 [b, 3, S, S] as prepared (before augmentation).
     tokens: int64 [b, L], padded to the longest text of the batch; mask: bool [b, L], True on tokens.
-    label: int64 [b], or float [b, K] when multi-label, -1 unknown; None when the data have none.
+    label: int64 [b], or float [b, K] when multi-label, -1 is unknown; None when the data have none.
     row: int64 [b], the number of the pair among the training pairs: the same pair has the same row in every epoch.
-    seed: int64 [b], one a sample: what is random about a sample depends on it alone, not on the micro-batch it is in.
-    ids: the records' ids, for messages.
-    image_size: pixels a side of what view() gives.
+    seed: int64 [b], one for each sample. Everything random about a sample depends on its seed alone, and not on the
+    micro-batch that it is in.
+    ids: the ids of the records, for messages.
+    image_size: pixels a side of the images that view() returns.
     """
 
     image: Tensor
@@ -38,21 +39,24 @@ class Batch:
         return len(self.image)
 
     def view(self, k: int = 0, augmentation: Augmentation | None = None) -> Tensor:
-        """Augmented view number ``k``: float [b, 3, image_size, image_size] in 0..1. Views differ by ``k``; the same
-        ``k`` always gives the same picture. ``augmentation`` replaces the run's own (a method's strong one, say).
+        """Augmented view number ``k``: float [b, 3, image_size, image_size] in 0..1.
+
+        Different ``k`` give different views; the same ``k`` always gives the same view.
+        augmentation: replaces that of the run, for example by a stronger one that a method needs.
         """
         return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
 
     def rows(self, numbers: list[int]) -> Self:
-        """The pairs of these numbers, as often as they are named, texts padded as they are."""
+        """The pairs with these numbers, which may repeat. The padding of the texts does not change."""
         index = torch.tensor(numbers, device=self.row.device)
         return replace(self._each(lambda x: x[index]), ids=[self.ids[number] for number in numbers])
 
     def to(self, device: torch.device | str) -> Self:
+        """The batch on another device, copied without waiting."""
         return self._each(lambda x: x.to(device, non_blocking=True))
 
     def pinned(self) -> Self:
-        """In page-locked memory, from where to() does not wait for the copy."""
+        """The batch in page-locked memory, from which to() copies without waiting."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, do: Callable[[Tensor], Tensor]) -> Self:

@@ -1,4 +1,4 @@
-"""Dataset cards: what a dataset is and where it lies, as YAML."""
+"""Dataset cards: YAML files that say what a dataset is and where it lies."""
 
 import re
 from functools import cached_property
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.schema import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.data.records import Classes, Split
 from benchmark.data.sources import SOURCES, AnySource
-from benchmark.data.sources.base import Split
 
 Prompts = dict[str, list[str]] | list[str]
 Access = Literal["embedded", "open", "registration", "credentialed"]
@@ -21,15 +21,17 @@ Access = Literal["embedded", "open", "registration", "credentialed"]
 class Card(BaseModel):
     """A dataset: configs/datasets/NAME.yaml, or a file of the user's.
 
-    source: where the records come from; its ``kind`` says which keys it has.
-    classes: in the order of the labels. multi_label: any number of them holds for an image.
-    prompts: templates with ``{}`` for the class, used for every class, or full prompts of each class.
-    negative_prompts: likewise, saying that the class is absent; for pairs in multi-label sets.
-    class_texts: what fills ``{}`` for the classes whose name does not read well in a sentence.
-    rows: the images expected of each split, or of ``all`` where it is drawn; what ``bench data verify`` counts against.
-    layout: a small tree of what is expected on disk, below $BENCH_DATA. how: the steps to get it. size: of it all.
-    access: who may have it: anyone, those who register, those with a certificate (``embedded``: drawn in code).
-    licence, citation, home_page: how it may be used. notes: what a reader of its numbers must know, and what of this
+    source: where the records come from; its ``kind`` decides which keys it has.
+    classes: their names, in the order of the labels. multi_label: any number of classes can hold for one image.
+    prompts: templates with ``{}`` for the class, used for every class, or full prompts for each class.
+    negative_prompts: the same for the absence of the class; used as pairs with ``prompts`` in multi-label sets.
+    class_texts: what replaces ``{}`` for classes whose name does not read well in a sentence.
+    rows: the expected number of images in each split, or in ``all`` if the split is drawn; checked by
+    ``bench data verify``.
+    layout: a small tree of the files expected on disk, below $BENCH_DATA. how: the steps to get them. size: of them
+    all.
+    access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code).
+    licence, citation, home_page: how it may be used. notes: what readers of its results must know, and what in this
     card could not be confirmed.
     """
 
@@ -67,43 +69,40 @@ class Card(BaseModel):
             if self.classes is None:
                 raise ValueError(f"'{key}' needs 'classes'")
             if isinstance(value, dict):
-                for name in value:
-                    if name not in self.classes:
-                        raise ValueError(f"{key}: {unknown('class', name, self.classes)}")
-                missing = [name for name in self.classes if not value.get(name)] if key != "class_texts" else []
-                if missing:
-                    raise ValueError(f"{key}: none for class '{missing[0]}'")
-            elif not value:
-                raise ValueError(f"{key}: the list is empty")
+                _check_class_names(key, value, self.classes)
             else:
-                for template in value:
-                    if "{}" not in template:
-                        raise ValueError(f"{key}: '{template}' has no {{}} for the class")
+                _check_templates(key, value)
         return self
 
     @cached_property
+    def labels(self) -> Classes:
+        """The classes, as sources need them to make labels."""
+        return Classes(tuple(self.classes or ()), self.multi_label)
+
+    @property
     def class_index(self) -> dict[str, int]:
-        """The number of each class, in order."""
-        return {name: i for i, name in enumerate(self.classes or [])}
+        """The number of each class."""
+        return self.labels.index
 
     @property
     def provides(self) -> frozenset[str]:
-        """Of "text", "label", "question", "prompts": what tasks can ask of the dataset."""
+        """Which of "text", "label", "question" and "prompts" tasks can ask the dataset for."""
         return self.source.provides() | ({"prompts"} if self.prompts else set())
 
     def content(self) -> dict[str, Any]:
-        """What results can depend on beyond the records: not its description, nor where the data lie."""
-        kept = {"name", "modality", "classes", "multi_label", "prompts", "negative_prompts", "class_texts"}
-        return self.model_dump(mode="json", include=kept)
+        """The part of the card that results can depend on beyond the records, without descriptions and paths."""
+        keys = {"name", "modality", "classes", "multi_label", "prompts", "negative_prompts", "class_texts"}
+        return self.model_dump(mode="json", include=keys)
 
     def positive_prompts(self, name: str) -> list[str]:
-        """The prompts that say that class ``name`` is there. Raises ``BenchError`` when the card has none: prompts are
-        never taken from elsewhere.
+        """The prompts that say that class ``name`` is present.
+
+        Raises ``BenchError`` if the card has none: prompts are never taken from elsewhere.
         """
         return self._prompts("prompts", name)
 
     def negative(self, name: str) -> list[str]:
-        """The prompts that say that class ``name`` is absent. Raises ``BenchError`` when the card has none."""
+        """The prompts that say that class ``name`` is absent. Raises ``BenchError`` if the card has none."""
         return self._prompts("negative_prompts", name)
 
     def _prompts(self, key: str, name: str) -> list[str]:
@@ -117,11 +116,30 @@ class Card(BaseModel):
         return [template.replace("{}", self.class_texts.get(name, name)) for template in prompts]
 
 
-def load_card(name_or_path: str | Path) -> Card:
-    """A shipped card by name, or any by the path of a YAML file; with settings of its source over it where they follow,
-    as in ``phantom-noisy@noisy_texts=0.5`` or ``phantom-rare@rare.melanoma=0.05``, which are then part of its name.
+def _check_class_names(key: str, by_class: dict[str, Any], classes: list[str]) -> None:
+    for name in by_class:
+        if name not in classes:
+            raise ValueError(f"{key}: {unknown('class', name, classes)}")
+    missing = [name for name in classes if not by_class.get(name)] if key != "class_texts" else []
+    if missing:
+        raise ValueError(f"{key}: none for class '{missing[0]}'")
 
-    Raises ``BenchError`` for an unknown name or kind of source, a missing file, and a card that is not valid.
+
+def _check_templates(key: str, templates: list[str]) -> None:
+    if not templates:
+        raise ValueError(f"{key}: the list is empty")
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"{key}: '{template}' has no {{}} for the class")
+
+
+def load_card(name_or_path: str | Path) -> Card:
+    """Load a shipped card by name, or any card by the path of its YAML file.
+
+    Settings of the source may follow, as in ``phantom-noisy@noisy_texts=0.5`` or ``phantom-rare@rare.melanoma=0.05``;
+    they become part of the card's name.
+
+    Raises ``BenchError`` for an unknown name or kind of source, a missing file, and an invalid card.
     """
     path, settings = card_file(str(name_or_path))
     content = read_yaml(path)
@@ -135,23 +153,27 @@ def load_card(name_or_path: str | Path) -> Card:
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
     name = "@".join([content.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
     card: Card = validated(Card, content | {"name": name, "source": located}, str(path))
+    try:
+        card.source.check_classes(card.labels)
+    except ValueError as error:
+        raise BenchError(f"{path}: {error}") from error
     return card
 
 
 def card_file(reference: str) -> tuple[Path, dict[str, str]]:
-    """The file of a card, and the settings that follow its name or path, as texts."""
+    """Find the file of a card, and split off the settings that follow its name or path, as texts by key."""
     settings: dict[str, str] = {}
-    while found := re.fullmatch(r"(.+)@([\w. -]+)=([^@/]+)", reference):
-        reference, settings = found[1], {found[2]: found[3]} | settings
+    while match := re.fullmatch(r"(.+)@([\w. -]+)=([^@/]+)", reference):
+        reference, settings = match[1], {match[2]: match[3]} | settings
     return find_config("dataset", reference), settings
 
 
-def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set(block: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        if not isinstance(content.get(key), dict):
-            content[key] = {}
-        content = content[key]
-    content[keys[-1]] = value
+        if not isinstance(block.get(key), dict):
+            block[key] = {}
+        block = block[key]
+    block[keys[-1]] = value
 
 
 def _value(reference: str, text: str) -> Any:

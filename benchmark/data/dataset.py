@@ -1,4 +1,4 @@
-"""A dataset opened: its records, checked."""
+"""An opened dataset: its records, checked."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
-from benchmark.data.resizing import DEFAULT, Resizing
-from benchmark.data.sources import Row
-from benchmark.data.sources.base import SPLITS, place
+from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -32,36 +30,51 @@ from benchmark.store.hashing import digest
 if TYPE_CHECKING:
     import datasets
 
-LISTS = ("text", "text_id", "question", "answer", "answer_type", "question_type")
-COLUMNS = ("id", "group", "image", "label", *LISTS)
 CHUNK = 1000
+"""Rows written at once."""
+WAITING = 64
+"""The most images that are decoded ahead of their use."""
 
 Progress = Callable[[int, int], None]
-"""Called with the number of rows done and the number of all."""
+"""Called with the number of rows done and the number of all rows."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Undecodable:
-    """An image that cannot be decoded: the number of its row, and what is wrong in few and in more words."""
+    """An image that cannot be decoded: the number of its row, the reason in a few words, and the full message."""
 
     row: int
     reason: str
     message: str
 
 
+class Summary(TypedDict):
+    """What meta.json says about a folder of records.
+
+    splits: the number of rows of each. left_out: the number of bad rows by reason. content: a hash of all rows.
+    """
+
+    splits: dict[str, int]
+    left_out: dict[str, int]
+    content: str
+
+
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
-    """The dataset that a card describes. Nothing is read yet; the first use reads the rows and raises ``BenchError``
-    where they are bad, or leaves these out when ``on_bad_data`` is "skip". cache: a folder for derived data.
+    """Open the dataset that a card describes.
+
+    Rows are read on first use, which raises ``BenchError`` for bad rows, or leaves them out if ``on_bad_data`` is
+    "skip". cache: a folder for derived data.
     """
     return Dataset(card, on_bad_data, Path(cache) if cache is not None else cache_root())
 
 
 class Dataset:
-    """Records by split: a row an image, checked on reading.
+    """Records by split, one for each image, checked when they are read.
 
-    Bad rows raise ``BenchError`` naming file, row and what is wrong; with ``on_bad_data`` "skip" they are left out and
-    counted in ``left_out``. A group or an image that is in two splits stays in that of its first row.
+    Bad rows raise ``BenchError``, which names the file, the row and the problem; with ``on_bad_data`` "skip" they are
+    left out and counted in ``left_out``. A group or an image that occurs in two splits stays in the split of its first
+    row, and later rows are bad.
     """
 
     def __init__(self, card: Card, on_bad_data: OnBadData, cache: Path) -> None:
@@ -71,55 +84,58 @@ class Dataset:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Of "text", "label", "question", "prompts"."""
+        """Which of "text", "label", "question" and "prompts" the dataset has."""
         return self.card.provides
 
     @property
     def streams(self) -> bool:
-        """Whether it is read while a model is trained on it (benchmark.data.streamed), and has no records."""
+        """Whether the data are read during training (see benchmark.data.streamed); there are no records then."""
         return self.card.source.streams
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the rows, the classes, the images' sizes and times and what was left out; not with the place
-        where the data lie, nor with prompts.
+        """A hash of the rows, the classes, the sizes and times of the images, and what was left out.
+
+        It does not depend on where the data lie, nor on prompts.
         """
-        whole = self.card.source.has_files and not self.streams
-        # Not the source's where there are files: one that no row needs is part of that.
-        rows = self._meta["content"] if whole else self.card.source.fingerprint()
-        found = (self._found.states, self._meta["left_out"]) if whole else ()
-        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *found])
+        read = self.card.source.has_files and not self.streams
+        # Where there are files, not the fingerprint of the source: it also depends on files that no row needs.
+        rows = self._summary["content"] if read else self.card.source.fingerprint()
+        images = (self._image_files.states, self._summary["left_out"]) if read else ()
+        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images])
 
     @property
     def left_out(self) -> dict[str, int]:
-        """The number of rows left out, by reason; undecodable images are among them once check() or prepare() ran."""
+        """The number of rows left out, by reason. Undecodable images are counted after check() or prepare()."""
         if self.streams:
             return {}
-        counts = Counter(self._meta["left_out"]) + self._found.missing
+        counts = Counter(self._summary["left_out"]) + self._image_files.missing
         for split in self.splits():
             counts.update(bad.reason for bad in self._undecodable(split) or [])
         return dict(counts)
 
     def splits(self) -> list[str]:
-        """The splits that have rows, of "train", "val" and "test" in this order."""
+        """The splits that have rows, in the order "train", "val", "test"."""
         if self.streams or not self.card.source.has_files:
             return self.card.source.splits()
-        return [split for split in SPLITS if len(self._found.rows.get(split, ()))]
+        return [split for split in SPLITS if len(self._image_files.rows.get(split, ()))]
 
     def is_read(self, split: str) -> bool:
-        """Whether records(split) is in the cache, so that neither the source is read nor an image decoded."""
+        """Whether records(split) is in the cache, so that it neither reads the source nor decodes an image."""
         if self.streams or not self._table_folder.is_dir() or split not in self.splits():
             return False
-        return self.on_bad_data != "skip" or self._marker(split).is_file()
+        return self.on_bad_data != "skip" or self._decoded_file(split).is_file()
 
     def records(self, split: str) -> "datasets.Dataset":
-        """The rows of a split, with the columns of COLUMNS, memory-mapped; images decode to RGB. Raises ``BenchError``
-        when there is no such split. With "skip" the first call decodes every image, to know the bad ones.
+        """The rows of a split as a memory-mapped ``datasets.Dataset`` with the columns of COLUMNS.
+
+        Images decode to RGB. With "skip", the first call decodes every image to find the bad ones.
+        Raises ``BenchError`` if there is no such split.
         """
         import datasets
 
         if self.on_bad_data == "skip":
-            self._verify(split, None)
+            self.check_images(split)
         rows = self.rows(split)
         table = datasets.Dataset.from_file(str(self._tables / f"{split}.arrow"))
         table = table.select(rows).select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))
@@ -129,72 +145,40 @@ class Dataset:
             if "image" not in batch:
                 return batch
             try:
-                return batch | {"image": [decode_image(_file(image, folder)) for image in batch["image"]]}
+                return batch | {"image": [decode_image(_image_source(image, folder)) for image in batch["image"]]}
             except BadRow as bad:
                 raise BenchError(f"dataset '{self.card.name}', split '{split}': an image {bad.message}") from bad
 
         return table.with_transform(decode)
 
-    def check(
-        self,
-        size: int | None = None,
-        progress: Progress | None = None,
-        splits: Sequence[str] | None = None,
-        resizing: Resizing = DEFAULT,
-    ) -> None:
-        """Find everything that can be wrong with the data, before training: read all rows and decode every image (of
-        ``splits`` alone, where they are given), unless that was done before. With ``size`` what is decoded is kept, as
-        prepare() does.
-
-        Of a stream, list the samples and look at the first of each shard.
-
-        Raises ``BenchError`` for the first bad row (with the number of the others), and when no row is left.
-        """
-        from benchmark.data.prepared import prepare
-        from benchmark.data.streamed import Stream
-
-        self.check_rows()
-        for split in self.splits():
-            if splits and split not in splits:
-                continue
-            if self.streams:
-                Stream(self.card, split, self.cache, progress).check()
-            elif size is None:
-                self._verify(split, progress)
-            else:
-                prepare(self, split, size, self.cache, progress, resizing)
-
-    def check_rows(self) -> None:
-        """Raise ``BenchError`` for the first bad row, and when no row is left. No image is decoded."""
-        if not self.splits():
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
-            raise BenchError(f"dataset '{self.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
-
     def rows(self, split: str) -> np.ndarray:
-        """The numbers of the rows of table() that count, int64, ascending: not those known to be bad. Raises
-        ``BenchError`` when there is no such split.
+        """The numbers of the usable rows of table(), int64, ascending: without those known to be bad.
+
+        Raises ``BenchError`` if there is no such split.
         """
         if split not in self.splits():
             valid = ", ".join(self.splits()) or "none"
             raise BenchError(f"dataset '{self.card.name}' has no split '{split}'; it has: {valid}")
         if self.streams:
             raise BenchError(
-                f"dataset '{self.card.name}' streams: it is for pretraining alone; 'stream: false' reads it as a whole"
+                f"dataset '{self.card.name}' is streamed, which is for pretraining only; "
+                "'stream: false' in its card prepares it as a whole"
             )
         bad = [bad.row for bad in self._undecodable(split) or []]
-        return np.setdiff1d(self._found.rows[split], bad)
+        return np.setdiff1d(self._image_files.rows[split], bad)
 
     def table(self, split: str) -> pa.Table:
-        """The rows of a split as they were read: COLUMNS, and ``file`` and ``row``, where each stood. Memory-mapped."""
+        """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read."""
         with pa.memory_map(str(self._tables / f"{split}.arrow")) as file:
             return pa.ipc.open_stream(file).read_all()
 
     def decode(
         self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None, done: Sequence[int] = ()
     ) -> Iterator[tuple[int, T]]:
-        """``work`` done on each picture of rows(), in threads: pairs of row number and result, in order. Pictures are
-        upright and in mode L or RGB. Bad ones are left out and, when all is done, remembered; unless they are to be
-        skipped, ``BenchError`` is raised then. done: rows that need not be looked at.
+        """Apply ``work`` to the image of each of rows(), in threads; yields pairs of row number and result, in order.
+
+        Images are upright and in mode L or RGB. done: rows to leave out.
+        Bad images are remembered after the last one. Then ``BenchError`` is raised, unless they are to be skipped.
         """
         known = self._undecodable(split) or []
         self._stop_at(known)
@@ -203,29 +187,34 @@ class Dataset:
         table = self.table(split)
         images, folder = table.column("image"), self.card.source.image_folder()
 
-        def one(row: int) -> T | Undecodable:
+        def decode_one(row: int) -> T | Undecodable:
             image = images[row].as_py()
             try:
-                return work(load_image(_file(image, folder)))
+                return work(load_image(_image_source(image, folder)))
             except BadRow as bad:
                 where = place(table.column("file")[row].as_py(), table.column("row")[row].as_py())
-                what = f"image '{image['path']}'" if image["path"] else "the image"
-                return Undecodable(row, bad.reason, f"{where}: {what} {bad.message}")
+                name = f"image '{image['path']}'" if image["path"] else "the image"
+                return Undecodable(row, bad.reason, f"{where}: {name} {bad.message}")
 
-        found = []
+        undecodable = []
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for number, (row, result) in enumerate(zip(rows, _in_order(pool, one, rows)), 1 + len(every) - len(rows)):
+            results = _in_order(pool, decode_one, rows)
+            for number, (row, result) in enumerate(zip(rows, results), 1 + len(every) - len(rows)):
                 if isinstance(result, Undecodable):
-                    found.append(result)
+                    undecodable.append(result)
                 else:
                     yield row, result
                 if progress:
                     progress(number, len(every))
-        bad = sorted([*known, *found], key=lambda bad: bad.row)
-        write_file(self._marker(split), json.dumps([asdict(each) for each in bad]).encode())
+        bad = sorted([*known, *undecodable], key=lambda bad: bad.row)
+        write_file(self._decoded_file(split), json.dumps([asdict(each) for each in bad]).encode())
         self._stop_at(bad)
 
-    def _verify(self, split: str, progress: Progress | None) -> None:
+    def check_images(self, split: str, progress: Progress | None = None) -> None:
+        """Decode every image of a split, unless that was done before.
+
+        Raises ``BenchError`` for the first bad image, unless bad rows are to be skipped.
+        """
         if self._undecodable(split) is None:
             for _ in self.decode(split, lambda picture: None, progress):
                 pass
@@ -236,110 +225,117 @@ class Dataset:
             raise BenchError(bad[0].message + summary(Counter(each.reason for each in bad)))
 
     def _undecodable(self, split: str) -> list[Undecodable] | None:
-        """None while nobody has looked."""
-        marker = self._marker(split)
-        return [Undecodable(**bad) for bad in json.loads(marker.read_bytes())] if marker.is_file() else None
+        """The images that cannot be decoded, or None if they were not all decoded yet."""
+        file = self._decoded_file(split)
+        return [Undecodable(**bad) for bad in json.loads(file.read_bytes())] if file.is_file() else None
 
-    def _marker(self, split: str) -> Path:
+    def _decoded_file(self, split: str) -> Path:
         return self.cache / "decoded" / f"{digest([self.fingerprint, split])}.json"
 
     @cached_property
-    def _found(self) -> "_Found":
-        """Which rows have their image, as of now: unlike the rows themselves this is looked at anew each time."""
+    def _image_files(self) -> "_ImageFiles":
+        """Which rows have their image file now. Unlike the rows themselves, this is not cached on disk."""
         folder = self.card.source.image_folder()
         rows, problems, states = {}, Problems(), hashlib.sha256()
-        for split in self._meta["splits"]:
+        for split in self._summary["splits"]:
             table = self.table(split)
             paths = pa.compute.struct_field(table.column("image"), "path").to_pylist()
             files, lines = table.column("file"), table.column("row")
-            there = np.ones(len(paths), dtype=bool)
+            present = np.ones(len(paths), dtype=bool)
             for i, path in enumerate(paths):
                 if path is None:
                     continue
                 try:
-                    state = os.stat(folder / path)
+                    state = (folder / path).stat()
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
-                    there[i] = False
-                    missing = isinstance(error, FileNotFoundError)
-                    what = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-                    bad = BadRow("missing image", f"image '{path}' {what}")
-                    problems.add(place(files[i].as_py(), lines[i].as_py()), bad)
-            rows[split] = np.flatnonzero(there)
+                    present[i] = False
+                    problems.add(place(files[i].as_py(), lines[i].as_py()), _missing_image(path, folder, error))
+            rows[split] = np.flatnonzero(present)
         problems.stop(self.on_bad_data)
-        return _Found(rows, problems.counts, states.hexdigest())
+        return _ImageFiles(rows, problems.counts, states.hexdigest())
 
     @cached_property
-    def _meta(self) -> dict[str, Any]:
-        meta: dict[str, Any] = json.loads((self._tables / "meta.json").read_text())
-        return meta
+    def _summary(self) -> Summary:
+        content: Summary = json.loads((self._tables / "meta.json").read_text())
+        return content
 
     @cached_property
     def _tables(self) -> Path:
-        """The folder with the rows of each split in an Arrow file, read once for a state of the source."""
-        return build_folder(self._table_folder, self._read)
+        """The folder with an Arrow file of the rows of each split, written once for each state of the source."""
+        return build_folder(self._table_folder, self._write_tables)
 
     @property
     def _table_folder(self) -> Path:
-        parts = (
-            formats.DATA,
-            self.card.source.fingerprint(),
-            self.card.classes,
-            self.card.multi_label,
-            self.on_bad_data,
-        )
+        card = self.card
+        parts = (formats.DATA, card.source.fingerprint(), card.classes, card.multi_label, self.on_bad_data)
         return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
-    def _read(self, folder: Path) -> None:
-        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        label = pa.list_(pa.int64()) if self.card.multi_label else pa.int64()
-        types = {"image": image, "label": label, "row": pa.int64()} | {name: pa.list_(pa.string()) for name in LISTS}
-        schema = pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "file", "row")])
+    def _write_tables(self, folder: Path) -> None:
+        schema = _schema(self.card.multi_label)
+        source = self.card.source
         problems = Problems()
         counts: Counter[str] = Counter()
         content = hashlib.sha256()
         with ExitStack() as stack:
             writers: dict[str, pa.RecordBatchStreamWriter] = {}
-            source = self.card.source
-            rows = _unique(source.rows(self.card, problems), problems, source.shares_images())
-            # When the disk is full it is over now: left to the garbage collector, processes that draw or files that
-            # are read would end in any thread, even in one that waits for them.
+            rows = _unique(source.rows(self.card.labels, problems), problems, source.shares_images())
+            # Closed here even when the disk is full. Left to the garbage collector, the source's processes and files
+            # would be closed by an arbitrary thread, perhaps by one that waits for them.
             stack.enter_context(closing(rows))
             while chunk := list(islice(rows, CHUNK)):
                 for split in {row.split: None for row in chunk}:
-                    part = [row for row in chunk if row.split == split]
-                    columns = {name: [getattr(row, name) for row in part] for name in schema.names}
-                    columns["image"] = [
-                        {"path": row.image} if isinstance(row.image, str) else {"bytes": row.image} for row in part
-                    ]
+                    of_split = [row for row in chunk if row.split == split]
                     if split not in writers:
                         path = str(folder / f"{split}.arrow")
                         writers[split] = stack.enter_context(pa.ipc.new_stream(path, schema))
-                    writers[split].write_table(pa.table(columns, schema))
-                    counts[split] += len(part)
+                    writers[split].write_table(_as_table(of_split, schema))
+                    counts[split] += len(of_split)
                 for row in chunk:
-                    content.update(row.content())
+                    content.update(row.encoded())
         problems.stop(self.on_bad_data)
-        meta = {"splits": counts, "left_out": problems.counts, "content": content.hexdigest()}
+        meta: Summary = {"splits": counts, "left_out": problems.counts, "content": content.hexdigest()}
         (folder / "meta.json").write_text(json.dumps(meta))
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ImageFiles:
+    """rows: by split, those whose image exists. missing: counts by reason. states: a hash of sizes and times."""
+
     rows: dict[str, np.ndarray]
     missing: Counter[str]
     states: str
 
 
+def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
+    missing = isinstance(error, FileNotFoundError)
+    problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
+    return BadRow("missing image", f"image '{path}' {problem}")
+
+
+def _schema(multi_label: bool) -> pa.Schema:
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    label = pa.list_(pa.int64()) if multi_label else pa.int64()
+    types = {"image": image, "label": label, "row": pa.int64()} | {name: pa.list_(pa.string()) for name in LISTS}
+    return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "file", "row")])
+
+
+def _as_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    columns["image"] = [{"path": row.image} if isinstance(row.image, str) else {"bytes": row.image} for row in rows]
+    return pa.table(columns, schema)
+
+
 def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[Row, None, None]:
-    """The rows without those whose id was there before, or whose group or image was there in another split (unless the
-    published splits do share them).
+    """The rows without those whose id occurred before, or whose group or image occurred in another split.
+
+    shared: the published splits share images and groups, so only ids are compared.
     """
     ids: dict[str, tuple[str, int]] = {}
     splits: dict[tuple[str, str], tuple[str, str, int]] = {}
     for row in rows:
         if row.id in ids:
-            bad = BadRow("duplicate id", f"id '{row.id}' is already that of {place(*ids[row.id])}")
+            bad = BadRow("duplicate id", f"id '{row.id}' is already used in {place(*ids[row.id])}")
             problems.add(row.place, bad)
             continue
         names = [("group", row.group)] + ([("image", row.image)] if isinstance(row.image, str) else [])
@@ -357,16 +353,17 @@ def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[
             yield row
 
 
-def _file(image: dict[str, Any], folder: Path) -> Path | bytes:
-    return folder / image["path"] if image["path"] else image["bytes"]
+def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:
+    encoded: bytes = image["bytes"]
+    return folder / image["path"] if image["path"] else encoded
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], T], items: list[int]) -> Iterator[T]:
-    """map(), a bounded number ahead: what was computed and not yet taken stays in memory."""
+    """Map with a bounded number of results ahead, since results that were not taken yet stay in memory."""
     waiting: deque[Future[T]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
-        if len(waiting) == 64:
+        if len(waiting) == WAITING:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -1,6 +1,5 @@
-"""Decode an image file into 8-bit RGB, whatever it is stored as."""
+"""Decode image files of any format and bit depth into 8-bit RGB."""
 
-import os
 import stat
 import warnings
 from io import BytesIO
@@ -14,33 +13,35 @@ from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What Pillow is allowed to open: pictures that it decodes itself (EPS, for one, would start another program)."""
-Image.init()  # Pillow knows formats= only of the plug-ins that are loaded
+"""The formats that Pillow may open: those that it decodes itself. For EPS it would start another program."""
+Image.init()  # formats= only accepts plug-ins that are loaded
 DICOM_SUFFIXES = (".dcm", ".dicom")
 DECODERS = "python-gdcm"
-"""What pydicom finds by itself, for what it does not decode."""
+"""The package with decoders for pydicom, which finds them by itself."""
 MAX_PIXELS = 89_478_485
-"""Where Pillow, too, begins to suspect a decompression bomb."""
+"""The limit from which on Pillow, too, suspects a decompression bomb."""
 MAX_LABELS = 1 << 28
-"""Bytes of the array with the labels of a split."""
+"""The most bytes of the array with the labels of a split."""
 
 
 def decode_image(source: Path | bytes) -> Image.Image:
-    """The picture as RGB, upright.
+    """Decode an image file, or its content, into an upright RGB image.
 
-    EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value that occur
-    to 0..255, since scanners use 10, 12 or 14 bits of 16; NaN counts as the smallest. Transparent parts are white.
-    Of several frames, the first. DICOM files are shown in the window that they ask for. Raises ``BadRow`` when the file
-    cannot be decoded as a whole, ``BenchError`` where it cannot be opened and for DICOM without pydicom or a decoder.
+    EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value in the image
+    to 0..255, since scanners use 10, 12 or 14 of 16 bits; NaN counts as the smallest. Transparent parts become white.
+    Of several frames the first is taken. DICOM files are shown in the window that their header asks for.
+
+    Raises ``BadRow`` when the file cannot be decoded completely, and ``BenchError`` when it cannot be opened, or for
+    DICOM without pydicom or a decoder.
     """
     picture = load_image(source)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def load_image(source: Path | bytes) -> Image.Image:
-    """Like decode_image(), but a grey picture stays in one channel (mode L)."""
+    """Decode like decode_image(), but leave a grey image in one channel (mode L)."""
     try:
-        if isinstance(source, Path) and not stat.S_ISREG(os.stat(source).st_mode):
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise BadRow("image cannot be decoded", "is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,7 +56,7 @@ def load_image(source: Path | bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadRow("image is too large", f"is refused: {error}") from error
-    except Exception as error:  # what a decoder raises on a hostile file is not limited to OSError
+    except Exception as error:  # on hostile files decoders raise more than OSError
         unidentified = isinstance(error, UnidentifiedImageError)
         reason = "no known image format" if unidentified else getattr(error, "strerror", None) or str(error)
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
@@ -65,12 +66,12 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        # Not a bad row: those are remembered for as long as the file is the same, and this may end before.
+        # Not a bad row: bad rows are remembered until the file changes, but this error may go away without that.
         raise BenchError(f"image {path} cannot be read: {error.strerror}") from error
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ``BadRow`` for more pixels than an image can have."""
+    """Raise ``BadRow`` for an image of more than MAX_PIXELS pixels."""
     if width * height > MAX_PIXELS:
         message = f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: refused as a decompression bomb"
         raise BadRow("image is too large", message)
@@ -83,7 +84,7 @@ def _is_dicom(source: Path | bytes) -> bool:
 
 
 def _load_dicom(file: BinaryIO) -> Image.Image:
-    """Grey values rescaled and windowed as the header says, with black as nothing (DICOM PS3.3, C.11)."""
+    """Grey values rescaled and windowed as the header says, with black for no signal (DICOM PS3.3, C.11)."""
     try:
         import pydicom
         from pydicom import pixels
@@ -93,7 +94,7 @@ def _load_dicom(file: BinaryIO) -> Image.Image:
     check_size(int(dicom.Columns), int(dicom.Rows))
     syntax = dicom.file_meta.TransferSyntaxUID
     if not pixels.get_decoder(syntax).is_available:
-        # Not a bad row: all images of a set would drop out.
+        # Not a bad row: all images of a dataset would be left out.
         raise BenchError(f"DICOM images in {syntax.name} need a decoder: pip install {DECODERS}")
     values = pixels.pixel_array(dicom, index=0)
     if values.ndim == 3:
@@ -124,7 +125,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """pixels: uint8 [H, W] or [H, W, 3]."""
+    """Encode pixels, uint8 [H, W] or [H, W, 3], as PNG."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

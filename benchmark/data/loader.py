@@ -1,4 +1,4 @@
-"""Batches of pairs, as a function of a position: what comes next depends on nothing but the position."""
+"""Batches of pairs as a function of their position: a batch depends on nothing that was loaded before."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,18 +25,21 @@ ROWS = 50_000
 
 
 class Tokenizer(Protocol):
+    """The part of benchmark.models.Tokenizer that loading needs."""
+
     pad_id: int
     fingerprint: str
 
-    def __call__(self, texts: list[str]) -> list[list[int]]: ...
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Some pairs of a set, of those that were asked for: n of them.
+    """The n usable pairs among those that were asked for.
 
-    at: int64 [n], which of those asked for they are, ascending. images: uint8 [n, 3, S, S]. tokens: of one text each.
-    label: int64 [n], or [n, K] when multi-label, -1 unknown.
+    at: int64 [n], their places among those that were asked for, ascending. images: uint8 [n, 3, S, S].
+    tokens: of one text each. label: int64 [n], or [n, K] when multi-label; -1 is unknown.
     """
 
     at: np.ndarray
@@ -47,8 +50,10 @@ class Samples:
 
 
 class PairSet(Protocol):
-    """Pairs of one dataset. rows: int64, the numbers of those that have a text. size: pixels a side of the images.
-    labelled: whether some have a known label.
+    """Pairs of one dataset.
+
+    rows: int64, the numbers of the rows that have a text. size: pixels a side of the images.
+    labelled: whether any row has a known label.
     """
 
     rows: np.ndarray
@@ -56,16 +61,17 @@ class PairSet(Protocol):
     labelled: bool
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """The places of all ``rows`` in the order of an epoch: int64."""
+        """The places of all ``rows`` in the order of an epoch, int64."""
 
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
-        """The pairs of these rows, but those that turn out to be bad; ``choices``, uint64, say which of its texts each
-        comes with.
+        """The pairs of these rows, without those that turn out to be bad.
+
+        choices: uint64, from which the text of each pair is chosen among those of its row.
         """
 
 
 class PreparedPairs:
-    """The pairs of a prepared set, in any order. Texts are tokenised once and kept memory-mapped."""
+    """The pairs of a prepared set, in random order. Texts are tokenised once and memory-mapped."""
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
         self.prepared = prepared
@@ -75,9 +81,11 @@ class PreparedPairs:
         self.rows = np.flatnonzero(self._tokens.counts)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
+        """A random permutation, see PairSet."""
         return rng.permutation(len(self.rows))
 
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
+        """The pairs of these rows, see PairSet."""
         ids = self.prepared.columns["id"]
         return Samples(
             np.arange(len(rows)),
@@ -89,15 +97,15 @@ class PreparedPairs:
 
 
 class PairLoader:
-    """The pairs of one or more sets, mixed.
+    """Batches of the pairs of one or more sets, mixed.
 
-    mixture: the power of its size that a set's share is proportional to: 1 by size, 0 equal, between them a temperature
-    (of 1 / mixture, as it is often written). Sets then go through epochs of their own.
+    mixture: the share of a set is proportional to its size to this power: 1 is by size, 0 is equal shares, and values
+    between correspond to a temperature of 1 / mixture. Each set then has epochs of its own.
 
-    Stateless: batch() of the same position gives the same batch whatever was asked before, so that a run that goes on
-    after a kill sees the samples that it would have seen.
+    It has no state: batch() returns the same batch for the same position, whatever was loaded before, so a run that
+    resumes after a kill sees the samples that it would have seen without.
 
-    Raises ``BenchError`` when no row has a text or the sets have images of different sizes.
+    Raises ``BenchError`` if no row has a text, or if the sets have images of different sizes.
     """
 
     def __init__(
@@ -123,7 +131,7 @@ class PairLoader:
         self._first = np.concatenate([[0], np.cumsum(lengths)])
         self._drawn = _apportioned(int(lengths.sum()), lengths, mixture)
         self.shares = [float(count) / len(self) for count in self._drawn]
-        """Of each set among the pairs of an epoch."""
+        """The share of each set in an epoch."""
         self._labelled = len(self.sets) == 1 and self.sets[0].labelled
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -132,22 +140,25 @@ class PairLoader:
         return int(self._first[-1])
 
     def batch(self, position: int, count: int) -> Batch:
-        """``count`` pairs from sample ``position`` of the endless shuffled sequence on; an epoch is len(self) samples,
-        each with its own order, and a batch may straddle two. A record with several texts takes one by its seed.
+        """``count`` pairs, starting at sample ``position`` of the endless shuffled sequence.
+
+        An epoch is len(self) samples in an order of its own, and a batch may span two epochs. A record with several
+        texts gives the one that the sample's seed chooses.
         """
         epochs, offsets = np.divmod(np.arange(position, position + count), len(self))
         pairs = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):
             pairs[epochs == epoch] = self._order(int(epoch))[offsets[epochs == epoch]]
-        # In a mixture a pair may come twice in an epoch: each time it is another sample.
+        # Seeded by place, not by pair: in a mixture a pair can occur twice in an epoch, as two different samples.
         seeds = _mix(
             _mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + offsets.astype(np.uint64)
         )
         return self._gather(pairs, seeds, _mix(seeds))
 
     def sequential(self, start: int, count: int) -> Batch:
-        """The pairs ``start`` to ``start + count`` (or to the last) in the order of the sets, each with its first text
-        and a seed that is the same in every epoch: for validation.
+        """The pairs from ``start`` to ``start + count`` (or to the last) in the order of the sets, for validation.
+
+        Each has its first text, and a seed that is the same in every epoch.
         """
         pairs = np.arange(start, min(start + count, len(self)))
         if not len(pairs):
@@ -156,74 +167,85 @@ class PairLoader:
         return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """Each set in its own order, from where the last epoch of all stopped; whose turn it is, is shuffled."""
+        """The pairs of an epoch: sets take turns in random order, and each continues its own sequence of epochs."""
         turns = np.repeat(np.arange(len(self.sets)), self._drawn)
         turns = generator(self.seed, "mixture", epoch).permutation(turns) if len(self.sets) > 1 else turns
         order = np.empty(len(self), dtype=np.int64)
         for part, count in enumerate(self._drawn):
-            first, length = self._first[part], self._first[part + 1] - self._first[part]
-            if not count:
-                continue
-            own, offsets = np.divmod(np.arange(epoch * count, (epoch + 1) * count), length)
-            found = np.empty(count, dtype=np.int64)
-            for turn in np.unique(own):
-                of_set = self.sets[part].order(generator(self.seed, "order", part, int(turn)))
-                found[own == turn] = first + of_set[offsets[own == turn]]
-            order[turns == part] = found
+            if count:
+                order[turns == part] = self._first[part] + self._set_order(part, epoch * count, count)
         return order
 
+    def _set_order(self, part: int, start: int, count: int) -> np.ndarray:
+        """``count`` places of a set, starting at ``start`` of the sequence of its own epochs."""
+        length = self._first[part + 1] - self._first[part]
+        epochs, offsets = np.divmod(np.arange(start, start + count), length)
+        places = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            order = self.sets[part].order(generator(self.seed, "order", part, int(epoch)))
+            places[epochs == epoch] = order[offsets[epochs == epoch]]
+        return places
+
     def _gather(self, pairs: np.ndarray, seeds: np.ndarray, choices: np.ndarray) -> Batch:
-        parts = np.searchsorted(self._first, pairs, side="right") - 1
-        found: list[tuple[np.ndarray, Samples]] = []
-        for part in np.unique(parts):
-            at = np.flatnonzero(parts == part)
-            rows = self.sets[part].rows[pairs[at] - self._first[part]]
-            samples = self.sets[part].take(rows, choices[at])
-            found.append((at[samples.at], samples))
-        at = np.concatenate([at for at, _ in found])
-        if not len(at):
+        samples = self._take(pairs, choices)
+        if not len(samples.at):
             raise BenchError(f"none of the {len(pairs)} samples of a micro-batch can be used")
-        order = np.argsort(at)
-        tokens = [tokens for _, samples in found for tokens in samples.tokens]
-        ids = [id_ for _, samples in found for id_ in samples.ids]
-        lengths = np.array([len(tokens[i]) for i in order])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        padded = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        padded[mask] = np.concatenate([tokens[i] for i in order])
+        tokens, mask = _padded(samples.tokens, self.pad_id)
         label = None
         if self._labelled:
-            values = torch.from_numpy(np.array(found[0][1].label))
-            label = values if values.ndim == 1 else values.float()
-        images = (
-            np.concatenate([samples.images for _, samples in found])[order] if len(found) > 1 else found[0][1].images
-        )
-        kept = at[order]
+            label = torch.from_numpy(samples.label)
+            label = label if label.ndim == 1 else label.float()
         return Batch(
-            image=torch.from_numpy(images),
-            tokens=torch.from_numpy(padded),
+            image=torch.from_numpy(samples.images),
+            tokens=torch.from_numpy(tokens),
             mask=torch.from_numpy(mask),
-            row=torch.from_numpy(pairs[kept]),
-            seed=torch.from_numpy((seeds[kept] >> np.uint64(1)).astype(np.int64)),
-            ids=[ids[i] for i in order],
+            row=torch.from_numpy(pairs[samples.at]),
+            seed=torch.from_numpy((seeds[samples.at] >> np.uint64(1)).astype(np.int64)),
+            ids=samples.ids,
             image_size=self.image_size,
             augmentation=self.augmentation,
             label=label,
         )
 
+    def _take(self, pairs: np.ndarray, choices: np.ndarray) -> Samples:
+        """The usable ones of these pairs, in their order. Labels only make sense for a single set."""
+        parts = np.searchsorted(self._first, pairs, side="right") - 1
+        taken: list[tuple[np.ndarray, Samples]] = []
+        for part in np.unique(parts):
+            at = np.flatnonzero(parts == part)
+            samples = self.sets[part].take(self.sets[part].rows[pairs[at] - self._first[part]], choices[at])
+            taken.append((at[samples.at], samples))
+        if len(taken) == 1:
+            at, samples = taken[0]
+            return Samples(at, samples.images, samples.tokens, samples.ids, np.array(samples.label))
+        at = np.concatenate([at for at, _ in taken])
+        order = np.argsort(at)
+        tokens = [tokens for _, samples in taken for tokens in samples.tokens]
+        ids = [id_ for _, samples in taken for id_ in samples.ids]
+        images = np.concatenate([samples.images for _, samples in taken])
+        return Samples(at[order], images[order], [tokens[i] for i in order], [ids[i] for i in order], np.empty(0))
+
+
+def _padded(rows: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int64 [n, L], padded to the longest of the rows, and the mask bool [n, L], True on tokens."""
+    lengths = np.array([len(tokens) for tokens in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(mask.shape, pad_id, dtype=np.int64)
+    padded[mask] = np.concatenate(rows)
+    return padded, mask
+
 
 def _apportioned(total: int, lengths: np.ndarray, power: float) -> np.ndarray:
-    """``total`` shared out by largest remainders among sets whose weights are their lengths to a power; none for empty
-    ones.
-    """
+    """Divide ``total`` among sets by largest remainders, in proportion to their lengths to a power."""
     weights = np.where(lengths > 0, np.maximum(lengths, 1) ** float(power), 0.0)
     exact = total * weights / weights.sum()
-    counts = np.floor(exact).astype(np.int64)
+    counts: np.ndarray = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts
 
 
 class _Tokens:
-    """The tokens of every text of a prepared set: ragged, memory-mapped, made once for a tokenizer."""
+    """The tokens of every text of a prepared set: ragged, memory-mapped, made once for each tokenizer."""
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
         column = prepared.columns["text"]
@@ -233,7 +255,7 @@ class _Tokens:
         def write(folder: Path) -> None:
             lengths = [0]
             with (folder / "tokens.bin").open("wb") as file:
-                # By parts: the tokens of millions of texts do not fit into memory as lists.
+                # In parts: the tokens of millions of texts do not fit into memory as lists.
                 for start in range(0, len(column), ROWS):
                     texts = [text for texts in column[start : start + ROWS].to_pylist() for text in texts]
                     tokens = tokenizer(texts) if texts else []
@@ -247,15 +269,16 @@ class _Tokens:
         self._tokens = np.memmap(folder / "tokens.bin", np.int32, "r") if self._ends[-1] else np.empty(0, np.int32)
 
     def get(self, row: int, choice: int) -> np.ndarray:
-        """The tokens of one of the texts of a row; ``choice``: any number from 0 on."""
+        """The tokens of one of the texts of a row; ``choice``: any number from 0 on, taken modulo their number."""
         text = self._first[row] + int(choice) % int(self.counts[row])
         return self._tokens[self._ends[text] : self._ends[text + 1]]
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele et al., 2014), wrapping."""
+    """SplitMix64 (Steele et al., 2014), uint64 that wraps around."""
     with np.errstate(over="ignore"):
         x = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
+        mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed

@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a dataset: stop at it, or count it and go on."""
+"""Bad rows of a dataset: stop at the first one, or count them and go on."""
 
 from collections import Counter
 from typing import Literal
@@ -11,7 +11,8 @@ OnBadData = Literal["error", "skip"]
 class BadRow(Exception):
     """A row that cannot be used.
 
-    reason: a few words, the same for all rows with the same trouble; message: what was found and what was expected.
+    reason: a few words, the same for all rows with the same problem. message: the value in the row, and what was
+    expected.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -21,24 +22,25 @@ class BadRow(Exception):
 
 
 class Problems:
-    """The bad rows that a pass over the data finds: the first one in words, all of them counted by reason."""
+    """The bad rows met in one pass over the data: the message of the first, and the number of each reason."""
 
     def __init__(self) -> None:
         self.first: str | None = None
         self.counts: Counter[str] = Counter()
 
     def add(self, place: str, bad: BadRow) -> None:
+        """Record a bad row that was read at ``place``."""
         self.first = self.first or f"{place}: {bad.message}"
         self.counts[bad.reason] += 1
 
     def stop(self, on_bad_data: OnBadData) -> None:
-        """Raise ``BenchError`` with the first one, unless there is none or they are to be skipped."""
+        """Raise ``BenchError`` for the first bad row, if there is one and bad rows are errors."""
         if on_bad_data == "error" and self.first:
             raise BenchError(self.first + summary(self.counts))
 
 
 def summary(counts: Counter[str]) -> str:
-    """The second line of an error about more than one row."""
+    """The second line of an error that concerns more than one row, else an empty string."""
     if counts.total() < 2:
         return ""
     reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())

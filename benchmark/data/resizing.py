@@ -1,4 +1,4 @@
-"""How pictures of any shape become squares: as the libraries do that models come from, to the pixel."""
+"""Make images of any shape square, to the pixel as the libraries do that models come from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,15 +9,15 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Resizing:
-    """What an encoder says about the images that it is given. Without arguments it is CLIP's (Radford et al. 2021).
+    """How an encoder expects its images to be resized. The defaults are CLIP's (Radford et al. 2021).
 
-    mode: ``shortest`` resizes the short side and keeps the middle of the long one; ``longest`` resizes the long side
-        and fills up the short one; ``squash`` resizes both, whatever the shape.
+    mode: ``shortest`` resizes the short side and crops the long one to its middle; ``longest`` resizes the long side
+        and pads the short one; ``squash`` resizes both sides, which changes the shape.
     interpolation: a filter of Pillow, antialiased: nearest, box, bilinear, hamming, bicubic or lanczos.
-    crop: the share of the resized side that is kept, the middle of it (timm's crop_pct).
-    fill: the RGB of what is filled up, each 0..255.
-    odd: of an odd number of pixels to cut, how many go at the left or the top: the half that is ``even`` (torchvision,
-        so open_clip and timm), or that is rounded ``down`` (transformers).
+    crop: the share of the resized side that is kept, from its middle (timm's crop_pct).
+    fill: the RGB colour of the padding, each 0..255.
+    odd: how many pixels to crop at the left or top if the total is odd: half of it rounded to ``even`` (torchvision,
+        so open_clip and timm), or rounded ``down`` (transformers).
     """
 
     mode: Literal["shortest", "longest", "squash"] = "shortest"
@@ -27,7 +27,7 @@ class Resizing:
     odd: Literal["even", "down"] = "even"
 
     def sides(self, width: int, height: int, size: int) -> tuple[int, int]:
-        """Width and height that a picture is resized to, before it is cut or filled up to ``size``."""
+        """Width and height that an image is resized to, before it is cropped or padded to ``size``."""
         edge = round(size / self.crop)
         if self.mode == "squash":
             return edge, edge
@@ -42,13 +42,13 @@ DEFAULT = Resizing()
 
 
 def square(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np.ndarray:
-    """uint8 [3, size, size] of a picture in mode L or RGB."""
+    """Resize an image in mode L or RGB to uint8 [3, size, size]."""
     box, kept, start = [0.0] * 4, [0, 0], [0, 0]
     for axis, (old, new) in enumerate(zip(picture.size, resizing.sides(*picture.size, size))):
         kept[axis] = min(new, size)
         cut = (new - kept[axis]) / 2
         before = round(cut) if resizing.odd == "even" else int(cut)
-        # What will be cut off is not computed: the same pixels as of the whole picture.
+        # Pixels that would be cropped are not computed; the others are the same as those of the whole image.
         box[axis], box[axis + 2] = before * old / new, (before + kept[axis]) * old / new
         start[axis] = (size - kept[axis]) // 2
     filter = Image.Resampling[resizing.interpolation.upper()]

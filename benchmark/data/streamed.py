@@ -1,4 +1,4 @@
-"""Pairs that are read from tar shards during the training; nothing is prepared but a list of where samples stand."""
+"""Pairs read from tar shards during training. Nothing is prepared except a list of where the samples are."""
 
 import os
 from bisect import bisect_right
@@ -6,29 +6,28 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from benchmark.common.errors import BenchError
+from benchmark.data.card import Card
+from benchmark.data.dataset import Dataset
 from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
+from benchmark.data.records import Row, place
 from benchmark.data.resizing import DEFAULT, Resizing, square
-from benchmark.data.sources import Row
-from benchmark.data.sources.base import place
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
-from benchmark.data.sources.webdataset import WebDatasetSource, scan_shard, value
+from benchmark.data.sources.table import RowReader
+from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-
-if TYPE_CHECKING:
-    from benchmark.data.card import Card
-    from benchmark.data.dataset import Dataset
 
 SCHEMA = pa.schema(
     [
@@ -39,26 +38,27 @@ SCHEMA = pa.schema(
     ]
 )
 CHUNK = 10_000
+"""Samples written at once."""
 THREADS = min(32, os.cpu_count() or 1)
 
 Progress = Callable[[int, int], None]
-"""Called with the number of shards done and the number of all."""
+"""Called with the number of shards done and the number of all shards."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file and where its samples stand in it: a table with the columns of SCHEMA, memory-mapped."""
+    """A tar file, and where its samples are in it: a table with the columns of SCHEMA, memory-mapped."""
 
     path: Path
     samples: pa.Table
 
     def values(self, number: int, images: bool = True) -> Values:
-        """The columns of a sample; without ``images``, only those of its other files. Raises ``BadRow``."""
-        found: Values = {"key": self.samples["key"][number].as_py()}
+        """The columns of a sample, or with ``images`` false those of its other files. Raises ``BadRow``."""
+        values: Values = {"key": self.samples["key"][number].as_py()}
         for suffix, offset, size in zip(*(self.samples[name][number].as_py() for name in SCHEMA.names[1:])):
             if images or suffix not in SUFFIXES:
-                found |= value(suffix, os.pread(_opened(self.path), size, offset))
-        return found
+                values |= member_values(suffix, os.pread(_opened(self.path), size, offset))
+        return values
 
 
 @lru_cache(maxsize=256)
@@ -67,11 +67,12 @@ def _opened(path: Path) -> int:
 
 
 class Stream:
-    """A split of a streamed dataset: samples by number, in the order of the shards. Listing them reads the headers of
-    every shard once, which is remembered, and nothing else.
+    """A split of a streamed dataset: samples by number, in the order of the shards.
+
+    To list them, the headers of every shard are read, once; the list is cached.
     """
 
-    def __init__(self, card: "Card", split: str, cache: Path, progress: Progress | None = None) -> None:
+    def __init__(self, card: Card, split: str, cache: Path, progress: Progress | None = None) -> None:
         source = card.source
         assert isinstance(source, WebDatasetSource)
         self.card, self.source, self.split = card, source, split
@@ -83,57 +84,63 @@ class Stream:
                 if progress:
                     progress(len(self.shards), len(paths))
         self.ends = np.cumsum([len(shard.samples) for shard in self.shards])
-        self._read = source.reader(card)
+        self._make_row = RowReader(source, card.labels)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def row(self, number: int) -> Row:
-        """A sample. Raises ``BadRow`` for one that cannot be used."""
-        shard, local = self.at(number)
-        values = self.shards[shard].values(local)
-        row = self._read(self.shards[shard].path.name, local + 1, values, self.split)
+        """Read a sample. Raises ``BadRow`` for one that cannot be used."""
+        row = self._read(number)
         if row is None:
             raise BadRow("several classes", "an image with several classes")
         return row
 
+    def _read(self, number: int, images: bool = True) -> Row | None:
+        """Read a sample, or with ``images`` false everything except its image."""
+        shard, local = self.at(number)
+        values = self.shards[shard].values(local, images)
+        if not images:
+            values["image"] = b""
+        return self._make_row(self.shards[shard].path.name, local + 1, values, self.split)
+
     def at(self, number: int) -> tuple[int, int]:
-        """The shard of a sample, and its number there."""
+        """The shard of a sample, and the sample's number in it."""
         shard = bisect_right(self.ends, number)
         return shard, number - (int(self.ends[shard - 1]) if shard else 0)
 
     def place(self, number: int) -> str:
-        """Where a sample stands, for messages."""
+        """The place of a sample, for messages."""
         shard, local = self.at(number)
         return place(self.shards[shard].path.name, local + 1)
 
     def check(self) -> None:
-        """Look at the first sample of each shard: what a card says wrongly is wrong in all. Raises ``BenchError``."""
+        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``."""
         starts = [0, *self.ends[:-1].tolist()]
         for shard, number in zip(self.shards, starts):
             if not len(shard.samples):
-                raise BenchError(f"{shard.path}: no samples in it")
+                raise BenchError(f"{shard.path}: has no samples")
             try:
-                # The columns are the same in all samples; a misspelt one is not a bad row.
+                # A column that the card misspells is missing in all samples, so this is not a bad row.
                 self.source.check_columns(shard.path.name, {"image", *shard.values(0, images=False)})
-                load_image(content(self.row(number)))
+                load_image(encoded_image(self.row(number)))
             except BadRow as bad:
                 raise BenchError(f"{self.place(number)}: {bad.message}") from bad
 
     def texts(self) -> Iterator[str]:
-        """All texts, without reading the images; those of bad samples are left out."""
+        """All texts except those of bad samples. Images are not read."""
         for number in range(len(self)):
-            shard, local = self.at(number)
             try:
-                values = self.shards[shard].values(local, images=False) | {"image": b""}
-                row = self._read(self.shards[shard].path.name, local + 1, values, self.split)
+                row = self._read(number, images=False)
             except BadRow:
                 continue
             yield from row.text if row else ()
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Every sample once: shards in random order, and in it each sample moved by at most ``shuffle_buffer`` places,
-        so that what is read next lies near what was read.
+        """The numbers of all samples in the order of an epoch, int64.
+
+        Shards are in random order. In it, each sample moves by at most ``shuffle_buffer`` places, so that samples read
+        one after the other lie close together on disk.
         """
         starts = np.concatenate([[0], self.ends[:-1]])
         shards = rng.permutation(len(self.shards))
@@ -143,8 +150,10 @@ class Stream:
 
 
 class StreamedPairs:
-    """The pairs of a stream. Samples that turn out to be bad are missing in their batches and counted in ``left_out``,
-    or raise ``BenchError`` unless they are to be skipped.
+    """The pairs of a stream.
+
+    Bad samples are missing in their batches and counted in ``left_out``, or raise ``BenchError`` unless they are to be
+    skipped.
     """
 
     def __init__(
@@ -156,29 +165,28 @@ class StreamedPairs:
         self.labelled = "label" in stream.card.provides
         self.order = stream.order
         self.left_out: dict[int, str] = {}
-        """By the number of the sample, why."""
+        """The reason why a sample is left out, by its number."""
         self._pool = ThreadPoolExecutor(THREADS)
 
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
-        found = list(self._pool.map(self._one, rows.tolist()))
-        at = np.array([i for i, sample in enumerate(found) if sample is not None], dtype=np.int64)
-        there = [sample for sample in found if sample is not None]
-        texts = [row.text[int(choice) % len(row.text)] for (row, _), choice in zip(there, choices[at])]
-        images = (
-            np.stack([pixels for _, pixels in there]) if there else np.empty((0, 3, self.size, self.size), np.uint8)
-        )
+        """The pairs of these rows, see PairSet."""
+        samples = list(self._pool.map(self._sample, rows.tolist()))
+        at = np.array([i for i, sample in enumerate(samples) if sample is not None], dtype=np.int64)
+        usable = [sample for sample in samples if sample is not None]
+        texts = [row.text[int(choice) % len(row.text)] for (row, _), choice in zip(usable, choices[at])]
+        none = np.empty((0, 3, self.size, self.size), np.uint8)
         return Samples(
             at,
-            images,
+            np.stack([pixels for _, pixels in usable]) if usable else none,
             self.tokenizer(texts) if texts else [],
-            [row.id for row, _ in there],
-            np.array([row.label for row, _ in there], dtype=np.int64),
+            [row.id for row, _ in usable],
+            np.array([row.label for row, _ in usable], dtype=np.int64),
         )
 
-    def _one(self, number: int) -> tuple[Row, np.ndarray] | None:
+    def _sample(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:
             row = self.stream.row(number)
-            return row, square(load_image(content(row)), self.size, self.resizing)
+            return row, square(load_image(encoded_image(row)), self.size, self.resizing)
         except BadRow as bad:
             if self.on_bad_data == "error":
                 message = f"{self.stream.place(number)}: {bad.message}; --on-bad-data skip goes on without such samples"
@@ -187,30 +195,22 @@ class StreamedPairs:
             return None
 
 
-def content(row: Row) -> bytes:
+def encoded_image(row: Row) -> bytes:
+    """The encoded image of a streamed sample. Raises ``BadRow`` if the row names a file instead."""
     if isinstance(row.image, str):
         raise BadRow("no image", f"the image is a path, '{row.image}', and not a file of the sample")
     return row.image
 
 
 def _listed(path: Path, cache: Path) -> Shard:
+    """List the samples of a shard, once for each state of the file."""
     state = path.stat()
 
     def write(folder: Path) -> None:
         with pa.ipc.new_file(str(folder / "samples.arrow"), SCHEMA) as file:
-            rows: list[dict[str, Any]] = []
-
-            def flush() -> None:
-                if rows:
-                    file.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA))
-                    rows.clear()
-
-            for name, members in scan_shard(path):
-                columns = {part: [getattr(member, part) for member in members] for part in SCHEMA.names[1:]}
-                rows.append({"key": name} | columns)
-                if len(rows) == CHUNK:
-                    flush()
-            flush()
+            samples = scan_shard(path)
+            while chunk := list(islice(samples, CHUNK)):
+                file.write_batch(pa.RecordBatch.from_pylist([_entry(members) for members in chunk], SCHEMA))
 
     name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
@@ -218,8 +218,13 @@ def _listed(path: Path, cache: Path) -> Shard:
         return Shard(path, pa.ipc.open_file(file).read_all())
 
 
-def corpus_texts(datasets: Iterable["Dataset"]) -> Iterator[str]:
-    """Give the training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
+def _entry(members: list[Member]) -> dict[str, Any]:
+    columns = {name: [getattr(member, name) for member in members] for name in SCHEMA.names[1:]}
+    return {"key": members[0].key} | columns
+
+
+def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
+    """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
     for dataset in datasets:
         if dataset.streams:
             yield from Stream(dataset.card, "train", dataset.cache).texts()

@@ -1,4 +1,4 @@
-"""Random augmentation of prepared images, on whatever device they are on."""
+"""Random augmentation of prepared images, on the device that they are on."""
 
 import math
 
@@ -14,13 +14,13 @@ _PARAMETERS = 13
 
 @torch.no_grad()
 def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmentation) -> Tensor:
-    """View number ``k`` of each image: a random crop resized to ``size``, then mirroring and colour.
+    """Make view number ``k`` of each image: a random crop resized to ``size``, then a flip and colour changes.
 
-    image: uint8 [b, 3, S, S]; seed: int64 [b], one a sample. Returns float32 [b, 3, size, size] in 0..1, on the device
-    of ``image``. What is drawn for a sample depends on its seed and ``k`` alone and no operation mixes samples, so that
-    the result does not depend, to the bit, on how a batch is divided. Resizing is bilinear, antialiased where it
-    shrinks (the triangle filter of Pillow, without its rounding to 8 bits). Neither torchvision's transforms, which
-    draw once a batch, nor kornia's, which draw from one generator for all samples, keep that promise.
+    image: uint8 [b, 3, S, S]; seed: int64 [b], one for each sample. Returns float32 [b, 3, size, size] in 0..1, on the
+    device of ``image``. Random numbers depend only on a sample's seed and ``k``, and no operation mixes samples, so the
+    result is the same to the bit however a batch is divided. torchvision's transforms, which draw once for a batch, and
+    kornia's, which draw from one generator for all samples, do not guarantee this. Resizing is bilinear, antialiased
+    when it shrinks (the triangle filter of Pillow, without its rounding to 8 bits).
     """
     b, _, source, _ = image.shape
     if augmentation == _NONE and source == size:
@@ -52,7 +52,7 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
     if augmentation.brightness:
         gain = gain * factor(5, augmentation.brightness)
     if rows is not None:
-        # Sums of integers: exact in any order, where a mean in floating point would depend on the batch.
+        # Sums of integers are exact in any order, while a mean in floating point would depend on the batch.
         mean = rows.long().view(b, source).sum(1).float() / (3 * source * source)
         stretch = factor(6, augmentation.contrast)
         offset = gain * mean * (1 - stretch)
@@ -75,13 +75,13 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
 
 
 def _grey(x: Tensor) -> Tensor:
-    """[b, 3, h, w] -> [b, 1, h, w], ITU-R 601."""
+    """Grey values by ITU-R 601, [b, 3, h, w] -> [b, 1, h, w]."""
     red, green, blue = x.unbind(1)
     return (red * 0.299 + green * 0.587 + blue * 0.114).unsqueeze(1)
 
 
 def _turned(x: Tensor, angle: Tensor) -> Tensor:
-    """Colours turned about grey by ``angle`` [b], in radians, in the plane of I and Q."""
+    """Rotate colours about grey by ``angle`` [b], in radians, in the plane of I and Q."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     red, green, blue = x.unbind(1)
     y = _grey(x).squeeze(1)
@@ -92,8 +92,10 @@ def _turned(x: Tensor, angle: Tensor) -> Tensor:
 
 
 def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """Each image under its own Gaussian, sigma [b] in pixels, as a sum over shifted copies: an operation that does not
-    depend on how a batch is divided, where a convolution's order of summation may. Edges are repeated.
+    """Blur each image with its own Gaussian, sigma [b] in pixels; edges are repeated.
+
+    It is a sum over shifted copies, which does not depend on how a batch is divided. The order of summation in a
+    convolution may depend on it.
     """
     radius = max(1, math.ceil(6 * x.shape[-1] / 224))
     offset = torch.arange(-radius, radius + 1, device=x.device)
@@ -113,8 +115,9 @@ def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:
-    """Resample the rows of each image: [b * source, w] -> [b * size, w], over [start, start + extent) in pixels,
-    backwards where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag.
+    """Resample the rows of each image over [start, start + extent) in pixels: [b * source, w] -> [b * size, w].
+
+    Rows are reversed where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag.
     """
     b = len(start)
     support = max(1.0, source / size)
@@ -135,14 +138,14 @@ def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: in
 
 
 def uniform(seed: Tensor, k: int, count: int) -> Tensor:
-    """float32 [b, count] in [0, 1): a hash of (seed, k, column), the same on every device. seed: int64 [b]."""
+    """Uniform numbers in [0, 1), float32 [b, count]: hashes of (seed, k, column), the same on every device."""
     column = torch.arange(count, device=seed.device)
     bits = _mix(_mix(_mix(seed) + k)[:, None] + column)
     return ((bits >> 40) & 0xFFFFFF).float() / (1 << 24)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele et al., 2014), after one step of its counter; int64, wrapping."""
+    """One step of SplitMix64 (Steele et al., 2014), int64 that wraps around."""
     x = x + _signed(0x9E3779B97F4A7C15)
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
@@ -154,5 +157,5 @@ def _signed(x: int) -> int:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right: torch's is arithmetic on int64."""
+    """Shift to the right and fill with zeros; torch repeats the sign bit of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

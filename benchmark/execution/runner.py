@@ -13,6 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
 from benchmark.data.card import load_card
+from benchmark.data.check import check
 from benchmark.evaluation.encoder import Encoder
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import Given
@@ -158,7 +159,7 @@ class Runner:
             splits = ("train", "val") if sizes and name not in evaluated else None
             with self.or_leave_out(name), self.progress.stage(f"checking {name}") as stage:
                 for size in sorted(sizes if splits else sizes | {model.image_size}):
-                    dataset.check(size, stage.update, splits, model.resizing)
+                    check(dataset, size, stage.update, splits, model.resizing)
             if dataset.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
                 self.progress.print(f"{name}: left out {reasons}", style="yellow")

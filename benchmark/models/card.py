@@ -1,15 +1,16 @@
-"""Model cards: what a dual encoder is made of, as YAML."""
+"""Model cards: YAML files that say what a dual encoder is made of."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from benchmark.common.errors import BenchError, shortened, unknown
+from benchmark.config.schema import validated
+from benchmark.config.yaml_files import config_names, find_config, read_yaml
 from benchmark.store.hashing import file_digest
 
 LOCAL = "local-dir:"
+"""The prefix of a name of open_clip that is a local folder."""
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -22,14 +23,14 @@ class OpenClipImage(_Block):
 
     kind: Literal["open_clip"]
     name: str
-    """Architecture, as ``open_clip.list_models()`` has it; or ``hf-hub:ORG/REPOSITORY`` or ``local-dir:FOLDER``, which
-    bring their weights."""
+    """An architecture in ``open_clip.list_models()``; or ``hf-hub:ORG/REPOSITORY`` or ``local-dir:FOLDER``, which have
+    weights."""
     pretrained: str | None = None
-    """A tag of open_clip (``openai``), a local state dict (.safetensors, .pt, .bin), or null: random weights."""
+    """A tag of open_clip (``openai``), a local state dict (.safetensors, .pt, .bin), or null for random weights."""
     quick_gelu: bool | None = None
-    """Activation. Null: what the tag's own configuration says, else the architecture's."""
+    """Whether the activation is QuickGELU. Null: as the tag's configuration says, else as the architecture does."""
     patch_dropout: Rate = 0.0
-    """Share of image tokens left out while training (FLIP)."""
+    """Share of image tokens dropped during training (FLIP)."""
 
 
 class TimmImage(_Block):
@@ -38,10 +39,10 @@ class TimmImage(_Block):
     kind: Literal["timm"]
     name: str
     pretrained: bool | str = False
-    """True: timm's default weights for the name; a local checkpoint; or false: random weights."""
+    """True for timm's default weights of the name, a local checkpoint, or false for random weights."""
     patch_dropout: Rate = 0.0
     drop_path: Rate = 0.0
-    """Stochastic depth while training."""
+    """Rate of stochastic depth during training."""
     config: dict[str, Any] = {}
     """Further arguments of ``timm.create_model``."""
 
@@ -65,21 +66,21 @@ class OpenClipText(_Block):
     pretrained: str | None = None
     quick_gelu: bool | None = None
     pad_id: int = Field(default=0, ge=0)
-    """What texts are filled up with, for the architectures that attend to padding (SigLIP: 1)."""
+    """The token that texts are padded with, for architectures that attend to padding (SigLIP: 1)."""
 
 
 class TransformersText(_Block):
-    """A text model of transformers, under a pooling."""
+    """A text model of transformers, with pooling."""
 
     kind: Literal["transformers"]
     name: str | None = None
-    """A hub name or a local folder; null when ``config`` says everything (``model_type`` included)."""
+    """A hub name or a local folder; null if ``config`` gives everything (including ``model_type``)."""
     pretrained: bool = True
-    """False: the architecture of ``name`` with random weights."""
+    """False for the architecture of ``name`` with random weights."""
     pooling: Literal["cls", "mean", "eos"] = "cls"
-    """First token, mean over tokens, or last token; padding never counts."""
+    """First token, mean over tokens, or last token; padding is ignored."""
     config: dict[str, Any] = {}
-    """Overrides of the model's configuration (``num_hidden_layers: 6``)."""
+    """Changes to the model's configuration (``num_hidden_layers: 6``)."""
 
 
 class TinyText(_Block):
@@ -98,7 +99,7 @@ class OpenClipTokenizer(_Block):
     kind: Literal["open_clip"]
     name: str
     context_length: int | None = None
-    """Tokens a text is cut to, the end token included. Null: the architecture's own."""
+    """The most tokens of a text, with the end token; longer texts are truncated. Null: that of the architecture."""
 
 
 class HuggingFaceTokenizer(_Block):
@@ -115,31 +116,33 @@ class CorpusTokenizer(_Block):
 
     kind: Literal["corpus"]
     datasets: list[str] = []
-    """Datasets whose training texts it is trained on; empty: those that the run pretrains on."""
+    """Datasets whose training texts it is trained on; empty for those that the run pretrains on."""
     vocab_size: int = Field(default=1024, ge=300)
     context_length: int = Field(default=64, gt=2)
 
 
 class LanguageModel(_Block):
-    """A language model of the text tower's architecture, trained to tell the next token."""
+    """A language model of the text tower's architecture, trained to predict the next token."""
 
     datasets: list[str] = Field(min_length=1)
-    """Their training texts are what it reads."""
+    """Datasets whose training texts it is trained on."""
     steps: int = Field(default=300, gt=0)
     batch_size: int = Field(default=32, gt=0)
-    """Texts a step."""
+    """Texts in a step."""
     learning_rate: float = Field(default=5e-3, gt=0)
 
 
 class Init(_Block):
-    """What a training starts from, made by the harness and cached: the whole model, pretrained on pairs of a general
-    domain; and the text tower of methods that keep it as a frozen language model.
+    """The initial weights of a training, which the harness makes and caches.
+
+    The whole model is pretrained on pairs of a general domain. For methods that keep the text tower as a frozen
+    language model, the text tower is trained as one.
     """
 
     datasets: list[str] = []
     method: str | None = None
     training: dict[str, Any] = {}
-    """As a suite's training block, with a budget. A run's own training settings have no part in it."""
+    """Like the training block of a suite, with a budget. The training settings of the run do not apply."""
     language_model: LanguageModel | None = None
 
     @model_validator(mode="after")
@@ -155,20 +158,20 @@ class ModelCard(_Block):
     name: str
     title: str = ""
     embed_dim: int = Field(gt=0)
-    """Width of the joint space."""
+    """Dimensions of the joint space."""
     image_size: int | None = Field(default=None, gt=0)
-    """Pixels a side; null: the image tower's own."""
+    """Pixels a side; null for that of the image tower."""
     image: Annotated[OpenClipImage | TimmImage | TinyImage, Field(discriminator="kind")]
     text: Annotated[OpenClipText | TransformersText | TinyText, Field(discriminator="kind")]
     tokenizer: Annotated[OpenClipTokenizer | HuggingFaceTokenizer | CorpusTokenizer, Field(discriminator="kind")]
     init: Init | None = None
-    """Null: the weights that the towers' own blocks say."""
+    """Null for the weights that the blocks of the towers name."""
 
 
 def local_files(card: ModelCard) -> dict[str, str]:
-    """Hash the files on this machine that a card names: weights, tokenizers, folders with both.
+    """The hashes of the files on this machine that a card names: weights, tokenizers, and folders with both.
 
-    They are part of a key, for a file may change under its name. What libraries and the hub have goes by name alone.
+    They are part of a key, because a file may change under its name. Files of libraries and of the hub count by name.
     """
     hashes = {}
     for part in ("image", "text", "tokenizer"):
@@ -184,48 +187,28 @@ def local_files(card: ModelCard) -> dict[str, str]:
     return hashes
 
 
-def _folder() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "configs" / "models"
-    return installed if installed.is_dir() else package.parent / "configs" / "models"
-
-
 def model_names() -> list[str]:
     """The names of the shipped cards."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return config_names("model")
 
 
 def load_model_card(name_or_path: str | Path) -> ModelCard:
-    """A shipped card by name, or any by path (a name that ends in .yaml or .yml, or has a folder). Weights and folders
-    that a card names are looked for beside it, then from the current folder.
+    """Load a shipped card by name, or any card by the path of its YAML file.
 
-    Raises BenchError for an unknown name, a missing file, and a card that is not valid (naming the key).
+    Weights and folders that a card names are searched beside it, then from the current folder.
+    Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"} and len(path.parts) == 1:
-        path = _folder() / f"{name_or_path}.yaml"
-        if not path.is_file():
-            raise unknown("model", str(name_or_path), model_names(), "bench list models")
-    if not path.is_file():
-        raise BenchError(f"model card {path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise BenchError(f"model card {path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BenchError(f"model card {path}: expected keys and values, found {type(content).__name__}")
+    path = find_config("model", str(name_or_path))
+    content = read_yaml(path)
     for block in content.values():
         if isinstance(block, dict):
             _beside(path.parent, block)
-    try:
-        return ModelCard.model_validate({"name": path.stem, **content})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "card"
-        raise BenchError(f"model card {path}: {key}: {first['msg']} (found {shortened(first['input'])})") from error
+    card: ModelCard = validated(ModelCard, {"name": path.stem, **content}, str(path))
+    return card
 
 
 def _beside(folder: Path, block: dict[str, Any]) -> None:
+    """Replace the names of files that exist in the card's folder by their paths."""
     keys = ("pretrained", "name") if block.get("kind") in {"transformers", "huggingface"} else ("pretrained",)
     for key in keys:
         value = block.get(key)

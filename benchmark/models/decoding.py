@@ -1,4 +1,4 @@
-"""Texts written word by word: greedy and beam search."""
+"""Generate texts token by token: greedy and beam search."""
 
 from collections.abc import Callable
 
@@ -6,28 +6,29 @@ import torch
 from torch import Tensor
 
 Step = Callable[[Tensor, Tensor], Tensor]
-"""(tokens int64 [n, L], image int64 [n]) -> log-probabilities [n, V] of the token after each row of tokens, row i being
-what is written so far about image number ``image[i]``."""
+"""(tokens int64 [n, L], image int64 [n]) -> log-probabilities [n, V] of the next token of each row.
+
+Row i holds the text generated so far for image number ``image[i]``."""
 
 
 @torch.no_grad()
 def beam_search(step: Step, images: int, beams: int, start: int, end: int, length: int, device: torch.device) -> Tensor:
-    """int64 [images, L], L <= length: for each image the text with the highest log-probability a token, among the
-    ``beams`` (1: greedy) that are kept at every step; what a row has after its first end is more ends.
+    """Find for each image the text with the highest mean log-probability of its tokens, int64 [images, L], L <= length.
 
-    A text begins with ``start``, which is given, and its last token is ``end``, at the latest at ``length``. Texts that
-    have ended and texts that go on compete for the same places, by the mean log-probability of their tokens (the
-    length normalisation of Wu et al. 2016, arXiv 1609.08144, equation 14, as transformers has it: exponent 1).
-    With no more than ``beams`` different texts to choose from, the answer is the best of all texts.
+    The ``beams`` best texts are kept at every step (1: greedy). A text begins with ``start`` and ends with ``end``, at
+    the latest at ``length``; rows are padded with ``end``. Finished and unfinished texts compete for the same places,
+    by the mean log-probability of their tokens (the length normalisation of Wu et al. 2016, arXiv 1609.08144, equation
+    14, with exponent 1 as in transformers). If there are at most ``beams`` different texts, the result is the best of
+    all.
     """
     tokens = torch.full((images, beams, 1), start, device=device)
     score = torch.full((images, beams), -torch.inf, device=device)
-    score[:, 0] = 0.0  # one empty text to begin with, not as many as there are places
-    written = torch.zeros(images, beams, device=device)
-    ended = torch.zeros(images, beams, dtype=torch.bool, device=device)
+    score[:, 0] = 0.0  # one empty text to start with, not one for each beam
+    lengths = torch.zeros(images, beams, device=device)
+    finished = torch.zeros(images, beams, dtype=torch.bool, device=device)
     for position in range(1, length):
-        going = ~ended & score.isfinite()
-        image, beam = going.nonzero(as_tuple=True)
+        unfinished = ~finished & score.isfinite()
+        image, beam = unfinished.nonzero(as_tuple=True)
         if not len(image):
             break
         step_score = step(tokens[image, beam], image).float()
@@ -36,15 +37,15 @@ def beam_search(step: Step, images: int, beams: int, start: int, end: int, lengt
         else:
             gain, token = step_score.topk(min(beams, step_score.shape[1]))
         gains = score.new_full((images, beams, gain.shape[1]), -torch.inf)
-        gains[..., 0] = 0.0  # what has ended goes on with ends at no cost
+        gains[..., 0] = 0.0  # finished texts continue with ends, at no cost
         words = torch.full_like(gains, end, dtype=torch.long)
         gains[image, beam], words[image, beam] = gain, token
         total = score[..., None] + gains
-        written += going
-        kept = (total / written.clamp(min=1)[..., None]).flatten(1).topk(beams).indices
+        lengths += unfinished
+        kept = (total / lengths.clamp(min=1)[..., None]).flatten(1).topk(beams).indices
         parent, word = kept // gain.shape[1], words.flatten(1).gather(1, kept)
         tokens = torch.cat([tokens.take_along_dim(parent[..., None], 1), word[..., None]], dim=-1)
         score = total.flatten(1).gather(1, kept)
-        written = written.gather(1, parent)
-        ended = word == end
+        lengths = lengths.gather(1, parent)
+        finished = word == end
     return tokens[:, 0]

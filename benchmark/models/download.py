@@ -1,7 +1,6 @@
-"""What of a model card lies on the hub and not on this machine yet. No network is asked and no weights are read."""
+"""List what a model card needs from the hub that is not on this machine yet, without network or reading weights."""
 
-import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from benchmark.models.card import (
     CorpusTokenizer,
@@ -21,22 +20,22 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt
 
 
 def to_download(card: ModelCard) -> list[str]:
-    """The weights and the tokenizer that building the model would download, each in words."""
-    found = []
+    """The weights and the tokenizer that building the model would download, each as a short description."""
+    missing = []
     for spec in (card.image, card.text):
         if isinstance(spec, OpenClipImage | OpenClipText):
-            found.append(_open_clip(spec.name, spec.pretrained))
+            missing.append(_open_clip(spec.name, spec.pretrained))
         elif isinstance(spec, TimmImage):
-            found.append(_timm(spec))
+            missing.append(_timm(spec))
         elif isinstance(spec, TransformersText):
-            found.append(_transformers(spec))
+            missing.append(_transformers(spec))
     if not isinstance(card.tokenizer, CorpusTokenizer):
-        found.append(tokenizer_to_download(card.tokenizer))
-    return list(dict.fromkeys(filter(None, found)))
+        missing.append(tokenizer_to_download(card.tokenizer))
+    return list(dict.fromkeys(filter(None, missing)))
 
 
 def in_cache(repository: str, names: tuple[str, ...]) -> bool:
-    """Whether one of the files of a hub's repository (``ORG/NAME`` or ``ORG/NAME@REVISION``) is in the cache."""
+    """Whether one of these files of a repository (``ORG/NAME`` or ``ORG/NAME@REVISION``) is in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -48,25 +47,25 @@ def in_cache(repository: str, names: tuple[str, ...]) -> bool:
 
 
 def _or_safe(file: str) -> tuple[str, ...]:
-    """A file of weights, or what the libraries take in its place where it is there."""
-    return file, f"{os.path.splitext(file)[0]}.safetensors"
+    """A file of weights, and the file that the libraries prefer if it exists."""
+    return file, str(PurePosixPath(file).with_suffix(".safetensors"))
 
 
 def _open_clip(name: str, pretrained: str | None) -> str:
     from benchmark.models.from_open_clip import FOLDER, HUB, check_open_clip
 
     if name.startswith(HUB):
-        there = in_cache(name.removeprefix(HUB), OPEN_CLIP)
-        return "" if there else f"weights of open_clip's '{name}'"
+        cached = in_cache(name.removeprefix(HUB), OPEN_CLIP)
+        return "" if cached else f"weights of open_clip's '{name}'"
     tag = {} if name.startswith(FOLDER) else check_open_clip(name, pretrained)
     if not tag:
         return ""
-    repository, file = os.path.split(tag.get("hf_hub", ""))
+    repository, _, file = tag.get("hf_hub", "").rpartition("/")
     if repository:
-        there = in_cache(repository, _or_safe(file) if file else OPEN_CLIP)
+        cached = in_cache(repository, _or_safe(file) if file else OPEN_CLIP)
     else:
-        there = (Path("~/.cache/clip").expanduser() / os.path.basename(tag["url"])).is_file()
-    return "" if there else f"weights '{pretrained}' of open_clip's '{name}'"
+        cached = (Path("~/.cache/clip").expanduser() / PurePosixPath(tag["url"]).name).is_file()
+    return "" if cached else f"weights '{pretrained}' of open_clip's '{name}'"
 
 
 def _timm(spec: TimmImage) -> str:
@@ -79,10 +78,10 @@ def _timm(spec: TimmImage) -> str:
     if config is None or not (config.hf_hub_id or config.url):
         return ""
     if config.hf_hub_id:
-        there = in_cache(config.hf_hub_id, _or_safe(config.hf_hub_filename) if config.hf_hub_filename else TIMM)
+        cached = in_cache(config.hf_hub_id, _or_safe(config.hf_hub_filename) if config.hf_hub_filename else TIMM)
     else:
-        there = (Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(config.url)).is_file()
-    return "" if there else f"weights of timm's '{spec.name}'"
+        cached = (Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(config.url).name).is_file()
+    return "" if cached else f"weights of timm's '{spec.name}'"
 
 
 def _transformers(spec: TransformersText) -> str:
@@ -94,19 +93,19 @@ def _transformers(spec: TransformersText) -> str:
 
 
 def tokenizer_to_download(spec: OpenClipTokenizer | HuggingFaceTokenizer) -> str:
-    """The tokenizer in words, where it would be downloaded; "" where it is on this machine."""
+    """A description of the tokenizer that would be downloaded, or "" if it is on this machine."""
     if isinstance(spec, HuggingFaceTokenizer):
-        there = Path(spec.name).is_dir() or in_cache(spec.name, TOKENIZER)
-        return "" if there else f"tokenizer '{spec.name}'"
+        cached = Path(spec.name).is_dir() or in_cache(spec.name, TOKENIZER)
+        return "" if cached else f"tokenizer '{spec.name}'"
     import open_clip
 
     from benchmark.models.from_open_clip import FOLDER, HUB
 
     if spec.name.startswith(HUB):
-        there = in_cache(spec.name.removeprefix(HUB), ("open_clip_config.json",))
+        cached = in_cache(spec.name.removeprefix(HUB), ("open_clip_config.json",))
     else:
-        # CLIP's own vocabulary comes with open_clip.
+        # CLIP's own vocabulary is part of open_clip.
         config = None if spec.name.startswith(FOLDER) else open_clip.get_model_config(spec.name)
-        named = ((config or {}).get("text_cfg") or {}).get("hf_tokenizer_name")
-        there = not named or in_cache(named, TOKENIZER)
-    return "" if there else f"tokenizer of open_clip's '{spec.name}'"
+        tokenizer = ((config or {}).get("text_cfg") or {}).get("hf_tokenizer_name")
+        cached = not tokenizer or in_cache(tokenizer, TOKENIZER)
+    return "" if cached else f"tokenizer of open_clip's '{spec.name}'"

@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower and a text tower, joined by a projection each."""
+"""The dual encoder: an image tower and a text tower, each with a projection into a joint space."""
 
 from typing import Literal, cast
 
@@ -15,8 +15,10 @@ from benchmark.models.tower import Group, ImageTower, LanguageModelTower, TextTo
 
 
 class DualEncoder(nn.Module):
-    """Images x: float [b, 3, image_size, image_size] in 0..1; texts: tokens int64 [b, L] and mask bool [b, L], True on
-    tokens, padding on the right. D is embed_dim; Wi and Wt are the widths of the towers.
+    """An image tower, a text tower, and their projections into a joint space.
+
+    Images are x: float [b, 3, image_size, image_size] in 0..1. Texts are tokens: int64 [b, L], padded on the right, and
+    mask: bool [b, L], True on tokens. D is embed_dim; Wi and Wt are the widths of the towers.
     """
 
     def __init__(
@@ -37,87 +39,92 @@ class DualEncoder(nn.Module):
         self.resizing = image.resizing
 
     def encode_image(self, x: Tensor) -> Tensor:
-        """[b, D], unit length."""
+        """Embed images in the joint space: [b, D], unit length."""
         return self.project_image(self.image_features(x))
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[b, D], unit length."""
+        """Embed texts in the joint space: [b, D], unit length."""
         return self.project_text(self.text_features(tokens, mask))
 
     def image_features(self, x: Tensor) -> Tensor:
-        """[b, Wi], before the projection."""
+        """Features of images before the projection, [b, Wi]."""
         return cast(Tensor, self.image(x).features)
 
     def text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[b, Wt], before the projection."""
+        """Features of texts before the projection, [b, Wt]."""
         return cast(Tensor, self.text(tokens, mask).features)
 
     def image_tokens(self, x: Tensor) -> Tensor:
-        """[b, T, Wi], before the projection. BenchError for a tower that gives none."""
+        """Image tokens before the projection, [b, T, Wi]. Raises ``BenchError`` if the tower has none."""
         tokens = self.image(x).tokens
         if tokens is None:
-            raise BenchError(f"the image tower {type(self.image).__name__} gives no tokens, only pooled features")
+            raise BenchError(f"the image tower {type(self.image).__name__} has no tokens, only pooled features")
         return cast(Tensor, tokens)
 
     def text_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """[b, L, Wt], before the projection; what stands on padding is meaningless. BenchError for a tower that gives
-        none.
+        """Text tokens before the projection, [b, L, Wt]; those of padding are meaningless.
+
+        Raises ``BenchError`` if the tower has none.
         """
         out = self.text(tokens, mask).tokens
         if out is None:
-            raise BenchError(f"the text tower {type(self.text).__name__} gives no tokens, only pooled features")
+            raise BenchError(f"the text tower {type(self.text).__name__} has no tokens, only pooled features")
         return cast(Tensor, out)
 
     def project_image(self, features: Tensor) -> Tensor:
-        """[..., Wi] -> [..., D], unit length."""
+        """Project image features [..., Wi] to [..., D], unit length."""
         return F.normalize(self.image_projection(features), dim=-1)
 
     def project_text(self, features: Tensor) -> Tensor:
-        """[..., Wt] -> [..., D], unit length."""
+        """Project text features [..., Wt] to [..., D], unit length."""
         return F.normalize(self.text_projection(features), dim=-1)
 
     @property
     def has_image_tokens(self) -> bool:
+        """Whether image_tokens() works."""
         return self.image.has_tokens
 
     @property
     def has_text_tokens(self) -> bool:
+        """Whether text_tokens() works."""
         return self.text.has_tokens
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute the activations of the towers' blocks in the backward pass: less memory, a third more time."""
+        """Recompute activations in the backward pass, or not: it saves memory and takes a third more time."""
         self.image.set_gradient_checkpointing(enabled)
         self.text.set_gradient_checkpointing(enabled)
 
     def unfreeze(self) -> None:
-        """Let all parameters take gradients, but for a text tower that adapters or virtual tokens tune from outside:
-        of it those alone that do already.
+        """Let all parameters be trained.
+
+        In a text tower with adapters or virtual tokens, only the parameters that are trained already stay so.
         """
         adapted = isinstance(self.text, LanguageModelTower) and self.text.adapted
         for part in (self.image, self.image_projection, self.text_projection, *(() if adapted else (self.text,))):
             part.requires_grad_(True)
 
     def layer_groups(self, side: Literal["image", "text"]) -> list[Group]:
-        """A tower's parts from input to output, and its projection as the last: 14 groups for ViT-B/16, as Roy 2024
-        counts them. Each parameter of the side is in exactly one.
+        """The parts of a tower from input to output, with its projection as the last.
+
+        Each parameter is in exactly one group. ViT-B/16 has 14 groups, as Roy 2024 counts them.
         """
         tower: ImageTower | TextTower = self.image if side == "image" else self.text
         projection = self.image_projection if side == "image" else self.text_projection
         return [*tower.layer_groups(), *([[projection]] if list(projection.parameters()) else [])]
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Raise BenchError when the tokenizer's tokens cannot be read by the text tower."""
-        for what, given, read in (
+        """Raise ``BenchError`` if the text tower cannot read the tokens of a tokenizer."""
+        for name, value, limit in (
             ("vocab_size", tokenizer.vocab_size, self.text.vocab_size),
             ("context_length", tokenizer.context_length, self.text.context_length),
         ):
-            if given > read:
-                raise BenchError(f"tokenizer.{what} is {given}, and the text tower reads at most {read}")
+            if value > limit:
+                raise BenchError(f"tokenizer.{name} is {value}, but the text tower reads at most {limit}")
         if self.text.pad_id not in (None, tokenizer.pad_id):
-            raise BenchError(f"text.pad_id is {self.text.pad_id}, and the tokenizer pads with {tokenizer.pad_id}")
+            raise BenchError(f"text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}")
 
     def parameter_counts(self) -> dict[str, int]:
-        """Of each tower with its projection, and of both: how many parameters, and how many of them are trained.
+        """Count the parameters of each tower with its projection, and of both, and how many of them are trained.
 
         Keys: image, text, total, image_trainable, text_trainable, total_trainable.
         """
@@ -133,13 +140,15 @@ class DualEncoder(nn.Module):
 
 
 def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool = True) -> DualEncoder:
-    """The card's dual encoder, in training mode, float32. The same card and seed give the same weights; torch's global
-    random state is left as it was. On "meta" neither weights nor network are needed, and the parameters have shapes
-    only (an architecture that itself is described on the hub needs its configuration).
+    """Build the dual encoder of a card, in training mode and float32.
 
-    weights: false draws all of them at random, whatever the card says.
-    A projection of the tower's own that leads to ``embed_dim`` is kept with its weights; otherwise a new one is drawn.
-    Raises BenchError for what the card names and is not there, and for weights that do not fit.
+    The same card and seed give the same weights; torch's global random state does not change. On device "meta" the
+    parameters only have shapes, and neither weights nor network are needed (except for the configuration of an
+    architecture that is only described on the hub).
+
+    weights: false for random weights, whatever the card says.
+    A tower's own projection is kept with its weights if it has ``embed_dim`` outputs; otherwise a new one is drawn.
+    Raises ``BenchError`` for anything that the card names and does not exist, and for weights that do not fit.
     """
     weights = weights and device != "meta"
     with torch_seed(seed), torch.device(device):
@@ -151,7 +160,7 @@ def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool =
 
 
 Own = tuple[nn.Module, int] | None
-"""A tower's own projection and the width of the space it leads to."""
+"""A tower's own projection, and the number of its outputs."""
 
 
 def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
@@ -172,7 +181,7 @@ def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
     if isinstance(spec, TinyText):
         context_length = card.tokenizer.context_length
         if not isinstance(card.tokenizer, CorpusTokenizer) or context_length is None:
-            raise BenchError(f"model '{card.name}': a text tower of kind tiny takes a tokenizer of kind corpus")
+            raise BenchError(f"model '{card.name}': a text tower of kind 'tiny' needs a tokenizer of kind 'corpus'")
         return TinyTextTower(spec, card.tokenizer.vocab_size, context_length), None
     if isinstance(spec, TransformersText):
         from benchmark.models.from_transformers import transformers_text

@@ -1,4 +1,4 @@
-"""Towers from open_clip: its models taken apart, so that features come before the projection."""
+"""Towers from open_clip, with their projections split off."""
 
 import logging
 import re
@@ -15,6 +15,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
@@ -25,7 +26,7 @@ from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, T
 from benchmark.models.weights import hub, reading, require_file
 
 Projection = tuple[nn.Module, int]
-"""A tower's own projection into its joint space, and that space's width."""
+"""A tower's own projection, and the number of its outputs."""
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
 
@@ -33,10 +34,10 @@ FOLDER, HUB = "local-dir:", "hf-hub:"
 def open_clip_model(
     name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
 ) -> Any:
-    """An open_clip model with its weights; ``weights`` false: random ones whatever ``pretrained`` says.
+    """Build an open_clip model with its weights, or with random ones if ``weights`` is false.
 
-    The activation is ``quick_gelu``; null: the pretrained tag's own, else the architecture's.
-    Raises BenchError, in a line, for an unknown architecture or tag, and for weights that are not there or do not fit.
+    quick_gelu: None takes the activation of the pretrained tag, else that of the architecture.
+    Raises ``BenchError`` for an unknown architecture or tag, and for weights that do not exist or do not fit.
     """
     options: dict[str, Any] = {"force_custom_text": True, "pretrained_text": False, "weights_only": True}
     options["device"] = torch.get_default_device()
@@ -44,7 +45,7 @@ def open_clip_model(
         options["force_image_size"] = image_size
     if name.startswith((FOLDER, HUB)):
         if pretrained is not None:
-            raise BenchError(f"open_clip model '{name}' brings its own weights: leave out pretrained: {pretrained}")
+            raise BenchError(f"open_clip model '{name}' includes its weights: remove 'pretrained: {pretrained}'")
         if quick_gelu is not None:
             options["quick_gelu"] = quick_gelu
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
@@ -63,13 +64,13 @@ def open_clip_model(
     config = open_clip.get_model_config(name)
     if quick_gelu is None:
         quick_gelu = bool((tag or config).get("quick_gelu", False))
-    reads = config["text_cfg"].get("hf_model_name")
-    found = hub(f"text model '{reads}' of open_clip's '{name}'", "download it where there is a network")
-    with found if reads else nullcontext(), _quiet():
+    text_model = config["text_cfg"].get("hf_model_name")
+    download = hub(f"text model '{text_model}' of open_clip's '{name}'", "download it where there is a network")
+    with download if text_model else nullcontext(), _quiet():
         model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
     if tag:
-        said = ("mean", "std", "interpolation", "resize_mode")
-        model.visual.preprocess_cfg.update({name: tag[name] for name in said if tag.get(name)})
+        keys = ("mean", "std", "interpolation", "resize_mode")
+        model.visual.preprocess_cfg.update({key: tag[key] for key in keys if tag.get(key)})
     if path:
         with reading(path, expected):
             open_clip.load_checkpoint(model, path)
@@ -77,8 +78,9 @@ def open_clip_model(
 
 
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
-    """What open_clip knows of a tag; empty for none and for a file. Raises BenchError for an architecture or a tag that
-    it does not know.
+    """The configuration that open_clip has for a tag; empty without a tag, and for a file.
+
+    Raises ``BenchError`` for an unknown architecture or tag.
     """
     if name not in open_clip.list_models():
         raise unknown("open_clip architecture", name, open_clip.list_models())
@@ -90,7 +92,7 @@ def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # open_clip warns on the root logger that a model is random when its weights are loaded a line later, or not wanted
+    # open_clip warns that a model is random, even if its weights are loaded a line later or not wanted.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -100,7 +102,7 @@ def _quiet() -> Iterator[None]:
 
 
 class OpenClipImageTower(ImageTower):
-    """The vision transformer of open_clip, up to its projection. Tokens: the patches, after the last norm."""
+    """The vision transformer of open_clip without its projection. Tokens are the patches after the last norm."""
 
     def __init__(self, visual: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__(mean, std)
@@ -111,11 +113,12 @@ class OpenClipImageTower(ImageTower):
         self.image_size = visual.image_size[0]
         self.width = visual.ln_post.normalized_shape[0]
 
+    @override
     def forward(self, x: Tensor) -> TowerOutput:
         return TowerOutput(*self.model(self.normalise(x)))
 
     def layer_groups(self) -> list[Group]:
-        """As Roy 2024 and open_clip's own lock(): stem and positions; each block; the last block with the norm."""
+        """Stem and positions; each block; the last block with the norm (as in Roy 2024 and open_clip's lock())."""
         last = len(self.model.transformer.resblocks)
 
         def group(name: str) -> int:
@@ -126,15 +129,16 @@ class OpenClipImageTower(ImageTower):
 
         return groups_by(self.model, group)
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.model.set_grad_checkpointing(enabled)
 
 
 class OpenClipResNetTower(ImageTower):
-    """CLIP's ResNet up to the projection that ends its attention pooling.
+    """CLIP's ResNet without the projection at the end of its attention pooling.
 
-    Features: the pooled values, [b, W]. Tokens: the values at each place, as MaskCLIP (arXiv 2112.01071) reads them,
-    so that the projection means the same for both.
+    Features are the pooled values, [b, W]. Tokens are the values at each place, as in MaskCLIP (arXiv 2112.01071), so
+    the projection has the same meaning for both.
     """
 
     def __init__(self, visual: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -145,6 +149,7 @@ class OpenClipResNetTower(ImageTower):
         self.image_size = size if isinstance(size, int) else size[0]
         self.width = visual.attnpool.v_proj.out_features
 
+    @override
     def forward(self, x: Tensor) -> TowerOutput:
         model, pool = self.model, self.model.attnpool
         x = model.layer4(model.layer3(model.layer2(model.layer1(model.stem(self.normalise(x))))))
@@ -153,7 +158,7 @@ class OpenClipResNetTower(ImageTower):
         values = pool.v_proj(x)
 
         def heads(y: Tensor) -> Tensor:
-            return y.unflatten(2, (pool.num_heads, -1)).transpose(1, 2)
+            return y.view(*y.shape[:2], pool.num_heads, -1).transpose(1, 2)
 
         pooled = F.scaled_dot_product_attention(heads(pool.q_proj(x[:, :1])), heads(pool.k_proj(x)), heads(values))
         return TowerOutput(pooled.flatten(1), values[:, 1:])
@@ -169,13 +174,19 @@ class OpenClipResNetTower(ImageTower):
 
         return groups_by(self.model, group)
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         if enabled:
-            raise BenchError("gradient checkpointing: open_clip's ResNet has none; turn it off or take timm's ResNet")
+            raise BenchError(
+                "gradient checkpointing: open_clip's ResNet does not support it; turn it off or use timm's ResNet"
+            )
 
 
 class OpenClipTimmTower(TimmImageTower):
-    """The timm model that some open_clip architectures see with; ``pool``: open_clip's pooling where timm's is off."""
+    """The timm model inside some open_clip architectures.
+
+    pool: the pooling of open_clip, if that of timm is off.
+    """
 
     def __init__(self, visual: Any, image_size: int | None, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__(visual.trunk, image_size or visual.image_size[0], type(visual.trunk).__name__)
@@ -183,17 +194,19 @@ class OpenClipTimmTower(TimmImageTower):
         self.std.copy_(torch.tensor(std).view(3, 1, 1))
         self.pool: nn.Module | None = None
 
+    @override
     def forward(self, x: Tensor) -> TowerOutput:
         if self.pool is None:
             return super().forward(x)
         return TowerOutput(self.pool(self.model(self.normalise(x))), None)
 
+    @override
     def layer_groups(self) -> list[Group]:
         return timm_groups(self.model) + ([] if self.pool is None else [[self.pool]])
 
 
 def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) -> tuple[ImageTower, Projection]:
-    """The image tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
+    """Build the image tower of an open_clip model; returns it and its own projection."""
     visual = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights).visual
     tower, projection = image_tower(visual, spec.name, image_size)
     tower.patch_dropout = spec.patch_dropout
@@ -201,7 +214,7 @@ def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) 
 
 
 def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[ImageTower, Projection]:
-    """The image side of an open_clip model taken apart; ``visual`` is changed."""
+    """Split the image side of an open_clip model into tower and projection; ``visual`` is changed."""
     mean, std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
     if isinstance(visual, VisionTransformer):
         projection: nn.Module = linear(visual.proj)
@@ -212,13 +225,13 @@ def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[
     elif isinstance(visual, TimmModel):
         tower, projection = _open_clip_timm(visual, image_size, mean, std)
     else:
-        raise BenchError(f"image.name: open_clip's '{name}' sees with a {type(visual).__name__}: not supported")
+        raise BenchError(f"image.name: the {type(visual).__name__} of open_clip's '{name}' is not supported")
     tower.resizing = resizing(visual.preprocess_cfg)
     return tower, (projection, _last_width(projection, tower.width))
 
 
 def resizing(config: dict[str, Any]) -> Resizing:
-    """What open_clip's image_transform() does for evaluation. config: a preprocess_cfg."""
+    """The resizing of open_clip's image_transform() for evaluation. config: a preprocess_cfg."""
     bilinear = config.get("interpolation") == "bilinear"
     fill = int(config.get("fill_color", 0))
     return Resizing(
@@ -246,7 +259,7 @@ def _last_width(module: nn.Module, default: int) -> int:
 
 
 def linear(matrix: nn.Parameter) -> nn.Linear:
-    """The Linear without bias that multiplies as ``x @ matrix`` does; matrix: [in, out]."""
+    """The linear layer that computes ``x @ matrix``; matrix: [in, out]."""
     layer = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False, device=matrix.device)
     if not matrix.is_meta:
         with torch.no_grad():
@@ -255,9 +268,10 @@ def linear(matrix: nn.Parameter) -> nn.Linear:
 
 
 class OpenClipTextTower(TextTower):
-    """CLIP's causal text transformer up to its projection; features at the last token, the end.
+    """CLIP's causal text transformer without its projection. Features are those of the last token, the end.
 
-    open_clip runs it on all ``context_length`` positions; a causal one gives the same on the tokens alone.
+    open_clip runs it on all ``context_length`` positions. A causal transformer gives the same result on the tokens
+    alone.
     """
 
     causal = True
@@ -270,6 +284,7 @@ class OpenClipTextTower(TextTower):
         self.context_length = text.context_length
         self.vocab_size = text.vocab_size
 
+    @override
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
         length = tokens.shape[1]
         x = self.model.token_embedding(tokens) + self.model.positional_embedding[:length]
@@ -288,13 +303,15 @@ class OpenClipTextTower(TextTower):
 
         return groups_by(self.model, group)
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.model.set_grad_checkpointing(enabled)
 
 
 class OpenClipPaddedTextTower(OpenClipTextTower):
-    """A text transformer of open_clip that attends to padding, or pools beyond it (SigLIP, CLIPA, CoCa): every text is
-    filled up to ``context_length`` with ``pad_id``, as it was when it was trained.
+    """A text transformer of open_clip that attends to padding, or pools beyond it (SigLIP, CLIPA, CoCa).
+
+    Every text is padded to ``context_length`` with ``pad_id``, as in its training.
     """
 
     pad_id: int
@@ -306,6 +323,7 @@ class OpenClipPaddedTextTower(OpenClipTextTower):
         self.pad_id = pad_id
         self.causal = text.attn_mask is not None
 
+    @override
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
         length = tokens.shape[1]
         filled = F.pad(tokens.masked_fill(~mask, self.pad_id), (0, self.context_length - length), value=self.pad_id)
@@ -314,7 +332,7 @@ class OpenClipPaddedTextTower(OpenClipTextTower):
 
 
 class OpenClipHFTextTower(TransformersTextTower):
-    """The transformers model that some open_clip architectures read with (BiomedCLIP), pooled as open_clip does."""
+    """The transformers model inside some open_clip architectures (BiomedCLIP), with the pooling of open_clip."""
 
     def __init__(self, text: Any) -> None:
         pooler = text.transformer.pooler if hasattr(text.transformer, "pooler") else None
@@ -323,18 +341,19 @@ class OpenClipHFTextTower(TransformersTextTower):
             self.model.pooler = pooler
         self.pooler = text.pooler
 
+    @override
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
         out = self.model(input_ids=tokens, attention_mask=mask.long())
         return TowerOutput(self.pooler(out, mask.long()), out.last_hidden_state)
 
 
 def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projection]:
-    """The text tower of an open_clip model, and its own projection; ``weights`` as in open_clip_model()."""
+    """Build the text tower of an open_clip model; returns it and its own projection."""
     return text_tower(open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text, spec.pad_id)
 
 
 def text_tower(text: Any, pad_id: int) -> tuple[TextTower, Projection]:
-    """The text side of an open_clip model taken apart; ``text`` is changed."""
+    """Split the text side of an open_clip model into tower and projection; ``text`` is changed."""
     if isinstance(text, HFTextEncoder):
         tower: TextTower = OpenClipHFTextTower(text)
         return tower, (text.proj, text.output_dim)

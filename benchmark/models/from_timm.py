@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
@@ -13,7 +14,7 @@ from benchmark.models.weights import hub, read_tensors, reading
 
 
 class TimmImageTower(ImageTower):
-    """A timm model without its classifier. Features: what the classifier would see. Tokens: the last map or patches."""
+    """A timm model without its classifier. Features are the classifier's input; tokens are the last map or patches."""
 
     def __init__(self, model: Any, image_size: int | None, name: str) -> None:
         from timm.data import resolve_model_data_config
@@ -32,6 +33,7 @@ class TimmImageTower(ImageTower):
         self.width = model.head_hidden_size
         self.has_tokens = model.num_features == self.width
 
+    @override
     def forward(self, x: Tensor) -> TowerOutput:
         features = self.model.forward_features(self.normalise(x))
         pooled = self.model.forward_head(features, pre_logits=True)
@@ -45,19 +47,20 @@ class TimmImageTower(ImageTower):
         return features.flatten(2).transpose(1, 2)
 
     def layer_groups(self) -> list[Group]:
-        """Timm's own group_matcher."""
+        """The groups of timm's own group_matcher."""
         return timm_groups(self.model)
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         try:
             self.model.set_grad_checkpointing(enabled)
         except (AssertionError, AttributeError) as error:
             if enabled:
-                raise BenchError(f"gradient checkpointing: timm's '{self.name}' has none") from error
+                raise BenchError(f"gradient checkpointing: timm's '{self.name}' does not support it") from error
 
 
 def timm_resizing(model: Any) -> Resizing:
-    """What timm's create_transform() does for evaluation by a model's data configuration."""
+    """The resizing of timm's create_transform() for evaluation, by the data configuration of a model."""
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(model)
@@ -74,12 +77,12 @@ def timm_groups(model: Any) -> list[Group]:
     from timm.models import group_parameters
 
     if not hasattr(model, "group_matcher"):
-        raise BenchError(f"layer groups: timm's {type(model).__name__} names none")
+        raise BenchError(f"layer groups: timm's {type(model).__name__} defines none")
     return groups_by(model, group_parameters(model, model.group_matcher(coarse=False), reverse=True).__getitem__)
 
 
 def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmImageTower:
-    """A timm tower; ``weights`` false: random ones whatever the spec says (for the meta device)."""
+    """Build a timm tower, with random weights if ``weights`` is false (for the meta device)."""
     import timm
 
     if not timm.is_model(spec.name):
@@ -97,7 +100,7 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmIm
         else:
             expected = f"a checkpoint of timm's '{spec.name}'"
             state = _without_classifier(read_tensors(spec.pretrained, expected), spec.name)
-            # timm forgives missing tensors when the number of classes changes: here it must not look as if it did
+            # timm ignores missing tensors when the number of classes changes, so the checkpoint claims the same number.
             overlay = {"state_dict": state, "num_classes": 0}
             with reading(spec.pretrained, expected):
                 model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import TransformersText
@@ -15,7 +16,7 @@ from benchmark.models.weights import hub
 
 
 class TransformersTextTower(LanguageModelTower):
-    """A text model of transformers under a pooling; in transformers' words, its last hidden state."""
+    """A text model of transformers with pooling. Tokens are its last hidden state."""
 
     def __init__(self, model: Any, pooling: str) -> None:
         super().__init__()
@@ -33,11 +34,12 @@ class TransformersTextTower(LanguageModelTower):
         self.vocab_size = config.vocab_size
         self.context_length = getattr(config, "max_position_embeddings", None) or 1_000_000
         if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}:
-            # their positions are counted from the padding's own index on
+            # The positions of these models start after the index of the padding token.
             self.context_length -= config.pad_token_id + 1
         only_causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
         self.causal = only_causal or bool(getattr(config, "is_decoder", False))
 
+    @override
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
         length, before = tokens.shape[1], 0
         arguments: dict[str, Any] = {"input_ids": tokens}
@@ -49,7 +51,7 @@ class TransformersTextTower(LanguageModelTower):
             before += self.prefix.shape[3]
         attended = F.pad(mask.long(), (before, 0), value=1)
         if mask.is_meta and self.causal:
-            # transformers looks into a mask, unless it is one of queries against keys already
+            # transformers reads the values of a mask, unless it is already one of queries by keys.
             queries = before + length - (0 if self.prefix is None else self.prefix.shape[3])
             attended = mask.new_ones(len(mask), 1, queries, before + length)
         hidden = self.model(**arguments, attention_mask=attended).last_hidden_state[:, -length:]
@@ -58,29 +60,35 @@ class TransformersTextTower(LanguageModelTower):
         return TowerOutput((mean_token if self.pooling == "mean" else last_token)(hidden, mask), hidden)
 
     def layer_groups(self) -> list[Group]:
-        """What comes before the layers; each layer; the last layer with what follows."""
+        """Everything before the layers; each layer; the last layer with everything after it."""
         first, *rest = transformers_groups(self.model)
         return [[*first, *self._virtual()], *rest]
 
     @property
+    @override
     def language_model(self) -> nn.Module:
-        return self.model
+        model: nn.Module = self.model
+        return model
 
     @property
+    @override
     def word_embedding(self) -> nn.Embedding:
-        return self.model.get_input_embeddings()
+        embedding: nn.Embedding = self.model.get_input_embeddings()
+        return embedding
 
     @property
+    @override
     def prefix_shape(self) -> tuple[int, int, int]:
         config = self.model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return config.num_hidden_layers, heads, width
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         if enabled and self.prefix is not None:
-            # transformers leaves keys and values of before out, without a word, where it recomputes
-            raise BenchError("gradient checkpointing: not together with a prefix before a transformers text tower")
+            # transformers silently ignores past keys and values when it recomputes activations.
+            raise BenchError("gradient checkpointing: a transformers text tower with a prefix does not support it")
         if enabled:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         elif self.model.is_gradient_checkpointing:
@@ -88,7 +96,7 @@ class TransformersTextTower(LanguageModelTower):
 
 
 def _cache(prefix: Tensor, count: int) -> Any:
-    """The prefix as transformers' past keys and values of ``count`` texts."""
+    """The prefix as past keys and values of ``count`` texts, in the form of transformers."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
@@ -98,7 +106,7 @@ def _cache(prefix: Tensor, count: int) -> Any:
 
 
 def transformers_groups(model: nn.Module) -> list[Group]:
-    """The layer groups of a transformers model: its layers are its longest ModuleList."""
+    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     path = max(lists, key=lambda name: len(lists[name]))
     names = [name for name, _ in model.named_parameters()]
@@ -114,18 +122,19 @@ def transformers_groups(model: nn.Module) -> list[Group]:
 
 
 def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
-    """A transformers tower; ``weights`` false: random ones whatever the spec says (for the meta device), and a config
-    with its model_type is then all that is needed.
+    """Build a transformers tower, with random weights if ``weights`` is false (for the meta device).
+
+    Then a config with its model_type is all that is needed.
     """
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, logging
 
-    # Its report of tensors that the tower has no use for (a head for words, say) is not one of errors.
+    # It would report tensors that the tower does not need (a language modelling head) like errors.
     logging.set_verbosity_error()
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
     if spec.name is None or not (weights or kind is None):
         if kind is None:
-            raise BenchError("model card: text: give a name, or a config with its model_type")
+            raise BenchError("model card: text: set a name, or a config with its model_type")
         if kind not in CONFIG_MAPPING:
             raise unknown("model_type of transformers", kind, CONFIG_MAPPING.keys())
         return TransformersTextTower(AutoModel.from_config(AutoConfig.for_model(kind, **overrides)), spec.pooling)

@@ -1,4 +1,4 @@
-"""A small language model to start a text tower from, where a method leaves the language model as it is."""
+"""Train a text tower as a small language model, for methods that keep it frozen afterwards."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,14 +20,16 @@ def train_language_model(
     rng: np.random.Generator,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> float:
-    """Train a causal tower to tell each text's next token, in place and on its device: AdamW, a cosine to 0, the word
-    embedding as the last layer too (Press and Wolf 2017, arXiv 1608.05859).
+    """Train a causal tower to predict the next token, in place and on its device.
 
-    texts: tokens with start and end. Returns the mean loss of the last tenth of the steps, in nats a token.
-    Raises ``BenchError`` when there is no text.
+    AdamW with a cosine schedule to 0; the word embedding is also the output layer (Press and Wolf 2017,
+    arXiv 1608.05859).
+
+    texts: tokens with start and end. Returns the mean loss of the last tenth of the steps, in nats per token.
+    Raises ``BenchError`` if there is no text.
     """
     if not texts:
-        raise BenchError("a language model is trained on texts, and the datasets have none")
+        raise BenchError("a language model is trained on texts, but the datasets have none")
     optimizer = torch.optim.AdamW(tower.parameters(), lr=spec.learning_rate, weight_decay=0.1)
     device = tower.word_embedding.weight.device
     tower.train()
@@ -38,7 +40,7 @@ def train_language_model(
         rows = [torch.tensor(texts[i]) for i in rng.integers(0, len(texts), spec.batch_size)]
         loss = next_token_loss(tower, [row.to(device) for row in rows])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
@@ -48,7 +50,7 @@ def train_language_model(
 
 
 def next_token_loss(tower: LanguageModelTower, texts: Sequence[Tensor]) -> Tensor:
-    """Mean over the tokens after the first of -log p(token | tokens before it), a scalar."""
+    """The mean of -log p(token | tokens before it) over all tokens but the first, a scalar."""
     tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     lengths = torch.tensor([len(text) for text in texts], device=tokens.device)
     mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

@@ -1,9 +1,10 @@
-"""The towers of ``tiny``: small enough to learn in a minute on two CPU cores."""
+"""The towers of kind ``tiny``, small enough to be trained in a minute on two CPU cores."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import override
 
 from benchmark.models.card import TinyImage, TinyText
 from benchmark.models.tower import Group, ImageTower, LanguageModelTower, PatchDropout, TowerOutput, mean_token
@@ -26,7 +27,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """prefix: [2, heads, P, width / heads], keys and values that stand before the block's own."""
+        """Transform tokens [b, n, width]; prefix: [2, heads, P, width / heads], keys and values before their own."""
         b, n, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if prefix is None:
@@ -34,29 +35,30 @@ class Block(nn.Module):
         else:
             k, v = (torch.cat([before.to(own).expand(b, -1, -1, -1), own], 2) for before, own in zip(prefix, (k, v)))
             count = prefix.shape[2]
-            seen = torch.ones(n, count + n, dtype=torch.bool, device=x.device)
-            attended = F.scaled_dot_product_attention(q, k, v, seen.tril(count) if self.causal else seen)
+            visible = torch.ones(n, count + n, dtype=torch.bool, device=x.device)
+            attended = F.scaled_dot_product_attention(q, k, v, visible.tril(count) if self.causal else visible)
         x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(b, n, width)))
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        changed: Tensor = self.dropout(self.mlp(self.norm2(x)))
+        return x + changed
 
 
 class Blocks(nn.ModuleList):
-    """Transformer blocks one after the other, recomputed in the backward pass when ``checkpointing``."""
+    """A sequence of transformer blocks, recomputed in the backward pass if ``checkpointing``."""
 
     checkpointing = False
 
     def forward(self, x: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """prefix: [blocks, 2, heads, P, width / heads]."""
+        """Apply the blocks to tokens [b, n, width]; prefix: [blocks, 2, heads, P, width / heads]."""
         recomputed = self.checkpointing and self.training
         for number, block in enumerate(self):
-            # a view of a parameter asks for a gradient even under no_grad, where torch's FLOP counter stumbles over it
+            # A view of a parameter requires a gradient even under no_grad, which torch's FLOP counter cannot handle.
             own = None if prefix is None else prefix[number].clone()
             x = checkpoint(block, x, own, use_reentrant=False) if recomputed else block(x, own)
         return x
 
 
 class Residual(nn.Module):
-    """norm, convolution, GELU, convolution, added to its input."""
+    """A residual block: norm, convolution, GELU, convolution, added to its input."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -65,14 +67,17 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(after, after, 3, padding=1)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
-        return x + self.conv2(F.gelu(self.conv1(self.norm(x))))
+        changed: Tensor = self.conv2(F.gelu(self.conv1(self.norm(x))))
+        return x + changed
 
 
 class TinyImageTower(ImageTower):
-    """A convolution with stride 4 and three residual stages, down to one token for 16 x 16 pixels; a vision transformer
-    on top, mean pooled.
+    """A convolution with stride 4, three residual stages, and a vision transformer with mean pooling.
+
+    A token stands for 16 x 16 pixels.
     """
 
     def __init__(self, spec: TinyImage, image_size: int | None) -> None:
@@ -88,24 +93,27 @@ class TinyImageTower(ImageTower):
         self.blocks = Blocks(Block(width, spec.heads, spec.dropout, causal=False) for _ in range(spec.layers))
         self.norm = nn.LayerNorm(width)
 
+    @override
     def forward(self, x: Tensor) -> TowerOutput:
         x = self.normalise(x).contiguous(memory_format=torch.channels_last)
         x = self.stages(self.stem(x)).flatten(2).transpose(1, 2) + self.position
         tokens = self.norm(self.blocks(self.drop(x)))
         return TowerOutput(tokens.mean(dim=1), tokens)
 
+    @override
     def layer_groups(self) -> list[Group]:
         *stages, last_stage = self.stages
         *blocks, last_block = self.blocks
         convolutions: list[Group] = [[self.stem], *([stage] for stage in stages), [last_stage, self.position]]
         return [*convolutions, *([block] for block in blocks), [last_block, self.norm]]
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.blocks.checkpointing = enabled
 
 
 class TinyTextTower(LanguageModelTower):
-    """A causal transformer; mean pooled over the tokens that are not padding. Virtual tokens have no positions."""
+    """A causal transformer with mean pooling over the tokens that are not padding. Virtual tokens have no positions."""
 
     causal = True
     attention_modules = ("qkv",)
@@ -119,12 +127,13 @@ class TinyTextTower(LanguageModelTower):
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.embedding = nn.Embedding(vocab_size, width)
-        # as large as what the blocks add: with CLIP's 0.02 it takes the first epochs to tell the words apart
+        # As large as the output of the blocks. With CLIP's 0.02 the first epochs are needed to distinguish words.
         nn.init.normal_(self.embedding.weight, std=0.5)
         self.position = nn.Parameter(torch.randn(context_length, width) * 0.01)
         self.blocks = Blocks(Block(width, spec.heads, spec.dropout, causal=True) for _ in range(spec.layers))
         self.norm = nn.LayerNorm(width)
 
+    @override
     def forward(self, tokens: Tensor, mask: Tensor) -> TowerOutput:
         length = tokens.shape[1]
         x = self._prompted(self.embedding(tokens) + self.position[:length])
@@ -132,21 +141,26 @@ class TinyTextTower(LanguageModelTower):
         return TowerOutput(mean_token(x, mask), x)
 
     @property
+    @override
     def language_model(self) -> nn.Module:
         return self
 
     @property
+    @override
     def word_embedding(self) -> nn.Embedding:
         return self.embedding
 
     @property
+    @override
     def prefix_shape(self) -> tuple[int, int, int]:
         return len(self.blocks), self.heads, self.width // self.heads
 
+    @override
     def layer_groups(self) -> list[Group]:
         *blocks, last = self.blocks
         groups: list[Group] = [[self.embedding, self.position, *self._virtual()], *([block] for block in blocks)]
         return [*groups, [last, self.norm]]
 
+    @override
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.blocks.checkpointing = enabled

@@ -1,7 +1,6 @@
-"""Tokenizers: open_clip's, Hugging Face's, and one trained on the corpus."""
+"""Tokenizers: of open_clip, of Hugging Face, and one trained on the corpus."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,8 +19,9 @@ SPECIALS = ["<pad>", "<start>", "<end>"]
 
 
 class Tokenizer(Protocol):
-    """fingerprint: changes whenever the tokens of any text could.
+    """Turns texts into tokens and back.
 
+    fingerprint: changes whenever the tokens of any text might change.
     end_id: the token that every text ends with. pad_id may be the same token.
     """
 
@@ -33,44 +33,47 @@ class Tokenizer(Protocol):
 
     @property
     def start_id(self) -> int | None:
-        """The token that every text begins with, None where texts begin with their first word (GPT's)."""
+        """The token that every text begins with, or None if texts begin with their first word (as in GPT)."""
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
-        """Each text's tokens with start and end, not padded, at most ``context_length``, the end always kept."""
+        """The tokens of each text with start and end, not padded; long texts are truncated before the end token."""
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens as __call__() gives them; the start says nothing, nor what comes from the end on."""
+        """The text of tokens that __call__() made. The start, the end and everything after it are ignored."""
 
 
-def _spoken(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[int]:
-    """The tokens between start and end."""
+def _words(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[int]:
+    """The tokens between start and end, without both."""
     row = list(tokens)
     row = row[1:] if row and row[0] == tokenizer.start_id else row
     return row[: row.index(tokenizer.end_id)] if tokenizer.end_id in row else row
 
 
 class CorpusBPE:
-    """A byte-level BPE: any text has tokens, none is unknown."""
+    """A byte-level BPE, which has tokens for any text."""
 
     pad_id, start_id, end_id = range(3)
 
     def __init__(self, backend: Backend, context_length: int) -> None:
-        backend.encode_special_tokens = True  # "<end>" written in a text is text
+        backend.encode_special_tokens = True  # "<end>" in a text is read as text
         self._backend = backend
         self.context_length = context_length
         self.vocab_size = backend.get_vocab_size()
         self.fingerprint = digest(["corpus", backend.to_str(), context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, see Tokenizer."""
         encoded = self._backend.encode_batch(texts, add_special_tokens=False)
         return [[self.start_id, *e.ids[: self.context_length - 2], self.end_id] for e in encoded]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return self._backend.decode(_spoken(self, tokens), skip_special_tokens=True).strip()
+        """The text of tokens, see Tokenizer."""
+        text: str = self._backend.decode(_words(self, tokens), skip_special_tokens=True)
+        return text.strip()
 
 
 def train(texts: list[str], vocab_size: int) -> Backend:
-    """The same texts give the same vocabulary, whatever their order."""
+    """Train a byte-level BPE. The same texts give the same vocabulary, in any order."""
     backend = Backend(models.BPE())
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -89,21 +92,21 @@ def train(texts: list[str], vocab_size: int) -> Backend:
 
 def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> CorpusBPE:
     if corpus is None:
-        raise BenchError("a tokenizer of kind 'corpus' is trained on texts, and none were given")
+        raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but none were given")
     texts = sorted(corpus())
     if not texts:
-        raise BenchError("a tokenizer of kind 'corpus' is trained on texts, and the corpus has none")
+        raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but the corpus has none")
     path = cache / "tokenizers" / digest(["corpus", formats.TRAINING, texts, spec.vocab_size]) / "tokenizer.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             file.write(train(texts, spec.vocab_size).to_str())
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     return CorpusBPE(Backend.from_file(str(path)), spec.context_length)
 
 
 class OpenClipBPE:
-    """CLIP's lower-casing byte-pair encoding, as open_clip has it."""
+    """CLIP's lower-case byte-pair encoding, from open_clip."""
 
     pad_id = 0
 
@@ -116,19 +119,21 @@ class OpenClipBPE:
         self.fingerprint = digest(["open_clip", merges, backend.clean_fn.__name__, self.context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, see Tokenizer."""
         rows = [self._backend.encode(text)[: self.context_length - 2] for text in texts]
         return [[self.start_id, *row, self.end_id] for row in rows]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return self._backend.decode(_spoken(self, tokens)).strip()
+        """The text of tokens, see Tokenizer."""
+        text: str = self._backend.decode(_words(self, tokens))
+        return text.strip()
 
 
 class HuggingFace:
-    """A tokenizer of transformers. Where it does not end a text with a token of its own (GPT, Llama), its end token is
-    added.
+    """A tokenizer of transformers. If it does not end texts with a token itself (GPT, Llama), its end token is added.
 
-    pad_id: its own, or its end token where it has none.
-    clean: what is done to a text before.
+    pad_id: its own, or its end token if it has none.
+    clean: applied to each text first.
     """
 
     def __init__(self, backend: Any, context_length: int, clean: Callable[[str], str] = str) -> None:
@@ -143,23 +148,29 @@ class HuggingFace:
         ended = len(empty) > (self.start_id is not None) and empty[-1] in ends
         self.end_id = empty[-1] if ended else backend.eos_token_id
         if self.end_id is None or self.pad_id is None:
-            raise BenchError(f"tokenizer '{backend.name_or_path}': it has no end token, or nothing to pad with")
+            raise BenchError(f"tokenizer '{backend.name_or_path}': has no end token, or no token to pad with")
         self._end = [] if ended else [self.end_id]
         state = json.loads(backend.backend_tokenizer.to_str()) if backend.is_fast else backend.get_vocab()
         state = {key: value for key, value in state.items() if key not in {"truncation", "padding"}}
         self.fingerprint = digest(["huggingface", state, self._end, clean.__name__, context_length])
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, see Tokenizer."""
         room = self.context_length - len(self._end)
         cleaned = [self._clean(text) for text in texts]
         return [[*ids, *self._end] for ids in self._backend(cleaned, truncation=True, max_length=room).input_ids]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return self._backend.decode(_spoken(self, tokens), skip_special_tokens=True).strip()
+        """The text of tokens, see Tokenizer."""
+        text: str = self._backend.decode(_words(self, tokens), skip_special_tokens=True)
+        return text.strip()
 
 
 def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
-    """Raises BenchError for an unknown architecture, and for a tokenizer of a kind that is not supported."""
+    """Build the tokenizer of an open_clip architecture.
+
+    Raises ``BenchError`` for an unknown architecture, and for a tokenizer of a kind that is not supported.
+    """
     import open_clip
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -185,8 +196,10 @@ def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
 
 
 def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:
-    """The card's tokenizer. ``corpus`` gives the training texts of ``card.tokenizer.datasets`` (kind ``corpus`` only);
-    what is trained is kept under ``cache`` by a fingerprint of the texts and the parameters.
+    """Build the tokenizer of a card.
+
+    corpus: returns the training texts of ``card.tokenizer.datasets``; for kind ``corpus`` only. A tokenizer that is
+    trained on them is stored under ``cache``, by a hash of the texts and the parameters.
     """
     spec = card.tokenizer
     if isinstance(spec, CorpusTokenizer):

@@ -1,4 +1,4 @@
-"""What an image tower and a text tower are, whatever library they come from."""
+"""The interfaces of image towers and text towers, whichever library they come from."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,19 @@ Group = Sequence[nn.Module | nn.Parameter]
 
 
 class TowerOutput(NamedTuple):
-    """features: [b, W]; tokens: [b, T, W], or None for a tower that gives none."""
+    """The output of a tower.
+
+    features: [b, W]. tokens: [b, T, W], or None for a tower that has none.
+    """
 
     features: Tensor
     tokens: Tensor | None
 
 
 class PatchDropout(nn.Module):
-    """Leaves out a share of the patch tokens while training, others for each image (FLIP, arXiv 2212.00794).
+    """Drops a random share of the patch tokens of each image during training (FLIP, arXiv 2212.00794).
 
-    The first ``prefix`` tokens are always kept. Of n patches max(1, int(n (1 - rate))) stay, in their order.
+    The first ``prefix`` tokens are always kept. Of n patches max(1, int(n (1 - rate))) are kept, in their order.
     """
 
     def __init__(self, rate: float = 0.0, prefix: int = 0) -> None:
@@ -33,6 +36,7 @@ class PatchDropout(nn.Module):
         self.prefix = prefix
 
     def forward(self, x: Tensor) -> Tensor:
+        """Drop patches of x: [b, prefix + n, width]."""
         if not self.training or self.rate == 0:
             return x
         patches = x[:, self.prefix :]
@@ -44,13 +48,16 @@ class PatchDropout(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """forward(x float [b, 3, image_size, image_size] in 0..1) -> TowerOutput. Pixels are normalised inside."""
+    """Encodes images: forward(x) -> TowerOutput, with x: float [b, 3, image_size, image_size] in 0..1.
+
+    Pixels are normalised inside.
+    """
 
     width: int
-    """Of the features and of the tokens."""
+    """Dimensions of the features and of the tokens."""
     image_size: int
     resizing: Resizing = DEFAULT
-    """How its images became squares when its weights were trained."""
+    """How images were made square when its weights were trained."""
     has_tokens: bool = True
     mean: Tensor
     std: Tensor
@@ -61,13 +68,15 @@ class ImageTower(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def normalise(self, x: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation of each channel."""
         return (x - self.mean) / self.std
 
     def layer_groups(self) -> list[Group]:
-        """The tower's parts from input to output, each parameter in exactly one."""
+        """The parts of the tower from input to output. Each parameter is in exactly one group."""
         raise NotImplementedError
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the activations of the blocks in the backward pass, or not. ``BenchError`` if not supported."""
         raise NotImplementedError
 
     def _patch_dropout(self) -> PatchDropout | None:
@@ -75,11 +84,12 @@ class ImageTower(nn.Module):
 
     @property
     def has_patch_dropout(self) -> bool:
+        """Whether the tower can drop image tokens."""
         return self._patch_dropout() is not None
 
     @property
     def patch_dropout(self) -> float:
-        """Share of image tokens left out in training mode, 0 <= share < 1; may be set at any time."""
+        """Share of image tokens dropped in training mode, 0 <= share < 1. It can be set at any time."""
         module = self._patch_dropout()
         return 0.0 if module is None else module.rate
 
@@ -87,15 +97,15 @@ class ImageTower(nn.Module):
     def patch_dropout(self, rate: float) -> None:
         module = self._patch_dropout()
         if not 0 <= rate < 1:
-            raise BenchError(f"patch_dropout must lie in [0, 1), found {rate}")
+            raise BenchError(f"patch_dropout: expected a number in [0, 1), found {rate}")
         if module is not None:
             module.rate = rate
         elif rate:
-            raise BenchError(f"patch_dropout: a {type(self).__name__} has no patch tokens that could be left out")
+            raise BenchError(f"patch_dropout: a {type(self).__name__} has no patch tokens to drop")
 
     @contextmanager
     def dropping(self, rate: float) -> Iterator[None]:
-        """With another ``patch_dropout`` for a while."""
+        """Change ``patch_dropout`` within a block."""
         usual, self.patch_dropout = self.patch_dropout, rate
         try:
             yield
@@ -104,43 +114,47 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """forward(tokens int64 [b, L], mask bool [b, L]) -> TowerOutput, the same for any amount of right padding."""
+    """Encodes texts: forward(tokens, mask) -> TowerOutput, with tokens: int64 [b, L] and mask: bool [b, L].
+
+    The output does not depend on the amount of padding on the right.
+    """
 
     width: int
     context_length: int
     vocab_size: int
     has_tokens: bool = True
     causal: bool
-    """Whether a token sees only the ones before it (what a captioning decoder on top needs)."""
+    """Whether a token only attends to the tokens before it, as a captioning decoder needs it."""
     pad_id: int | None = None
-    """The token it fills texts up with, for a tower that attends to padding."""
+    """The token that texts are padded with, for a tower that attends to padding."""
 
     def layer_groups(self) -> list[Group]:
-        """The tower's parts from input to output, each parameter in exactly one."""
+        """The parts of the tower from input to output. Each parameter is in exactly one group."""
         raise NotImplementedError
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the activations of the blocks in the backward pass, or not. ``BenchError`` if not supported."""
         raise NotImplementedError
 
 
 class LanguageModelTower(TextTower):
-    """A text tower around a language model (where ``causal``) that can stay frozen and be tuned from outside: by
-    adapters in its layers, or by virtual tokens, which are not among the tokens that forward() gives.
+    """A text tower around a language model (if ``causal``) that can stay frozen and be tuned from outside.
 
-    prompt: [P, E], embeddings read before every text while ``prompted``, or None (Lester et al. 2021, arXiv
-        2104.08691).
-    prefix: [layers, 2, heads, P, width of a head], keys and values before those of the text in every layer,
-        or None (Li and Liang 2021, arXiv 2101.00190).
+    It is tuned by adapters in its layers, or by virtual tokens, which are not among the tokens that forward() returns.
+
+    prompt: [P, E], embeddings before every text while ``prompted``, or None (Lester et al. 2021, arXiv 2104.08691).
+    prefix: [layers, 2, heads, P, width of a head], keys and values before those of the text in every layer, or None
+        (Li and Liang 2021, arXiv 2101.00190).
     """
 
     prompt: nn.Parameter | None
     prefix: nn.Parameter | None
     attention_modules: tuple[str, ...] = ()
-    """The layers that make queries, keys and values; empty where peft knows them by the model's type."""
+    """The layers that compute queries, keys and values; empty if peft knows them from the type of the model."""
     feedforward_modules: tuple[str, ...] = ()
-    """The last layers of the feed-forward parts; empty as above."""
+    """The last layers of the feed-forward parts; empty if peft knows them."""
     counts_virtual_tokens: bool = True
-    """Whether virtual tokens take places of the context."""
+    """Whether virtual tokens count towards ``context_length``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,26 +169,27 @@ class LanguageModelTower(TextTower):
 
     @property
     def word_embedding(self) -> nn.Embedding:
+        """The embedding of the tokens."""
         raise NotImplementedError
 
     @property
     def prefix_shape(self) -> tuple[int, int, int]:
-        """Layers, heads of keys and values, and the width of a head."""
+        """The numbers of layers and of heads of keys and values, and the width of a head."""
         raise NotImplementedError
 
     @property
     def adapted(self) -> bool:
-        """Whether adapters of peft or virtual tokens tune it from outside."""
+        """Whether the tower has adapters of peft or virtual tokens."""
         return bool(self._virtual()) or any(".base_layer." in name for name, _ in self.named_parameters())
 
     def add_prompt(self, count: int) -> None:
-        """Virtual tokens before every text, all zero."""
+        """Add ``count`` virtual tokens before every text, all zero."""
         weight = self.word_embedding.weight
         self.prompt = nn.Parameter(weight.new_zeros(count, weight.shape[1]))
         self._take(count)
 
     def add_prefix(self, count: int) -> None:
-        """Virtual keys and values in every layer, drawn from a standard normal distribution as in peft."""
+        """Add ``count`` virtual keys and values in every layer, from a standard normal distribution as in peft."""
         layers, heads, width = self.prefix_shape
         self.prefix = nn.Parameter(torch.randn(layers, 2, heads, count, width))
         self._take(count)
@@ -183,10 +198,10 @@ class LanguageModelTower(TextTower):
         if self.counts_virtual_tokens:
             self.context_length -= count
         if self.context_length < 1:
-            raise BenchError(f"{count} virtual tokens leave no room for a text in this text tower's context")
+            raise BenchError(f"{count} virtual tokens leave no room for a text in the context of this text tower")
 
     def _prompted(self, embeddings: Tensor) -> Tensor:
-        """[b, L, E] -> [b, P + L, E]."""
+        """Put the prompt before the embeddings of texts: [b, L, E] -> [b, P + L, E]."""
         if self.prompt is None or not self.prompted:
             return embeddings
         return torch.cat([self.prompt.expand(len(embeddings), -1, -1), embeddings], dim=1)
@@ -196,31 +211,31 @@ class LanguageModelTower(TextTower):
 
 
 def last_token(tokens: Tensor, mask: Tensor) -> Tensor:
-    """[b, L, W], bool [b, L] -> [b, W]: the last token that is not padding."""
+    """Take the last token that is not padding: [b, L, W], bool [b, L] -> [b, W]."""
     last = mask.sum(dim=1) - 1
     return tokens[torch.arange(len(tokens), device=tokens.device), last]
 
 
 def mean_token(tokens: Tensor, mask: Tensor) -> Tensor:
-    """[b, L, W], bool [b, L] -> [b, W]: the mean over the tokens that are not padding."""
+    """Average the tokens that are not padding: [b, L, W], bool [b, L] -> [b, W]."""
     weight = mask.to(tokens.dtype)
     return torch.einsum("blw,bl->bw", tokens, weight) / weight.sum(dim=1, keepdim=True)
 
 
 def groups_by(model: nn.Module, key: Callable[[str], Any]) -> list[Group]:
-    """The parts of a model grouped by a key of its parameters' names, groups in the order of the keys.
+    """Group the parts of a model by a key of the names of their parameters, in the order of the keys.
 
-    A part is the largest module whose parameters are all in one group (so that its dropout and its buffers go with
-    it), or a parameter of a module whose other parameters are elsewhere.
+    A part is a module as large as possible with all its parameters in one group (so its dropout and buffers go with
+    it), or a single parameter of a module whose parameters are in several groups.
     """
     keys = {id(parameter): key(name) for name, parameter in model.named_parameters()}
     groups: dict[Any, list[nn.Module | nn.Parameter]] = defaultdict(list)
 
     def visit(part: nn.Module | nn.Parameter) -> None:
         parameters = [part] if isinstance(part, nn.Parameter) else list(part.parameters())
-        found = {keys[id(p)] for p in parameters}
-        if len(found) == 1:
-            groups[found.pop()].append(part)
+        part_keys = {keys[id(p)] for p in parameters}
+        if len(part_keys) == 1:
+            groups[part_keys.pop()].append(part)
         elif isinstance(part, nn.Module):
             for child in (*part._parameters.values(), *part.children()):
                 if child is not None:

@@ -1,4 +1,4 @@
-"""Weights: reading and writing files of tensors, and reaching those that lie on the hub."""
+"""Read and write files of weights, and load them from the hub."""
 
 import os
 import pickle
@@ -16,51 +16,53 @@ from benchmark.common.hub import causes, hub_answers
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the model's parameters and buffers as safetensors; the file appears whole or not at all."""
+    """Write the parameters and buffers of a model as safetensors. The file is complete, or it is not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read what save_weights() wrote into a model of the same architecture.
+    """Load the weights that save_weights() wrote into a model of the same architecture.
 
-    Raises BenchError naming the file and the first tensor that is missing, unexpected or of another shape; the model is
-    then unchanged.
+    Raises ``BenchError`` naming the file and the first tensor that is missing, unexpected or of another shape. The
+    model is unchanged then.
     """
     state = read_tensors(path)
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in state:
-            raise BenchError(f"{path}: tensor '{name}' is missing, which the model has")
+            raise BenchError(f"{path}: tensor '{name}' of the model is missing")
         if state[name].shape != tensor.shape:
-            found, expected = list(state[name].shape), list(tensor.shape)
-            raise BenchError(f"{path}: tensor '{name}' has shape {found}, the model's has {expected}")
+            shape, expected = list(state[name].shape), list(tensor.shape)
+            raise BenchError(f"{path}: tensor '{name}' has shape {shape}, but in the model it has {expected}")
     for name in state:
         if name not in own:
-            raise BenchError(f"{path}: tensor '{name}' is not one of the model's")
+            raise BenchError(f"{path}: tensor '{name}' is not part of the model")
     model.load_state_dict(state)
 
 
 def require_file(path: str | Path, expected: str) -> None:
-    """Raise BenchError when the file of weights is not there."""
+    """Raise ``BenchError`` if the file of weights does not exist."""
     if not Path(path).is_file():
         raise BenchError(f"weights {path}: no such file (expected {expected})")
 
 
 @contextmanager
 def reading(path: str | Path, expected: str) -> Iterator[None]:
-    """Run a block that reads a file of weights. Raises BenchError when it is not there, is damaged, has anything but
-    tensors in it, or is not what was ``expected``.
+    """Run a block that reads a file of weights.
+
+    Raises ``BenchError`` if the file does not exist, is damaged, contains anything but tensors, or is not what was
+    ``expected``.
     """
     require_file(path, expected)
     try:
         yield
     except pickle.UnpicklingError as error:
         raise BenchError(
-            f"weights {path}: has more in it than tensors, or is damaged, and is not read; save it as safetensors"
+            f"weights {path}: contains more than tensors, or is damaged, and is not read; save it as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())
@@ -68,10 +70,10 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
 
 
 def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pt, .pth or .bin file, which is read without running any code in it.
+    """Read the tensors of a .safetensors, .pt, .pth or .bin file, without running any code in it.
 
-    A training checkpoint is opened (``state_dict``, ``model``), and the prefix of a distributed run taken off.
-    Raises BenchError as reading() does.
+    The weights in a training checkpoint are found (``state_dict``, ``model``), and the prefix of a distributed run is
+    removed. Raises ``BenchError`` as reading() does.
     """
     with reading(path, expected):
         if Path(path).suffix == ".safetensors":
@@ -81,17 +83,18 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BenchError(f"weights {path}: expected {expected}: found something else than names and tensors")
+        raise BenchError(f"weights {path}: expected {expected}, found something other than names and tensors")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 @contextmanager
 def hub(what: str, instead: str, local: bool = False) -> Iterator[None]:
-    """Run a block that finds files on the Hugging Face hub or in its cache; ``local``: in a folder, so that the hub is
-    left alone.
+    """Run a block that loads files from the Hugging Face hub or its cache.
 
-    Without network the libraries try for up to a minute and fail with a long trace; here the hub is asked once, then
-    only the cache is read. Raises BenchError in one line: what was looked for, where, and what to do ``instead``.
+    Without network the libraries try for up to a minute and fail with a long traceback. Here the hub is asked once, and
+    then only the cache is read. local: the files are in a folder, so the hub is not asked at all.
+
+    Raises ``BenchError`` in one line: ``what`` was wanted, why it failed, and what to do ``instead``.
     """
     from huggingface_hub import constants, errors
 

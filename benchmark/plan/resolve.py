@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.schema import RunConfig, reason, validated
 from benchmark.data.card import card_file, load_card
+from benchmark.data.check import check_rows
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, load_model_card
@@ -153,14 +154,14 @@ class Datasets:
         Bad rows are a reason only where they leave no good ones; else they raise ``BenchError``.
         """
         card = load_card(reference)
-        if not card.source.found():
+        if not card.source.is_present():
             return NOT_FOUND
         (name,) = self.open([reference])
         try:
-            self[name].check_rows()
+            check_rows(self[name])
         except BenchError:
             try:
-                open_dataset(card, "skip", self.cache).check_rows()
+                check_rows(open_dataset(card, "skip", self.cache))
             except BenchError as error:
                 del self.opened[name]
                 return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")

@@ -46,6 +46,7 @@ COVERS = {
     "DATA": (
         "data/dataset.py",
         "data/images.py",
+        "data/records.py",
         "data/prepared.py",
         "data/resizing.py",
         "data/streamed.py",

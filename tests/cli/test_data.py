@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmark.cli import main as cli
 from benchmark.data.card import load_card
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.tools.verify import NEAR, difference_hash, near_duplicates
 from tests.data.make import PAIRS, images, pairs, pixels, write_card, write_csv, write_jsonl
@@ -93,14 +94,18 @@ def test_verify(bench, tmp_path):
     findings = json.loads((tmp_path / "report.json").read_text())["findings"]
     found = {(each["severity"], each["check"], each["message"]) for each in findings}
     assert found == {
-        ("error", "rows", "1 rows cannot be used: empty text"),
-        ("error", "rows", "1 rows cannot be used: image cannot be decoded"),
+        ("error", "rows", "rows that cannot be used: 1 (empty text)"),
+        ("error", "rows", "rows that cannot be used: 1 (image cannot be decoded)"),
         ("error", "rows", "the first of them: rows.jsonl, row 8: empty text (column 'text')"),
         ("error", "counts", "train: 3 images; the card expects 4"),
         ("error", "counts", "test: 3 images; the card expects 5"),
-        ("warning", "duplicates", "1 images of test look the same as one of train, for example 'r1' and 'r0'"),
-        ("warning", "duplicates", "1 images of test look nearly the same as one of train, for example 'r3' and 'r2'"),
-        ("warning", "texts", "test: 1 of 3 different texts have more than 77 tokens; what is beyond is cut off"),
+        ("warning", "duplicates", "images of test that look the same as one of train: 1, for example 'r1' and 'r0'"),
+        (
+            "warning",
+            "duplicates",
+            "images of test that look nearly the same as one of train: 1, for example 'r3' and 'r2'",
+        ),
+        ("warning", "texts", "test: different texts of more than 77 tokens: 1 of 3; they will be truncated"),
     }
     for _, _, message in found:
         assert message in out
@@ -136,7 +141,7 @@ def test_verify_tells_of_images_that_the_published_splits_share(bench, tmp_path)
     assert "2 errors, 2 warnings" in out
     assert "train: 2 images; the card expects 313" in out
     assert "test: 1 images; the card expects 203" in out
-    assert "warning groups: 1 groups are in train and in test, for example 'synpic54610.jpg' (as published" in out
+    assert "warning groups: groups in both train and test: 1, for example 'synpic54610.jpg' (as published" in out
 
 
 def brute(hashes, splits):
@@ -229,7 +234,7 @@ def test_a_card_of_a_table(bench, tmp_path):
     assert card["classes"] == ["benign", "malign"]
     assert "prompts" in out
     found = open_dataset(load_card("busi.yaml"), cache=tmp_path / "cache")
-    found.check()
+    check(found)
     assert found.splits() == ["train", "val", "test"]
     assert bench("data", "new", folder)[0] == 2
 
@@ -248,7 +253,7 @@ def test_a_card_of_flags_and_of_no_split(bench, tmp_path):
     assert card["source"]["columns"] == {"image": "path", "id": "id", "label": ["Edema", "Mass"]}
     assert card["source"]["split"]["seed"] == 0
     assert "split: drawn by image" in out
-    open_dataset(load_card("flags.yaml"), cache=tmp_path / "cache").check()
+    check(open_dataset(load_card("flags.yaml"), cache=tmp_path / "cache"))
 
 
 def test_a_card_of_folders(bench, tmp_path):
@@ -257,14 +262,14 @@ def test_a_card_of_folders(bench, tmp_path):
             images(tmp_path / "pets" / split / name, 1 + (name == "dog"))
     made(bench, "pets")
     found = open_dataset(load_card("pets.yaml"), cache=tmp_path / "cache")
-    found.check()
+    check(found)
     assert found.splits() == ["train", "test"]
     assert found.card.classes == ["cat", "dog"]
     for name in ("cat", "dog"):
         images(tmp_path / "flat" / name, 10)
     made(bench, "flat", "--output", tmp_path / "cards.yaml")
     found = open_dataset(load_card("cards.yaml"), cache=tmp_path / "cache")
-    found.check()
+    check(found)
     assert found.splits() == ["train", "val", "test"]
 
 
@@ -304,11 +309,11 @@ def test_columns_that_are_no_findings_are_left_to_the_user(bench, tmp_path):
     assert "*" not in text
     for line in (
         "inferred: label is Edema, Enlarged PA",
-        "yours to add: columns, if any of these matter: male, Age>60, SmokerNow, is_valid, age",
+        "to do: columns, if any of these matter: male, Age>60, SmokerNow, is_valid, age",
     ):
         assert line in out
         assert f"# {line}" in text
-    open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache").check()
+    check(open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache"))
 
 
 def test_one_finding_beside_the_sex_is_no_set_of_classes(bench, tmp_path):
@@ -331,7 +336,7 @@ def test_images_named_without_suffix(bench, tmp_path, suffix):
     card = yaml.safe_load((tmp_path / "rows.yaml").read_text())
     assert card["source"]["columns"] == {"image": f"{{Image Id}}{suffix}", "label": "dx"}
     assert card["source"]["image_root"] == "images"
-    open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache").check()
+    check(open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +353,7 @@ def test_another_mark_between_columns(bench, tmp_path, name, mark, found):
     lines = [f'"path"{mark}"text"', *(f'"images/{i}.png"{mark}"a, b; c"' for i in range(2))]
     (tmp_path / name).write_text("\n".join(lines))
     status, _, err = bench("data", "new", name)
-    expected = f"its columns are apart by {found}; expected commas in .csv, tabs in .tsv, tabs in .txt"
+    expected = f"its columns are separated by {found}; expected commas in .csv, tabs in .tsv, tabs in .txt"
     assert status == 2
     assert expected in " ".join(err.split())
 
@@ -366,5 +371,5 @@ def test_a_table_without_images(bench, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"a": 1, "b": "/etc/passwd"}])
     status, _, err = bench("data", "new", "rows.csv")
     assert status == 2
-    assert "no column names images that are there" in err
+    assert "no column contains paths of existing images" in err
     assert "the first row has a '1', b '/etc/passwd'" in err

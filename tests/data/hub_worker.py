@@ -65,7 +65,7 @@ def serve(pipe, folder, environment):
 
 def opened(path, cache):
     card = load_card(path)
-    answer = {"found": card.source.found()}
+    answer = {"found": card.source.is_present()}
     if cache is None:
         return answer | {"imported": "datasets" in sys.modules}
     try:

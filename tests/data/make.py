@@ -1,7 +1,9 @@
 """Small datasets on disk, good ones and bad ones."""
 
 import csv
+import io
 import json
+import tarfile
 
 import numpy as np
 import yaml
@@ -65,3 +67,68 @@ def dataset(folder, rows, columns=PAIRS, on_bad_data="error", suffix=".jsonl", c
     write_jsonl(path, rows) if suffix == ".jsonl" else write_csv(path, rows)
     made = write_card(folder, {"kind": "manifest", "file": path.name, "columns": columns, **source}, **(card or {}))
     return open_dataset(made, on_bad_data, folder / "cache")
+
+
+class Words:
+    """A tokenizer whose tokens are the lengths of words, between 1 and 2."""
+
+    pad_id = 0
+    fingerprint = "words"
+    calls = 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        return [[1, *(len(word) + 2 for word in text.split()), 2] for text in texts]
+
+
+def opened(folder, source, on_bad_data="error", **card):
+    return open_dataset(write_card(folder, source, **card), on_bad_data, folder / "cache")
+
+
+def jpeg(seed):
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                info.type, info.linkname = content
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+SHARDS = {"kind": "webdataset", "columns": {"image": "image", "text": "txt", "id": "key"}}
+
+
+QUESTIONS = {
+    "id": "qid",
+    "image": "image",
+    "split": "split",
+    "question": "q",
+    "answer": "a",
+    "answer_type": "t",
+    "question_type": "k",
+}
+
+
+def questions(folder):
+    images(folder / "images", 2)
+    return [
+        {"qid": 1, "image": "images/0.png", "split": "train", "q": "Is it?", "a": "yes", "t": "CLOSED ", "k": "what"},
+        {"qid": 2, "image": "images/1.png", "split": "test", "q": "What is it?", "a": "a cat", "t": "OPEN", "k": ""},
+        {"qid": 3, "image": "images/0.png", "split": "train", "q": "How many?", "a": 2, "t": "open", "k": "count"},
+    ]
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """Coarse and fine structure."""
+    rng = np.random.default_rng(width)
+    coarse = rng.integers(0, 256, (height // 7 + 2, width // 7 + 2, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
+    return Image.fromarray((smooth + rng.integers(-40, 41, smooth.shape)).clip(0, 255).astype(np.uint8))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmark.common.errors import BenchError
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.sources.folders import files_below
 from benchmark.data.tools.infer_card import infer_card
@@ -57,7 +58,7 @@ def test_images_that_come_later_are_found(opened, tmp_path):
 
 def test_images_that_move_are_found(opened, tmp_path):
     images(tmp_path / "data" / "one", 4)
-    opened(SEARCHED, "error").check()
+    check(opened(SEARCHED, "error"))
     (tmp_path / "data" / "one").rename(tmp_path / "data" / "other")
     assert len(opened(SEARCHED, "error").rows("train")) == 4
 
@@ -110,7 +111,7 @@ def test_a_pipe_is_not_waited_for(opened, tmp_path):
     images(tmp_path / "images", 4)
     (tmp_path / "reports").mkdir()
     os.mkfifo(tmp_path / "reports" / "0.txt")
-    assert "rows.csv, row 2: text 'reports/0.txt' is not a file" in in_time(lambda: opened(REPORTS, "error").check())
+    assert "rows.csv, row 2: text 'reports/0.txt' is not a file" in in_time(lambda: check(opened(REPORTS, "error")))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_pipe_in_the_place_of_a_file(opened, tmp_path, source):
     name = next(name for name in ("pipe.csv", "pipe.parquet", "pipe.npz", "pipe.h5", "pipe.tar") if name in str(source))
     os.mkfifo(tmp_path / name)
     card = write_card(tmp_path, source, classes=["a", "b"])
-    message = in_time(lambda: open_dataset(card, cache=tmp_path / "cache").check())
+    message = in_time(lambda: check(open_dataset(card, cache=tmp_path / "cache")))
     assert message == f"'{name}' is neither a file nor a folder ({tmp_path / name})"
 
 
@@ -146,13 +147,13 @@ def test_a_text_that_may_not_be_read_is_not_remembered_as_bad(opened, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(type(tmp_path), "open", refusing)
         with pytest.raises(BenchError, match=r"text 'reports/1.txt' cannot be read: Permission denied"):
-            opened(REPORTS).check()
+            check(opened(REPORTS))
     with monkeypatch.context() as patch:
         patch.setattr(type(tmp_path), "open", refusing)
         with pytest.raises(BenchError, match=r"image .*1.png cannot be read: Permission denied"):
-            opened({key: value for key, value in REPORTS.items() if key != "text_file"}).check()
+            check(opened({key: value for key, value in REPORTS.items() if key != "text_file"}))
     found = opened(REPORTS)
-    found.check()
+    check(found)
     assert found.left_out == {}
     assert len(found.rows("train")) == 4
 

@@ -10,8 +10,10 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data import dataset as module
-from benchmark.data.dataset import COLUMNS, open_dataset
+from benchmark.data.check import check
+from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
+from benchmark.data.records import COLUMNS
 from benchmark.store.cache import build_folder, write_file
 from tests.data.make import PAIRS, dataset, pairs, pixels
 
@@ -61,10 +63,10 @@ def test_a_split_that_is_not_there(tmp_path):
 
 def test_images_are_decoded_once(tmp_path, decoded):
     found = dataset(tmp_path, pairs(tmp_path))
-    found.check()
+    check(found)
     assert sorted(decoded) == [f"{i}.png" for i in range(6)]
-    found.check()
-    reopened(found).check()
+    check(found)
+    check(reopened(found))
     assert len(decoded) == 6
     prepare(found, "train", 8, found.cache)
     prepare(reopened(found), "train", 8, found.cache)
@@ -74,11 +76,11 @@ def test_images_are_decoded_once(tmp_path, decoded):
 def test_checking_at_a_size_prepares(tmp_path, decoded):
     found = dataset(tmp_path, pairs(tmp_path))
     calls = []
-    found.check(8, progress=lambda done, of: calls.append((done, of)))
+    check(found, 8, progress=lambda done, of: calls.append((done, of)))
     assert calls == [(1, 2), (2, 2)] * 3
     for split in found.splits():
         prepare(found, split, 8, found.cache)
-    found.check()
+    check(found)
     assert len(decoded) == 6
 
 
@@ -94,13 +96,13 @@ def test_images_that_cannot_be_decoded(tmp_path, size, decoded):
     )
     for again in (found, found, reopened(found)):
         with pytest.raises(BenchError, match=message):
-            again.check(size)
+            check(again, size)
     assert len(decoded) == 3, "known to be bad, yet decoded again"
     with pytest.raises(BenchError, match="row 4"):
         prepare(found, "train", 8, found.cache)
 
     left = reopened(found, "skip")
-    left.check(size)
+    check(left, size)
     assert left.left_out == {"image cannot be decoded": 2}
     assert left.records("train")[:]["id"] == ["r0"]
     ready = prepare(left, "train", 8, left.cache)
@@ -138,9 +140,9 @@ def test_a_repaired_image_is_seen(tmp_path):
     found = dataset(tmp_path, pairs(tmp_path))
     damage(tmp_path, "3.png")
     with pytest.raises(BenchError, match="row 4"):
-        found.check()
+        check(found)
     Image.fromarray(pixels(3)).save(tmp_path / "images" / "3.png")
-    reopened(found).check()
+    check(reopened(found))
 
 
 def touch(folder):
@@ -309,7 +311,7 @@ def test_unreadable_images(tmp_path):
     rows[0]["image"] = "images/loop.png"
     rows[3]["image"] = "images"
     with pytest.raises(BenchError, match=r"row 1: image 'images/loop.png' cannot be read: Too many levels"):
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
     left = dataset(tmp_path, rows, on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {"missing image": 1, "image cannot be decoded": 1}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.data.sources import formats
@@ -44,10 +45,10 @@ def test_decompression_bombs(tmp_path):
     rows = pairs(tmp_path, 6)
     (tmp_path / "images" / "0.png").write_bytes(bomb(60000, 60000))
     left = dataset(tmp_path, rows, on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {"image is too large": 1}
     with pytest.raises(BenchError, match=r"row 1: image 'images/0.png' is refused: .* bomb"):
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_caption_that_unfolds_to_any_length(tmp_path, monkeypatch, peak, suffi
     del long, lines
     tracemalloc.reset_peak()
     with pytest.raises(BenchError, match=rf"^rows{suffix}.gz, row [34]: .*a row of more than 262,144 "):
-        open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache").check()
+        check(open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache"))
     assert peak() < 1 << 23
     if suffix == ".jsonl":
         left = open_dataset(write_card(tmp_path, source), "skip", tmp_path / "cache")
@@ -84,14 +85,14 @@ def test_a_caption_that_unfolds_to_any_length(tmp_path, monkeypatch, peak, suffi
 def test_captions_have_a_length(tmp_path):
     rows = pairs(tmp_path, 3, ["train"])
     rows[1]["text"] = "x" * (1 << 20)
-    dataset(tmp_path, rows).check()
+    check(dataset(tmp_path, rows))
     rows[1]["text"] += "x"
     with pytest.raises(BenchError, match=r"rows.jsonl, row 2: a text of 1,048,577 characters; expected at most 1,048"):
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
     (tmp_path / "train.txt").write_text(rows[1]["text"])
     columns = {name: column for name, column in PAIRS.items() if name != "text"}
     with pytest.raises(BenchError, match=r"row 1: a text of 1,048,577 characters"):
-        dataset(tmp_path, rows, columns, text_file="{split}.txt").check()
+        check(dataset(tmp_path, rows, columns, text_file="{split}.txt"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
@@ -104,7 +105,7 @@ def test_a_damaged_packed_table(tmp_path, suffix, damage):
     (tmp_path / f"rows{suffix}.gz").write_bytes(content[:-2000] if damage == "cut" else content)
     card = write_card(tmp_path, {"kind": "manifest", "file": f"rows{suffix}.gz", "columns": PAIRS})
     with pytest.raises(BenchError, match=rf"^rows{suffix}.gz(: cannot be read|, row \d+: )"):
-        open_dataset(card, cache=tmp_path / "cache").check()
+        check(open_dataset(card, cache=tmp_path / "cache"))
 
 
 def test_an_excel_file_that_unfolds(tmp_path, monkeypatch):
@@ -114,7 +115,7 @@ def test_an_excel_file_that_unfolds(tmp_path, monkeypatch):
     book.save(tmp_path / "rows.xlsx")
     source = {"kind": "manifest", "file": "rows.xlsx", "columns": {"image": "image"}, "split": {"train": 1}}
     with pytest.raises(BenchError, match=r"^rows.xlsx: unpacks to [\d,]+ bytes, more than 1,000; expected CSV$"):
-        open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache").check()
+        check(open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache"))
 
 
 def npy(shape, dtype="|u1"):
@@ -139,7 +140,7 @@ def test_arrays_that_unfold(tmp_path, peak, images, labels, message):
             archive.writestr(f"{name}.npy", npy(shape))
     card = write_card(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=["a", "b"])
     with pytest.raises(BenchError, match=message):
-        open_dataset(card, cache=tmp_path / "cache").check()
+        check(open_dataset(card, cache=tmp_path / "cache"))
     assert peak() < 1 << 24
 
 
@@ -162,7 +163,7 @@ def test_arrays_of_hdf5_that_unfold(tmp_path, peak, images, packed, labels, mess
             file.create_dataset(name, shape, np.uint8, chunks=chunks, compression="gzip")
     source = {"kind": "h5", "files": {"train": {"images": "x.h5", "labels": "y.h5"}}}
     with pytest.raises(BenchError, match=message):
-        open_dataset(write_card(tmp_path, source, classes=["a", "b"]), cache=tmp_path / "cache").check()
+        check(open_dataset(write_card(tmp_path, source, classes=["a", "b"]), cache=tmp_path / "cache"))
     assert peak() < 1 << 24
 
 
@@ -175,7 +176,7 @@ def test_nothing_outside_is_read_or_written(tmp_path):
         rows[i]["image"] = path
     before = tree(tmp_path)
     left = dataset(folder, rows, on_bad_data="skip")
-    left.check(8)
+    check(left, 8)
     assert left.left_out == {"image outside the folder": 4}
     after = tree(tmp_path)
     assert set(after) - set(before) == {str(folder / "rows.jsonl"), str(folder / "set.yaml")}
@@ -189,7 +190,7 @@ def test_loops_of_links(tmp_path):
     os.symlink("self.png", tmp_path / "root" / "train" / "cat" / "self.png")
     card = write_card(tmp_path, {"kind": "image_folder", "root": "root"}, classes=["cat", "dog"])
     left = open_dataset(card, "skip", tmp_path / "cache")
-    left.check()
+    check(left)
     assert left.left_out == {"missing image": 1}
     assert len(left.records("train")) == 4
 
@@ -228,11 +229,11 @@ def test_bad_bytes_in_a_manifest(tmp_path, content, reason):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(path.read_bytes() + content + b"\n")
     left = open_dataset(made.card, "skip", tmp_path / "cache")
-    left.check()
+    check(left)
     assert left.left_out == {reason: 1}
     assert len(left.records("train")) == 3
     with pytest.raises(BenchError, match=r"rows.jsonl, row 4"):
-        open_dataset(made.card, "error", tmp_path / "cache").check()
+        check(open_dataset(made.card, "error", tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -242,11 +243,11 @@ def test_half_of_a_surrogate_pair(tmp_path, key, value):
     rows = pairs(tmp_path, 3, ["train"])
     rows[1][key] = value
     left = dataset(tmp_path, rows, on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {"not UTF-8": 1}
     assert len(left.rows("train")) == 2
     with pytest.raises(BenchError, match=r"^rows.jsonl, row 2: not UTF-8: '.*\\ud"):
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
 
 
 def test_a_file_whose_name_is_not_utf8(tmp_path):
@@ -255,7 +256,7 @@ def test_a_file_whose_name_is_not_utf8(tmp_path):
     os.rename(tmp_path / "root" / "cat" / "0.png", os.fsencode(tmp_path / "root" / "cat") + b"/caf\xe9.png")
     source = {"kind": "image_folder", "root": "root", "split": {"train": 1}}
     left = open_dataset(write_card(tmp_path, source, classes=["cat", "dog"]), "skip", tmp_path / "cache")
-    left.check()
+    check(left)
     assert left.left_out == {"not UTF-8": 1}
     assert len(left.rows("train")) == 3
 
@@ -265,14 +266,14 @@ def test_utf16(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(path.read_text(), encoding="utf-16")
     with pytest.raises(BenchError, match=r"rows.jsonl: is UTF-16; expected UTF-8"):
-        open_dataset(made.card, "skip", tmp_path / "cache").check()
+        check(open_dataset(made.card, "skip", tmp_path / "cache"))
 
 
 def test_a_folder_in_the_place_of_a_manifest(tmp_path):
     (tmp_path / "rows.jsonl").mkdir()
     card = write_card(tmp_path, {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS})
     with pytest.raises(BenchError, match=r"rows.jsonl: cannot be read: Is a directory"):
-        open_dataset(card, cache=tmp_path / "cache").check()
+        check(open_dataset(card, cache=tmp_path / "cache"))
 
 
 def test_a_pickle_in_an_npz_is_not_run(tmp_path):
@@ -283,7 +284,7 @@ def test_a_pickle_in_an_npz_is_not_run(tmp_path):
     np.savez(tmp_path / "a.npz", train_images=np.array([Evil()], dtype=object), train_labels=np.array([[0]]))
     card = write_card(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=["a", "b"])
     with pytest.raises(BenchError, match=r"Object arrays cannot be loaded"):
-        open_dataset(card, cache=tmp_path / "cache").check()
+        check(open_dataset(card, cache=tmp_path / "cache"))
     assert not (tmp_path / "run").exists()
 
 
@@ -305,4 +306,4 @@ def test_a_huge_member_of_a_shard_is_not_read(tmp_path):
         tar.addfile(info)
     source = {"kind": "webdataset", "shards": {"train": ["a.tar"]}, "columns": {"image": "image", "text": "txt"}}
     with pytest.raises(BenchError, match=r"a.tar: cannot be read as a tar file: member 'b.jpg' has 1,099,511,627,776"):
-        open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache").check()
+        check(open_dataset(write_card(tmp_path, source), cache=tmp_path / "cache"))

@@ -10,8 +10,7 @@ from PIL import Image
 from benchmark.data.sources.hub_dataset import HubDataset
 from tests.data.fake_hub import BAD_TOKEN, GATED, fake_hub
 from tests.data.hub_worker import NAME, Worker
-from tests.data.make import write_card
-from tests.data.test_tables import jpeg
+from tests.data.make import jpeg, write_card
 
 # The default configuration has a name of its own.
 README = """---
@@ -232,9 +231,9 @@ def test_what_the_hub_refuses(hub, online):
     login = "log in with 'hf auth login' or set HF_TOKEN"
     refused = {
         "none": f"unknown to {hub.url}, or private: check the name, or {login}",
-        "gated": f"it is gated: accept its terms on {hub.url}/datasets/clinic/gated, and {login}",
-        "readable": f"it is gated: accept its terms on {hub.url}/datasets/clinic/readable, and {login}",
-        "token": f"the hub refuses it (401): {login}",
+        "gated": f"is gated: accept its terms on {hub.url}/datasets/clinic/gated, and {login}",
+        "readable": f"is gated: accept its terms on {hub.url}/datasets/clinic/readable, and {login}",
+        "token": f"the hub refuses access (401): {login}",
     }
     hub.repository("clinic/gated").closed = hub.repository("clinic/readable").closed = GATED
     hub.repository("clinic/token").closed = BAD_TOKEN
@@ -259,7 +258,7 @@ def test_no_other_rows_than_those_asked_for(hub, online, loaded):
     (here / "train.parquet").write_bytes(parquet("folder"))
     commit = hub.repository("clinic/here").commit({"train.parquet": parquet("hub")})
     found = online.error("clinic/here")
-    assert found == f"dataset 'clinic/here': expected commit {commit}; found the folder {here} in its place"
+    assert found == f"dataset 'clinic/here': expected commit {commit}; found the folder {here}"
 
 
 def test_no_code_is_run(hub, online, loaded):
@@ -268,8 +267,8 @@ def test_no_code_is_run(hub, online, loaded):
     repository.commit(files("script") | {"ChestPairs.py": code}, "script")
     for streaming in (False, True):
         assert online.error(revision="script", streaming=streaming) == (
-            f"dataset '{NAME}': its rows come from a script, ChestPairs.py, and code in a set is never run; "
-            "if the hub has converted it, 'revision: refs/convert/parquet' reads that"
+            f"dataset '{NAME}': its rows come from a script, ChestPairs.py, and code in a dataset is never run; "
+            "if the hub has converted it to Parquet, set 'revision: refs/convert/parquet'"
         )
     assert not (online.folder / "run").exists()
     assert not any(line.startswith("GET") and line.endswith("ChestPairs.py") for line in hub.asked)

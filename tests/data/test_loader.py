@@ -11,18 +11,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.augmentation import Augmentation
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import Prepared
-
-
-class Words:
-    """A tokenizer whose tokens are the lengths of words, between 1 and 2."""
-
-    pad_id = 0
-    fingerprint = "words"
-    calls = 0
-
-    def __call__(self, texts):
-        self.calls += 1
-        return [[1, *(len(word) + 2 for word in text.split()), 2] for text in texts]
+from tests.data.make import Words
 
 
 def prepared(name, texts, size=4, label=None):

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.common.errors import BenchError
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.problems import BadRow
-from benchmark.data.sources.base import Fractions, Row
-from benchmark.data.sources.table import inside
-from tests.data.make import PAIRS, dataset, images, pairs, write_card, write_csv, write_jsonl
+from benchmark.data.records import Row
+from benchmark.data.sources.base import Fractions
+from benchmark.data.sources.values import relative_path
+from tests.data.make import PAIRS, QUESTIONS, dataset, images, pairs, questions, write_card, write_csv, write_jsonl
 
 CLASSES = ["normal", "benign", "malignant"]
 
@@ -60,12 +62,12 @@ def test_rows_are_counted_in_lines_of_the_file(tmp_path):
     with pytest.raises(
         BenchError, match=r"^rows.csv, row 5: image 'images/gone.png' does not exist \(looked in /.*\)$"
     ):
-        dataset(tmp_path, rows, suffix=".csv").check()
+        check(dataset(tmp_path, rows, suffix=".csv"))
     write_jsonl(tmp_path / "rows.jsonl", rows)
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n" + path.read_text())
     with pytest.raises(BenchError, match=r"^rows.jsonl, row 4: image"):
-        dataset_of(tmp_path, "rows.jsonl").check()
+        check(dataset_of(tmp_path, "rows.jsonl"))
 
 
 def test_json_lines_with_mark_and_any_newlines(tmp_path):
@@ -122,26 +124,6 @@ def test_captions_of_an_image_are_gathered_where_rows_have_no_id(tmp_path):
     assert column(found, "text") == [["finding number 0", "another caption"], ["finding number 1"]]
 
 
-QUESTIONS = {
-    "id": "qid",
-    "image": "image",
-    "split": "split",
-    "question": "q",
-    "answer": "a",
-    "answer_type": "t",
-    "question_type": "k",
-}
-
-
-def questions(folder):
-    images(folder / "images", 2)
-    return [
-        {"qid": 1, "image": "images/0.png", "split": "train", "q": "Is it?", "a": "yes", "t": "CLOSED ", "k": "what"},
-        {"qid": 2, "image": "images/1.png", "split": "test", "q": "What is it?", "a": "a cat", "t": "OPEN", "k": ""},
-        {"qid": 3, "image": "images/0.png", "split": "train", "q": "How many?", "a": 2, "t": "open", "k": "count"},
-    ]
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_questions_are_gathered_by_image(tmp_path, suffix):
     found = dataset(tmp_path, questions(tmp_path), QUESTIONS, suffix=suffix)
@@ -165,7 +147,7 @@ def test_answer_types_are_inferred_where_there_is_no_column(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"qid": 1}, "rows.jsonl, row 3: id '1' is already that of rows.jsonl, row 1"),
+        ({"qid": 1}, "rows.jsonl, row 3: id '1' is already used in rows.jsonl, row 1"),
         ({"split": "test"}, "row 3: image 'images/0.png' has split 'test' here, but 'train' in rows.jsonl, row 1"),
         ({"a": ""}, "row 3: empty answer (column 'a')"),
         ({"t": "opn"}, "row 3: unknown answer_type 'opn'; did you mean 'open'?"),
@@ -176,7 +158,7 @@ def test_bad_questions(tmp_path, change, message):
     rows = questions(tmp_path)
     rows[2] |= change
     with pytest.raises(BenchError) as caught:
-        dataset(tmp_path, rows, QUESTIONS).check()
+        check(dataset(tmp_path, rows, QUESTIONS))
     assert message in str(caught.value)
     left = dataset(tmp_path, rows, QUESTIONS, on_bad_data="skip")
     assert column(left, "question") == [["Is it?"]]
@@ -239,7 +221,7 @@ def test_labels_as_columns_of_other_names(tmp_path):
 def test_bad_labels(tmp_path, columns, value, message):
     good = {"y": "normal", "normal": 1, "benign": 0, "malignant": 0}
     with pytest.raises(BenchError) as caught:
-        labels(tmp_path, [good, value], columns).check()
+        check(labels(tmp_path, [good, value], columns))
     assert message in str(caught.value)
     found = labels(tmp_path, [good, value], columns, on_bad_data="skip")
     assert column(found, "label") == [0]
@@ -248,9 +230,9 @@ def test_bad_labels(tmp_path, columns, value, message):
 
 def test_label_columns_must_be_the_classes(tmp_path):
     with pytest.raises(BenchError, match="unknown class 'norml'; did you mean 'normal'"):
-        labels(tmp_path, [{"norml": 1}], ["norml", "benign", "malignant"]).check()
+        check(labels(tmp_path, [{"norml": 1}], ["norml", "benign", "malignant"]))
     with pytest.raises(BenchError, match="no column for class 'malignant'"):
-        labels(tmp_path, [{"normal": 1, "benign": 0}], ["normal", "benign"]).check()
+        check(labels(tmp_path, [{"normal": 1, "benign": 0}], ["normal", "benign"]))
 
 
 BAD_PAIRS = [
@@ -268,7 +250,7 @@ BAD_PAIRS = [
     ({"text": {"a": 1}}, "wrong type", "expected a text, found {"),
     ({"split": "tets"}, "unknown split", "unknown split 'tets'; did you mean 'test'? Known: test, train, val"),
     ({"split": ""}, "unknown split", "unknown split ''"),
-    ({"id": "r0"}, "duplicate id", "id 'r0' is already that of rows.jsonl, row 1"),
+    ({"id": "r0"}, "duplicate id", "id 'r0' is already used in rows.jsonl, row 1"),
     ({"patient": "p0"}, "group in two splits", "group 'p0' is in split 'val' here, but in 'train' in rows.jsonl, row"),
     ({"image": "images/0.png"}, "image in two splits", "image 'images/0.png' is in split 'val' here, but in 'train'"),
 ]
@@ -279,12 +261,12 @@ def test_bad_rows(tmp_path, change, reason, message):
     rows = pairs(tmp_path)
     rows[1] |= change
     with pytest.raises(BenchError) as caught:
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
     assert str(caught.value).startswith("rows.jsonl, row 2: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     left = dataset(tmp_path, rows, on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {reason: 1}
     assert column(left, "id", "val") == ["r4"]
     assert column(left, "id") == ["r0", "r3"]
@@ -295,7 +277,7 @@ def test_all_bad_rows_are_counted(tmp_path):
     rows[1]["text"] = rows[2]["text"] = ""
     rows[4]["id"] = "r0"
     with pytest.raises(BenchError) as caught:
-        dataset(tmp_path, rows).check()
+        check(dataset(tmp_path, rows))
     assert str(caught.value) == (
         "rows.jsonl, row 2: empty text (column 'text')\n"
         "3 rows are bad (empty text: 2, duplicate id: 1); --on-bad-data skip goes on without them"
@@ -307,7 +289,7 @@ def test_no_row_left(tmp_path):
     for row in rows:
         row["text"] = ""
     with pytest.raises(BenchError, match=r"dataset 'set' has no rows; left out: empty text: 6"):
-        dataset(tmp_path, rows, on_bad_data="skip").check()
+        check(dataset(tmp_path, rows, on_bad_data="skip"))
 
 
 @pytest.mark.parametrize(
@@ -326,10 +308,10 @@ def test_bad_lines(tmp_path, line, reason, message):
     lines[3:3] = [line]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
     with pytest.raises(BenchError) as caught:
-        dataset_of(tmp_path, "rows.jsonl").check()
+        check(dataset_of(tmp_path, "rows.jsonl"))
     assert str(caught.value).startswith(f"rows.jsonl, row 4: {message}")
     left = dataset_of(tmp_path, "rows.jsonl", on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {reason: 1}
 
 
@@ -347,10 +329,10 @@ def test_bad_csv_lines(tmp_path, line, reason, message):
     lines[3:3] = [line]
     (tmp_path / "rows.csv").write_bytes(b"\n".join(lines))
     with pytest.raises(BenchError) as caught:
-        dataset_of(tmp_path, "rows.csv").check()
+        check(dataset_of(tmp_path, "rows.csv"))
     assert str(caught.value) == f"rows.csv, row 4: {message}"
     left = dataset_of(tmp_path, "rows.csv", on_bad_data="skip")
-    left.check()
+    check(left)
     assert left.left_out == {reason: 1}
 
 
@@ -360,7 +342,7 @@ def test_bad_csv_lines(tmp_path, line, reason, message):
         ("id,image,text,patient,split\n".encode("utf-16"), "rows.csv: is UTF-16; expected UTF-8"),
         (b'id,image,text,patient,split\nx,i.png,"a"b,p,train\n', "rows.csv, row 2: malformed CSV: "),
         (b'id,image,text,patient,split\nx,i.png,"a,p,train\n', "rows.csv, row 2: malformed CSV: unexpected end"),
-        (b"id,image,text,patient,id,split\n", "rows.csv, row 1: column 'id' is there twice"),
+        (b"id,image,text,patient,id,split\n", "rows.csv, row 1: column 'id' occurs twice"),
         (b"id,image,txt,patient,split\n", "rows.csv: columns.text: unknown column 'text'; did you mean 'txt'?"),
         (b"", "rows.csv: the file is empty"),
     ],
@@ -369,7 +351,7 @@ def test_bad_csv_lines(tmp_path, line, reason, message):
 def test_unreadable_csv(tmp_path, content, message, on_bad_data):
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(BenchError) as caught:
-        dataset_of(tmp_path, "rows.csv", on_bad_data=on_bad_data).check()
+        check(dataset_of(tmp_path, "rows.csv", on_bad_data=on_bad_data))
     assert str(caught.value).startswith(message)
 
 
@@ -384,10 +366,10 @@ def test_a_column_that_is_not_there(tmp_path, name, value):
     columns, card = {**PAIRS, name: value}, {"classes": CLASSES} if name == "label" else {}
     for suffix in (".jsonl", ".csv"):
         with pytest.raises(BenchError, match=f"columns.{name}: unknown column '{value}'") as caught:
-            dataset(tmp_path, pairs(tmp_path), columns, "skip", suffix, card).check()
+            check(dataset(tmp_path, pairs(tmp_path), columns, "skip", suffix, card))
         assert "Known: id, image, patient, split, text" in str(caught.value)
     with pytest.raises(BenchError, match="where: unknown column 'lang'"):
-        dataset(tmp_path, pairs(tmp_path), where={"lang": "en"}).check()
+        check(dataset(tmp_path, pairs(tmp_path), where={"lang": "en"}))
 
 
 def test_a_column_may_be_absent_from_some_lines(tmp_path):
@@ -413,7 +395,7 @@ def test_a_column_may_be_absent_from_some_lines(tmp_path):
 def test_bad_sources(tmp_path, change, message):
     write_jsonl(tmp_path / "rows.jsonl", pairs(tmp_path))
     with pytest.raises(BenchError) as caught:
-        dataset_of(tmp_path, **({"file": "rows.jsonl", "columns": PAIRS} | change)).check()
+        check(dataset_of(tmp_path, **({"file": "rows.jsonl", "columns": PAIRS} | change)))
     assert message in str(caught.value)
 
 
@@ -426,11 +408,11 @@ def test_paths_are_below_bench_data_or_the_card(tmp_path, monkeypatch):
     source = {"kind": "manifest", "file": "tables/rows.jsonl", "image_root": ".", "columns": PAIRS}
     card = write_card(cards, source)
     with pytest.raises(BenchError, match="BENCH_DATA, the folder of your data, is not set"):
-        open_dataset(card, cache=tmp_path / "cache").check()
+        check(open_dataset(card, cache=tmp_path / "cache"))
     monkeypatch.setenv("BENCH_DATA", str(data))
-    open_dataset(card, cache=tmp_path / "cache").check()
+    check(open_dataset(card, cache=tmp_path / "cache"))
     monkeypatch.setenv("BENCH_DATA", str(cards))
-    open_dataset(write_card(data, source), cache=tmp_path / "cache").check()
+    check(open_dataset(write_card(data, source), cache=tmp_path / "cache"))
 
 
 ABSOLUTE_OR_NOT = st.text(st.sampled_from("ab./\\:C"), min_size=1, max_size=12)
@@ -440,7 +422,7 @@ ABSOLUTE_OR_NOT = st.text(st.sampled_from("ab./\\:C"), min_size=1, max_size=12)
 @given(ABSOLUTE_OR_NOT)
 def test_no_path_leads_out(path):
     try:
-        found = inside(path, "image")
+        found = relative_path(path, "image")
     except BadRow:
         return
     root = Path("/root/of/images")

@@ -138,7 +138,7 @@ def change(path, place=None):
 def test_what_is_damaged_is_not_opened(tmp_path, name, place):
     found, folder = prepared_set(tmp_path)
     change(folder / name, place)
-    with pytest.raises(BenchError, match=f"^cache {folder}: .*; delete this folder, and it is prepared again$"):
+    with pytest.raises(BenchError, match=f"^cache {folder}: .*; delete this folder to prepare it again$"):
         prepare(found, "train", 8, found.cache)
     shutil.rmtree(folder)
     assert len(prepare(found, "train", 8, found.cache)) == 80
@@ -154,7 +154,7 @@ def test_what_is_cut_off_or_gone_is_not_opened(tmp_path):
         prepare(found, "train", 8, found.cache)
     (folder / "columns.arrow").unlink()
     with pytest.raises(
-        BenchError, match=r"is not whole: columns.arrow: cannot be read: No such file or .*; delete this folder"
+        BenchError, match=r"is incomplete: columns.arrow: cannot be read: No such file or .*; delete this folder"
     ):
         prepare(found, "train", 8, found.cache)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.data.card import load_card
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 
@@ -47,7 +48,7 @@ def real(request, pack, tmp_path_factory):
 
 
 def test_counts(real):
-    real.check(64)
+    check(real, 64)
     assert real.left_out == {}
     name, splits = real.card.name, [split for split, n in zip(("train", "val", "test"), COUNTS[real.card.name][0]) if n]
     assert real.splits() == splits

@@ -15,19 +15,11 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.evaluation.external import processor_resizing
-from tests.data.make import dataset, pairs
+from tests.data.make import dataset, pairs, picture
 
 SIZE = 64
 SHAPES = [(301, 97), (97, 301), (50, 33), (33, 50), (64, 64), (224, 224), (640, 479), (1021, 767), (20, 15)]
 """Width and height: larger and smaller than what is made of them, and with odd numbers to cut."""
-
-
-def picture(width: int, height: int) -> Image.Image:
-    """Coarse and fine structure."""
-    rng = np.random.default_rng(width)
-    coarse = rng.integers(0, 256, (height // 7 + 2, width // 7 + 2, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
-    return Image.fromarray((smooth + rng.integers(-40, 41, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
 def agrees(theirs: Callable[[Image.Image], Any], resizing: Resizing, most: int, mean: float) -> None:

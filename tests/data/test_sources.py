@@ -7,16 +7,11 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data import phantom
-from benchmark.data.dataset import open_dataset
+from benchmark.data.check import check
 from benchmark.data.prepared import prepare
-from benchmark.store import formats
-from tests.data.make import images, pixels, write_card
+from tests.data.make import images, opened, pixels
 
 CLASSES = ["cat", "dog"]
-
-
-def opened(folder, source, on_bad_data="error", **card):
-    return open_dataset(write_card(folder, source, **card), on_bad_data, folder / "cache")
 
 
 def columns(found, split, *names):
@@ -60,18 +55,18 @@ def test_bad_image_folders(tmp_path):
     source = {"kind": "image_folder", "root": "root"}
     message = r"^train/dgo/0.png: unknown class 'dgo'; did you mean 'dog'\? Known: cat, dog\n2 rows are bad"
     with pytest.raises(BenchError, match=message):
-        opened(tmp_path, source, classes=CLASSES).check()
+        check(opened(tmp_path, source, classes=CLASSES))
     images(tmp_path / "root" / "train", 1)
     images(tmp_path / "root" / "train" / "dog", 1)
     left = opened(tmp_path, source, "skip", classes=CLASSES)
-    left.check()
+    check(left)
     assert left.left_out == {"unknown class": 2, "no class": 1}
     assert len(left.records("train")) == 1
     (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(BenchError, match="no image found; expected train/CLASS/IMAGE"):
-        opened(tmp_path, {"kind": "image_folder", "root": "empty"}, classes=CLASSES).check()
+        check(opened(tmp_path, {"kind": "image_folder", "root": "empty"}, classes=CLASSES))
     with pytest.raises(BenchError, match="'gone' does not exist"):
-        opened(tmp_path, {"kind": "image_folder", "root": "gone"}, classes=CLASSES).check()
+        check(opened(tmp_path, {"kind": "image_folder", "root": "gone"}, classes=CLASSES))
 
 
 def arrays(channels=0, labels=((0,), (1,), (1,))):
@@ -115,7 +110,7 @@ def test_npz_with_many_labels(tmp_path):
 def test_bad_npz(tmp_path, change, message):
     np.savez(tmp_path / "a.npz", **(arrays() | change))
     with pytest.raises(BenchError, match=message):
-        opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES).check()
+        check(opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES))
 
 
 def test_what_is_no_npz(tmp_path):
@@ -128,7 +123,7 @@ def test_what_is_no_npz(tmp_path):
         ("c.npz", "unknown array 'train_labels'; did you mean 'train_label'"),
     ):
         with pytest.raises(BenchError, match=message):
-            opened(tmp_path, {"kind": "npz", "file": name}, classes=CLASSES).check()
+            check(opened(tmp_path, {"kind": "npz", "file": name}, classes=CLASSES))
 
 
 def drawn(folder, modality, patients, **card):
@@ -170,12 +165,12 @@ def test_a_phantoms_fingerprint_is_known_before_it_is_drawn(tmp_path, monkeypatc
     more = drawn(tmp_path, "shapes", {"train": 4}, **card_of("shapes"))
     assert found.splits() == ["train"]
     assert found.fingerprint != more.fingerprint
-    monkeypatch.setattr(formats, "PHANTOM", 999)
+    monkeypatch.setattr(phantom, "VERSION", 999, raising=False)
     assert drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")).fingerprint != found.fingerprint
 
 
 def test_phantoms_are_drawn_once(tmp_path, monkeypatch):
-    drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")).check()
+    check(drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")))
     monkeypatch.setattr(phantom, "generate", None)
     assert len(drawn(tmp_path, "shapes", {"train": 3}, **card_of("shapes")).records("train")) == 3
 
@@ -184,7 +179,7 @@ def test_bad_phantoms(tmp_path):
     with pytest.raises(BenchError, match="unknown modality 'cxrr'"):
         drawn(tmp_path, "cxrr", {"train": 3}, classes=CLASSES)
     with pytest.raises(BenchError, match=r"the classes of phantom shapes are .* and multi_label: false"):
-        drawn(tmp_path, "shapes", {"train": 3}, classes=CLASSES).check()
+        check(drawn(tmp_path, "shapes", {"train": 3}, classes=CLASSES))
 
 
 SCRIPT = """
@@ -263,4 +258,4 @@ def test_a_damaged_npz(tmp_path, damage):
     content[len(content) // 2] ^= 255
     (tmp_path / "a.npz").write_bytes(content[: len(content) // 2] if damage == "cut" else content)
     with pytest.raises(BenchError, match=r"^a.npz: "):
-        opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES).check()
+        check(opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=CLASSES))

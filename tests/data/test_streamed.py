@@ -20,15 +20,14 @@ from benchmark.common.errors import BenchError
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
 from benchmark.data import streamed
+from benchmark.data.check import check
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.training.checkpoint import LAST
 from benchmark.training.loop import pretrain
-from tests.data.make import dataset, pairs
-from tests.data.test_loader import Words
-from tests.data.test_tables import SHARDS, jpeg, opened, shard
+from tests.data.make import SHARDS, Words, dataset, jpeg, opened, pairs, shard
 from tests.methods.fakes import small_method
 
 PER_SHARD = 10
@@ -176,26 +175,26 @@ def test_what_is_wrong_in_all_samples_is_found_before_training(tmp_path: Path) -
     folder = tmp_path / "data"
     shards(folder, count=2)
     stream = {"stream": True}
-    opened(folder, TRAIN | stream).check()
+    check(opened(folder, TRAIN | stream))
     with pytest.raises(BenchError, match=r"train-0.tar: columns.text: unknown column 'caption'.*txt"):
-        opened(folder, TRAIN | stream | {"columns": {"image": "image", "text": "caption"}}).check()
+        check(opened(folder, TRAIN | stream | {"columns": {"image": "image", "text": "caption"}}))
     shard(folder / "train-1.tar", [("a.jpg", b"broken"), ("a.txt", b"x")])
     with pytest.raises(BenchError, match=r"^train-1.tar, row 1: cannot be decoded: no known image format"):
-        opened(folder, TRAIN | stream).check()
+        check(opened(folder, TRAIN | stream))
     (folder / "train-1.tar").write_bytes((folder / "train-0.tar").read_bytes()[:3000])
     with pytest.raises(BenchError, match=r"train-1.tar: cannot be read as a tar file"):
-        opened(folder, TRAIN | stream).check()
+        check(opened(folder, TRAIN | stream))
     (folder / "train-1.tar").write_bytes(gzip.compress((folder / "train-0.tar").read_bytes()))
-    with pytest.raises(BenchError, match=r"train-1.tar: is packed, so that 'stream' cannot enter it"):
-        opened(folder, TRAIN | stream).check()
+    with pytest.raises(BenchError, match=r"train-1.tar: is compressed, and 'stream' reads samples at any place"):
+        check(opened(folder, TRAIN | stream))
     shard(folder / "train-1.tar", [("../a.jpg", jpeg(0)), ("../a.txt", b"x")])
     with pytest.raises(BenchError, match=r"train-1.tar: .*'../a.jpg' leads out"):
-        opened(folder, TRAIN | stream).check()
+        check(opened(folder, TRAIN | stream))
 
 
 @pytest.mark.parametrize("needs_all", [{"split": {"train": 1.0}}, {"where": {"txt": "x"}}, {"find": True}])
 def test_what_needs_all_rows_does_not_stream(tmp_path: Path, needs_all: dict[str, object]) -> None:
-    with pytest.raises(BenchError, match=f"'{next(iter(needs_all))}' needs all to be read before"):
+    with pytest.raises(BenchError, match=f"'{next(iter(needs_all))}' needs all samples before training starts"):
         opened(tmp_path, TRAIN | {"stream": True} | needs_all)
 
 
@@ -204,7 +203,7 @@ def test_a_stream_has_no_records(tmp_path: Path) -> None:
     found = opened(tmp_path / "data", TRAIN | {"stream": True})
     assert found.splits() == ["train"]
     assert found.left_out == {}
-    with pytest.raises(BenchError, match="streams: it is for pretraining alone; 'stream: false' reads it as a whole"):
+    with pytest.raises(BenchError, match=r"is streamed, .* only; 'stream: false' in its card prepares it as a whole"):
         found.records("train")
     assert sorted(Stream(found.card, "train", found.cache).texts()) == sorted(f"text {i}" for i in range(10))
 
@@ -266,4 +265,4 @@ def test_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         said.append("".join(capsys.readouterr()))
     assert "nothing wrong in the first sample of each shard" in said[0]
     assert "streams, so nothing is prepared" in said[1]
-    assert "streams: it is for pretraining alone" in said[2]
+    assert "is streamed, which is for pretraining only" in said[2]

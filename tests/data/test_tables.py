@@ -1,6 +1,5 @@
 """Tables in other formats than plain CSV and JSON Lines, and what their sources make of them."""
 
-import io
 import json
 import tarfile
 
@@ -10,43 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from benchmark.common.errors import BenchError
-from benchmark.data.dataset import open_dataset
-from benchmark.data.sources.table import fill, report_sections, template_columns
-from tests.data.make import images, pixels, write_card, write_csv
+from benchmark.data.check import check
+from benchmark.data.sources.columns import fill, template_columns
+from benchmark.data.sources.reports import report_sections
+from tests.data.make import SHARDS, images, jpeg, opened, pixels, shard, write_csv
 
 CLASSES = ["normal", "benign"]
 
 
-def opened(folder, source, on_bad_data="error", **card):
-    return open_dataset(write_card(folder, source, **card), on_bad_data, folder / "cache")
-
-
 def column(found, split, name):
     return found.records(split).select_columns([name])[:][name]
-
-
-def jpeg(seed):
-    file = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def shard(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(content, tuple):
-                info.type, info.linkname = content
-                tar.addfile(info)
-            else:
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-
-
-SHARDS = {"kind": "webdataset", "columns": {"image": "image", "text": "txt", "id": "key"}}
 
 
 def test_webdataset(tmp_path):
@@ -65,7 +39,7 @@ def test_webdataset(tmp_path):
     assert column(found, "train", "text") == [["text 0"], ["text 1"]]
     broken = opened(tmp_path, SHARDS | {"shards": {"train": ["train-*.tar"], "test": ["test.tar"]}})
     with pytest.raises(BenchError, match=r"^test.tar, row 1: the image cannot be decoded: no known image format"):
-        broken.check()
+        check(broken)
 
 
 @pytest.mark.parametrize("name", ["../../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg"])
@@ -76,9 +50,9 @@ def test_nothing_leaves_a_shard(tmp_path, name):
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     source = SHARDS | {"shards": {"train": ["a.tar"]}}
     with pytest.raises(BenchError, match=r"absolute|leads out"):
-        opened(folder, source).check()
+        check(opened(folder, source))
     left = opened(folder, source, "skip")
-    left.check()
+    check(left)
     assert left.left_out == {"image outside the folder": 1}
     assert column(left, "train", "id") == ["a"]
     after = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
@@ -89,7 +63,7 @@ def test_nothing_leaves_a_shard(tmp_path, name):
 def test_links_and_devices_in_a_shard(tmp_path, kind):
     shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"good"), ("b.jpg", (kind, "/etc/passwd"))])
     left = opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}, "skip")
-    left.check()
+    check(left)
     assert left.left_out == {"not a file": 1}
     assert len(left.records("train")) == 1
 
@@ -98,7 +72,7 @@ def test_a_shard_that_ends_too_early(tmp_path):
     shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"x" * 5000)])
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:2000])
     with pytest.raises(BenchError, match=r"a.tar: cannot be read as a tar file"):
-        opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}).check()
+        check(opened(tmp_path, SHARDS | {"shards": {"train": ["a.tar"]}}))
 
 
 def table(labels=(0, 1, 0)):
@@ -136,10 +110,10 @@ def test_a_saved_dataset(tmp_path, no_network):
     assert column(found, "train", "label") == [1, 0, 1]
     assert np.asarray(found.records("train")["image"][2]).shape == (10, 12, 3)
     with pytest.raises(BenchError, match=r"unknown split 'trian'; did you mean 'train'"):
-        opened(tmp_path, HUB | {"splits_of": {"train": "trian"}}, classes=CLASSES).check()
+        check(opened(tmp_path, HUB | {"splits_of": {"train": "trian"}}, classes=CLASSES))
     (tmp_path / "other").mkdir()
     with pytest.raises(BenchError, match=r"other: cannot be read as a saved dataset"):
-        opened(tmp_path, HUB | {"path": "other"}, classes=CLASSES).check()
+        check(opened(tmp_path, HUB | {"path": "other"}, classes=CLASSES))
 
 
 def test_a_saved_table(tmp_path, no_network):
@@ -155,8 +129,8 @@ def test_a_saved_table(tmp_path, no_network):
     assert again.fingerprint != found.fingerprint
     drawn = opened(tmp_path, HUB | {"split": {"train": 0.5, "test": 0.5}}, classes=CLASSES)
     assert [len(drawn.records(split)) for split in drawn.splits()] == [1, 1]
-    with pytest.raises(BenchError, match=r"saved: one table was saved; expected one of 'splits_of', and 'split' with"):
-        opened(tmp_path, HUB | {"splits_of": {"train": "train", "test": "test"}}, classes=CLASSES).check()
+    with pytest.raises(BenchError, match=r"saved: holds one table; expected one of 'splits_of', and 'split' with"):
+        check(opened(tmp_path, HUB | {"splits_of": {"train": "train", "test": "test"}}, classes=CLASSES))
 
 
 PARQUET = {
@@ -176,7 +150,7 @@ def test_a_parquet_folder(tmp_path, no_network):
     assert np.asarray(found.records("train")["image"][1]).shape == (10, 12, 3)
     (tmp_path / "part-1.parquet").write_bytes(b"PAR1")
     with pytest.raises(BenchError, match=r"part-1.parquet: cannot be read as Parquet"):
-        opened(tmp_path, PARQUET, classes=CLASSES).check()
+        check(opened(tmp_path, PARQUET, classes=CLASSES))
 
 
 def test_class_numbers_in_parquet(tmp_path):
@@ -185,7 +159,7 @@ def test_class_numbers_in_parquet(tmp_path):
     pq.write_table(data, tmp_path / "part-0.parquet")
     message = r"^part-0.parquet, row 3: class number 2; the file has names for 0 to 1$"
     with pytest.raises(BenchError, match=message):
-        opened(tmp_path, PARQUET, classes=CLASSES).check()
+        check(opened(tmp_path, PARQUET, classes=CLASSES))
     assert column(opened(tmp_path, PARQUET, "skip", classes=CLASSES), "train", "label") == [-1, -1]
     # Where names are there already, and where nothing says the names, in which case numbers are the card's.
     named = data.set_column(1, "label", pa.array(["normal", "benign", None]))
@@ -200,10 +174,10 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     source = {key: value for key, value in HUB.items() if key != "path"} | {"name": "nobody/nothing", "revision": "abc"}
     found = opened(tmp_path, source, classes=CLASSES)
-    assert not found.card.source.found()
+    assert not found.card.source.is_present()
     message = r"^dataset 'nobody/nothing', split 'train': neither in the local cache nor reachable \(HF_HUB_OFFLINE .*$"
     with pytest.raises(BenchError, match=message) as caught:
-        found.check()
+        check(found)
     assert "\n" not in str(caught.value)
 
 
@@ -233,17 +207,17 @@ def test_h5(tmp_path):
 )
 def test_bad_h5(tmp_path, change, message):
     with pytest.raises(BenchError, match=message):
-        opened(tmp_path, h5(tmp_path, **change), classes=CLASSES).check()
+        check(opened(tmp_path, h5(tmp_path, **change), classes=CLASSES))
 
 
 def test_h5_that_is_none(tmp_path):
     source = h5(tmp_path)
     (tmp_path / "y.h5").write_bytes(b"no")
     with pytest.raises(BenchError, match=r"y.h5: cannot be read as HDF5"):
-        opened(tmp_path, source, classes=CLASSES).check()
+        check(opened(tmp_path, source, classes=CLASSES))
     source = h5(tmp_path) | {"label_key": "z"}
     with pytest.raises(BenchError, match=r"y.h5: unknown array 'z'"):
-        opened(tmp_path, source, classes=CLASSES).check()
+        check(opened(tmp_path, source, classes=CLASSES))
 
 
 def test_templates():
@@ -290,7 +264,7 @@ def test_images_with_several_classes(tmp_path):
     rows = [{"image": "images/0.png", "y": y} for y in ("normal", "benign")]
     rows += [{"image": "images/1.png", "y": "['benign']"}, {"image": "images/2.png", "y": "['normal', 'benign']"}]
     with pytest.raises(BenchError, match=r"\(an image with two labels: 1, several classes: 1\)"):
-        opened(tmp_path, labelled(tmp_path, rows), classes=CLASSES).check()
+        check(opened(tmp_path, labelled(tmp_path, rows), classes=CLASSES))
     found = opened(tmp_path, labelled(tmp_path, rows, several="leave_out"), classes=CLASSES)
     assert column(found, "test", "id") == ["images/1.png"]
     assert column(found, "test", "label") == [1]
@@ -305,11 +279,11 @@ def test_an_ambiguous_name(tmp_path):
     source = labelled(tmp_path, [{"image": "0.png", "y": "benign"}, {"image": "1.png", "y": "benign"}])
     source |= {"find": True, "image_root": "other"}
     left = opened(tmp_path, source, "skip", classes=CLASSES)
-    left.check()
+    check(left)
     assert left.left_out == {"ambiguous image": 1}
     source = labelled(tmp_path, [{"image": "gone.png", "y": "benign"}]) | {"find": True}
     with pytest.raises(BenchError, match=r"image 'gone.png' does not exist"):
-        opened(tmp_path, source, classes=CLASSES).check()
+        check(opened(tmp_path, source, classes=CLASSES))
 
 
 def test_a_join_that_has_no_such_column(tmp_path):
@@ -317,4 +291,4 @@ def test_a_join_that_has_no_such_column(tmp_path):
     write_csv(tmp_path / "more.csv", [{"k": 1, "z": 2}])
     source["join"] = [{"file": "more.csv", "by": ["k"], "columns": ["zz"]}]
     with pytest.raises(BenchError, match=r"more.csv: join: unknown column 'zz'; did you mean 'z'"):
-        opened(tmp_path, source, classes=CLASSES).check()
+        check(opened(tmp_path, source, classes=CLASSES))

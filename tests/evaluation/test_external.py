@@ -24,8 +24,8 @@ from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
 from benchmark.models.from_timm import TimmImageTower, timm_resizing
-from tests.data.test_resizing import picture
-from tests.models.conftest import TEXT, VIT
+from tests.data.make import picture
+from tests.models.make import TEXT, VIT
 from tests.squares import MODEL, Bench
 
 NAME = "bench-small"
@@ -274,7 +274,7 @@ def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
         return prepare(*arguments, **options)
 
     monkeypatch.setattr("benchmark.data.prepared.prepare", spy)
-    monkeypatch.setattr("benchmark.execution.materials.prepare", spy)
+    monkeypatch.setattr("benchmark.execution.runner.prepare", spy)
     quick = ["--suite", "suite.yaml", "--model", "squash.yaml", "--methods", "clip", "--tasks", "linear_probe"]
     assert bench("run", *quick, "--set", "training.samples=64") == 0, bench.out + bench.err
     assert len(seen) > 4

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmark.config.load import load_run_config
 from benchmark.plan.make import make_plan
-from tests.models.test_tokenizer import save_hugging_face
+from tests.models.make import save_hugging_face
 from tests.squares import Bench
 
 SMALL = [

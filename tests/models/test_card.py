@@ -64,9 +64,9 @@ def test_what_a_card_names_is_found_beside_it(tmp_path: Path) -> None:
         ("embed_dim: 8", "", "embed_dim: Field required"),
         ("{kind: tiny}", "{kind: tyni}", "image: .*tyni"),
         ("{kind: tiny}", "{kind: tiny, patch_dropout: 1.0}", "image.tiny.patch_dropout: .*less than 1"),
-        ("{kind: tiny}", "{kind: tiny, widht: 3}", "image.tiny.widht: Extra inputs"),
+        ("{kind: tiny}", "{kind: tiny, widht: 3}", "unknown key 'widht'; did you mean 'width'"),
         ("embed_dim: 8", "embed_dim: [", "not valid YAML"),
-        (GOOD, "- 1", "expected keys and values, found list"),
+        (GOOD, "- 1", "expected a mapping of keys to values, found list"),
     ],
 )
 def test_what_is_wrong_with_a_card_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -81,5 +81,5 @@ def test_what_is_wrong_with_a_card_is_named(old: str, new: str, message: str, tm
 def test_names_that_are_not_there() -> None:
     with pytest.raises(BenchError, match="unknown model 'vit-b16'; did you mean 'vit-b-16'"):
         load_model_card("vit-b16")
-    with pytest.raises(BenchError, match=r"nowhere/a.yaml: no such file"):
+    with pytest.raises(BenchError, match=r"'nowhere/a.yaml': no such file"):
         load_model_card("nowhere/a.yaml")

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from benchmark.models import load_model_card, model_names
 from benchmark.models.download import to_download
-from tests.models.conftest import make_card, timm_card, transformers_card
+from tests.models.make import make_card, timm_card, transformers_card
 
 
 @pytest.fixture(autouse=True)

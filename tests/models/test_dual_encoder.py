@@ -9,7 +9,7 @@ from torch import nn
 from benchmark.common.errors import BenchError
 from benchmark.models import DualEncoder, build_model, load_model_card, model_names
 from benchmark.models.tower import Group, PatchDropout
-from tests.models.conftest import CARDS, CONTEXT, make_card, open_clip_card, texts, timm_card, transformers_card
+from tests.models.make import CARDS, CONTEXT, make_card, open_clip_card, texts, timm_card, transformers_card
 
 every_card = pytest.mark.parametrize("name", CARDS)
 SIDES = ("image", "text")

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from benchmark.common.errors import BenchError
 from benchmark.models import build_model
 from benchmark.models.from_open_clip import open_clip_model
-from tests.models.conftest import ARCHITECTURES, CONTEXT, make_card, open_clip_card, texts
+from tests.models.make import ARCHITECTURES, CONTEXT, make_card, open_clip_card, texts
 
 
 def reference(name: str, seed: int = 1, **options: Any) -> Any:
@@ -212,7 +212,7 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
             return (Path(tmp_path / "owned").touch, ())
 
     path.write_bytes(pickle.dumps({"state_dict": Evil()}))
-    with pytest.raises(BenchError, match="more in it than tensors"):
+    with pytest.raises(BenchError, match="contains more than tensors"):
         build_model(make_card(tower), 0)
     assert not (tmp_path / "owned").exists()
     path.write_bytes(b"")

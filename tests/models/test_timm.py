@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from benchmark.common.errors import BenchError
 from benchmark.models import build_model
-from tests.models.conftest import TIMM, make_card, timm_card
+from tests.models.make import TIMM, make_card, timm_card
 
 
 def reference(name: str, size: int | None = None, **options: Any) -> Any:

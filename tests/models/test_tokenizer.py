@@ -8,15 +8,13 @@ import open_clip
 import pytest
 from huggingface_hub import constants
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, processors
 from transformers import PreTrainedTokenizerFast
 
 from benchmark.common.errors import BenchError
 from benchmark.models import Tokenizer, build_tokenizer
-from tests.models.conftest import make_card
+from tests.models.make import WORDS, make_card, save_hugging_face
 
-SENTENCE = "a chest radiograph shows no acute opacity in the left lower lobe of lung effusion is small or absent"
-WORDS = SENTENCE.split()
 draw = random.Random(0)
 TEXTS = [" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) + "." for _ in range(300)]
 ODD = ["", "Ünïcode 漢字 🫀", "  two  spaces\tand\nlines ", "<end> <pad>", "word " * 400]
@@ -101,22 +99,6 @@ def test_open_clips_own_tokens(tmp_path: Path) -> None:
     assert short.context_length == 9
     assert short.fingerprint != ours.fingerprint
     assert short(TEXTS[:5]) == [tokens if len(tokens) <= 9 else [*tokens[:8], 49407] for tokens in ours(TEXTS[:5])]
-
-
-def save_hugging_face(folder: Path, ends: bool) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: like BERT's with start and end, or like GPT's with neither, nor with padding."""
-    vocab = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *dict.fromkeys(WORDS)])}
-    backend = Backend(models.WordLevel(vocab, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
-    if ends:
-        backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-        )
-        special |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel
 
 from benchmark.common.errors import BenchError
 from benchmark.models import ModelCard, build_model
-from tests.models.conftest import CONTEXT, TRANSFORMERS, make_card, texts, transformers_card
+from tests.models.make import CONTEXT, TRANSFORMERS, make_card, texts, transformers_card
 
 
 def saved(kind: str, folder: Path, **config: Any) -> Any:
@@ -112,5 +112,5 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "text.name: FOLDER" in str(error.value)
     with pytest.raises(BenchError, match="unknown model_type of transformers 'bret'; did you mean 'bert'"):
         build_model(make_card(text={"kind": "transformers", "config": {"model_type": "bret"}}), 0)
-    with pytest.raises(BenchError, match="give a name, or a config with its model_type"):
+    with pytest.raises(BenchError, match="set a name, or a config with its model_type"):
         build_model(make_card(text={"kind": "transformers"}), 0)

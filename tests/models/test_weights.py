@@ -10,7 +10,7 @@ from benchmark.common.errors import BenchError
 from benchmark.models import build_model, load_weights, save_weights
 from benchmark.models import weights as module
 from benchmark.models.weights import hub, read_tensors
-from tests.models.conftest import CARDS, make_card, open_clip_card
+from tests.models.make import CARDS, make_card, open_clip_card
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -30,9 +30,12 @@ def test_the_first_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for change, message in (
-        (lambda s: s.pop("image.position"), "tensor 'image.position' is missing"),
-        (lambda s: s.update(extra=torch.zeros(1)), "tensor 'extra' is not one of the model's"),
-        (lambda s: s.update({"text.position": torch.zeros(3, 4)}), r"'text.position' has shape \[3, 4\], the model's"),
+        (lambda s: s.pop("image.position"), "tensor 'image.position' of the model is missing"),
+        (lambda s: s.update(extra=torch.zeros(1)), "tensor 'extra' is not part of the model"),
+        (
+            lambda s: s.update({"text.position": torch.zeros(3, 4)}),
+            r"'text.position' has shape \[3, 4\], but in the model",
+        ),
     ):
         state = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
         change(state)
@@ -52,7 +55,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             read_tensors(tmp_path / name)
         assert "\n" not in str(error.value)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(BenchError, match="something else than names and tensors"):
+    with pytest.raises(BenchError, match="something other than names and tensors"):
         read_tensors(tmp_path / "list.pt")
 
 
@@ -62,7 +65,7 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
             return (Path(tmp_path / "owned").touch, ())
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(BenchError, match="more in it than tensors"):
+    with pytest.raises(BenchError, match="contains more than tensors"):
         read_tensors(tmp_path / "evil.pt")
     assert not (tmp_path / "owned").exists()
 

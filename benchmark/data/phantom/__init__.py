@@ -1,7 +1,7 @@
 """Phantoms: drawn images of five medical modalities and of a general domain, with reports, classes and questions.
 
-Everything is drawn from random streams named by (seed, modality, split, patient, image), so that a patient's images are
-the same however many patients are asked for, and splits share nothing.
+Everything is drawn from random streams named by (seed, modality, split, patient, image). So a patient's images are the
+same however many patients are drawn, and splits share nothing.
 """
 
 from collections.abc import Mapping
@@ -20,26 +20,29 @@ __all__ = ["DOMAINS", "FINDINGS", "MODALITIES", "MULTI_LABEL", "Question", "Samp
 
 
 class Domain(Protocol):
-    """What a module of this package offers: its findings and how a patient and an image of theirs are drawn.
-
-    TERMS: for every finding the other words that reports use for it, beside its name.
-    """
+    """What a module of a domain defines: its findings, and how to draw a patient and an image of the patient."""
 
     @property
-    def NAME(self) -> str: ...
+    def NAME(self) -> str:
+        """What the images are called."""
 
     @property
-    def FINDINGS(self) -> tuple[str, ...]: ...
+    def FINDINGS(self) -> tuple[str, ...]:
+        """The names of the classes."""
 
     @property
-    def MULTI_LABEL(self) -> bool: ...
+    def MULTI_LABEL(self) -> bool:
+        """Whether an image can have several findings."""
 
     @property
-    def TERMS(self) -> Mapping[str, tuple[str, ...]]: ...
+    def TERMS(self) -> Mapping[str, tuple[str, ...]]:
+        """For each finding the synonyms that reports use."""
 
-    def patient(self, rng: Random) -> Any: ...
+    def patient(self, rng: Random) -> Any:
+        """Draw a patient."""
 
-    def picture(self, rng: Random, patient: Any, size: int) -> Picture: ...
+    def picture(self, rng: Random, patient: Any, size: int) -> Picture:
+        """Draw an image of a patient, ``size`` pixels a side, with its report and questions."""
 
 
 _MEDICAL: dict[str, Domain] = {"cxr": cxr, "mammo": mammo, "histo": histo, "derm": derm, "fundus": fundus}
@@ -48,14 +51,16 @@ MODALITIES = tuple(_MEDICAL)
 FINDINGS = {key: domain.FINDINGS for key, domain in DOMAINS.items()}
 MULTI_LABEL = {key: domain.MULTI_LABEL for key, domain in DOMAINS.items()}
 SIZES = range(32, 513)
+Job = tuple[str, str, range, int, int]
+"""The arguments of generate(): modality, split, patients, seed, size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One image.
 
-    id: unique; group: the patient; image: uint8 [size, size, 3]; text: one report;
-    label: a number in FINDINGS[modality], or a 0/1 for each of them when MULTI_LABEL[modality].
+    id: unique. group: the patient. image: uint8 [size, size, 3]. text: one report.
+    label: a number in FINDINGS[modality], or 0 or 1 for each of them if MULTI_LABEL[modality].
     """
 
     id: str
@@ -67,9 +72,10 @@ class Sample:
 
 
 def generate(modality: str, split: str, patients: int | range, seed: int, size: int = 64) -> list[Sample]:
-    """The images of patients 0..patients-1, or of those in a range: one to three each (shapes: one).
+    """Draw the images of patients 0..patients-1, or of the patients in a range: one to three each (shapes: one).
 
-    modality: one of MODALITIES, or "shapes"; split: any name; seed: not negative; size: pixels a side, 32..512.
+    modality: one of DOMAINS. split: any name. seed: 0 or more. size: pixels a side, 32..512.
+    Raises ``BenchError`` for any other value.
     """
     if modality not in DOMAINS:
         raise unknown("phantom modality", modality, DOMAINS)

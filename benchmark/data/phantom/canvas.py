@@ -1,7 +1,7 @@
-"""Drawing: coordinates are 0..1 with x to the right and y down, images float32 in 0..1, whatever the size in pixels.
+"""Drawing. Coordinates are 0..1 with x to the right and y down, and images are float32 in 0..1, at any size in pixels.
 
-What is drawn depends on a picture's content alone: random fields have a fixed number of cells, and pixel noise is drawn
-last, so that one sample at 64 and at 512 pixels is the same scene.
+A scene does not depend on the size: random fields have a fixed number of cells and pixel noise is drawn last, so one
+sample at 64 and at 512 pixels shows the same scene.
 """
 
 import math
@@ -17,19 +17,21 @@ T = TypeVar("T")
 
 
 class Random(np.random.Generator):
-    """A stream of its own for every tuple of numbers, with the draws that a generator of scenes needs."""
+    """A random stream of its own for every tuple of numbers, with the draws that scenes need."""
 
     def __init__(self, *key: int) -> None:
         super().__init__(np.random.PCG64(np.random.SeedSequence(key)))
 
     def chance(self, p: float) -> bool:
+        """True with probability ``p``."""
         return bool(self.random() < p)
 
     def between(self, low: float, high: float) -> float:
+        """A number drawn uniformly from [low, high)."""
         return low + (high - low) * self.random()
 
     def pick(self, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
-        """One of ``options``; ``weights`` need not sum to one."""
+        """Draw one of ``options``; ``weights`` need not sum to one."""
         if weights is None:
             return options[int(self.random() * len(options))]
         left = self.random() * sum(weights)
@@ -40,7 +42,7 @@ class Random(np.random.Generator):
         return options[-1]
 
     def some(self, options: Sequence[T], count: int) -> list[T]:
-        """``count`` different ones of ``options`` (all, when there are fewer), in random order."""
+        """Draw ``count`` different ones of ``options`` (all, if there are fewer), in random order."""
         return [options[i] for i in self.permutation(len(options))[:count]]
 
 
@@ -53,9 +55,9 @@ def grid(size: int) -> tuple[Array, Array]:
 
 
 class View:
-    """How the camera looks at a scene: scene point p is seen at 0.5 + scale * R(angle) * (p - 0.5) + shift.
+    """The position of the camera: it shows scene point p at 0.5 + scale * R(angle) * (p - 0.5) + shift.
 
-    x, y: the scene coordinates under each pixel, [size, size].
+    x, y: the scene coordinates of each pixel, [size, size].
     """
 
     def __init__(
@@ -76,63 +78,68 @@ class View:
         self.y: Array = c * y - s * x + 0.5
 
     def place(self, points: np.ndarray) -> np.ndarray:
-        """Scene points [..., 2] to where they are seen in the picture."""
-        return (points - 0.5) @ self._turn + self._centre
+        """Convert scene points [..., 2] to coordinates of the image."""
+        places: np.ndarray = (points - 0.5) @ self._turn + self._centre
+        return places
 
 
 def inside(distance: Array, width: float) -> Array:
-    """1 inside (negative distance), 0 outside, over a soft edge of ``width``."""
-    return np.clip(0.5 - distance * (1 / width), 0, 1)
+    """1 inside (negative distance), 0 outside, with a soft edge of ``width``."""
+    cover: Array = np.clip(0.5 - distance * (1 / width), 0, 1)
+    return cover
 
 
 def smooth(distance: Array, width: float) -> Array:
-    """As inside(), without corners: for edges much wider than a pixel."""
+    """Like inside(), but without corners, for edges much wider than a pixel."""
     t = inside(distance, width)
     return t * t * (3 - 2 * t)
 
 
 def ellipse(x: Array, y: Array, centre: Sequence[float], radii: tuple[float, float], angle: float = 0.0) -> Array:
-    """Distance to an ellipse's outline, negative inside (exact for a circle, close to it elsewhere)."""
+    """Distance to the outline of an ellipse, negative inside (exact for a circle, approximate for others)."""
     dx, dy = x - float(centre[0]), y - float(centre[1])
     if angle:
         c, s = math.cos(angle), math.sin(angle)
         dx, dy = c * dx + s * dy, c * dy - s * dx
     dx, dy = dx * (1 / radii[0]), dy * (1 / radii[1])
-    return (np.sqrt(dx * dx + dy * dy) - 1) * min(radii)
+    distance: Array = (np.sqrt(dx * dx + dy * dy) - 1) * min(radii)
+    return distance
 
 
 def bump(x: Array, y: Array, centre: Sequence[float], radii: tuple[float, float]) -> Array:
-    """A Gaussian of height 1."""
+    """A Gaussian of height 1 with standard deviations ``radii``."""
     dx, dy = (x - float(centre[0])) * (1 / radii[0]), (y - float(centre[1])) * (1 / radii[1])
-    return np.exp(-0.5 * (dx * dx + dy * dy))
+    height: Array = np.exp(-0.5 * (dx * dx + dy * dy))
+    return height
 
 
 @cache
 def _spread(cells: int, size: int) -> Array:
-    """The matrix that interpolates cells + 2 values (one beyond either end) to ``size``: bicubic, [size, cells + 2]."""
+    """The matrix of bicubic interpolation from cells + 2 values (one past each end) to ``size``, [size, cells + 2]."""
     unit = Image.fromarray(np.eye(cells + 2, dtype=np.float32))
     return np.array(unit.resize((cells + 2, size), Image.Resampling.BICUBIC, box=(0, 1, cells + 2, cells + 1)))
 
 
 def field(rng: Random, cells: int, size: int) -> Array:
-    """Smooth noise of about ``cells`` bumps a side, mean 0, standard deviation about 0.7, [size, size]."""
+    """Smooth noise with about ``cells`` bumps a side, mean 0, standard deviation about 0.7, [size, size]."""
     spread = _spread(cells, size)
     return spread @ rng.standard_normal((cells + 2, cells + 2), dtype=np.float32) @ spread.T
 
 
 def rgb(red: float, green: float, blue: float) -> Array:
-    """A colour, [3, 1, 1]: pictures are [3, size, size] until they are photographed."""
+    """A colour, [3, 1, 1]. Images are [3, size, size] before photograph()."""
     return np.array([red, green, blue], dtype=np.float32)[:, None, None]
 
 
 def wobbly(rng: Random, count: int, points: int, roughness: float) -> np.ndarray:
-    """Closed outlines around the origin, [count, points, 2], of radius about 1 with three random harmonics."""
+    """Closed outlines around the origin, [count, points, 2], with radius about 1 and three random harmonics."""
     t = np.arange(points) * (2 * np.pi / points)
     order = np.arange(2, 5)
     amplitude = rng.normal(0, roughness, (count, 3)) / (1, 1.4, 1.8)
     phase = rng.random((count, 3)) * (2 * np.pi)
     radius = 1 + np.einsum("ck,ckp->cp", amplitude, np.cos(order[:, None] * t + phase[..., None]))
-    return radius[..., None] * np.stack([np.cos(t), np.sin(t)], -1)
+    outlines: np.ndarray = radius[..., None] * np.stack([np.cos(t), np.sin(t)], -1)
+    return outlines
 
 
 def dots(
@@ -142,15 +149,15 @@ def dots(
     values: np.ndarray | float = 1.0,
     angles: np.ndarray | float = 0.0,
 ) -> Array:
-    """Many small ellipses, [size, size]: centres and radii [n, 2], values and angles [n]; the brightest wins."""
-    seen = (np.abs(centres - 0.5) < 0.5 + radii.max(initial=0)).all(1)
-    if not seen.any():
+    """Draw many small ellipses, [size, size]: centres and radii [n, 2], values and angles [n]; the brightest wins."""
+    visible = (np.abs(centres - 0.5) < 0.5 + radii.max(initial=0)).all(1)
+    if not visible.any():
         return np.zeros((size, size), dtype=np.float32)
     n = len(centres)
-    turn = np.broadcast_to(angles, n)[seen]
-    heights = np.broadcast_to(values, n)[seen].astype(np.float32)
-    middle = centres[seen] * size
-    a, b = np.maximum(radii[seen] * size, 0.5).astype(np.float32).T[..., None, None]
+    turn = np.broadcast_to(angles, n)[visible]
+    heights = np.broadcast_to(values, n)[visible].astype(np.float32)
+    middle = centres[visible] * size
+    a, b = np.maximum(radii[visible] * size, 0.5).astype(np.float32).T[..., None, None]
     corner = np.floor(middle).astype(np.int64)
     half = math.ceil(max(a.max(), b.max())) + 1
     step = np.arange(-half, half + 1)
@@ -172,7 +179,7 @@ def dots(
 
 
 class Layer:
-    """A grey layer for many small things: drawn with Pillow larger than it will be, then averaged down."""
+    """A grey layer for many small objects, drawn with Pillow at a larger size and then averaged down."""
 
     def __init__(self, size: int) -> None:
         self._factor = max(1, min(4, 512 // size))
@@ -181,16 +188,16 @@ class Layer:
         self._draw = ImageDraw.Draw(self._image)
 
     def polygon(self, points: np.ndarray, value: float = 1.0) -> None:
-        """points: [n, 2]."""
+        """Fill a polygon; points: [n, 2]."""
         self._draw.polygon((points * self._side).ravel().tolist(), fill=round(255 * value))
 
     def line(self, points: np.ndarray, width: float, value: float = 1.0) -> None:
-        """points: [n, 2]."""
+        """Draw a line; points: [n, 2]."""
         pixels = max(1, round(width * self._side))
         self._draw.line((points * self._side).ravel().tolist(), fill=round(255 * value), width=pixels)
 
     def array(self) -> Array:
-        """[size, size], 0..1."""
+        """The layer averaged down to [size, size], 0..1."""
         return np.asarray(self._image.reduce(self._factor), dtype=np.float32) * np.float32(1 / 255)
 
 
@@ -203,13 +210,13 @@ MOTTLE = 13
 def photograph(rng: Random, image: Array, noise: float, mottle: float = 0.0) -> np.ndarray:
     """Add sensor noise (the last draw) and quantise: [size, size] or [3, size, size] to uint8 [size, size, 3].
 
-    mottle: relative unevenness of brightness, MOTTLE bumps a side, about as large as findings are: they have to be told
-    from it by shape and texture, where mean brightness at a place would give them away.
+    mottle: relative unevenness of brightness, with MOTTLE bumps a side, about as large as findings are. It makes shape
+    and texture necessary to recognise findings, because the mean brightness of a place does not reveal them.
     """
     if mottle:
         image = image * (1 + mottle * field(rng, MOTTLE, image.shape[-1]))
     draws = np.frombuffer(rng.bytes(2 * image.size), np.uint8).reshape(2, *image.shape)
-    grain = np.add.reduce(draws, 0, dtype=np.float32)  # triangular: all but Gaussian, and three times faster
+    grain = np.add.reduce(draws, 0, dtype=np.float32)  # triangular: almost Gaussian, and three times faster
     grain *= noise / _DEVIATION
     grain += image - 255 * noise / _DEVIATION
     quantised = np.clip(grain * 255 + 0.5, 0, 255).astype(np.uint8)

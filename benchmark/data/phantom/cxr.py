@@ -1,4 +1,4 @@
-"""Chest X-ray, frontal. The patient's right is on the left of the picture."""
+"""Frontal chest X-rays. The patient's right side is on the left of the image."""
 
 from dataclasses import dataclass, replace
 
@@ -38,19 +38,26 @@ SIDES = {-1: "right", 1: "left"}
 
 @dataclass(frozen=True)
 class Finding:
-    """severity: 0..2; foci: (side, zone) of each, sides -1 for the patient's right and +1 for the left, zones 0..2."""
+    """One finding of a patient.
+
+    severity: 0..2. foci: the side and zone of each; sides are -1 for the patient's right and +1 for the left, zones
+    0..2.
+    """
 
     severity: int
     foci: tuple[tuple[int, int], ...]
 
     @property
     def side(self) -> str:
+        """The side of the patient, in words."""
         sides = {side for side, _ in self.foci}
         return "both sides" if len(sides) == 2 else SIDES[sides.pop()]
 
 
 @dataclass(frozen=True)
 class Patient:
+    """The anatomy of a patient, which is the same in all images, and the findings by name."""
+
     width: float
     heart: float
     dome: float
@@ -64,6 +71,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     return Patient(
         width=rng.between(0.92, 1.08),
         raised=(rng.between(0, 0.15), rng.between(0, 0.15)),
@@ -96,7 +104,7 @@ def _finding(rng: Random, finding: str) -> Finding:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
-    """The disease gets better or worse from one image of a patient to the next, and may be gone."""
+    """Draw an image of a patient. From one image to the next findings get better or worse, or disappear."""
     findings = {
         key: replace(finding, severity=min(2, max(0, finding.severity + rng.pick((-1, 0, 0, 1)))))
         for key, finding in patient.findings.items()
@@ -186,7 +194,7 @@ def _draw(rng: Random, patient: Patient, findings: dict[str, Finding], size: int
     tissue = patient.tissue
 
     def chest(lateral: Array, y: Array) -> Array:
-        """Distance to the inside of the rib cage on either side, were there no diaphragm."""
+        """Distance to the inside of the rib cage on each side, without a diaphragm."""
         u = (lateral - (0.155 + 0.085 * y)) * (1 / 0.15)
         v = (y - 0.49) * (1 / 0.385)
         v *= v
@@ -271,7 +279,7 @@ def _clavicles(view: View, patient: Patient) -> Array:
 
 
 def _equipment(rng: Random, view: View) -> Array:
-    """What is no finding: clips of a monitor on the skin with wires that run out of the picture, and a stomach tube."""
+    """Equipment that is no finding: clips of a monitor on the skin with wires out of the image, and a stomach tube."""
     layer = Layer(view.size)
     if rng.chance(0.5):
         layer.line(view.place(np.array([(0.5, -0.1), (0.49, 0.4), (0.5, 0.7), (0.6, 0.85)])), 0.014)

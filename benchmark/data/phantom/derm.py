@@ -1,4 +1,4 @@
-"""Dermoscopy: one lesion on skin, under a magnifier."""
+"""Dermoscopy: one lesion on skin, magnified."""
 
 import math
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ FEATURES = (
     ("white milia-like cysts", "a sharp border and white dots"),
     ("red lagoons", "red and purple lagoons"),
 )
-# Any may be the colour of any lesion, so that colour alone does not tell them apart.
+# Any lesion can have any of these colours, so colour alone does not distinguish lesions.
 COLOURS = {
     "brown": rgb(0.52, 0.33, 0.22),
     "black": rgb(0.28, 0.18, 0.15),
@@ -66,7 +66,10 @@ HAIRS = ("none", "few", "many")
 
 @dataclass(frozen=True)
 class Patient:
-    """finding: its number in FINDINGS; size: 0..2; pigment: of the skin, 0 fair to 1 dark; hairs: 0..2."""
+    """A patient with one lesion.
+
+    finding: its number in FINDINGS. size: 0..2. pigment: of the skin, 0 fair to 1 dark. hairs: 0..2.
+    """
 
     finding: int
     size: int
@@ -78,6 +81,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     return Patient(
         finding=rng.pick(range(len(FINDINGS))),
         size=rng.pick((0, 1, 2)),
@@ -90,7 +94,7 @@ def patient(rng: Random) -> Patient:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
-    """Images of a patient show one lesion, turned and lit otherwise, grown or not."""
+    """Draw an image of a patient. All show one lesion, which may have grown, in another rotation and light."""
     extent = min(2, patient.size + rng.pick((0, 0, 1)))
     return Picture(
         report=_report(rng, patient, extent),
@@ -181,8 +185,11 @@ def _hairs(rng: Random, size: int, count: int) -> Array:
 
 @dataclass(frozen=True)
 class Lesion:
-    """body: the stream of what stays the same from image to image; outline: distance to an ellipse of ``radius`` around
-    the middle of the view; coarse, fine: fields of noise; colour: of the lesion where nothing else gives it one.
+    """What the drawing of a lesion needs.
+
+    body: the random stream of everything that stays the same from image to image. outline: distance to an ellipse of
+    ``radius`` around the middle of the view. coarse, fine: fields of noise. colour: of the lesion, where its features
+    have no colour of their own.
     """
 
     body: Random
@@ -195,7 +202,7 @@ class Lesion:
     fine: Array
 
     def spots(self, centres: np.ndarray, radii: np.ndarray) -> Array:
-        """centres: [n, 2], in radii from the lesion's middle; radii: [n, 2]."""
+        """Draw spots; centres: [n, 2], in radii from the middle of the lesion; radii: [n, 2]."""
         return dots(self.view.size, self.view.place(0.5 + self.radius * centres), radii)
 
 
@@ -236,7 +243,7 @@ def _carcinoma(lesion: Lesion) -> tuple[Array, Array]:
 
 
 def _vessel(lesion: Lesion, layer: Layer, start: np.ndarray, heading: float, length: float, width: float) -> None:
-    """A vessel that forks twice."""
+    """Draw a vessel that forks twice."""
     end = start + length * np.array([math.cos(heading), math.sin(heading)])
     layer.line(lesion.view.place(np.stack([start, end])), width)
     if width > 0.01:

@@ -1,4 +1,4 @@
-"""Fundus photograph. The optic disc is on the right of the picture for a right eye, on the left for a left one."""
+"""Fundus photographs. The optic disc is on the right of the image for a right eye, on the left for a left eye."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,10 @@ MACULA = (0.43, 0.525)
 
 @dataclass(frozen=True)
 class Patient:
-    """finding: its number in FINDINGS; severity: 0..2; place: 0 upper, 1 lower (of a vein occlusion)."""
+    """A patient with one disease.
+
+    finding: its number in FINDINGS. severity: 0..2. place: of a vein occlusion, 0 upper, 1 lower.
+    """
 
     finding: int
     severity: int
@@ -69,6 +72,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     return Patient(
         finding=rng.pick(range(len(FINDINGS))),
         severity=rng.pick((0, 1, 2)),
@@ -81,7 +85,7 @@ def patient(rng: Random) -> Patient:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
-    """Images of a patient are of either eye, with the disease further or less far; an eye may be spared."""
+    """Draw an image of one eye of a patient. The disease is more or less severe in each, or absent."""
     finding = 0 if rng.chance(0.06) else patient.finding
     severity = min(2, max(0, patient.severity + rng.pick((-1, 0, 0, 1))))
     left = rng.chance(0.5)
@@ -185,14 +189,14 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, left: bool
 
 
 def _scatter(rng: Random, view: View, count: int) -> np.ndarray:
-    """Places on the retina away from the disc, around two centres."""
+    """Draw places on the retina away from the disc, around two centres."""
     angle, far = rng.random(2) * 6.28, rng.uniform(0.08, 0.24, 2)
     centres = np.array([0.46, 0.5]) + far[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     return view.place(centres[rng.integers(2, size=count)] + rng.normal(0, 0.075, (count, 2)))
 
 
 def _flames(rng: Random, view: View, place: int, severity: int) -> Array:
-    """Streaks along the nerve fibres, which fan out from the disc over one half of the retina."""
+    """Draw streaks along the nerve fibres, which fan out from the disc over one half of the retina."""
     n = (32, 45, 60)[severity]
     sign = 1 if place else -1
     far = rng.uniform(0.1, 0.46, n)
@@ -218,7 +222,7 @@ _BEZIER = np.concatenate([(1 - _T) ** 3, 3 * _T * (1 - _T) ** 2, 3 * _T**2 * (1 
 
 
 def _vessels(rng: Random, view: View) -> tuple[Array, Array]:
-    """Arteries and veins: an arcade of each into the four quadrants, with side branches."""
+    """Draw arteries and veins: an arcade of each into the four quadrants, with side branches."""
     layers = []
     for width, offset in ((0.011, 0.018), (0.015, -0.018)):
         layer = Layer(view.size)

@@ -1,4 +1,4 @@
-"""Histology: a section with glands, stained with haematoxylin and eosin."""
+"""Histology: a tissue section with glands, stained with haematoxylin and eosin."""
 
 import math
 from dataclasses import dataclass
@@ -49,12 +49,15 @@ PLACES = ("upper left", "upper right", "lower left", "lower right")
 
 HAEMATOXYLIN = rgb(0.65, 0.70, 0.29)
 EOSIN = rgb(0.07, 0.99, 0.25)
-PIGMENT = rgb(0.06, 0.13, 0.28)  # the brown of old blood: in dead tissue, and elsewhere without meaning
+PIGMENT = rgb(0.06, 0.13, 0.28)  # brown of old blood: in dead tissue; elsewhere it is no sign of disease
 
 
 @dataclass(frozen=True)
 class Patient:
-    """finding: its number in FINDINGS; severity: 0..2; stain: the laboratory's strength of each dye."""
+    """A patient with one disease.
+
+    finding: its number in FINDINGS. severity: 0..2. stain: the strength of each dye in the patient's laboratory.
+    """
 
     finding: int
     severity: int
@@ -65,6 +68,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     return Patient(
         finding=rng.pick(range(len(FINDINGS))),
         severity=rng.pick((0, 1, 2)),
@@ -76,7 +80,7 @@ def patient(rng: Random) -> Patient:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
-    """Images of a patient are fields of one slide; a field may lie beside the disease."""
+    """Draw a field of a patient's slide, which may miss the disease."""
     finding = 0 if rng.chance(0.06) else patient.finding
     severity = min(2, max(0, patient.severity + rng.pick((-1, 0, 0, 1))))
     places = rng.some((0, 1, 2, 3), rng.pick((1, 2), (0.65, 0.35)))
@@ -211,7 +215,7 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     if key == "mucin":
         strand = rng.between(0.1, 0.45) + 0.1 * np.sin(along * 40 + 5 * soft)
         eosin, blue = eosin + patch * (0.06 - eosin), blue + patch * (strand - blue)
-    # Without meaning: smudges and pale areas where findings would be, without their texture.
+    # No finding: smudges and pale areas in the places of findings, but without their texture.
     smudged = key not in ("necrosis", "mucin") and rng.chance(0.6)
     for focus in _foci(rng, rng.some((0, 1, 2, 3), rng.pick((1, 1, 2)))) if smudged else ():
         shape = ellipse(*grid(size), tuple(focus), (0.16, 0.16 * rng.between(0.8, 1.2)), turn)
@@ -245,7 +249,7 @@ def _nuclei(
     darkness: tuple[float, float],
     angle: float | None = None,
 ) -> Array:
-    """A nucleus at each of ``centres`` [n, 2]; sizes vary by ``spread``, roundness is the ratio of the axes."""
+    """Draw a nucleus at each of ``centres`` [n, 2]; sizes vary by ``spread``, roundness is the ratio of the axes."""
     n = len(centres)
     radii = radius * np.exp(spread * np.clip(rng.normal(0, 1, (n, 1)), -1.6, 1.6)) * (1.0, roundness)
     angles = rng.random(n) * np.pi if angle is None else rng.normal(angle, 0.4, n)

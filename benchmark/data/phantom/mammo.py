@@ -1,4 +1,4 @@
-"""Mammogram. The chest wall is on the left of the picture for a left breast, on the right for a right one."""
+"""Mammograms. The chest wall is on the left of the image for a left breast, on the right for a right breast."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,10 @@ PLACES = ("upper", "central", "lower")
 
 @dataclass(frozen=True)
 class Patient:
-    """finding: its number in FINDINGS; place: 0 upper, 1 central, 2 lower; severity: 0..2; density: 0..2."""
+    """The breast of a patient.
+
+    finding: its number in FINDINGS. place: 0 upper, 1 central, 2 lower. severity: 0..2. density: 0..2.
+    """
 
     finding: int
     place: int
@@ -52,6 +55,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     return Patient(
         finding=rng.pick(range(len(FINDINGS))),
         place=rng.pick((0, 1, 2)),
@@ -67,7 +71,7 @@ def patient(rng: Random) -> Patient:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
-    """Images of a patient are two views of one breast, or the same view earlier, before there was anything to see."""
+    """Draw a view of the patient's breast, now or earlier, when there was no finding yet."""
     finding = 0 if rng.chance(0.06) else patient.finding
     severity = min(2, max(0, patient.severity + rng.pick((-1, 0, 0, 1))))
     oblique = rng.chance(0.5)
@@ -193,9 +197,8 @@ def _lesion(
         tips = along * (radius * rng.uniform(1.4, 2.7, (spikes, 1)))
         for points in centre + np.stack([across, tips, -across], 1):
             layer.polygon(view.place(points))
-        return image + np.maximum(smooth(distance + 0.15 * radius, 0.7 * radius), 0.8 * layer.array()) * 0.95 * (
-            0.85 - image
-        )
+        cover: Array = np.maximum(smooth(distance + 0.15 * radius, 0.7 * radius), 0.8 * layer.array())
+        return image + cover * 0.95 * (0.85 - image)
     count = (10, 15, 21)[severity]
     spread = rng.normal(0, 0.75 * radius, (count, 2)) * (1.0, 0.8) + centre
     calcium = dots(view.size, view.place(spread), rng.uniform(0.011, 0.016, (count, 1)) * (1, 1))

@@ -1,4 +1,4 @@
-"""The general domain: coloured, textured shapes on a background; weights pretrained on it know nothing of medicine."""
+"""The general domain: coloured, textured shapes on a background, so weights pretrained on it know no medicine."""
 
 import math
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ _CENTRES = ((0.28, 0.28), (0.72, 0.28), (0.28, 0.72), (0.72, 0.72), (0.5, 0.5))
 
 @dataclass(frozen=True)
 class Patient:
-    """shape: its number in FINDINGS; places: numbers in PLACES, one for each of the shapes."""
+    """The content of one image.
+
+    shape: its number in FINDINGS. places: numbers in PLACES, one for each shape.
+    """
 
     shape: int
     colour: str
@@ -51,6 +54,7 @@ class Patient:
 
 
 def patient(rng: Random) -> Patient:
+    """Draw a patient."""
     size, count = rng.pick((0, 1)), rng.pick((1, 2, 3, 4), (0.4, 0.2, 0.2, 0.2))
     places = tuple(rng.some(range(4 if size and count > 1 else 5), count))
     return Patient(
@@ -65,6 +69,7 @@ def patient(rng: Random) -> Patient:
 
 
 def picture(rng: Random, patient: Patient, size: int) -> Picture:
+    """Draw the image of a patient; each has one."""
     return Picture(
         report=_caption(rng, patient),
         label=patient.shape,
@@ -111,7 +116,7 @@ def _questions(rng: Random, patient: Patient) -> list[Question]:
 
 
 def _texture(kind: str, x: Array, y: Array, angle: float, pitch: float) -> Array:
-    """0 or 1 in each pixel, with soft edges."""
+    """A texture of 0 and 1 with soft edges, [size, size]."""
     c, s = math.cos(angle) * 2 * math.pi / pitch, math.sin(angle) * 2 * math.pi / pitch
     along, across = np.sin(c * x + s * y), np.sin(c * y - s * x)
     wave = {"striped": along, "dotted": along + across - 0.9, "checkered": along * across * 2}[kind]
@@ -119,7 +124,7 @@ def _texture(kind: str, x: Array, y: Array, angle: float, pitch: float) -> Array
 
 
 def _outline(shape: str) -> np.ndarray:
-    """[n, 2], around the origin, of radius about 1."""
+    """The corners of a shape around the origin, with radius about 1, [n, 2]."""
     corners = {"circle": 36, "ring": 36, "square": 4, "triangle": 3}.get(shape)
     if corners:
         t = np.arange(corners) * (2 * np.pi / corners)

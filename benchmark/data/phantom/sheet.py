@@ -1,4 +1,4 @@
-"""``python -m benchmark.data.phantom.sheet docs/contact_sheet.png``: one picture of all domains, for the README."""
+"""Draw one picture of all domains for the README: ``python -m benchmark.data.phantom.sheet docs/contact_sheet.png``."""
 
 import sys
 import textwrap
@@ -13,7 +13,7 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def contact_sheet(path: Path | str, per_modality: int = 8, size: int = 128, seed: int = 0) -> None:
-    """Draw a row of ``per_modality`` samples of ``size`` pixels for every domain, each over its report, as a PNG."""
+    """Draw a PNG with a row of ``per_modality`` samples of ``size`` pixels for every domain, each above its report."""
     points = max(8, size // 12)
     font = ImageFont.load_default(points)
     line = round(1.3 * points)
@@ -35,7 +35,7 @@ def contact_sheet(path: Path | str, per_modality: int = 8, size: int = 128, seed
 
 
 def _various(modality: str, count: int, size: int, seed: int) -> list[Sample]:
-    """First images of patients, one for every finding in turn; several findings in one image come last."""
+    """The first images of patients, one for every finding in turn; images with several findings come last."""
 
     def draw(number: int, size: int) -> Sample:
         return generate(modality, "sheet", range(number, number + 1), seed, size)[0]

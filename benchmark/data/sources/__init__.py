@@ -1,6 +1,6 @@
-"""Kinds of sources: each reads one layout into rows."""
+"""The kinds of sources. Each reads one layout of data into rows."""
 
-from benchmark.data.sources.base import Fractions, Row, Source
+from benchmark.data.sources.base import Source
 from benchmark.data.sources.h5 import H5Source
 from benchmark.data.sources.hub import HubSource
 from benchmark.data.sources.image_folder import ImageFolderSource
@@ -20,4 +20,4 @@ SOURCES: dict[str, type[Source]] = {
     "webdataset": WebDatasetSource,
 }
 
-__all__ = ["SOURCES", "AnySource", "Fractions", "Row", "Source"]
+__all__ = ["SOURCES", "AnySource", "Source"]

@@ -1,32 +1,31 @@
-"""Records from arrays in HDF5 files, as PatchCamelyon has them (Veeling et al., MICCAI 2018)."""
+"""Records from arrays in HDF5 files, the layout of PatchCamelyon (Veeling et al., MICCAI 2018)."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Row, Source, Split, label_of_index
+from benchmark.data.records import SPLITS, Classes, Row, Split, label_of_index
+from benchmark.data.sources.base import Source
 from benchmark.data.sources.formats import read_table
 
-if TYPE_CHECKING:
-    from benchmark.data.card import Card
-
 CHUNK = 256
-"""Images read at once."""
+"""The most images read at once."""
 READ = 1 << 26
-"""Bytes of these at most, unless one has more."""
+"""The most bytes of images read at once, if a single image has no more."""
 MAX_PACKED = 1 << 30
-"""Bytes of images in one of the chunks that HDF5 packs."""
+"""The most bytes of images in one compressed chunk of a file."""
 
 
 class H5Files(BaseModel):
-    """images, labels: files of a split. groups: a table with a row an image."""
+    """The files of one split: images, labels, and optionally a table of groups with a row for each image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,8 +35,9 @@ class H5Files(BaseModel):
 
 
 class H5Source(Source):
-    """For each split an array of images, uint8 [N, H, W, 3] or [N, H, W], and one of class numbers, N of them in any
-    shape. image_key, label_key: their names in the files. group_column: of the table of groups.
+    """For each split one array of images, uint8 [N, H, W, 3] or [N, H, W], and one of N class numbers, in any shape.
+
+    image_key, label_key: the names of the arrays in the files. group_column: a column of the table of groups.
     """
 
     kind: Literal["h5"] = "h5"
@@ -46,60 +46,66 @@ class H5Source(Source):
     label_key: str = "y"
     group_column: str = "group"
 
+    @override
     def provides(self) -> frozenset[str]:
         return frozenset({"label"})
 
+    @override
     def splits(self) -> list[str]:
         return [split for split in SPLITS if split in self.files]
 
+    @override
     def needs(self) -> list[Path]:
         return [path for files in self.files.values() for path in (files.images, files.labels, files.groups) if path]
 
+    @override
     def fingerprint(self) -> Any:
         states = [(str(path), (stat := self.existing(path).stat()).st_size, stat.st_mtime_ns) for path in self.needs()]
         return {"parameters": self.model_dump(mode="json"), "states": states}
 
-    def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
-        for split in self.splits():
-            files = self.files[split]  # type: ignore[index]
-            labels = self._labels(files.labels)
-            groups = self._groups(files.groups) if files.groups else None
-            if groups is not None and len(groups) != len(labels):
-                raise BenchError(
-                    f"{files.groups}: {len(groups):,} rows where {files.labels} has {len(labels):,} labels"
-                )
-            for i, image in enumerate(self._images(files.images, len(labels))):
-                file, id = f"{files.images.name}, {self.image_key}[{i}]", f"{split}/{i}"
-                try:
-                    group = groups[i] if groups else id
-                    yield Row(file, 0, id, group, split, encode_png(image), label=label_of_index(card, labels[i]))
-                except BadRow as bad:
-                    problems.add(file, bad)
+    @override
+    def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
+        for split in SPLITS:
+            if split in self.files:
+                yield from self._split_rows(split, classes, problems)
+
+    def _split_rows(self, split: Split, classes: Classes, problems: Problems) -> Iterator[Row]:
+        files = self.files[split]
+        labels = self._labels(files.labels)
+        groups = self._groups(files.groups) if files.groups else None
+        if groups is not None and len(groups) != len(labels):
+            raise BenchError(f"{files.groups}: {len(groups):,} rows where {files.labels} has {len(labels):,} labels")
+        for i, image in enumerate(self._images(files.images, len(labels))):
+            file, id = f"{files.images.name}, {self.image_key}[{i}]", f"{split}/{i}"
+            try:
+                group = groups[i] if groups else id
+                yield Row(file, 0, id, group, split, encode_png(image), label=label_of_index(classes, labels[i]))
+            except BadRow as bad:
+                problems.add(file, bad)
 
     def _images(self, path: Path, count: int) -> Iterator[np.ndarray]:
         with self._open(path) as file:
             array = self._array(file, path, self.image_key)
-            shape = array.shape
-            if array.dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
-                raise BenchError(
-                    f"{path.name}: {self.image_key}: expected uint8 [N, H, W] or [N, H, W, 3], "
-                    f"found {array.dtype} {list(shape)}"
-                )
-            if shape[0] != count:
-                raise BenchError(f"{path.name}: {shape[0]:,} images where there are {count:,} labels")
-            try:
-                check_size(shape[2], shape[1])
-            except BadRow as bad:
-                raise BenchError(f"{path.name}: {self.image_key}: an image {bad.message}") from bad
-            # What is packed together is unpacked together.
-            packed = math.prod(array.chunks or ())
-            if packed > MAX_PACKED:
-                raise BenchError(
-                    f"{path.name}: {self.image_key}: chunks of {packed:,} bytes; expected at most {MAX_PACKED:,}"
-                )
-            step = max(1, min(CHUNK, READ // max(1, math.prod(shape[1:]))))
+            self._check_images(array, path, count)
+            step = max(1, min(CHUNK, READ // max(1, math.prod(array.shape[1:]))))
             for start in range(0, count, step):
                 yield from array[start : start + step]
+
+    def _check_images(self, array: Any, path: Path, count: int) -> None:
+        shape = array.shape
+        where = f"{path.name}: {self.image_key}"
+        if array.dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
+            raise BenchError(f"{where}: expected uint8 [N, H, W] or [N, H, W, 3], found {array.dtype} {list(shape)}")
+        if shape[0] != count:
+            raise BenchError(f"{path.name}: {shape[0]:,} images where there are {count:,} labels")
+        try:
+            check_size(shape[2], shape[1])
+        except BadRow as bad:
+            raise BenchError(f"{where}: an image {bad.message}") from bad
+        # HDF5 decompresses a whole chunk even for one image.
+        packed = math.prod(array.chunks or ())
+        if packed > MAX_PACKED:
+            raise BenchError(f"{where}: chunks of {packed:,} bytes; expected at most {MAX_PACKED:,}")
 
     def _labels(self, path: Path) -> list[int]:
         with self._open(path) as file:
@@ -112,20 +118,20 @@ class H5Source(Source):
         return labels
 
     def _groups(self, path: Path) -> list[str]:
-        found = self.existing(path)
-        problems, seen = Problems(), set[str]()
-        groups = [str(values.get(self.group_column, "")) for _, values in read_table(found, problems, seen)]
+        table = self.existing(path)
+        problems, columns = Problems(), set[str]()
+        groups = [str(values.get(self.group_column, "")) for _, values in read_table(table, problems, columns)]
         problems.stop("error")
-        if self.group_column not in seen:
-            raise BenchError(f"{path.name}: group_column: {unknown('column', self.group_column, seen)}")
+        if self.group_column not in columns:
+            raise BenchError(f"{path.name}: group_column: {unknown('column', self.group_column, columns)}")
         return groups
 
     def _open(self, path: Path) -> Any:
         import h5py
 
-        found = self.existing(path)
+        file = self.existing(path)
         try:
-            return h5py.File(found)
+            return h5py.File(file)
         except OSError as error:
             hint = "; unpack it first" if path.suffix == ".gz" else ""
             raise BenchError(f"{path.name}: cannot be read as HDF5: {error}{hint}") from error

@@ -1,30 +1,33 @@
-"""Records from a hub's dataset by name, or from a folder in which one was saved."""
+"""Records from a dataset on the Hugging Face hub, or from a folder that ``datasets`` saved."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, model_validator
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import one_line
 from benchmark.data.problems import Problems
-from benchmark.data.sources.base import SPLITS, Split
+from benchmark.data.records import SPLITS, Split
 from benchmark.data.sources.formats import Rows
 from benchmark.data.sources.hub_dataset import HubDataset
-from benchmark.data.sources.table import TableSource
+from benchmark.data.sources.table import Table, TableSource
 
 if TYPE_CHECKING:
     import datasets
 
 
 class HubSource(TableSource):
-    """name: of the dataset on the hub, with config, and revision: a commit, or a branch or tag ("main" by default) that
-    stands for the commit that it is when the data are opened, or where the hub cannot be reached was when last asked.
-    Images lie in the set's tables, as in Parquet; code in a set is never run.
-    Or path: a folder that ``save_to_disk`` wrote, which needs no network. Parquet folders are for kind ``manifest``.
+    """A dataset by its name on the hub, or by the path of a folder that ``save_to_disk`` wrote.
 
-    splits_of: split -> its name there, for those to be used.
+    name: on the hub. Images must be in the set's tables, as in Parquet. Code in a dataset is never run.
+    config: one of the dataset's configurations; its default if null.
+    revision: a commit, or a branch or tag ("main" by default). A branch or tag stands for its commit when the data are
+    opened, or without network for the commit when the hub was last asked.
+    path: the folder, which needs no network. Folders of Parquet files are for kind ``manifest``.
+    splits_of: split -> the name of the split in the dataset, for those to be used.
     streaming: read rows from the hub without downloading its files first.
     """
 
@@ -49,57 +52,63 @@ class HubSource(TableSource):
             self._hub = HubDataset(self.name, self.config, self.revision, self.streaming, list(self.splits_of.values()))
         return self
 
+    @override
     def needs(self) -> list[Path]:
         return [self.path] if self.path else []
 
-    def found(self) -> bool:
-        """A name counts as found where its rows can be had without the hub, or, streamed, it was opened before."""
-        return self._hub.found() if self._hub else super().found()
+    @override
+    def is_present(self) -> bool:
+        """Whether the rows can be read without the hub, or for a stream whether it was opened before."""
+        return self._hub.is_cached() if self._hub else super().is_present()
 
+    @override
     def splits(self) -> list[str]:
         return self.split.splits() if self.split else [split for split in SPLITS if split in self.splits_of]
 
+    @override
     def fingerprint(self) -> Any:
-        # Whatever a commit is called, it has the same rows.
+        # Without the revision: whichever name a commit has, its rows are the same.
         parameters = self.model_dump(mode="json", exclude={"path", "revision"}, exclude_defaults=True)
         if self._hub:
-            return {"parameters": parameters, "commit": self._hub.commit, **self.beside()}
+            return {"parameters": parameters, "commit": self._hub.commit, **self.file_states()}
         return {
             "parameters": parameters,
-            "content": {split: self._saved(there)._fingerprint for split, there in self.splits_of.items()},
-            **self.beside(),
+            "content": {split: self._saved(name)._fingerprint for split, name in self.splits_of.items()},
+            **self.file_states(),
         }
 
+    @override
     def image_folder(self) -> Path:
         return self.existing(self.path) if self.path else Path()
 
-    def tables(self, problems: Problems) -> Iterator[tuple[str, str, Rows, set[str]]]:
-        for split, there in self.splits_of.items():
-            data = self._hub.load(there) if self._hub else self._saved(there)
-            table, seen = f"{self.name or self.path}, {there}", set(data.column_names or ())
-            yield ("" if self.split else split), table, _rows(data, table), seen
+    @override
+    def tables(self, problems: Problems) -> Iterator[Table]:
+        for split, name in self.splits_of.items():
+            data = self._hub.load(name) if self._hub else self._saved(name)
+            table = f"{self.name or self.path}, {name}"
+            yield Table("" if self.split else split, table, _rows(data, table), set(data.column_names or ()))
 
-    def _saved(self, there: str) -> "datasets.Dataset":
+    def _saved(self, split: str) -> "datasets.Dataset":
         import datasets
 
         assert self.path
         folder = self.existing(self.path)
         try:
             saved = datasets.load_from_disk(str(folder))
-        except Exception as error:  # pyarrow, json and datasets each have their own
+        except Exception as error:  # pyarrow, json and datasets each raise their own
             reason = " ".join(str(error).split())
             raise BenchError(f"{folder}: cannot be read as a saved dataset: {reason}") from error
         if isinstance(saved, datasets.DatasetDict):
-            if there not in saved:
-                raise BenchError(f"{folder}: {unknown('split', there, saved)}")
-            return saved[there]
+            if split not in saved:
+                raise BenchError(f"{folder}: {unknown('split', split, saved)}")
+            return saved[split]
         if len(self.splits_of) > 1:
-            raise BenchError(f"{folder}: one table was saved; expected one of 'splits_of', and 'split' with the shares")
+            raise BenchError(f"{folder}: holds one table; expected one of 'splits_of', and 'split' with the shares")
         return saved
 
 
 def _rows(data: "datasets.Dataset", table: str) -> Rows:
-    """Images stay encoded; classes are told by name, whatever number a set gives them."""
+    """The rows of a dataset, with images left encoded and class numbers replaced by names."""
     import datasets
 
     features = data.features or {}
@@ -115,5 +124,5 @@ def _rows(data: "datasets.Dataset", table: str) -> Rows:
                 value = values[name]
                 values[name] = None if value is None or value < 0 else feature.int2str(value)
             yield number, values
-    except Exception as error:  # a stream breaks off in as many ways as a network
+    except Exception as error:  # a network fails in many ways
         raise BenchError(f"{table}, row {number + 1}: cannot be read: {one_line(error)}") from error

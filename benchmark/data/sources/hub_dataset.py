@@ -1,4 +1,4 @@
-"""A dataset on the hub, by name: which commit it is, where that is cached, and its rows."""
+"""A dataset on the Hugging Face hub: its commit, where that is cached, and its rows."""
 
 import os
 import re
@@ -23,9 +23,11 @@ LOGIN = "log in with 'hf auth login' or set HF_TOKEN"
 
 @dataclass
 class HubDataset:
-    """All goes by commit: ``datasets`` itself, when it fails, takes what it has cached, whatever the revision.
+    """A dataset identified by its commit.
 
-    config, revision: None is the set's default. splits: those to be read, by the set's own names.
+    ``datasets`` itself, when loading fails, falls back to whatever is cached, whichever revision that is.
+
+    config, revision: None is the dataset's default. splits: those to read, by the dataset's own names.
     """
 
     name: str
@@ -36,8 +38,10 @@ class HubDataset:
 
     @cached_property
     def commit(self) -> str:
-        """Looked up once: rows and fingerprint are of one commit, whatever becomes of a branch meanwhile. Raises
-        ``BenchError`` when the hub refuses, or cannot be reached and was never asked.
+        """The commit that the revision stands for.
+
+        It is looked up once, so rows and fingerprint belong to the same commit even if a branch moves meanwhile.
+        Raises ``BenchError`` when the hub refuses, or when it cannot be reached and was never asked before.
         """
         reason = _unreachable() or self._ask()
         commit = self._last_commit()
@@ -45,9 +49,10 @@ class HubDataset:
             raise self._absent(reason)
         return commit
 
-    def found(self) -> bool:
-        """Whether the commit is cached, or, if it is streamed, was opened before. Neither asks the hub nor imports
-        ``datasets``.
+    def is_cached(self) -> bool:
+        """Whether the commit is cached, or for a stream whether it was opened before.
+
+        This neither asks the hub nor imports ``datasets``.
         """
         commit = self._last_commit()
         try:
@@ -56,8 +61,9 @@ class HubDataset:
             return False
 
     def load(self, split: str) -> "datasets.Dataset":
-        """The rows of a split, by its name there: cached ones, or the hub's. Raises ``BenchError`` when there are none,
-        and when the set holds code.
+        """Load the rows of a split, by its own name, from the cache or the hub.
+
+        Raises ``BenchError`` when it cannot be loaded, and when the dataset is made by a script.
         """
         from datasets.packaged_modules.cache.cache import Cache
 
@@ -79,26 +85,26 @@ class HubDataset:
             return self._split(builder, split, self.streaming)
         except BenchError:
             raise
-        except Exception as error:  # what a client of a hub raises is not limited to OSError
+        except Exception as error:  # clients of the hub raise more than OSError
             raise self._failure(error) from error
 
     def _ask(self) -> str:
-        """Have the hub say which commit the revision is; returns why it could not."""
+        """Ask the hub for the commit of the revision. Returns the reason if that failed, else an empty string."""
         from huggingface_hub import errors, hf_hub_download
 
         try:
-            # Of the ways to ask, this one keeps the answer in the hub's cache, for when there is no network.
+            # Unlike other ways to ask, this one stores the answer in the hub's cache, for use without network.
             hf_hub_download(self.name, "README.md", repo_type="dataset", revision=self.revision)
         except errors.LocalEntryNotFoundError as error:
             return one_line(error.__cause__ or error)
         except errors.EntryNotFoundError:
-            return ""  # there is no README, but there is an answer
+            return ""  # the dataset has no README, but the hub answered
         except Exception as error:
             raise self._failure(error) from error
         return ""
 
     def _last_commit(self) -> str:
-        """The revision's commit as the hub said last; "" where it never did."""
+        """The commit that the hub last gave for the revision, or "" if it was never asked."""
         ref = self._cache / "refs" / (self.revision or "main")
         commit = ref.read_text().strip() if ref.is_file() else self.revision or ""
         return commit if re.fullmatch("[0-9a-f]{40}", commit) else ""
@@ -113,31 +119,33 @@ class HubDataset:
         return any((self._cache / kind / commit).is_dir() for kind in ("snapshots", ".no_exist"))
 
     def _prepared(self, commit: str) -> Path | None:
-        """The folder in the cache of ``datasets`` that holds the commit."""
+        """The folder in the cache of ``datasets`` that holds the commit, or None."""
         from huggingface_hub import constants
 
         cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
         owner = self.name.rpartition("/")[0]
-        # There the set's name is spelt by rules of their own; its commit is name enough.
+        # ``datasets`` spells the name by its own rules, but the commit identifies the folder.
         pattern = f"{owner}___*" if owner else "*"
-        found = cache.glob(f"{pattern}/{escape(self._config(commit))}/*/{commit}/dataset_info.json")
-        return next((path.parent for path in found), None)
+        infos = cache.glob(f"{pattern}/{escape(self._config(commit))}/*/{commit}/dataset_info.json")
+        return next((path.parent for path in infos), None)
 
     def _config(self, commit: str) -> str:
-        """The configuration's name: as given, or the default by the rules of ``datasets``."""
+        """The name of the configuration: the card's, or the default by the rules of ``datasets``."""
         from huggingface_hub import metadata_load
 
         readme = self._cache / "snapshots" / commit / "README.md"
         try:
-            content = metadata_load(readme) if readme.is_file() else None
+            metadata = metadata_load(readme) if readme.is_file() else None
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise BenchError(f"dataset '{self.name}': README.md cannot be read: {one_line(error)}") from error
-        known = {each["config_name"]: each for each in (content or {}).get("configs") or []}
+        known = {config["config_name"]: config for config in (metadata or {}).get("configs") or []}
         if self.config:
             if known and self.config not in known:
                 raise BenchError(f"dataset '{self.name}': {unknown('config', self.config, known)}")
             return self.config
-        default = [name for name, each in known.items() if len(known) == 1 or name == "default" or each.get("default")]
+        default = [
+            name for name, config in known.items() if len(known) == 1 or name == "default" or config.get("default")
+        ]
         if known and not default:
             raise BenchError(f"dataset '{self.name}': 'config' is missing; expected one of {', '.join(known)}")
         return default[0] if default else "default"
@@ -149,17 +157,17 @@ class HubDataset:
         script = f"{self.name.rpartition('/')[2]}.py"
         if file_exists(self.name, script, repo_type="dataset", revision=self.commit):
             raise BenchError(
-                f"dataset '{self.name}': its rows come from a script, {script}, and code in a set is never run; if the"
-                " hub has converted it, 'revision: refs/convert/parquet' reads that"
+                f"dataset '{self.name}': its rows come from a script, {script}, and code in a dataset is never run; if"
+                " the hub has converted it to Parquet, set 'revision: refs/convert/parquet'"
             )
         with TemporaryDirectory() as empty:
-            # Where nothing is cached, what is wrong comes to light.
+            # With an empty cache, errors are not hidden by an older copy.
             datasets.load_dataset_builder(self.name, self.config, revision=self.commit, cache_dir=empty)
         builder = datasets.load_dataset_builder(self.name, self.config, revision=self.commit)
         if builder.hash != self.commit:
             folder = Path(self.name).absolute()
             other = f"the folder {folder}" if folder.exists() else f"commit {builder.hash}"
-            raise BenchError(f"dataset '{self.name}': expected commit {self.commit}; found {other} in its place")
+            raise BenchError(f"dataset '{self.name}': expected commit {self.commit}; found {other}")
         return builder
 
     def _split(self, builder: Any, split: str, streaming: bool) -> "datasets.Dataset":
@@ -188,23 +196,23 @@ class HubDataset:
         chain = list(causes(error))
 
         def is_a(kind: type[Exception]) -> bool:
-            return any(isinstance(each, kind) for each in chain)
+            return any(isinstance(cause, kind) for cause in chain)
 
         if is_a(errors.RevisionNotFoundError):
             return BenchError(f"{self._what}: {unknown('revision', self.revision or 'main', self._revisions())}")
         if is_a(errors.GatedRepoError):
             page = f"{constants.ENDPOINT}/datasets/{self.name}"
-            return BenchError(f"{self._what}: it is gated: accept its terms on {page}, and {LOGIN}")
+            return BenchError(f"{self._what}: is gated: accept its terms on {page}, and {LOGIN}")
         if is_a(errors.RepositoryNotFoundError):
             return BenchError(f"{self._what}: unknown to {constants.ENDPOINT}, or private: check the name, or {LOGIN}")
-        for each in chain:
-            if isinstance(each, errors.HfHubHTTPError) and each.response.status_code in (401, 403):
-                return BenchError(f"{self._what}: the hub refuses it ({each.response.status_code}): {LOGIN}")
-        # What datasets itself says is often only that something failed.
+        for cause in chain:
+            if isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in (401, 403):
+                return BenchError(f"{self._what}: the hub refuses access ({cause.response.status_code}): {LOGIN}")
+        # The message of ``datasets`` itself often only says that something failed.
         return BenchError(f"{self._what}: cannot be loaded: {one_line(error.__cause__ or error)}")
 
     def _revisions(self) -> list[str]:
-        """The branches and tags; none where the hub does not say."""
+        """The branches and tags, or an empty list if the hub does not answer."""
         from huggingface_hub import list_repo_refs
 
         with suppress(Exception):
@@ -214,7 +222,7 @@ class HubDataset:
 
 
 def _unreachable() -> str:
-    """Why the hub cannot be asked; "" where it can."""
+    """The reason why the hub cannot be asked, or "" if it can."""
     import datasets
     from huggingface_hub import constants
 

@@ -1,43 +1,55 @@
-"""Records from the arrays of an .npz file, as MedMNIST has them (Yang et al., Scientific Data 2023)."""
+"""Records from the arrays of an .npz file, the layout of MedMNIST (Yang et al., Scientific Data 2023)."""
 
 import math
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Row, Source, label_of_flags, label_of_index
+from benchmark.data.records import SPLITS, Classes, Row, label_of_flags, label_of_index
+from benchmark.data.sources.base import Source
 
-if TYPE_CHECKING:
-    from benchmark.data.card import Card
+
+class Header(NamedTuple):
+    """What the header of an array says. columns_first: the array is in Fortran's order."""
+
+    shape: tuple[int, ...]
+    columns_first: bool
+    dtype: np.dtype[Any]
 
 
 class NpzSource(Source):
-    """For each split, SPLIT_images: uint8 [N, H, W] or [N, H, W, 3], and SPLIT_labels: integers [N] or [N, 1] (class
-    numbers), or [N, K] of 0 and 1 for a multi-label card.
+    """For each split, SPLIT_images: uint8 [N, H, W] or [N, H, W, 3], and SPLIT_labels.
+
+    Labels are integers [N] or [N, 1] (class numbers), or [N, K] of 0 and 1 for a multi-label card.
     """
 
     kind: Literal["npz"] = "npz"
     file: Path
 
+    @override
     def provides(self) -> frozenset[str]:
         return frozenset({"label"})
 
+    @override
     def splits(self) -> list[str]:
         with self._open() as arrays:
             return [split for split in SPLITS if f"{split}_images" in arrays]
 
+    @override
     def needs(self) -> list[Path]:
         return [self.file]
 
+    @override
     def fingerprint(self) -> Any:
         state = self.existing(self.file).stat()
         return {"kind": self.kind, "size": state.st_size, "time": state.st_mtime_ns}
@@ -48,56 +60,62 @@ class NpzSource(Source):
             arrays = np.load(path, allow_pickle=False)
             assert isinstance(arrays, np.lib.npyio.NpzFile)
             return arrays
-        except Exception as error:  # zipfile, numpy and the assertion each have their own
+        except Exception as error:  # zipfile, numpy and the assertion each raise their own
             raise BenchError(f"{path.name}: cannot be read as .npz: {error}") from error
 
-    def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
-        name = self.file.name
+    @override
+    def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
+        make_label = label_of_flags if classes.multi_label else label_of_index
         with self._open() as arrays:
             for split in self.splits():
-                key = f"{split}_labels"
-                if key not in arrays:
-                    raise BenchError(f"{name}: {unknown('array', key, arrays)}")
-                try:
-                    count, images = self._images(split)
-                    shape = self._labels_shape(key)
-                    expected = (count, len(card.class_index)) if card.multi_label else (count,)
-                    if shape != expected and (card.multi_label or shape != (count, 1)):
-                        raise BenchError(f"{name}: {key}: expected shape {list(expected)}, found {list(shape)}")
-                    labels = arrays[key].reshape(expected)
-                except BadRow as bad:
-                    raise BenchError(f"{name}: {split}_images: an image {bad.message}") from bad
-                except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-                    raise BenchError(f"{name}: {split}: {error}") from error
-                encode = label_of_flags if card.multi_label else label_of_index
-                for i, (image, label) in enumerate(zip(images, labels.tolist())):
-                    file, id = f"{name}, {split}_images[{i}]", f"{split}/{i}"
+                images, labels = self._arrays(arrays, split, classes)
+                for i, (image, label) in enumerate(zip(images, labels)):
+                    file, id = f"{self.file.name}, {split}_images[{i}]", f"{split}/{i}"
                     try:
-                        yield Row(file, 0, id, id, split, encode_png(image), label=encode(card, label))
+                        yield Row(file, 0, id, id, split, encode_png(image), label=make_label(classes, label))
                     except BadRow as bad:
                         problems.add(file, bad)
 
+    def _arrays(self, arrays: Any, split: str, classes: Classes) -> tuple[Iterator[np.ndarray], list[Any]]:
+        """The images and the labels of a split: class numbers, or lists of flags."""
+        name = self.file.name
+        key = f"{split}_labels"
+        if key not in arrays:
+            raise BenchError(f"{name}: {unknown('array', key, arrays)}")
+        try:
+            count, images = self._images(split)
+            shape = self._labels_shape(key)
+            expected = (count, len(classes.names)) if classes.multi_label else (count,)
+            if shape != expected and (classes.multi_label or shape != (count, 1)):
+                raise BenchError(f"{name}: {key}: expected shape {list(expected)}, found {list(shape)}")
+            return images, arrays[key].reshape(expected).tolist()
+        except BadRow as bad:
+            raise BenchError(f"{name}: {split}_images: an image {bad.message}") from bad
+        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+            raise BenchError(f"{name}: {split}: {error}") from error
+
     def _images(self, split: str) -> tuple[int, Iterator[np.ndarray]]:
-        """Their number, and the images one by one: at 224 pixels all of them at once would fill the memory."""
+        """The number of images, and the images one by one: at 224 pixels they do not fit into memory together."""
         opened = ExitStack()
+        where = f"{self.file.name}: {split}_images"
         file, (shape, columns_first, dtype) = self._array(f"{split}_images", opened)
         if dtype.hasobject:
             raise ValueError("Object arrays cannot be loaded")
         if dtype != np.uint8 or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3) or columns_first:
-            message = f"expected uint8 [N, H, W] or [N, H, W, 3], found {dtype} {list(shape)}"
-            raise BenchError(f"{self.file.name}: {split}_images: {message}")
+            raise BenchError(f"{where}: expected uint8 [N, H, W] or [N, H, W, 3], found {dtype} {list(shape)}")
         check_size(shape[2], shape[1])
+        size = math.prod(shape[1:])
 
         def images() -> Iterator[np.ndarray]:
             with opened:
                 for _ in range(shape[0]):
                     try:
-                        content = file.read(math.prod(shape[1:]))
+                        pixels = file.read(size)
                     except (OSError, EOFError, BadZipFile, zlib.error) as error:
-                        raise BenchError(f"{self.file.name}: {split}_images: cannot be read: {error}") from error
-                    if len(content) < math.prod(shape[1:]):
-                        raise BenchError(f"{self.file.name}: {split}_images: ends before its {shape[0]:,} images")
-                    yield np.frombuffer(content, np.uint8).reshape(shape[1:])
+                        raise BenchError(f"{where}: cannot be read: {error}") from error
+                    if len(pixels) < size:
+                        raise BenchError(f"{where}: the file ends before the last of {shape[0]:,} images")
+                    yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])
 
         return shape[0], images()
 
@@ -108,13 +126,14 @@ class NpzSource(Source):
             raise BenchError(f"{self.file.name}: {key}: {list(shape)} of {dtype} are more than {MAX_LABELS:,} bytes")
         return shape
 
-    def _array(self, key: str, opened: ExitStack) -> tuple[IO[bytes], tuple[tuple[int, ...], bool, np.dtype]]:
-        """An array's file, behind its header, and what that says: shape, whether columns come first, type. A few bytes
-        may unfold to any number: the header is looked at before the rest is read.
+    def _array(self, key: str, opened: ExitStack) -> tuple[IO[bytes], Header]:
+        """The file of an array, positioned behind its header, and the header.
+
+        A few compressed bytes can unpack to any number, so the header is checked before the rest is read.
         """
         archive = opened.enter_context(ZipFile(self.existing(self.file)))
         file = opened.enter_context(archive.open(f"{key}.npy"))
         version = read_magic(file)[0]
         if version not in (1, 2):
             raise ValueError(f"expected version 1 or 2 of the format, found {version}")
-        return file, read_array_header_1_0(file) if version == 1 else read_array_header_2_0(file)
+        return file, Header(*(read_array_header_1_0(file) if version == 1 else read_array_header_2_0(file)))

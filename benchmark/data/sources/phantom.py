@@ -1,4 +1,4 @@
-"""The embedded data: drawn by benchmark.data.phantom."""
+"""The embedded data: images that benchmark.data.phantom draws."""
 
 import os
 from collections import Counter, deque
@@ -7,39 +7,38 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageFilter
 from pydantic import Field, PositiveInt, field_validator, model_validator
+from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import unknown
 from benchmark.common.seeding import generator
 from benchmark.data import phantom
 from benchmark.data.images import encode_png
 from benchmark.data.problems import Problems
-from benchmark.data.sources.base import SPLITS, Row, Source, Split
+from benchmark.data.records import SPLITS, Classes, Row, Split
+from benchmark.data.sources.base import Source
 from benchmark.store import formats
-
-if TYPE_CHECKING:
-    from benchmark.data.card import Card
 
 ALL = "all"
 Share = Annotated[float, Field(ge=0, le=1)]
 CHUNK = 100
-"""Patients drawn at once."""
+"""Patients drawn in one job."""
 MANY = 600
-"""Patients from which on a second process pays: it takes a second to start."""
+"""Patients from which on a second process pays off: starting one takes a second."""
 
 
 class PhantomSource(Source):
-    """Drawn patients: so many a split, of one modality or of each medical one ("all", without labels).
+    """Drawn patients: a number of them for each split, of one modality or of all medical ones ("all", without labels).
 
     size: pixels a side.
-    The rest makes data less kind, to ask what a method is worth then:
-    rare: finding -> largest share of the images of train and val that have it, by leaving out patients; test stays as
-    it is. images: at most so many images of a split. shifted: splits that another scanner took. noisy_texts: the share
-    of train's images whose texts are those of other images.
+    The other parameters make the data harder, to test what a method does then:
+    rare: finding -> the largest share of the images of train and val that may have it; patients are left out to get
+    there, and test does not change. images: the most images of a split. shifted: splits taken with another scanner.
+    noisy_texts: the share of train's images whose texts are those of other images.
     """
 
     kind: Literal["phantom"] = "phantom"
@@ -70,12 +69,15 @@ class PhantomSource(Source):
                 raise ValueError(str(unknown("finding", name, phantom.FINDINGS[self.modality])))
         return self
 
+    @override
     def provides(self) -> frozenset[str]:
         return frozenset({"text", "question"} if self.modality == ALL else {"text", "label", "question"})
 
+    @override
     def splits(self) -> list[str]:
         return [split for split in SPLITS if split in self.patients]
 
+    @override
     def fingerprint(self) -> Any:
         changes = {"rare", "images", "shifted", "noisy_texts"}
         parameters = self.model_dump(mode="json", exclude=changes)
@@ -83,16 +85,22 @@ class PhantomSource(Source):
         scanner = {"scanner": SCANNER} if self.shifted else {}
         return {"parameters": parameters, "version": formats.PHANTOM} | scanner
 
-    def rows(self, card: "Card", problems: Problems) -> Iterator[Row]:
-        labelled = self.modality != ALL
-        if labelled:
-            classes, multi_label = list(phantom.FINDINGS[self.modality]), phantom.MULTI_LABEL[self.modality]
-            if card.classes != classes or card.multi_label != multi_label:
-                expected = f"{classes} and multi_label: {str(multi_label).lower()}"
-                raise BenchError(f"dataset '{card.name}': the classes of phantom {self.modality} are {expected}")
-        yield from self._with_noise(self._rows(labelled))
+    @override
+    def check_classes(self, classes: Classes) -> None:
+        if self.modality == ALL:
+            return
+        expected = Classes(phantom.FINDINGS[self.modality], phantom.MULTI_LABEL[self.modality])
+        if classes != expected:
+            flag = str(expected.multi_label).lower()
+            names = list(expected.names)
+            raise ValueError(f"the classes of phantom {self.modality} are {names} and multi_label: {flag}")
 
-    def _rows(self, labelled: bool) -> Iterator[Row]:
+    @override
+    def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
+        rows = self._rows()
+        yield from self._with_noisy_texts(rows) if self.noisy_texts else rows
+
+    def _rows(self) -> Iterator[Row]:
         for split, samples in self._chosen():
             for sample in samples:
                 yield Row(
@@ -103,43 +111,41 @@ class PhantomSource(Source):
                     split=split,
                     image=encode_png(other_scanner(sample.image) if split in self.shifted else sample.image),
                     text=sample.text,
-                    label=sample.label if labelled else -1,
+                    label=-1 if self.modality == ALL else sample.label,
                     question=[question.question for question in sample.questions],
                     answer=[question.answer for question in sample.questions],
                     answer_type=[question.answer_type for question in sample.questions],
                     question_type=[question.question_type for question in sample.questions],
                 )
 
-    def _chosen(self) -> Iterator[tuple[str, list[phantom.Sample]]]:
-        """What is drawn, without the patients and images that are too many."""
-        taken: Counter[str] = Counter()
-        having: Counter[tuple[str, str]] = Counter()
+    def _chosen(self) -> Iterator[tuple[Split, list[phantom.Sample]]]:
+        """The drawn patients, without those whose findings would be too common and without surplus images."""
+        taken: Counter[Split] = Counter()
+        with_finding: Counter[tuple[Split, str]] = Counter()
         for split, samples in self._draw():
-            for _, patient in groupby(samples, key=lambda sample: sample.group):
-                of_patient = list(patient)
-                counts = Counter(
-                    {
-                        name: sum(_has(sample, phantom.FINDINGS[self.modality].index(name)) for sample in of_patient)
-                        for name in self.rare
-                    }
-                )
-                total = taken[split] + len(of_patient)
+            for _, group in groupby(samples, key=lambda sample: sample.group):
+                patient = list(group)
+                counts = self._count_rare(patient)
+                total = taken[split] + len(patient)
                 if split != "test" and any(
-                    count and having[split, name] + count > self.rare[name] * total for name, count in counts.items()
+                    count and with_finding[split, name] + count > self.rare[name] * total
+                    for name, count in counts.items()
                 ):
                     continue
-                kept = of_patient[: self.images.get(split, total) - taken[split]]  # type: ignore[call-overload]
+                kept = patient[: self.images.get(split, total) - taken[split]]
                 taken[split] += len(kept)
                 for name, count in counts.items():
-                    having[split, name] += count
+                    with_finding[split, name] += count
                 if kept:
                     yield split, kept
 
-    def _with_noise(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows, with the texts of so many of train's handed on among these."""
-        if not self.noisy_texts:
-            yield from rows
-            return
+    def _count_rare(self, patient: list[phantom.Sample]) -> dict[str, int]:
+        """The number of a patient's images with each finding of ``rare``."""
+        numbers = {name: phantom.FINDINGS[self.modality].index(name) for name in self.rare}
+        return {name: sum(_has(sample, number) for sample in patient) for name, number in numbers.items()}
+
+    def _with_noisy_texts(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows, with the texts of a share of train's rows exchanged among these."""
         train = []
         for row in rows:
             if row.split == "train":
@@ -153,40 +159,42 @@ class PhantomSource(Source):
             train[i].text = text
         yield from train
 
-    def _draw(self) -> Iterator[tuple[str, list[phantom.Sample]]]:
+    def _draw(self) -> Iterator[tuple[Split, list[phantom.Sample]]]:
         modalities = phantom.MODALITIES if self.modality == ALL else (self.modality,)
-        jobs = [
-            (modality, split, range(start, min(start + CHUNK, self.patients[split])), self.seed, self.size)
+        jobs: list[tuple[Split, phantom.Job]] = [
+            (split, (modality, split, range(start, min(start + CHUNK, self.patients[split])), self.seed, self.size))
             for split in self.patients
             for modality in modalities
             for start in range(0, self.patients[split], CHUNK)
         ]
         if len(modalities) * sum(self.patients.values()) < MANY or os.cpu_count() == 1:
-            yield from ((job[1], phantom.generate(*job)) for job in jobs)
+            yield from ((split, phantom.generate(*job)) for split, job in jobs)
             return
-        # Fresh interpreters: forking one that runs torch's threads can hang.
+        # New interpreters: a fork of a process that runs torch's threads can hang.
         workers = min(os.cpu_count() or 1, len(jobs), 8)
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            drawn = deque((job, pool.submit(phantom.generate, *job)) for job in jobs)
+            drawn = deque((split, job, pool.submit(phantom.generate, *job)) for split, job in jobs)
             try:
                 while drawn:
-                    job, future = drawn.popleft()
+                    split, job, future = drawn.popleft()
                     try:
-                        yield job[1], future.result()
-                    except BrokenProcessPool:  # a script without the usual guard cannot be started again
-                        yield job[1], phantom.generate(*job)
+                        yield split, future.result()
+                    except BrokenProcessPool:  # a script without "if __name__ == '__main__'" cannot be started again
+                        yield split, phantom.generate(*job)
             finally:
-                # Nobody may want the rest.
+                # The consumer may have stopped early.
                 pool.shutdown(cancel_futures=True)
 
 
 SCANNER = 2
-"""Raised when other_scanner() takes pictures otherwise."""
+"""Raised when other_scanner() changes images differently."""
 
 
 def other_scanner(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] as another machine would have taken it: softer, of another contrast, darker, most so towards its
-    corners, noisier. The noise is a function of the picture.
+    """An image as another scanner would have taken it, uint8 [H, W, 3] -> uint8 [H, W, 3].
+
+    It is softer, has other contrast, is darker, most of all in its corners, and noisier. The noise depends on nothing
+    but the image.
     """
     height, width = image.shape[:2]
     soft = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.02 * height))

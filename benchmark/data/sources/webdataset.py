@@ -1,4 +1,4 @@
-"""Records from tar shards in which the files of one sample have one name and different suffixes (webdataset)."""
+"""Records from tar shards in which the files of a sample share a name and differ in their suffix (webdataset)."""
 
 import json
 import os
@@ -10,26 +10,29 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import PositiveInt, model_validator
+from typing_extensions import override
 
 from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.sources.base import SPLITS, Split, place
+from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.image_folder import SUFFIXES
-from benchmark.data.sources.table import TableSource, inside
+from benchmark.data.sources.table import Table, TableSource
+from benchmark.data.sources.values import relative_path
 
 MAX_MEMBER = 1 << 28
-"""Bytes of one file in a shard."""
+"""The most bytes of one file in a shard."""
 
 
 class WebDatasetSource(TableSource):
-    """shards: of each split, patterns of the tar files (``train-*.tar``), also .tar.gz.
-    stream: for sets too large to be prepared: nothing is copied, images are decoded from the shards while a model is
-    trained on them, in an order that shuffles shards, and samples within ``shuffle_buffer`` places. For pretraining
-    alone, from shards that are not packed.
+    """Tar shards, read one after the other and never unpacked to disk.
+
+    shards: patterns of the tar files of each split (``train-*.tar``), also .tar.gz.
+    stream: for sets too large to prepare: images are decoded from the shards during training and nothing is copied.
+    The order shuffles shards, and moves samples within ``shuffle_buffer`` places. Only for pretraining, and only from
+    shards that are not compressed.
 
     Columns are ``image``, the other suffixes (``txt``, ``cls``), the keys of a .json, and ``key``, the sample's name.
-    Nothing is ever unpacked: what a member is called does not matter to the disk.
     """
 
     kind: Literal["webdataset"] = "webdataset"
@@ -42,38 +45,46 @@ class WebDatasetSource(TableSource):
         if len(self.shards) > 1 and self.split:
             raise ValueError("expected the split in one place: several 'shards', or 'split' with the shares")
         if self.stream:
-            columns = self.columns
-            whole = {
-                "split": self.split,
-                "columns.split": columns.split,
-                "columns.question": columns.question,
-                "where": self.where,
-                "where_not": self.where_not,
-                "text_file": self.text_file,
-                "find": self.find,
-            }
-            for key, value in whole.items():
-                if value:
-                    raise ValueError(f"'stream' takes samples as they come, and '{key}' needs all to be read before")
-            if not columns.text:
-                raise ValueError("'stream' is for pretraining, which needs 'columns.text'")
+            self._check_stream()
         return self
 
+    def _check_stream(self) -> None:
+        need_all_rows = {
+            "split": self.split,
+            "columns.split": self.columns.split,
+            "columns.question": self.columns.question,
+            "where": self.where,
+            "where_not": self.where_not,
+            "text_file": self.text_file,
+            "find": self.find,
+        }
+        for key, value in need_all_rows.items():
+            if value:
+                raise ValueError(f"'{key}' needs all samples before training starts, but 'stream' reads them during it")
+        if not self.columns.text:
+            raise ValueError("'stream' is for pretraining, which needs 'columns.text'")
+
     @property
+    @override
     def streams(self) -> bool:
         return self.stream
 
+    @override
     def needs(self) -> list[Path]:
         return [path for paths in self.shards.values() for path in paths]
 
+    @override
     def splits(self) -> list[str]:
         return self.split.splits() if self.split else [split for split in SPLITS if split in self.shards]
 
+    @override
     def fingerprint(self) -> Any:
         files = [path for pattern in self.needs() for path in self.matching(pattern)]
         states = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files]
-        return {"parameters": self.model_dump(mode="json", exclude_defaults=True), "states": states, **self.beside()}
+        parameters = self.model_dump(mode="json", exclude_defaults=True)
+        return {"parameters": parameters, "states": states, **self.file_states()}
 
+    @override
     def image_folder(self) -> Path:
         return self.matching(self.needs()[0])[0].parent
 
@@ -82,117 +93,123 @@ class WebDatasetSource(TableSource):
         patterns = {str(name): of_split for name, of_split in self.shards.items()}[split]
         return [path for pattern in patterns for path in self.matching(pattern)]
 
-    def tables(self, problems: Problems) -> Iterator[tuple[str, str, Rows, set[str]]]:
+    @override
+    def tables(self, problems: Problems) -> Iterator[Table]:
         for split in self.shards:
             for path in self.files(split):
-                seen = {"image", "key"}
-                yield ("" if self.split else split), path.name, read_shard(path, problems, seen), seen
+                columns = {"image", "key"}
+                rows = read_shard(path, problems, columns)
+                yield Table("" if self.split else split, path.name, rows, columns)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a shard: its suffix, and where its content begins and how long it is, in bytes."""
+    """A file in a shard: the name of its sample, its suffix, and the offset and size of its content in bytes."""
 
+    key: str
     suffix: str
     offset: int
     size: int
 
 
-def read_shard(path: Path, problems: Problems, seen: set[str]) -> Rows:
-    """The samples of a tar file, read from its beginning to its end. Members that are not plain files (links, devices)
-    or whose name leads out of the archive are bad rows.
+def read_shard(path: Path, problems: Problems, columns: set[str]) -> Rows:
+    """Read the samples of a tar file in order. The columns that occur are added to ``columns``.
+
+    Members that are not plain files (links, devices), and names that lead out of the archive, are bad rows.
     """
     number = 0
     sample: Values = {}
     with _opened(path, "r|*") as tar:
-        for found in _members(tar):
-            if isinstance(found, BadRow):
-                problems.add(place(path.name, number + 1), found)
+        for info, member in _members(tar):
+            if isinstance(member, BadRow):
+                problems.add(place(path.name, number + 1), member)
                 continue
-            key, member, info = found
-            opened = tar.extractfile(info)
-            assert opened is not None
-            if sample and sample["key"] != key:
+            file = tar.extractfile(info)
+            assert file is not None
+            if sample and sample["key"] != member.key:
                 number += 1
                 yield number, sample
                 sample = {}
-            sample["key"] = key
+            sample["key"] = member.key
             try:
-                sample.update(value(member.suffix, opened.read()))
+                sample.update(member_values(member.suffix, file.read()))
             except BadRow as bad:
                 problems.add(place(path.name, number + 1), bad)
-            seen.update(sample)
+            columns.update(sample)
     if sample:
         yield number + 1, sample
 
 
-def scan_shard(path: Path) -> Iterator[tuple[str, list[Member]]]:
-    """The samples of a tar file by name, each with where its files stand: headers alone are read. Raises ``BenchError``
-    for a packed one and for members that read_shard() takes for bad rows.
+def scan_shard(path: Path) -> Iterator[list[Member]]:
+    """The files of each sample of a tar file, in order. Only headers are read.
+
+    Raises ``BenchError`` for a compressed file, and for members that read_shard() treats as bad rows.
     """
-    name, members = "", list[Member]()
+    members: list[Member] = []
     with _opened(path, "r:") as tar:
-        for found in _members(tar):
-            if isinstance(found, BadRow):
-                raise BenchError(f"{path}: {found.message}") from found
-            key, member, _ = found
-            if members and name != key:
-                yield name, members
+        for _, member in _members(tar):
+            if isinstance(member, BadRow):
+                raise BenchError(f"{path}: {member.message}") from member
+            if members and members[0].key != member.key:
+                yield members
                 members = []
-            name = key
             members.append(member)
     if members:
-        yield name, members
+        yield members
 
 
 @contextmanager
 def _opened(path: Path, mode: Literal["r|*", "r:"]) -> Iterator[tarfile.TarFile]:
     try:
-        packed = _check_end(path)
-        if packed and mode == "r:":
-            raise BenchError(f"{path}: is packed, so that 'stream' cannot enter it in its middle: unpack it")
+        compressed = _check_end(path)
+        if compressed and mode == "r:":
+            raise BenchError(f"{path}: is compressed, and 'stream' reads samples at any place of a shard: unpack it")
         with tarfile.open(path, mode) as tar:
             yield tar
     except (OSError, EOFError, tarfile.TarError) as error:
         raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, Member, tarfile.TarInfo] | BadRow]:
-    """The files of a shard, each with the name of its sample."""
-    while (member := tar.next()) is not None:
-        # It would keep a description of each, a gigabyte for a million.
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, Member | BadRow]]:
+    """The files of a shard: for each its header, and its description or the reason that it cannot be used."""
+    while (info := tar.next()) is not None:
+        # tarfile keeps all headers, a gigabyte for a million files.
         tar.members.clear()  # type: ignore[attr-defined]
-        if member.isdir():
+        if info.isdir():
             continue
         try:
-            name = inside(member.name, "key")
-            if not member.isfile():
-                raise BadRow("not a file", f"member '{member.name}' is not a plain file")
+            yield info, _member(info)
         except BadRow as bad:
-            yield bad
-            continue
-        if member.size > MAX_MEMBER:
-            # Not a bad row: even to skip it may take for ever.
-            raise tarfile.ReadError(f"member '{member.name}' has {member.size:,} bytes, more than {MAX_MEMBER:,}")
-        stem, dot, suffix = PurePosixPath(name).name.partition(".")
-        key = str(PurePosixPath(name).parent / stem)
-        yield key, Member(dot + suffix.lower(), member.offset_data, member.size), member
+            yield info, bad
+
+
+def _member(info: tarfile.TarInfo) -> Member:
+    name = relative_path(info.name, "key")
+    if not info.isfile():
+        raise BadRow("not a file", f"member '{info.name}' is not a plain file")
+    if info.size > MAX_MEMBER:
+        # Not a bad row: even skipping it could take hours.
+        raise tarfile.ReadError(f"member '{info.name}' has {info.size:,} bytes, more than {MAX_MEMBER:,}")
+    stem, dot, suffix = PurePosixPath(name).name.partition(".")
+    key = str(PurePosixPath(name).parent / stem)
+    return Member(key, dot + suffix.lower(), info.offset_data, info.size)
 
 
 def _check_end(path: Path) -> bool:
-    """Whether it is packed. tarfile takes an archive that breaks off between two members for a whole one; a whole one
-    ends in zeros.
+    """Whether a tar file is compressed. Raises ``tarfile.ReadError`` for a truncated file that is not compressed.
+
+    tarfile does not notice if a file ends between two members. A complete tar file ends in zeros.
     """
     with path.open("rb") as file:
-        packed = file.read(512)[257:262] != b"ustar"
+        compressed = file.read(512)[257:262] != b"ustar"
         file.seek(-min(512, path.stat().st_size), os.SEEK_END)
-        if not packed and any(file.read()):
-            raise tarfile.ReadError("it breaks off before its end")
-    return packed
+        if not compressed and any(file.read()):
+            raise tarfile.ReadError("it is truncated")
+    return compressed
 
 
-def value(suffix: str, content: bytes) -> Values:
-    """The columns that a file of a sample makes."""
+def member_values(suffix: str, content: bytes) -> Values:
+    """The columns that one file of a sample gives. Raises ``BadRow`` for a malformed file."""
     if suffix in SUFFIXES:
         return {"image": content}
     name = suffix.removeprefix(".")

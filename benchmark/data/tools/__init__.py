@@ -1,1 +1,1 @@
-"""Tools beside the path of the data: infer a card, draw a contact sheet, verify."""
+"""Tools for working with datasets: infer a card, draw a contact sheet, verify. No run depends on them."""

@@ -1,4 +1,4 @@
-"""Look at a dataset: counts, and a sheet of samples."""
+"""Look at a dataset: counts by split, and a picture of some samples."""
 
 import textwrap
 from collections import Counter
@@ -10,49 +10,59 @@ import numpy as np
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.data.dataset import Dataset
+from benchmark.data.records import Label
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Counts by split: images, groups, texts with their lengths in words, questions, and images of each class (for
+    """Describe a dataset, with counts by split.
+
+    These are images, groups, texts with their lengths in words, questions, and the images of each class (for
     multi-label sets those where it holds; ``unknown`` where no class is known).
     """
-    splits: dict[str, Any] = {}
-    for split in dataset.splits():
-        table = dataset.table(split).take(dataset.rows(split))
-        columns = table.select(["group", "label", "text", "question", "answer_type"]).to_pydict()
-        counts: dict[str, Any] = {"images": len(table), "groups": len(set(columns["group"]))}
-        texts = [text for texts in columns["text"] for text in texts]
-        if texts:
-            words = [len(text.split()) for text in texts]
-            low, middle, high = (int(np.percentile(words, q)) for q in (0, 50, 100))
-            counts["texts"] = {"all": len(texts), "different": len(set(texts))}
-            counts["words a text"] = {"shortest": low, "median": middle, "longest": high}
-        if "question" in dataset.provides:
-            kinds = Counter(kind for kinds in columns["answer_type"] for kind in kinds)
-            counts["questions"] = {"all": kinds.total(), **dict(sorted(kinds.items()))}
-        if "label" in dataset.provides:
-            classes = Counter(_class(dataset, label) for label in columns["label"] if isinstance(label, int))
-            for labels in columns["label"]:
-                if isinstance(labels, list):
-                    classes.update(name for name, flag in zip(dataset.card.class_index, labels) if flag == 1)
-                    classes["unknown"] += all(flag == -1 for flag in labels)
-            counts["classes"] = {name: classes[name] for name in [*dataset.card.class_index, "unknown"]}
-            if not classes["unknown"]:
-                del counts["classes"]["unknown"]
-        splits[split] = counts
     return {
         "name": dataset.card.name,
         "title": dataset.card.title,
         "modality": dataset.card.modality,
         "provides": ", ".join(sorted(dataset.provides)),
-        "splits": splits,
+        "splits": {split: _counts(dataset, split) for split in dataset.splits()},
         "left out": dataset.left_out,
     }
 
 
+def _counts(dataset: Dataset, split: str) -> dict[str, Any]:
+    table = dataset.table(split).take(dataset.rows(split))
+    columns = table.select(["group", "label", "text", "question", "answer_type"]).to_pydict()
+    counts: dict[str, Any] = {"images": len(table), "groups": len(set(columns["group"]))}
+    texts = [text for texts in columns["text"] for text in texts]
+    if texts:
+        words = [len(text.split()) for text in texts]
+        low, middle, high = (int(np.percentile(words, q)) for q in (0, 50, 100))
+        counts["texts"] = {"all": len(texts), "different": len(set(texts))}
+        counts["words a text"] = {"shortest": low, "median": middle, "longest": high}
+    if "question" in dataset.provides:
+        kinds = Counter(kind for kinds in columns["answer_type"] for kind in kinds)
+        counts["questions"] = {"all": kinds.total(), **dict(sorted(kinds.items()))}
+    if "label" in dataset.provides:
+        counts["classes"] = _class_counts(dataset, columns["label"])
+    return counts
+
+
+def _class_counts(dataset: Dataset, labels: list[Label]) -> dict[str, int]:
+    classes: Counter[str] = Counter()
+    for label in labels:
+        if isinstance(label, int):
+            classes[_class_names(dataset, label)] += 1
+        else:
+            classes.update(name for name, flag in zip(dataset.card.class_index, label) if flag == 1)
+            classes["unknown"] += all(flag == -1 for flag in label)
+    names = [*dataset.card.class_index, *(["unknown"] if classes["unknown"] else [])]
+    return {name: classes[name] for name in names}
+
+
 def contact_sheet(dataset: Dataset, split: str, path: Path, n: int = 24) -> Path:
-    """A PNG of up to ``n`` samples of a split, drawn at random but always the same ones, each with what belongs to it:
-    its class, its first text, its first question. Returns ``path``.
+    """Draw up to ``n`` samples of a split as a PNG, each with its class, its first text and its first question.
+
+    The samples are chosen at random, but always the same ones. Returns ``path``.
     """
     from matplotlib.figure import Figure
 
@@ -64,7 +74,7 @@ def contact_sheet(dataset: Dataset, split: str, path: Path, n: int = 24) -> Path
     for axes, row in zip(figure.subplots(lines, columns, squeeze=False).flat, rows):
         record = records[int(row)]
         axes.imshow(np.asarray(record["image"]), interpolation="nearest")
-        # Not as mathematics: a text may have dollar signs in it.
+        # Without formulas: a text may contain dollar signs.
         axes.set_xlabel(_caption(dataset, record), fontsize=7.5, loc="left", parse_math=False)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
@@ -77,9 +87,7 @@ def contact_sheet(dataset: Dataset, split: str, path: Path, n: int = 24) -> Path
 
 
 def _caption(dataset: Dataset, record: dict[str, Any]) -> str:
-    parts = []
-    if "label" in dataset.provides:
-        parts.append(_class(dataset, record["label"]))
+    parts = [_class_names(dataset, record["label"])] if "label" in dataset.provides else []
     parts.extend(record["text"][:1])
     if record["question"]:
         parts.append(f"{record['question'][0]} {record['answer'][0]}")
@@ -88,7 +96,7 @@ def _caption(dataset: Dataset, record: dict[str, Any]) -> str:
     )
 
 
-def _class(dataset: Dataset, label: int | list[int]) -> str:
+def _class_names(dataset: Dataset, label: Label) -> str:
     names = list(dataset.card.class_index)
     if isinstance(label, int):
         return names[label] if label >= 0 else "unknown"

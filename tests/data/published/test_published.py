@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 
 from benchmark.data.card import card_names, load_card
+from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from tests.data.published.layouts import WRITERS
 
@@ -28,7 +29,7 @@ def data(tmp_path, monkeypatch):
 def read(name, cache):
     """Split -> id -> the row."""
     found = open_dataset(load_card(name), cache=cache)
-    found.check()
+    check(found)
     columns = ["id", "group", "label", "text", "question", "answer", "answer_type", "question_type"]
     return {
         split: {row["id"]: row for row in found.table(split).select(columns).to_pylist()} for split in found.splits()
@@ -38,9 +39,9 @@ def read(name, cache):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_layout(name, data, tmp_path):
     card = load_card(name)
-    assert not card.source.found()
+    assert not card.source.is_present()
     expected = WRITERS[name](data)
-    assert card.source.found()
+    assert card.source.is_present()
     rows = read(name, tmp_path / "cache")
     if "all" in expected:
         assert "all" in card.rows or not card.rows

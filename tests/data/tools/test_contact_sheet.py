@@ -4,8 +4,7 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.data.tools.contact_sheet import contact_sheet, describe
-from tests.data.make import PAIRS, dataset, pairs
-from tests.data.test_manifest import QUESTIONS, questions
+from tests.data.make import PAIRS, QUESTIONS, dataset, pairs, questions
 
 
 def test_describe(tmp_path):

@@ -1,0 +1,45 @@
+"""Find everything that can be wrong with a dataset before a model is trained on it."""
+
+from collections.abc import Sequence
+
+from benchmark.common.errors import BenchError
+from benchmark.data.dataset import Dataset, Progress
+from benchmark.data.prepared import prepare
+from benchmark.data.resizing import DEFAULT, Resizing
+from benchmark.data.streamed import Stream
+
+
+def check(
+    dataset: Dataset,
+    size: int | None = None,
+    progress: Progress | None = None,
+    splits: Sequence[str] | None = None,
+    resizing: Resizing = DEFAULT,
+) -> None:
+    """Read all rows and decode every image that was not decoded before.
+
+    size: also prepare the images at this size, as prepare() does. splits: only decode the images of these.
+    Of a stream, list the samples and decode the first image of each shard.
+
+    Raises ``BenchError`` for the first bad row (with the number of the others), and when no row is left.
+    """
+    check_rows(dataset)
+    for split in dataset.splits():
+        if splits and split not in splits:
+            continue
+        if dataset.streams:
+            Stream(dataset.card, split, dataset.cache, progress).check()
+        elif size is None:
+            dataset.check_images(split, progress)
+        else:
+            prepare(dataset, split, size, dataset.cache, progress, resizing)
+
+
+def check_rows(dataset: Dataset) -> None:
+    """Read all rows without decoding images.
+
+    Raises ``BenchError`` for the first bad row (with the number of the others), and when no row is left.
+    """
+    if not dataset.splits():
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset.left_out.items())
+        raise BenchError(f"dataset '{dataset.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))

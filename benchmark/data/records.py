@@ -1,0 +1,136 @@
+"""What a record is: one image with its texts, label and questions, in one split."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from benchmark.common.errors import unknown
+from benchmark.data.problems import BadRow
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+"""Other names of the splits, in lower case."""
+
+LISTS = ("text", "text_id", "question", "answer", "answer_type", "question_type")
+"""The columns that hold a list of strings in each record."""
+COLUMNS = ("id", "group", "image", "label", *LISTS)
+
+Label = int | list[int]
+"""A class number, or for multi-label data 0, 1 or -1 for each class; -1 is unknown."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One image and everything that belongs to it, on its way from a source to the records.
+
+    file, row: where it was read, for messages (row 0: the file as a whole).
+    image: a path relative to the source's image folder, or an encoded image.
+    stored: offset and length of an encoded image in a temporary file, while a source gathers its rows.
+    digest: a hash of an encoded image.
+    """
+
+    file: str
+    row: int
+    id: str
+    group: str
+    split: str
+    image: str | bytes
+    text: list[str] = field(default_factory=list)
+    text_id: list[str] = field(default_factory=list)
+    label: Label = -1
+    question: list[str] = field(default_factory=list)
+    answer: list[str] = field(default_factory=list)
+    answer_type: list[str] = field(default_factory=list)
+    question_type: list[str] = field(default_factory=list)
+    stored: tuple[int, int] | None = None
+    digest: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file and row it was read from, for messages."""
+        return place(self.file, self.row)
+
+    def encoded(self) -> bytes:
+        """Encode all fields except where the row was read, for hashing."""
+        columns = (self.id, self.group, self.split, self.label, self.text, self.text_id)
+        questions = (self.question, self.answer, self.answer_type, self.question_type)
+        image = self.image if isinstance(self.image, bytes) else os.fsencode(self.image)
+        return json.dumps([*columns, *questions, len(image)]).encode() + image
+
+
+def place(file: str, row: int) -> str:
+    """Name a file and a row of it, or the file alone for row 0."""
+    return f"{file}, row {row}" if row else file
+
+
+def split_name(value: str) -> str:
+    """Translate a table's name for a split into "train", "val" or "test". Raises ``BadRow`` for an unknown name."""
+    name = value.strip().lower()
+    name = SYNONYMS.get(name, name)
+    if name not in SPLITS:
+        raise BadRow("unknown split", str(unknown("split", value, SPLITS)))
+    return name
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The names of a dataset's classes, in the order of the labels; none for data without labels.
+
+    multi_label: whether any number of classes can hold for one image.
+    """
+
+    names: tuple[str, ...] = ()
+    multi_label: bool = False
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The number of each class."""
+        return {name: number for number, name in enumerate(self.names)}
+
+
+def label_of_names(classes: Classes, names: Sequence[str]) -> Label:
+    """Make a label from the names of the classes that hold.
+
+    Without any name a single label is unknown, and a multi-label one has all classes absent.
+    Raises ``BadRow`` for an unknown name, and for several names where one is expected.
+    """
+    for name in names:
+        if name not in classes.index:
+            raise BadRow("unknown class", str(unknown("class", name, classes.index)))
+    if classes.multi_label:
+        return [int(name in names) for name in classes.names]
+    if len(names) > 1:
+        raise BadRow("several classes", f"{len(names)} classes ({', '.join(names)}) where one is expected")
+    return classes.index[names[0]] if names else -1
+
+
+def label_of_flags(classes: Classes, flags: Sequence[int]) -> Label:
+    """Make a label from 0, 1 or -1 (unknown) for each class.
+
+    Raises ``BadRow`` for several 1s where one class is expected.
+    """
+    if classes.multi_label:
+        return list(flags)
+    positive = [number for number, flag in enumerate(flags) if flag == 1]
+    if len(positive) > 1:
+        raise BadRow("several classes", f"{len(positive)} classes are 1 where one is expected")
+    return positive[0] if positive else -1
+
+
+def label_of_index(classes: Classes, index: int) -> Label:
+    """Make a label from a class number, counted from 0; -1 is unknown. Raises ``BadRow`` for any other number."""
+    count = len(classes.names)
+    if not -1 <= index < count:
+        raise BadRow("unknown class", f"class number {index}; expected 0 to {count - 1}")
+    if classes.multi_label:
+        return unknown_label(classes) if index < 0 else [int(number == index) for number in range(count)]
+    return index
+
+
+def unknown_label(classes: Classes) -> Label:
+    """The label of an image about which nothing is known."""
+    return [-1] * len(classes.names) if classes.multi_label else -1
