@@ -172,12 +172,12 @@ def test_two_datasets_of_one_name_are_refused(suite: Path) -> None:
 
 
 def test_a_method_that_does_not_get_what_it_needs(suite: Path) -> None:
-    none = "training.augmentation={crop_scale: [1.0, 1.0], crop_ratio: [1.0, 1.0]}"
-    plan = planned(suite, none, methods=["simclr", "clip"], tasks=["zero_shot"])
+    none = ["training.augmentation={crop_scale: [1.0, 1.0], crop_ratio: [1.0, 1.0]}", "simclr.variant=roy"]
+    plan = planned(suite, *none, methods=["simclr", "clip"], tasks=["zero_shot"])
     (problem,) = plan.problems
     assert problem.startswith("method 'simclr' needs augmentation: training.augmentation leaves images as they are")
     assert [cell.method for cell in plan.cells] == ["simclr", "clip"]
-    everything = planned(suite, none, methods=["all"], tasks=["zero_shot"])
+    everything = planned(suite, *none, methods=["all"], tasks=["zero_shot"])
     assert everything.problems == []
     assert "clip" in {cell.method for cell in everything.cells}
     assert "simclr" not in {cell.method for cell in everything.cells}
