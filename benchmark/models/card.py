@@ -170,7 +170,7 @@ def local_files(card: ModelCard) -> dict[str, str]:
 
     They are part of a key, for a file may change under its name. What libraries and the hub have goes by name alone.
     """
-    hashes = {}
+    hashes: dict[str, str] = {}
     for part in ("image", "text", "tokenizer"):
         block = getattr(card, part)
         for key in ("name", "pretrained"):
