@@ -110,18 +110,23 @@ class Bench:
         return Store(self.folder / "results").rows()
 
 
-def scenario(bench: Bench, **changes: Any) -> list[str]:
-    """A suite of squares with a scenario, and two more cards: fewer of them to train on; them under another name."""
-    lines = (bench.folder / "squares.jsonl").read_text().splitlines()
+def write_scenario(folder: Path, **changes: Any) -> None:
+    """Write scenario.yaml with two more cards: ``few``, fewer squares, and ``copy``, all under another name."""
+    lines = (folder / "squares.jsonl").read_text().splitlines()
     few = [line for i, line in enumerate(lines) if i >= 36]
     for name, kept in (("few", few), ("copy", lines)):
-        (bench.folder / f"{name}.jsonl").write_text("\n".join(kept))
+        (folder / f"{name}.jsonl").write_text("\n".join(kept))
         card = CARD | {"source": CARD["source"] | {"file": f"{name}.jsonl"}}  # type: ignore[operator]
-        (bench.folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
     posed = {"name": "small", "question": "What do few squares cost?", "varies": "squares"}
     posed |= {"condition": 36, "plain": {"condition": 72, "pretraining": ["squares.yaml"]}}
     suite = SUITE | {"pretraining": ["few.yaml"], "scenario": posed} | changes
-    (bench.folder / "scenario.yaml").write_text(yaml.safe_dump(suite))
+    (folder / "scenario.yaml").write_text(yaml.safe_dump(suite))
+
+
+def scenario(bench: Bench, **changes: Any) -> list[str]:
+    """Write a suite with a scenario and return the options of a quick run of it."""
+    write_scenario(bench.folder, **changes)
     return ["--suite", "scenario.yaml", "--methods", "clip", "--tasks", "linear_probe", "--budget", "samples=96"]
 
 

@@ -173,7 +173,7 @@ def local_files(card: ModelCard) -> dict[str, str]:
 
     They are part of a key, because a file may change under its name. Files of libraries and of the hub count by name.
     """
-    hashes = {}
+    hashes: dict[str, str] = {}
     for part in ("image", "text", "tokenizer"):
         block = getattr(card, part)
         for key in ("name", "pretrained"):

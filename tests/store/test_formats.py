@@ -5,6 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.data.card import load_card
+from benchmark.data.dataset import open_dataset
+from benchmark.data.loader import PreparedPairs
+from benchmark.data.prepared import prepare
+from benchmark.evaluation.evaluation import Evaluation
+from benchmark.evaluation.fixed import RawPixels
+from benchmark.models import build_model, build_tokenizer, load_model_card
 from benchmark.store import formats
 
 
@@ -60,3 +67,35 @@ def test_a_raised_format_is_recorded_too(recorded: Path, monkeypatch: pytest.Mon
     assert line.startswith(f"TRAINING is {formats.TRAINING} and was recorded at {formats.TRAINING - 1}")
     formats.main()
     assert json.loads((recorded / "formats.json").read_text())["TRAINING"]["format"] == formats.TRAINING
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("EVALUATION", {"embeddings"}),
+        ("DATA", {"records", "prepared"}),
+        ("CACHE", {"records", "prepared", "tokens"}),
+        ("TRAINING", {"tokenizers"}),
+    ],
+)
+def test_a_raised_format_takes_nothing_from_the_cache(
+    name: str, expected: set[str], suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored before a format was raised lies under other names."""
+
+    def names() -> dict[str, set[str]]:
+        cache = tmp_path / "cache"
+        dataset = open_dataset(load_card(suite / "squares.yaml"), cache=cache)
+        card = load_model_card(suite / "small.yaml")
+        tokenizer = build_tokenizer(card, lambda: ["a red square"], cache)
+        PreparedPairs(prepare(dataset, "train", 32, cache), tokenizer, cache)
+        encoder = RawPixels(build_model(card, 0, "meta"))
+        Evaluation(encoder, dataset, cache / "embeddings", cache).images("test")
+        kinds = ("records", "prepared", "tokens", "tokenizers", "embeddings")
+        return {kind: {path.name for path in (cache / kind).iterdir()} for kind in kinds}
+
+    before = names()
+    assert names() == before
+    monkeypatch.setattr(formats, name, 1000)
+    after = names()
+    assert {kind for kind in before if after[kind] != before[kind]} == expected

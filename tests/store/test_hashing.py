@@ -149,7 +149,6 @@ def replaced(text: str, old: str, new: str) -> str:
         {"lazy": replaced(LAZY, "x + 1", "1 + x")},
         {"method": replaced(METHOD, "from pkg_of_test.lazy", "from pkg_of_test.lazy2"), "lazy2": LAZY},
     ],
-    ids=str,
 )
 def test_a_changed_formula_changes_the_hash(package: Callable[..., str], changed: dict[str, str]) -> None:
     before = package()
@@ -189,7 +188,6 @@ REFORMATTED = (
         {"other": "X = 2\n"},
         {"lazy": "# shifts\n" + LAZY},
     ],
-    ids=str,
 )
 def test_what_does_not_change_results_does_not_change_the_hash(
     package: Callable[..., str], changed: dict[str, str]
@@ -354,6 +352,28 @@ def test_two_plugins_with_a_module_of_one_name_are_refused(tmp_path: Path, monke
             load_files(paths[1:])
     finally:
         forget("helper_of_test")
+
+
+def test_two_plugins_of_one_file_name_are_two_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    classes = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "plugin.py"
+        path.write_text(
+            f"from benchmark import Method, register_method\n\n@register_method('hashed_{folder}')\n"
+            f"class Mine(Method):\n    name_of_folder = '{folder}'\n"
+        )
+        load_files([path])
+        classes.append(METHODS[f"hashed_{folder}"])
+    try:
+        before = source_of(classes[0])
+        assert before != source_of(classes[1])
+        (tmp_path / "b" / "plugin.py").write_text("X = 1\n")
+        assert source_of(classes[0]) == before
+    finally:
+        for folder in ("a", "b"):
+            METHODS._classes.pop(f"hashed_{folder}")
 
 
 # Versions of Python
