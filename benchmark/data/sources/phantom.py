@@ -1,15 +1,14 @@
 """The embedded data: images that benchmark.data.phantom draws."""
 
 import os
-from collections import Counter, deque
+import warnings
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
-from multiprocessing import get_context
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from joblib import Parallel, delayed
 from PIL import Image, ImageFilter
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from typing_extensions import override
@@ -170,20 +169,17 @@ class PhantomSource(Source):
         if len(modalities) * sum(self.patients.values()) < MANY or os.cpu_count() == 1:
             yield from ((split, phantom.generate(*job)) for split, job in jobs)
             return
-        # New interpreters: a fork of a process that runs torch's threads can hang.
+        # joblib's workers are new interpreters, as a fork of a process that runs torch's threads can hang; unlike
+        # multiprocessing's they do not run the user's script again, which would wait for the lock that this one holds.
         workers = min(os.cpu_count() or 1, len(jobs), 8)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            drawn = deque((split, job, pool.submit(phantom.generate, *job)) for split, job in jobs)
-            try:
-                while drawn:
-                    split, job, future = drawn.popleft()
-                    try:
-                        yield split, future.result()
-                    except BrokenProcessPool:  # a script without "if __name__ == '__main__'" cannot be started again
-                        yield split, phantom.generate(*job)
-            finally:
-                # The consumer may have stopped early.
-                pool.shutdown(cancel_futures=True)
+        drawn = Parallel(workers, return_as="generator")(delayed(phantom.generate)(*job) for _, job in jobs)
+        try:
+            yield from ((split, samples) for (split, _), samples in zip(jobs, drawn))
+        finally:
+            with warnings.catch_warnings():
+                # joblib warns where the consumer stops early, on a full disk for one.
+                warnings.simplefilter("ignore")
+                drawn.close()
 
 
 SCANNER = 2
