@@ -5,14 +5,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
-from benchmark.method import METHODS, Accumulation, Method
-from benchmark.models import build_model
+from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
+from benchmark.models import build_model, load_model_card
 from benchmark.training.accumulation import accumulate
-from benchmark.training.cost import Shape, flops_per_sample, on_meta, simulated_cost
+from benchmark.training.cost import (
+    Shape,
+    flops_budget_steps,
+    flops_per_sample,
+    on_meta,
+    simulated_cost,
+    simulated_flops,
+    simulated_or_real,
+)
+from benchmark.training.memory import TensorPeak
 from tests.methods.fakes import CLASSES, Pairs, Words, small_card, small_method
 from tests.training.fakes import CPU, train
 
@@ -87,3 +98,88 @@ def test_a_plan_counts_what_the_run_takes(name: str, mode: Accumulation, micro_b
     planned = simulated_cost(meta_method(name), shape(), Training(steps=2, **settings), CPU, 2)
     assert planned.flops == pytest.approx({"pretrain": cost["flops_per_sample"]}, rel=1e-6)
     assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_stages_are_planned_apart(real: bool, tmp_path: Path) -> None:
+    options = {"stage2": "class", "stage2_share": 0.5}
+    method = small_method("cleft", **options)
+    method.setup(Words(), CLASSES)  # type: ignore[arg-type]
+    training = Training(steps=4, batch_size=12, micro_batch=4)
+    planned = simulated_flops(method if real else meta_method("cleft", **options), shape(), training, CPU, 4, real)
+    cost = train(method, tmp_path, pairs_of_one_length(24), samples=None, steps=4, batch_size=12, micro_batch=4)
+    assert planned["class"] != pytest.approx(planned["pretrain"], rel=0.05)
+    assert sum(planned.values()) / 2 == pytest.approx(cost["flops_per_sample"], rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"queue_size": 60}, {"queue_size": 0}])
+def test_a_budget_in_flops_trains_what_was_planned(options: dict[str, Any], tmp_path: Path) -> None:
+    """Also where a step takes more the longer the training: the queue of the default is never full."""
+    training = Training(flops=3e9, batch_size=8, micro_batch=8)
+    steps = flops_budget_steps(meta_method("msd", **options), shape(), training, CPU)
+    cost = train(small_method("msd", **options), tmp_path, pairs_of_one_length(40), samples=None, flops=3e9)
+    assert cost["steps"] == steps > 20
+    assert cost["flops"] == pytest.approx(3e9, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["clip", "msd"])
+def test_a_trial_leaves_no_trace(name: str) -> None:
+    method = small_method(name)
+    if name == "clip":
+        method.model.image.stem = torch.nn.Sequential(method.model.image.stem, torch.nn.BatchNorm2d(8))
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    for real in (False, True):
+        simulated_cost(method, shape(), Training(steps=3, batch_size=8, micro_batch=4), CPU, 3, real)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
+
+
+class Choosing(METHODS["clip"]):  # type: ignore[misc]
+    """Shapes and branches that depend on contents."""
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        image, text = embeddings["image"], embeddings["text"]
+        chosen = (image * text).sum(dim=1) > -2
+        terms = super().contrast({"image": image[chosen], "text": text[chosen.nonzero()[:, 0]]}, keys)
+        if chosen.float().mean().item() > 2:
+            raise AssertionError("no share is above 1")
+        return terms | {"chosen": image.masked_select(chosen[:, None]).mean()}
+
+
+class Sorting(METHODS["clip"]):  # type: ignore[misc]
+    """A shape that nobody can guess."""
+
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
+        count = len(torch.unique(keys["index"] // 2))
+        return super().contrast({name: each[:count] for name, each in embeddings.items()}, keys)
+
+
+@pytest.mark.parametrize("kind", [Choosing, Sorting])
+def test_a_method_whose_shapes_depend_on_contents(kind: type[Method], tmp_path: Path) -> None:
+    def made() -> Method:
+        return kind(small_method("clip").model, kind.Config())
+
+    training = Training(steps=2, batch_size=8, micro_batch=8)
+    if kind is Sorting:
+        with pytest.raises(RuntimeError):
+            simulated_flops(made(), shape(), training, CPU, 2)
+    planned = simulated_or_real(lambda real: simulated_cost(made(), shape(), training, CPU, 2, real))
+    cost = train(made(), tmp_path, pairs_of_one_length(16), samples=None, steps=2)
+    assert planned.flops["pretrain"] == pytest.approx(cost["flops_per_sample"], rel=1e-6)
+    assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
+
+
+def test_a_large_model_is_counted_without_its_weights() -> None:
+    """ViT-B/16: gigabytes of weights, moments and activations."""
+    model = build_model(load_model_card("vit-b-16"), 0, "meta")
+    with on_meta():
+        method = METHODS["locked_image"](model, METHODS["locked_image"].Config())
+    training = Training(steps=1, batch_size=32, micro_batch=32)
+    with TensorPeak() as tensors:
+        planned = simulated_cost(method, Shape(224, 224, 77, training.augmentation), training, CPU, 1)
+    assert planned.memory > 1.5e9
+    assert tensors.bytes < 1e6
