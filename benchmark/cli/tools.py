@@ -242,7 +242,7 @@ def _works(names: list[str] | None, scale: float) -> dict[str, Any]:
 
 def _method_steps(options: RunOptions, reference: str) -> dict[str, Any]:
     config = options.config()
-    from benchmark.perf.peers import method_steps
+    from benchmark.perf.steps import method_steps
     from benchmark.plan.make import make_plan
 
     plan = make_plan(config)

@@ -1,7 +1,7 @@
-"""`bench perf`: speed and memory of the harness beside a peer that does the same work, each in a process of its own.
+"""`bench perf`: measure the harness beside a peer that does the same work, each in a process of its own.
 
-Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf.peers WORK SIDE SCALE`` is
-one side of one work, and prints what it took as JSON.
+Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf.peers WORK SIDE SCALE``
+measures one side of one work and prints seconds and bytes as JSON.
 """
 
 import io
@@ -11,9 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
 
     from benchmark.data.batch import Batch
     from benchmark.data.loader import PairSet
-    from benchmark.method import Accumulation, Keys, Method
+    from benchmark.evaluation.evaluation import Evaluation
     from benchmark.models.tokenizer import Tokenizer
-    from benchmark.plan.plan import Plan
 
 Side = Callable[[], Any]
 RUNS = 3
@@ -56,6 +54,9 @@ def training_step(scale: float) -> tuple[Side, Side]:
     """
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
+    from benchmark.perf.steps import random_batches
+    from benchmark.training.accumulation import accumulate
+    from benchmark.training.schedule import autocast
 
     on_gpu = _device().type == "cuda"
     name, size, part = ("vit-b-16", 512, 128) if on_gpu else ("tiny", 1024, 64)
@@ -63,103 +64,12 @@ def training_step(scale: float) -> tuple[Side, Side]:
     method = METHODS["clip"](model, METHODS["clip"].Config()).to(_device()).train()
     count, micro = max(8, round(size * scale)), max(4, round(part * scale))
     precision = "bf16" if on_gpu else "fp32"
-    parts, whole = (_random_batches(method, count, of, 77 if on_gpu else 32) for of in (micro, count))
-    return (lambda: _gradient(method, parts, "cached", precision)), lambda: _gradient(
-        method, whole, "cached", precision
-    )
+    parts, whole = (random_batches(method, count, of, 77 if on_gpu else 32, _device()) for of in (micro, count))
 
+    def gradient(batches: "list[Batch]") -> None:
+        accumulate(method, batches, "cached", 0, lambda: autocast(precision, _device()))
 
-def _random_batches(method: "Method", count: int, micro_batch: int, length: int) -> "list[Batch]":
-    """``count`` pairs of noise of the model's size, texts of ``length`` tokens, by micro-batches."""
-    from benchmark.plan.estimate import meta_batch
-
-    rng = torch.Generator().manual_seed(0)
-    made = []
-    for start in range(0, count, micro_batch):
-        size = min(micro_batch, count - start)
-        batch = meta_batch(method, size, length)
-        batch.image = torch.randint(0, 256, batch.image.shape, dtype=torch.uint8, generator=rng)
-        batch.tokens = torch.randint(3, min(1000, method.model.text.vocab_size), (size, length), generator=rng)
-        batch.mask = torch.ones(size, length, dtype=torch.bool)
-        batch.row = batch.seed = torch.arange(start, start + size)
-        batch.label = None
-        made.append(batch.pinned() if _device().type == "cuda" else batch)
-    return made
-
-
-def _gradient(method: "Method", batches: "list[Batch]", mode: "Accumulation", precision: str) -> "Keys":
-    from benchmark.training.accumulation import accumulate
-    from benchmark.training.schedule import autocast
-
-    return accumulate(method, batches, mode, 0, lambda: autocast(precision, _device()))[1]
-
-
-def method_steps(plan: "Plan", reference: str, console: Console) -> list[dict[str, Any]]:
-    """What a step of the training of each cell of a plan takes on this machine, on noise, with random weights: one row
-    a cell, with its ratios to the ``reference`` method's (above 1: the method takes more).
-
-    seconds: the median of a few steps, the optimiser's included. memory: bytes at the peak, weights, optimiser state
-    and what the method keeps included. Raises ``BenchError`` when the reference is not among the plan's methods.
-    """
-    from benchmark.models import build_model
-    from benchmark.plan.resolve import build_method
-    from benchmark.training.accumulation import accumulation_mode
-    from benchmark.training.schedule import optimizer_of, precision_of
-
-    if reference not in {cell.method for cell in plan.cells}:
-        raise unknown(
-            "method of --reference among those that can be measured", reference, {c.method for c in plan.cells}
-        )
-    model = build_model(plan.model, 0, weights=False)
-    rows: list[dict[str, Any]] = []
-    for cell in plan.cells:
-        training, device = cell.training, plan.device
-        with console.status(f"{cell.method} {cell.label['variant']}"):
-            memory = PeakMemory(device)
-            method = build_method(cell.method, deepcopy(model), cell.options)
-            held = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
-            method.to(device).train()
-            method.enter(next(iter(method.stages())))
-            room = method.model.text.context_length
-            length = min(room, plan.model.tokenizer.context_length or room)
-            batches = _random_batches(method, training.batch_size, training.micro_batch, length)
-            mode, precision = accumulation_mode(method, training), precision_of(training, device)
-            optimizer = optimizer_of(method, training)
-            # What libraries set up once would count as the first method's.
-            _gradient(method, batches, mode, precision)
-            optimizer.zero_grad(set_to_none=True)
-            memory.start()
-            seconds = []
-            for _ in range(1 + RUNS):
-                began = time.perf_counter()
-                keys = _gradient(method, batches, mode, precision)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                method.after_step(keys)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - began)
-            step = sorted(seconds[1:])[RUNS // 2]
-            rows.append(
-                {
-                    "method": cell.method,
-                    "variant": cell.label["variant"],
-                    "seconds": step,
-                    "accumulation": mode,
-                    "precision": precision,
-                    "batch_size": training.batch_size,
-                    "micro_batch": training.micro_batch,
-                    "pairs_per_second": training.batch_size / step,
-                    "memory": held + memory.peak(),
-                    "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
-                }
-            )
-            del method, optimizer, batches, keys
-    against = next(row for row in rows if row["method"] == reference)
-    for row in rows:
-        row["time_ratio"] = row["seconds"] / row["batch_size"] / (against["seconds"] / against["batch_size"])
-        row["memory_ratio"] = row["memory"] / against["memory"]
-    return rows
+    return (lambda: gradient(parts)), lambda: gradient(whole)
 
 
 def probe(scale: float) -> tuple[Side, Side]:
@@ -169,7 +79,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     from sklearn.linear_model import LogisticRegression
 
     from benchmark.evaluation.probe import logistic_path
-    from benchmark.tasks.linear_probe import LinearProbe
+    from benchmark.task import TASKS
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
     rng = np.random.default_rng(0)
@@ -177,7 +87,8 @@ def probe(scale: float) -> tuple[Side, Side]:
     label = rng.integers(classes, size=n)
     x = (centres[label] + 4 * rng.normal(size=(n, d))).astype(np.float64)
     x /= x.std(axis=0)
-    strengths = LinearProbe.Config().strengths
+    config: Any = TASKS["linear_probe"].Config()
+    strengths = config.strengths
 
     def peer() -> None:
         for strength in strengths:
@@ -191,9 +102,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     """5,000 images x 25,000 texts, 512 wide, both ways: ours every metric, the peer recall@1, 5 and 10, in batches of
     32.
     """
-    from scipy.sparse import csr_array
-
-    from benchmark.tasks.retrieval import Retrieval, measure
+    from benchmark.task import TASKS
 
     try:
         from clip_benchmark.metrics.zeroshot_retrieval import evaluate
@@ -206,15 +115,14 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     texts = np.repeat(images, 5, axis=0) + 3 * rng.normal(size=(5 * n, 512)).astype(np.float32)
     for matrix in (images, texts):
         matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    right = csr_array((np.ones(5 * n), (np.repeat(np.arange(n), 5), np.arange(5 * n))))
-    at = [k for k in Retrieval.Config().k if k <= n]
+    task = TASKS["retrieval"](TASKS["retrieval"].Config())
+    data = _embedded(images, texts)
 
     def ours() -> None:
-        measure(images, texts, right, at, _device())
-        measure(texts, images, csr_array(right.T), at, _device())
+        list(task.evaluate(data, 0))
 
-    class Given(torch.nn.Module):
-        """Embeddings in place of pictures and of tokens."""
+    class Embedded(torch.nn.Module):
+        """Takes embeddings in place of pixels and tokens."""
 
         encode_image = encode_text = staticmethod(lambda embeddings: embeddings)
 
@@ -223,9 +131,46 @@ def retrieval(scale: float) -> tuple[Side, Side]:
 
     def peer() -> None:
         with redirect_stderr(io.StringIO()):
-            evaluate(Given(), pairs, lambda rows: torch.from_numpy(texts[rows]), _device().type, False, [1, 5, 10])
+            evaluate(Embedded(), pairs, lambda rows: torch.from_numpy(texts[rows]), _device().type, False, [1, 5, 10])
 
     return ours, peer
+
+
+def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
+    """Embeddings as the data of a task: the texts of image i follow those of image i - 1, as many of each."""
+    import pyarrow as pa
+
+    from benchmark.data.prepared import Prepared
+    from benchmark.evaluation.encoder import Encoded
+    from benchmark.evaluation.evaluation import Evaluation
+
+    names = [str(i) for i in range(len(images))]
+    of_each = len(texts) // len(images)
+    rows = {
+        "id": names,
+        "group": names,
+        "text": [[f"{name} {j}" for j in range(of_each)] for name in names],
+        "text_id": [[] for _ in names],
+    }
+
+    class Embedded(Evaluation):
+        def __init__(self) -> None:
+            self._prepared = Prepared(np.empty(0), pa.table(rows), "")
+
+        @property
+        def device(self) -> torch.device:
+            return _device()
+
+        def records(self, split: str) -> Prepared:
+            return self._prepared
+
+        def images(self, split: str) -> Encoded:
+            return Encoded(images, images)
+
+        def texts(self, each: Sequence[str]) -> Encoded:
+            return Encoded(texts, texts)
+
+    return Embedded()
 
 
 def loading(scale: float) -> tuple[Side, Side]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self, TypedDict, TypeVar
 
@@ -194,15 +195,16 @@ def simulated_cost(
         _let_see(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
         held = held_bytes(copy, optimizer)
-        with _shapes_repeated(copy), StoragePeak(device) as peak, FlopCounterMode(display=False) as counter:
+        with StoragePeak(device) as peak, FlopCounterMode(display=False) as counter:
+            passes = _Passes(copy, counter.get_total_flops)
             training_step(
                 copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip
             )
     memory = held + peak.bytes
-    # The step that was just taken is the one that flops_by_stage() would count.
-    if len(batches) == 1 and len(method.stages()) == 1 and not _has_keys(method):
-        return StepCost({stage: counter.get_total_flops() / len(batches[0]) for stage in method.stages()}, memory)
-    return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
+    if len(method.stages()) > 1 or _has_keys(method):
+        return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
+    flops = passes.flops_per_sample(counter.get_total_flops(), mode, training)
+    return StepCost(dict.fromkeys(method.stages(), flops), memory)
 
 
 def flops_budget_steps(
@@ -402,32 +404,54 @@ def _let_see(method: Method, sample: Batch, training: Training, samples: int) ->
     method.after_step({name: key[:1].expand(samples, *key.shape[1:]) for name, key in keys.items()})
 
 
-@contextmanager
-def _shapes_repeated(method: Method) -> Iterator[None]:
-    """Compute two micro-batches of each pass; give empty tensors for the others, which need as much memory.
+class _Passes:
+    """Computes the first two micro-batches of each pass of a step; gives empty tensors of the same shapes for others.
 
-    The first meets no gradients yet, the second does, and all others are like it.
+    The peak of memory is in the second micro-batch: the first meets no gradients yet, all others are like the second.
+
+    method: whose passes they are from now on. total: gives the operations counted so far.
     """
-    calls: Counter[tuple[str, bool]] = Counter()
-    shapes: dict[tuple[str, bool], dict[str, Tensor]] = {}
 
-    def repeated(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
-        def call(batch: Batch, **options: Any) -> Any:
-            kind = name, torch.is_grad_enabled()
-            calls[kind] += 1
-            if calls[kind] > 2:
-                tensors = {n: like.new_empty((len(batch), *like.shape[1:])) for n, like in shapes[kind].items()}
-                return Output(tensors) if name == "forward" else tensors
-            result = compute(batch, **options)
-            tensors = result.embeddings if isinstance(result, Output) else result
-            shapes[kind] = {n: value.new_empty((0, *value.shape[1:])) for n, value in tensors.items()}
-            return result
+    def __init__(self, method: Method, total: Callable[[], int]) -> None:
+        self.total = total
+        self.calls: Counter[str] = Counter()
+        self.shapes: dict[str, dict[str, Tensor]] = {}
+        self.begins: list[int] = []
+        """Operations before each forward pass with gradients."""
+        self.first: dict[str, int] = {}
+        """Operations of the first micro-batch of each pass without gradients."""
+        self.before = 0
+        """Operations of all passes without gradients."""
+        method.forward = partial(self._call, "forward", method.forward)  # type: ignore[method-assign]
+        method.keys = partial(self._call, "keys", method.keys)  # type: ignore[method-assign]
 
-        return call
+    def _call(self, name: str, compute: Callable[..., Any], batch: Batch, **options: Any) -> Any:
+        kind = f"{name} {torch.is_grad_enabled()}"
+        self.calls[kind] += 1
+        if self.calls[kind] > 2:
+            tensors = {n: like.new_empty((len(batch), *like.shape[1:])) for n, like in self.shapes[kind].items()}
+            return Output(tensors) if name == "forward" else tensors
+        began = self.total()
+        result = compute(batch, **options)
+        tensors = result.embeddings if isinstance(result, Output) else result
+        self.shapes[kind] = {n: value.new_empty((0, *value.shape[1:])) for n, value in tensors.items()}
+        if torch.is_grad_enabled():
+            self.begins.append(began)
+        else:
+            self.first.setdefault(kind, self.total() - began)
+            self.before += self.total() - began
+        return result
 
-    method.forward, method.keys = repeated("forward", method.forward), repeated("keys", method.keys)  # type: ignore[method-assign]
-    yield
-    del method.forward, method.keys
+    def flops_per_sample(self, total: int, mode: Accumulation, training: Training) -> float:
+        """What flops_per_sample() counts, from the step that was taken; total: all its operations."""
+        if len(self.begins) == 1:
+            return total / training.batch_size
+        of_one = self.begins[1] - self.begins[0]
+        if mode == "plain":
+            return of_one / training.micro_batch
+        # contrast() over the whole batch comes between the passes without gradients and those with them.
+        once = self.begins[0] - self.before
+        return once / training.batch_size + (of_one + sum(self.first.values())) / training.micro_batch
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 
 SIZE, VOCABULARY, CONTEXT = 32, 300, 12
+CLASSES = ["normal", "circumscribed mass", "cyst", "calcification"]
 
 
 def small_card(dropout: float = 0.0, patch_dropout: float = 0.0, width: int = 32) -> ModelCard:
@@ -82,3 +83,13 @@ class Pairs:
             augmentation=self.augmentation,
             label=self.label[index],
         )
+
+
+class Words:
+    """A tokenizer: a token a letter, between start 1 and end 2."""
+
+    pad_id, start_id, end_id = 0, 1, 2
+    context_length, vocab_size, fingerprint = CONTEXT, VOCABULARY, "words"
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        return [[1, *[3 + ord(letter) % 290 for letter in text][: CONTEXT - 2], 2] for text in texts]

@@ -32,10 +32,9 @@ from benchmark.training.checkpoint import LAST, load_weights
 from benchmark.training.cost import parameter_columns
 from benchmark.training.loop import pretrain
 from benchmark.training.schedule import optimizer_of
-from tests.methods.fakes import CONTEXT, VOCABULARY, Pairs, double, small_card, small_method
+from tests.methods.fakes import CLASSES, CONTEXT, VOCABULARY, Pairs, Words, double, small_card, small_method
 from tests.methods.test_conformance import full_batch_gradient, split
 
-CLASSES = ["normal", "circumscribed mass", "cyst", "calcification"]
 ADAPTERS = ["lora", "ia3", "prefix"]
 GPT2 = {
     "model_type": "gpt2",
@@ -48,16 +47,6 @@ GPT2 = {
     "embd_pdrop": 0.0,
     "attn_pdrop": 0.0,
 }
-
-
-class Words:
-    """A tokenizer: a token a letter, between start 1 and end 2."""
-
-    pad_id, start_id, end_id = 0, 1, 2
-    context_length, vocab_size, fingerprint = CONTEXT, VOCABULARY, "words"
-
-    def __call__(self, texts: list[str]) -> list[list[int]]:
-        return [[1, *[3 + ord(letter) % 290 for letter in text][: CONTEXT - 2], 2] for text in texts]
 
 
 def gpt2_card(**config: Any) -> ModelCard:

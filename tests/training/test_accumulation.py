@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from benchmark.common.errors import BenchError
-from benchmark.training.accumulation import accumulate, effective_loss
+from benchmark.config.schema import Training
+from benchmark.training.accumulation import accumulate, accumulation_mode, effective_loss
 from tests.methods.fakes import Pairs, small_method
 
 
@@ -67,3 +68,9 @@ def test_global_random_state_is_left_alone() -> None:
 def test_unknown_mode_names_the_nearest() -> None:
     with pytest.raises(BenchError, match="did you mean 'cached'"):
         accumulate(small_method("clip"), thirds(Pairs(10)), "cache", 0)  # type: ignore[arg-type]
+
+
+def test_accumulation_that_a_method_does_not_have() -> None:
+    with pytest.raises(BenchError, match="'keyed', but method 'clip' has cached, plain"):
+        accumulation_mode(small_method("clip"), Training(samples=1, accumulation="keyed"))
+    assert accumulation_mode(small_method("msd"), Training(samples=1)) == "keyed"

@@ -1,4 +1,4 @@
-"""The training loop: schedule, optimiser, log, checkpoints, and what stops it."""
+"""The training loop: log, checkpoints, stages, budgets in time, and what stops it."""
 
 import json
 import math
@@ -9,114 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.common.errors import BenchError
 from benchmark.config.schema import Training
-from benchmark.data.batch import Batch
-from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
-from benchmark.training.accumulation import accumulate, accumulation_mode
+from benchmark.method import Embeddings, Keys, Method
 from benchmark.training.checkpoint import BEST, LAST, RESUME
 from benchmark.training.cost import parameter_columns
-from benchmark.training.loop import Progress, _Loop, pretrain, validation_loss
-from benchmark.training.schedule import check_batch, learning_rate, precision_of, stage_starts, training_steps
+from benchmark.training.loop import Progress, validation_loss
+from benchmark.training.schedule import learning_rate, precision_of
 from tests.methods.fakes import Pairs, small_method
-from tests.methods.test_cleft import CLASSES, Words
-
-CPU = torch.device("cpu")
-
-
-def train(
-    method: Method,
-    folder: Path,
-    pairs: Pairs,
-    validation: Pairs | None = None,
-    seed: int = 0,
-    progress: Any = lambda _: None,
-    **training: Any,
-) -> dict[str, Any]:
-    settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training
-    return pretrain(
-        method,
-        pairs,
-        validation,
-        Training(**settings),
-        seed=seed,
-        device=CPU,
-        folder=folder,  # type: ignore[arg-type]
-        progress=progress,
-    )
-
-
-def test_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
-    training = Training(samples=1, learning_rate=2.0, warmup=0.2)
-    rates = [learning_rate(training, step, 10) for step in range(10)]
-    expected = [1.0, 2.0, *(2.0 * 0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8))]
-    assert rates == pytest.approx(expected)
-    assert learning_rate(Training(samples=1, warmup=0.0), 0, 10) == pytest.approx(5e-4)
-
-
-def test_steps_leave_out_the_incomplete_batch() -> None:
-    def none() -> float:
-        raise AssertionError("nothing is measured for this budget")
-
-    assert check_batch(Training(samples=640, batch_size=64), 200) == 3
-    assert training_steps(Training(samples=640, batch_size=64), 200, none) == 10
-    assert training_steps(Training(epochs=2, batch_size=64), 200, none) == 6
-    assert training_steps(Training(samples=1, batch_size=64), 200, none) == 1
-    assert training_steps(Training(steps=7, batch_size=64), 200, none) == 7
-    assert training_steps(Training(time=60, batch_size=64), 200, lambda: 0.5) == 120
-    assert training_steps(Training(flops=1e6, batch_size=64), 200, lambda: 1e4) == 100
-    with pytest.raises(BenchError, match="batch_size is 64, but there are only 63"):
-        check_batch(Training(samples=640, batch_size=64), 63)
-
-
-@pytest.mark.parametrize(("name", "options"), [("clip", {}), ("filip", {}), ("cleft", {"stage2": "class"})])
-def test_a_budget_in_flops_is_what_the_training_takes(name: str, options: dict[str, str], tmp_path: Path) -> None:
-    method = small_method(name, **options)
-    method.setup(Words(), CLASSES)  # type: ignore[arg-type]
-    cost = train(method, tmp_path, Pairs(20), samples=None, flops=4e9)
-    assert cost["budget"] == "flops=4e+09"
-    # Stages begin and end with a step.
-    assert cost["flops"] == pytest.approx(4e9, rel=len(method.stages()) / cost["steps"])
-    assert cost["steps"] > 4
-
-
-@pytest.mark.parametrize("micro_batch", [24, 6])
-@pytest.mark.parametrize(
-    ("name", "mode"), [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
-)
-def test_flops_of_a_step_are_told_by_two_small_ones(name: str, mode: str, micro_batch: int, tmp_path: Path) -> None:
-    method, pairs = small_method(name), Pairs(24)
-    pairs.tokens = [np.resize(tokens, 8) for tokens in pairs.tokens]
-    training = Training(steps=1, batch_size=24, micro_batch=micro_batch, validations=0, accumulation=mode)
-    loop = _Loop(method, pairs, None, training, 0, torch.device("cpu"), tmp_path)  # type: ignore[arg-type]
-    batches = [pairs.batch(start, micro_batch) for start in range(0, 24, micro_batch)]
-    assert 24 * loop.flops_per_sample() == pytest.approx(flops(method, batches, mode), rel=1e-9)
-
-
-def test_flops_of_stages_are_counted_apart(tmp_path: Path) -> None:
-    method, pairs = small_method("cleft", stage2="class", stage2_share=0.5), Pairs(24)
-    method.setup(Words(), CLASSES)  # type: ignore[arg-type]
-    pairs.tokens = [np.resize(tokens, 8) for tokens in pairs.tokens]
-    cost = train(method, tmp_path, pairs, samples=None, steps=4, batch_size=12, micro_batch=4)
-    batches = [pairs.batch(start, 4) for start in range(0, 12, 4)]
-    expected = 0.0
-    for stage in method.stages():
-        method.enter(stage)
-        expected += 2 * flops(method, batches, "cached")
-    assert cost["flops"] == pytest.approx(expected, rel=1e-9)
-
-
-def flops(method: Method, batches: list[Batch], mode: Accumulation) -> int:
-    with FlopCounterMode(display=False) as counter:
-        accumulate(method, batches, mode, 0)
-    return int(counter.get_total_flops())
+from tests.training.fakes import CPU, staged, train
 
 
 def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> None:
@@ -298,12 +204,6 @@ def test_options_that_change_cost_alone(tmp_path: Path, option: str) -> None:
         torch.testing.assert_close(on[name], off[name], rtol=0, atol=1e-5)
 
 
-def test_accumulation_that_a_method_does_not_have() -> None:
-    with pytest.raises(BenchError, match="'keyed', but method 'clip' has cached, plain"):
-        accumulation_mode(small_method("clip"), Training(samples=1, accumulation="keyed"))
-    assert accumulation_mode(small_method("msd"), Training(samples=1)) == "keyed"
-
-
 def test_bf16_keeps_weights_and_losses_in_float32(tmp_path: Path) -> None:
     assert precision_of(Training(samples=1), CPU) == "fp32"
     method = small_method("clip")
@@ -311,21 +211,6 @@ def test_bf16_keeps_weights_and_losses_in_float32(tmp_path: Path) -> None:
     assert cost["precision"] == "bf16"
     assert all(p.dtype == torch.float32 for p in method.parameters())
     assert math.isfinite(cost["validation_loss"])
-
-
-class Staged(METHODS["clip"]):  # type: ignore[misc]
-    """The image tower first, then the text tower."""
-
-    def stages(self) -> dict[str, float]:
-        return {"image": 0.75, "text": 0.25}
-
-    def enter(self, stage: str) -> None:
-        self.model.image.requires_grad_(stage == "image")
-        self.model.text.requires_grad_(stage == "text")
-
-
-def staged() -> Method:
-    return Staged(small_method("clip").model, Staged.Config())
 
 
 def test_stages_train_one_after_the_other(tmp_path: Path) -> None:
@@ -369,13 +254,6 @@ def test_a_staged_training_resumes_in_its_stage(tmp_path: Path, stop_at: int) ->
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_each_stage_has_a_step() -> None:
-    assert stage_starts(staged(), 8) == {"image": 0, "text": 6}
-    assert stage_starts(staged(), 2) == {"image": 0, "text": 1}
-    with pytest.raises(BenchError, match="2 stages, and the budget is 1 steps"):
-        stage_starts(staged(), 1)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
 def test_a_compiled_training_ends_near_the_eager_one(tmp_path: Path) -> None:
@@ -385,18 +263,3 @@ def test_a_compiled_training_ends_near_the_eager_one(tmp_path: Path) -> None:
     assert eager.keys() == compiled.keys()
     for name in eager:
         torch.testing.assert_close(compiled[name], eager[name], rtol=1e-3, atol=1e-4)
-
-
-def test_peak_memory_is_of_the_method_whatever_was_trained_before(tmp_path: Path) -> None:
-    def peak(name: str, run: str, **training: Any) -> int:
-        settings = {"steps": 2, "samples": None, "batch_size": 24, "micro_batch": 24} | training
-        return int(train(small_method(name), tmp_path / run, Pairs(48), **settings)["peak_memory"])
-
-    clip, frozen = peak("clip", "a"), peak("locked_image", "b")
-    assert peak("clip", "c") == clip
-    assert frozen < 0.8 * clip
-    # The images of a micro-batch, the matrix of similarities and cached embeddings are small beside activations.
-    assert peak("clip", "d", micro_batch=6) < 0.6 * clip
-    assert peak("clip", "e", batch_size=48, micro_batch=24) < 1.2 * clip
-    weights = sum(p.numel() * p.element_size() for p in small_method("clip").parameters())
-    assert clip > 4 * weights

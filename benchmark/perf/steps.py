@@ -1,0 +1,120 @@
+"""`bench perf --methods`: measure a training step of each method, relative to a reference method."""
+
+import time
+from copy import deepcopy
+from typing import TypedDict
+
+import torch
+from rich.console import Console
+
+from benchmark.common.errors import unknown
+from benchmark.config.augmentation import Augmentation
+from benchmark.data.batch import Batch
+from benchmark.method import Accumulation, Method
+from benchmark.models import DualEncoder, build_model
+from benchmark.plan.plan import Cell, Plan
+from benchmark.plan.resolve import build_method
+from benchmark.training.accumulation import accumulation_mode, training_step
+from benchmark.training.cost import Shape
+from benchmark.training.memory import PeakMemory, held_bytes
+from benchmark.training.schedule import autocast, optimizer_of, precision_of
+
+RUNS = 3
+
+
+class Step(TypedDict):
+    """What a step of one cell takes.
+
+    seconds: the median of a few steps, the optimiser included. memory: bytes at the peak, weights, optimiser state and
+    teachers included. time_ratio (per pair) and memory_ratio: to the reference method, above 1 where the method takes
+    more.
+    """
+
+    method: str
+    variant: str
+    seconds: float
+    accumulation: Accumulation
+    precision: str
+    batch_size: int
+    micro_batch: int
+    pairs_per_second: float
+    memory: int
+    parameters_trainable: int
+    time_ratio: float
+    memory_ratio: float
+
+
+def method_steps(plan: Plan, reference: str, console: Console) -> list[Step]:
+    """Measure a training step of each cell of a plan on this machine, on noise, with random weights.
+
+    Raises ``BenchError`` when ``reference`` is not among the plan's methods.
+    """
+    methods = {cell.method for cell in plan.cells}
+    if reference not in methods:
+        raise unknown("method of --reference among those that can be measured", reference, methods)
+    model = build_model(plan.model, 0, weights=False)
+    steps = []
+    for cell in plan.cells:
+        with console.status(f"{cell.method} {cell.label['variant']}"):
+            steps.append(_measured(plan, cell, model))
+    against = next(step for step in steps if step["method"] == reference)
+    for step in steps:
+        step["time_ratio"] = against["pairs_per_second"] / step["pairs_per_second"]
+        step["memory_ratio"] = step["memory"] / against["memory"]
+    return steps
+
+
+def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
+    training, device = cell.training, plan.device
+    memory = PeakMemory(device)
+    method = build_method(cell.method, deepcopy(model), cell.options)
+    method.to(device).train()
+    method.enter(next(iter(method.stages())))
+    room = method.model.text.context_length
+    length = min(room, plan.model.tokenizer.context_length or room)
+    batches = random_batches(method, training.batch_size, training.micro_batch, length, device)
+    mode, precision = accumulation_mode(method, training), precision_of(training, device)
+    optimizer = optimizer_of(method, training)
+
+    def step() -> float:
+        began = time.perf_counter()
+        training_step(method, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    # What libraries set up once must not count as the first method's.
+    step()
+    held = held_bytes(method, optimizer)
+    memory.start()
+    seconds = sorted(step() for _ in range(RUNS))[RUNS // 2]
+    return {
+        "method": cell.method,
+        "variant": cell.label["variant"],
+        "seconds": seconds,
+        "accumulation": mode,
+        "precision": precision,
+        "batch_size": training.batch_size,
+        "micro_batch": training.micro_batch,
+        "pairs_per_second": training.batch_size / seconds,
+        "memory": held + memory.peak(),
+        "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "time_ratio": 1.0,
+        "memory_ratio": 1.0,
+    }
+
+
+def random_batches(method: Method, count: int, micro_batch: int, length: int, device: torch.device) -> list[Batch]:
+    """Make ``count`` pairs of noise of the model's size, texts of ``length`` tokens, in micro-batches."""
+    rng = torch.Generator().manual_seed(0)
+    size = method.model.image_size
+    shape = Shape(size, size, length, Augmentation.none())
+    batches = []
+    for start in range(0, count, micro_batch):
+        batch = shape.batch(min(micro_batch, count - start))
+        batch.image = torch.randint(0, 256, batch.image.shape, dtype=torch.uint8, generator=rng)
+        batch.tokens = torch.randint(3, min(1000, method.model.text.vocab_size), batch.tokens.shape, generator=rng)
+        batch.row = batch.seed = torch.arange(start, start + len(batch))
+        batch.label = None
+        batches.append(batch.pinned() if device.type == "cuda" else batch)
+    return batches

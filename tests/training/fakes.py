@@ -1,0 +1,52 @@
+"""A training on a few pairs in memory, and a method of two stages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.config.schema import Training
+from benchmark.method import METHODS, Method
+from benchmark.training.cost import Cost
+from benchmark.training.loop import Progress, pretrain
+from tests.methods.fakes import Pairs, small_method
+
+CPU = torch.device("cpu")
+
+
+def train(
+    method: Method,
+    folder: Path,
+    pairs: Pairs,
+    validation: Pairs | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] = lambda _: None,
+    **training: Any,
+) -> Cost:
+    settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training
+    return pretrain(
+        method,
+        pairs,
+        validation,
+        Training(**settings),
+        seed=seed,
+        device=CPU,
+        folder=folder,  # type: ignore[arg-type]
+        progress=progress,
+    )
+
+
+class Staged(METHODS["clip"]):  # type: ignore[misc]
+    """The image tower first, then the text tower."""
+
+    def stages(self) -> dict[str, float]:
+        return {"image": 0.75, "text": 0.25}
+
+    def enter(self, stage: str) -> None:
+        self.model.image.requires_grad_(stage == "image")
+        self.model.text.requires_grad_(stage == "text")
+
+
+def staged() -> Method:
+    return Staged(small_method("clip").model, Staged.Config())
