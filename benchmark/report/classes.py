@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.render import MISSING, Cell, Table, over_seeds, percent, span
-from benchmark.report.results import Notes, Results, measurements, natural
+from benchmark.report.results import NotesOf, Results, measurements, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def scores_by_class(results: Results) -> Iterator[Table]:
     yield from tables_of(by_class(results.rows, results.notes), results.lines)
 
 
-def by_class(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def by_class(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Collect the scores of single classes: one row an evaluation, part and class.
 
     Returns the columns KEYS of the rows (with ``line`` and ``baseline``, where rows are labelled), class, support (test
@@ -85,7 +85,7 @@ def _cell(recall: float, auroc: float) -> Cell:
     return Cell(percent(recall), "" if np.isnan(auroc) else percent(auroc))
 
 
-def left_out(rows: "pd.DataFrame", notes: Notes) -> str:
+def left_out(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Write sentences on the classes, examples and datasets that the scores leave out; empty where none are.
 
     rows: labelled, of one kind of task.

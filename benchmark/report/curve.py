@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
-from benchmark.report.results import Notes, Results, natural, with_notes
+from benchmark.report.results import NotesOf, Results, natural, with_notes
 from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
         yield Plot(figure, f"{task}-curve", f"{task}: scores over what is learned from")
 
 
-def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def with_spread(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Add the columns ``draws`` and ``spread``, where notes have the metric in each of several draws of train images.
 
     draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one).
@@ -40,7 +40,7 @@ def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
     )
 
 
-def points(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Collect the points of the curves: one row a dataset, part, axis, point, line and seed.
 
     rows: labelled, of with_spread(), of one kind of task. Returns metric, value, spread, chance (fractions), draws

@@ -11,7 +11,7 @@ from benchmark.report.classes import left_out
 from benchmark.report.comparison import unbeaten
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
-from benchmark.report.results import Notes, Results, columns_of, measurements, natural, with_notes
+from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural, with_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +206,7 @@ def mean_of(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def ceilings(rows: "pd.DataFrame", notes: Notes) -> str:
+def ceilings(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Write a sentence on the highest scores that a task's answers allow; empty where its notes name no ``ceiling``.
 
     rows: labelled, of one kind of task.
@@ -222,7 +222,7 @@ def ceilings(rows: "pd.DataFrame", notes: Notes) -> str:
     return f" Only answers that train has are given; the most that can be reached: {', '.join(highest)}."
 
 
-def defined(rows: "pd.DataFrame", notes: Notes) -> dict[str, str]:
+def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:
     """Collect what the notes say that the metrics are, in their order. rows: labelled, of one kind of task."""
     meaning: dict[str, str] = {}
     for _, of_part in measurements(rows, notes):
