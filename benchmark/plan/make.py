@@ -78,7 +78,8 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
     """Plan the evaluation of an external model and of its baselines; nothing is trained.
 
-    Tasks, datasets and seeds are the configuration's. spec: as external_model() reads it, or a model card's name or path.
+    Tasks, datasets and seeds are the configuration's. spec: as external_model() reads it, or a model card's name or
+    path.
     """
     other = external_model(spec) if is_external(spec) else None
     if other is None:

@@ -82,8 +82,8 @@ def find_reference(name: str, rows: "pd.DataFrame") -> str:
 
     rows: labelled. Raises ``BenchError`` when there is none, or several.
     """
-    lines = set(rows["line"])
-    of_method = set(rows.loc[rows["method"] == name, "line"])
+    lines: set[str] = set(rows["line"])
+    of_method: set[str] = set(rows.loc[rows["method"] == name, "line"])
     if name in lines:
         return name
     if len(of_method) == 1:

@@ -10,7 +10,6 @@ cells/.HASH.partial/                a training in progress, or interrupted
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +51,7 @@ class Store:
         partial = self.partial(key)
         _write_json(partial / "cell.json", cell)
         _write_json(partial / "cost.json", cost)
-        os.replace(partial, self.cell(key))
+        partial.replace(self.cell(key))
 
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
         """Read the rows of a finished evaluation; None where it is not there."""
@@ -178,7 +177,7 @@ def _name(kind: str, part: str) -> str:
 def _write_json(path: Path, content: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:
