@@ -119,13 +119,13 @@ class FewShot(Task):
         learned, features = shots.features / scale, features / scale
         if shots.label.ndim == 1:
             scores = features.new_full((len(features), classes), -torch.inf)
-            present, target = shots.label.unique(return_inverse=True)
+            present, target = torch.unique(shots.label, return_inverse=True)
             weight, intercept = ridge(learned, one_hot(target), self.config.strengths)
             scores[:, present] = features @ weight.T + intercept
             return scores
         scores = features.new_zeros(len(features), classes)
         # Findings that are known for the same images share one regression.
-        patterns, pattern_of = (shots.label >= 0).unique(dim=1, return_inverse=True)
+        patterns, pattern_of = torch.unique(shots.label >= 0, dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.T):
             if rows.any():
                 columns = pattern_of == number
@@ -162,9 +162,8 @@ class MeanAUROC(Weighted):
             pairs = weights[:, positive].sum(1) * of_negative.sum(1)
             aurocs.append(np.divide(beaten, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
         defined = ~np.isnan(aurocs)
-        return np.divide(
-            np.where(defined, aurocs, 0).sum(0), defined.sum(0), out=np.full(len(weights), np.nan), where=defined.any(0)
-        )
+        total, count = np.where(defined, aurocs, 0).sum(0), defined.sum(0)
+        return np.asarray(np.divide(total, count, out=np.full(len(weights), np.nan), where=defined.any(0)))
 
 
 def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:

@@ -264,7 +264,7 @@ def expected_reciprocal_rank(
         a, t, r = groups[:, i]
         place = np.arange(1, t - r + 2)
         values[i] = (np.exp(_log_choose(t - place, r - 1) - _log_choose(t, r)) / (a + place)).sum()
-    return values[inverse]
+    return np.asarray(values[inverse])
 
 
 def expected_precision(

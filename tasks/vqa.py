@@ -179,7 +179,7 @@ class VQA(Task):
         def answers(split: str) -> np.ndarray:
             head.eval()
             every = torch.arange(len(splits[split]), device=device)
-            chosen = [head(*features(split, at)).argmax(1).cpu() for at in every.split(rows)]
+            chosen = [head(*features(split, at)).argmax(1).cpu() for at in torch.split(every, rows)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
         of_head, of_towers = list(head.parameters()), features.parameters()
@@ -195,11 +195,11 @@ class VQA(Task):
         best, kept_epoch, kept = -1.0, config.epochs, trained
         for epoch in range(1, config.epochs + 1):
             head.train()
-            for batch in torch.randperm(len(targets)).to(device).split(config.batch_size):
+            for batch in torch.split(torch.randperm(len(targets)).to(device), config.batch_size):
                 optimizer.zero_grad()
-                for part in batch.split(micro_batch):
+                for part in torch.split(batch, micro_batch):
                     loss = nn.functional.cross_entropy(head(*features("train", part)), targets[part])
-                    (loss * (len(part) / len(batch))).backward()
+                    torch.autograd.backward(loss * (len(part) / len(batch)))
                 optimizer.step()
                 schedule.step()
             if not loss.isfinite():
@@ -322,7 +322,8 @@ class Product(nn.Module):
     def forward(self, image: Tensor, question: Tensor) -> Tensor:
         """Map features [b, Wi] and [b, Wt] to logits [b, answers]."""
         image, question = self.image(image), self.question(question)
-        return self.classify(torch.cat([image, question, image * question], 1))
+        logits: Tensor = self.classify(torch.cat([image, question, image * question], 1))
+        return logits
 
 
 class Bilinear(nn.Module):
@@ -348,7 +349,8 @@ class Bilinear(nn.Module):
         for of_image, of_question, join in zip(self.of_image, self.of_question, self.join):
             pooled = torch.tanh(of_image(image)) * torch.tanh(of_question(state))
             state = state + join(pooled)
-        return self.classify(state)
+        logits: Tensor = self.classify(state)
+        return logits
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def tables_of(scores: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
                 [(name, "") for name in names],
                 [(line, of_line) for line, of_line in cells.items() if line not in baselines],
                 [*((line, of_line) for line, of_line in cells.items() if line in baselines), ("support", support)],
-                f"{caption}; beneath: AUROC of the class against the rest. Recall is the share of a class's test "
-                "examples that are given to it, support their number. No intervals here: a share of n examples is "
-                "known to about ± 100 / √n points (95 %).",
+                f"{caption}; below: AUROC of the class against the rest. Recall is the share of a class's test "
+                "examples that are classified as such; support is their number. Without intervals: a share of n "
+                "examples is accurate to about ± 100 / √n points (95 %).",
                 page_only=True,
             )
 
@@ -105,7 +105,9 @@ def left_out(rows: "pd.DataFrame", notes: NotesOf) -> str:
         if unknown := of_part.get("unknown_label"):
             sentences.append(f"{name}: test examples without a known label are left out ({unknown:,}).")
         if dataset not in scored and (undefined := of_part.get("undefined")):
-            sentences.append(f"{name} is not in the table: undefined there are {', '.join(undefined)}.")
+            sentences.append(
+                f"{name} is not in the table because these metrics are undefined there: {', '.join(undefined)}."
+            )
     return "".join(f" {sentence}" for sentence in sentences)
 
 

@@ -23,7 +23,7 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
     if len(scores):
         yield from tables_of(scores, task, results.lines)
         figure = chart(scores, task, results.lines)
-        yield Plot(figure, f"{task}-curve", f"{task}: scores over what is learned from")
+        yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images")
 
 
 def with_spread(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
@@ -147,7 +147,7 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
         spread = "the standard deviation over draws"
         spread += ", the root of its mean square over seeds" if seeds.max() > 1 else ""
         spread += ", none of a single draw" if (rows["draws"] == 1).any() else ""
-        clauses.append(f"mean over {span(drawn)} draws of what is learned from; beneath: ± {spread}")
+        clauses.append(f"mean over {span(drawn)} draws of train images; below: ± {spread}")
     if marked:
         clauses.append("bold: highest of the methods in its column")
     if incomplete:

@@ -240,8 +240,8 @@ def _caption(
         design = f"The same trained weights are tested on {named}{': images of the same patients' if same else ''}."
     else:
         design = (
-            f"Trained on {named}{_pairs(lines, costs)}; seeds, settings, tokenizer and budget do not differ, nor does "
-            f"what is evaluated on: {', '.join(natural(lines['tested'].unique()))}."
+            f"Trained on {named}{_pairs(lines, costs)}; seeds, settings, tokenizer and budget are the same, and so are "
+            f"the test sets: {', '.join(natural(lines['tested'].unique()))}."
         )
     methods = scores[~scores["baseline"]]
     usual = score_caption(methods.assign(best=False), complete=len(methods) == count * len(columns_of(scores)))

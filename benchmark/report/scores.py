@@ -219,7 +219,7 @@ def ceilings(rows: "pd.DataFrame", notes: NotesOf) -> str:
     ]
     if not highest:
         return ""
-    return f" Only answers that train has are given; the most that can be reached: {', '.join(highest)}."
+    return f" Only answers of train are given; the highest possible score is: {', '.join(highest)}."
 
 
 def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:
@@ -241,7 +241,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
         f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
         for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
     ]
-    clauses.append(f"beneath: 95 % interval over test examples{' and seeds' if several else ''}")
+    clauses.append(f"below: 95 % interval over test examples{' and seeds' if several else ''}")
     if scores["best"].any():
         clauses.append("bold: highest of the methods in its column")
     if not complete:
