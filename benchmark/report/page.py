@@ -20,9 +20,9 @@ HOW_TO_READ = """\
   AUROC of each class likewise, with its number of test examples (support).
 - **Intervals** are at 95 %. With one seed, it is the bootstrap interval over the groups (patients) of the test set.
   With S seeds, two errors are added in quadrature on each side: the interval of one seed, and the standard deviation
-  over seeds / sqrt(S). The quantile lies between the normal one and that of t with S - 1 degrees of freedom: two or three
-  seeds say little about other seeds, and the interval is wide accordingly. Where a score is a mean of parts, the ends
-  of its interval are the means of theirs, which makes it too wide rather than too narrow.
+  over seeds / sqrt(S). The quantile lies between the normal one and that of t with S - 1 degrees of freedom: two or
+  three seeds say little about other seeds, and the interval is wide accordingly. Where a score is a mean of parts, the
+  ends of its interval are the means of theirs, which makes it too wide rather than too narrow.
 - **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance; a baseline
   below may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better
   than another.
