@@ -1,1 +1,1 @@
-"""One file a kind of downstream task; importing the package's modules registers them."""
+"""The downstream tasks, one file each; importing the modules of the package registers them."""

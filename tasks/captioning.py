@@ -1,4 +1,4 @@
-"""Captioning: the text that a method writes for an image, against the texts that the image has."""
+"""Captioning: the text that a method writes for an image, compared with the texts of that image."""
 
 import re
 from collections import Counter
@@ -16,26 +16,28 @@ ORDER = 4
 BETA = 1.2
 """Weight of recall against precision in ROUGE-L (COCO's evaluation)."""
 SIGMA = 6.0
-"""Words by which a caption may differ in length before CIDEr-D falls (Vedantam et al. 2015, section 4)."""
+"""Standard deviation of CIDEr-D's penalty on a difference in length, in words (Vedantam et al. 2015, section 4)."""
 DRAWS = 10
-"""Of other images' texts, that chance is the mean of."""
+"""Draws of other images' texts; chance is their mean."""
 
 Words = tuple[str, ...]
 
 
 @register_task("captioning")
 class Captioning(Task):
-    """A caption against all texts of its image. Words are runs of letters and digits in lower case (``3.5`` and
-    ``ill-defined`` are one); punctuation is left out, as COCO's evaluation leaves it out.
+    """Compare each caption with all texts of its image.
+
+    Words are runs of letters and digits in lower case (``3.5`` and ``ill-defined`` are one word each). Punctuation is
+    ignored, as in COCO's evaluation.
 
     rouge_l: ROUGE-L with beta 1.2; recall and precision are each the best over the texts. The mean over captions, 0..1.
-    bleu_4: of all captions together, no smoothing, the text nearest in length counts for brevity. 0..1.
+    bleu_4: over all captions together, without smoothing; the text nearest in length counts for brevity. 0..1.
     cider_d: CIDEr-D, the mean over captions, 0..10; document frequencies are those of the test images' texts.
-    chance: for each image a text of another test image, drawn at random: a writer that knows the language, and not the
-    image. majority: for all images the text that is most common in train (in test where there is no train).
+    chance: for each image a text of another test image, drawn at random, like a writer that knows the language but not
+    the image. majority: for all images the most common text of train (of test where there is no train).
     """
 
-    summary = "Captions that the method writes, against the texts of the test images."
+    summary = "Captions that the method writes, compared with the texts of the test images."
     source = "BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004), CIDEr-D (Vedantam et al. 2015), as in COCO's evaluation"
     primary = "rouge_l"
     needs = frozenset({"text"})
@@ -48,6 +50,7 @@ class Captioning(Task):
         beams: PositiveInt = 1
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Write a caption for each test image and compare it with the image's texts."""
         records = data.records("test")
         rows = np.array(sorted((i for i, of_image in enumerate(records.text) if of_image), key=records.ids.__getitem__))
         if not len(rows):
@@ -87,17 +90,19 @@ class Captioning(Task):
 
 
 def words(text: str) -> Words:
+    """Split a text into words in lower case."""
     return tuple(re.findall(r"\w+(?:[-.'/]\w+)*", text.lower()))
 
 
 def most_common(texts: Sequence[str]) -> str:
-    """Of those that are as common, the first of the alphabet."""
+    """Find the most common text; of several, the first in alphabetical order."""
     return min(Counter(texts).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
 def other_texts(texts: Sequence[Sequence[Words]]) -> list[list[Words]]:
-    """DRAWS times for each image a text of another: each image gives one and gets one. None where there is one image.
-    The same for every method and seed.
+    """Draw, DRAWS times, a text of another image for each image; every image gives one and gets one.
+
+    No draws where there is a single image. The draws are the same for every method and seed.
     """
     random = generator(0, "captioning", "chance")
     draws = []
@@ -109,20 +114,22 @@ def other_texts(texts: Sequence[Sequence[Words]]) -> list[list[Words]]:
 
 
 class References:
-    """The texts of n images, one or more each, and what captions of these images are worth."""
+    """The texts of n images, one or more each, as the references that captions are scored against."""
 
     def __init__(self, texts: Sequence[Sequence[Words]]) -> None:
         self.texts = texts
         self.counts = [[ngrams(text) for text in of_image] for of_image in texts]
         having = Counter(gram for of_image in self.counts for gram in set().union(*of_image))
         self.weight = {gram: float(np.log(len(texts) / count)) for gram, count in having.items()}
-        """Of an n-gram in CIDEr-D: log(images / images that have it in a text)."""
+        """Weight of an n-gram in CIDEr-D: log(images / images that have it in a text)."""
         self.unseen = float(np.log(len(texts)))
         self.vectors = [[self._vector(counts) for counts in of_image] for of_image in self.counts]
 
     def compare(self, captions: Sequence[Words]) -> dict[str, np.ndarray]:
-        """One caption an image. Columns: ``rouge_l``, ``cider_d``, and of BLEU ``length``, ``reference_length`` and
-        ``matches_1`` .. ``matches_4``: how many of a caption's n-grams are in one of its texts as often.
+        """Score one caption for each image.
+
+        Returns the columns ``rouge_l``, ``cider_d``, and, for BLEU, ``length``, ``reference_length`` and ``matches_1``
+        .. ``matches_4``: how many of a caption's n-grams occur in one of its texts as often.
         """
         counts = [ngrams(caption) for caption in captions]
         nearest = [
@@ -143,9 +150,11 @@ class References:
         }
 
     def cider_d(self, image: int, length: int, counts: "Counter[Words]") -> float:
-        """Of a caption of ``length`` words with these n-grams. Equation 8 of the paper, with counts where it has
-        their shares, as in COCO's evaluation: 10 x the mean over texts and over n = 1..4 of the clipped cosine of the
-        vectors of n-grams x exp(-(difference in length)^2 / (2 sigma^2)).
+        """Compute CIDEr-D of a caption of ``length`` words with these n-grams.
+
+        Equation 8 of the paper, with counts in place of their shares, as in COCO's evaluation: 10 x the mean over texts
+        and over n = 1..4 of the clipped cosine of the vectors of n-grams x exp(-(difference in length)^2 / (2
+        sigma^2)).
         """
         own, norms = self._vector(counts)
         total = 0.0
@@ -160,7 +169,7 @@ class References:
         return float(10 * total / len(self.texts[image]))
 
     def _vector(self, counts: "Counter[Words]") -> tuple[dict[Words, float], np.ndarray]:
-        """Each n-gram's count times its weight, and for each n the norm of those of its length, [4]."""
+        """Weight the count of each n-gram; also return the norm of the vector for each n, [4]."""
         vector = {gram: count * self.weight.get(gram, self.unseen) for gram, count in counts.items()}
         squares = np.zeros(ORDER)
         for gram, value in vector.items():
@@ -169,13 +178,15 @@ class References:
 
 
 def ngrams(text: Words) -> "Counter[Words]":
-    """How often each run of 1 to 4 words is in a text."""
+    """Count each run of 1 to 4 words in a text."""
     return Counter(text[i : i + n] for n in range(1, ORDER + 1) for i in range(len(text) - n + 1))
 
 
 def rouge_l(caption: Words, texts: Sequence[Words]) -> float:
-    """(1 + b^2) P R / (R + b^2 P), with the longest common subsequence as the share P of the caption and R of a text,
-    each the largest over the texts; 0 where nothing is common.
+    """Compute ROUGE-L, (1 + b^2) P R / (R + b^2 P); 0 where nothing is common.
+
+    P and R are the length of the longest common subsequence as a share of the caption and of a text, each the largest
+    over the texts.
     """
     common = [longest_common_subsequence(caption, text) for text in texts]
     if not any(common):
@@ -186,8 +197,10 @@ def rouge_l(caption: Words, texts: Sequence[Words]) -> float:
 
 
 def longest_common_subsequence(a: Words, b: Words) -> int:
-    """Its length; bit by bit (Hyyro 2004, "Bit-parallel LCS-length computation revisited"): a 0 at place i of ``row``
-    says that word i of ``a`` lengthens it.
+    """Compute the length of the longest common subsequence of words.
+
+    Bit-parallel (Hyyro 2004, "Bit-parallel LCS-length computation revisited"): a 0 at place i of ``row`` means that
+    word i of ``a`` lengthens the subsequence.
     """
     places: dict[str, int] = {}
     for i, word in enumerate(a):
@@ -202,11 +215,13 @@ def longest_common_subsequence(a: Words, b: Words) -> int:
 
 @dataclass(frozen=True)
 class Bleu(Weighted):
-    """BLEU-4 of all captions together from the columns of References.compare(): brevity penalty x the geometric mean
-    of the shares of n-grams that match; 0 where none of a length do.
+    """BLEU-4 of all captions together, from the columns of References.compare().
+
+    The brevity penalty x the geometric mean of the shares of n-grams that match; 0 where no n-gram of some n matches.
     """
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute BLEU-4 for each weighting of the captions."""
         length = numbers(examples, "length")
         brevity = np.minimum(0.0, 1 - _ratio(weights @ numbers(examples, "reference_length"), weights @ length))
         shares = [
@@ -218,4 +233,4 @@ class Bleu(Weighted):
 
 
 def _ratio(a: np.ndarray, b: np.ndarray, empty: float = np.inf) -> np.ndarray:
-    return np.divide(a, b, out=np.full(len(a), empty), where=b > 0)
+    return np.asarray(np.divide(a, b, out=np.full(len(a), empty), where=b > 0))

@@ -1,4 +1,4 @@
-"""Few-shot classification: how many labelled images a linear classifier on the frozen features needs."""
+"""Few-shot classification: how well a linear classifier on frozen features does with few labelled images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,24 +15,25 @@ from benchmark.metrics import Weighted, numbers
 from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
 
 PAIRS = 2**22
-"""Pairs of a positive and a negative compared at a time."""
+"""The most pairs of a positive and a negative compared at a time."""
 
 
 @register_task("few_shot")
 class FewShot(Task):
-    """Ridge regression of the classes on the standardised features of a few train images; mean over draws of them.
+    """Fit ridge regression to the standardised features of a few train images; the mean over draws of them.
 
-    ``@4``: four images of each class; multi-label, four that have and four that have not each finding, together.
+    ``@4``: four images of each class; multi-label, four with and four without each finding, in one set.
     ``@10%``: whole groups (patients) in random order up to 10 % of the images, then the next group with each class
-    (with and without each finding) that is not there yet. Draws follow from seed and dataset alone: they are the same
-    for all methods. Nothing but the drawn images is used: features are divided by their standard deviation over them,
-    and the regularisation has the smallest leave-one-out error on them.
+    (with and without each finding) that is still missing. The draws depend on seed and dataset alone, so they are the
+    same for all methods. Only the drawn images are used: features are divided by their standard deviation over these
+    images, and the regularisation has the smallest leave-one-out error on them.
 
-    accuracy@: of the class with the highest score, which classes that tie share; mean over draws. Chance is one in the
-    number of classes; for a percentage, which keeps the classes' shares, the share of train's most common class.
-    macro_auroc@ (multi-label): mean over findings and draws.
-    Shots that some class of train has not are left out, and named in the notes. A class that train does not have is
-    never predicted.
+    accuracy@: of the class with the highest score; classes that tie share the prediction. The mean over draws. Chance
+    is one over the number of classes; for a percentage, which keeps the frequencies of the classes, it is the frequency
+    of train's most common class.
+    macro_auroc@ (multi-label): the mean over findings and draws.
+    Numbers of shots that some class of train lacks are left out, and named in the notes. A class without train images
+    is never predicted.
     """
 
     summary = "A linear classifier on frozen image features from few labelled images, over several draws of them."
@@ -46,9 +47,11 @@ class FewShot(Task):
 
     @dataclass
     class Config:
-        """features: before or after the projection into the shared space.
+        """The options.
+
+        features: before or after the projection into the shared space.
         shots: images a class. percentages: of the train images. draws: of each.
-        strengths: of regularisation, as benchmark.evaluation.probe.ridge defines them.
+        strengths: of regularisation, as benchmark.probe.ridge defines them.
         """
 
         features: Stage = "before"
@@ -59,9 +62,11 @@ class FewShot(Task):
 
     @classmethod
     def primary_for(cls, card: Card) -> str:
+        """Return the metric of the dataset's kind of labels, at 10 % of the train images."""
         return "macro_auroc@10%" if card.multi_label else "accuracy@10%"
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Fit a classifier to each draw of train images, and score the test images."""
         train, test = (known(data, split, self.config.features) for split in ("train", "test"))
         kinds = kinds_of(train.label.cpu().numpy())
         if not kinds.shape[1]:
@@ -109,18 +114,18 @@ class FewShot(Task):
         yield measurement
 
     def scores(self, shots: Labelled, features: Tensor, classes: int) -> Tensor:
-        """Features [n, d] of test -> [n, classes], by what the shots teach."""
+        """Fit the classifier to the shots, and score the test features [n, d]: [n, classes]."""
         scale = deviation(shots.features)
         learned, features = shots.features / scale, features / scale
         if shots.label.ndim == 1:
             scores = features.new_full((len(features), classes), -torch.inf)
-            present, target = shots.label.unique(return_inverse=True)
+            present, target = torch.unique(shots.label, return_inverse=True)
             weight, intercept = ridge(learned, one_hot(target), self.config.strengths)
             scores[:, present] = features @ weight.T + intercept
             return scores
         scores = features.new_zeros(len(features), classes)
-        # Findings that are known for the same images are one regression.
-        patterns, pattern_of = (shots.label >= 0).unique(dim=1, return_inverse=True)
+        # Findings that are known for the same images share one regression.
+        patterns, pattern_of = torch.unique(shots.label >= 0, dim=1, return_inverse=True)
         for number, rows in enumerate(patterns.T):
             if rows.any():
                 columns = pattern_of == number
@@ -132,9 +137,10 @@ class FewShot(Task):
 
 @dataclass(frozen=True)
 class MeanAUROC(Weighted):
-    """Macro AUROC of the columns ``score/FINDING@POINT/DRAW``, mean over draws; findings without positives or without
-    negatives are left out. Draws differ in scores alone, so that the mean is taken of who beats whom, and the examples
-    are weighted once.
+    """The mean over draws of the macro AUROC of the columns ``score/FINDING@POINT/DRAW``.
+
+    Findings without positives or without negatives are left out. Draws differ in their scores only: so the comparisons
+    of pairs are averaged over draws first, and the examples are weighted once.
     """
 
     findings: tuple[str, ...]
@@ -142,6 +148,7 @@ class MeanAUROC(Weighted):
     draws: tuple[int, ...]
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute the metric for each weighting of the examples."""
         aurocs = []
         for name in self.findings:
             scores = [numbers(examples, f"score/{name}@{self.point}/{draw}") for draw in self.draws]
@@ -155,13 +162,12 @@ class MeanAUROC(Weighted):
             pairs = weights[:, positive].sum(1) * of_negative.sum(1)
             aurocs.append(np.divide(beaten, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
         defined = ~np.isnan(aurocs)
-        return np.divide(
-            np.where(defined, aurocs, 0).sum(0), defined.sum(0), out=np.full(len(weights), np.nan), where=defined.any(0)
-        )
+        total, count = np.where(defined, aurocs, 0).sum(0), defined.sum(0)
+        return np.asarray(np.divide(total, count, out=np.full(len(weights), np.nan), where=defined.any(0)))
 
 
 def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
-    """Label [n]; scores: by point, one [n, C] a draw."""
+    """Measure single-label examples. label: [n]; scores: by point, one [n, C] a draw."""
     examples, metrics, draws = {"label": label}, dict[str, Metric](), dict[str, list[float]]()
     for point, of_point in scores.items():
         highest = np.stack([of_draw == of_draw.max(1, keepdims=True) for of_draw in of_point])
@@ -173,7 +179,7 @@ def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[
 
 
 def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
-    """Label [n, C]; scores: by point, one [n, C] a draw."""
+    """Measure multi-label examples. label: [n, C]; scores: by point, one [n, C] a draw."""
     examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
     examples["id"] = np.arange(len(label))
     metrics, draws = dict[str, Metric](), dict[str, list[float]]()
@@ -188,8 +194,9 @@ def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list
 
 
 def kinds_of(label: np.ndarray) -> np.ndarray:
-    """What there must be examples of: each class of label [n], each finding of label [n, K] present and absent (if both
-    are known of some example). bool [n, kinds].
+    """Mark the kinds of examples that each draw must contain: bool [n, kinds].
+
+    Each class of label [n]; or each finding of label [n, K], present and absent, where both are known of some example.
     """
     if label.ndim == 1:
         return np.asarray(label[:, None] == np.unique(label))
@@ -198,13 +205,14 @@ def kinds_of(label: np.ndarray) -> np.ndarray:
 
 
 def draw_shots(kinds: np.ndarray, shots: int, order: np.ndarray) -> np.ndarray:
-    """Rows, ascending, with the first ``shots`` examples in ``order`` of each kind."""
+    """Draw the first ``shots`` examples of each kind in ``order``. Returns rows, ascending."""
     return np.unique([order[of_kind[order]][:shots] for of_kind in kinds.T])
 
 
 def draw_groups(kinds: np.ndarray, group: np.ndarray, count: int, order: np.ndarray) -> np.ndarray:
-    """Rows, ascending, of the first groups in ``order`` that are no more than ``count`` rows together, and of the first
-    group with each kind that they lack. group: [n], the number of each row's group.
+    """Draw the first groups in ``order`` of at most ``count`` rows together, and the first with each kind they lack.
+
+    group: [n], the number of each row's group. Returns rows, ascending.
     """
     position = np.argsort(order)[group]
     taken = order[np.cumsum(np.bincount(group)[order]) <= count]

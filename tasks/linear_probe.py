@@ -1,4 +1,4 @@
-"""Linear probe: how much of the classes a linear classifier finds in the frozen image features."""
+"""Linear probe: how well a linear classifier separates the classes in frozen image features."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from benchmark.probe import (
 
 @register_task("linear_probe")
 class LinearProbe(Task):
-    """Logistic regression on standardised features of train, its regularisation chosen on val, measured on test.
+    """Fit logistic regression to the standardised features of train, choose its regularisation on val, and test it.
 
-    Features are divided by their standard deviation over train. All ``strengths`` are fitted on train; the one with the
-    lowest cross-entropy on val is kept, as it is: nothing is fitted to val. Without labels in val, the cross-entropy is
-    that of grouped cross-validation in train. Examples of a class that train does not have are left out of that choice,
-    and are wrong in test. Scores are log-probabilities (logits when multi-label). Chance of accuracy is that of train's
-    most common class (of the more common answer to each finding).
+    Features are divided by their standard deviation over train. A classifier is fitted on train for each of the
+    ``strengths``; the one with the lowest cross-entropy on val is kept, without fitting it again. Where val has no
+    labels, the cross-entropy is that of grouped cross-validation in train. Examples of a class that train lacks do not
+    count in that choice, and count as wrong in test. Scores are log-probabilities (logits when multi-label). Chance of
+    accuracy is that of train's most common class (of the more common answer to each finding).
     """
 
     summary = "Logistic regression on frozen image features, its regularisation chosen on val."
@@ -44,11 +44,13 @@ class LinearProbe(Task):
 
     @dataclass
     class Config:
-        """features: before or after the projection into the shared space.
+        """The options.
+
+        features: before or after the projection into the shared space.
         strengths: of regularisation, C of scikit-learn's LogisticRegression.
         folds: of the cross-validation where val has no labels.
-        rare_below: classes with fewer train images than this are rare, and have means of their own where not all
-        classes are.
+        rare_below: classes with fewer train images than this are rare; they get means of their own, unless all classes
+        are rare.
         """
 
         features: Stage = "before"
@@ -58,9 +60,11 @@ class LinearProbe(Task):
 
     @classmethod
     def primary_for(cls, card: Card) -> str:
+        """Return the metric of the dataset's kind of labels."""
         return "macro_auroc" if card.multi_label else "accuracy"
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Fit the classifiers, choose one, and score the test images."""
         train = known(data, "train", self.config.features)
         scale = deviation(train.features)
         path = self.fit(train, scale, len(data.classes))
@@ -93,15 +97,16 @@ class LinearProbe(Task):
         yield measurement
 
     def fit(self, train: Labelled, scale: Tensor, classes: int) -> Path:
+        """Fit a classifier for each strength."""
         return logistic_path(train.features / scale, train.label, classes, self.config.strengths)
 
     def cross_validate(self, train: Labelled, data: Evaluation) -> Tensor:
-        """The mean cross-entropy of the examples when their group is left out: [P]."""
+        """Compute the mean cross-entropy of the examples when their group is left out: [P]."""
         folds = min(self.config.folds, len(set(train.groups)))
         if folds < 2:
             raise BenchError(
-                f"dataset '{data.card.name}': val has no labels, and train only one group, '{train.groups[0]}': "
-                "nothing to choose the regularisation on"
+                f"dataset '{data.card.name}': val has no labels and train has only one group, '{train.groups[0]}', so "
+                "that there is nothing to choose the regularisation on; label some images of val"
             )
         scores, labels = [], []
         for rows, held_out in GroupKFold(folds).split(train.ids, groups=train.groups):
@@ -113,8 +118,10 @@ class LinearProbe(Task):
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Logits [P, n, K] -> [P]: the mean over the examples (over examples and findings, when label is [n, K]) whose
-    label is known and not impossible (a logit of minus infinity).
+    """Compute the cross-entropy [P] of logits [P, n, K].
+
+    The mean over the examples (over examples and findings, when label is [n, K]) whose label is known and possible (its
+    logit is not minus infinity).
     """
     if label.ndim == 2:
         losses = -torch.nn.functional.logsigmoid(-logits) - logits * label

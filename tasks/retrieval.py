@@ -1,4 +1,4 @@
-"""Retrieval: rank all texts of the test split by their cosine with an image, and all images by theirs with a text."""
+"""Retrieval: rank all texts of the test split by similarity to an image, and all images by similarity to a text."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,28 +14,28 @@ from benchmark import BenchError, Evaluation, Mean, Measurement, Metric, Task, c
 from benchmark.metrics import Median
 
 SCORES, QUERIES = 2**22, 32
-"""Scores held at a time, but those of so many queries at least: fewer would wait for memory rather than compute."""
+"""The most scores in memory at a time, and the fewest queries: with fewer, memory would be the bottleneck."""
 SCORES_CUDA = 2**28
-"""Likewise on a GPU."""
+"""The most scores in memory at a time on a GPU."""
 CPU = torch.device("cpu")
 FEW = 16
-"""Right candidates of a query up to which comparing all scores with each of theirs is faster than sorting them."""
+"""The most right candidates of a query for which comparing all scores with theirs is faster than sorting."""
 
 
 @register_task("retrieval")
 class Retrieval(Task):
-    """Queries are the images and the distinct texts of the test split; candidates the distinct texts and the images.
+    """Rank the distinct texts of the test split for each image, and its images for each distinct text.
 
     A text is right for an image when the image has a text with the same words or with the same ``text_id``.
-    Candidates that tie are in random order: a metric is its expected value over their orders (McSherry and Najork 2008,
-    doi:10.1007/978-3-540-78646-7_38), so that an encoder that cannot tell anything apart gets chance.
+    Candidates that tie are in random order: a metric is its expected value over all orders (McSherry and Najork 2008,
+    doi:10.1007/978-3-540-78646-7_38), so that an encoder that tells nothing apart scores at chance.
 
     recall@K: share of queries with at least one right candidate among the first K (hit rate).
     true_recall@K: share of a query's right candidates that are among the first K.
     rank: of the first right candidate, from 1; mrr: mean of 1 / rank; map: mean average precision.
     """
 
-    summary = "Images find their texts, texts their images, among all of the test split."
+    summary = "Images find their texts, and texts their images, among all of the test split."
     source = "recall@K as in CLIP (Radford et al. 2021, arXiv:2103.00020)"
     primary = "recall@10"
     needs = frozenset({"text"})
@@ -47,6 +47,7 @@ class Retrieval(Task):
         k: tuple[PositiveInt, ...] = (1, 5, 10, 50, 200)
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Rank texts for images, then images for texts."""
         records = data.records("test")
         rows = np.array(sorted((i for i, of_image in enumerate(records.text) if of_image), key=records.ids.__getitem__))
         if not len(rows):
@@ -54,7 +55,7 @@ class Retrieval(Task):
         ids, groups = np.array(records.ids)[rows], np.array(records.groups)[rows]
         texts = [records.text[i] for i in rows]
         right = relevant(texts, [records.text_id[i] for i in rows])
-        # A text goes by the name and the group of the first image that has it.
+        # A text takes its id and its group from the first image that has it.
         first = {text: (i, j) for i in reversed(range(len(texts))) for j, text in enumerate(texts[i])}
         distinct = list(dict.fromkeys(text for of_image in texts for text in of_image))
         text_ids = np.array([f"{ids[i]}#{j}" for i, j in (first[text] for text in distinct)])
@@ -78,7 +79,7 @@ class Retrieval(Task):
 
 
 def relevant(texts: list[list[str]], text_ids: list[list[str]]) -> csr_array:
-    """texts, text_ids: of each image. [images, distinct texts in the order they come], stored where a text is right."""
+    """Mark the right texts of each image: [images, distinct texts in their order]. texts, text_ids: of each image."""
     image_of, text_of = _incidence(texts)
     right = csr_array((np.ones(len(image_of)), (image_of, text_of)))
     if any(text_ids):
@@ -92,7 +93,7 @@ def relevant(texts: list[list[str]], text_ids: list[list[str]]) -> csr_array:
 
 
 def _incidence(names: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """names: of each image. The image and the number of the name of each entry."""
+    """Number the names: the image and the number of each entry. names: of each image."""
     number: dict[str, int] = {}
     numbers = [number.setdefault(name, len(number)) for of_image in names for name in of_image]
     return np.repeat(np.arange(len(names)), [len(of_image) for of_image in names]), np.array(numbers)
@@ -101,40 +102,42 @@ def _incidence(names: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
 def measure(
     queries: np.ndarray, candidates: np.ndarray, right: csr_array, at: Sequence[int], device: torch.device = CPU
 ) -> Measurement:
-    """queries, candidates: float32 [q, D] and [c, D], or [., T, D] by tokens; right: [q, c], at least one a query;
-    ``at``: the K, none above c. Raises ``BenchError`` for a query or a candidate that is not finite: no score is higher
-    than its own, so that it would rank first.
+    """Measure retrieval in one direction.
+
+    queries, candidates: float32 [q, D] and [c, D], or [., T, D] by tokens; right: [q, c], at least one a query; at: the
+    K, none above c. Raises ``BenchError`` for a query or a candidate that is not finite: no score would be higher than
+    its own, so that it would rank first.
     """
     for name, values in (("query", queries), ("candidate", candidates)):
         if len(bad := not_finite(values)):
             raise BenchError(f"retrieval: {name} {bad[0]} of {len(values)} is not finite")
     query, above, tied = positions(queries, candidates, right, device)
-    found = np.bincount(query, minlength=len(queries))
+    right_count = np.bincount(query, minlength=len(queries))
     count = len(candidates)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, count + 1))])
-    # Right candidates in the order of their scores; of one query, those with as many above them tie.
+    # Right candidates by falling score; those of one query with equally many candidates above them tie.
     order = np.lexsort((above, query))
-    above, tied, start = above[order], tied[order], np.concatenate([[0], np.cumsum(found)[:-1]])
+    above, tied, start = above[order], tied[order], np.concatenate([[0], np.cumsum(right_count)[:-1]])
     new = np.diff(above, prepend=-1) != 0
     new[start] = True
     first = np.flatnonzero(new)
     run = np.cumsum(new) - 1
     right_tied = np.diff(np.append(first, len(above)))[run]
-    right_above = first[run] - np.repeat(start, found)
+    right_above = first[run] - np.repeat(start, right_count)
     precision = expected_precision(above, tied, right_above, right_tied, harmonic)
     best = (above[start], tied[start], right_tied[start])
     examples = {
         "rank": expected_rank(*best),
         "reciprocal_rank": expected_reciprocal_rank(*best, harmonic),
-        "average_precision": np.add.reduceat(precision, start) / found,
+        "average_precision": np.add.reduceat(precision, start) / right_count,
     }
     metrics: dict[str, Metric] = {
         "median_rank": Median("rank"),
         "mrr": Mean("reciprocal_rank"),
         "map": Mean("average_precision"),
     }
-    # What knows nothing ties all candidates.
-    numbers, times = np.unique(found, return_counts=True)
+    # A scorer that knows nothing ties all candidates.
+    numbers, times = np.unique(right_count, return_counts=True)
     blank, all_tied = np.zeros_like(numbers), np.full_like(numbers, count)
 
     def mean(values: np.ndarray) -> float:
@@ -148,7 +151,7 @@ def measure(
     }
     for k in at:
         examples[f"recall@{k}"] = hit_probability(*best, k)
-        examples[f"true_recall@{k}"] = np.add.reduceat(np.clip((k - above) / tied, 0, 1), start) / found
+        examples[f"true_recall@{k}"] = np.add.reduceat(np.clip((k - above) / tied, 0, 1), start) / right_count
         metrics |= {name: Mean(name) for name in (f"recall@{k}", f"true_recall@{k}")}
         chance[f"recall@{k}"] = mean(hit_probability(blank, all_tied, numbers, k))
         chance[f"true_recall@{k}"] = k / count
@@ -158,11 +161,11 @@ def measure(
 def positions(
     queries: np.ndarray, candidates: np.ndarray, right: csr_array, device: torch.device = CPU
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each right pair: its query, how many candidates score higher, and how many score the same (itself included).
+    """Locate each right pair: its query, how many candidates score higher, and how many the same (itself included).
 
-    Exact: all scores of a query are compared with those of its right candidates, or sorted where these are many. Scores
-    are summed in float64 and rounded to float32, so that what is equal ties, whatever the order of summation. Memory:
-    ``SCORES`` scores or ``QUERIES`` queries at a time, and the candidates in float64.
+    The result is exact: all scores of a query are compared with those of its right candidates, or sorted where these
+    are many. Scores are summed in float64 and rounded to float32, so that equal scores tie, whatever the order of
+    summation. Memory: ``SCORES`` scores or ``QUERIES`` queries at a time, and the candidates in float64.
     """
     above = np.empty(right.nnz, dtype=np.int64)
     tied = np.empty(right.nnz, dtype=np.int64)
@@ -177,8 +180,10 @@ def positions(
 
 
 def _places(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """scores: float32 [q, c], which may get sorted; right: int [p], those from bounds[i] to bounds[i + 1] are query
-    i's. Of each, how many candidates score higher, and how many the same.
+    """Count, for each right candidate, how many candidates score higher, and how many the same.
+
+    scores: float32 [q, c], sorted in place where that is faster. right: int [p]; those from bounds[i] to bounds[i + 1]
+    are of query i.
     """
     above, tied = np.empty((2, len(right)), dtype=np.int64)
     for row, score in enumerate(scores.numpy()):
@@ -196,11 +201,11 @@ def _places(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray) -> tupl
 
 
 def _places_at_once(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As _places(), for all queries at once: on a GPU much faster, on a CPU ten times slower."""
-    found = np.diff(bounds)
-    query, number = np.repeat(np.arange(len(found)), found), np.arange(len(right)) - np.repeat(bounds[:-1], found)
+    """Count as _places() does, for all queries at once: much faster on a GPU, ten times slower on a CPU."""
+    count = np.diff(bounds)
+    query, number = np.repeat(np.arange(len(count)), count), np.arange(len(right)) - np.repeat(bounds[:-1], count)
     at = torch.from_numpy(query).to(scores.device), torch.from_numpy(number).to(scores.device)
-    own = scores.new_full((len(found), int(found.max())), torch.nan)
+    own = scores.new_full((len(count), int(count.max())), torch.nan)
     own[at] = scores[at[0], torch.from_numpy(right).long().to(scores.device)]
     if own.shape[1] <= FEW:
         above = torch.stack([(scores > x[:, None]).sum(1) for x in own.T], 1)
@@ -213,8 +218,9 @@ def _places_at_once(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray)
 
 
 class _Product:
-    """cosines() with the same candidates again and again, rounded to float32; of embeddings into memory that is kept:
-    half the time of fresh memory.
+    """cosines() with the same candidates for each block of queries, rounded to float32.
+
+    Those of embeddings are written into memory that is reused, which takes half the time of fresh memory.
     """
 
     def __init__(self, candidates: torch.Tensor, step: int) -> None:
@@ -231,12 +237,12 @@ class _Product:
         return self.rounded[: len(block)].copy_(summed)
 
 
-# In what follows ``above`` candidates score higher than a group of ``tied`` equal ones, of which ``right`` are right,
-# and ``right_above`` of those above are. Each is an int array, one value a group, and the group's order is random.
+# Below, ``above`` candidates score higher than a group of ``tied`` equal ones; ``right`` of the group are right, and so
+# are ``right_above`` of those above. Each is an int array with one value a group. The order within a group is random.
 
 
 def hit_probability(above: np.ndarray, tied: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
-    """That one of the right ones of the group is among the first k, none being above it: hypergeometric."""
+    """Compute the (hypergeometric) probability that a right one of the group is among the first k; none is above."""
     places = np.clip(k - above, 0, tied)
     wrong = tied - right
     missed = np.exp(_log_choose(wrong, np.minimum(places, wrong)) - _log_choose(tied, places))
@@ -244,28 +250,30 @@ def hit_probability(above: np.ndarray, tied: np.ndarray, right: np.ndarray, k: i
 
 
 def expected_rank(above: np.ndarray, tied: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of the first right one."""
+    """Compute the expected rank of the first right one."""
     return np.asarray(above + (tied + 1) / (right + 1))
 
 
 def expected_reciprocal_rank(
     above: np.ndarray, tied: np.ndarray, right: np.ndarray, harmonic: np.ndarray
 ) -> np.ndarray:
-    """Of the first right one. harmonic: the sums of 1 / 1 to 1 / i, from i = 0."""
+    """Compute the expected 1 / rank of the first right one. harmonic: the sums of 1 / 1 to 1 / i, from i = 0."""
     groups, inverse = np.unique(np.stack([above, tied, right]), axis=1, return_inverse=True)
     values = (harmonic[groups[0] + groups[1]] - harmonic[groups[0]]) / groups[1]
     for i in np.flatnonzero(groups[2] > 1):
         a, t, r = groups[:, i]
         place = np.arange(1, t - r + 2)
         values[i] = (np.exp(_log_choose(t - place, r - 1) - _log_choose(t, r)) / (a + place)).sum()
-    return values[inverse]
+    return np.asarray(values[inverse])
 
 
 def expected_precision(
     above: np.ndarray, tied: np.ndarray, right_above: np.ndarray, right: np.ndarray, harmonic: np.ndarray
 ) -> np.ndarray:
-    """Precision at the place of a right one of the group: the mean over places x = 1 .. tied of
-    (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the share of right ones among the rest.
+    """Compute the expected precision at the place of a right one of the group.
+
+    The mean over places x = 1 .. tied of (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the
+    share of right ones among the rest.
     """
     others = (right - 1) / np.maximum(tied - 1, 1)
     harmonics = harmonic[above + tied] - harmonic[above]
@@ -273,4 +281,5 @@ def expected_precision(
 
 
 def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Compute the logarithm of n choose k."""
     return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

@@ -1,4 +1,4 @@
-"""Visual question answering: a small head on image and question features, frozen or not, chooses an answer."""
+"""Visual question answering: a small head on image and question features, frozen or trained, chooses an answer."""
 
 import re
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = {"a", "an", "the"}
 ROWS = 16_384
-"""Questions answered at a time."""
+"""The most questions answered at a time."""
 DEFINITIONS = {
     "accuracy": "is the share of all questions whose predicted answer is the data's",
     "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
@@ -43,26 +43,28 @@ DEFINITIONS = {
 
 @register_task("vqa")
 class VQA(Task):
-    """Answers are classes: the distinct answers of train, as normalise() makes them alike. A head on the standardised
-    features of image and question learns them from train by AdamW; the epoch with the highest accuracy on val is kept
-    (the last epoch where val has no questions).
+    """Classify the answer to each question. The classes are the distinct answers of train, after normalise().
 
-    With ``towers: trained`` both towers of a copy of the model learn along (as the fine-tuned towers of Roy et al.
-    2024, arXiv:2406.07450), starting where the frozen ones stand; what other tasks see stays as it is. They are trained
-    whole, whatever the pretraining froze (partial_freeze, locked_image, locked_text): what is compared are the weights
-    that a method ends with, and all get the same chance. Only a language model that adapters or virtual tokens tune
-    from outside (cleft) stays frozen, and what was trained of it in its last stage goes on. The features are the pooled
-    ones, also of a method that compares tokens. The towers stay in eval mode: with neither dropout nor patch dropout,
-    and with the running statistics of batch normalisation, so that no answer depends on which questions share its
-    micro-batch, and micro-batches add up to the gradient of the batch. An encoder that is not made of a model has no
-    towers to train, which is a ``BenchError``; of the baselines that is raw pixels, which no question is asked of.
+    A head on the standardised features of image and question learns the answers from train by AdamW; the epoch with the
+    highest accuracy on val is kept (the last epoch where val has no questions).
 
-    accuracy: share of the test questions that are answered as the data say. An answer that train does not have is never
-    given: the share of the test answers that train has (``ceiling`` in the notes) is the most that can be reached.
-    accuracy_open, accuracy_closed: over the questions of that answer_type; what is closed, most often yes or no, is up
-    to the dataset.
-    zero_shot_accuracy: without training, of the towers neither. The candidates are the answers that train gives to
-    questions of the same answer_type and question_type; the one whose statement is nearest to the image is chosen.
+    With ``towers: trained``, both towers of a copy of the model are trained along with the head (like the fine-tuned
+    towers of Roy et al. 2024, arXiv:2406.07450), starting from the frozen ones; other tasks still see the original.
+    They are trained whole, whatever the pretraining froze (partial_freeze, locked_image, locked_text): the task
+    compares the weights that methods end with, and all get the same opportunity. Only a language model that adapters or
+    virtual tokens tune from outside (cleft) stays frozen; the parts of it that its last stage trained are trained
+    further. The features are the pooled ones, also for a method that compares tokens. The towers stay in eval mode,
+    without dropout or patch dropout and with the running statistics of batch normalisation, so that no answer depends
+    on the other questions of its micro-batch, and micro-batches add up to the gradient of the batch. An encoder that is
+    not made of a model has no towers to train, which raises ``BenchError``; among the baselines that is raw pixels,
+    which are not evaluated on questions.
+
+    accuracy: the share of test questions with the right answer. An answer that train lacks is never given, so the share
+    of test answers that train has (``ceiling`` in the notes) is the highest accuracy possible.
+    accuracy_open, accuracy_closed: over the questions of that answer_type; the dataset defines what is closed, most
+    often yes or no.
+    zero_shot_accuracy: without any training. The candidates are the answers of train to questions of the same
+    answer_type and question_type; the one whose statement is nearest to the image is chosen.
     Chance is the accuracy of train's most common answer to questions of the same question_type; in zero-shot, that of
     a random candidate.
     """
@@ -78,14 +80,17 @@ class VQA(Task):
 
     @dataclass
     class Config:
-        """features: before or after the projection into the shared space.
+        """The options.
+
+        features: before or after the projection into the shared space.
         towers: "frozen", or "trained" along with the head.
-        head: Product or Bilinear. width: of what image and question are projected to. learning_rate of the head and
-        tower_learning_rate of trained towers: they fall to 0 along a cosine over the epochs.
-        batch_size: questions a step. micro_batch: of these, at a time through trained towers; changes memory and time
-        (and which units the head's dropout draws), not the gradient.
-        statement: of a question and an answer, compared with the image in zero-shot, which is left out where there are
-        more than max_statements.
+        head: Product or Bilinear. width: the dimension that image and question are projected to.
+        learning_rate: of the head; tower_learning_rate: of trained towers. Both fall to 0 along a cosine over the
+        epochs.
+        batch_size: questions a step. micro_batch: how many of these pass through trained towers at a time; it changes
+        memory and time (and the units that the head's dropout draws), not the gradient.
+        statement: made of a question and an answer, and compared with the image in zero-shot, which is left out where
+        there are more than max_statements.
         """
 
         features: Stage = "before"
@@ -103,8 +108,9 @@ class VQA(Task):
         max_statements: NonNegativeInt = 10_000
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
-        found = {split: questions(data, split) for split in data.splits() if split in ("train", "val", "test")}
-        splits = {split: of_split for split, of_split in found.items() if len(of_split)}
+        """Train the head on train, and answer the questions of test, with and without training."""
+        of_splits = {split: questions(data, split) for split in data.splits() if split in ("train", "val", "test")}
+        splits = {split: of_split for split, of_split in of_splits.items() if len(of_split)}
         for split in self.splits:
             if split not in splits:
                 raise BenchError(f"dataset '{data.card.name}', {split}: no image has a question")
@@ -115,7 +121,7 @@ class VQA(Task):
         except torch.cuda.OutOfMemoryError as error:
             if self.config.towers == "frozen":
                 raise
-            raise BenchError("out of GPU memory; a smaller vqa.micro_batch needs less") from error
+            raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
         common = most_common_answers(train, test)
         examples: dict[str, np.ndarray] = {
             "id": test.ids,
@@ -158,7 +164,7 @@ class VQA(Task):
         yield Measurement(examples, metrics, chance, notes=notes, majority=majority)
 
     def learn(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
-        """The answer to each question of test, and the number of the epoch that the weights are kept from."""
+        """Train the head. Returns the answer to each question of test, and the epoch whose weights were kept."""
         config = self.config
         frozen = config.towers == "frozen"
         features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
@@ -173,7 +179,7 @@ class VQA(Task):
         def answers(split: str) -> np.ndarray:
             head.eval()
             every = torch.arange(len(splits[split]), device=device)
-            chosen = [head(*features(split, at)).argmax(1).cpu() for at in every.split(rows)]
+            chosen = [head(*features(split, at)).argmax(1).cpu() for at in torch.split(every, rows)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
         of_head, of_towers = list(head.parameters()), features.parameters()
@@ -189,11 +195,11 @@ class VQA(Task):
         best, kept_epoch, kept = -1.0, config.epochs, trained
         for epoch in range(1, config.epochs + 1):
             head.train()
-            for batch in torch.randperm(len(targets)).to(device).split(config.batch_size):
+            for batch in torch.split(torch.randperm(len(targets)).to(device), config.batch_size):
                 optimizer.zero_grad()
-                for part in batch.split(micro_batch):
+                for part in torch.split(batch, micro_batch):
                     loss = nn.functional.cross_entropy(head(*features("train", part)), targets[part])
-                    (loss * (len(part) / len(batch))).backward()
+                    torch.autograd.backward(loss * (len(part) / len(batch)))
                 optimizer.step()
                 schedule.step()
             if not loss.isfinite():
@@ -212,9 +218,9 @@ class VQA(Task):
 
 
 class Features:
-    """The features of questions and their images as the encoder gives them, standardised over train.
+    """The encoder's features of questions and their images, standardised over train.
 
-    widths: of an image's and a question's. stage: before or after the projection.
+    widths: of the features of images and of questions. stage: before or after the projection.
     """
 
     def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
@@ -233,25 +239,26 @@ class Features:
         }
 
     def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the questions ``at`` int64 [b] of a split: [b, Wi] of their images, [b, Wt] of their words."""
+        """Return the features of the images, [b, Wi], and of the words, [b, Wt], of the questions ``at`` int64 [b]."""
         images_at, texts_at = (x[at] for x in self.rows[split])
         return self.image[split][images_at], self.text[texts_at]
 
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained along with the head."""
+        """List the weights that are trained along with the head."""
         return []
 
 
 class TrainedFeatures(Features):
-    """The same from a copy of the encoder that is trained along: with a graph, in eval mode, and standardised as the
-    untrained ones, which training starts from.
+    """Features of a copy of the encoder that is trained along with the head, with a graph, in eval mode.
+
+    They are standardised like the untrained features, which training starts from.
     """
 
     def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
         if not isinstance(data.encoder, Trainable):
             raise BenchError(
-                f"vqa.towers=trained: a {type(data.encoder).__name__} has no towers that can be trained, expected an "
-                "encoder that is made of a model; vqa.towers=frozen takes any"
+                f"vqa.towers=trained: a {type(data.encoder).__name__} has no towers that can be trained; expected an "
+                "encoder that is made of a model. vqa.towers=frozen works with any encoder."
             )
         super().__init__(data, splits, stage)
         self.encoder = data.encoder.copy()
@@ -260,6 +267,7 @@ class TrainedFeatures(Features):
         self.images = {split: (data.records(split).images, by_id(data, split)) for split in splits}
 
     def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode the images and the words of the questions ``at`` int64 [b] of a split."""
         asked = self.splits[split]
         rows = at.cpu().numpy()
         # An image and a text that several of the questions share pass through the towers once.
@@ -271,34 +279,37 @@ class TrainedFeatures(Features):
         return self.image_scale.of(image)[image_of], self.text_scale.of(text)[text_of]
 
     def parameters(self) -> list[nn.Parameter]:
+        """List the trainable weights of the copy."""
         return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
 
 
 def at_stage(encoded: Encoded, stage: Stage) -> np.ndarray:
+    """Return features or embeddings."""
     return encoded.features if stage == "before" else encoded.embeddings
 
 
 class Scale:
-    """To mean 0 and standard deviation 1 over ``features`` [n, d]."""
+    """Scales features to mean 0 and standard deviation 1 over ``features`` [n, d]."""
 
     def __init__(self, features: np.ndarray) -> None:
         known = torch.from_numpy(np.asarray(features, np.float64))
         self.mean, self.deviation = known.mean(0), deviation(known)
 
     def __call__(self, features: np.ndarray) -> Tensor:
-        """float32, shaped as ``features``."""
+        """Scale features: float32, of the same shape."""
         return ((torch.from_numpy(np.asarray(features, np.float64)) - self.mean) / self.deviation).float()
 
     def of(self, features: Tensor) -> Tensor:
-        """The same of a tensor, with its graph, on its device and in its precision, at least float32."""
+        """Scale a tensor, with its graph, on its device and in its precision, at least float32."""
         features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
         mean, deviation = (x.to(features.dtype).to(features.device) for x in (self.mean, self.deviation))
         return (features - mean) / deviation
 
 
 class Product(nn.Module):
-    """Image, question, and the product of their projections, into two layers (as in Antol et al. 2015, who take the
-    product alone).
+    """Two layers on the projections of image and question and on their product.
+
+    Antol et al. 2015 use the product alone.
     """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float) -> None:
@@ -309,15 +320,17 @@ class Product(nn.Module):
         )
 
     def forward(self, image: Tensor, question: Tensor) -> Tensor:
-        """[b, Wi], [b, Wt] -> logits [b, answers]."""
+        """Map features [b, Wi] and [b, Wt] to logits [b, answers]."""
         image, question = self.image(image), self.question(question)
-        return self.classify(torch.cat([image, question, image * question], 1))
+        logits: Tensor = self.classify(torch.cat([image, question, image * question], 1))
+        return logits
 
 
 class Bilinear(nn.Module):
-    """Bilinear attention network (Kim et al. 2018, arXiv:1805.07932, as in MEVF, Nguyen et al. 2019, arXiv:1909.11867)
-    of one image vector and one question vector, where all attention is on that pair: two glimpses of low-rank bilinear
-    pooling (Kim et al. 2017, arXiv:1610.04325), each added to what the next one asks with.
+    """Bilinear attention network of one image vector and one question vector, so that all attention is on that pair.
+
+    Kim et al. 2018, arXiv:1805.07932, as in MEVF (Nguyen et al. 2019, arXiv:1909.11867): two glimpses of low-rank
+    bilinear pooling (Kim et al. 2017, arXiv:1610.04325), each added to the state that the next one reads.
     """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:
@@ -331,19 +344,20 @@ class Bilinear(nn.Module):
         )
 
     def forward(self, image: Tensor, question: Tensor) -> Tensor:
-        """[b, Wi], [b, Wt] -> logits [b, answers]."""
+        """Map features [b, Wi] and [b, Wt] to logits [b, answers]."""
         state = self.question(question)
         for of_image, of_question, join in zip(self.of_image, self.of_question, self.join):
             pooled = torch.tanh(of_image(image)) * torch.tanh(of_question(state))
             state = state + join(pooled)
-        return self.classify(state)
+        logits: Tensor = self.classify(state)
+        return logits
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions of a split, by the id of their image and their number, each column [n].
+    """The questions of a split, sorted by the id of their image and their number; each column is [n].
 
-    image: the image's number in the order of by_id(). ids: the image's id and the question's number ("scan-17/0").
+    image: the index of the image in the order of by_id(). ids: the image's id and the question's number ("scan-17/0").
     """
 
     ids: np.ndarray
@@ -359,7 +373,7 @@ class Questions:
 
 
 def questions(data: Evaluation, split: str) -> Questions:
-    """All questions of a split, the answers normalised."""
+    """Load all questions of a split, with normalised answers."""
     records = data.records(split)
     rows = [
         (f"{records.ids[i]}/{number}", records.groups[i], row, question, normalise(answer), answer_type, question_type)
@@ -372,13 +386,15 @@ def questions(data: Evaluation, split: str) -> Questions:
 
 
 def by_id(data: Evaluation, split: str) -> np.ndarray:
-    """The images of a split in the order of their ids, so that no result depends on the order of the files: int [n]."""
+    """Sort the images of a split by their ids, int [n], so that no result depends on the order of the files."""
     return np.argsort(np.array(data.records(split).ids))
 
 
 def normalise(answer: str) -> str:
-    """What answers are compared by: lower case, words alone (no punctuation but points and slashes inside numbers), no
-    articles, zero to ten as digits. After the evaluation code of VQA (Antol et al. 2015, arXiv:1505.00468).
+    """Normalise an answer, so that answers with the same meaning compare as equal.
+
+    Lower case, without punctuation (except points and slashes inside numbers) or articles, and zero to ten as digits.
+    After the evaluation code of VQA (Antol et al. 2015, arXiv:1505.00468).
 
     >>> normalise("The X-ray."), normalise("two"), normalise("1.5 cm")
     ('x ray', '2', '1.5 cm')
@@ -388,8 +404,9 @@ def normalise(answer: str) -> str:
 
 
 def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
-    """For each question of test, the most common answer of train to questions of its question_type (of all, where train
-    has none of them), the first by name when several are.
+    """Find, for each question of test, the most common answer of train to questions of its question_type.
+
+    Of all answers, where train has no question of that type. Of several, the first in alphabetical order.
     """
     counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     for question_type, answer in zip(train.question_type, train.answer):
@@ -400,22 +417,24 @@ def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
 
 
 def candidate_answers(train: Questions, test: Questions) -> list[list[str]]:
-    """For each question of test, the answers of train to questions of its answer_type and question_type (all answers,
-    where train has none of them).
+    """List, for each question of test, the answers of train to questions of its answer_type and question_type.
+
+    All answers, where train has no question of these types.
     """
-    found: defaultdict[tuple[str, str] | None, set[str]] = defaultdict(set)
+    answers: defaultdict[tuple[str, str] | None, set[str]] = defaultdict(set)
     for answer_type, question_type, answer in zip(train.answer_type, train.question_type, train.answer):
-        found[answer_type, question_type].add(str(answer))
-        found[None].add(str(answer))
-    ordered = {key: sorted(of_key) for key, of_key in found.items()}
+        answers[answer_type, question_type].add(str(answer))
+        answers[None].add(str(answer))
+    ordered = {key: sorted(of_key) for key, of_key in answers.items()}
     return [ordered.get(key, ordered[None]) for key in zip(test.answer_type, test.question_type)]
 
 
 def zero_shot(
     data: Evaluation, test: Questions, candidates: list[list[str]], statements: dict[tuple[str, str], str]
 ) -> np.ndarray:
-    """float64 [n]: 1 where the right answer's statement has the highest cosine with the image, shared by those that
-    tie.
+    """Score each question, float64 [n]: 1 where the right answer's statement has the highest cosine with the image.
+
+    Statements that tie share the 1.
     """
     texts = sorted(set(statements.values()))
     row = {text: i for i, text in enumerate(texts)}
@@ -430,13 +449,13 @@ def zero_shot(
 
 
 def by_question_type(examples: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """The number of questions, their accuracy, and that of the most common answer, for each question_type."""
-    found = {}
+    """Compute, for each question_type, the number of questions, their accuracy, and that of the most common answer."""
+    scores = {}
     for name in np.unique(examples["question_type"]):
         rows = examples["question_type"] == name
-        found[str(name)] = {
+        scores[str(name)] = {
             "n": int(rows.sum()),
             "accuracy": float(examples["correct"][rows].mean()),
             "majority": float(examples["correct_by_most_common"][rows].mean()),
         }
-    return found
+    return scores

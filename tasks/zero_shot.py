@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose prompts are nearest to the image."""
+"""Zero-shot classification: an image gets the class whose prompts are nearest."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from benchmark.metrics import classification
 from benchmark.probe import majority_accuracy, rare_classes
 
 ROWS = 16_384
-"""Images compared with the classes at a time."""
+"""The most images compared with the classes at a time."""
 
 
 @register_task("zero_shot")
 class ZeroShot(Task):
-    """Score of an image for a class: cosine with the class's embedding, which is the mean of its prompts' embeddings.
+    """Score an image for a class by its cosine with the class's embedding, the mean of its prompts' embeddings.
+
     Multi-label: the cosine with the finding's presence minus that with its absence.
     """
 
@@ -28,17 +29,21 @@ class ZeroShot(Task):
 
     @dataclass
     class Config:
-        """rare_below: classes with fewer train images than this are rare, and have means of their own where not all
-        classes are.
+        """The options.
+
+        rare_below: classes with fewer train images than this are rare; they get means of their own, unless all classes
+        are rare.
         """
 
         rare_below: NonNegativeInt = 100
 
     @classmethod
     def primary_for(cls, card: Card) -> str:
+        """Return the metric of the dataset's kind of labels."""
         return "macro_auroc" if card.multi_label else "accuracy"
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
+        """Score all test images for all classes."""
         records = data.records("test")
         scores = class_scores(data, [data.card.positive_prompts(name) for name in data.classes])
         if data.card.multi_label:
@@ -60,8 +65,10 @@ class ZeroShot(Task):
 
 
 def class_scores(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
-    """One list of prompts a class -> float64 [n, C]: each test image's cosine with the classes' embeddings; where
-    they are compared token by token, the mean of its cosines with the prompts (FILIP, section 3.3).
+    """Compute the cosine of each test image with each class: float64 [n, C]. prompts: a list for each class.
+
+    Where images and texts are compared token by token, it is the mean of the cosines with the prompts (FILIP, section
+    3.3).
     """
     images = data.images("test").comparable
     blocks = [images[i : i + ROWS] for i in range(0, len(images), ROWS)]
@@ -73,21 +80,22 @@ def class_scores(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
 
 
 def _cosines(blocks: Iterable[np.ndarray], candidates: np.ndarray, device: torch.device) -> np.ndarray:
-    there = exact(candidates, device)
-    return np.concatenate([cosines(block, there).cpu().numpy() for block in blocks])
+    on_device = exact(candidates, device)
+    return np.concatenate([cosines(block, on_device).cpu().numpy() for block in blocks])
 
 
 def class_embeddings(data: Evaluation, prompts: list[list[str]]) -> np.ndarray:
-    """One list of prompts a class -> float64 [C, D]: normalise, mean, normalise."""
+    """Embed each class: the normalised mean of its normalised prompts, float64 [C, D]. prompts: a list for each."""
     texts, starts = _prompts(data, prompts)
     return _unit(np.add.reduceat(_unit(texts.embeddings.astype(np.float64)), starts))
 
 
 def _prompts(data: Evaluation, prompts: list[list[str]]) -> tuple[Encoded, np.ndarray]:
-    """All prompts encoded, and where those of each class begin."""
+    """Encode all prompts; also return where those of each class begin."""
     encoded = data.texts([prompt for of_class in prompts for prompt in of_class])
     return encoded, np.cumsum([0] + [len(of_class) for of_class in prompts[:-1]])
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
+    """Scale vectors to unit length."""
     return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))

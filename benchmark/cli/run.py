@@ -107,9 +107,9 @@ def _forecasts(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Fo
 
     cells = [forecast(cell) for cell in [*([plan.initial] if plan.initial else []), *plan.cells]]
     encoders = []
-    for given in plan.given:
-        missing = len(plan.missing(store, given))
-        encoders.append(_Forecast(given.name, given.seed, f"evaluate {missing}" if missing else "done"))
+    for fixed in plan.fixed:
+        missing = len(plan.missing(store, fixed))
+        encoders.append(_Forecast(fixed.name, fixed.seed, f"evaluate {missing}" if missing else "done"))
     return cells + encoders
 
 

@@ -1,4 +1,4 @@
-"""Encode a dataset once per checkpoint, for all tasks."""
+"""What an encoder is, and the encoders that models make: images and texts in, features and embeddings out."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded:
-    """n images or texts: features before the projection float32 [n, W], embeddings float32 [n, D] of unit length.
+    """Encoded images or texts: features before the projection float32 [n, W], embeddings float32 [n, D], unit length.
 
-    tokens: of an encoder that compares token by token, float32 [n, T, D], unit length, 0 on padding; else None.
+    tokens: float32 [n, T, D], unit length, 0 on padding, from an encoder that compares token by token; else None.
     """
 
     features: np.ndarray
@@ -30,31 +30,34 @@ class Encoded:
 
     @property
     def comparable(self) -> np.ndarray:
-        """What cosines() compares: the tokens where there are some, else the embeddings."""
+        """What cosines() compares: the tokens where there are any, else the embeddings."""
         return self.embeddings if self.tokens is None else self.tokens
 
 
 def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Tensor:
-    """How alike each query and each candidate are, float64 [q, c]: the cosine of their embeddings [., D]; of tokens
-    [., T, D] the mean over the query's of the highest cosine with one of the candidate's (Yao et al. 2022, arXiv
-    2111.07783, equations 4 and 5); 0 where either has no token but 0. On the device of the candidates.
+    """Compute the similarity of each query and each candidate: float64 [q, c], on the device of the candidates.
+
+    That of embeddings [., D] is their cosine. That of tokens [., T, D] is the mean, over the query's tokens, of the
+    highest cosine with a token of the candidate (Yao et al. 2022, arXiv 2111.07783, equations 4 and 5); 0 where either
+    has no token but 0.
     """
     b = exact(candidates)
     a = exact(queries, b.device)
     if a.ndim == 2:
         return a @ b.T
-    own, there = (x | ~x.any(dim=1, keepdim=True) for x in (a.any(dim=2), b.any(dim=2)))
+    in_query, in_candidate = (x | ~x.any(dim=1, keepdim=True) for x in (a.any(dim=2), b.any(dim=2)))
     held = TOKEN_SCORES if b.device.type == "cpu" else TOKEN_SCORES_GPU
-    rows = max(1, held // (a.shape[1] * there.numel()))
+    rows = max(1, held // (a.shape[1] * in_candidate.numel()))
     parts = []
-    for block, mask in zip(a.split(rows), own.split(rows)):
-        best = torch.einsum("iad,jbd->ijab", block, b).masked_fill(~there[None, :, None], -torch.inf).amax(dim=3)
+    for block, mask in zip(torch.split(a, rows), torch.split(in_query, rows)):
+        cosine = torch.einsum("iad,jbd->ijab", block, b)
+        best = cosine.masked_fill(~in_candidate[None, :, None], -torch.inf).amax(dim=3)
         parts.append((best * mask[:, None]).sum(dim=2) / mask.sum(dim=1, keepdim=True))
     return torch.cat(parts)
 
 
 def exact(x: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """In float64, where sums hardly depend on their order."""
+    """Convert to float64, where sums hardly depend on their order. device: default: where it is."""
     if isinstance(x, Tensor):
         return x.to(device or x.device).double()
     if device is None or device.type == "cpu":
@@ -63,14 +66,14 @@ def exact(x: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
 
 
 TOKEN_SCORES, TOKEN_SCORES_GPU = 2**24, 2**28
-"""Cosines of tokens held at a time."""
+"""The most cosines of tokens in memory at a time, on the CPU and on a GPU."""
 
 
 class Encoder(Protocol):
-    """What a task's numbers come from. Implementations: a pretrained cell, a model from elsewhere, a test's oracle.
+    """What a task measures: the encoder of a trained cell, a baseline, an external model, a test's oracle.
 
     fingerprint: changes whenever the outputs could.
-    image_size: pixels a side of the images it is given; resizing: how they become squares.
+    image_size: pixels a side of the images that it takes; resizing: how they become squares.
     temperature_scale: cosine x this = logit.
     """
 
@@ -80,44 +83,49 @@ class Encoder(Protocol):
     temperature_scale: float
 
     def encode_images(self, images: Tensor) -> Encoded:
-        """images: uint8 [b, 3, image_size, image_size]."""
+        """Encode images uint8 [b, 3, image_size, image_size]."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Encoded: ...
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts."""
 
 
 @runtime_checkable
 class Writer(Protocol):
-    """An encoder that writes texts too: of a method with the ability "caption"."""
+    """An encoder that also writes texts: that of a method with the ability "caption"."""
 
     def write(self, images: Tensor, beams: int) -> list[str]:
-        """A text for each image: uint8 [b, 3, image_size, image_size]. beams: 1 is greedy."""
+        """Write a text for each image, uint8 [b, 3, image_size, image_size]. beams: 1 is greedy."""
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """An encoder whose towers a task can train further: on a copy, so that the encoder stays as it is evaluated.
+    """An encoder whose towers a task can train further, on a copy: the encoder itself stays as it is evaluated.
 
-    image_outputs() and text_outputs() give features [b, W] and embeddings [b, D] as encode_images() and encode_texts()
-    do, as tensors on the device, with a graph.
+    image_outputs() and text_outputs() return features [b, W] and embeddings [b, D] as encode_images() and
+    encode_texts() do, but as tensors on the device, with a graph.
     """
 
     def copy(self) -> Self:
-        """The same in eval mode, with weights of its own, all of which take gradients, whatever a method froze; but of
-        a text tower under adapters or virtual tokens only those that did. For training alone: its fingerprint is still
-        that of the original.
+        """Copy the encoder, in eval mode, with weights of its own.
+
+        All of them take gradients, whatever a method froze; of a text tower under adapters or virtual tokens, only
+        those that did before. The copy is for training: its fingerprint is still that of the original.
         """
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over all weights."""
 
-    def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+    def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features and embeddings of images."""
 
-    def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+    def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute features and embeddings of texts."""
 
 
 class ModelEncoder:
-    """The encoder that a dual encoder and its tokenizer make; puts the model into eval mode, on ``device``.
+    """The encoder made of a dual encoder and its tokenizer. Puts the model into eval mode, on ``device``.
 
-    fingerprint: of the weights. What else the outputs depend on (tokenizer, how images are resized, precision) is added
+    fingerprint: of the weights. Everything else that the outputs depend on (tokenizer, resizing, precision) is added
         here.
     precision: "fp32", or "bf16" for autocast; outputs are float32 either way.
     by_tokens: whether images and texts are compared token by token.
@@ -141,11 +149,13 @@ class ModelEncoder:
         self.image_size = model.image_size
         self.resizing = model.resizing
         self.temperature_scale = temperature_scale
-        seen = model.image_size, asdict(model.resizing)
-        self.fingerprint = digest(["encoder", fingerprint, tokenizer.fingerprint, *seen, precision])
+        resizing = asdict(model.resizing)
+        parts = ["encoder", fingerprint, tokenizer.fingerprint, model.image_size, resizing, precision]
+        self.fingerprint = digest(parts)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
+        """Encode images uint8 [b, 3, image_size, image_size]."""
         tokens = None
         if self.by_tokens:
             with self._autocast():
@@ -154,30 +164,35 @@ class ModelEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts."""
         words = None
         if self.by_tokens:
             tokens, mask = self._tokens(texts)
             with self._autocast():
                 words = self.model.project_text(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
-            # As long as any text can be, so that all batches of texts have one shape.
+            # Pad to the length of the longest possible text, so that all batches have the same shape.
             words = nn.functional.pad(words, (0, 0, 0, self.tokenizer.context_length - words.shape[1]))
         return _encoded(*self.text_outputs(texts), words)
 
     def copy(self) -> Self:
+        """Copy the encoder with weights of its own, all trainable."""
         other = copy(self)
         other.model = deepcopy(self.model)
         other.model.unfreeze()
         return other
 
     def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over all weights."""
         return self.model.parameters()
 
     def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features [b, W] and embeddings [b, D], with a graph."""
         with self._autocast():
             features = self.model.image_features(self._pixels(images))
             return features, self.model.project_image(features)
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute features [b, W] and embeddings [b, D], with a graph."""
         with self._autocast():
             features = self.model.text_features(*self._tokens(texts))
             return features, self.model.project_text(features)
@@ -186,7 +201,7 @@ class ModelEncoder:
         return images.to(self.device).float() / 255
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """int64 [b, L], and the mask bool [b, L]."""
+        """Tokenise texts: int64 [b, L], and the mask bool [b, L], False on padding."""
         rows = [torch.tensor(row) for row in self.tokenizer(list(texts))]
         lengths = torch.tensor([len(row) for row in rows])
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
@@ -198,7 +213,7 @@ class ModelEncoder:
 
 
 class ModelWriter(ModelEncoder):
-    """The encoder of a trained method that can write; puts the method into eval mode, on ``device``."""
+    """The encoder of a trained method that writes texts. Puts the method into eval mode, on ``device``."""
 
     def __init__(
         self,
@@ -221,6 +236,7 @@ class ModelWriter(ModelEncoder):
 
     @torch.inference_mode()
     def write(self, images: Tensor, beams: int) -> list[str]:
+        """Write a text for each image by beam search."""
         with self._autocast():
             return self.method.write(images.to(self.device).float() / 255, self.tokenizer, beams)
 

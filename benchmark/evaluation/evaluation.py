@@ -1,4 +1,4 @@
-"""A dataset seen through an encoder: what a task is given."""
+"""A dataset and an encoder, as a task sees them: each split and each text is encoded once."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from benchmark.common.errors import BenchError
+from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -16,18 +17,17 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
     from benchmark.data.prepared import Prepared
-from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 
 
 class Evaluation:
-    """A dataset seen through an encoder: what Task.evaluate() is given.
+    """A dataset and an encoder: the argument of Task.evaluate().
 
-    Each split and each list of texts is encoded once, whatever the number of tasks that ask, and kept memory-mapped
-    under ``folder`` by the fingerprints of all that it depends on (in memory only without a folder). A folder is
-    written under another name and renamed when whole, so that a killed run leaves nothing half-written to be read.
+    Each split and each list of texts is encoded once, however many tasks ask for it, and kept memory-mapped under
+    ``folder`` by the fingerprints of everything that it depends on (without a folder, in memory). A folder is written
+    under another name and renamed when complete, so that a killed run leaves nothing half-written.
 
-    cache: where prepared images are kept, for all encoders.
-    batch_size: images or texts encoded at a time; changes speed and memory alone.
+    cache: the folder of prepared images, for all encoders.
+    batch_size: images or texts encoded at a time; changes only speed and memory.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Evaluation:
 
     @property
     def card(self) -> "Card":
+        """The dataset's card."""
         return self.dataset.card
 
     @property
@@ -54,19 +55,21 @@ class Evaluation:
 
     @property
     def temperature_scale(self) -> float:
+        """The scale of the encoder: cosine x this = logit."""
         return self.encoder.temperature_scale
 
     @property
     def device(self) -> torch.device:
-        """Where a task may compute: on the encoder's device, or on the CPU where that has none or no float64."""
+        """Where a task may compute: the encoder's device, or the CPU where it has none or one without float64."""
         device = torch.device(getattr(self.encoder, "device", "cpu"))
         return device if device.type != "mps" else torch.device("cpu")
 
     def splits(self) -> list[str]:
+        """List the dataset's splits."""
         return self.dataset.splits()
 
     def records(self, split: str) -> "Prepared":
-        """The split's columns (ids, groups, label, text, ...) and its images, in the order of images()."""
+        """Load a split's columns (ids, groups, label, text, ...) and its images, in the order of images()."""
         if split not in self._records:
             from benchmark.data.prepared import prepare
 
@@ -77,19 +80,23 @@ class Evaluation:
         return self._records[split]
 
     def labels(self, split: str) -> np.ndarray:
-        """The split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
+        """Load a split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
         return np.array(self.dataset.table(split).column("label").to_pylist())
 
     def text(self, split: str) -> list[list[str]]:
-        """The split's texts without preparing its images, in the dataset's own order; none where there is no split."""
-        return self.dataset.table(split).column("text").to_pylist() if split in self.splits() else []
+        """Load a split's texts without preparing its images, in the dataset's own order; none without that split."""
+        if split not in self.splits():
+            return []
+        texts: list[list[str]] = self.dataset.table(split).column("text").to_pylist()
+        return texts
 
     def captions(self, split: str, beams: int) -> list[str]:
-        """What the encoder writes for the split's images, row by row as in records(). Raises ``BenchError`` for one
-        that cannot write.
+        """Write a caption for each image of a split, row by row as in records().
+
+        Raises ``BenchError`` for an encoder that cannot write.
         """
         if not isinstance(self.encoder, Writer):
-            raise BenchError("captions need a method with the ability to write them")
+            raise BenchError("captions need a method with the ability 'caption'")
         records = self.records(split)
         return [
             caption
@@ -100,7 +107,7 @@ class Evaluation:
         ]
 
     def images(self, split: str) -> Encoded:
-        """The split's images, row by row as in records()."""
+        """Encode a split's images, row by row as in records()."""
         records = self.records(split)
         where = f"dataset '{self.card.name}', {split}"
         if not len(records):
@@ -115,7 +122,7 @@ class Evaluation:
         return self._once(name, np.arange(len(records)), encode)
 
     def texts(self, texts: Sequence[str]) -> Encoded:
-        """One row a text, repeated texts included; each distinct text is encoded once."""
+        """Encode texts: one row a text, repeated texts included; each distinct text is encoded once."""
         if not texts:
             raise BenchError(f"dataset '{self.card.name}': no texts to encode")
         number: dict[str, int] = {}
@@ -127,7 +134,7 @@ class Evaluation:
             _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
             return encoded
 
-        # Texts of like length stand together, so that a batch is hardly padded.
+        # Batches of texts of similar length need little padding.
         order = np.argsort([len(text) for text in distinct], kind="stable")
         encoded = self._once(f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}", order, encode)
         if len(distinct) == len(texts):
@@ -136,7 +143,7 @@ class Evaluation:
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
 
     def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        """What ``encode`` gives for all rows, asked for in ``order``."""
+        """Encode all rows, in ``order``, unless they were encoded before under this name."""
 
         def write(folder: Path) -> None:
             self._fill(folder, order, encode)
@@ -184,5 +191,5 @@ def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
 
 
 def not_finite(values: np.ndarray) -> np.ndarray:
-    """The rows of [n, ...] with a NaN or an infinity in them, seen by their sums, which takes no memory."""
+    """List the rows of [n, ...] that contain a NaN or an infinity: their sums do too, and need no memory."""
     return np.flatnonzero(~np.isfinite(values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)))

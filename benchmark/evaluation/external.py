@@ -1,11 +1,11 @@
-"""Models that this harness did not train: from open_clip, transformers and timm, by a name on the command line."""
+"""External models: those that this harness did not train, from open_clip, transformers and timm, by their names."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from PIL import Image
@@ -16,24 +16,27 @@ from benchmark.common.errors import BenchError, unknown
 from benchmark.common.seeding import torch_seed
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
-from benchmark.evaluation.fixed import TEMPERATURE_SCALE, Given, Materials, RawPixels
+from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Materials, RawPixels
 from benchmark.models.weights import hub, require_file
 from benchmark.store import formats
 from benchmark.store.hashing import digest
+from benchmark.store.rows import Label
 
 if TYPE_CHECKING:
     from benchmark.models import ModelCard
     from benchmark.models.tower import ImageTower
 
 KINDS = ("open_clip", "hf", "timm")
-LOCAL = ("local-dir:", "hf-hub:")
+WHOLE = ("local-dir:", "hf-hub:")
+"""How names of open_clip begin that stand for architecture and weights at once."""
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What a name stands for. content: everything that the outputs depend on; pretrained: whether it has weights.
+class ExternalModel:
+    """A model that a name on the command line stands for.
 
-    build: from a device, a fingerprint, and the seed of random weights; without a seed it reads its own.
+    content: everything that the outputs depend on. images_only: whether it has no text side. pretrained: whether it has
+    weights. build: makes the encoder from a device, a fingerprint, and the seed of random weights (None: its own).
     """
 
     name: str
@@ -42,21 +45,24 @@ class Elsewhere:
     build: Callable[[torch.device, str, int | None], Encoder]
     pretrained: bool = True
 
-    def given(self, seed: int, suite: str) -> Given:
-        """It as something to evaluate; the seed is that of the tasks' own draws."""
+    def fixed(self, seed: int, suite: str) -> FixedEncoder:
+        """Make it an encoder to evaluate. seed: of the tasks' own draws."""
         content = {"format": [formats.TRAINING, formats.EVALUATION], **self.content, "seed": seed}
-        label = {"suite": suite, "model": "", "method": self.name, "variant": "", "seed": seed, "role": "model"}
+        label: Label = {"suite": suite, "model": "", "method": self.name, "variant": "", "seed": seed, "role": "model"}
         fingerprint = digest({"format": [formats.TRAINING, formats.EVALUATION], **self.content})
 
         def build(materials: Materials) -> Encoder:
             return self.build(materials.device, fingerprint, None)
 
-        return Given(content, label, self.images_only, build)
+        return FixedEncoder(content, label, self.images_only, build)
 
-    def baselines(self, seed: int, suite: str) -> list[Given]:
-        """Its architecture with random weights, unless it has no others, and the raw pixels of what it sees."""
+    def baselines(self, seed: int, suite: str) -> list[FixedEncoder]:
+        """Make its baselines: the architecture with random weights, unless it has no others, and the raw pixels."""
         content = {"format": [formats.TRAINING, formats.EVALUATION], "of": self.content, "seed": seed}
-        label = {"suite": suite, "model": self.name, "variant": "", "seed": seed, "role": "baseline"}
+
+        def labelled(name: str) -> Label:
+            role: Literal["baseline"] = "baseline"
+            return {"suite": suite, "model": self.name, "variant": "", "seed": seed, "role": role, "method": name}
 
         def untrained(materials: Materials) -> Encoder:
             return self.build(materials.device, digest(content | {"baseline": "untrained"}), seed)
@@ -66,16 +72,17 @@ class Elsewhere:
             with meta:
                 return RawPixels(self.build(meta, "", seed))
 
-        found = [Given(content | {"baseline": "raw pixels"}, label | {"method": "raw pixels"}, True, raw_pixels)]
-        if self.pretrained:
-            label = label | {"method": "untrained"}
-            found.insert(0, Given(content | {"baseline": "untrained"}, label, self.images_only, untrained))
-        return found
+        raw = FixedEncoder(content | {"baseline": "raw pixels"}, labelled("raw pixels"), True, raw_pixels)
+        if not self.pretrained:
+            return [raw]
+        random = content | {"baseline": "untrained"}
+        return [FixedEncoder(random, labelled("untrained"), self.images_only, untrained), raw]
 
 
-def is_elsewhere(spec: str) -> bool:
-    """Whether a name is of the form KIND:..., rather than that of a model card. Raises ``BenchError`` for an unknown
-    kind.
+def is_external(spec: str) -> bool:
+    """Tell whether a name is of the form KIND:..., rather than that of a model card.
+
+    Raises ``BenchError`` for an unknown kind.
     """
     kind, colon, _ = spec.partition(":")
     if not colon or Path(spec).exists():
@@ -85,12 +92,14 @@ def is_elsewhere(spec: str) -> bool:
     return True
 
 
-def elsewhere(spec: str) -> Elsewhere:
-    """``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
+def external_model(spec: str) -> ExternalModel:
+    """Resolve the name of an external model. No weights are read yet.
+
+    spec: ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
     ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers);
     ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
 
-    No weights are read yet. Raises ``BenchError`` for what is not there, as far as that is known without a network.
+    Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
     """
     kind, _, rest = spec.partition(":")
     if not rest:
@@ -98,28 +107,28 @@ def elsewhere(spec: str) -> Elsewhere:
     return {"open_clip": _open_clip, "hf": _hugging_face, "timm": _timm}[kind](rest)
 
 
-def _open_clip(rest: str) -> Elsewhere:
+def _open_clip(rest: str) -> ExternalModel:
     from benchmark.models.from_open_clip import check_open_clip
 
-    whole = rest.startswith(LOCAL)
+    whole = rest.startswith(WHOLE)
     name, _, pretrained = (rest, "", "") if whole else rest.partition("/")
     content: dict[str, Any] = {"open_clip": name, "pretrained": pretrained}
-    shown = f"open_clip:{name}"
+    title = f"open_clip:{name}"
     if rest.startswith("local-dir:"):
         folder = Path(rest.removeprefix("local-dir:"))
         content = {"open_clip": _files(folder)}
-        shown = f"open_clip:{folder.name}"
+        title = f"open_clip:{folder.name}"
     elif not whole:
         check_open_clip(name, pretrained or None)
         if Path(pretrained).suffix:
             require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
             content["pretrained"] = _sha256(Path(pretrained))
-        shown += f"/{Path(pretrained).name}" if pretrained else ""
+        title += f"/{Path(pretrained).name}" if pretrained else ""
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return _open_clip_encoder(name, pretrained or None, device, fingerprint, seed)
 
-    return Elsewhere(shown, content, False, build, pretrained=whole or bool(pretrained))
+    return ExternalModel(title, content, False, build, pretrained=whole or bool(pretrained))
 
 
 def _open_clip_encoder(
@@ -141,23 +150,24 @@ def _open_clip_encoder(
     return ModelEncoder(model, tokenizer, device, fingerprint, scale)
 
 
-def _hugging_face(rest: str) -> Elsewhere:
+def _hugging_face(rest: str) -> ExternalModel:
     folder = Path(rest)
     if not folder.is_dir():
-        raise BenchError(f"--model hf:{rest}: no such folder; expected one that a CLIP of transformers was saved to")
+        raise BenchError(f"--model hf:{rest}: no such folder; expected one with a saved CLIP or SigLIP of transformers")
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
-    return Elsewhere(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
+    return ExternalModel(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
 
 
 class HuggingFaceEncoder:
-    """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor. Features: what its
-    projections read (SigLIP: the embeddings before they are made unit length).
+    """A CLIP or SigLIP of transformers, saved to a folder with its tokenizer and image processor.
+
+    Features are the inputs of its projections (SigLIP: the embeddings before they are made unit length).
 
     seed: of random weights in place of the folder's.
-    notes: in what the images that it is given differ from those that its image processor would make.
+    notes: how the images that it is given differ from those that its image processor would make.
     """
 
     def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
@@ -177,38 +187,46 @@ class HuggingFaceEncoder:
         self.model: Any = model.float().to(device).eval()
         self.device = device
         self.image_size = int(model.config.vision_config.image_size)
-        said = processor.to_dict()
-        self.resizing, self.notes = processor_resizing(said, self.image_size)
+        settings = processor.to_dict()
+        self.resizing, self.notes = processor_resizing(settings, self.image_size)
         self.fingerprint = digest(["hf", fingerprint, asdict(self.resizing)])
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
         # SigLIP attends to padding, and was trained on texts of full length.
         self.padded = isinstance(model, SiglipModel)
-        self.factor = float(said["rescale_factor"]) if said.get("do_rescale", True) else 1.0
-        normal = (said["image_mean"], said["image_std"]) if said.get("do_normalize", True) else ([0.0], [1.0])
+        self.factor = float(settings["rescale_factor"]) if settings.get("do_rescale", True) else 1.0
+        normal = ([0.0], [1.0])
+        if settings.get("do_normalize", True):
+            normal = (settings["image_mean"], settings["image_std"])
         self.mean, self.std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in normal)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
+        """Encode images uint8 [b, 3, H, W]."""
         return Encoded(*(x.cpu().numpy() for x in self.image_outputs(images)))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Encode texts, truncated to the model's context."""
         return Encoded(*(x.cpu().numpy() for x in self.text_outputs(texts)))
 
     def copy(self) -> Self:
+        """Copy the encoder with weights of its own."""
         other = copy(self)
         other.model = deepcopy(self.model)
         return other
 
     def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over all weights."""
         return iter(self.model.parameters())
 
     def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features [b, W] and embeddings [b, D], with a graph."""
         pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
         return self._outputs(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute features [b, W] and embeddings [b, D], with a graph."""
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
             list(texts), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
@@ -222,31 +240,34 @@ class HuggingFaceEncoder:
         return features, F.normalize(features if project is None else project(features), dim=-1)
 
 
-def processor_resizing(said: dict[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
-    """What an image processor of transformers does to a picture, for a model that sees ``image_size`` pixels a side;
-    and a line for each thing that it does and a ``Resizing`` cannot. said: its to_dict().
+def processor_resizing(settings: Mapping[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
+    """Translate how an image processor of transformers resizes, for a model of ``image_size`` pixels a side.
+
+    settings: its to_dict(). Returns the resizing, and a line for each setting that it cannot reproduce.
     """
-    size = {name: pixels for name, pixels in (said.get("size") or {}).items() if pixels}
-    cut = {name: pixels for name, pixels in (said.get("crop_size") or {}).items() if pixels}
-    cut = cut if said.get("do_center_crop") else {}
-    edges, known = set(size.values()), size.keys() in ({"shortest_edge"}, {"height", "width"})
-    if not known or len(edges) > 1 or len({*cut.values()}) > 1 or not said.get("do_resize", True) or said.get("do_pad"):
-        asked = {"size": size, "crop_size": cut} | {name: said.get(name) for name in ("do_resize", "do_pad")}
-        text = ", ".join(f"{name} {value}" for name, value in asked.items())
-        return DEFAULT, [f"the image processor's {text} cannot be followed; resized and cut as CLIP does"]
-    (edge,), (made,) = edges, {*cut.values()} or edges
+    size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels}
+    crop = {name: pixels for name, pixels in (settings.get("crop_size") or {}).items() if pixels}
+    crop = crop if settings.get("do_center_crop") else {}
+    edges, crops = set(size.values()), set(crop.values())
+    known = size.keys() in ({"shortest_edge"}, {"height", "width"})
+    resizes = settings.get("do_resize", True) and not settings.get("do_pad")
+    if not known or len(edges) > 1 or len(crops) > 1 or not resizes:
+        used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
+        text = ", ".join(f"{name} {value}" for name, value in used.items())
+        return DEFAULT, [f"the image processor's {text} cannot be followed; images are resized and cropped as for CLIP"]
+    (edge,), (output,) = edges, crops or edges
     notes = []
-    if "shortest_edge" in size and not cut:
-        notes.append("the image processor cuts nothing off the long side; here its middle is kept")
-    if made != image_size:
-        notes.append(f"the image processor makes {made} pixels a side; the model sees {image_size}, and is given these")
-    resample = said.get("resample")
+    if "shortest_edge" in size and not crop:
+        notes.append("the image processor keeps the whole long side; here its middle is cropped out")
+    if output != image_size:
+        notes.append(f"the image processor makes {output} pixels a side; the model expects {image_size} and gets these")
+    resample = settings.get("resample")
     interpolation = "bilinear" if resample is None else Image.Resampling(resample).name.lower()
-    mode: Any = "shortest" if "shortest_edge" in size else "squash"
-    return Resizing(mode, interpolation, made / edge, odd="down"), notes
+    mode: Literal["shortest", "squash"] = "shortest" if "shortest_edge" in size else "squash"
+    return Resizing(mode, interpolation, output / edge, odd="down"), notes
 
 
-def _timm(rest: str) -> Elsewhere:
+def _timm(rest: str) -> ExternalModel:
     import timm
 
     from benchmark.models.card import TimmImage
@@ -267,7 +288,7 @@ def _timm(rest: str) -> Elsewhere:
             tower = timm_image(spec, None, weights=seed is None)
         return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
-    return Elsewhere(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
+    return ExternalModel(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
 
 
 class ImageEncoder:
@@ -284,31 +305,35 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
+        """Encode images uint8 [b, 3, H, W]."""
         features = self.tower(images.to(self.device).float() / 255).features
         return Encoded(features.cpu().numpy(), F.normalize(features, dim=-1).cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Raise: there is no text side."""
         raise NotImplementedError("an image tower has no texts")
 
 
-def from_card(card: "ModelCard", initial: Given, suite: str) -> Given:
-    """The weights that a model card names, as something to evaluate. initial: the card's baseline of that name."""
-    label = {"suite": suite, "model": "", "method": card.name, "variant": initial.label["variant"]}
-    return Given(
-        initial.content | {"evaluated": card.name},
-        label | {"seed": initial.seed, "role": "model"},
-        False,
-        initial.build,
-    )
+def from_card(card: "ModelCard", initial: FixedEncoder, suite: str) -> FixedEncoder:
+    """Make the weights that a model card names an encoder to evaluate. initial: the card's baseline with them."""
+    label: Label = {
+        "suite": suite,
+        "model": "",
+        "method": card.name,
+        "variant": initial.label["variant"],
+        "seed": initial.seed,
+        "role": "model",
+    }
+    return FixedEncoder(initial.content | {"evaluated": card.name}, label, False, initial.build)
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """The hash of each file of a folder by its name; raises ``BenchError`` where there is no folder."""
+    """Hash each file of a folder, by name. Raises ``BenchError`` where there is no folder."""
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
     return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,13 @@
 """Metrics of classification, each computed for many weightings of the examples at once.
 
-A weighting is what a bootstrap resample is: how often each example was drawn. One pass over the sorted scores serves
-all resamples, where calling a library's function on each would take seconds.
+A bootstrap resample is a weighting: how often each example was drawn. One pass over the sorted scores serves all
+resamples, where calling a library's function on each would take seconds.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -16,19 +18,22 @@ from benchmark.evaluation.measurement import Examples, Mean, Measurement, Metric
 
 
 class Weighted(ABC):
-    """A metric over examples of which each counts as often as its weight says."""
+    """A metric over weighted examples."""
 
     def __call__(self, examples: Examples) -> float:
+        """Compute the metric with a weight of 1 for each example."""
         return float(self.weighted(examples, np.ones((1, len(examples["id"]))))[0])
 
     @abstractmethod
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
-        """weights: float64 [R, n] -> float64 [R], NaN where the metric is undefined."""
+        """Compute the metric for each weighting, float64 [R, n]: float64 [R], NaN where it is undefined."""
 
 
 def numbers(examples: Examples, column: str) -> np.ndarray:
-    """The column in float64. Raises ``BenchError`` naming the first example that has NaN there; infinity is in order
-    (the logit of a class that was never trained).
+    """Return a column in float64.
+
+    Raises ``BenchError`` naming the first example that has NaN there. Infinity is allowed: it is the logit of a class
+    that was never trained.
     """
     values = np.asarray(examples[column], dtype=np.float64)
     bad = np.flatnonzero(np.isnan(values))
@@ -38,29 +43,31 @@ def numbers(examples: Examples, column: str) -> np.ndarray:
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0)
+    """Divide a by b; NaN where b is 0."""
+    return np.asarray(np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b != 0))
 
 
 def _levels(
     score: np.ndarray, positive: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At each distinct score that a positive has, L from the highest: the weight of positives, of the negatives that
-    score above it, and of those that tie with it, each [L, R]; and the weight of all negatives, [R].
+    """Sum the weights at each level, which is a distinct score of a positive: L levels, the highest first.
 
-    One product with a sparse matrix of ones gives the sums between levels, which are few where positives are, for all
-    resamples at once.
+    Returns the weight of the positives there, of the negatives that score above it, and of those that tie with it, each
+    [L, R]; and the weight of all negatives, [R].
+
+    One product with a sparse matrix of ones gives the sums between levels for all resamples at once; levels are few
+    where positives are.
     """
     count = len(score)
     order = np.argsort(-score, kind="stable")
-    ordered, found = score[order], positive[order]
+    ordered, is_positive = score[order], positive[order]
     tie = np.cumsum(np.append(True, ordered[1:] != ordered[:-1])[:count]) - 1
     is_level = np.zeros(count, dtype=bool)
-    is_level[tie[found]] = True
+    is_level[tie[is_positive]] = True
     levels = int(is_level.sum())
-    # Of a negative that ties with no positive: the level that it comes before; L after the last.
+    # A negative that ties with no positive gets the level that it comes before; L after the last.
     level = (np.cumsum(is_level) - is_level)[tie]
-    row = level + np.where(found, 0, np.where(is_level[tie], levels, 2 * levels))
+    row = level + np.where(is_positive, 0, np.where(is_level[tie], levels, 2 * levels))
     sums = csr_array((np.ones(count), (row, order)), shape=(3 * levels + 1, count)) @ np.ascontiguousarray(weights.T)
     positives, equal, between = sums[:levels], sums[levels : 2 * levels], sums[2 * levels :]
     above = np.cumsum(between[:-1] + equal, axis=0) - equal
@@ -68,8 +75,9 @@ def _levels(
 
 
 def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Probability that a positive scores above a negative, ties counting one half. score [n], positive bool [n],
-    weights [R, n] -> [R], NaN without positives or without negatives.
+    """Compute the probability that a positive scores above a negative; ties count one half.
+
+    score [n], positive bool [n], weights [R, n] -> [R], NaN without positives or without negatives.
     """
     positives, above, equal, negatives = _levels(score, positive, weights)
     beaten = negatives - above - equal / 2
@@ -77,27 +85,30 @@ def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over the positives of the precision among all that score at least as high (scikit-learn's definition, no
-    interpolation). Shapes as in auroc(); NaN without positives.
+    """Average, over the positives, the precision among all that score at least as high.
+
+    scikit-learn's definition, without interpolation. Shapes as in auroc(); NaN without positives.
     """
     positives, above, equal, _ = _levels(score, positive, weights)
-    found = np.cumsum(positives, axis=0)
-    count = found + above + equal
-    precision = np.divide(found, count, out=np.zeros_like(found), where=count > 0)
+    retrieved = np.cumsum(positives, axis=0)
+    count = retrieved + above + equal
+    precision = np.divide(retrieved, count, out=np.zeros_like(retrieved), where=count > 0)
     return _divide((positives * precision).sum(axis=0), positives.sum(axis=0))
 
 
 def chance_average_precision(positives: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Expected average precision of ``positives`` among ``count`` in random order (Bestgen 2015, Exact Expected Average
-    Precision of the Random Baseline for System Evaluation).
+    """Compute the expected average precision of ``positives`` among ``count`` in random order.
+
+    Bestgen 2015, "Exact Expected Average Precision of the Random Baseline for System Evaluation".
     """
     harmonic = digamma(count + 1) + np.euler_gamma
     return np.asarray(((positives - 1) / np.maximum(count - 1, 1) * (count - harmonic) + harmonic) / count)
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Expected calibration error over equal-width bins of confidence (Guo et al. 2017, 15 bins). confidence [n] in
-    0..1, correct [n] in 0..1, weights [R, n] -> [R].
+    """Compute the expected calibration error over equal-width bins of confidence (Guo et al. 2017, 15 bins).
+
+    confidence [n] in 0..1, correct [n] in 0..1, weights [R, n] -> [R].
     """
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gap = np.zeros((len(confidence), bins))
@@ -112,6 +123,7 @@ class Median(Weighted):
     column: str
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute the median for each weighting."""
         values = numbers(examples, self.column)
         order = np.argsort(values, kind="stable")
         upto = np.cumsum(weights[:, order], axis=1)
@@ -125,16 +137,18 @@ class CalibrationError(Weighted):
     """Expected calibration error of the columns ``confidence`` and ``correct``."""
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute the error for each weighting."""
         return calibration_error(numbers(examples, "confidence"), numbers(examples, "correct"), weights)
 
 
 @dataclass(frozen=True)
 class PerClass(Weighted):
-    """A mean over classes (or over findings, when multi-label) of a value that each has; classes for which it is
-    undefined (no positives, for AUROC no negatives either) are left out of the mean.
+    """The mean of a value over classes (over findings, when multi-label).
+
+    Classes for which the value is undefined (no positives; for AUROC no negatives either) are left out of the mean.
 
     Reads the columns ``score/CLASS``, and ``label`` (or ``label/FINDING``: 1 present, 0 absent, -1 unknown).
-    over: the classes to take the mean over, default all.
+    over: the classes to take the mean over; default: all.
     scale: score x scale = logit.
     """
 
@@ -144,13 +158,14 @@ class PerClass(Weighted):
     scale: float = 1.0
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute the mean for each weighting."""
         columns = [self.classes.index(name) for name in self.over or self.classes]
         values = self.per_class(examples, weights)[:, columns]
         defined = ~np.isnan(values)
         return _divide(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(float))
 
     def per_class(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
-        """[R, C], NaN where undefined."""
+        """Compute the value of each class for each weighting: [R, C], NaN where undefined."""
         scores = np.stack([numbers(examples, f"score/{name}") for name in self.classes], axis=1)
         if self.multi_label:
             truth = np.stack([np.asarray(examples[f"label/{name}"]) for name in self.classes], axis=1)
@@ -161,36 +176,39 @@ class PerClass(Weighted):
         for c in range(len(self.classes)):
             known = truth[:, c] >= 0
             positive = truth[known, c] == 1
-            # By rows of the transpose, which are in one piece in a bootstrap's weights.
+            # Select rows of the transpose: they are contiguous in a bootstrap's weights.
             of_known = weights if known.all() else weights.T[known].T
             columns.append(self.value(scores[known, c], predicted[known, c], positive, of_known))
         return np.stack(columns, axis=1)
 
     def _predicted(self, scores: np.ndarray) -> np.ndarray:
-        """How much each class is predicted, 0..1: classes that tie for the highest score share the prediction, a
-        finding that scores neither for nor against is half predicted; so a constant score is right as often as
-        chance is.
+        """Return how much each class is predicted, 0..1.
+
+        Classes that tie for the highest score share the prediction, and a finding with a score of 0 is half predicted:
+        so a constant score is right as often as chance.
         """
         if self.multi_label:
-            return np.heaviside(scores, 0.5)
+            return np.asarray(np.heaviside(scores, 0.5))
         return _share_of_highest(scores)
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """One class against the rest: each [n], weights [R, n] -> [R]."""
+        """Compute the value of one class against the rest: each [n], weights [R, n] -> [R]."""
         raise NotImplementedError
 
 
 class MacroAUROC(PerClass):
-    """One-vs-rest, in float64, over all raw scores at once."""
+    """AUROC of each class against the rest, in float64, over all raw scores at once."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the AUROC of a class."""
         return auroc(score, positive, weights)
 
 
 class MacroAveragePrecision(PerClass):
-    """One-vs-rest."""
+    """Average precision of each class against the rest."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the average precision of a class."""
         return average_precision(score, positive, weights)
 
 
@@ -198,13 +216,15 @@ class MacroRecall(PerClass):
     """Balanced accuracy of several classes: the mean recall."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the recall of a class."""
         return _divide(weights @ (predicted * positive), weights @ positive.astype(float))
 
 
 class MacroF1(PerClass):
-    """F1 = 2 TP / (predicted + true)."""
+    """F1 of each class: 2 TP / (predicted + true)."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the F1 of a class; undefined without positives."""
         true = weights @ positive.astype(float)
         f1 = _divide(2 * (weights @ (predicted * positive)), weights @ predicted + true)
         return np.where(true > 0, f1, np.nan)
@@ -214,15 +234,17 @@ class MacroBalancedAccuracy(PerClass):
     """Balanced accuracy of each finding: the mean of its sensitivity and specificity."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the balanced accuracy of a finding."""
         sensitivity = _divide(weights @ (predicted * positive), weights @ positive.astype(float))
         specificity = _divide(weights @ ((1 - predicted) * ~positive), weights @ (~positive).astype(float))
-        return (sensitivity + specificity) / 2
+        return np.asarray((sensitivity + specificity) / 2)
 
 
 class MacroAccuracy(PerClass):
     """Accuracy of each finding."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the accuracy of a finding."""
         return _divide(weights @ np.where(positive, predicted, 1 - predicted), weights.sum(axis=1))
 
 
@@ -230,13 +252,15 @@ class MacroBrier(PerClass):
     """Brier score of each finding: the mean of (probability - truth)^2, 0..1."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the Brier score of a finding."""
         return _divide(weights @ (expit(score * self.scale) - positive) ** 2, weights.sum(axis=1))
 
 
 class MacroCalibrationError(PerClass):
-    """Expected calibration error of each finding, the confidence being that of the more probable answer."""
+    """Expected calibration error of each finding; the confidence is that of the more probable answer."""
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the calibration error of a finding."""
         confidence = expit(np.abs(score) * self.scale)
         return calibration_error(confidence, np.where(positive, predicted, 1 - predicted), weights)
 
@@ -252,7 +276,7 @@ def classification(
     multi_label: bool,
     rare: frozenset[str] = frozenset(),
 ) -> Measurement:
-    """All metrics of n classified examples. Examples whose label is unknown are left out.
+    """Measure n classified examples by all metrics. Examples whose label is unknown are left out.
 
     scores: [n, C]; single-label, the highest is predicted and softmax(scale x scores) are the probabilities;
     multi-label, those above 0 are predicted and sigmoid(scale x scores) are the probabilities.
@@ -269,72 +293,110 @@ def classification(
     examples |= {f"score/{name}": scores[:, c] for c, name in enumerate(classes)}
     for name in classes:
         numbers(examples, f"score/{name}")
-    names, over = tuple(classes), tuple(name for name in classes if name in rare)
-    metrics: dict[str, Metric]
-    if multi_label:
-        examples |= {f"label/{name}": label[:, c] for c, name in enumerate(classes)}
-        truth = label
-        metrics = {
-            "accuracy": MacroAccuracy(names, True),
-            "balanced_accuracy": MacroBalancedAccuracy(names, True),
-            "ece": MacroCalibrationError(names, True, scale=scale),
-            "brier": MacroBrier(names, True, scale=scale),
-        }
-    else:
-        truth = (label[:, None] == np.arange(len(classes))).astype(int)
-        probability = softmax(scores * scale, axis=1)
-        examples |= {
-            "label": label,
-            "predicted": scores.argmax(axis=1),
-            "correct": _share_of_highest(scores)[np.arange(len(label)), label],
-            "confidence": probability.max(axis=1),
-            "brier": ((probability - truth) ** 2).sum(axis=1),
-        }
-        metrics = {
-            "accuracy": Mean("correct"),
-            "balanced_accuracy": MacroRecall(names),
-            "ece": CalibrationError(),
-            "brier": Mean("brier", highest=2.0),
-        }
-    metrics |= {
+    names = tuple(classes)
+    truth = label if multi_label else (label[:, None] == np.arange(len(classes))).astype(int)
+    columns, metrics = (_findings if multi_label else _exclusive)(scores, label, truth, names, scale)
+    examples |= columns
+    metrics |= _ranking_metrics(names, multi_label) | _rare_and_common(names, multi_label, rare)
+    undefined = [name for name, metric in metrics.items() if np.isnan(metric(examples))]
+    notes = _class_notes(examples, truth, names, multi_label) | {
+        "undefined": undefined,
+        "unknown_label": int((~known).sum()),
+    }
+    if any(name in rare for name in classes):
+        notes["rare"] = [name for name in classes if name in rare]
+    metrics = {name: metric for name, metric in metrics.items() if name not in undefined}
+    chance = _chance(truth, 0.5 if multi_label else 1 / len(classes))
+    return Measurement(examples, metrics, {name: chance[name] for name in metrics if name in chance}, notes=notes)
+
+
+_Columns = tuple[dict[str, np.ndarray], dict[str, Metric]]
+
+
+def _findings(
+    scores: np.ndarray, label: np.ndarray, truth: np.ndarray, names: tuple[str, ...], scale: float
+) -> _Columns:
+    """Make the columns and the metrics that only multi-label examples have."""
+    metrics: dict[str, Metric] = {
+        "accuracy": MacroAccuracy(names, True),
+        "balanced_accuracy": MacroBalancedAccuracy(names, True),
+        "ece": MacroCalibrationError(names, True, scale=scale),
+        "brier": MacroBrier(names, True, scale=scale),
+    }
+    return {f"label/{name}": label[:, c] for c, name in enumerate(names)}, metrics
+
+
+def _exclusive(
+    scores: np.ndarray, label: np.ndarray, truth: np.ndarray, names: tuple[str, ...], scale: float
+) -> _Columns:
+    """Make the columns and the metrics that only single-label examples have."""
+    probability = softmax(scores * scale, axis=1)
+    columns = {
+        "label": label,
+        "predicted": scores.argmax(axis=1),
+        "correct": _share_of_highest(scores)[np.arange(len(label)), label],
+        "confidence": probability.max(axis=1),
+        "brier": ((probability - truth) ** 2).sum(axis=1),
+    }
+    metrics: dict[str, Metric] = {
+        "accuracy": Mean("correct"),
+        "balanced_accuracy": MacroRecall(names),
+        "ece": CalibrationError(),
+        "brier": Mean("brier", highest=2.0),
+    }
+    return columns, metrics
+
+
+def _ranking_metrics(names: tuple[str, ...], multi_label: bool) -> dict[str, Metric]:
+    """Make the metrics that both kinds of labels have."""
+    return {
         "macro_f1": MacroF1(names, multi_label),
         "macro_auroc": MacroAUROC(names, multi_label),
         "average_precision": MacroAveragePrecision(names, multi_label),
     }
-    others = tuple(name for name in classes if name not in rare)
+
+
+def _rare_and_common(names: tuple[str, ...], multi_label: bool, rare: frozenset[str]) -> dict[str, Metric]:
+    """Make the means over the rare classes and over the others; none where either are missing."""
+    metrics: dict[str, Metric] = {}
+    over, others = tuple(name for name in names if name in rare), tuple(name for name in names if name not in rare)
     if over and others:
-        for metric, of in (("recall", MacroRecall), ("auroc", MacroAUROC)):
-            metrics[f"rare_{metric}"] = of(names, multi_label, over)
-            metrics[f"common_{metric}"] = of(names, multi_label, others)
-    undefined = [name for name, metric in metrics.items() if np.isnan(metric(examples))]
-    support, counted = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)
-    one = np.ones((1, len(label)))
-    notes = {
-        "support": dict(zip(classes, support.tolist())),
-        "recall": _by_class(classes, MacroRecall(names, multi_label).per_class(examples, one)),
-        "auroc": _by_class(classes, MacroAUROC(names, multi_label).per_class(examples, one)),
-        "absent": [name for name, count in zip(classes, support) if not count],
-        "undefined": undefined,
-        "unknown_label": int((~known).sum()),
+        for metric, of_classes in (("recall", MacroRecall), ("auroc", MacroAUROC)):
+            metrics[f"rare_{metric}"] = of_classes(names, multi_label, over)
+            metrics[f"common_{metric}"] = of_classes(names, multi_label, others)
+    return metrics
+
+
+def _class_notes(examples: Examples, truth: np.ndarray, names: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
+    """Note the number of examples, recall and AUROC of each class, and the classes without examples."""
+    support, one = (truth == 1).sum(axis=0), np.ones((1, len(truth)))
+    return {
+        "support": dict(zip(names, support.tolist())),
+        "recall": _by_class(names, MacroRecall(names, multi_label).per_class(examples, one)),
+        "auroc": _by_class(names, MacroAUROC(names, multi_label).per_class(examples, one)),
+        "absent": [name for name, count in zip(names, support) if not count],
     }
-    if over:
-        notes["rare"] = list(over)
-    guess = 0.5 if multi_label else 1 / len(classes)
+
+
+def _chance(truth: np.ndarray, guess: float) -> dict[str, float]:
+    """Compute what a scorer that knows nothing gets. guess: the probability that it predicts a class."""
     chance = dict.fromkeys(("accuracy", "balanced_accuracy", "rare_recall", "common_recall"), guess)
     chance |= dict.fromkeys(("macro_auroc", "rare_auroc", "common_auroc"), 0.5)
+    support, counted = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)
     if (support > 0).any():
         positives, count = support[support > 0], counted[support > 0]
         prevalence = positives / count
         chance["macro_f1"] = float(np.mean(2 * guess * prevalence / (guess + prevalence)))
         chance["average_precision"] = float(np.mean(chance_average_precision(positives, count)))
-    metrics = {name: metric for name, metric in metrics.items() if name not in undefined}
-    return Measurement(examples, metrics, {name: chance[name] for name in metrics if name in chance}, notes=notes)
+    return chance
 
 
-def _by_class(classes: list[str], values: np.ndarray) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else float(value) for name, value in zip(classes, values[0])}
+def _by_class(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """Name the values [1, C] of the classes; None where undefined."""
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values[0])}
 
 
 def _share_of_highest(scores: np.ndarray) -> np.ndarray:
+    """Share the prediction [n, C] among the classes that have the highest score."""
     highest = scores == scores.max(axis=1, keepdims=True)
     return np.asarray(highest / highest.sum(axis=1, keepdims=True))

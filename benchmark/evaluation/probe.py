@@ -1,13 +1,13 @@
 """Linear classifiers on frozen features: logistic regression over a path of regularisation, and ridge regression.
 
-Both work on the features centred and rotated to their principal axes. The solution is the same (the intercept is not
-penalised, the penalty does not depend on the axes, and the weights lie in the span of the examples), but there are
-never more axes than examples, and the curvature of the squared error is diagonal. All is float64: the objective is
-compared between steps, and float32 scores of rare classes saturate.
+Both work on features that are centred and rotated to their principal axes. The solution is the same: the intercept is
+not penalised, the penalty does not depend on the axes, and the weights lie in the span of the examples. But there are
+never more axes than examples, and the curvature of the squared error is diagonal. Everything is float64, because the
+objective is compared between steps, and float32 scores of rare classes saturate.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -20,15 +20,16 @@ from benchmark.evaluation.encoder import exact
 from benchmark.evaluation.evaluation import Evaluation
 
 Stage = Literal["before", "after"]
-"""Features before the projection into the shared space, or embeddings after it."""
+"""Which output of the encoder: features before the projection into the shared space, or embeddings after it."""
 TOLERANCE = 1e-6
-"""Nats an example: logistic_path() stops when the gradient bounds the distance to the minimum by this."""
+"""Nats per example: logistic_path() stops when the gradient bounds the distance to the minimum by this."""
 INTERCEPT_CURVATURE = 1e-4
-"""What that bound takes for the least curvature along an intercept; along a weight it is the penalty's."""
+"""The least curvature along an intercept that this bound assumes; along a weight it is the penalty's."""
 MEMORY = 40
 """Pairs of steps and gradient changes that L-BFGS keeps."""
 MAX_STEPS = 1000
 MAX_HALVINGS = 40
+"""The most halvings of a step in the line search."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Labelled:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> Self:
+        """Select rows by their indices int [m]."""
         at = torch.from_numpy(rows).to(self.features.device)
         return type(self)(self.ids[rows], self.groups[rows], self.features[at], self.label[at])
 
 
 def labelled(data: Evaluation, split: str, stage: Stage) -> Labelled:
-    """All images of a split."""
+    """Load all images of a split, with or without a known label."""
     records, encoded = data.records(split), data.images(split)
     order = np.argsort(np.array(records.ids))
     features = (encoded.features if stage == "before" else encoded.embeddings)[order]
@@ -66,8 +68,9 @@ def labelled(data: Evaluation, split: str, stage: Stage) -> Labelled:
 
 
 def known(data: Evaluation, split: str, stage: Stage) -> Labelled:
-    """The images of a split that have a known label (of any finding, when multi-label). Raises ``BenchError`` when none
-    has.
+    """Load the images of a split that have a known label (of any finding, when multi-label).
+
+    Raises ``BenchError`` when none has.
     """
     images = labelled(data, split, stage)
     usable = images.label >= 0
@@ -78,14 +81,15 @@ def known(data: Evaluation, split: str, stage: Stage) -> Labelled:
 
 
 def deviation(features: Tensor) -> Tensor:
-    """Standard deviation [d] over the examples [n, d]; 1 for a feature that varies by no more than float32 rounds."""
+    """Compute the standard deviation [d] over examples [n, d]; 1 where a feature varies by float32 rounding alone."""
     spread = features.std(0, correction=0)
     return torch.where(spread > 1e-6 * features.abs().amax(0), spread, 1.0)
 
 
 def majority_accuracy(train: Tensor, test: Tensor) -> float:
-    """Share of the known labels of test that are train's most common class. Labels [n], or, multi-label, [n, K]: the
-    mean over the findings that test knows.
+    """Compute the share of the known labels of test that are train's most common class.
+
+    Labels [n], or, multi-label, [n, K]: the mean over the findings that test knows.
     """
     if train.ndim == 2:
         shares = [majority_accuracy(*columns) for columns in zip(train.T, test.T) if (columns[1] >= 0).any()]
@@ -96,7 +100,7 @@ def majority_accuracy(train: Tensor, test: Tensor) -> float:
 
 
 def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
-    """Classes with fewer than ``below`` examples in train; none where there is no train split, or where all are."""
+    """List the classes with fewer than ``below`` examples in train; none without a train split, or where all are."""
     if "train" not in data.splits():
         return frozenset()
     label = data.labels("train")
@@ -120,14 +124,14 @@ class Path:
     gap: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features [n, d] -> logits float64 [P, n, K]."""
+        """Compute the logits float64 [P, n, K] of features [n, d]."""
         return torch.einsum("nd,pkd->pnk", features.double(), self.weight) + self.intercept[:, None]
 
 
 def logistic_path(
     features: Tensor, label: Tensor, classes: int, strengths: Sequence[float], tolerance: float = TOLERANCE
 ) -> Path:
-    """Logistic regression at all ``strengths`` of regularisation at once.
+    """Fit logistic regression at all ``strengths`` of regularisation at once.
 
     features: [n, d]. label: int64 [n] in 0..classes-1, or, multi-label, [n, classes] of 0, 1 and -1 (unknown).
     strengths: P values of C as scikit-learn's ``LogisticRegression(C=...)`` defines it: what is minimised is
@@ -135,27 +139,18 @@ def logistic_path(
     that divided by C x n. Three classes or more: softmax. Two classes: one sigmoid for the second against the first.
     Multi-label: one sigmoid a finding, over the examples whose label is known.
 
-    A class without examples gets the logit minus infinity; a finding whose known labels are all the same, 0.
+    A class without examples gets the logit minus infinity; a finding whose known labels are all the same gets 0.
 
-    Batched L-BFGS (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116) from zero, all strengths in one matrix
-    product. Its initial inverse Hessian is diagonal on the principal axes: penalty + c x variance, which is the exact
-    Hessian at zero, and where c then follows from the curvature along the last step. Logits are linear in the step,
-    so that the line search costs no matrix product.
+    The solver is batched L-BFGS (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116) from zero, all strengths in
+    one matrix product. Its initial Hessian is diagonal on the principal axes: penalty + c x variance. At zero this is
+    exact; then c follows from the curvature along the last step. Logits are linear in the step, so the line search
+    needs no matrix product.
     """
     features = features.double()
     weight = features.new_zeros(len(strengths), classes, features.shape[1])
     intercept = features.new_zeros(len(strengths), classes)
-    if label.ndim == 2:
-        fitted = ((label == 0).any(0) & (label == 1).any(0)).nonzero()[:, 0]
-        target = label[:, fitted]
-    else:
-        present, target = label.unique(return_inverse=True)
-        intercept[:] = -torch.inf
-        intercept[:, present] = 0
-        if len(present) > 2:
-            fitted, target = present, one_hot(target)
-        else:
-            fitted, target = present[1:], target[:, None][:, : len(present) - 1]
+    fitted, target, absent = _targets(label, classes)
+    intercept[:, absent] = -torch.inf
     if not len(fitted):
         objective = features.new_zeros(len(strengths))
         return Path(weight, intercept, objective, objective)
@@ -169,10 +164,27 @@ def logistic_path(
     return Path(weight, intercept, objective, gap)
 
 
+def _targets(label: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose the columns to fit: their indices [F], their targets [n, F], and the classes without examples, bool [K].
+
+    Of two classes the second is fitted; of findings, those that are both known present and known absent.
+    """
+    absent = torch.zeros(classes, dtype=torch.bool, device=label.device)
+    if label.ndim == 2:
+        fitted = ((label == 0).any(0) & (label == 1).any(0)).nonzero()[:, 0]
+        return fitted, label[:, fitted], absent
+    present, target = torch.unique(label, return_inverse=True)
+    absent[:] = True
+    absent[present] = False
+    if len(present) > 2:
+        return present, one_hot(target), absent
+    return present[1:], target[:, None][:, : len(present) - 1], absent
+
+
 def ridge(
     features: Tensor, target: Tensor, strengths: Sequence[float], *, together: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Ridge regression in closed form, its regularisation chosen by the leave-one-out error.
+    """Fit ridge regression in closed form, its regularisation chosen by the leave-one-out error.
 
     features: [n, d]; target: float [n, K]. Minimises |target - features @ weight.T - intercept|^2 + penalty |weight|^2,
     where penalty = strength x the mean over the principal axes of the features' sum of squares. The strength is the one
@@ -198,8 +210,10 @@ def ridge(
 
 
 def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features [n, d] = mean [d] + scores [n, r] @ axes [d, r].T, with r <= min(n, d), orthonormal axes, and orthogonal
-    columns of the scores, whose sums of squares [r] come last. Axes along which nothing varies are left out.
+    """Decompose features [n, d] = mean [d] + scores [n, r] @ axes [d, r].T, with r <= min(n, d).
+
+    Axes are orthonormal; columns of the scores are orthogonal, and their sums of squares [r] are returned last. Axes
+    along which nothing varies are left out.
     """
     mean = features.mean(0)
     centred = features - mean
@@ -215,38 +229,16 @@ def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _minimise(
     scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Target [K, n] of 0, 1 and -1 (unknown) -> solution [P, K, r + 1] with the intercept last, objective and gap
-    [P, K], or [P, 1] for a softmax, which couples the K columns.
+    """Minimise the objectives of logistic_path() by L-BFGS, on the principal axes.
+
+    scores [n, r] and their sums of squares [r]: as of principal_axes(). target: [K, n] of 0, 1 and -1 (unknown).
+    Returns the solution [P, K, r + 1] with the intercept last, objective and gap [P, K], or [P, 1] for a softmax, which
+    couples the K columns.
     """
-    inputs = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)
-    variance = torch.cat([squares / len(scores), squares.new_ones(1)])
-    known = target >= 0
-    count = known.sum(1, keepdim=True)[: 1 if softmax else None]
-    share = known.double() / count
-    target = target.clamp_min(0).double()
-    coupled = (1, 2) if softmax else (2,)
-    penalty = (1 / (strengths[:, None, None] * count)).repeat(1, 1, len(variance))
-    penalty[..., -1] = 0
-    modulus = penalty.clone()
-    modulus[..., -1] = INTERCEPT_CURVATURE
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(coupled, keepdim=True)
-
-    def value(logits: Tensor, w: Tensor) -> Tensor:
-        if softmax:
-            losses = (logits.logsumexp(1) - (logits * target).sum(1))[:, None] * share[:1]
-        else:
-            losses = (-logsigmoid(-logits) - logits * target) * share
-        return losses.sum(2, keepdim=True) + dot(penalty * w, w) / 2
-
-    def gradient(logits: Tensor, w: Tensor) -> Tensor:
-        probability = logits.softmax(1) if softmax else logits.sigmoid()
-        return ((probability - target) * share) @ inputs + penalty * w
-
-    w = scores.new_zeros(len(strengths), len(target), len(variance))
+    problem = _Problem.of(scores, squares, target, softmax, strengths)
+    w = scores.new_zeros(len(strengths), len(target), len(problem.variance))
     logits = scores.new_zeros(len(strengths), len(target), len(scores))
-    f, g = value(logits, w), gradient(logits, w)
+    f, g = problem.value(logits, w), problem.gradient(logits, w)
     solution, objective, gap = w.clone(), f.clone(), torch.full_like(f, torch.inf)
     c = torch.full_like(f, 1 / len(target) if softmax else 1 / 4)
     steps: list[Tensor] = []
@@ -254,46 +246,120 @@ def _minimise(
     stalled = torch.zeros_like(f, dtype=torch.bool)
     active = torch.arange(len(strengths), device=scores.device)
     for _ in range(MAX_STEPS):
-        above = dot(g, g / modulus) / 2
+        above = problem.distance_bound(g)
         solution[active], objective[active], gap[active] = w, f, above
         done = (above <= tolerance) | stalled
         left = ~done.all(1)[:, 0]
         if not left.any():
             break
         if not left.all():
-            active, modulus, penalty, done = active[left], modulus[left], penalty[left], done[left]
+            problem, active, done = problem.take(left), active[left], done[left]
             w, logits, f, g, c, stalled = (x[left] for x in (w, logits, f, g, c, stalled))
             steps, changes = [s[left] for s in steps], [y[left] for y in changes]
 
-        direction = -g
+        direction = torch.where(done, 0, problem.direction(g, steps, changes, c))
+        along = direction @ problem.inputs.T
+        length, f, short = problem.line_search(logits, w, f, g, direction, along)
+        stalled = stalled | short
+        step = length * direction
+        w, logits = w + step, logits + length * along
+        g, g_before = problem.gradient(logits, w), g
+        steps, changes = [*steps, step][-MEMORY:], [*changes, g - g_before][-MEMORY:]
+        c = problem.curvature(step, changes[-1], c)
+    return solution, objective[..., 0], gap[..., 0]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """P objectives over weights [P, K, r + 1], as _minimise() solves them at once.
+
+    inputs: [n, r + 1], the scores and a column of ones. variance: [r + 1], of the inputs. target: [K, n] in 0..1.
+    share: [K, n], what each example counts. penalty: [P, K or 1, r + 1], on squared weights, 0 for the intercept;
+    modulus: the same with the curvature that is assumed for an intercept.
+    """
+
+    inputs: Tensor
+    variance: Tensor
+    target: Tensor
+    share: Tensor
+    penalty: Tensor
+    modulus: Tensor
+    softmax: bool
+
+    @classmethod
+    def of(cls, scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor) -> Self:
+        """Set up the problem from the arguments of _minimise()."""
+        known = target >= 0
+        count = known.sum(1, keepdim=True)[: 1 if softmax else None]
+        variance = torch.cat([squares / len(scores), squares.new_ones(1)])
+        penalty = (1 / (strengths[:, None, None] * count)).repeat(1, 1, len(variance))
+        penalty[..., -1] = 0
+        modulus = penalty.clone()
+        modulus[..., -1] = INTERCEPT_CURVATURE
+        inputs = torch.cat([scores, scores.new_ones(len(scores), 1)], 1)
+        return cls(inputs, variance, target.clamp_min(0).double(), known.double() / count, penalty, modulus, softmax)
+
+    def take(self, rows: Tensor) -> Self:
+        """Select some of the P objectives: bool [P]."""
+        return replace(self, penalty=self.penalty[rows], modulus=self.modulus[rows])
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply weights of each objective: [P, K, 1], or [P, 1, 1] for a softmax."""
+        return (a * b).sum((1, 2) if self.softmax else (2,), keepdim=True)
+
+    def value(self, logits: Tensor, w: Tensor) -> Tensor:
+        """Compute the objectives at logits [P, K, n] and their weights."""
+        if self.softmax:
+            losses = (logits.logsumexp(1) - (logits * self.target).sum(1))[:, None] * self.share[:1]
+        else:
+            losses = (-logsigmoid(-logits) - logits * self.target) * self.share
+        return losses.sum(2, keepdim=True) + self.dot(self.penalty * w, w) / 2
+
+    def gradient(self, logits: Tensor, w: Tensor) -> Tensor:
+        """Compute the gradient in the weights."""
+        probability = logits.softmax(1) if self.softmax else logits.sigmoid()
+        return ((probability - self.target) * self.share) @ self.inputs + self.penalty * w
+
+    def distance_bound(self, gradient: Tensor) -> Tensor:
+        """Bound how far the objectives are above their minima."""
+        return self.dot(gradient, gradient / self.modulus) / 2
+
+    def direction(self, gradient: Tensor, steps: list[Tensor], changes: list[Tensor], c: Tensor) -> Tensor:
+        """Multiply the negative gradient by the inverse Hessian of L-BFGS (its two-loop recursion)."""
+        direction = -gradient
         shares: list[Tensor] = []
         for s, y in zip(reversed(steps), reversed(changes)):
-            shares.append(_ratio(dot(s, direction), dot(s, y)))
+            shares.append(_ratio(self.dot(s, direction), self.dot(s, y)))
             direction = direction - shares[-1] * y
-        direction = direction / (c * variance + penalty)
+        direction = direction / (c * self.variance + self.penalty)
         for s, y, a in zip(steps, changes, reversed(shares)):
-            direction = direction + (a - _ratio(dot(y, direction), dot(s, y))) * s
-        direction = torch.where(done, 0, direction)
+            direction = direction + (a - _ratio(self.dot(y, direction), self.dot(s, y))) * s
+        return direction
 
-        along = direction @ inputs.T
-        slope = dot(g, direction)
+    def line_search(
+        self, logits: Tensor, w: Tensor, f: Tensor, g: Tensor, direction: Tensor, along: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Halve each step until its objective falls enough (Armijo).
+
+        along: the change of the logits with the direction. Returns the length, 0 where no step was short enough, the
+        objectives there, and where that is.
+        """
+        slope = self.dot(g, direction)
         length = torch.ones_like(f)
         for _ in range(MAX_HALVINGS):
-            reached = value(logits + length * along, w + length * direction)
+            reached = self.value(logits + length * along, w + length * direction)
             short = reached > f + 1e-4 * length * slope
             if not short.any():
                 break
             length = torch.where(short, length / 2, length)
-        length, f, stalled = torch.where(short, 0, length), torch.where(short, f, reached), stalled | short
-        step = length * direction
-        w, logits = w + step, logits + length * along
-        g, g_before = gradient(logits, w), g
-        steps, changes = [*steps, step][-MEMORY:], [*changes, g - g_before][-MEMORY:]
-        bent = dot(step, changes[-1]) - dot(penalty * step, step)
-        c = torch.where(bent > 0, _ratio(bent, dot(variance * step, step)), c)
-    return solution, objective[..., 0], gap[..., 0]
+        return torch.where(short, 0, length), torch.where(short, f, reached), short
+
+    def curvature(self, step: Tensor, change: Tensor, c: Tensor) -> Tensor:
+        """Estimate c, the curvature of the losses over the variance, along a step; ``c`` where it is not positive."""
+        bent = self.dot(step, change) - self.dot(self.penalty * step, step)
+        return torch.where(bent > 0, _ratio(bent, self.dot(self.variance * step, step)), c)
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """A / b, and 0 where b is not positive: a pair of L-BFGS that has no curvature is passed over."""
+    """Divide a by b; 0 where b is not positive, so that a pair of L-BFGS without curvature is skipped."""
     return torch.where(b > 0, a / b, 0)

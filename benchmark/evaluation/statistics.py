@@ -1,4 +1,7 @@
-"""How sure a number is: bootstrap over groups (patients), paired differences, Holm's correction, mean ranks."""
+"""How every interval and test is made: bootstrap over groups (patients), pooling over seeds, paired differences.
+
+Also Holm's correction for several tests, and mean ranks over datasets.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,28 +14,29 @@ from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import Weighted, numbers
 
 LEVEL = 0.95
+"""The confidence of every interval."""
 ELEMENTS = 2_000_000
-"""Numbers held at a time: resamples are drawn in chunks of so many groups or examples."""
+"""The most numbers in memory at a time: resamples are drawn in chunks of so many groups or examples."""
 
 
 def interval(
     metric: Metric, examples: Examples, groups: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % interval of a metric: (low, high), by resample() and bounds().
+    """Compute the 95 % interval of a metric: (low, high), by resample() and bounds().
 
-    groups: [n], aligned with the columns of ``examples``. It depends on the order of the examples no more than the
-    metric does.
+    groups: [n], aligned with the columns of ``examples``. The interval depends on the order of the examples no more
+    than the metric does.
     """
     return bounds(metric, examples, groups, resample(metric, examples, groups, np.unique(groups), resamples, rng))
 
 
 def bounds(metric: Metric, examples: Examples, groups: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """95 % interval (low, high) of a metric from its resampled ``values``: their percentiles(); except for a mean whose
-    examples all have the least or all the highest score, of which the resamples know nothing else.
+    """Compute the 95 % interval (low, high) of a metric from its resampled ``values``: their percentiles().
 
-    There, of G groups none is otherwise, and by the interval of Clopper and Pearson (1934) a share of up to
-    1 - 0.025^(1/G) of all groups may be (about 3.7 / G): that share is taken to have the opposite score. Other metrics
-    (AUROC, mean recall) have no such bound, and keep the one point that their resamples have.
+    The exception is a mean whose examples all have the lowest or all the highest score, so that the resamples are all
+    the same. None of its G groups scored otherwise; by the interval of Clopper and Pearson (1934), a share of up to
+    1 - 0.025^(1/G) of all groups might (about 3.7 / G). That share is assumed to have the opposite score. Other metrics
+    (AUROC, mean recall) have no such bound: their interval is the single value of their resamples.
     """
     low, high = percentiles(values, len(np.unique(groups)))
     if isinstance(metric, Mean) and low == high and low in (0.0, metric.highest):
@@ -53,22 +57,23 @@ def resample(
     resamples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """The metric in each of ``resamples`` bootstrap samples of whole groups (patients), which are drawn with
-    replacement since the images of one patient are not independent: [resamples], NaN where it is undefined.
+    """Compute a metric in bootstrap samples of whole groups (patients): [resamples], NaN where it is undefined.
 
-    groups: [n], aligned with the columns of ``examples``. population: the distinct groups that are drawn from, sorted.
-    Generators in the same state draw the same groups from the same population, whatever metric and examples: so the
-    values of two methods on the same test set are paired, as those of the parts of one measurement are.
+    Whole groups are drawn, with replacement, because the images of one patient are not independent.
+    groups: [n], aligned with the columns of ``examples``. population: the distinct groups to draw from, sorted.
+    Generators in the same state draw the same groups from the same population, whatever the metric and the examples: so
+    the values of two methods on the same test set are paired, as are those of the parts of one measurement.
     """
     group_of = np.searchsorted(population, np.asarray(groups))
     return _resampled(metric, examples, group_of, len(population), resamples, rng)
 
 
 def percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
-    """95 % interval (low, high) from resampled values: percentile interval with the percentiles moved outwards for few
-    groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789, expanded percentile); in simulations it covers the truth
-    in 94-95 % from 60 groups on, and in 92-94 % with 20. Values that are NaN are left out. (NaN, NaN) for a single
-    group, or where all are.
+    """Compute the 95 % interval (low, high) of resampled values, by expanded percentiles.
+
+    The percentiles are moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789); in
+    simulations the interval covers the truth in 94-95 % of cases from 60 groups on, and in 92-94 % with 20. Values that
+    are NaN are left out. (NaN, NaN) for a single group, or where all are.
     """
     values = values[~np.isnan(values)]
     if groups < 2 or not len(values):
@@ -111,20 +116,19 @@ def _with_seeds(distance: float, values: np.ndarray) -> float:
 def _resampled(
     metric: Metric, examples: Examples, group_of: np.ndarray, groups: int, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The metric in each resample: [resamples]."""
-    values = []
+    """Compute the metric in each resample: [resamples]. group_of: the index of each example's group, [n]."""
     if isinstance(metric, Mean):
-        # A mean needs no more than each group's sum and count.
+        # A mean needs only the sum and the count of each group.
         column, used = _mean_columns(metric, examples)
         total = np.bincount(group_of, column * used, groups)
         count = np.bincount(group_of, used, groups)
-        for drawn in _draws(groups, groups, resamples, rng):
-            values.append(_ratio(total[drawn].sum(axis=1), count[drawn].sum(axis=1)))
-        return np.concatenate(values)
+        draws = _draws(groups, groups, resamples, rng)
+        return np.concatenate([_ratio(total[drawn].sum(axis=1), count[drawn].sum(axis=1)) for drawn in draws])
+    values = []
     for drawn in _draws(groups, max(groups, len(group_of)), resamples, rng):
         counts = _counts(drawn, groups)
         if isinstance(metric, Weighted):
-            # An example's weights in all resamples lie side by side, as sums over examples want them.
+            # The weights of an example in all resamples are contiguous, which makes sums over examples fast.
             values.append(metric.weighted(examples, counts.T.astype(float, order="C")[group_of].T))
         else:
             values.append(np.array([metric(_repeated(examples, row[group_of])) for row in counts]))
@@ -132,19 +136,20 @@ def _resampled(
 
 
 def _draws(groups: int, width: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Indices of the groups drawn, in chunks [r, groups]; the same whatever the chunk's length."""
+    """Draw the indices of groups, in chunks [r, groups]; the draws do not depend on the length of the chunks."""
     step = max(1, ELEMENTS // width)
     for start in range(0, resamples, step):
         yield rng.integers(groups, size=(min(step, resamples - start), groups), dtype=np.int32)
 
 
 def _counts(drawn: np.ndarray, groups: int) -> np.ndarray:
-    """How often each group was drawn: int [r, groups]."""
-    offset = np.arange(len(drawn))[:, None] * groups  # int64, which the sum needs
+    """Count how often each group was drawn: int [r, groups]."""
+    offset = np.arange(len(drawn))[:, None] * groups  # int64: int32 could overflow in the sum.
     return np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(len(drawn), groups)
 
 
 def _mean_columns(metric: Mean, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Return the column of a mean, 0 where it does not count, and where it counts, as float: [n] each."""
     column = np.asarray(examples[metric.column], dtype=np.float64)
     if metric.where is None:
         return numbers(examples, metric.column), np.ones(len(column))
@@ -154,17 +159,19 @@ def _mean_columns(metric: Mean, examples: Examples) -> tuple[np.ndarray, np.ndar
 
 
 def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    """Divide; NaN where the count is 0."""
+    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
 
 
 def _repeated(examples: Examples, times: np.ndarray) -> Examples:
+    """Repeat each example as often as it was drawn: int [n]."""
     rows = np.repeat(np.arange(len(times)), times)
     return {name: np.asarray(column)[rows] for name, column in examples.items()}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second: the value, its 95 % interval, and the two-sided p-value of "no difference"."""
+    """A difference, first minus second: the value, its 95 % interval, and the two-sided p-value of no difference."""
 
     value: float
     low: float
@@ -175,7 +182,7 @@ class Difference:
 def difference(
     metric: Metric, first: Sequence[Examples], second: Sequence[Examples], resamples: int, rng: np.random.Generator
 ) -> Difference:
-    """Difference of a metric between two methods on the same test examples, each method measured with S seeds.
+    """Compare a metric of two methods on the same test examples, each method measured with S seeds.
 
     first, second: one mapping of per-example columns a seed, the same number of seeds for both; ``id`` and ``group``
     say which examples are the same. Raises ``BenchError`` where the examples differ.
@@ -183,16 +190,19 @@ def difference(
     The resamples of groups are the same for both methods and all seeds; see paired() for the rest.
     """
     if len(first) != len(second) or not first:
-        raise BenchError(f"a paired difference needs as many runs of both methods: {len(first)} and {len(second)}")
+        raise BenchError(
+            f"a paired difference needs the same number of runs of both methods, one or more: found {len(first)} and "
+            f"{len(second)}"
+        )
     runs = [_sorted(run) for run in (*first, *second)]
     for run in runs:
         other = np.setxor1d(run["id"], runs[0]["id"])
         if len(other):
-            raise BenchError(f"the methods were not measured on the same examples: '{other[0]}' is not in all runs")
+            raise BenchError(f"the methods were not measured on the same examples: '{other[0]}' is missing in some run")
     groups, seeds = runs[0]["group"], len(first)
     population = np.unique(groups)
     values = np.array([metric(run) for run in runs])
-    # The same draws for every run: each gets a generator in the same state.
+    # Every run gets a generator in the same state, and with it the same draws.
     seed = int(rng.integers(2**63))
     resampled = np.stack(
         [resample(metric, run, groups, population, resamples, np.random.default_rng(seed)) for run in runs]
@@ -203,16 +213,17 @@ def difference(
 def paired(
     first: np.ndarray, second: np.ndarray, first_resampled: np.ndarray, second_resampled: np.ndarray, groups: int
 ) -> Difference:
-    """Difference of two methods from the metric of each seed, [S], and from its values in the same R resamples of
-    ``groups`` groups, [S, R], as resample() gives them.
+    """Compare two methods by the metric of each seed, [S], and its values in the same R resamples, [S, R].
 
-    Its error has two sources. Which patients were tested, the same for all seeds: the covariance over the resamples
-    between the differences of different seeds (with one seed, their variance), where what makes an example hard for
-    both methods cancels. Which seeds were trained, with how each of them errs on these patients: the variance of the S
-    differences over S. With one seed the latter is unknown, and the answer holds for these weights only. Interval and
-    p-value are those of two_sources().
+    The resamples are of ``groups`` groups, as resample() makes them.
 
-    No p-value is below 2^(1 - groups), the least that a two-sided sign-flip test of so many groups can give, however
+    The error of the difference has two sources. One is the choice of patients, which all seeds share: its variance is
+    the covariance over the resamples between the differences of different seeds (with one seed, their variance), in
+    which whatever makes an example hard for both methods cancels. The other is the choice of seeds, together with the
+    errors of each seed on these patients: the variance of the S differences over S. With one seed the latter is
+    unknown, and the answer holds for these weights only. Interval and p-value are those of two_sources().
+
+    No p-value is below 2^(1 - groups), the lowest that a two-sided sign-flip test of so many groups can reach, however
     little they differ: with five groups no difference is significant, and none has an interval. Interval and p-value
     are NaN for a single group, and where the metric is undefined.
     """
@@ -227,13 +238,13 @@ def paired(
     if seeds > 1:
         of_one = float(covariance.trace()) / seeds
         of_groups = max(0.0, (seeds * of_groups - of_one) / (seeds - 1))
-        # Seeds may agree because a metric moves in steps, of about what one group weighs: with the variance of rounding
-        # to these, a twelfth of the step squared (Sheppard), agreement by rounding is not taken for certainty.
+        # Seeds may agree only because a metric moves in steps of about the weight of one group. So the variance of
+        # rounding to these steps is added: a twelfth of the step squared (Sheppard).
         rounding = max(0.0, of_one - of_groups) / groups / 12
         of_seeds = (float(per_seed.var(ddof=1)) + rounding) / seeds
     error, least = np.sqrt(of_groups + of_seeds), 2.0 ** (1 - groups)
     if error <= 1e-12 * abs(value):
-        # All groups agree, to rounding: nothing says how far others would be.
+        # All groups agree up to rounding: how far others would be is unknown.
         return Difference(value, 0.0, 0.0, 1.0) if value == 0 else Difference(value, nan, nan, least)
     share = of_seeds / (of_groups + of_seeds)
     p = max(two_sources(abs(value) / error, share, groups - 1, seeds - 1), least)
@@ -242,39 +253,45 @@ def paired(
 
 
 def two_sources(distance: float, share: float, of_groups: float, of_seeds: int) -> float:
-    """Two-sided p-value of an estimate that lies ``distance`` standard errors from the truth, where the variance is the
-    sum of two estimates with the degrees of freedom ``of_groups`` and ``of_seeds``; ``share``: that of the seeds, 0..1.
+    """Compute the two-sided p-value of an estimate whose variance has two sources.
 
-    A mixture of the two t-tests; the weight of the seeds' is share^(of_seeds / 2), as the chance that so few seeds
-    agree as well as they do by luck falls with that power. Welch's and Satterthwaite's single t ignores that luck: in
-    simulations of 5 % it gives up to 12 % with two seeds and 8 % with three. This gives 1-5 % with two seeds (the less,
-    the nearer their part is to that of the groups), 3-5 % with three and 4-6 % with five, at 0.5 % up to 0.6 %.
+    distance: how far the estimate is from the null hypothesis, in standard errors. Its variance is the sum of two
+    estimates, with ``of_groups`` and ``of_seeds`` degrees of freedom; share: the part of the seeds, 0..1.
+
+    The p-value is a mixture of the two t-tests. The weight of the seeds' test is share^(of_seeds / 2): the probability
+    that so few seeds agree this well by luck falls with that power. The single t of Welch and Satterthwaite ignores
+    that luck: in simulations at 5 % it rejects up to 12 % with two seeds and 8 % with three. This mixture rejects 1-5 %
+    with two seeds (less, the nearer their part is to that of the groups), 3-5 % with three and 4-6 % with five; at
+    0.5 %, up to 0.6 %.
     """
     normal = 2 * float(special.stdtr(of_groups, -distance))
     if share == 0:
         return normal
-    weight = share ** (of_seeds / 2)
+    weight: float = share ** (of_seeds / 2)
     return (1 - weight) * normal + weight * 2 * float(special.stdtr(of_seeds, -distance))
 
 
 def critical(share: float, of_groups: float, of_seeds: int) -> float:
-    """Half the width of a 95 % interval in standard errors: where two_sources() gives 5 %."""
+    """Compute half the width of a 95 % interval in standard errors: where two_sources() gives 5 %."""
     widest = float(special.stdtrit(min(of_groups, of_seeds) if share else of_groups, (1 + LEVEL) / 2))
-    found = optimize.brentq(lambda x: two_sources(x, share, of_groups, of_seeds) - (1 - LEVEL), 0, 1.01 * widest)
-    return float(found)
+    half = optimize.brentq(lambda x: two_sources(x, share, of_groups, of_seeds) - (1 - LEVEL), 0, 1.01 * widest)
+    return float(half)
 
 
 def _sorted(examples: Examples) -> Examples:
+    """Sort examples by their ids."""
     order = np.argsort(np.asarray(examples["id"]), kind="stable")
     return {name: np.asarray(column)[order] for name, column in examples.items()}
 
 
 def holm(p: Sequence[float], tests: int = 0) -> np.ndarray:
-    """p-values corrected for there being several (Holm 1979): the chance that any of those below a threshold is false
-    stays below it. NaN (no test) stays NaN and is not counted.
+    """Correct p-values for multiple tests (Holm 1979).
 
-    tests: the number of tests that there are, where ``p`` is not all of them but a selection that the data made; the
-    others count as if they had larger p-values, so that the chance stays below the threshold whatever was selected.
+    The probability that any of those below a threshold is false stays below it. NaN (no test) stays NaN and is not
+    counted.
+
+    tests: the number of all tests, where ``p`` is a selection that the data made. The others count as if they had
+    larger p-values, so that the guarantee holds whatever was selected.
     """
     values = np.asarray(p, dtype=np.float64)
     adjusted = np.full(len(values), np.nan)
@@ -287,8 +304,10 @@ def holm(p: Sequence[float], tests: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean rank of each method over datasets (1 is best), Friedman's p-value of "all are the same", and Nemenyi's
-    critical difference: mean ranks that are nearer than this are not told apart at 5 %.
+    """Mean ranks of methods over datasets (1 is best).
+
+    p: Friedman's p-value of all methods being the same. critical_difference: Nemenyi's; mean ranks that are closer than
+    this are not told apart at 5 %.
     """
 
     mean: np.ndarray
@@ -297,15 +316,17 @@ class Ranks:
 
 
 def ranks(scores: np.ndarray) -> Ranks:
-    """scores: [datasets, methods], higher is better, without NaN; at least two of each (Demsar 2006, "Statistical
-    Comparisons of Classifiers over Multiple Data Sets").
+    """Rank methods on each dataset and test the mean ranks.
+
+    scores: [datasets, methods], higher is better, without NaN; at least two of each. Demsar 2006, "Statistical
+    Comparisons of Classifiers over Multiple Data Sets".
     """
     datasets, methods = scores.shape
     if datasets < 2 or methods < 2:
-        raise BenchError(f"ranks need two datasets and two methods at least: {datasets} and {methods}")
+        raise BenchError(f"ranks need at least two datasets and two methods: found {datasets} and {methods}")
     mean = stats.rankdata(-scores, axis=1).mean(axis=0)
     expected = (methods + 1) / 2
-    # Friedman's statistic with the correction for ties; scipy's function wants three methods.
+    # Friedman's statistic with the correction for ties; scipy's function requires three methods.
     spread = stats.rankdata(-scores, axis=1).var(axis=1, ddof=1).sum()
     statistic = datasets**2 * ((mean - expected) ** 2).sum() / spread if spread else 0.0
     studentised = stats.studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)

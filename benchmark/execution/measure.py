@@ -7,12 +7,12 @@ import numpy as np
 
 from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
-from benchmark.evaluation.fixed import Given
+from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Mean, Measurement
 from benchmark.evaluation.statistics import bounds, resample
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
-from benchmark.store.store import Row
+from benchmark.store.rows import Row, Scores
 from benchmark.task import TASKS
 
 Columns = dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class Measured:
         return any(row["primary"] for row in self.rows)
 
 
-def measure(plan: Plan, cell: Cell | Given, pair: Pair, data: Evaluation) -> Measured:
+def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> Measured:
     """Evaluate one encoder on one pair: every metric of every part, with its interval by a bootstrap over groups."""
     task_class = TASKS[pair.task]
     task = task_class(task_class.Config(**pair.options))
@@ -48,21 +48,34 @@ def measure(plan: Plan, cell: Cell | Given, pair: Pair, data: Evaluation) -> Mea
     # Every cell and part gets the same draws of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     resamples = {each.part: _resamples(each, population, plan.config.evaluation.resamples) for each in measurements}
-    shared = cell.label | plan.scenario_of(cell, pair)
-    shared |= {
-        "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
-        "dataset": pair.dataset,
-        "task": pair.task,
-    }
-    identity = {"cell": cell.key, "evaluation": pair.key, "start": plan.starts.get(cell.seed)}
     rows = [
-        shared | {"part": each.part} | scores | {"primary": scores["metric"] == primary, "examples": sample} | identity
+        _row(plan, cell, pair, each.part, scores, scores["metric"] == primary, sample)
         for each in measurements
         for sample in [_sample(each, population)]
         for scores in _scores(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
     return Measured(rows, examples, resamples, {each.part: each.notes for each in measurements}, primary)
+
+
+def _row(
+    plan: Plan, cell: Cell | FixedEncoder, pair: Pair, part: str, scores: Scores, primary: bool, sample: str
+) -> Row:
+    """Join what identifies an evaluation with the scores of one metric."""
+    return {
+        **cell.label,
+        **plan.scenario_of(cell, pair),
+        "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
+        "dataset": pair.dataset,
+        "task": pair.task,
+        "part": part,
+        **scores,
+        "primary": primary,
+        "examples": sample,
+        "cell": cell.key,
+        "evaluation": pair.key,
+        "start": plan.starts.get(cell.seed),
+    }
 
 
 def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> Columns:
@@ -74,10 +87,10 @@ def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> 
     }
 
 
-def _scores(measurement: Measurement, resamples: Columns) -> list[dict[str, Any]]:
+def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
     """Return the value of each metric, its interval, and how many examples and groups it is over."""
     examples, groups = measurement.examples, measurement.examples["group"]
-    scores = []
+    scores: list[Scores] = []
     for metric, function in measurement.metrics.items():
         low, high = bounds(function, examples, groups, resamples[metric])
         counted = int(function.counted(examples).sum()) if isinstance(function, Mean) else len(groups)

@@ -16,7 +16,7 @@ from benchmark.data.card import load_card
 from benchmark.data.check import check
 from benchmark.evaluation.encoder import Encoder
 from benchmark.evaluation.evaluation import Evaluation
-from benchmark.evaluation.fixed import Given
+from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
 from benchmark.models import DualEncoder
@@ -26,7 +26,7 @@ from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
 from benchmark.training.schedule import check_batch
 
-C = TypeVar("C", Cell, Given)
+C = TypeVar("C", Cell, FixedEncoder)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Runner:
         """Check everything, then train and evaluate cell by cell, and the encoders without training last."""
         plan, store = self.plan, self.store
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
-        cells: list[Cell | Given] = [*plan.cells, *plan.given]
+        cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
         if untrained or any(plan.missing(store, cell) for cell in cells):
             self.check(untrained)
         several = len({cell.pretraining for cell in plan.cells}) > 1
@@ -76,8 +76,8 @@ class Runner:
                 else:
                     self.train(cell, name)
                 self.evaluate(cell, name, self.trained_encoder)
-        for number, fixed in enumerate(plan.given, 1):
-            name = f"[{number}/{len(plan.given)}] {fixed.name}, seed {fixed.seed}"
+        for number, fixed in enumerate(plan.fixed, 1):
+            name = f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}"
             with self.recording_failures(name):
                 if not store.finished(fixed.key):
                     store.partial(fixed.key).mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ class Runner:
                     self.outcome.evaluated += 1
             stage.update(len(missing))
 
-    def measure(self, cell: Cell | Given, pair: Pair, data: Evaluation) -> None:
+    def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> None:
         """Evaluate one pair into the store."""
         measured = measure(self.plan, cell, pair, data)
         if not measured.has_primary:
@@ -131,7 +131,7 @@ class Runner:
         trained = load_trained(self.store, cell.key, checkpoint, datasets, tokenizer, self.cache)
         return trained.encoder(self.plan.device)
 
-    def fixed_encoder(self, fixed: Given) -> Encoder:
+    def fixed_encoder(self, fixed: FixedEncoder) -> Encoder:
         """Return an encoder that is evaluated as it is; the last one is kept."""
         if fixed.key not in self._fixed:
             self._fixed = {fixed.key: fixed.build(self.materials)}
@@ -147,9 +147,9 @@ class Runner:
             )
         # A plan without cells evaluates an external model: that model is read first, as it says how images are resized.
         model: DualEncoder | Encoder
-        model = self.materials.blank_model() if self.plan.cells else self.fixed_encoder(self.plan.given[0])
+        model = self.materials.blank_model() if self.plan.cells else self.fixed_encoder(self.plan.fixed[0])
         for note in getattr(model, "notes", ()):
-            self.progress.print(f"{self.plan.given[0].name}: {note}", style="yellow")
+            self.progress.print(f"{self.plan.fixed[0].name}: {note}", style="yellow")
         evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
             if self.plan.language and name in self.plan.language.texts_only:

@@ -16,13 +16,13 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Condition, RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
-from benchmark.evaluation.external import elsewhere, from_card, is_elsewhere
-from benchmark.evaluation.fixed import Given, baselines
+from benchmark.evaluation.external import external_model, from_card, is_external
+from benchmark.evaluation.fixed import baselines
 from benchmark.method import METHODS
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
 from benchmark.models.tower import LanguageModelTower
-from benchmark.plan.plan import Cell, Label, Language, Pair, Plan, cell_content, language_content, pair_content
+from benchmark.plan.plan import Cell, Language, Pair, Plan, cell_content, language_content, pair_content
 from benchmark.plan.resolve import (
     NOT_FOUND,
     Datasets,
@@ -36,6 +36,7 @@ from benchmark.plan.resolve import (
 )
 from benchmark.plan.tuned import tuned
 from benchmark.store.cache import cache_root
+from benchmark.store.rows import Label
 from benchmark.task import TASKS, Task
 
 
@@ -75,11 +76,12 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
-    """Plan the evaluation of a model that was trained elsewhere, and of its baselines; nothing is trained.
+    """Plan the evaluation of an external model and of its baselines; nothing is trained.
 
-    Tasks, datasets and seeds are the configuration's. spec: as elsewhere() reads it, or a model card's name or path.
+    Tasks, datasets and seeds are the configuration's. spec: as external_model() reads it, or a model card's name or
+    path.
     """
-    other = elsewhere(spec) if is_elsewhere(spec) else None
+    other = external_model(spec) if is_external(spec) else None
     if other is None:
         config = config.model_copy(update={"model": spec})
     config = config.model_copy(update={"methods": []})
@@ -87,15 +89,15 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     plan = make_plan(config.model_copy(update={"baselines": True}), cache)
     starts, plan.starts = set(plan.starts.values()), {}
     if other is None:
-        plan.given = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.given]
+        plan.fixed = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.fixed]
     else:
-        plan.given = [
-            given
+        plan.fixed = [
+            fixed
             for seed in config.seeds
-            for given in (other.given(seed, config.suite), *other.baselines(seed, config.suite))
+            for fixed in (other.fixed(seed, config.suite), *other.baselines(seed, config.suite))
         ]
     if not config.baselines:
-        plan.given = [given for given in plan.given if given.label["role"] == "model"]
+        plan.fixed = [fixed for fixed in plan.fixed if fixed.label.get("role") == "model"]
     return plan
 
 
@@ -212,12 +214,12 @@ def _add_baselines(plan: Plan, run: _Run) -> None:
     config, model = run.config, run.model
     settings = {name: value for name, value in config.overrides.items() if name.startswith("model.")}
     variant = ", ".join(f"{name}={value}" for name, value in settings.items())
-    label = {"suite": config.suite, "model": model.name, "variant": variant}
     initial = run.initial.key if run.initial else None
     for seed in config.seeds:
-        of_seed: list[Given] = baselines(model, run.datasets.fingerprints(run.corpus), initial, label, seed)
+        tokenizer_data = run.datasets.fingerprints(run.corpus)
+        of_seed = baselines(model, tokenizer_data, initial, config.suite, variant, seed)
         plan.starts[seed] = of_seed[0].key
-        plan.given += of_seed if config.baselines else []
+        plan.fixed += of_seed if config.baselines else []
 
 
 def _check_options(config: RunConfig) -> None:

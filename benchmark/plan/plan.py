@@ -12,12 +12,13 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.config.schema import Condition, Evaluating, RunConfig, Training
 from benchmark.data.dataset import Dataset
-from benchmark.evaluation.fixed import Given
+from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.method import METHODS
 from benchmark.models import ModelCard
 from benchmark.models.card import LanguageModel, local_files
 from benchmark.store import formats
 from benchmark.store.hashing import digest, source_of
+from benchmark.store.rows import Label, ScenarioColumns
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from benchmark.training.accumulation import accumulation_mode
@@ -25,17 +26,6 @@ from benchmark.training.schedule import precision_of
 
 Fingerprints = list[tuple[str, str]]
 """Datasets by their names, each with the hash of its records."""
-
-
-class Label(TypedDict):
-    """How a cell is told apart in tables; no part of its key. variant: what the command line set."""
-
-    suite: str
-    model: str
-    method: str
-    variant: str
-    seed: int
-    pretraining: str
 
 
 class CellContent(TypedDict):
@@ -275,7 +265,7 @@ class Plan:
 
     corpus: the datasets that the tokenizer is trained on, if it is.
     initial: the cell whose weights the others start from.
-    given: encoders that are evaluated as they are.
+    fixed: encoders that are evaluated without training.
     starts: by seed, the key of the one with the weights that the cells start from.
     language: the language model that cells of methods that need one start from, where the card has it made.
     plain_dataset: of a scenario that varies what is tested on, the set without its difficulty.
@@ -292,7 +282,7 @@ class Plan:
     initial: Cell | None
     cells: list[Cell]
     pairs: list[Pair]
-    given: list[Given] = field(default_factory=list)
+    fixed: list[FixedEncoder] = field(default_factory=list)
     starts: dict[int, str] = field(default_factory=dict)
     language: Language | None = None
     plain_dataset: str = ""
@@ -300,19 +290,19 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
-    def pairs_of(self, cell: Cell | Given) -> list[Pair]:
+    def pairs_of(self, cell: Cell | FixedEncoder) -> list[Pair]:
         """List the pairs that are evaluated on a cell: those whose task asks for nothing that it cannot do."""
-        abilities = frozenset() if isinstance(cell, Given) else METHODS[cell.method].abilities
+        abilities = frozenset() if isinstance(cell, FixedEncoder) else METHODS[cell.method].abilities
         pairs = [pair for pair in self.pairs if TASKS[pair.task].abilities <= abilities]
-        if isinstance(cell, Given) and cell.images_only:
+        if isinstance(cell, FixedEncoder) and cell.images_only:
             return [pair for pair in pairs if TASKS[pair.task].needs <= {"label"}]
         return pairs
 
-    def missing(self, store: Store, cell: Cell | Given) -> list[Pair]:
+    def missing(self, store: Store, cell: Cell | FixedEncoder) -> list[Pair]:
         """List the pairs that are not evaluated yet on a cell."""
         return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
 
-    def scenario_of(self, cell: Cell | Given, pair: Pair) -> dict[str, Any]:
+    def scenario_of(self, cell: Cell | FixedEncoder, pair: Pair) -> ScenarioColumns:
         """Return the columns of an evaluation that is part of a scenario; else none.
 
         ``condition`` is its own; ``plain`` and ``plain_dataset`` are the cell and the dataset of the evaluation that it
@@ -322,7 +312,7 @@ class Plan:
         scenario = self.config.scenario
         if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):
             return {}
-        columns: dict[str, Any] = {
+        columns: ScenarioColumns = {
             "scenario": scenario.name,
             "question": scenario.question,
             "varies": scenario.varies,
@@ -331,7 +321,7 @@ class Plan:
         if self.plain_dataset:
             plain = pair.dataset == self.plain_dataset
             condition = scenario.plain.condition if plain else scenario.condition
-            return columns | {"condition": condition, "plain": cell.key, "plain_dataset": self.plain_dataset}
+            return {**columns, "condition": condition, "plain": cell.key, "plain_dataset": self.plain_dataset}
         if isinstance(cell, Cell):
-            return columns | {"condition": cell.condition, "plain": cell.plain, "plain_dataset": pair.dataset}
+            return {**columns, "condition": cell.condition, "plain": cell.plain, "plain_dataset": pair.dataset}
         return columns

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
-from benchmark.report.results import Notes, Results, natural, with_notes
+from benchmark.report.results import NotesOf, Results, natural, with_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def scores_by_kind(results: Results) -> Iterator[Table | Plot]:
         yield Plot(figure, f"{task}-by-{column}", f"{task} by {column}")
 
 
-def breakdowns(rows: "pd.DataFrame", notes: Notes) -> dict[str, "pd.DataFrame"]:
+def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"]:
     """Collect the scores by kind of example, for each column that tells the kinds apart (``question_type``).
 
     rows: labelled, of one kind of task; the primary ones count. Returns one row a dataset, part, metric, kind, line and
@@ -93,7 +93,7 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
             [(kind, "") for kind in kinds],
             [(line, of_line) for line, of_line in cells.items() if line not in baselines],
             footer,
-            f"{caption}. No intervals here: a share of n examples is known to about ± 100 / √n points (95 %).",
+            f"{caption}. Without intervals: a share of n examples is accurate to about ± 100 / √n points (95 %).",
         )
 
 

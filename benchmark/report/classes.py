@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.render import MISSING, Cell, Table, over_seeds, percent, span
-from benchmark.report.results import Notes, Results, measurements, natural
+from benchmark.report.results import NotesOf, Results, measurements, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def scores_by_class(results: Results) -> Iterator[Table]:
     yield from tables_of(by_class(results.rows, results.notes), results.lines)
 
 
-def by_class(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def by_class(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Collect the scores of single classes: one row an evaluation, part and class.
 
     Returns the columns KEYS of the rows (with ``line`` and ``baseline``, where rows are labelled), class, support (test
@@ -74,9 +74,9 @@ def tables_of(scores: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
                 [(name, "") for name in names],
                 [(line, of_line) for line, of_line in cells.items() if line not in baselines],
                 [*((line, of_line) for line, of_line in cells.items() if line in baselines), ("support", support)],
-                f"{caption}; beneath: AUROC of the class against the rest. Recall is the share of a class's test "
-                "examples that are given to it, support their number. No intervals here: a share of n examples is "
-                "known to about ± 100 / √n points (95 %).",
+                f"{caption}; below: AUROC of the class against the rest. Recall is the share of a class's test "
+                "examples that are classified as such; support is their number. Without intervals: a share of n "
+                "examples is accurate to about ± 100 / √n points (95 %).",
                 page_only=True,
             )
 
@@ -85,7 +85,7 @@ def _cell(recall: float, auroc: float) -> Cell:
     return Cell(percent(recall), "" if np.isnan(auroc) else percent(auroc))
 
 
-def left_out(rows: "pd.DataFrame", notes: Notes) -> str:
+def left_out(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Write sentences on the classes, examples and datasets that the scores leave out; empty where none are.
 
     rows: labelled, of one kind of task.
@@ -105,7 +105,9 @@ def left_out(rows: "pd.DataFrame", notes: Notes) -> str:
         if unknown := of_part.get("unknown_label"):
             sentences.append(f"{name}: test examples without a known label are left out ({unknown:,}).")
         if dataset not in scored and (undefined := of_part.get("undefined")):
-            sentences.append(f"{name} is not in the table: undefined there are {', '.join(undefined)}.")
+            sentences.append(
+                f"{name} is not in the table because these metrics are undefined there: {', '.join(undefined)}."
+            )
     return "".join(f" {sentence}" for sentence in sentences)
 
 

@@ -82,8 +82,8 @@ def find_reference(name: str, rows: "pd.DataFrame") -> str:
 
     rows: labelled. Raises ``BenchError`` when there is none, or several.
     """
-    lines = set(rows["line"])
-    of_method = set(rows.loc[rows["method"] == name, "line"])
+    lines: set[str] = set(rows["line"])
+    of_method: set[str] = set(rows.loc[rows["method"] == name, "line"])
     if name in lines:
         return name
     if len(of_method) == 1:
@@ -234,11 +234,11 @@ def points(fraction: float) -> str:
 def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     tests = int(compared["tests"].max())
     several = "s" if tests > 1 else ""
-    counted = f"{tests} test{several} of the table"
+    counted = f"{tests} test{several} of this table"
     if picked:
-        counted = f"{tests} pair{several} of lines, as the reference is the best of them"
+        counted = f"{tests} pair{several} of lines, because the reference is the best of them"
     caption = (
-        "Paired by test example and seed; beneath: the 95 % interval of this difference alone, and the verdict at 5 % "
+        "Paired by test example and seed; below: the 95 % interval of this difference alone, and the verdict at 5 % "
         f"with Holm's correction for the {counted}."
     )
     if (compared["verdict"] == UNTESTED).any():
@@ -271,7 +271,7 @@ def missing_ranks(of_tasks: Sequence[Ranking]) -> str:
     for ranking in of_tasks:
         if not ranking.ranks:
             reasons.setdefault(ranking.missing, []).append(ranking.task)
-    return " ".join(f"No mean ranks of {', '.join(tasks)}: a test {reason}." for reason, tasks in reasons.items())
+    return " ".join(f"No mean ranks of {', '.join(tasks)}: the test {reason}." for reason, tasks in reasons.items())
 
 
 def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str]) -> Table:
@@ -293,7 +293,7 @@ def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str]) -> Table:
         ("datasets", [Cell(str(ranking.datasets)) for ranking, _ in shown]),
     ]
     caption = (
-        "1 is best. Lines whose mean ranks are nearer than the critical difference (Nemenyi, 5 %; Demsar 2006) are not "
-        "told apart over these datasets; where p is 0.05 or more, none are."
+        "1 is best. Lines whose mean ranks are closer than the critical difference (Nemenyi, 5 %; Demsar 2006) are not "
+        "told apart over these datasets; where p is 0.05 or more, no lines are."
     )
     return Table("mean rank over datasets", [(task, "") for task in best], rows, footer, caption)

@@ -50,7 +50,7 @@ def pretraining_costs(results: Results) -> Iterator[Table | Sentence | Plot]:
     if len(points):
         yield Plot(cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
     if left_out:
-        yield Sentence(f"Not in the plot, as results are missing: {', '.join(left_out)}.", page_only=True)
+        yield Sentence(f"Not in the plot because results are missing: {', '.join(left_out)}.", page_only=True)
 
 
 def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
@@ -81,7 +81,9 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
     ]
     rows = [(line, [Cell(texts[index]) for *_, texts in columns]) for index, line in enumerate(pooled.index)]
     caption = f"Mean over {span(pooled['seeds'])} seeds, highest memory. " if pooled["seeds"].max() > 1 else ""
-    caption += "The validation loss is the method's own: it compares seeds and variants, not methods."
+    caption += (
+        "The validation loss is the method's own: it is comparable between seeds and variants, but not between methods."
+    )
     if settings := [text for name in SETTINGS if name in costs and (text := setting(costs, name))]:
         caption += f" Settings: {', '.join(settings)}."
     return Table("cost of pretraining", [(name, unit_of) for name, unit_of, _ in columns], rows, [], caption)
@@ -110,7 +112,9 @@ def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
     footer = [("share of pairs, %", [Cell("–".join(of_name[:: max(1, len(of_name) - 1)])) for of_name in shares])]
     seeds = several.groupby("line")["seed"].nunique()
     caption = f"Mean over {span(seeds)} seeds. " if seeds.max() > 1 else ""
-    caption += "Over batches of one set each, where in training a batch has pairs of all; no comparison of methods."
+    caption += (
+        "Each batch has pairs of one set, while training batches mix all sets. The losses do not compare methods."
+    )
     rows = [(line, row(line)) for line in order if line in lines]
     return Table("validation loss by source", [(name, "") for name in names], rows, footer, caption, page_only=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
-from benchmark.report.results import Notes, Results, natural, with_notes
+from benchmark.report.results import NotesOf, Results, natural, with_notes
 from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
     if len(scores):
         yield from tables_of(scores, task, results.lines)
         figure = chart(scores, task, results.lines)
-        yield Plot(figure, f"{task}-curve", f"{task}: scores over what is learned from")
+        yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images")
 
 
-def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def with_spread(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Add the columns ``draws`` and ``spread``, where notes have the metric in each of several draws of train images.
 
     draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one).
@@ -40,7 +40,7 @@ def with_spread(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
     )
 
 
-def points(rows: "pd.DataFrame", notes: Notes) -> "pd.DataFrame":
+def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Collect the points of the curves: one row a dataset, part, axis, point, line and seed.
 
     rows: labelled, of with_spread(), of one kind of task. Returns metric, value, spread, chance (fractions), draws
@@ -147,7 +147,7 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
         spread = "the standard deviation over draws"
         spread += ", the root of its mean square over seeds" if seeds.max() > 1 else ""
         spread += ", none of a single draw" if (rows["draws"] == 1).any() else ""
-        clauses.append(f"mean over {span(drawn)} draws of what is learned from; beneath: ± {spread}")
+        clauses.append(f"mean over {span(drawn)} draws of train images; below: ± {spread}")
     if marked:
         clauses.append("bold: highest of the methods in its column")
     if incomplete:

@@ -15,40 +15,40 @@ if TYPE_CHECKING:
 HOW_TO_READ = """\
 ## How to read this
 
-- **Scores** are the primary metric of each kind of task in percent, the mean over seeds. `results.csv` has every metric
-  of every seed as a fraction, with the method, its variant, the model, the suite, and the cell that it came from;
-  `classes.csv` has likewise the recall and AUROC of each class, and its number of test examples (support).
-- **Interval**: 95 %. For one seed, the bootstrap interval over the groups (patients) of the test set. For S seeds, two
-  errors are added in quadrature on each side, that of a seed's interval and standard deviation over seeds / sqrt(S),
-  with a quantile between the normal one and that of t with S - 1 degrees of freedom: two or three seeds say little
-  about other seeds, and the interval shows it. Where a score is a mean of parts, so are the ends of its interval,
-  which is cautious.
-- **Bold** is the highest of the methods in its column, to the decimal shown, if it is above chance; a baseline below
-  may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better than
-  another.
-- **Differences** are of the same test examples under two lines: both are computed on the same bootstrap resamples of
-  the test patients, so that what makes an image hard for both cancels; over S seeds, the variance between the
-  differences of the seeds is added, and interval and p-value are between Student's t of the patients and that of the
-  seeds; with two seeds they are cautious. No p is below 2^(1 - patients). The verdict corrects p for the number of
-  tests in its table (Holm 1979): with `--reference`, one a line and dataset; without, all pairs of lines on each
-  dataset, since the line that scored best is the reference, and any might have been. "No difference shown" is no proof
-  that there is none.
-- **Mean ranks** count datasets, each once, whatever the size of a difference (Friedman and Nemenyi; Demsar 2006).
-- **Baselines** are evaluated like a method and stand below them: the **initial weights** that every method starts
-  from; **untrained**, the same architecture with random weights, where the initial ones are not random; **raw pixels**,
-  images averaged down to 16 x 16. **Majority** is the most common answer of the training set (VQA: of each type of
-  question), **chance** what a scorer gets that knows nothing of the images. A score with † is not shown to beat the
-  initial weights. **Examples** are those of the test set.
-- **Mean** is over all datasets of the table; a line that lacks one has none.
-- **Scenarios** make one thing difficult and hold each line against itself without that: the same seeds, settings,
-  number of pairs and test images. Their lines stand in tables of their own, below the others.
+- **Scores** are the primary metric of each kind of task, in percent, averaged over seeds. `results.csv` has every
+  metric of every seed as a fraction, with method, variant, model, suite and cell. `classes.csv` has the recall and
+  AUROC of each class likewise, with its number of test examples (support).
+- **Intervals** are at 95 %. With one seed, it is the bootstrap interval over the groups (patients) of the test set.
+  With S seeds, two errors are added in quadrature on each side: the interval of one seed, and the standard deviation
+  over seeds / sqrt(S). The quantile lies between the normal one and that of t with S - 1 degrees of freedom: two or
+  three seeds say little about other seeds, and the interval is wide accordingly. Where a score is a mean of parts, the
+  ends of its interval are the means of theirs, which makes it too wide rather than too narrow.
+- **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance; a baseline
+  below may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better
+  than another.
+- **Differences** compare two lines on the same test examples: both are computed on the same bootstrap resamples of the
+  test patients, so that whatever makes an image hard for both cancels. With S seeds, the variance of the difference
+  between seeds is added. Interval and p-value then lie between Student's t for the patients and that for the seeds;
+  with two seeds they are conservative. No p is below 2^(1 - patients). The verdict corrects p for the number of tests
+  in its table (Holm 1979): with `--reference`, one for each line and dataset; without it, one for each pair of lines
+  on each dataset, because the reference is then the line that scored best, and could have been any of them. "No
+  difference shown" does not prove that there is none.
+- **Mean ranks** count each dataset once, however large a difference is (Friedman and Nemenyi; Demsar 2006).
+- **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
+  from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
+  pixels** are the images, averaged down to 16 x 16. **Majority** always gives the most common answer of the training
+  set (VQA: of each type of question). **Chance** is the score of a method that knows nothing about the images. A score
+  with † is not shown to beat the initial weights. **Examples** are the number of test examples.
+- **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
+- **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
+  settings, number of pairs and test images. Their lines are in tables of their own, below the others.
 - **± over draws** is how much a score depends on which training images were drawn: the standard deviation over draws.
-  It is no interval of their mean. `results.csv` has it as `spread`, with the number of `draws`.
+  It is not an interval of their mean. `results.csv` has it as `spread`, with the number of `draws`.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
-  the same text are correct. The share of all correct items that are found is another definition, and not this one.
-- **Quality against cost**: the mean over kinds of task of the mean over datasets, against the training time of a seed.
-  No line has both a higher score and a shorter time than one on the **Pareto frontier**. Times compare only
-  on the same device.
+  the same text are correct. It is not the share of all correct items that are retrieved.
+- **Quality against cost** plots the mean over kinds of task of the mean over datasets, against the training time of a
+  seed. No line has both a higher score and a shorter time than a line on the **Pareto frontier**. Times are comparable
+  only on the same device.
 """
 
 

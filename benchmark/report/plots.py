@@ -139,7 +139,7 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
     areas = np.maximum(6.0, np.nan_to_num(160.0 * memory / np.max(known, initial=1.0), nan=25.0))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.75, WIDTH * 0.45), layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)
         ax = figure.subplots()
         colour = colours(order)
         for line, x, y, area, unknown in zip(points.index, seconds, 100 * scores, areas, np.isnan(memory)):
@@ -168,7 +168,7 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
             ring["markersize"] = areas[memory == size][0] ** 0.5
             handles.append(Line2D([], [], color=GREY, linestyle="", label=f"{text} {prefix}B peak memory", **ring))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
-        canvas.draw()
+        figure.canvas.draw()
         figure.set_layout_engine("none")
         place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, frontier)
     return figure
@@ -252,7 +252,7 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Compute the areas [b, o] that boxes (x0, y0, x1, y1) share."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=2)
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=2))
 
 
 @dataclass(frozen=True)

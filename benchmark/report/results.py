@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from benchmark.store.store import PartNotes
+    from benchmark.store.rows import Notes
 
-Notes = Callable[[str, str], "Mapping[str, PartNotes]"]
+NotesOf = Callable[[str, str], "Mapping[str, Notes]"]
 """Cell, evaluation -> the notes of its parts by name, as Store.notes() gives them."""
 Resamples = Callable[[str, str, str, str], "np.ndarray | None"]
 """Cell, evaluation, part, metric -> the metric in each resample of the test set, as Store.resamples() gives it."""
@@ -39,7 +39,7 @@ class Results:
     reference: str | None
     chosen: bool
     unbeaten: set[tuple[str, str, str, str]]
-    notes: Notes
+    notes: NotesOf
     resamples: Resamples
     all_rows: "pd.DataFrame"
     all_costs: "pd.DataFrame"
@@ -98,13 +98,13 @@ def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
     return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]
 
 
-def with_notes(rows: "pd.DataFrame", notes: Notes) -> "Iterator[tuple[Any, PartNotes]]":
+def with_notes(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate over the rows, each with the notes of its part of the evaluation; none where no evaluation is named."""
     for row in rows.itertuples() if "evaluation" in rows else ():
         yield row, notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
 
 
-def measurements(rows: "pd.DataFrame", notes: Notes) -> "Iterator[tuple[Any, PartNotes]]":
+def measurements(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate as with_notes() does, over one row of each evaluation and part."""
     if "evaluation" in rows:
         yield from with_notes(rows.drop_duplicates(["cell", "evaluation", "part"]), notes)

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.report.comparison import difference_table, differences
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Plot, Table, span, wrap
-from benchmark.report.results import Notes, Resamples, Results, columns_of, label_lines, natural
+from benchmark.report.results import NotesOf, Resamples, Results, columns_of, label_lines, natural
 from benchmark.report.scores import score_caption, score_table, summarise
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def split_scenarios(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame
     return pd.concat([main, shared.assign(suite=main["suite"].iloc[0])]), others
 
 
-def views(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: Notes) -> Iterator[View]:
+def views(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: NotesOf) -> Iterator[View]:
     """View each scenario of the rows: the primary metric of each task; then rare classes beside the others, if any.
 
     rows: all, not labelled yet. costs: one a cell; may be empty.
@@ -90,7 +90,7 @@ def shown(condition: float | str) -> str:
     return f"{100 * condition:g} %" if condition <= 1 else f"{condition:,.10g}"
 
 
-def rare_classes(rows: "pd.DataFrame", notes: Notes) -> str:
+def rare_classes(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Explain the metrics of rare classes, and name these with their number of test images, which is small."""
     first: Any = next(rows.itertuples())
     of_part: Mapping[str, Any] = notes(first.cell, first.evaluation).get(first.part, {})
@@ -240,8 +240,8 @@ def _caption(
         design = f"The same trained weights are tested on {named}{': images of the same patients' if same else ''}."
     else:
         design = (
-            f"Trained on {named}{_pairs(lines, costs)}; seeds, settings, tokenizer and budget do not differ, nor does "
-            f"what is evaluated on: {', '.join(natural(lines['tested'].unique()))}."
+            f"Trained on {named}{_pairs(lines, costs)}; seeds, settings, tokenizer and budget are the same, and so are "
+            f"the test sets: {', '.join(natural(lines['tested'].unique()))}."
         )
     methods = scores[~scores["baseline"]]
     usual = score_caption(methods.assign(best=False), complete=len(methods) == count * len(columns_of(scores)))

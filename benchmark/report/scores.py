@@ -11,7 +11,7 @@ from benchmark.report.classes import left_out
 from benchmark.report.comparison import unbeaten
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
-from benchmark.report.results import Notes, Results, columns_of, measurements, natural, with_notes
+from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural, with_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +206,7 @@ def mean_of(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def ceilings(rows: "pd.DataFrame", notes: Notes) -> str:
+def ceilings(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Write a sentence on the highest scores that a task's answers allow; empty where its notes name no ``ceiling``.
 
     rows: labelled, of one kind of task.
@@ -219,10 +219,10 @@ def ceilings(rows: "pd.DataFrame", notes: Notes) -> str:
     ]
     if not highest:
         return ""
-    return f" Only answers that train has are given; the most that can be reached: {', '.join(highest)}."
+    return f" Only answers of train are given; the highest possible score is: {', '.join(highest)}."
 
 
-def defined(rows: "pd.DataFrame", notes: Notes) -> dict[str, str]:
+def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:
     """Collect what the notes say that the metrics are, in their order. rows: labelled, of one kind of task."""
     meaning: dict[str, str] = {}
     for _, of_part in measurements(rows, notes):
@@ -241,7 +241,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
         f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
         for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
     ]
-    clauses.append(f"beneath: 95 % interval over test examples{' and seeds' if several else ''}")
+    clauses.append(f"below: 95 % interval over test examples{' and seeds' if several else ''}")
     if scores["best"].any():
         clauses.append("bold: highest of the methods in its column")
     if not complete:

@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.report import breakdown, classes, comparison, costs, curve, scenarios, scores
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
-from benchmark.report.results import Notes, Resamples, Results, label_lines, natural
+from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def write_report(
     console: "Console",
     resamples: Resamples = lambda *_: None,
     reference: str | None = None,
-    notes: Notes = lambda *_: {},
+    notes: NotesOf = lambda *_: {},
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
 
@@ -66,7 +66,7 @@ def write_report(
 
 
 def read_results(
-    rows: "pd.DataFrame", costs: "pd.DataFrame", notes: Notes, resamples: Resamples, reference: str | None
+    rows: "pd.DataFrame", costs: "pd.DataFrame", notes: NotesOf, resamples: Resamples, reference: str | None
 ) -> Results | None:
     """Label and summarise what the sections show; None where there is nothing. Arguments as of write_report()."""
     if rows.empty:

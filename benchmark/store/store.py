@@ -1,4 +1,4 @@
-"""The result store: a folder a cell, whole or not there at all.
+"""The result store: a folder for each cell, complete or absent.
 
 cells/HASH/cell.json                what was trained: everything the result depends on, and its label
 cells/HASH/cost.json                what it took
@@ -6,68 +6,75 @@ cells/HASH/*.safetensors, log.jsonl
 cells/HASH/embeddings/              encoded datasets
 cells/HASH/evaluations/KEY/         evaluation.json (all that it depends on beside the encoder), rows.json, notes.json,
                                     and as Parquet the per-example scores and the metrics of each resample
-cells/.HASH.partial/                a training under way, or interrupted
+cells/.HASH.partial/                a training in progress, or interrupted
 """
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from benchmark.store.rows import Notes, Row
+
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]
 LABEL = ("suite", "model", "method", "variant", "pretraining", "seed")
+"""The columns that name a cell: of several with the same, the newest counts."""
 
 
 class Store:
-    """Cells and rows under ``folder``, which need not exist yet."""
+    """The cells and rows under ``folder``, which need not exist yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cells = folder / "cells"
 
     def cell(self, key: str) -> Path:
-        """The folder of a finished cell."""
+        """Return the folder of a finished cell."""
         return self.cells / key
 
     def partial(self, key: str) -> Path:
-        """The folder that a cell is trained in; finish() makes it the cell's."""
+        """Return the folder that a cell is trained in; finish() renames it to the cell's."""
         return self.cells / f".{key}.partial"
 
     def finished(self, key: str) -> bool:
+        """Tell whether a cell exists."""
         return (self.cell(key) / "cost.json").is_file()
 
     def finish(self, key: str, cell: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
-        """Write what was trained and what it took beside the weights, and rename the folder: now the cell exists."""
+        """Write what was trained and its cost beside the weights, and rename the folder: now the cell exists."""
         partial = self.partial(key)
         _write_json(partial / "cell.json", cell)
         _write_json(partial / "cost.json", cost)
-        os.replace(partial, self.cell(key))
+        partial.replace(self.cell(key))
 
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
-        """The rows of a finished evaluation, or None."""
+        """Read the rows of a finished evaluation; None where it is not there."""
         path = self.cell(cell) / "evaluations" / key / "rows.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+        return rows
 
     def add_evaluation(
         self,
         cell: str,
         key: str,
         content: Mapping[str, Any],
-        rows: list[Row],
+        rows: Sequence[Row],
         examples: Mapping[str, Mapping[str, np.ndarray]],
         resampled: Mapping[str, Mapping[str, np.ndarray]],
-        notes: Any,
+        notes: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Keep one evaluation: what it depends on beside the encoder, its rows, by part its per-example columns and
-        resampled metrics, and its notes.
+        """Write one evaluation, or replace it.
+
+        content: all that it depends on beside the encoder. By part: examples, the per-example columns, [n, ...] each;
+        resampled, each metric in each resample, [R]; notes, what a reader must know.
         """
         import pandas as pd
 
@@ -90,8 +97,9 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def checkpoint(self, cell: str) -> Literal["last", "best"]:
-        """Return the checkpoint that the newest evaluation of a cell is of: what the tables show. A cell that was never
-        evaluated shows its last.
+        """Return the checkpoint that the newest evaluation of a cell is of, which is what the tables show.
+
+        A cell that was never evaluated shows its last.
         """
         paths = self.cell(cell).glob("evaluations/*/evaluation.json")
         newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
@@ -107,20 +115,22 @@ class Store:
         return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
-        """A metric in each resample of the test set, [R]; None where it was not kept."""
+        """Read a metric in each resample of the test set, [R]; None where it was not kept."""
         import pandas as pd
 
         path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
-        return pd.read_parquet(path, columns=[metric])[metric].to_numpy() if path.is_file() else None
+        return np.asarray(pd.read_parquet(path, columns=[metric])[metric]) if path.is_file() else None
 
-    def notes(self, cell: str, key: str) -> dict[str, Any]:
-        """The notes of an evaluation by part; empty where there are none."""
+    def notes(self, cell: str, key: str) -> dict[str, Notes]:
+        """Read the notes of an evaluation, by part; empty where there are none."""
         path = self.cell(cell) / "evaluations" / key / "notes.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        notes: dict[str, Notes] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return notes
 
     def rows(self) -> "pd.DataFrame":
-        """One row per method x seed x dataset x task x part x metric. Where two cells have the same label (a method's
-        code was changed in between, say), the newer one's.
+        """Read all rows: one a method, seed, dataset, task, part and metric.
+
+        Where two cells have the same label (a method's code was changed in between, say), the newer one's count.
         """
         import pandas as pd
 
@@ -134,10 +144,10 @@ class Store:
         return _newest(frame, [*LABEL, "dataset", "task", "part", "metric"])
 
     def costs(self) -> "pd.DataFrame":
-        """One row a cell that was trained."""
+        """Read what the trained cells cost: one row a cell. Where two have the same label, the newer one's."""
         import pandas as pd
 
-        costs = []
+        costs: list[dict[str, Any]] = []
         for folder in self._finished():
             cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
             cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
@@ -148,7 +158,7 @@ class Store:
         return frame if frame.empty else _newest(frame, [*LABEL])
 
     def _finished(self) -> Iterator[Path]:
-        """The folders of finished cells, oldest first."""
+        """Iterate over the folders of finished cells, oldest first."""
         yield from sorted(
             (path.parent for path in self.cells.glob("[!.]*/cost.json")),
             key=lambda folder: (folder / "cost.json").stat().st_mtime,
@@ -156,7 +166,7 @@ class Store:
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":
-    """The last of the rows that share the keys; one that no row has tells nothing apart."""
+    """Select the last of the rows that share the keys; a key that the frame lacks does not count."""
     return frame.drop_duplicates([key for key in keys if key in frame], keep="last", ignore_index=True)
 
 
@@ -167,7 +177,7 @@ def _name(kind: str, part: str) -> str:
 def _write_json(path: Path, content: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -77,7 +77,7 @@ def test_transformers(kind: Any, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("said", "expected", "note"),
     [
-        ({"size": {"shortest_edge": 64}}, Resizing(odd="down"), "the image processor cuts nothing off the long side"),
+        ({"size": {"shortest_edge": 64}}, Resizing(odd="down"), "the image processor keeps the whole long side"),
         ({"size": {"height": 64, "width": 32}}, DEFAULT, "'width': 32}, crop_size {}, do_resize True, do_pad None"),
         ({"size": {"longest_edge": 64}}, DEFAULT, "cannot be followed"),
         ({"size": {"shortest_edge": 64}, "do_resize": False}, DEFAULT, "do_resize False"),

@@ -181,7 +181,7 @@ def test_a_plan_trains_every_method_at_the_plain_condition_too(tmp_path):
         assert (known["condition"], known["plain"], known["plain_dataset"]) == (condition, cell.key, "phantom-cxr")
     known = noisy.scenario_of(noisy.cells[1], noisy.pairs[0])
     assert (known["condition"], known["plain"]) == (0.25, noisy.cells[0].key)
-    assert "condition" not in noisy.scenario_of(noisy.given[0], noisy.pairs[0])
+    assert "condition" not in noisy.scenario_of(noisy.fixed[0], noisy.pairs[0])
 
 
 def test_bad_scenarios(tmp_path):

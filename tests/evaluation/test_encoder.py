@@ -11,6 +11,7 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded, ModelEncoder, cosines
 from benchmark.models import build_model
+from tests.evaluation.fakes import Letters
 from tests.methods.fakes import CONTEXT, SIZE, small_card
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, fake_dataset, take
 
@@ -145,18 +146,10 @@ def test_what_has_no_token_but_zeros_is_like_nothing() -> None:
 def test_nothing_to_encode_is_an_error(dataset: FakeDataset) -> None:
     with pytest.raises(BenchError, match="no texts"):
         evaluation(RandomEncoder(), dataset).texts([])
+    nothing = take(dataset.prepared["test"], np.array([], int), "nothing")
+    empty = evaluation(RandomEncoder(), replace(dataset, prepared={"test": nothing}))
     with pytest.raises(BenchError, match="no images"):
-        nothing = take(dataset.prepared["test"], np.array([], int), "nothing")
-        evaluation(RandomEncoder(), replace(dataset, prepared={"test": nothing})).images("test")
-
-
-class Letters:
-    """A token a letter."""
-
-    pad_id, context_length, vocab_size, fingerprint = 0, CONTEXT, 300, "letters"
-
-    def __call__(self, texts: list[str]) -> list[list[int]]:
-        return [[1, *(3 + ord(letter) % 200 for letter in text[: CONTEXT - 2]), 2] for text in texts]
+        empty.images("test")
 
 
 def model_encoder(**options: str) -> ModelEncoder:

@@ -1,4 +1,4 @@
-"""Models that were trained elsewhere: each gives what its own library gives, and is evaluated like a method."""
+"""External models: each gives what its own library gives, and is evaluated like a method."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.evaluation.encoder import Encoder, ModelEncoder, Trainable
-from benchmark.evaluation.external import ImageEncoder, elsewhere, is_elsewhere
+from benchmark.evaluation.external import ImageEncoder, external_model, is_external
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
@@ -42,14 +42,14 @@ def architecture(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 class Bare:
-    """What a run hands to an encoder from elsewhere: its device alone."""
+    """What a run hands to the encoder of an external model: its device alone."""
 
     device = torch.device("cpu")
 
 
 def encoder(spec: str) -> Encoder:
     materials: Any = Bare()
-    return elsewhere(spec).given(0, "suite").build(materials)
+    return external_model(spec).fixed(0, "suite").build(materials)
 
 
 def images(size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +161,7 @@ def test_timm(tmp_path: Path) -> None:
     model = timm.create_model("test_vit", num_classes=7).eval()
     path = tmp_path / "vit.safetensors"
     save_file(model.state_dict(), path)
-    given = elsewhere(f"timm:test_vit/{path}")
+    given = external_model(f"timm:test_vit/{path}")
     assert given.images_only
     assert given.name == "timm:test_vit/vit.safetensors"
     found = encoder(f"timm:test_vit/{path}")
@@ -285,7 +285,7 @@ def test_what_a_processor_does_and_the_harness_does_not_is_said(bench: Bench) ->
     clip_folder(bench.folder / "clip", "clip")
     quick = ["--suite", "suite.yaml", "--tasks", "linear_probe"]
     assert bench("eval", "--model", "hf:clip", *quick) == 0, bench.out + bench.err
-    assert "hf:clip: the image processor makes 224 pixels a side; the model sees 32" in " ".join(bench.out.split())
+    assert "hf:clip: the image processor makes 224 pixels a side; the model expects 32" in " ".join(bench.out.split())
 
 
 def test_keys_depend_on_the_weights_and_not_on_their_place(tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_keys_depend_on_the_weights_and_not_on_their_place(tmp_path: Path) -> No
     second, _ = checkpoint(tmp_path, seed=1)
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(first.read_bytes())
-    keys = [elsewhere(f"open_clip:{NAME}/{path}").given(0, "s").key for path in (first, second, moved)]
+    keys = [external_model(f"open_clip:{NAME}/{path}").fixed(0, "s").key for path in (first, second, moved)]
     assert keys[0] == keys[2] != keys[1]
-    assert elsewhere(f"open_clip:{NAME}/{first}").given(1, "s").key != keys[0]
+    assert external_model(f"open_clip:{NAME}/{first}").fixed(1, "s").key != keys[0]
 
 
 @pytest.mark.parametrize(
@@ -314,14 +314,13 @@ def test_keys_depend_on_the_weights_and_not_on_their_place(tmp_path: Path) -> No
 )
 def test_what_is_not_there(spec: str, message: str) -> None:
     with pytest.raises(BenchError) as raised:
-        assert is_elsewhere(spec)
-        elsewhere(spec)
+        _ = is_external(spec) and external_model(spec)
     assert message in str(raised.value)
 
 
-def test_names_of_cards_are_not_from_elsewhere() -> None:
-    assert not is_elsewhere("vit-b-32")
-    assert not is_elsewhere("folder/model.yaml")
+def test_names_of_cards_are_no_external_models() -> None:
+    assert not is_external("vit-b-32")
+    assert not is_external("folder/model.yaml")
 
 
 def test_without_network_it_ends_in_a_line(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,21 +374,21 @@ def test_untrained_weights_are_those_of_the_seed_and_not_the_checkpoint(tmp_path
     clip_folder(tmp_path / "clip", "siglip")
     materials: Any = Bare()
     for spec in (f"open_clip:{NAME}/{path}", f"hf:{tmp_path / 'clip'}"):
-        own = elsewhere(spec)
+        own = external_model(spec)
         first, again, second = (own.baselines(seed, "s")[0].build(materials) for seed in (0, 0, 1))
         x, _ = images(32)
         embeddings = [found.encode_images(x).embeddings for found in (first, again, second, encoder(spec))]
         np.testing.assert_array_equal(embeddings[0], embeddings[1])
         assert all((embeddings[0] != other).any() for other in embeddings[2:])
         assert len({first.fingerprint, second.fingerprint, encoder(spec).fingerprint}) == 3
-        assert len({given.key for seed in (0, 1) for given in (own.given(seed, "s"), *own.baselines(seed, "s"))}) == 6
+        assert len({given.key for seed in (0, 1) for given in (own.fixed(seed, "s"), *own.baselines(seed, "s"))}) == 6
 
 
 def test_raw_pixels_are_of_the_images_that_it_sees(tmp_path: Path) -> None:
     clip_folder(tmp_path, "siglip")
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     materials: Any = Bare()
-    raw = elsewhere(f"hf:{tmp_path}").baselines(0, "s")[1].build(materials)
+    raw = external_model(f"hf:{tmp_path}").baselines(0, "s")[1].build(materials)
     assert (raw.image_size, raw.resizing) == (32, Resizing("squash", odd="down"))
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.evaluation.fixed import Given, RawPixels, baselines, has_weights
+from benchmark.evaluation.fixed import FixedEncoder, RawPixels, baselines, has_weights
 from benchmark.models import ModelCard, build_model, load_model_card
 
-LABEL = {"suite": "s", "model": "m", "variant": ""}
 TEXT = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2}
 TOKENIZER = {"kind": "corpus", "vocab_size": 300, "context_length": 12}
 
@@ -19,8 +18,8 @@ def card(image: dict[str, Any], text: dict[str, Any] = TEXT) -> ModelCard:
     return ModelCard.model_validate(content)
 
 
-def names(found: list[Given]) -> list[str]:
-    return [given.name for given in found]
+def names(found: list[FixedEncoder]) -> list[str]:
+    return [encoder.name for encoder in found]
 
 
 def test_raw_pixels_are_the_means_of_the_cells() -> None:
@@ -36,10 +35,10 @@ def test_raw_pixels_are_the_means_of_the_cells() -> None:
 
 def test_weights_that_are_random_stand_once() -> None:
     tiny = load_model_card("tiny")
-    assert names(baselines(tiny, [], None, LABEL, 0)) == ["initial weights (random)", "raw pixels"]
+    assert names(baselines(tiny, [], None, "s", "", 0)) == ["initial weights (random)", "raw pixels"]
     pretrained = ["initial weights", "untrained", "raw pixels"]
-    assert names(baselines(tiny, [], "general", LABEL, 0)) == pretrained
-    assert names(baselines(load_model_card("vit-b-32"), [], None, LABEL, 0)) == pretrained
+    assert names(baselines(tiny, [], "general", "s", "", 0)) == pretrained
+    assert names(baselines(load_model_card("vit-b-32"), [], None, "s", "", 0)) == pretrained
 
 
 def test_what_names_weights() -> None:
@@ -58,17 +57,17 @@ def test_what_names_weights() -> None:
 def test_keys_tell_apart_what_gives_other_outputs() -> None:
     tiny = load_model_card("tiny")
     found = [
-        *baselines(tiny, [], "general", LABEL, 0),
-        *baselines(tiny, [], None, LABEL, 0),
-        *baselines(tiny, [], "other", LABEL, 0)[:1],
-        *baselines(tiny, ["corpus"], None, LABEL, 0)[:1],
-        *baselines(tiny, [], None, LABEL, 1),
+        *baselines(tiny, [], "general", "s", "", 0),
+        *baselines(tiny, [], None, "s", "", 0),
+        *baselines(tiny, [], "other", "s", "", 0)[:1],
+        *baselines(tiny, ["corpus"], None, "s", "", 0)[:1],
+        *baselines(tiny, [], None, "s", "", 1),
     ]
-    keys = [given.key for given in found]
+    keys = [encoder.key for encoder in found]
     assert keys[2] == keys[4]  # Raw pixels do not depend on the weights.
     assert len(set(keys)) == len(keys) - 1
-    again = baselines(tiny, [], "general", LABEL | {"suite": "another"}, 0)
-    assert [given.key for given in again] == keys[:3]
+    again = baselines(tiny, [], "general", "another", "", 0)
+    assert [encoder.key for encoder in again] == keys[:3]
 
 
 def test_without_weights_a_model_is_random() -> None:

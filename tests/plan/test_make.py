@@ -39,7 +39,7 @@ def test_a_plan_is_methods_by_seeds_and_tasks_by_datasets(suite: Path) -> None:
     assert [(cell.seed, cell.method) for cell in plan.cells] == [(0, "msd"), (0, "clip"), (3, "msd"), (3, "clip")]
     assert tasks_of(plan) == [(task, name) for task in ("zero_shot", "retrieval") for name in ("squares", "copy")]
     assert plan.corpus == ["squares"]
-    assert (plan.problems, plan.left_out, plan.absent, plan.given) == ([], [], [], [])
+    assert (plan.problems, plan.left_out, plan.absent, plan.fixed) == ([], [], [], [])
     cell = plan.cells[1]
     assert cell.options == asdict(METHODS["clip"].Config())
     assert cell.label == {
@@ -63,9 +63,9 @@ def test_settings_are_part_of_the_label_of_those_that_they_are_for(suite: Path) 
         "zero_shot": "zero_shot.rare_below=2, evaluation.resamples=9",
         "retrieval": "evaluation.resamples=9",
     }
-    assert {encoder.label["variant"] for encoder in plan.given} == {""}
+    assert {encoder.label["variant"] for encoder in plan.fixed} == {""}
     plan = planned(suite, "model.embed_dim=8", **QUICK, baselines=True)
-    assert {encoder.label["variant"] for encoder in plan.given} == {"model.embed_dim=8"}
+    assert {encoder.label["variant"] for encoder in plan.fixed} == {"model.embed_dim=8"}
 
 
 # Tasks
@@ -306,8 +306,8 @@ def test_initial_weights_are_the_cards_alone(suite: Path) -> None:
     assert (plan.initial.training.batch_size, plan.initial.seed, plan.initial.label["variant"]) == (16, 0, "")
     assert plan.initial.content["initial"] is None
     assert {cell.content["initial"] for cell in plan.cells} == {plan.initial.key}
-    assert {encoder.name for encoder in plan.given} == {"initial weights", "untrained", "raw pixels"}
-    of_seed = {encoder.seed: encoder.key for encoder in plan.given if encoder.name == "initial weights"}
+    assert {encoder.name for encoder in plan.fixed} == {"initial weights", "untrained", "raw pixels"}
+    of_seed = {encoder.seed: encoder.key for encoder in plan.fixed if encoder.name == "initial weights"}
     assert plan.starts == of_seed
     with_init(suite, **init | {"training": training | {"samples": 80}})
     longer = planned(suite, **flags)
@@ -319,10 +319,10 @@ def test_initial_weights_are_the_cards_alone(suite: Path) -> None:
 
 def test_starts_are_known_where_no_baseline_is_evaluated(suite: Path) -> None:
     plan = planned(suite, **QUICK, seeds=[0, 1])
-    assert plan.given == []
+    assert plan.fixed == []
     assert list(plan.starts) == [0, 1]
     both = planned(suite, **QUICK, seeds=[0, 1], baselines=True)
-    assert plan.starts == {encoder.seed: encoder.key for encoder in both.given if "initial" in encoder.name}
+    assert plan.starts == {encoder.seed: encoder.key for encoder in both.fixed if "initial" in encoder.name}
 
 
 def test_a_language_model_is_of_the_texts_of_its_own_datasets(suite: Path) -> None:
@@ -395,23 +395,23 @@ def test_an_evaluation_trains_nothing(suite: Path) -> None:
     plan = evaluated(suite, "timm:resnet18", seeds=[0, 1], baselines=True)
     assert plan.cells == []
     assert plan.starts == {}
-    assert [(encoder.name, encoder.seed, encoder.label["role"]) for encoder in plan.given] == [
+    assert [(encoder.name, encoder.seed, encoder.label["role"]) for encoder in plan.fixed] == [
         (name, seed, role)
         for seed in (0, 1)
         for name, role in (("timm:resnet18", "model"), ("untrained", "baseline"), ("raw pixels", "baseline"))
     ]
-    assert len({encoder.key for encoder in plan.given}) == 6
-    assert [encoder.name for encoder in evaluated(suite, "timm:resnet18", baselines=False).given] == ["timm:resnet18"]
+    assert len({encoder.key for encoder in plan.fixed}) == 6
+    assert [encoder.name for encoder in evaluated(suite, "timm:resnet18", baselines=False).fixed] == ["timm:resnet18"]
 
 
 def test_an_evaluation_of_a_card_is_of_its_initial_weights(suite: Path) -> None:
     card = str(suite / "small.yaml")
     plan = evaluated(suite, card, baselines=True)
-    assert {encoder.name: encoder.label["role"] for encoder in plan.given} == {
+    assert {encoder.name: encoder.label["role"] for encoder in plan.fixed} == {
         "small": "model",
         "raw pixels": "baseline",
     }
-    assert [encoder.name for encoder in evaluated(suite, card).given] == ["small"]
+    assert [encoder.name for encoder in evaluated(suite, card).fixed] == ["small"]
 
 
 def test_settings_of_what_an_evaluation_does_not_run_are_refused(suite: Path) -> None:

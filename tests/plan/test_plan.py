@@ -33,7 +33,7 @@ def keys(plan: Plan) -> dict[str, str]:
     """The key of each method's cell, of each task's evaluation and of each baseline, by name."""
     cells = {cell.method: cell.key for cell in plan.cells}
     pairs = {pair.task: pair.key for pair in plan.pairs}
-    return cells | pairs | {encoder.name: encoder.key for encoder in plan.given}
+    return cells | pairs | {encoder.name: encoder.key for encoder in plan.fixed}
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_tuned_settings_of_another_card_of_that_name(suite: Path) -> None:
 
 def test_a_baseline_without_texts_is_evaluated_by_labels_alone(suite: Path) -> None:
     plan = planned(suite, baselines=True)
-    tasks = {encoder.name: {pair.task for pair in plan.pairs_of(encoder)} for encoder in plan.given}
+    tasks = {encoder.name: {pair.task for pair in plan.pairs_of(encoder)} for encoder in plan.fixed}
     assert tasks == {"initial weights (random)": PAIRS, "raw pixels": {"linear_probe", "few_shot"}}
 
 

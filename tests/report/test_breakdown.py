@@ -64,7 +64,7 @@ def test_a_table_a_dataset_with_the_mean_over_seeds() -> None:
         ("majority", ["51.0", "50.0", "52.0"]),
         ("examples", ["100", "40", "40"]),
     ]
-    assert chest.caption.startswith("Mean over 2 seeds. No intervals here")
+    assert chest.caption.startswith("Mean over 2 seeds. Without intervals")
     assert mammo.columns == [("shape", ""), ("organ", "")]
     assert cells(mammo.rows[0]) == ["1.0", "2.0"]
     assert tables(*results(seeds=1))[0].caption.startswith("One seed. ")

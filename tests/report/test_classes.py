@@ -73,7 +73,7 @@ def test_a_dataset_without_the_primary_metric_is_named() -> None:
     rows = results(datasets=2)
     rows = rows.assign(primary=rows["dataset"] != "phantom_mammo")
     text = left_out(labelled(rows), lambda *_: probe([0, 0], ["ant", "bee"]))
-    assert "phantom_mammo is not in the table: undefined there are macro_auroc." in text
+    assert "phantom_mammo is not in the table because these metrics are undefined there: macro_auroc." in text
     assert "phantom_chest is not" not in text
 
 
@@ -102,11 +102,11 @@ def test_a_table_a_dataset_with_the_mean_over_seeds() -> None:
     assert [name for name, _ in one.columns] == NAMES[:4]
     assert [row[0] for row in one.rows] == ["clip"]
     assert [row[0] for row in one.footer] == ["msd", "support"]
-    # Both of two ants in seed 0, one in seed 1; beneath, AUROCs of 1 and 0.75.
+    # Both of two ants in seed 0, one in seed 1; below, AUROCs of 1 and 0.75.
     assert [cell.text for cell in one.rows[0][1]] == ["75.0", "100.0", "0.0", "—"]
     assert one.rows[0][1][0].under == "87.5"
     assert [cell.text for cell in one.footer[1][1]] == ["2", "1", "1", "0"]
-    assert one.caption.startswith("Mean over 2 seeds; —: no test example of that class, or no result; beneath: AUROC")
+    assert one.caption.startswith("Mean over 2 seeds; —: no test example of that class, or no result; below: AUROC")
 
 
 def test_no_table_of_too_many_classes() -> None:

@@ -280,7 +280,8 @@ def test_too_few_to_rank_says_why() -> None:
     few = rankings(scored({"a": [1] * 4, "b": [2] * 4, "c": [3] * 4}), ["a", "b", "c"])
     assert few[0].ranks is None
     assert missing_ranks(few) == (
-        "No mean ranks of t: a test needs 5 datasets and 3 lines, found 4 datasets with results of all lines, 3 lines."
+        "No mean ranks of t: the test needs 5 datasets and 3 lines, "
+        "found 4 datasets with results of all lines, 3 lines."
     )
     assert rankings(scored({"a": [1] * 9, "b": [2] * 9}), ["a", "b"])[0].ranks is None
     assert missing_ranks(rankings(scored({x: [i] * 5 for i, x in enumerate("abc")}), list("abc"))) == ""
@@ -313,7 +314,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert "difference to msd, in points" in page
     assert "## mean rank over datasets" in page
     assert max(map(len, console.file.getvalue().splitlines())) <= 80  # type: ignore[attr-defined]
-    assert "as the reference is the best of them" not in page
+    assert "because the reference is the best of them" not in page
     with pytest.raises(BenchError, match="did you mean 'siglip'"):
         write_report(rows, costs, tmp_path, console, reference="sigclip")
 
@@ -322,7 +323,7 @@ def test_the_caption_says_what_can_be_reached() -> None:
     rows, _, _ = measured({"a": 0.5, "b": 0.6}, datasets=("d", "dd"))
     labelled, _, _ = label_lines(rows, pd.DataFrame())
     said = ceilings(labelled, lambda cell, key: {"": {"ceiling": 0.912, "vocabulary": 1458}} if key == "d" else {})
-    assert said.endswith("the most that can be reached: d 91.2 (1,458 answers).")
+    assert said.endswith("the highest possible score is: d 91.2 (1,458 answers).")
     assert ceilings(labelled, lambda *_: {}) == ""
 
 
@@ -371,5 +372,5 @@ def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
         difference_table(given, "probe", "e", lines).caption,
         difference_table(picked, "probe", "e", lines, True).caption,
     ]
-    assert "for the 5 tests of the table" in said[0]
-    assert "for the 9 pairs of lines, as the reference is the best of them" in said[1]
+    assert "for the 5 tests of this table" in said[0]
+    assert "for the 9 pairs of lines, because the reference is the best of them" in said[1]

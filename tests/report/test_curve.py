@@ -89,7 +89,7 @@ def test_a_table_a_dataset_with_the_spread_over_draws() -> None:
     assert cells(table.footer[0]) == list(zip(["20.0", "21.0", "22.0", "23.0", "24.0"], unders))
     assert cells(table.footer[1]) == [("6.2", "")] * 5
     assert table.caption == (
-        "One seed; mean over 2 draws of what is learned from; beneath: ± the standard deviation over draws, none of a "
+        "One seed; mean over 2 draws of train images; below: ± the standard deviation over draws, none of a "
         "single draw; bold: highest of the methods in its column."
     )
 

@@ -39,7 +39,7 @@ def test_the_whole_report(tmp_path):
     assert "cost of pretraining" in text
     assert "## cost of pretraining" in page
     assert "## How to read this" in page
-    assert "for the 2 pairs of lines, as the reference is the best of them" in page
+    assert "for the 2 pairs of lines, because the reference is the best of them" in page
 
 
 def test_a_report_on_results_alone(tmp_path):
@@ -77,7 +77,7 @@ def test_lines_left_out_of_the_plot_are_named(tmp_path):
     rows, costs = synthetic(2, 2, seeds=1)
     rows = rows[(rows["task"] == "vqa") & ((rows["method"] == "clip") | (rows["dataset"] == "phantom_chest"))]
     page, *_ = write_report(rows, costs, tmp_path, console())
-    assert "Not in the plot, as results are missing: msd." in page.read_text(encoding="utf-8")
+    assert "Not in the plot because results are missing: msd." in page.read_text(encoding="utf-8")
 
 
 def test_nothing_to_report_says_what_to_run(tmp_path):

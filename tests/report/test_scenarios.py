@@ -142,8 +142,8 @@ def test_the_caption_says_what_differs_and_what_does_not() -> None:
     assert caption.startswith(
         "What does noise cost? Conditions: share of noise. Trained on set0 (0 %), set0.25 (25 %), "
     )
-    assert "set0.5 (50 %), 4,000 pairs seen; seeds, settings, tokenizer and budget do not differ" in caption
-    assert "evaluated on: d." in caption
+    assert "set0.5 (50 %), 4,000 pairs seen; seeds, settings, tokenizer and budget are the same" in caption
+    assert "and so are the test sets: d." in caption
 
 
 def test_several_tasks_are_columns_and_have_no_mean() -> None:

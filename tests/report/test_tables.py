@@ -205,7 +205,7 @@ def test_the_caption_says_what_the_name_of_a_metric_leaves_open():
     assert "macro_auroc is the mean over classes or findings" in table.caption
     assert "@10% is trained on 10 % of the train images." in table.caption
     (table, _) = tables(one({"a": 0.5}), pd.DataFrame())
-    assert table.caption == "One seed; beneath: 95 % interval over test examples."
+    assert table.caption == "One seed; below: 95 % interval over test examples."
 
 
 def test_chance_and_examples_are_below_the_lines():

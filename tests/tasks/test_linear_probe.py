@@ -166,7 +166,7 @@ def test_cross_validation_keeps_groups_together() -> None:
 def test_without_val_and_with_one_group_there_is_nothing_to_choose_on() -> None:
     dataset = without_val(fake_dataset())
     dataset.prepared["train"].groups[:] = ["only"] * 240
-    with pytest.raises(BenchError, match="dataset 'fake': val has no labels, and train only one group, 'only'"):
+    with pytest.raises(BenchError, match="dataset 'fake': val has no labels and train has only one group, 'only'"):
         probe(dataset, RandomEncoder())
 
 

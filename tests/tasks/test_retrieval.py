@@ -48,10 +48,9 @@ def one_order(right: np.ndarray) -> dict[str, float]:
 
 def over_orders(scores: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """One query: the mean over all orders of the candidates, sorted by score where that differs."""
-    found = []
-    for order in permutations(range(len(scores))):
-        found.append(one_order(right[sorted(order, key=lambda i: -scores[i])]))
-    return {name: np.mean([x[name] for x in found]) for name in found[0]}
+    orders = permutations(range(len(scores)))
+    of_orders = [one_order(right[sorted(order, key=lambda i: -scores[i])]) for order in orders]
+    return {name: np.mean([x[name] for x in of_orders]) for name in of_orders[0]}
 
 
 @st.composite

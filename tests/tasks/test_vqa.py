@@ -4,30 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmark.tasks.vqa import VQA, Questions, candidate_answers, most_common_answers, normalise, questions
+from benchmark.tasks.vqa import Questions, candidate_answers, most_common_answers, normalise, questions
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
-from benchmark.evaluation.measurement import Measurement
-from tests.tasks.fakes import (
-    SPLITS,
-    FakeDataset,
-    OracleEncoder,
-    RandomEncoder,
-    evaluation,
-    fake_dataset,
-    read_row,
-    take,
-)
-
-
-def measured(dataset: FakeDataset, encoder: Any, seed: int = 0, **options: Any) -> Measurement:
-    (measurement,) = VQA(VQA.Config(**options)).evaluate(evaluation(encoder, dataset), seed)
-    return measurement
-
-
-def values(measurement: Measurement) -> dict[str, float]:
-    return {name: metric(measurement.examples) for name, metric in measurement.metrics.items()}
+from tests.tasks.answering import bits, measured, values
+from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, read_row, take
 
 
 def table(*rows: tuple[str, str, str]) -> Questions:
@@ -122,18 +104,6 @@ class Bits(RandomEncoder):
         label = np.array([self.label[read_row(image)] for image in images.numpy()])
         encoded.features[:, :2] = np.stack([label % 2, label // 2], 1) * 2 - 1
         return encoded
-
-
-def bits(answers: tuple[str, str] = ("yes", "no"), sizes: dict[str, int] = SPLITS) -> FakeDataset:
-    """Which of an image's bits an answer tells, only the question says."""
-    dataset = fake_dataset(sizes=sizes)
-    for records in dataset.prepared.values():
-        for i, label in enumerate(records.label):
-            records.question[i][:] = ["first?", "second?"]
-            records.answer[i][:] = [answers[label % 2], answers[label // 2]]
-            records.answer_type[i][:] = ["closed", "closed"]
-            records.question_type[i][:] = ["bit", "bit"]
-    return dataset
 
 
 @pytest.mark.parametrize("head", ["product", "bilinear"])

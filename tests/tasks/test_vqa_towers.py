@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import DualEncoder, build_model
-from tests.evaluation.test_encoder import Letters
+from tests.evaluation.fakes import Letters
 from tests.methods.fakes import SIZE, small_card, small_method
+from tests.tasks.answering import bits, measured, values
 from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, with_columns
-from tests.tasks.test_vqa import bits, measured, values
 
 SIZES = {"train": 48, "val": 16, "test": 32}
 QUICK: dict[str, Any] = {"towers": "trained", "epochs": 2, "batch_size": 20, "micro_batch": 8}
@@ -255,7 +255,7 @@ def test_changes_nothing(change: str) -> None:
 
 def test_an_encoder_without_towers_is_told_apart_in_a_line() -> None:
     with pytest.raises(
-        BenchError, match=r"^vqa\.towers=trained: a RandomEncoder has no towers that can be trained, .*$"
+        BenchError, match=r"^vqa\.towers=trained: a RandomEncoder has no towers that can be trained; expected .*$"
     ):
         measured(pictures(), RandomEncoder(), **QUICK)
 
@@ -272,5 +272,5 @@ def test_too_little_memory_names_the_option_that_helps() -> None:
                 raise torch.cuda.OutOfMemoryError
             return super().text_outputs(texts)
 
-    with pytest.raises(BenchError, match=r"^out of GPU memory; a smaller vqa\.micro_batch needs less$"):
+    with pytest.raises(BenchError, match=r"^out of GPU memory; lower vqa\.micro_batch$"):
         measured(pictures(), encoder(kind=Full), **QUICK)
