@@ -9,6 +9,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data import phantom
 from benchmark.data.check import check
 from benchmark.data.prepared import prepare
+from benchmark.store import formats
 from tests.data.make import images, opened, pixels
 
 CLASSES = ["cat", "dog"]
