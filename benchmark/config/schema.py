@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -263,9 +263,13 @@ def reason(error: ErrorDetails, key: str) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys of the block at a location. In a union of blocks, the location names the ``kind`` of one of them."""
+    blocks = [model]
     for part in location:
-        field = model.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return model.model_fields
+        if len(blocks) > 1:
+            blocks = [block for block in blocks if part in get_args(block.model_fields["kind"].annotation)] or blocks
+        elif part in blocks[0].model_fields:
+            annotation = blocks[0].model_fields[str(part)].annotation
+            nested = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
+            blocks = [each for each in nested if issubclass(each, BaseModel)] or blocks
+    return blocks[0].model_fields

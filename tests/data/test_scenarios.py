@@ -152,9 +152,9 @@ def test_an_at_sign_in_a_path_is_no_setting(tmp_path):
 
 
 def test_what_a_scenario_varies_is_not_overridden():
-    with pytest.raises(BenchError, match=r"^--pretraining: scenario 'noisy' sets it"):
+    with pytest.raises(BenchError, match=r"^--pretraining: scenario 'noisy' varies it"):
         configured("noisy", pretraining=["phantom"])
-    with pytest.raises(BenchError, match=r"^--datasets: scenario 'shift' sets it"):
+    with pytest.raises(BenchError, match=r"^--datasets: scenario 'shift' varies it"):
         configured("shift", datasets=["phantom-derm"])
     assert configured("noisy", datasets=["phantom-derm"]).datasets == ["phantom-derm"]
 
