@@ -1,15 +1,11 @@
 """What a plan says that a training will take, against formulas and the run. Figures of all methods: training/test_cost."""
 
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
 import pytest
 
 from benchmark.config.schema import Training
-from benchmark.method import METHODS, Method
+from benchmark.method import METHODS
 from benchmark.models import build_model, load_model_card
-from benchmark.training.cost import Shape, flops_per_sample, on_meta, simulated_cost, trial_copy
+from benchmark.training.cost import Shape, flops_per_sample, on_meta, trial_copy
 from tests.training.fakes import CPU
 
 ONE, TWO = Training(steps=1, batch_size=8, micro_batch=8), Training(steps=1, batch_size=8, micro_batch=4)
