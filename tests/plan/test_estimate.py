@@ -1,4 +1,4 @@
-"""What a plan says that a training will take, against formulas and the run. Figures of all methods: training/test_cost."""
+"""A plan's estimate of a training, against formulas and the run. Figures of all methods: training/test_cost."""
 
 import pytest
 
