@@ -140,12 +140,24 @@ def flops_per_sample(method: Method, sample: Batch, training: Training) -> float
     steps = [(1, 2), (1, 4), (1, 8)] if together == micro_batch else [(2, 2), (2, 4), (4, 2)]
     counts = []
     for m, k in steps:
-        with FlopCounterMode(display=False) as counter:
+        with _counting() as counter:
             accumulate(method, [sample.rows([0] * k)] * m, mode, 0)
         counts.append(counter.get_total_flops())
     method.zero_grad(set_to_none=True)
     c, a, b = np.linalg.solve([[m, m * k, (m * k) ** 2] for m, k in steps], counts)
     return float(c / micro_batch + a + b * together)
+
+
+@contextmanager
+def _counting() -> Iterator[FlopCounterMode]:
+    # Frozen nn.MultiheadAttention takes a fused operator otherwise, of which torch's counter knows nothing.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def total_flops(by_stage: Mapping[str, float], starts: Mapping[str, int], steps: int, batch_size: int) -> float:
@@ -195,7 +207,7 @@ def simulated_cost(
         _let_see(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
         held = held_bytes(copy, optimizer)
-        with StoragePeak(device) as peak, FlopCounterMode(display=False) as counter:
+        with StoragePeak(device) as peak, _counting() as counter:
             passes = _Passes(copy, counter.get_total_flops)
             training_step(
                 copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip

@@ -1,11 +1,17 @@
-"""A plan's estimate of a training, against formulas and the run. Figures of all methods: training/test_cost."""
+"""What a plan says that a training will take, against formulas and the run."""
 
+import pandas as pd
 import pytest
 
+from benchmark.config.load import load_run_config
 from benchmark.config.schema import Training
 from benchmark.method import METHODS
 from benchmark.models import build_model, load_model_card
+from benchmark.plan.estimate import Estimator
+from benchmark.plan.make import make_plan
+from benchmark.store.store import Store
 from benchmark.training.cost import Shape, flops_per_sample, on_meta, trial_copy
+from tests.squares import Bench
 from tests.training.fakes import CPU
 
 ONE, TWO = Training(steps=1, batch_size=8, micro_batch=8), Training(steps=1, batch_size=8, micro_batch=4)
@@ -32,3 +38,39 @@ def test_flops_are_those_of_the_formula() -> None:
     assert of_vit("clip", TWO, length) == pytest.approx(4 * (image + text), rel=0.01)
     assert of_vit("locked_image", ONE, length) == pytest.approx(image + 3 * text, rel=0.01)
     assert of_vit("msd", TWO, length) == pytest.approx(4 * (image + text), rel=0.01)
+
+
+def test_an_estimate_is_what_the_run_takes(bench: Bench) -> None:
+    """With texts of the length that the data have; here they are read while planning."""
+    flags = {"methods": ["clip", "msd", "locked_image"], "device": "cpu"}
+    plan = make_plan(load_run_config("suite.yaml", flags, [], []))
+    estimator = Estimator(plan, pd.DataFrame())
+    estimates = {cell.key: estimator.cell(cell) for cell in plan.cells}
+    assert bench("run", "--suite", "suite.yaml", "--methods", "clip,msd,locked_image", "--device", "cpu") == 0
+    costs = Store(bench.folder / "results").costs().set_index("cell")
+    assert len(costs) == 3
+    for key, estimate in estimates.items():
+        assert estimate.length_known
+        assert estimate.text_length < 32
+        assert estimate.samples == costs.samples[key]
+        assert estimate.flops_per_sample == pytest.approx(costs.flops_per_sample[key], rel=0.03)
+        assert estimate.memory == pytest.approx(costs.peak_memory[key], rel=0.15)
+        assert estimate.parameters["parameters_trainable"] == costs.parameters_trainable[key]
+
+
+def test_a_planned_budget_in_flops_is_the_run_s(bench: Bench) -> None:
+    plan = make_plan(load_run_config("suite.yaml", {"methods": ["msd"], "device": "cpu"}, [], [], "flops=4G"))
+    estimate = Estimator(plan, pd.DataFrame()).cell(plan.cells[0])
+    run = ("run", "--suite", "suite.yaml", "--methods", "msd", "--device", "cpu", "--budget", "flops=4G")
+    assert bench(*run) == 0
+    (cost,) = Store(bench.folder / "results").costs().to_dict("records")
+    assert cost["samples"] == estimate.samples > 10 * 32
+    assert cost["flops"] == pytest.approx(estimate.samples * estimate.flops_per_sample, rel=0.03)
+    assert cost["flops"] == pytest.approx(4e9, rel=0.03)
+
+
+def test_texts_are_as_long_as_the_model_reads_where_the_data_are_not_read_yet(bench: Bench) -> None:
+    plan = make_plan(load_run_config("demo", {"methods": ["cleft"], "device": "cpu"}, [], []), bench.folder / "empty")
+    estimate = Estimator(plan, pd.DataFrame()).cell(plan.cells[0])
+    assert not estimate.length_known
+    assert estimate.text_length == 64
