@@ -38,8 +38,10 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Work:
-    """One comparison. ours, peer: what the two sides are. build: with a scale in (0, 1], 1 being full size, makes the
-    data and returns the two sides to time.
+    """One comparison.
+
+    ours, peer: what the two sides are. build: makes the data at a scale in (0, 1], 1 being full size, and returns the
+    two sides to time.
     """
 
     title: str
@@ -49,8 +51,10 @@ class Work:
 
 
 def training_step(scale: float) -> tuple[Side, Side]:
-    """One training step of clip by micro-batches against the whole batch at once: on the CPU of ``tiny``, 1,024 pairs
-    by 64; on a GPU of ViT-B/16 in bf16, 512 pairs by 128: smaller ones would wait for the CPU to launch kernels.
+    """One gradient of clip in micro-batches against the whole batch at once.
+
+    On the CPU: ``tiny``, 1,024 pairs in micro-batches of 64. On a GPU: ViT-B/16 in bf16, 512 pairs in micro-batches of
+    128, as smaller ones would wait for the CPU to launch kernels.
     """
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
@@ -73,8 +77,9 @@ def training_step(scale: float) -> tuple[Side, Side]:
 
 
 def probe(scale: float) -> tuple[Side, Side]:
-    """Logistic regression on 8,000 x 512 standardised features of 9 classes for the strengths of a linear probe, by
-    both to within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it.
+    """Logistic regression on 8,000 x 512 standardised features of 9 classes, for all strengths of a linear probe.
+
+    Both come within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -99,8 +104,9 @@ def probe(scale: float) -> tuple[Side, Side]:
 
 
 def retrieval(scale: float) -> tuple[Side, Side]:
-    """5,000 images x 25,000 texts, 512 wide, both ways: ours every metric, the peer recall@1, 5 and 10, in batches of
-    32.
+    """Retrieval of 5,000 images x 25,000 texts, 512 wide, both ways.
+
+    Ours: every metric. The peer: recall@1, 5 and 10, in batches of 32.
     """
     from benchmark.task import TASKS
 
@@ -174,8 +180,9 @@ def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
 
 
 def loading(scale: float) -> tuple[Side, Side]:
-    """An epoch of 512 pictures of 1024 x 1024 for a model of 224: from the prepared cache, against decoding each JPEG
-    and cropping it with torchvision.
+    """An epoch of 512 images of 1024 x 1024 for a model of 224 pixels.
+
+    Ours: from the prepared cache. The peer: decodes each JPEG and crops it with torchvision.
     """
     from PIL import Image
     from torchvision.transforms import v2
@@ -207,8 +214,9 @@ def loading(scale: float) -> tuple[Side, Side]:
 
 
 def streaming(scale: float) -> tuple[Side, Side]:
-    """2,048 pictures of 320 x 256 from eight tar shards for a model of 224; the peer is webdataset with its shuffle
-    buffer, decoding by Pillow and torchvision.
+    """2,048 images of 320 x 256 from eight tar shards for a model of 224 pixels.
+
+    The peer: webdataset with its shuffle buffer, decoding with Pillow and torchvision.
     """
     import tarfile
 
@@ -311,8 +319,9 @@ def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
 
 
 def bootstrap(scale: float) -> tuple[Side, Side]:
-    """A 95 % interval of the macro AUROC of 9 classes over 10,000 examples in 5,000 groups, 100 resamples; the peer
-    draws the groups' examples and asks scikit-learn each time.
+    """A 95 % interval of the macro AUROC of 9 classes over 10,000 examples in 5,000 groups, 100 resamples.
+
+    The peer: draws the groups' examples and calls scikit-learn each time.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -351,8 +360,10 @@ WORKS = {
 
 
 def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any]]:
-    """Measure the works in turn, each side in a process of its own; one row a work: seconds and bytes of both sides,
-    and the peer's over ours (above 1: ours is the better).
+    """Measure the works in turn, each side in a process of its own; return one row per work.
+
+    A row has seconds and bytes of both sides, and the peer's over ours: above 1 where ours is better. Raises
+    ``BenchError`` for an unknown work and for a side that fails.
     """
     rows = []
     for name in names:
