@@ -455,7 +455,7 @@ class _Passes:
         return result
 
     def flops_per_sample(self, total: int, mode: Accumulation, training: Training) -> float:
-        """What flops_per_sample() counts, from the step that was taken; total: all its operations."""
+        """Count as the function of this name does, from the step that was taken. total: all its operations."""
         if len(self.begins) == 1:
             return total / training.batch_size
         of_one = self.begins[1] - self.begins[0]
