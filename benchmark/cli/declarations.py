@@ -25,32 +25,33 @@ def declared(kind: str) -> dict[str, Any]:
     kind: "method" or "task". Raises ``Unreadable`` where a plug-in registers or declares other than by a decorator
     ``@register_method("name")`` on a class whose attributes are literals.
     """
-    found: dict[str, Any] = {}
+    declarations: dict[str, Any] = {}
     for name, module, cls in _registered(f"register_{kind}"):
-        if name in found:
+        if name in declarations:
             raise Unreadable(f"{kind} '{name}' is registered twice")
-        found[name] = SimpleNamespace(**_attributes(module, cls, ROOTS[kind]))
-    return dict(sorted(found.items()))
+        declarations[name] = SimpleNamespace(**_attributes(module, cls, ROOTS[kind]))
+    return dict(sorted(declarations.items()))
 
 
 def _registered(decorator: str) -> Iterator[tuple[str, str, str]]:
-    """Name, module and class of everything that the plug-ins register."""
+    """Yield name, module and class of everything that the plug-ins register."""
     for module in _plugin_modules():
-        expected = 0
+        unexplained = 0
         for node in ast.walk(_tree(module)):
-            named = getattr(node, "id", getattr(node, "attr", getattr(node, "name", "")))
-            expected += named == decorator and not isinstance(node, ast.alias)
-            if isinstance(node, ast.alias) and node.name == decorator and node.asname:
-                raise Unreadable(f"{module}: {decorator} has another name there")
+            if isinstance(node, ast.alias):
+                if node.name == decorator and node.asname:
+                    raise Unreadable(f"{module}: {decorator} has another name there")
+            elif decorator in (getattr(node, "id", ""), getattr(node, "attr", "")):
+                unexplained += 1
         for cls in _classes(module).values():
             for call in cls.decorator_list:
                 match call:
                     case ast.Call(func=ast.Name(id=called), args=[ast.Constant(value=str(name))]) if (
                         called == decorator
                     ):
-                        expected -= 1
+                        unexplained -= 1
                         yield name, module, cls.name
-        if expected:
+        if unexplained:
             raise Unreadable(f"{module}: {decorator} is used other than as a decorator of a class")
 
 
@@ -62,7 +63,7 @@ def _plugin_modules() -> Iterator[str]:
 
 
 def _attributes(module: str, name: str, root: tuple[str, str]) -> dict[str, Any]:
-    """The attributes of a class, over those of its base class."""
+    """Return the attributes of a class, over those of its base class."""
     cls = _classes(module).get(name)
     if cls is None:
         raise Unreadable(f"{module}: no class {name}")
@@ -77,7 +78,7 @@ def _attributes(module: str, name: str, root: tuple[str, str]) -> dict[str, Any]
 
 
 def _origin(module: str, name: str, root: tuple[str, str]) -> tuple[str, str]:
-    """The module in which a name of ``module`` is defined, and its name there."""
+    """Return the module in which a name of ``module`` is defined, and its name there."""
     if name in _classes(module):
         return module, name
     for node in _tree(module).body:

@@ -137,7 +137,7 @@ class _Search:
             study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
             trial = study.ask()
             try:
-                with self.progress.stage(f"[{done + 1}/{trials}] {self.method}: trial") as stage:
+                with self.progress.stage(f"{self.method}: trial {done + 1} of {trials}") as stage:
                     value = self.trial(trial, stage)
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)

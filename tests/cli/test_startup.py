@@ -1,6 +1,7 @@
 """What starts quickly: help and lists import no torch, which takes seconds."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ from benchmark.cli.declarations import Unreadable, declared
 from benchmark.cli.main import app
 from benchmark.method import METHODS
 from benchmark.task import TASKS
+from tests.squares import Bench
 
 HEAVY = ("torch", "pandas", "scipy", "sklearn", "matplotlib", "transformers", "open_clip", "timm")
 COMMANDS = [command.name for command in app.registered_commands]
 DATA_COMMANDS = ["list", "how", "show", "check", "verify", "prepare", "new"]
 
 
-def started(folder: Path, *arguments: str) -> tuple[str, float, set[str]]:
+def started(folder: Path, *arguments: str, status: int = 0) -> tuple[str, float, set[str]]:
     """What `bench` prints in a process of its own, the CPU seconds it takes, and which heavy modules it imports."""
     code = f"""
 import resource, sys
@@ -38,7 +40,7 @@ finally:
         timeout=120,
     )
     seconds, *loaded = done.stderr.splitlines()[-1].split()
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout, float(seconds), set(loaded)
 
 
@@ -66,6 +68,17 @@ def test_the_list_of_data_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "phantom-cxr" in out
     assert not loaded
     assert seconds < 1
+
+
+def test_a_report_on_nothing_imports_no_torch(tmp_path: Path) -> None:
+    _, seconds, loaded = started(tmp_path, "report", "--results", str(tmp_path), status=2)
+    assert not loaded & {"torch", "transformers", "open_clip", "timm"}
+    assert seconds < 2
+
+
+def test_what_the_users_file_registers_is_listed(bench: Bench) -> None:
+    assert bench("list", "methods", "--plugin", "hinge.py") == 0
+    assert re.search(r"^hinge ", bench.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", ["method", "task"])
