@@ -103,7 +103,8 @@ class Captioning(Clip):
         future = text.new_full((length, length), -torch.inf).triu(1)
         for to_text, to_image in zip(self.to_text, self.to_image):
             text = to_image(to_text(text, attn_mask=future), k_x=image, v_x=image)
-        return self.norm(text)
+        normed: Tensor = self.norm(text)
+        return normed
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Weight clip's loss by ``contrastive_weight``."""
@@ -119,7 +120,8 @@ class Captioning(Clip):
         def step(tokens: Tensor, image: Tensor) -> Tensor:
             states = self.model.text_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool))
             last = self.decode(states, pooled[image])[:, -1]
-            return self.vocabulary(last)[:, : tokenizer.vocab_size].float().log_softmax(dim=-1)
+            logits: Tensor = self.vocabulary(last)[:, : tokenizer.vocab_size]
+            return logits.float().log_softmax(dim=-1)
 
         written = beam_search(
             step, len(images), beams, tokenizer.start_id, tokenizer.end_id, tokenizer.context_length, images.device

@@ -130,7 +130,7 @@ class Msd(Method):
         if not self.training:
             return 0.0
         ramp = self.epoch / self.config.alpha_warmup if self.config.alpha_warmup > 0 else 1.0
-        return self.config.alpha * min(1.0, ramp)
+        return float(self.config.alpha * min(1.0, ramp))
 
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:

@@ -174,7 +174,7 @@ class _Sum:
 def _backward(loss: Tensor | float) -> None:
     # Where nothing is trained (both towers locked) there is nothing to propagate.
     if isinstance(loss, Tensor) and loss.requires_grad:
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _forward(
@@ -182,7 +182,7 @@ def _forward(
 ) -> Output:
     with torch_seed(stream(seed, "forward", i)):
         with precision():
-            output = method(batch.to(_device(method)), embeddings_only=embeddings_only)
+            output: Output = method(batch.to(_device(method)), embeddings_only=embeddings_only)
         output.embeddings = {name: _full(value) for name, value in output.embeddings.items()}
         return output
 

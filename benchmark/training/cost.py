@@ -323,7 +323,7 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
         if not real:
             numbers = {id(b): b.item() for b in method.buffers() if b.ndim == 0 and b.device.type != "meta"}
             stack.enter_context(FakeTensorMode())
-            stack.enter_context(_AssumedValues())
+            stack.enter_context(_AssumedValues())  # type: ignore[no-untyped-call]
             for tensor in (*method.parameters(), *method.buffers()):
                 memo[id(tensor)] = _emptied(tensor, device, numbers.get(id(tensor)))
         yield deepcopy(method, memo).train()
@@ -358,7 +358,7 @@ class _NumbersKept(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _AssumedValues(TorchDispatchMode):
+class _AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers for fake tensors what depends on their contents."""
 
     def __torch_dispatch__(
@@ -375,7 +375,8 @@ class _AssumedValues(TorchDispatchMode):
             if func is torch.ops.aten.nonzero.default:
                 return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.long)
             if func is torch.ops.aten.masked_select.default:
-                return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape).numel())
+                shape = torch.broadcast_shapes(args[0].shape, args[1].shape)  # type: ignore[no-untyped-call]
+                return args[0].new_empty(shape.numel())
             if func is torch.ops.aten.index.Tensor:
                 return func(args[0], [place for index in args[1] for place in _places(index)])
             raise

@@ -71,25 +71,25 @@ class TensorPeak:
 
     def __enter__(self) -> Self:
         self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        self._profile.__enter__()
+        self._profile.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        self._profile.__exit__(*raised)
+        self._profile.__exit__(*raised)  # type: ignore[no-untyped-call]
         profiler: Any = self._profile.profiler
         events = profiler.kineto_results.events()
         changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
         self.bytes = max(itertools.accumulate((change for _, change in changes), initial=0))
 
 
-class StoragePeak(TorchDispatchMode):
+class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """``bytes``: of the tensors that the block makes on a device, at their peak, by the lifetime of their storage.
 
     Works without contents (fake tensors). Does not see what an operator allocates and frees inside.
     """
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device.type
         self.bytes = 0
         self._alive: dict[int, int] = {}
