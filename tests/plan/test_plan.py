@@ -29,6 +29,11 @@ PIXELS = {"raw pixels"}
 ALL = CELLS | PAIRS | MODELS | PIXELS
 
 
+def named(value: Any) -> str:
+    """Name a case; sets in one order, as pytest-xdist wants the same names in each process."""
+    return ", ".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
 def keys(plan: Plan) -> dict[str, str]:
     """The key of each method's cell, of each task's evaluation and of each baseline, by name."""
     cells = {cell.method: cell.key for cell in plan.cells}
@@ -113,7 +118,7 @@ def test_settings(setting: str, expected: set[str], changes: Callable[..., set[s
         ({"description": "another"}, set()),
         ({"on_bad_data": "skip"}, set()),
     ],
-    ids=str,
+    ids=named,
 )
 def test_flags(flags: dict[str, Any], expected: set[str], changes: Callable[..., set[str]]) -> None:
     assert changes(**flags) == expected
@@ -129,7 +134,7 @@ def test_flags(flags: dict[str, Any], expected: set[str], changes: Callable[...,
         ({"tokenizer": {"kind": "corpus", "vocab_size": 301, "context_length": 32}}, CELLS | MODELS),
         ({"title": "A small model"}, set()),
     ],
-    ids=str,
+    ids=named,
 )
 def test_model_cards(change: dict[str, Any], expected: set[str], changes: Callable[..., set[str]]) -> None:
     assert changes(prepare=lambda folder: edit(folder / "small.yaml", **change)) == expected
@@ -150,7 +155,7 @@ def test_a_setting_of_the_model_is_the_card_with_it(suite: Path) -> None:
         ({"title": "Other squares"}, set()),
         ({"licence": "CC0"}, set()),
     ],
-    ids=str,
+    ids=named,
 )
 def test_dataset_cards(change: dict[str, Any], expected: set[str], changes: Callable[..., set[str]]) -> None:
     assert changes(prepare=lambda folder: edit(folder / "squares.yaml", **change)) == expected
@@ -267,7 +272,7 @@ def test_an_option_that_no_key_can_be_made_of_is_named() -> None:
         (["evaluation.checkpoint=best"], False),
         (["model.embed_dim=8"], False),
     ],
-    ids=str,
+    ids=named,
 )
 def test_tuned_settings_are_for_a_method_a_model_and_a_budget(suite: Path, settings: list[str], same: bool) -> None:
     before, after = (settings_file(planned(suite, *each).config, suite, "clip") for each in ([], settings))
