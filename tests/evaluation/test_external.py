@@ -274,7 +274,7 @@ def test_training_and_evaluation_see_images_as_the_weights_of_a_card_ask(
         return prepare(*arguments, **options)
 
     monkeypatch.setattr("benchmark.data.prepared.prepare", spy)
-    monkeypatch.setattr("benchmark.execution.runner.prepare", spy)
+    monkeypatch.setattr("benchmark.execution.materials.prepare", spy)
     quick = ["--suite", "suite.yaml", "--model", "squash.yaml", "--methods", "clip", "--tasks", "linear_probe"]
     assert bench("run", *quick, "--set", "training.samples=64") == 0, bench.out + bench.err
     assert len(seen) > 4

@@ -1,6 +1,7 @@
 """An exported cell in open_clip gives the same embeddings, and the same numbers in CLIP_benchmark."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from safetensors.torch import save_file
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Training
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
 from benchmark.data.resizing import square
@@ -69,14 +69,15 @@ def trained(store: Store, of: ModelCard, key: str = "abc123", scale: float = 20.
     folder = store.partial(key)
     folder.mkdir(parents=True)
     state = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state | {"log_scale": torch.tensor(0.0)}, folder / "last.safetensors")
-    (folder / "log.jsonl").write_text(json.dumps({"temperature_scale": 1.0}) + f'\n{{"temperature_scale": {scale}}}\n')
+    save_file(state | {"logit_scale": torch.tensor(math.log(scale))}, folder / "last.safetensors")
     content = {
+        "method": "clip",
+        "options": {},
         "model": of.model_dump(mode="json", exclude={"title", "init"}),
-        "training": Training(samples=1).model_dump(),
+        "tokenizer_data": [],
     }
     label = {"suite": "s", "model": "small", "method": method, "variant": "", "seed": 0}
-    store.finish(key, {"label": label, "content": content}, {"seconds": 1.0})
+    store.finish(key, {"label": label, "content": content, "classes": []}, {"seconds": 1.0})
     return model
 
 
@@ -107,7 +108,8 @@ def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Pa
         image = pretrained_on_squashed(tmp_path / "squash")
     of = card(image, text)
     ours = trained(store, of)
-    files = export(find_cell(store, "clip"), tmp_path / "out")
+    files, checkpoint = export(store, find_cell(store, "clip"), tmp_path / "out")
+    assert checkpoint == "last"
     assert [file.name for file in files] == ["open_clip_config.json", "open_clip_model.safetensors"]
 
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
@@ -133,7 +135,7 @@ def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path, squares: Path, mo
     store = Store(tmp_path / "results")
     of = card("export-vit")
     ours = trained(store, of)
-    export(store.cell("abc123"), tmp_path / "out")
+    export(store, "abc123", tmp_path / "out")
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")
     theirs.eval()
@@ -191,8 +193,8 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
     trained(store, card("export-vit"), "abc123")
     trained(store, card("export-vit"), "abd456", method="msd")
     trained(store, card("export-vit"), "eee", method="msd")
-    assert find_cell(store, "clip") == store.cell("abc123")
-    assert find_cell(store, "abd") == store.cell("abd456")
+    assert find_cell(store, "clip") == "abc123"
+    assert find_cell(store, "abd") == "abd456"
     with pytest.raises(
         BenchError, match=r"several trained cells are named 'msd'; name one of them: abd456 \(msd, small, 0\)"
     ):
@@ -204,6 +206,6 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
         find_cell(store, "msd")
     with pytest.raises(BenchError, match="unknown trained cell or method 'clp'; did you mean 'clip'"):
         find_cell(store, "clp")
-    export(store.cell("eee"), tmp_path / "out")
+    export(store, "eee", tmp_path / "out")
     with pytest.raises(BenchError, match="exists already"):
-        export(store.cell("eee"), tmp_path / "out")
+        export(store, "eee", tmp_path / "out")
