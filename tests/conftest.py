@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.method import METHODS
+from benchmark.task import TASKS
 from tests.squares import Bench, write_squares
 
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
@@ -16,6 +18,18 @@ def _own_cache(tmp_path_factory):
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("BENCH_DATA", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_registrations():
+    """What a test's plug-ins register does not outlive it: another test may load a file of the same name."""
+    before = {registry: dict(registry._classes) for registry in (METHODS, TASKS)}
+    yield
+    for registry, classes in before.items():
+        # Registering what is installed is remembered and stays.
+        kept = {name: cls for name, cls in registry._classes.items() if cls.__module__.startswith("benchmark.")}
+        registry._classes.clear()
+        registry._classes.update(classes | kept)
 
 
 @pytest.fixture
