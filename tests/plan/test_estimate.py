@@ -1,12 +1,15 @@
 """What a plan says that a training will take, against formulas and the run."""
 
+import json
+
+import open_clip
 import pandas as pd
 import pytest
 
 from benchmark.config.load import load_run_config
 from benchmark.config.schema import Training
 from benchmark.method import METHODS
-from benchmark.models import build_model, load_model_card
+from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.make import make_plan
 from benchmark.store.store import Store
@@ -17,8 +20,25 @@ from tests.training.fakes import CPU
 ONE, TWO = Training(steps=1, batch_size=8, micro_batch=8), Training(steps=1, batch_size=8, micro_batch=4)
 
 
+LAYERS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """ViT-B/16 and its text tower with three of their twelve layers, for time."""
+    config = open_clip.get_model_config("ViT-B-16")
+    for tower in ("vision_cfg", "text_cfg"):
+        config[tower]["layers"] = LAYERS
+    folder = tmp_path_factory.mktemp("architectures")
+    (folder / "ViT-B-16-short.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+
+
 def of_vit(name: str, training: Training, length: int) -> float:
-    model = build_model(load_model_card("vit-b-16"), 0, device="meta")
+    card = load_model_card("vit-b-16").model_dump()
+    for part in ("image", "text"):
+        card[part] |= {"name": "ViT-B-16-short", "pretrained": ""}
+    model = build_model(ModelCard.model_validate(card), 0, device="meta")
     with on_meta():
         method = METHODS[name](model, METHODS[name].Config())
     with trial_copy(method, CPU) as copy:
@@ -26,10 +46,10 @@ def of_vit(name: str, training: Training, length: int) -> float:
 
 
 def test_flops_are_those_of_the_formula() -> None:
-    length, patches, layers, width = 16, 196, 12, 768
+    length, patches, width = 16, 196, 768
 
     def transformer(n: int, w: int) -> int:
-        return 2 * layers * (12 * w * w * n + 2 * n * n * w)
+        return 2 * LAYERS * (12 * w * w * n + 2 * n * n * w)
 
     image = 2 * patches * 3 * 16 * 16 * width + transformer(patches + 1, width) + 2 * width * 512
     text = transformer(length, 512) + 2 * 512 * 512
@@ -46,7 +66,8 @@ def test_an_estimate_is_what_the_run_takes(bench: Bench) -> None:
     plan = make_plan(load_run_config("suite.yaml", flags, [], []))
     estimator = Estimator(plan, pd.DataFrame())
     estimates = {cell.key: estimator.cell(cell) for cell in plan.cells}
-    assert bench("run", "--suite", "suite.yaml", "--methods", "clip,msd,locked_image", "--device", "cpu") == 0
+    run = ["run", "--suite", "suite.yaml", "--methods", "clip,msd,locked_image", "--device", "cpu"]
+    assert bench(*run, "--tasks", "zero_shot") == 0
     costs = Store(bench.folder / "results").costs().set_index("cell")
     assert len(costs) == 3
     for key, estimate in estimates.items():
@@ -59,10 +80,11 @@ def test_an_estimate_is_what_the_run_takes(bench: Bench) -> None:
 
 
 def test_a_planned_budget_in_flops_is_the_run_s(bench: Bench) -> None:
-    plan = make_plan(load_run_config("suite.yaml", {"methods": ["msd"], "device": "cpu"}, [], [], "flops=4G"))
+    settings = ["msd.queue_size=64", "training.flops=4e9"]
+    plan = make_plan(load_run_config("suite.yaml", {"methods": ["msd"], "device": "cpu"}, settings, ["msd"]))
     estimate = Estimator(plan, pd.DataFrame()).cell(plan.cells[0])
-    run = ("run", "--suite", "suite.yaml", "--methods", "msd", "--device", "cpu", "--budget", "flops=4G")
-    assert bench(*run) == 0
+    run = ["run", "--suite", "suite.yaml", "--methods", "msd", "--device", "cpu", "--tasks", "zero_shot"]
+    assert bench(*run, *(part for setting in settings for part in ("--set", setting))) == 0
     (cost,) = Store(bench.folder / "results").costs().to_dict("records")
     assert cost["samples"] == estimate.samples > 10 * 32
     assert cost["flops"] == pytest.approx(estimate.samples * estimate.flops_per_sample, rel=0.03)
