@@ -1,4 +1,4 @@
-"""The Python API: run a study, evaluate a model, read results. The command line is a thin layer over it."""
+"""The Python API: run a study, evaluate a model, read results. The command line calls it."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from benchmark.plan.plan import Plan
 
 LABELS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
-"""The columns that tell evaluations apart, in rows() and examples()."""
+"""The columns of rows() and examples() that identify an evaluation."""
 
 
 class Results:
     """The results in a folder: rows, costs, training logs and per-example scores as data frames.
 
-    outcome: what the run that returned these results did; None where a folder was opened.
+    outcome: what the run did that returned these results; None for an opened folder.
     """
 
     def __init__(self, store: Store, outcome: "Outcome | None" = None) -> None:
@@ -35,28 +35,28 @@ class Results:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Open a folder that a run has written. Raises ``BenchError`` when there are no results in it."""
+        """Open a results folder. Raises ``BenchError`` if it holds no results."""
         store = Store(Path(folder))
         if not store.cells.is_dir():
-            raise BenchError(f"{folder}: no results (expected a folder 'cells' in it); first run bench run")
+            raise BenchError(f"{folder}: no results (expected a folder 'cells' in it); run bench run first")
         return cls(store)
 
     def __repr__(self) -> str:
         return f"Results('{self.store.folder}')"
 
     def rows(self) -> "pd.DataFrame":
-        """Return the scores: one row a method, seed, dataset, task, part and metric, with value, low and high (0..1).
+        """Return the scores, one row per method, seed, dataset, task, part and metric, with value, low and high (0..1).
 
         ``low`` and ``high`` bound the 95 % interval; ``primary`` marks the metric that the tables show.
         """
         return self.store.rows()
 
     def costs(self) -> "pd.DataFrame":
-        """Return what trainings took: one row a cell, with seconds, bytes of peak memory, FLOPs and parameters."""
+        """Return the cost of each training, one row per cell: seconds, bytes of peak memory, FLOPs, parameters."""
         return self.store.costs()
 
     def logs(self) -> "pd.DataFrame":
-        """Return the training logs: one row a step, with losses, learning rate, gradient norm and seconds."""
+        """Return the training logs, one row per step: losses, learning rate, gradient norm, seconds."""
         import pandas as pd
 
         costs = self.costs()
@@ -68,11 +68,11 @@ class Results:
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
 
     def examples(self, **where: Any) -> "pd.DataFrame":
-        """Return the per-example scores of all evaluations with the given labels: one row a test example.
+        """Return the per-example scores of all evaluations with the given labels, one row per test example.
 
-        where: values of ``LABELS``, such as task="zero_shot", dataset="phantom-cxr", method="clip". Besides the labels
-        there are the columns ``id``, ``group`` and the task's own. Raises ``BenchError`` for a label that does not
-        exist, and where no evaluation has these.
+        where: values of ``LABELS``, such as task="zero_shot", dataset="phantom-cxr", method="clip". The columns are the
+        labels, ``id``, ``group`` and the task's own. Raises ``BenchError`` for an unknown label or value, and if no
+        evaluation matches.
         """
         import pandas as pd
 
@@ -90,30 +90,30 @@ class Results:
             scores = self.store.examples(row.cell, row.evaluation, row.part)
             frames.append(scores.assign(**{label: getattr(row, label) for label in labels}))
         if not frames:
-            raise BenchError(f"{self.store.folder}: no evaluation has all of {where}")
+            raise BenchError(f"{self.store.folder}: no evaluation matches all of {where}")
         return pd.concat(frames, ignore_index=True)
 
     def compare(self, a: str, b: str) -> "pd.DataFrame":
-        """Return the paired differences a - b: one row a task, dataset and metric that both have.
+        """Return the paired differences a - b, one row per task, dataset and metric that both have.
 
-        a, b: lines as the report's tables name them; a method's name where it has one line. Columns: value, low, high
-        (fractions; the 95 % interval of the difference), p, adjusted (Holm, over the datasets of a kind of task) and
-        verdict. Raises ``BenchError`` for an unknown line.
+        a, b: lines of the report's tables; the method's name is enough if it has one line. Columns: value, low, high
+        (the difference and its 95 % interval, as fractions), p, adjusted (Holm, over the datasets of a kind of task)
+        and verdict. Raises ``BenchError`` for an unknown line.
         """
         from benchmark.report import comparison
         from benchmark.report.results import label_lines
 
         rows = self.rows()
         if rows.empty:
-            raise BenchError(f"{self.store.folder}: no results; first run bench run")
+            raise BenchError(f"{self.store.folder}: no results; run bench run first")
         labelled, _, _ = label_lines(rows, self.costs())
         first, second = (comparison.find_reference(name, labelled) for name in (a, b))
         return comparison.differences(labelled, {first: second}, self.store.resamples)
 
     def report(self, folder: str | Path | None = None, reference: str | None = None) -> list[Path]:
-        """Write the report into ``folder`` (default: ``report`` in that of the results); return its files.
+        """Write the report into ``folder`` (default: ``report`` in the results folder); return its files.
 
-        reference: the line that the others are compared with. Raises ``BenchError`` where there is nothing to report.
+        reference: the line that the others are compared with. Raises ``BenchError`` if there is nothing to report.
         """
         return write_report(self.store, folder, reference, Console(quiet=True))
 
@@ -135,12 +135,12 @@ def run(
 ) -> Results:
     """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
 
-    What is in the results folder already is not done again; an interrupted run goes on when it is called again. A cell
-    that fails does not stop the others: see ``outcome.failures`` of what is returned.
+    Skips what the results folder already holds; calling it again resumes an interrupted run. A failing cell does not
+    stop the others: see ``outcome.failures`` of the returned results.
 
-    config: a suite's name or file, its content as a mapping, or a configuration. options: as configure() takes them.
+    config: a suite's name or file, its settings as a mapping, or a configuration. options: those of configure().
     results: the folder; default $BENCH_RESULTS or ./results. progress: auto, bars, lines or none.
-    Raises ``BenchError`` for a mistake in the configuration or the data, before anything is trained.
+    Raises ``BenchError`` for a mistake in the configuration or the data, before any training.
     """
     from benchmark.plan.make import make_plan
 
@@ -157,7 +157,7 @@ def evaluate(
 ) -> Results:
     """Evaluate a model that was trained elsewhere, as ``bench eval`` does.
 
-    model: open_clip:NAME/TAG, hf:FOLDER, timm:NAME, or a model card. The rest as run() takes it.
+    model: open_clip:NAME/TAG, hf:FOLDER, timm:NAME, or a model card. The other arguments: as in run().
     """
     from benchmark.plan.make import evaluation_plan
 
@@ -165,7 +165,7 @@ def evaluate(
 
 
 def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Results:
-    """Carry out a plan and print its outcome; all that is printed also goes to ``run.log`` in the results folder."""
+    """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder."""
     from benchmark.execution import runner
 
     store = Store(folder)
@@ -196,12 +196,12 @@ def configure(
     budget: str | None = None,
     plugins: Iterable[str | Path] = (),
 ) -> RunConfig:
-    """Return the configuration of a run: a suite with options over it.
+    """Return the configuration of a run: a suite, overridden by options.
 
-    seeds: which, or how many. settings: by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}.
-    budget: what every method gets, such as "samples=200k". plugins: files that register methods or tasks; classes that
-    the caller has registered need none.
-    Raises ``BenchError`` for an unknown name and for a value out of range.
+    seeds: their values, or how many. settings: values by ``section.key``, such as {"training.batch_size": 512,
+    "msd.momentum": 0.99}. budget: the training budget of every method, such as "samples=200k". plugins: files that
+    register methods or tasks; not needed for classes that the caller has registered.
+    Raises ``BenchError`` for an unknown name or a value out of range.
     """
     from benchmark.method import METHODS
     from benchmark.plan.resolve import check_settings
@@ -224,10 +224,10 @@ def configure(
         loaded = load_run_config(str(config), flags, texts, [*METHODS.names(), *TASKS.names()], budget)
     else:
         if settings or budget:
-            raise BenchError("settings and budget go over a suite's name or file; set them in the mapping itself")
-        content = config.model_dump() if isinstance(config, RunConfig) else dict(config)
-        content |= {name: value for name, value in flags.items() if value is not None}
-        loaded = validated(RunConfig, content, "the configuration")
+            raise BenchError("settings and budget apply to a suite's name or file; in a mapping, set them directly")
+        fields = config.model_dump() if isinstance(config, RunConfig) else dict(config)
+        fields |= {name: value for name, value in flags.items() if value is not None}
+        loaded = validated(RunConfig, fields, "the configuration")
     check_settings(loaded)
     return loaded
 

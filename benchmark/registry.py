@@ -1,4 +1,4 @@
-"""One generic registry, for methods and for tasks, and how plug-ins are loaded into it."""
+"""A registry of classes by name, used for methods and for tasks, and the loading of plug-ins."""
 
 import ast
 import importlib
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by name: a decorator registers them, and looking one up loads the installed plug-ins first."""
+    """Classes by name. A decorator registers a class; the first lookup loads the installed plug-ins."""
 
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind = kind
@@ -30,7 +30,7 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Register the decorated class under a name.
 
-        Raises ``BenchError`` for a class that is not a subclass of ``base``, and for a name that another class has.
+        Raises ``BenchError`` for a class that is not a subclass of ``base`` and for a name that is taken.
         """
 
         def decorate(cls: type[T]) -> type[T]:
@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         return decorate
 
     def __getitem__(self, name: str) -> type[T]:
-        """Return the class of a name; raises ``BenchError`` for an unknown one, with the nearest."""
+        """Return the class of a name. Raises ``BenchError`` with the nearest name for an unknown one."""
         load_plugins()
         if name not in self._classes:
             raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
@@ -60,13 +60,13 @@ class Registry(Generic[T]):
 
 
 def installed_plugins() -> list[tuple[str, str]]:
-    """Return the name and the module of each installed plug-in; of a package, all modules belong to the plug-in."""
+    """Return name and module of each installed plug-in; if that is a package, the plug-in has all its modules."""
     return sorted({(point.name, point.value) for point in entry_points(group=ENTRY_POINT_GROUP)})
 
 
 @cache
 def load_plugins() -> None:
-    """Import what is installed under the entry point group: a module, or a package with all its modules.
+    """Import the plug-ins installed under the entry point group, each a module or a package with all its modules.
 
     Raises ``BenchError`` for a plug-in that cannot be imported.
     """
@@ -80,22 +80,22 @@ def load_plugins() -> None:
 
 
 def load_files(paths: Iterable[str | Path]) -> None:
-    """Import files of the user (``--plugin my_method.py``), which register what they define.
+    """Import the user's files (``--plugin my_method.py``), which register methods or tasks.
 
-    A file imports modules that lie beside it by their names, as a script does. Raises ``BenchError`` for a file that
-    does not load, and for a module beside it that Python finds elsewhere, so that another one would be used.
+    A file can import the modules in its folder by name, as a script can. Raises ``BenchError`` for a file that cannot
+    be loaded, and if Python resolves such an import to a module outside the folder.
     """
     for path in map(Path, paths):
         if not path.is_file():
             raise BenchError(f"--plugin {path}: no such file")
-        # The path is part of the name: two files method.py in different folders are two modules.
+        # The name includes the path: two files called method.py in different folders are two modules.
         name = f"benchmark_plugin_{path.stem}_{crc32(os.fsencode(path.resolve())):08x}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise BenchError(f"--plugin {path}: not a Python file (expected a name ending in .py)")
         folder = path.resolve().parent
         if str(folder) not in sys.path:
-            # Last, so that a file yaml.py beside the plug-in does not replace what the harness imports.
+            # Appended, so that a file yaml.py beside the plug-in does not shadow what the harness imports.
             sys.path.append(str(folder))
             importlib.invalidate_caches()
         module = importlib.util.module_from_spec(spec)
@@ -111,9 +111,9 @@ def load_files(paths: Iterable[str | Path]) -> None:
 
 
 def _check_beside(path: Path, folder: Path) -> None:
-    """Raise ``BenchError`` where Python found another module than the one beside the plug-in that imports it.
+    """Raise ``BenchError`` if an import of a plug-in resolved to a module other than the one in its folder.
 
-    The other one is that of an installed package, or the one of that name beside another plug-in.
+    That other module is an installed package, or lies beside another plug-in.
     """
     try:
         tree = ast.parse(path.read_bytes())

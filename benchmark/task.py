@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """A kind of downstream task, applied to a dataset that carries what it needs."""
+    """A kind of downstream task, run on each dataset that has the columns and splits it needs."""
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
@@ -21,9 +21,9 @@ class Task:
     primary: ClassVar[str]
     """The metric that the report's table shows."""
     needs: ClassVar[frozenset[str]]
-    """What the dataset must carry: of "text", "label", "prompts", "question"."""
+    """What the dataset must provide: any of "text", "label", "prompts", "question"."""
     abilities: ClassVar[frozenset[str]] = frozenset()
-    """What the method must be able to do beyond encoding: of "caption". A plan leaves the others out."""
+    """What the method must be able to do besides encoding: "caption". A plan leaves out methods that cannot."""
     splits: ClassVar[tuple[str, ...]] = ("test",)
     """The splits that must not be empty."""
 
@@ -36,12 +36,14 @@ class Task:
 
     @classmethod
     def primary_for(cls, card: "Card") -> str:
-        """The primary metric on the dataset of ``card``, where it depends on the dataset."""
+        """Return the primary metric on the dataset of ``card``; by default ``primary``, whatever the dataset."""
         return cls.primary
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
-        """Measure the encoder behind ``data`` on its dataset. Same encoder, dataset and seed: same measurements.
-        Results do not depend on the order of the examples or on the batch size of the encoding.
+        """Measure the encoder of ``data`` on its dataset.
+
+        The same encoder, dataset and seed give the same measurements, whatever the order of the examples and the batch
+        size of the encoding.
         """
         raise NotImplementedError
 

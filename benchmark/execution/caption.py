@@ -1,4 +1,4 @@
-"""What a trained method writes for images of a dataset, beside what is true of them."""
+"""Write captions for images of a dataset with a trained method, and show them next to the true texts."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from benchmark.store.store import Store
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image, uint8 [size, size, 3], its texts, and a caption for each number of beams."""
+    """An image, uint8 [size, size, 3], with its true texts and one written caption per number of beams."""
 
     id: str
     image: np.ndarray
@@ -31,9 +31,9 @@ class Captioned:
 
 
 def newest_writer(store: Store, method: str | None) -> str:
-    """The key of the cell trained last whose method can caption (``method``, where it is given).
+    """Return the key of the newest trained cell of ``method``; None: of any method that can caption.
 
-    Raises ``BenchError`` for a method that cannot, and where there is no such cell.
+    Raises ``BenchError`` for a method that cannot caption, and if there is no such cell.
     """
     able = [name for name in METHODS.names() if "caption" in METHODS[name].abilities]
     if method is not None and "caption" not in METHODS[method].abilities:
@@ -43,7 +43,7 @@ def newest_writer(store: Store, method: str | None) -> str:
     cells = costs[costs.method.isin(wanted)] if len(costs) else costs
     if not len(cells):
         raise BenchError(
-            f"{store.folder}: no trained cell of {' or '.join(wanted)}; train one first: "
+            f"{store.folder}: no trained cell of {' or '.join(wanted)}; train one with "
             f"bench run --methods {wanted[0]} --tasks captioning --results {store.folder}"
         )
     return str(cells.cell.iloc[-1])
@@ -52,7 +52,7 @@ def newest_writer(store: Store, method: str | None) -> str:
 def load_writer(store: Store, key: str, references: Sequence[str]) -> Trained:
     """Rebuild a cell that can caption, from the checkpoint that the tables show.
 
-    references: names or paths of cards, for the cell's datasets whose cards are not shipped. Raises ``BenchError`` as
+    references: the cards of the cell's datasets that are not shipped, by name or path. Raises ``BenchError`` as
     load_trained() does.
     """
     cards = [load_card(reference) for reference in references]
@@ -63,12 +63,12 @@ def load_writer(store: Store, key: str, references: Sequence[str]) -> Trained:
 def captions(
     writer: ModelWriter, dataset: Dataset, split: str, count: int, beams: Sequence[int], cache: Path | None = None
 ) -> list[Captioned]:
-    """Of up to ``count`` images of a split that have a text, drawn at random but always the same ones."""
+    """Caption up to ``count`` images of a split that have a text: a fixed random sample."""
     records = prepare(dataset, split, writer.image_size, cache or cache_root(), resizing=writer.resizing)
-    told = [row for row, texts in enumerate(records.text) if texts]
-    if not told:
+    with_text = [row for row, texts in enumerate(records.text) if texts]
+    if not with_text:
         raise BenchError(f"dataset '{dataset.card.name}', {split}: no image has a text")
-    rows = sorted(told[i] for i in generator(0, "captions").permutation(len(told))[:count])
+    rows = sorted(with_text[i] for i in generator(0, "captions").permutation(len(with_text))[:count])
     images = np.array(records.images[rows])
     written = {k: writer.write(torch.from_numpy(images), k) for k in beams}
     return [
@@ -78,11 +78,12 @@ def captions(
 
 
 def name_of(beams: int) -> str:
+    """Return the name of a search with so many beams, for tables and figures."""
     return "greedy" if beams == 1 else f"{beams} beams"
 
 
 def caption_sheet(captioned: Sequence[Captioned], title: str, path: Path) -> Path:
-    """A PNG of the images, each with its first text and its captions. Returns ``path``."""
+    """Draw the images as a PNG, each with its first true text and its captions; return ``path``."""
     from matplotlib.figure import Figure
 
     columns = min(4, len(captioned))
@@ -92,7 +93,7 @@ def caption_sheet(captioned: Sequence[Captioned], title: str, path: Path) -> Pat
     for axes, shown in zip(figure.subplots(lines, columns, squeeze=False).flat, captioned):
         axes.imshow(shown.image, interpolation="nearest")
         texts = {"true": shown.true[0]} | {name_of(k): text for k, text in shown.written.items()}
-        # Not as mathematics: a text may have dollar signs in it.
+        # No math mode: a text may contain dollar signs.
         axes.set_xlabel(_wrapped(texts.items()), fontsize=7.5, loc="left", parse_math=False)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])

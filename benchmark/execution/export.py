@@ -1,4 +1,4 @@
-"""A trained cell as a checkpoint that open_clip loads: ``open_clip.create_model("local-dir:FOLDER")``."""
+"""Export a trained cell as a checkpoint that open_clip loads: ``create_model("local-dir:FOLDER")``."""
 
 import json
 import math
@@ -21,9 +21,9 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def find_cell(store: Store, name: str) -> str:
-    """Return the key of a trained cell, named by its key, by the beginning of its key, or by a method with one cell.
+    """Return the key of a trained cell. name: its key, the beginning of its key, or a method that has a single cell.
 
-    Raises ``BenchError`` when there is none, or several.
+    Raises ``BenchError`` if no cell or several match.
     """
     labels = {}
     for path in sorted(store.cells.glob("[!.]*/cell.json")):
@@ -35,7 +35,7 @@ def find_cell(store: Store, name: str) -> str:
     if not keys:
         raise unknown("trained cell or method", name, [*labels, *{label["method"] for label in labels.values()}])
     described = [f"{key} ({_described(labels[key])})" for key in keys]
-    raise BenchError(f"several trained cells are named '{name}'; name one of them: {listed(described)}")
+    raise BenchError(f"'{name}' matches several trained cells; name one of them: {listed(described)}")
 
 
 def _described(label: dict[str, Any]) -> str:
@@ -44,16 +44,15 @@ def _described(label: dict[str, Any]) -> str:
 
 
 def export(store: Store, key: str, output: Path) -> tuple[list[Path], Checkpoint]:
-    """Write a cell's encoder into the folder ``output`` as open_clip has it; return the files and the checkpoint.
+    """Write a cell's encoder into the folder ``output`` in open_clip's format; return the files and the checkpoint.
 
-    The checkpoint is the one that the tables show. Embeddings and temperature are those of the cell. Raises
-    ``BenchError`` where the cell is not made of towers and a tokenizer of open_clip alone, and where ``output`` has
-    such files already.
+    The checkpoint is the one that the tables show. The exported model gives the cell's embeddings and temperature.
+    Raises ``BenchError`` if the cell's towers and tokenizer are not all open_clip's, and if the files exist already.
     """
     files = [output / CONFIG, output / WEIGHTS]
     for file in files:
         if file.exists():
-            raise BenchError(f"{file}: exists already; name another folder with --output")
+            raise BenchError(f"{file} exists already; pass another folder as --output")
     recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
     model = OpenClipModel(ModelCard.model_validate(recipe["model"]))
     trained = load_trained(store, key, store.checkpoint(key))
@@ -66,7 +65,7 @@ def export(store: Store, key: str, output: Path) -> tuple[list[Path], Checkpoint
 
 
 class OpenClipModel:
-    """The dual encoder of a card, made of the parts of one open_clip model, and that model's configuration."""
+    """A model card's dual encoder, built from the parts of one open_clip model, and that model's configuration."""
 
     def __init__(self, card: ModelCard) -> None:
         from open_clip.model import CustomTextCLIP, set_model_preprocess_cfg
@@ -86,25 +85,28 @@ class OpenClipModel:
         (of_image, image_gelu), (of_text, text_gelu) = _architecture(image), _architecture(text)
         if image_gelu != text_gelu:
             raise BenchError(
-                f"model '{card.name}': one tower has QuickGELU and the other has not, which open_clip cannot load"
+                f"model '{card.name}': one tower uses QuickGELU and the other does not, which open_clip cannot load"
             )
         if tokenizer.name != text.name:  # type: ignore[union-attr]
-            raise BenchError(f"model '{card.name}': its tokenizer is not that of the text tower '{text.name}'")
+            raise BenchError(f"model '{card.name}': its tokenizer is not that of its text tower, '{text.name}'")
         if "multimodal_cfg" in of_text or "multimodal_cfg" in of_image:
             raise BenchError(
-                f"model '{card.name}': open_clip loads a CoCa with its decoder only, which the cell does not have"
+                f"model '{card.name}': open_clip loads CoCa only with its decoder, which the cell does not have"
             )
         vision = dict(of_image["vision_cfg"])
         if card.image_size is not None:
             vision["image_size"] = card.image_size
         self._whole = CustomTextCLIP(card.embed_dim, vision, of_text["text_cfg"], quick_gelu=image_gelu)
-        seen = _preprocessing(image)
-        set_model_preprocess_cfg(self._whole, seen)
+        preprocessing = _preprocessing(image)
+        set_model_preprocess_cfg(self._whole, preprocessing)
         self._projections = _own(self._whole.visual, "proj"), _own(self._whole.text, "text_projection")
         image_side, (image_projection, image_width) = image_tower(self._whole.visual, image.name)
         text_side, (text_projection, text_width) = text_tower(self._whole.text, text.pad_id)
         if {image_width, text_width} != {card.embed_dim}:
-            raise BenchError(f"model '{card.name}': embed_dim is {card.embed_dim}, which its towers do not project to")
+            raise BenchError(
+                f"model '{card.name}': embed_dim is {card.embed_dim}, but its towers project to "
+                f"{image_width} and {text_width}"
+            )
         self.encoder = DualEncoder(image_side, text_side, image_projection, text_projection, card.embed_dim)
         self.config = {
             "model_cfg": {
@@ -114,19 +116,19 @@ class OpenClipModel:
                 "vision_cfg": vision,
                 "text_cfg": of_text["text_cfg"],
             },
-            "preprocess_cfg": {"size": [self.encoder.image_size] * 2, "mode": "RGB", **seen},
+            "preprocess_cfg": {"size": [self.encoder.image_size] * 2, "mode": "RGB", **preprocessing},
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Raises ``BenchError`` where the method changed the architecture (adapters, prompts)."""
+        """Load the state of a dual encoder. Raises ``BenchError`` if the method changed it (adapters, prompts)."""
         try:
             self.encoder.load_state_dict(state)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise BenchError(f"the cell's towers are not as open_clip has them: {reason[:200]}") from error
+            raise BenchError(f"the cell's towers differ from open_clip's: {reason[:200]}") from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of the open_clip model, but for the temperature."""
+        """Return the tensors of the open_clip model except the temperature."""
         visual, text = self._whole.visual, self._whole.text
         _put_back(visual, "proj", self._projections[0], self.encoder.image_projection)
         _put_back(text, "text_projection", self._projections[1], self.encoder.text_projection)
@@ -140,7 +142,7 @@ def _own(tower: nn.Module, name: str) -> Any:
 
 
 def _put_back(tower: nn.Module, name: str, before: Any, projection: nn.Module) -> None:
-    """The inverse of what taking a tower apart does to its projection, a matrix that is multiplied from the right."""
+    """Put a projection back into the tower that it was taken from; open_clip may hold it as a transposed matrix."""
     if isinstance(before, nn.Parameter):
         assert isinstance(projection, nn.Linear)
         setattr(tower, name, nn.Parameter(projection.weight.detach().T.contiguous()))
@@ -149,15 +151,13 @@ def _put_back(tower: nn.Module, name: str, before: Any, projection: nn.Module) -
 
 
 def _architecture(spec: OpenClipImage | OpenClipText) -> tuple[dict[str, Any], bool]:
-    """open_clip's configuration of an architecture, and whether it has QuickGELU with the weights that the card
-    names.
-    """
+    """Return open_clip's configuration of a tower, and whether it uses QuickGELU with the card's weights."""
     import open_clip
 
     if spec.name.startswith("local-dir:"):
         path = Path(spec.name.removeprefix("local-dir:")) / CONFIG
         if not path.is_file():
-            raise BenchError(f"open_clip model '{spec.name}': {path} is not there any more")
+            raise BenchError(f"open_clip model '{spec.name}': {path} no longer exists")
         config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
     else:
         config = open_clip.get_model_config(spec.name)
@@ -169,16 +169,16 @@ def _architecture(spec: OpenClipImage | OpenClipText) -> tuple[dict[str, Any], b
 
 
 def _preprocessing(spec: OpenClipImage) -> dict[str, Any]:
-    """How the tower's images become squares, and the mean and standard deviation that it takes them to."""
+    """Return how a tower's images are made square and normalised, as open_clip's configuration has it."""
     from benchmark.models.from_open_clip import open_clip_model, resizing
 
     with torch.device("meta"):
         config = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights=False).visual.preprocess_cfg
-    seen = resizing(config)
+    square = resizing(config)
     return {
         "mean": list(config["mean"]),
         "std": list(config["std"]),
-        "interpolation": seen.interpolation,
-        "resize_mode": seen.mode,
-        "fill_color": seen.fill[0],
+        "interpolation": square.interpolation,
+        "resize_mode": square.mode,
+        "fill_color": square.fill[0],
     }

@@ -1,8 +1,7 @@
-"""What a run works with: tokenizer, models, training pairs, and methods before and after their training."""
+"""Build what a run works with: tokenizer, models, training pairs, and methods before and after training."""
 
 import json
 import math
-import os
 import shutil
 import time
 from collections import Counter
@@ -46,7 +45,7 @@ Checkpoint = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained cell, rebuilt. key: of the cell; checkpoint: the one that its weights are from."""
+    """A rebuilt trained cell. key: of the cell; checkpoint: the source of its weights."""
 
     key: str
     method: Method
@@ -55,7 +54,7 @@ class Trained:
     checkpoint: Checkpoint
 
     def encoder(self, device: torch.device) -> ModelEncoder:
-        """Return what tasks evaluate; it writes texts where the method can."""
+        """Return the encoder that tasks evaluate; it can write texts if the method can."""
         if "caption" in self.method.abilities:
             return self.writer(device)
         return ModelEncoder(
@@ -84,19 +83,19 @@ def load_trained(
     tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> Trained:
-    """Rebuild a finished cell: the one way from a folder of the store to a trained method.
+    """Rebuild a trained method from a finished cell of the store; everything that needs one calls this.
 
-    checkpoint: "best" is the one of lowest validation loss; a training without validation has the last one only.
-    datasets: by name, those that the cell was trained on whose cards are not shipped. tokenizer: the cell's, where the
-    caller has it; otherwise it is built again.
+    checkpoint: "best" is the one of lowest validation loss; a training without validation only has the last one.
+    datasets: by name, the cell's datasets whose cards are not shipped. tokenizer: the cell's, if the caller has it;
+    otherwise it is rebuilt.
 
-    Raises ``BenchError`` where the data of the tokenizer are missing or have changed, where a checkpoint is missing,
-    and where the weights do not fit the method as it is now.
+    Raises ``BenchError`` if the tokenizer's data are missing or have changed, if the checkpoint is missing, and if the
+    weights do not fit the method's current code.
     """
     folder, cache, datasets = store.cell(key), cache or cache_root(), datasets or {}
     cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
     if "classes" not in cell:
-        raise BenchError(f"{folder}: trained by an older version of this program: train again")
+        raise BenchError(f"{folder}: trained by an older version of this program; remove the folder and train again")
     recipe = cell["content"]
     card = ModelCard.model_validate(recipe["model"])
     tokenizer = tokenizer or _tokenizer(folder, card, recipe["tokenizer_data"], datasets, cache)
@@ -107,7 +106,7 @@ def load_trained(
         load_weights(method, folder / f"{available}.safetensors")
     except RuntimeError as error:
         raise BenchError(
-            f"{folder}: its weights do not fit method '{method.name}' as it is now: train again"
+            f"{folder}: its weights do not fit the current code of method '{method.name}'; train again"
         ) from error
     return Trained(key, method, tokenizer, card, available)
 
@@ -117,7 +116,7 @@ def _checkpoint(folder: Path, wanted: Checkpoint) -> Checkpoint:
         return wanted
     cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
     if math.isfinite(cost.get("best_validation_loss", math.inf)):
-        raise BenchError(f"{folder / BEST}: missing. Remove the folder and run again to train this cell anew.")
+        raise BenchError(f"{folder / BEST}: missing. Remove the folder and run again to retrain this cell.")
     return "last"
 
 
@@ -128,15 +127,15 @@ def _tokenizer(
     for name, fingerprint in trained_on:
         dataset = datasets[name] if name in datasets else open_dataset(load_card(name), "skip", cache)
         if dataset.fingerprint != fingerprint:
-            raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it: train again")
+            raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it; train again")
         corpus.append(dataset)
     return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
 
 
 class Materials:
-    """The tokenizer, the models, the pairs and the methods of a plan, each made when it is first needed.
+    """The tokenizer, models, pairs and methods of a plan, each built when first needed.
 
-    What trainings share (initial weights, language models) is trained once and kept in the cache.
+    What several trainings share (initial weights, language models) is trained once and kept in the cache.
     """
 
     def __init__(self, plan: Plan, progress: Progress, cache: Path) -> None:
@@ -156,13 +155,13 @@ class Materials:
     # Models and methods before training
 
     def blank_model(self) -> DualEncoder:
-        """Return the model without weights, on the meta device: it says what its images are to be like."""
+        """Return the model without weights, on the meta device, to read its image size and resizing from."""
         if self._blank_model is None:
             self._blank_model = build_model(self.plan.model, 0, "meta")
         return self._blank_model
 
     def model(self, seed: int, weights: bool = True) -> DualEncoder:
-        """Return the model as it is before training; without ``weights`` all of it is random."""
+        """Return the model as it is before training. weights: False leaves all of it random."""
         model = build_model(self.plan.model, stream(seed, "model"), weights=weights)
         if weights and self.plan.initial:
             model.load_state_dict(load_file(self.initial_weights()))
@@ -170,7 +169,7 @@ class Materials:
 
     def method(self, cell: Cell) -> Method:
         """Return a cell's method as it is before training."""
-        # The cell that trains the initial weights does not start from them.
+        # The cell that trains the initial weights cannot start from them.
         first = cell is self.plan.initial
         model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
         if "language_model" in cell.content:
@@ -181,16 +180,16 @@ class Materials:
         return method
 
     def classes(self, cell: Cell) -> list[str]:
-        """Return the names of the classes of a cell's pairs; none where they are of several sets."""
+        """Return the class names of a cell's pairs; empty if the pairs come from several datasets."""
         cards = [self.plan.datasets[name].card for name in cell.pretraining]
         return list(cards[0].classes or ()) if len(cards) == 1 else []
 
     def finish(self, store: Store, cell: Cell, cost: CellCost) -> None:
-        """Make a trained cell part of the store, with all that load_trained() needs."""
+        """Add a trained cell to the store, with everything that load_trained() needs."""
         store.finish(cell.key, {"label": cell.label, "content": cell.content, "classes": self.classes(cell)}, cost)
 
     def initial_weights(self) -> Path:
-        """Return the file of the weights that all cells start from, trained once for all runs."""
+        """Return the file of the initial weights of all cells; train them if no run has."""
         cell = self.plan.initial
         assert cell is not None
         folder = self.cache / "initial" / cell.key
@@ -203,11 +202,11 @@ class Materials:
             save_file(model, partial / "model.safetensors")
             (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            partial.replace(folder)
         return weights
 
     def language_model(self) -> Path:
-        """Return the file of the text tower that methods keep as a frozen language model, trained once for all runs."""
+        """Return the file of the text tower that methods use as a language model; train it if no run has."""
         language = self.plan.language
         assert language is not None
         names = ", ".join(language.datasets)
@@ -238,13 +237,13 @@ class Materials:
     # Pairs
 
     def sets(self, cell: Cell, split: str) -> list[PairSet]:
-        """Return the pretraining sets of a cell that have the split."""
+        """Return those of a cell's pretraining sets that have the split."""
         size = cell.training.resolution or self.blank_model().image_size
         datasets = [self.plan.datasets[name] for name in cell.pretraining]
         return [self._pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
-        """Return the pairs of a split, augmented where they are trained on."""
+        """Return the pairs of a split; only those of the train split are augmented."""
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
         return self._loader(cell, self.sets(cell, split), augmentation)
 
@@ -272,7 +271,7 @@ class Materials:
     def pretrain(
         self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
     ) -> CellCost:
-        """Train a cell's method in ``folder``; return its cost. ``watch`` sees each step and may raise."""
+        """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop."""
         train = self.pairs(cell, "train")
         has_validation = cell.training.validations > 0 and self.sets(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
@@ -305,7 +304,7 @@ class Materials:
         return {**cost, **self._by_source(cell, method, train), "version": __version__, "machine": machine()}
 
     def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> SourceCost:
-        """Return, of a training on several sets, the share of each and the final validation loss on each."""
+        """Return the share and final validation loss of each set; empty for a training on a single set."""
         if len(cell.pretraining) == 1:
             return {}
         names = [name for name in cell.pretraining if "train" in self.plan.datasets[name].splits()]

@@ -1,4 +1,4 @@
-"""From a task and an encoder to what the store keeps of an evaluation: rows, scores, resamples and notes."""
+"""Evaluate an encoder on a task: compute the rows, per-example scores, resamples and notes for the store."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ Columns = dict[str, np.ndarray]
 class Measured:
     """The outcome of an evaluation.
 
-    rows: one a part and metric. By part: examples, the per-example columns, each [n, ...]; resamples, each metric in
-    each resample, [R]; notes, what a reader must know.
-    primary: the metric that the tables show; they leave the dataset out where no row has it.
+    rows: one per part and metric. By part: examples, the per-example columns, each [n, ...]; resamples, each metric in
+    each resample, [R]; notes, as ``Notes``.
+    primary: the metric that the tables show; they leave out a dataset without a row for it.
     """
 
     rows: list[Row]
@@ -35,17 +35,17 @@ class Measured:
 
     @property
     def has_primary(self) -> bool:
-        """Whether any row is of the metric that the tables show."""
+        """Whether a row has the metric that the tables show."""
         return any(row["primary"] for row in self.rows)
 
 
 def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> Measured:
-    """Evaluate one encoder on one pair: every metric of every part, with its interval by a bootstrap over groups."""
+    """Evaluate an encoder on a pair: every metric of every part, with its bootstrap interval over groups."""
     task_class = TASKS[pair.task]
     task = task_class(task_class.Config(**pair.options))
     primary = task.primary_for(data.card)
     measurements = list(task.evaluate(data, cell.seed))
-    # Every cell and part gets the same draws of the same groups, so that differences are paired.
+    # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     resamples = {each.part: _resamples(each, population, plan.config.evaluation.resamples) for each in measurements}
     rows = [
@@ -61,7 +61,7 @@ def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation)
 def _row(
     plan: Plan, cell: Cell | FixedEncoder, pair: Pair, part: str, scores: Scores, primary: bool, sample: str
 ) -> Row:
-    """Join what identifies an evaluation with the scores of one metric."""
+    """Join the columns that identify an evaluation with the scores of one metric."""
     return {
         **cell.label,
         **plan.scenario_of(cell, pair),
@@ -88,7 +88,7 @@ def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> 
 
 
 def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
-    """Return the value of each metric, its interval, and how many examples and groups it is over."""
+    """Return each metric with its interval and the numbers of examples and groups that it is computed on."""
     examples, groups = measurement.examples, measurement.examples["group"]
     scores: list[Scores] = []
     for metric, function in measurement.metrics.items():
@@ -110,6 +110,6 @@ def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
 
 
 def _sample(measurement: Measurement, population: np.ndarray) -> str:
-    """Name the examples of a part: two results can be compared where these are the same."""
+    """Hash the examples of a part: two results are comparable if their hashes are equal."""
     ids, groups = (map(str, measurement.examples[column]) for column in ("id", "group"))
     return digest([sorted(zip(ids, groups)), population.tolist()])

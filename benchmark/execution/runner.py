@@ -40,10 +40,10 @@ class Outcome:
 
 
 def run(plan: Plan, store: Store, progress: Progress, cache: Path | None = None) -> Outcome:
-    """Train the plan's cells and evaluate its pairs on them, except what is in the store already.
+    """Train the plan's cells and evaluate its pairs on them, skipping what the store holds.
 
-    Raises ``BenchError`` before anything starts for a plan with problems, bad data, or a batch larger than the data.
-    A cell or an evaluation that fails is reported in the outcome, and the others go on.
+    Raises ``BenchError`` before any training for a plan with problems, bad data, or a batch larger than the data. A
+    cell or an evaluation that fails is recorded in the outcome and does not stop the others.
     """
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
@@ -51,7 +51,7 @@ def run(plan: Plan, store: Store, progress: Progress, cache: Path | None = None)
 
 
 class Runner:
-    """The state of a run: its plan, its materials, and what came of it so far."""
+    """The state of a run: its plan, its materials and its outcome so far."""
 
     def __init__(self, plan: Plan, store: Store, progress: Progress, cache: Path) -> None:
         self.plan, self.store, self.progress, self.cache = plan, store, progress, cache
@@ -60,7 +60,7 @@ class Runner:
         self._fixed: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
-        """Check everything, then train and evaluate cell by cell, and the encoders without training last."""
+        """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training."""
         plan, store = self.plan, self.store
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
         cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
@@ -92,7 +92,7 @@ class Runner:
         self.outcome.trained += 1
 
     def evaluate(self, cell: C, name: str, encoder_of: Callable[[C], Encoder]) -> None:
-        """Evaluate the pairs that the store lacks for a cell; each dataset is encoded once."""
+        """Evaluate a cell on the pairs that the store lacks; each dataset is encoded once."""
         missing = self.plan.missing(self.store, cell)
         self.outcome.skipped += len(self.plan.pairs_of(cell)) - len(missing)
         if not missing:
@@ -116,7 +116,7 @@ class Runner:
         measured = measure(self.plan, cell, pair, data)
         if not measured.has_primary:
             self.progress.print(
-                f"{pair.task} on {pair.dataset}: no {measured.primary}, as there are too few examples or candidates; "
+                f"{pair.task} on {pair.dataset}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out",
                 style="yellow",
             )
@@ -132,20 +132,20 @@ class Runner:
         return trained.encoder(self.plan.device)
 
     def fixed_encoder(self, fixed: FixedEncoder) -> Encoder:
-        """Return an encoder that is evaluated as it is; the last one is kept."""
+        """Return an encoder that is evaluated without training; the latest one stays in memory."""
         if fixed.key not in self._fixed:
             self._fixed = {fixed.key: fixed.build(self.materials)}
         return self._fixed[fixed.key]
 
     def check(self, untrained: list[Cell]) -> None:
-        """Raise ``BenchError`` for everything that can be wrong with weights and data, before any training."""
+        """Check weights and data before any training; raises ``BenchError`` for the first problem."""
         to_fetch = to_download(self.plan.model) if self.plan.cells else []
         if to_fetch and not hub_answers():
             raise BenchError(
-                f"{', '.join(to_fetch)}: not on this machine, and the hub cannot be reached. Download on a machine "
-                "with a network, or name local files in the model's card."
+                f"{', '.join(to_fetch)}: not on this machine, and the Hugging Face Hub cannot be reached. "
+                "Download on a machine with network access, or name local files in the model's card."
             )
-        # A plan without cells evaluates an external model: that model is read first, as it says how images are resized.
+        # A plan without cells evaluates an external model, which must be loaded to know how images are resized.
         model: DualEncoder | Encoder
         model = self.materials.blank_model() if self.plan.cells else self.fixed_encoder(self.plan.fixed[0])
         for note in getattr(model, "notes", ()):
@@ -155,7 +155,7 @@ class Runner:
             if self.plan.language and name in self.plan.language.texts_only:
                 continue
             sizes = {cell.training.resolution or model.image_size for cell in untrained if name in cell.pretraining}
-            # A dataset that is only pretrained on is not prepared at the size of an evaluation.
+            # A dataset used only for pretraining is not prepared at the evaluation's image size.
             splits = ("train", "val") if sizes and name not in evaluated else None
             with self.or_leave_out(name), self.progress.stage(f"checking {name}") as stage:
                 for size in sorted(sizes if splits else sizes | {model.image_size}):
@@ -168,7 +168,7 @@ class Runner:
 
     @contextmanager
     def or_leave_out(self, name: str) -> Iterator[None]:
-        """Leave a dataset out when its check fails, where the configuration skips bad data and nothing needs it."""
+        """Leave out a dataset that fails its check, if the configuration skips bad data and nothing needs it."""
         plan, config = self.plan, self.plan.config
         optional = {load_card(each).name for each in config.datasets if each not in config.required}
         optional -= {each for cell in plan.cells for each in cell.pretraining}
@@ -185,11 +185,11 @@ class Runner:
 
     @contextmanager
     def recording_failures(self, name: str) -> Iterator[None]:
-        """Record an exception as a failure and go on; a traceback goes to a file under ``errors``."""
+        """Record an exception as a failure and continue; unexpected ones leave a traceback under ``errors``."""
         try:
             yield
         except torch.cuda.OutOfMemoryError:
-            self.fail(f"{name}: out of GPU memory. A smaller training.micro_batch needs less; the result is the same.")
+            self.fail(f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.")
         except BenchError as error:
             self.fail(f"{name}: {error}")
         except Exception as error:

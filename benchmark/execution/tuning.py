@@ -1,4 +1,4 @@
-"""`bench tune`: the same number of trials of settings for each method, judged on the validation split."""
+"""`bench tune`: search each method's settings with the same number of trials, scored on the validation split."""
 
 import json
 import logging
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ("retrieval", "loss")
 RECALL_AT = 10
-LARGEST = 5000
-"""Validation pairs that are ranked, at most."""
+MAX_PAIRS = 5000
+"""The largest number of validation pairs that are ranked."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting that is searched: from low to high, or one of choices."""
+    """A setting to search: a range from low to high, or a list of choices."""
 
     name: str
     low: float = 0.0
@@ -49,6 +49,7 @@ class Axis:
     choices: tuple[Any, ...] = ()
 
     def suggest(self, trial: "optuna.Trial") -> Any:
+        """Return the sampler's value of the setting for a trial."""
         if self.choices:
             return trial.suggest_categorical(self.name, self.choices)
         if self.whole:
@@ -58,7 +59,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Best:
-    """The best settings of a method, and their value: recall@10 (0..1, higher is better) or a loss (lower is)."""
+    """The best settings of a method and their value: recall@10 (0..1, higher is better) or loss (lower is better)."""
 
     settings: dict[str, Any]
     value: float
@@ -67,12 +68,14 @@ class Best:
 def tune_methods(
     config: RunConfig, results: Path, trials: int, search: Sequence[str], objective: str, progress: Progress
 ) -> dict[str, Best]:
-    """Search each method's settings until it has ``trials`` trials, pruned ones included; those of earlier calls with
-    the same configuration and search count. Keeps everything under ``results``/tuning; returns the best by method.
+    """Search settings for each method until it has had ``trials`` trials; return the best by method.
 
-    search: ``section.key=low..high`` (``:log`` for a log scale) or ``section.key=a,b,c``; a section that is a method's
-    name is searched for that method alone. Raises ``BenchError`` for a search that cannot be read, no validation split,
-    and a method all of whose trials failed.
+    Pruned trials count, and so do those of earlier calls with the same configuration and search. All files lie under
+    ``results``/tuning.
+
+    search: ``section.key=low..high`` (``:log`` for a log scale) or ``section.key=a,b,c``; if the section is a method's
+    name, only that method is searched. Raises ``BenchError`` for an invalid search, for data without a validation
+    split, and for a method whose trials all failed.
     """
     from benchmark.plan.make import make_plan
 
@@ -90,7 +93,7 @@ def tune_methods(
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
     if not any("val" in plan.datasets[name].splits() for name in plan.cells[0].pretraining):
-        raise BenchError(f"tuning needs a val split; none of {', '.join(plan.cells[0].pretraining)} has one")
+        raise BenchError(f"tuning needs a split named val; none of {', '.join(plan.cells[0].pretraining)} has one")
     methods = [cell.method for cell in plan.cells]
     for axis in axes:
         section = axis.name.split(".")[0]
@@ -105,7 +108,7 @@ def tune_methods(
 
 
 class _Search:
-    """The study of one method: optuna's, kept in an SQLite file, so that an interrupted one goes on."""
+    """The search for one method: an Optuna study in an SQLite file, so that it can resume."""
 
     def __init__(
         self, config: RunConfig, method: str, axes: list[Axis], objective: str, results: Path, progress: Progress
@@ -129,11 +132,11 @@ class _Search:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         )
         if not study.trials:
-            given: dict[str, Any] = {"training.learning_rate": self.config.training.learning_rate}
-            study.enqueue_trial(given, skip_if_exists=True)
+            first_trial: dict[str, Any] = {"training.learning_rate": self.config.training.learning_rate}
+            study.enqueue_trial(first_trial, skip_if_exists=True)
         States = optuna.trial.TrialState
         while (done := len(study.get_trials(states=(States.COMPLETE, States.PRUNED, States.FAIL)))) < trials:
-            # Seeded by the number of the trial: a search that was interrupted suggests what it would have.
+            # Seeded by the number of the trial, so that a resumed search suggests the same settings.
             study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
             trial = study.ask()
             try:
@@ -152,7 +155,7 @@ class _Search:
                 study.tell(trial, value)
                 self.say(done, trials, trial, f"{self.objective} {value:.4f}")
         if not study.get_trials(states=(States.COMPLETE,)):
-            raise BenchError(f"method '{self.method}': none of its {trials} trials came to an end")
+            raise BenchError(f"method '{self.method}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
 
     def say(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
@@ -163,7 +166,7 @@ class _Search:
         self.progress.print(f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}")
 
     def trial(self, trial: "optuna.Trial", stage: Stage) -> float:
-        """Train with the settings that the sampler suggests; return the objective on the validation split."""
+        """Train with the sampler's settings; return the objective on the validation split."""
         import optuna
 
         from benchmark.plan.make import make_plan
@@ -179,7 +182,7 @@ class _Search:
             note = f"{position.samples_per_second:,.0f} pairs/s, loss {position.loss:.3f}"
             stage.update(position.step, position.steps, note)
             if math.isfinite(position.validation_loss):
-                # The pruner compares trials of a method by their losses, whatever the objective.
+                # Pruning compares the trials of a method by validation loss, whatever the objective.
                 value = position.validation_loss if self.objective == "loss" else -position.validation_loss
                 trial.report(value, position.step)
                 if position.step < position.steps and trial.should_prune():
@@ -199,14 +202,16 @@ class _Search:
 
 @torch.no_grad()
 def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
-    """recall@10 of the pairs, the mean of both directions, 0..1, compared as the method is evaluated; the same text
-    again counts as the right one, and a right one that ties with others is the last of them.
+    """Compute recall@10 of image-text pairs, the mean of both directions, 0..1.
+
+    Similarities are those of the method's evaluation. Every pair with the same text counts as correct; ties count
+    against the correct one.
     """
     encoder = method.eval().encoder()
     by_tokens = "late_interaction" in method.abilities
     device = next(encoder.parameters()).device
     images, texts, words = [], [], []
-    count = min(len(pairs), LARGEST)
+    count = min(len(pairs), MAX_PAIRS)
     for start in range(0, count, batch):
         part = pairs.sequential(start, min(batch, count - start)).to(device)
         if by_tokens:
@@ -219,13 +224,13 @@ def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
         words += [tuple(row[kept].tolist()) for row, kept in zip(part.tokens.cpu(), part.mask.cpu())]
     number = {word: i for i, word in enumerate(dict.fromkeys(words))}
     same = torch.tensor([number[word] for word in words])
-    right = same[:, None] == same
+    correct = same[:, None] == same
     image, text = (torch.cat(parts).float() for parts in (images, texts))
-    found = []
-    for side, of in ((cosines(image, text).cpu(), right), (cosines(text, image).cpu(), right.T)):
-        best = side.masked_fill(~of, -torch.inf).amax(dim=1, keepdim=True)
-        found.append((((side >= best) & ~of).sum(dim=1) < RECALL_AT).double().mean().item())
-    return sum(found) / 2
+    recalls = []
+    for scores, relevant in ((cosines(image, text).cpu(), correct), (cosines(text, image).cpu(), correct.T)):
+        best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)
+        recalls.append((((scores >= best) & ~relevant).sum(dim=1) < RECALL_AT).double().mean().item())
+    return sum(recalls) / 2
 
 
 def _axis(text: str) -> Axis:
@@ -233,7 +238,7 @@ def _axis(text: str) -> Axis:
     section, dot, key = name.strip().partition(".")
     example = "training.learning_rate=1e-4..1e-2:log or msd.targets=cross,hard"
     if not (equals and dot and key):
-        raise BenchError(f"--search {text}: expected for example {example}")
+        raise BenchError(f"--search {text}: expected section.key=values, for example {example}")
     if section not in ("training", *METHODS.names()):
         raise unknown("section of --search", section, ["training", *METHODS.names()])
     if section == "training" and key not in SECTIONS["training"].model_fields:
@@ -245,7 +250,7 @@ def _axis(text: str) -> Axis:
         except ValueError as error:
             raise BenchError(f"--search {text}: expected two numbers, for example {example}") from error
         if not low < high or (span[3] and low <= 0):
-            raise BenchError(f"--search {text}: expected a lower and a higher number, above 0 on a log scale")
+            raise BenchError(f"--search {text}: expected low..high with low < high, and low > 0 on a log scale")
         whole = all(re.fullmatch(r"\d+", part.strip()) for part in (span[1], span[2]))
         return Axis(name, low, high, log=bool(span[3]), whole=whole)
     choices = yaml.safe_load(f"[{values}]")
@@ -255,7 +260,7 @@ def _axis(text: str) -> Axis:
 
 
 def _write(path: Path, best: Best, objective: str, trials: int, axes: list[Axis]) -> None:
-    content = {
+    fields = {
         "settings": best.settings,
         "value": best.value,
         "objective": objective,
@@ -263,4 +268,4 @@ def _write(path: Path, best: Best, objective: str, trials: int, axes: list[Axis]
         "trials": trials,
         "searched": [axis.name for axis in axes],
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")

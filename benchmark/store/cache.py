@@ -1,4 +1,4 @@
-"""Where derived data lie, and how a folder gets there whole or not at all."""
+"""The cache of derived data, in which a folder or file is complete or absent."""
 
 import os
 import shutil
@@ -13,17 +13,18 @@ from benchmark.common.errors import BenchError
 
 
 def cache_root() -> Path:
-    """$BENCH_CACHE, or ~/.cache/contrastive-benchmark."""
+    """Return the cache's folder: $BENCH_CACHE, or ~/.cache/contrastive-benchmark."""
     return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "contrastive-benchmark").expanduser()
 
 
 def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = False) -> Path:
-    """``folder``, made by ``write`` unless it exists. Written under a temporary name and renamed when whole: a folder
-    under its own name is always complete, whoever was killed, and of two processes at once the first one's stays.
+    """Build ``folder`` with ``write`` unless it exists; return it.
 
-    resume: the temporary folder is always the same and stays when ``write`` fails, which then finds there what it had
-    written; of two processes at once the second waits.
-    Raises ``BenchError`` when the folder cannot be written (a full disk, no permission).
+    It is written under a temporary name and renamed at the end, so a folder under its final name is always complete,
+    even if a process is killed. If two processes build it at once, the first result stays.
+
+    resume: keep the temporary folder if ``write`` fails, so that the next call continues in it; a second process waits.
+    Raises ``BenchError`` if the folder cannot be written (disk full, no permission).
     """
     if folder.is_dir():
         return folder
@@ -48,14 +49,14 @@ def _build(folder: Path, temporary: Path, write: Callable[[Path], None], keep: b
     try:
         write(temporary)
         try:
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         except OSError:
             if not folder.is_dir():
                 raise
     except OSError as error:
         raise BenchError(f"cache {folder}: cannot be written: {error}") from error
     except BenchError:
-        # Bad data: once they are mended they go by another name.
+        # Bad data: once corrected, they get another key and thus another folder.
         keep = False
         raise
     finally:
@@ -64,13 +65,13 @@ def _build(folder: Path, temporary: Path, write: Callable[[Path], None], keep: b
     return folder
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises ``BenchError`` when it cannot be written."""
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all. Raises ``BenchError`` if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except OSError as error:
         raise BenchError(f"cache {path}: cannot be written: {error.strerror}") from error
     finally:

@@ -1,4 +1,4 @@
-"""What of the results and of the cache can be computed again, how much room it takes, and how it goes."""
+"""Find what can be recomputed in the results and the cache, measure its size, and remove it."""
 
 import os
 import shutil
@@ -9,39 +9,40 @@ from pathlib import Path
 from benchmark.store.store import Store
 
 KINDS = {
-    "embeddings": "encoded datasets of trained cells; encoded again when a task asks for them",
-    "partial": "trainings that were interrupted, and evaluations that were killed; their next run starts from nothing",
-    "cache": "records, prepared images, tokenizers and general weights; made again by the next run",
+    "embeddings": "encoded datasets of trained cells; encoded again when a task needs them",
+    "partial": "interrupted trainings and killed evaluations; the next run starts them from scratch",
+    "cache": "records, prepared images, tokenizers and general weights; rebuilt by the next run",
 }
 CACHED = ("records", "decoded", "prepared", "tokens", "tokenizers", "initial", "language_models")
-"""The folders of the cache: nothing else is touched, whatever BENCH_CACHE points to."""
-UNDER_WAY = 60.0
-"""Seconds since the last write within which a training is taken for one that goes on."""
+"""The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
+RUNNING_WITHIN = 60.0
+"""A training that wrote within the last so many seconds counts as running."""
 
 
 def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
-    """Folders by kind. Weights, rows and per-example scores of finished cells are never among them, nor is a training
-    that goes on.
+    """List the removable folders by kind, the keys of ``KINDS``.
+
+    Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
     partial = [*store.cells.glob(".*.partial"), *store.cells.glob("[!.]*/evaluations/.partial-*")]
     return {
         "embeddings": sorted(store.cells.glob("[!.]*/embeddings")),
-        "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > UNDER_WAY),
+        "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),
         "cache": [folder for name in CACHED if (folder := cache / name).is_dir()],
     }
 
 
 def size(folder: Path) -> int:
-    """Bytes of the files under a folder."""
+    """Return the total size of the files under a folder, in bytes."""
     return sum(file.stat().st_size for file in _files(folder))
 
 
 def remove(folder: Path) -> None:
-    """Take the folder away under another name first, so that a run never finds half of it."""
-    gone = folder.with_name(f".{folder.name.lstrip('.')}.removed")
-    shutil.rmtree(gone, ignore_errors=True)
-    os.replace(folder, gone)
-    shutil.rmtree(gone)
+    """Remove a folder, renaming it first so that a run never sees it half removed."""
+    renamed = folder.with_name(f".{folder.name.lstrip('.')}.removed")
+    shutil.rmtree(renamed, ignore_errors=True)
+    folder.replace(renamed)
+    shutil.rmtree(renamed)
 
 
 def _last_write(folder: Path) -> float:

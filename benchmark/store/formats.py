@@ -1,8 +1,8 @@
-"""Formats: numbers that are part of keys and are raised by hand when the harness computes or stores something else.
+"""Format numbers: parts of keys, raised by hand when a change to the harness changes results or stored files.
 
-Code of methods and tasks is part of a key by itself (``hashing.source_of``). The harness is not: if it were, every edit
-would train everything again. Instead each format covers the modules below, and ``tests/store/test_formats.py`` fails
-when one of them changes and nobody has decided whether results do. Record the decision with
+The code of methods and tasks enters keys automatically (``hashing.source_of``). The harness's code does not: otherwise
+every edit would retrain everything. Instead each format covers the modules below, and ``tests/store/test_formats.py``
+fails if one of them has changed and nobody has decided whether results change with it. Record the decision with
 
     python -m benchmark.store.formats
 """
@@ -13,22 +13,22 @@ from pathlib import Path
 from benchmark.store.hashing import syntax_hash
 
 TRAINING = 3
-"""What a trained cell holds: its weights. Part of the keys of cells, of initial weights and of all that is encoded by a
-model, trained here or not: raising it trains and evaluates everything again."""
+"""Version of trained weights. Part of the keys of cells, of initial weights and of everything that a model encodes,
+trained here or not: raising it retrains and re-evaluates everything."""
 
 EVALUATION = 5
-"""What an evaluation holds: embeddings, scores and intervals. Part of the keys of evaluations and of embeddings, and of
-encoders that are evaluated as they are: raising it evaluates everything again."""
+"""Version of evaluations: embeddings, scores and intervals. Part of the keys of evaluations, of embeddings and of
+encoders that are evaluated without training: raising it re-evaluates everything."""
 
 DATA = 3
-"""What a dataset's records hold: rows, pixels and tokens. Part of a dataset's fingerprint: raising it prepares all data
-and trains and evaluates everything again."""
+"""Version of a dataset's records: rows, pixels and tokens. Part of a dataset's fingerprint: raising it prepares all
+data again, and retrains and re-evaluates everything."""
 
 PHANTOM = 2
-"""What the embedded datasets draw, say and ask. Raising it does the same to them alone."""
+"""Version of the embedded datasets' images, texts and questions. Raising it has the effect of DATA on them alone."""
 
 CACHE = 6
-"""How the folders in the cache are laid out, their contents being the same: raising it only writes them again."""
+"""Version of the cache's file layout. Raising it only rebuilds the cache; results stay."""
 
 COVERS = {
     "TRAINING": (
@@ -76,7 +76,7 @@ def current() -> Record:
 
 
 def undecided() -> list[str]:
-    """Say of each format which of its modules have changed since they were recorded, and what to do about it."""
+    """Return one line per format with modules that changed since they were recorded, and what to do about it."""
     recorded: Record = json.loads(RECORD.read_text(encoding="utf-8"))
     lines = []
     for name, now in current().items():
@@ -87,8 +87,8 @@ def undecided() -> list[str]:
         changed = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
         if changed:
             lines.append(
-                f"changed in benchmark/: {', '.join(changed)}. If results change: raise {name} in "
-                "benchmark/store/formats.py. Either way record it then: python -m benchmark.store.formats"
+                f"changed in benchmark/: {', '.join(changed)}. If results change, raise {name} in "
+                "benchmark/store/formats.py. In either case then record it: python -m benchmark.store.formats"
             )
         elif before["format"] != now["format"]:
             lines.append(
@@ -99,7 +99,7 @@ def undecided() -> list[str]:
 
 
 def main() -> None:
-    """Record the numbers and hashes as they are now, and print what was undecided."""
+    """Record the current numbers and hashes, and print what was undecided."""
     lines = undecided() if RECORD.is_file() else []
     RECORD.write_text(json.dumps(current(), indent=1) + "\n", encoding="utf-8")
     print("\n".join([*lines, f"recorded in {RECORD}"]))

@@ -1,4 +1,4 @@
-"""How keys are made: a hash of values, and a hash of the code that defines a method or a task."""
+"""The hashes that keys are made of: of values, and of the code that defines a method or a task."""
 
 import ast
 import hashlib
@@ -16,23 +16,23 @@ from benchmark.common.errors import BenchError
 
 HARNESS = "benchmark"
 PLUGINS = ("benchmark.methods", "benchmark.tasks")
-"""The packages inside the harness whose code is part of a key, as any plug-in's is."""
+"""The harness's own plug-ins, whose code is part of keys as that of any plug-in is."""
 
 
 def digest(value: object) -> str:
     """Hash a value to 16 hexadecimal digits: SHA-256 of its canonical JSON.
 
-    The order of a dict's keys does not matter; a tuple counts as a list. Raises ``TypeError`` for a value that JSON
-    cannot hold: its ``str`` may change from run to run, so the caller converts it.
+    The order of a dict's keys does not matter; a tuple equals a list. Raises ``TypeError`` for a value that JSON cannot
+    represent; the caller converts it, as its ``str`` may differ between runs.
     """
     _check_keys(value)
-    # ensure_ascii also writes the lone surrogates that undecodable file names hold.
+    # ensure_ascii also handles the lone surrogates in undecodable file names.
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_keys(value: object) -> None:
-    """Raise ``TypeError`` for a dict with keys other than strings: JSON writes 1 and "1" alike."""
+    """Raise ``TypeError`` for a dict with non-string keys, as JSON does not distinguish 1 from "1"."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -45,7 +45,7 @@ def _check_keys(value: object) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Hash a file's content with SHA-256; a file of unchanged size and time is read once."""
+    """Hash a file with SHA-256; a file whose size and time have not changed is not read again."""
     state = path.stat()
     return _file_digest(path, state.st_size, state.st_mtime_ns)
 
@@ -57,23 +57,22 @@ def _file_digest(path: Path, size: int, time: int) -> str:
 
 
 def source_of(cls: type) -> str:
-    """Hash the code that defines a class, so that a changed formula is another key.
+    """Hash the code that defines a class, so that a changed formula gives a new key.
 
-    Hashed are the syntax trees of its module, of its bases' modules and of every module that these import, directly or
-    not, as far as the code is the plug-in's own. Not its own are the standard library, torch, the harness and installed
-    distributions, except for the package that the class itself is installed in. Comments, docstrings, formatting, the
-    order and spelling of imports, and the name of the class's own module do not change the hash. Modules imported by a
-    computed name and data files are not seen.
+    Covers the syntax trees of its module, of its bases' modules and of every module that these import, directly or
+    indirectly, if the code is the plug-in's own. The standard library, torch, the harness and installed distributions
+    are not, except for the package that the class is installed in. Comments, docstrings, formatting, the order and
+    spelling of imports, and the name of the class's module do not change the hash. Modules imported under a computed
+    name and data files are not covered.
 
-    Raises ``BenchError`` for a class without a source file, as one defined in a notebook, and for a file that is not
-    valid Python.
+    Raises ``BenchError`` for a class without a source file (defined in a notebook, say) and for invalid Python.
     """
     code = _PluginCode(cls)
     own = code.file(cls.__module__)
     if own is None:
         raise BenchError(
-            f"class {cls.__qualname__} (module {cls.__module__}) has no source file, so that no key can follow its "
-            "code: put it into a file of its own and load that as a plug-in"
+            f"class {cls.__qualname__} (module {cls.__module__}) has no source file, so its code cannot be "
+            "part of a key: move it into a file and load that as a plug-in"
         )
     hashes: dict[Path, str] = {}
     waiting = [base.__module__ for base in cls.__mro__]
@@ -89,7 +88,7 @@ def source_of(cls: type) -> str:
 
 
 def syntax_hash(file: Path, module: str) -> str:
-    """Hash the syntax tree of one module of the harness: what it imports is not followed."""
+    """Hash the syntax tree of one module of the harness, without the modules that it imports."""
     return _read(file, module, None).hash
 
 
@@ -97,12 +96,12 @@ class _PluginCode:
     """Tells a plug-in's own modules from all others."""
 
     def __init__(self, cls: type) -> None:
-        """cls: a class of the plug-in. The packages of its bases that build on the harness count as its own, too."""
+        """cls: a class of the plug-in; the packages of its bases that build on the harness also count as its own."""
         built_on_harness = [base for base in cls.__mro__ if any(_top(b.__module__) == HARNESS for b in base.__mro__)]
         self._packages = {_top(base.__module__) for base in (cls, *built_on_harness)}
 
     def file(self, module: str) -> Path | None:
-        """The file of a module; None for one that is not the plug-in's own, or has no file."""
+        """Return a module's file; None if the module is not the plug-in's own or has no file."""
         top = _top(module)
         if top == HARNESS:
             return _file(module) if module in PLUGINS or module.startswith(tuple(f"{p}." for p in PLUGINS)) else None
@@ -137,12 +136,12 @@ class _Module:
 
 
 def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
-    """Read a module. code: tells which imports are the plug-in's own; None: none is."""
-    content = file.read_bytes()
+    """Read a module. code: tells which imports are the plug-in's own; None if none are."""
+    source = file.read_bytes()
     if file.suffix != ".py":
-        return _Module(hashlib.sha256(content).hexdigest(), [])
+        return _Module(hashlib.sha256(source).hexdigest(), [])
     try:
-        tree = ast.parse(content)
+        tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise BenchError(f"{file}: not valid Python: {error}") from error
     package = name if file.stem == "__init__" else name.rpartition(".")[0]
@@ -151,7 +150,7 @@ def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
     for imported in _imports(tree.body, package):
         files = {module: code.file(module) for module in imported.names} if code else {}
         submodule = f"{imported.module}.{imported.attribute}"
-        # A name that is a module of its own needs nothing of the package that it lies in.
+        # Importing a submodule uses nothing that its package defines.
         needed = [submodule] if files.get(submodule) else list(imported.names)
         imports += needed
         targets[imported.bound].add(_target(imported, files))
@@ -160,7 +159,7 @@ def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
 
 
 def _imports(statements: Iterable[ast.AST], package: str) -> Iterator[_Imported]:
-    """All imports of a module, those inside functions included, those for type checkers alone left out."""
+    """Yield all imports of a module, including those inside functions, except those for type checkers only."""
     for node in statements:
         if isinstance(node, ast.If) and _is_type_checking(node.test):
             yield from _imports(node.orelse, package)
@@ -185,9 +184,10 @@ def _imports(statements: Iterable[ast.AST], package: str) -> Iterator[_Imported]
 
 
 def _target(imported: _Imported, files: dict[str, Path | None]) -> str:
-    """Name what an imported name stands for, whatever it is called here: ``numpy``, ``torch.nn.functional``.
+    """Return the origin of an imported name, whatever its alias: ``numpy``, ``torch.nn.functional``.
 
-    A name of the harness has no module, so that moving a module changes no key. A plug-in's module goes by its file.
+    Names of the harness are given without their module, so that moving a module changes no key. A plug-in's module is
+    named by its file.
     """
     module, attribute = imported.module, imported.attribute
     submodule = files.get(f"{module}.{attribute}") if attribute else None
@@ -202,13 +202,13 @@ def _target(imported: _Imported, files: dict[str, Path | None]) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module, imported or not; None where there is none."""
+    """Return the file of a module, imported or not; None if there is none."""
     if module in sys.modules:
         origin = getattr(sys.modules[module], "__file__", None)
     else:
         try:
             spec = importlib.util.find_spec(module)
-        except Exception:  # it imports the packages above, which may fail in any way
+        except Exception:  # find_spec imports the parent packages, which can fail in any way
             return None
         origin = spec.origin if spec and spec.has_location else None
     file = Path(origin).resolve() if origin else None
@@ -227,8 +227,8 @@ def _is_type_checking(test: ast.expr) -> bool:
     return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
-# The syntax tree as JSON, equal on all versions of Python: fields that are empty are left out, as later versions add
-# some, and so is all that does not change what the code does.
+# The syntax tree as JSON, the same on all versions of Python. Empty fields are left out, as later versions add some,
+# and so is everything that does not change what the code does.
 
 _STATEMENT_LISTS = ("body", "orelse", "finalbody")
 _NO_EFFECT = ("ctx", "kind", "type_comment", "type_ignores")
@@ -252,7 +252,7 @@ def _plain(node: Any, names: dict[str, str]) -> Any:
     if isinstance(node, list):
         return [_plain(item, names) for item in node]
     if isinstance(node, ast.Constant):
-        # ascii() and not repr(): what counts as printable changes with Python's version of Unicode.
+        # ascii(), not repr(): which characters are printable depends on Python's version of Unicode.
         return ["Constant", type(node.value).__name__, ascii(node.value)]
     if isinstance(node, ast.Name):
         return ["Name", names.get(node.id, node.id)]
@@ -275,7 +275,7 @@ def _plain(node: Any, names: dict[str, str]) -> Any:
 
 
 def _joined(values: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string with literal parts side by side made one: versions of Python cut them differently."""
+    """Merge adjacent literal parts of an f-string: versions of Python split them differently."""
     joined: list[ast.expr] = []
     for value in values:
         if isinstance(value, ast.Constant) and joined and isinstance(joined[-1], ast.Constant):

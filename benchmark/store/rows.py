@@ -1,10 +1,10 @@
-"""What the files of the store hold: labels, rows and notes, as the runner writes them and the report reads them."""
+"""The types of the store's files: labels, rows and notes, written by the runner and read by the report."""
 
 from typing import Literal, NotRequired, TypedDict
 
 
 class Label(TypedDict):
-    """What a cell is called in tables. role: what an encoder is that was evaluated without training."""
+    """The name of a cell in tables. role: given for encoders that are evaluated without training."""
 
     suite: str
     model: str
@@ -16,10 +16,10 @@ class Label(TypedDict):
 
 
 class ScenarioColumns(TypedDict, total=False):
-    """How an evaluation belongs to a scenario.
+    """The columns of an evaluation that is part of a scenario.
 
-    condition: its own. plain_condition: the one without the difficulty. plain, plain_dataset: the cell and the dataset
-    at the plain condition that it is compared with.
+    condition: of this evaluation. plain_condition: the one without the difficulty. plain, plain_dataset: the cell and
+    the dataset at the plain condition, with which this evaluation is compared.
     """
 
     scenario: str
@@ -32,10 +32,11 @@ class ScenarioColumns(TypedDict, total=False):
 
 
 class Scores(TypedDict):
-    """A metric of one part of a measurement.
+    """One metric of one part of a measurement.
 
-    value, low, high: the metric and its 95 % interval. n: examples that it is over; groups: distinct groups among the
-    part's examples. chance, majority: the metric of a scorer that knows nothing, and of always the most common answer.
+    value, low, high: the metric and its 95 % interval. n: the number of examples it is computed on; groups: of distinct
+    groups among the part's examples. chance, majority: the metric of random scores and of always predicting the most
+    frequent answer.
     """
 
     metric: str
@@ -52,7 +53,7 @@ class Row(Label, ScenarioColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
     primary: whether the tables show it. examples: a hash of the examples and of the groups that resamples draw from.
-    start: the cell with the weights that training started from.
+    start: the key of the cell with the weights before training.
     """
 
     dataset: str
@@ -66,7 +67,7 @@ class Row(Label, ScenarioColumns, Scores):
 
 
 class Notes(TypedDict, total=False):
-    """What the report reads of the notes of one part, which may hold more; ``Measurement`` says what each is."""
+    """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
     definitions: dict[str, str]
     ceiling: float

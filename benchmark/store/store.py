@@ -1,12 +1,12 @@
 """The result store: a folder for each cell, complete or absent.
 
-cells/HASH/cell.json                what was trained: everything the result depends on, and its label
-cells/HASH/cost.json                what it took
+cells/HASH/cell.json                what was trained: its label and everything that the result depends on
+cells/HASH/cost.json                what the training cost
 cells/HASH/*.safetensors, log.jsonl
 cells/HASH/embeddings/              encoded datasets
-cells/HASH/evaluations/KEY/         evaluation.json (all that it depends on beside the encoder), rows.json, notes.json,
-                                    and as Parquet the per-example scores and the metrics of each resample
-cells/.HASH.partial/                a training in progress, or interrupted
+cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on besides the encoder), rows.json,
+                                    notes.json, and in Parquet the per-example scores and the metrics of each resample
+cells/.HASH.partial/                a training in progress or interrupted
 """
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LABEL = ("suite", "model", "method", "variant", "pretraining", "seed")
-"""The columns that name a cell: of several with the same, the newest counts."""
+"""The columns that name a cell. Of several cells with the same name, the newest counts."""
 
 
 class Store:
@@ -39,22 +39,22 @@ class Store:
         return self.cells / key
 
     def partial(self, key: str) -> Path:
-        """Return the folder that a cell is trained in; finish() renames it to the cell's."""
+        """Return the folder that a cell is trained in; finish() renames it to that of the finished cell."""
         return self.cells / f".{key}.partial"
 
     def finished(self, key: str) -> bool:
-        """Tell whether a cell exists."""
+        """Return whether a cell is finished."""
         return (self.cell(key) / "cost.json").is_file()
 
     def finish(self, key: str, cell: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
-        """Write what was trained and its cost beside the weights, and rename the folder: now the cell exists."""
+        """Write cell.json and cost.json beside the weights and rename the folder, which completes the cell."""
         partial = self.partial(key)
         _write_json(partial / "cell.json", cell)
         _write_json(partial / "cost.json", cost)
         partial.replace(self.cell(key))
 
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
-        """Read the rows of a finished evaluation; None where it is not there."""
+        """Read the rows of an evaluation; None if it does not exist."""
         path = self.cell(cell) / "evaluations" / key / "rows.json"
         if not path.is_file():
             return None
@@ -71,10 +71,10 @@ class Store:
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Write one evaluation, or replace it.
+        """Write an evaluation, replacing an earlier one with the same key.
 
-        content: all that it depends on beside the encoder. By part: examples, the per-example columns, [n, ...] each;
-        resampled, each metric in each resample, [R]; notes, what a reader must know.
+        content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
+        [n, ...]; resampled, each metric in each resample, [R]; notes, as ``Notes``.
         """
         import pandas as pd
 
@@ -97,9 +97,9 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def checkpoint(self, cell: str) -> Literal["last", "best"]:
-        """Return the checkpoint that the newest evaluation of a cell is of, which is what the tables show.
+        """Return the checkpoint that the newest evaluation of a cell used, which the tables show.
 
-        A cell that was never evaluated shows its last.
+        "last" for a cell that was never evaluated.
         """
         paths = self.cell(cell).glob("evaluations/*/evaluation.json")
         newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
@@ -109,28 +109,28 @@ class Store:
         return "best" if best else "last"
 
     def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame":
-        """Return the per-example columns of a part of an evaluation: one row a test example."""
+        """Read the per-example columns of a part of an evaluation, one row per test example."""
         import pandas as pd
 
         return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
-        """Read a metric in each resample of the test set, [R]; None where it was not kept."""
+        """Read a metric in each resample of the test set, [R]; None if there are no resamples."""
         import pandas as pd
 
         path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
         return np.asarray(pd.read_parquet(path, columns=[metric])[metric]) if path.is_file() else None
 
     def notes(self, cell: str, key: str) -> dict[str, Notes]:
-        """Read the notes of an evaluation, by part; empty where there are none."""
+        """Read the notes of an evaluation by part; empty if there are none."""
         path = self.cell(cell) / "evaluations" / key / "notes.json"
         notes: dict[str, Notes] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return notes
 
     def rows(self) -> "pd.DataFrame":
-        """Read all rows: one a method, seed, dataset, task, part and metric.
+        """Read all rows, one per method, seed, dataset, task, part and metric.
 
-        Where two cells have the same label (a method's code was changed in between, say), the newer one's count.
+        If two cells have the same label (a method's code has changed, say), the newer one counts.
         """
         import pandas as pd
 
@@ -144,7 +144,7 @@ class Store:
         return _newest(frame, [*LABEL, "dataset", "task", "part", "metric"])
 
     def costs(self) -> "pd.DataFrame":
-        """Read what the trained cells cost: one row a cell. Where two have the same label, the newer one's."""
+        """Read the costs of the trained cells, one row per cell; of two with the same label the newer one."""
         import pandas as pd
 
         costs: list[dict[str, Any]] = []
@@ -166,7 +166,7 @@ class Store:
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":
-    """Select the last of the rows that share the keys; a key that the frame lacks does not count."""
+    """Keep the last of the rows that share the keys; ignore keys that the frame lacks."""
     return frame.drop_duplicates([key for key in keys if key in frame], keep="last", ignore_index=True)
 
 
@@ -174,9 +174,9 @@ def _name(kind: str, part: str) -> str:
     return f"{kind}{'-' if part else ''}{part}.parquet"
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
