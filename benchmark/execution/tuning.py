@@ -144,21 +144,21 @@ class _Search:
                     value = self.trial(trial, stage)
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
-                self.say(done, trials, trial, "pruned")
+                self._print_trial(done, trials, trial, "pruned")
             except BenchError as error:
                 study.tell(trial, state=States.FAIL)
-                self.say(done, trials, trial, str(error).splitlines()[0])
+                self._print_trial(done, trials, trial, str(error).splitlines()[0])
             except KeyboardInterrupt:
                 study.tell(trial, state=States.FAIL)
                 raise
             else:
                 study.tell(trial, value)
-                self.say(done, trials, trial, f"{self.objective} {value:.4f}")
+                self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
         if not study.get_trials(states=(States.COMPLETE,)):
             raise BenchError(f"method '{self.method}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
 
-    def say(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
+    def _print_trial(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
         settings = ", ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in trial.params.items()

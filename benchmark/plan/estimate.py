@@ -1,4 +1,4 @@
-"""Estimate what a cell will cost before it runs: counted without weights, timed by what this machine does."""
+"""Estimate the cost of a cell before it runs: operations counted without weights, time from this machine's speed."""
 
 import json
 import math
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EFFICIENCY = 0.35
-"""Share of a large matrix product's speed that training reaches; used only until a cell of the model was measured."""
+"""Training speed as a fraction of that of a large matrix product; used until a cell of the model is measured."""
 
-LARGE = 300_000_000
-"""Parameters up to which a model is built to count a method that cannot be counted without weights."""
+MAX_PARAMETERS = 300_000_000
+"""The most parameters that a model may have to be built for counting, if counting fails without weights."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one training will cost.
+    """The estimated cost of a training.
 
-    samples: pairs seen. flops_per_sample: of a step, the mean over the stages. memory: peak in bytes. seconds: of the
-    training. measured: whether the time comes from a cell of the same method and model in the store. parameters: as in
-    the cost table. text_length: tokens of the longest text of a micro-batch. length_known: whether that was read from
-    the data; otherwise it is the most that the model reads.
+    samples: pairs trained on, with repetitions. flops_per_sample: of a step, the mean over the stages. memory: peak in
+    bytes. seconds: of the training. measured: whether the time is derived from a cell of the same method and model in
+    the store. parameters: as in the cost table. text_length: tokens of the longest text of a micro-batch. length_known:
+    whether that was read from the data; otherwise it is the model's maximum.
     """
 
     samples: int
@@ -66,7 +66,7 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates the cells of a plan. costs: the store's cost table, to take measured speeds from."""
+    """Estimates the cells of a plan. costs: the store's cost table, the source of measured speeds."""
 
     def __init__(self, plan: Plan, costs: "pd.DataFrame") -> None:
         self.plan = plan
@@ -76,7 +76,7 @@ class Estimator:
 
     def cell(self, cell: Cell, pairs: int | None = None) -> Estimate:
         """Estimate one cell. pairs: the number of training pairs, needed for a budget in epochs."""
-        # Cells that differ in the seed alone cost the same.
+        # Cells that differ only in the seed cost the same.
         key = json.dumps([cell.method, cell.options, cell.training.model_dump(), cell.pretraining, pairs])
         if key not in self._estimates:
             self._estimates[key] = self._estimate(cell, pairs)
@@ -85,11 +85,11 @@ class Estimator:
     def _estimate(self, cell: Cell, pairs: int | None) -> Estimate:
         training, device = cell.training, self.plan.device
         method = self._method(cell, meta=True)
-        room = method.model.text.context_length
-        full = min(room, self.plan.model.tokenizer.context_length or room)
+        limit = method.model.text.context_length
+        longest = min(limit, self.plan.model.tokenizer.context_length or limit)
         known = self._text_length(cell)
         size = method.model.image_size
-        shape = Shape(training.resolution or size, size, known or full, training.augmentation)
+        shape = Shape(training.resolution or size, size, known or longest, training.augmentation)
 
         def count(real: bool) -> tuple[int, float, int]:
             copied = self._method(cell, meta=False) if real else method
@@ -117,20 +117,20 @@ class Estimator:
             samples * per_sample,
             measured,
             parameter_columns(method),
-            known or full,
+            known or longest,
             known is not None,
         )
 
     def _method(self, cell: Cell, meta: bool) -> Method:
-        """The cell's method as it is before training, on the meta device or with random weights on the CPU."""
+        """Build the cell's method as it is before training, on the meta device or with random weights on the CPU."""
         plan = self.plan
         if not meta:
             size = sum(parameter.numel() for parameter in build_model(plan.model, 0, "meta").parameters())
-            if size > LARGE:
+            if size > MAX_PARAMETERS:
                 raise BenchError(
                     f"method '{cell.method}': its cost cannot be counted without weights, and model "
                     f"'{plan.model.name}' has {size / 1e6:,.0f} million parameters (expected at most "
-                    f"{LARGE / 1e6:,.0f} million)"
+                    f"{MAX_PARAMETERS / 1e6:,.0f} million)"
                 )
         model = build_model(plan.model, 0, "meta" if meta else "cpu", weights=False)
         labelled = [plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
@@ -142,7 +142,7 @@ class Estimator:
         return method.train()
 
     def _text_length(self, cell: Cell) -> int | None:
-        """Tokens of the longest text of a micro-batch; None where the data or the tokenizer are not in the cache."""
+        """Return the tokens of a micro-batch's longest text; None if data or tokenizer are not in the cache."""
         datasets = [self.plan.datasets[name] for name in cell.pretraining]
         datasets = [dataset for dataset in datasets if "train" in dataset.splits()]
         if not self._tokenizer or not datasets or not all(dataset.is_read("train") for dataset in datasets):
@@ -154,7 +154,7 @@ class Estimator:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, where it needs neither a download nor data that are not in the cache."""
+        """The tokenizer; None if it needs a download or data that are not in the cache."""
         card = self.plan.model
         corpus = [self.plan.datasets[name] for name in self.plan.corpus]
         if isinstance(card.tokenizer, CorpusTokenizer):
@@ -165,7 +165,7 @@ class Estimator:
         return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root())
 
     def _seconds(self, cell: Cell, flops: float) -> tuple[float, bool]:
-        """Seconds of a sample, and whether they were measured. flops: of a sample."""
+        """Return the seconds per sample, and whether they were measured. flops: per sample."""
         if len(self.costs):
             same = self.costs[(self.costs.method == cell.method) & (self.costs.model == cell.label["model"])]
             same = same[same.accumulation == cell.content["training"]["accumulation"]]
@@ -178,7 +178,7 @@ class Estimator:
 
 
 class _LongTexts:
-    """Stands in for a tokenizer that is not on this machine: every text is as long as the model reads."""
+    """Replaces a tokenizer that is not on this machine: every text has the model's maximum length."""
 
     start_id, end_id = 1, 2
     fingerprint = ""
@@ -197,7 +197,7 @@ class _LongTexts:
 
 
 def _first_texts(dataset: Dataset) -> Iterator[str]:
-    """The first text of each training record that has one."""
+    """Yield the first text of each training record that has one."""
     texts = dataset.table("train")["text"]
     for row in dataset.rows("train").tolist():
         if text := texts[row].as_py():
@@ -205,7 +205,7 @@ def _first_texts(dataset: Dataset) -> Iterator[str]:
 
 
 def matrix_speed(device: torch.device, precision: str) -> float:
-    """Measure for a moment how many floating-point operations a second a product of two large matrices does."""
+    """Measure briefly how many floating-point operations per second a product of two large matrices reaches."""
     size = 4096 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best = float("inf")

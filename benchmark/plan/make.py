@@ -1,6 +1,6 @@
-"""Make a plan: resolve a configuration into cells and evaluations, and say what speaks against running it.
+"""Make a plan: resolve a configuration into cells and evaluations, and find what prevents it from running.
 
-Nothing is trained or encoded here.
+Trains and encodes nothing.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ from benchmark.task import TASKS, Task
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
-    """Resolve every name of a configuration; raises ``BenchError`` for an unknown one."""
+    """Resolve every name of a configuration. Raises ``BenchError`` for an unknown one."""
     config = _with_plain_dataset(config)
     datasets = Datasets(config, cache or cache_root())
     config, absent = _with_datasets_here(config, datasets)
@@ -76,9 +76,9 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
 
 
 def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
-    """Plan the evaluation of an external model and of its baselines; nothing is trained.
+    """Plan the evaluation of an external model and of its baselines, without any training.
 
-    Tasks, datasets and seeds are the configuration's. spec: as external_model() reads it, or a model card's name or
+    Tasks, datasets and seeds are the configuration's. spec: as external_model() takes it, or a model card's name or
     path.
     """
     other = external_model(spec) if is_external(spec) else None
@@ -103,10 +103,10 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run with its names resolved: what all of its cells share.
+    """What all cells of a run share, with every name resolved.
 
     trained_on: the sets to pretrain on by the condition of the scenario, the plain one first.
-    initial: the cell whose weights the others start from; None: they start from what the model's card names.
+    initial: the cell whose weights the others start from; None: they start as the model's card defines.
     """
 
     config: RunConfig
@@ -119,8 +119,10 @@ class _Run:
     language: Language | None = None
 
     def cell(self, at: RunConfig, method: str, options: Mapping[str, Any], pretraining: list[str], seed: int) -> Cell:
-        """Make a cell. at: the configuration with the method's tuned settings and a point of the grid over it."""
-        reads = self.language and "language_model" in METHODS[method].needs_of(METHODS[method].Config(**options))
+        """Make a cell. at: the configuration with the method's tuned settings and a grid point applied."""
+        uses_language = self.language and "language_model" in METHODS[method].needs_of(
+            METHODS[method].Config(**options)
+        )
         content = cell_content(
             method,
             options,
@@ -130,7 +132,7 @@ class _Run:
             tokenizer_data=self.datasets.fingerprints(self.corpus),
             pretraining=self.datasets.fingerprints(pretraining),
             initial=self.initial.key if self.initial else None,
-            language=self.language.content if self.language and reads else None,
+            language=self.language.content if self.language and uses_language else None,
             seed=seed,
         )
         label = Label(
@@ -145,24 +147,24 @@ class _Run:
 
 
 def _resolve(config: RunConfig, datasets: Datasets, trained_on: dict[Condition | None, list[str]]) -> _Run:
-    """Resolve model, device, tokenizer and initial weights. datasets: all that is trained or evaluated on is open."""
+    """Resolve model, device, tokenizer and initial weights. datasets: with those of training and evaluation open."""
     model, device = resolve_model(config), resolve_device(config.device)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
         corpus = datasets.open(model.tokenizer.datasets) or next(iter(trained_on.values()))
     run = _Run(config, datasets, trained_on, model, device, corpus)
     run = replace(run, initial=_initial_cell(run))
-    # Last: it notes which datasets nothing but the language model has opened.
+    # Last, as it determines which datasets only the language model uses.
     return replace(run, language=_language(model, datasets, corpus))
 
 
 def _cells(run: _Run, methods: list[str]) -> list[Cell]:
-    """Make the cells of all points of the grid, seeds, methods and conditions of the scenario."""
+    """Make a cell for each grid point, seed, method and condition of the scenario."""
     cells = []
     for point in run.config.grid:
         for name in point:
             if name.split(".")[0] not in ("training", *METHODS.names()):
-                raise BenchError(f"--grid {name}: only settings of the training and of methods can be varied")
+                raise BenchError(f"--grid {name}: a grid can only vary training settings and method options")
         for seed, method in product(run.config.seeds, methods):
             at = (tuned(run.config, method) if run.config.tuned else run.config).at(point, "--grid")
             options = method_options(method, at.options.get(method, {}))
@@ -172,12 +174,12 @@ def _cells(run: _Run, methods: list[str]) -> list[Cell]:
             }
             plain = next(iter(conditions.values())).key
             cells += [replace(cell, condition=condition, plain=plain) for condition, cell in conditions.items()]
-    # A setting of one method makes no further cells of the others.
+    # A grid over one method's options must not repeat the cells of the others.
     return list({cell.key: cell for cell in cells}.values())
 
 
 def _cell_variant(config: RunConfig, method: str) -> str:
-    """Say what the command line set of the training, the model and the method."""
+    """Name the training, model and method settings that the command line overrides."""
     settings = {
         name: value
         for name, value in config.overrides.items()
@@ -188,7 +190,7 @@ def _cell_variant(config: RunConfig, method: str) -> str:
 
 
 def _initial_cell(run: _Run) -> Cell | None:
-    """Make the cell that trains the initial weights, from the model's card alone: no setting of a run changes them."""
+    """Make the cell that trains the initial weights, from the model's card alone: a run's settings do not apply."""
     init = run.model.init
     if init is None or init.method is None:
         return None
@@ -210,7 +212,7 @@ def _language(model: ModelCard, datasets: Datasets, corpus: list[str]) -> Langua
 
 
 def _add_baselines(plan: Plan, run: _Run) -> None:
-    """Set by seed where the cells start, and add the baselines where the configuration asks for them."""
+    """Set the key of the initial weights by seed, and add the baselines if the configuration wants them."""
     config, model = run.config, run.model
     settings = {name: value for name, value in config.overrides.items() if name.startswith("model.")}
     variant = ", ".join(f"{name}={value}" for name, value in settings.items())
@@ -223,9 +225,9 @@ def _add_baselines(plan: Plan, run: _Run) -> None:
 
 
 def _check_options(config: RunConfig) -> None:
-    """Raise ``BenchError`` for options of an unknown name, and for wrong ones even of what is not in this run.
+    """Raise ``BenchError`` for options of an unknown method or task, and for invalid options.
 
-    A suite's slip is then found by its first run, whatever that runs.
+    Includes methods and tasks outside this run, so that the first run of a suite finds all its mistakes.
     """
     for name, options in config.options.items():
         if name not in METHODS.names() and name not in TASKS.names():
@@ -237,7 +239,7 @@ def _check_options(config: RunConfig) -> None:
 
 
 def _with_plain_dataset(config: RunConfig) -> RunConfig:
-    """Evaluate on the scenario's plain dataset, too."""
+    """Add the scenario's plain dataset to those evaluated on."""
     plain = config.scenario.plain.dataset if config.scenario else None
     if not plain or plain in config.datasets:
         return config
@@ -245,15 +247,15 @@ def _with_plain_dataset(config: RunConfig) -> RunConfig:
 
 
 def _plain_dataset(config: RunConfig, datasets: Datasets) -> str:
-    """Return the name of the scenario's plain dataset; "" where what is trained on differs."""
+    """Return the name of the scenario's plain dataset; "" if the scenario varies the pretraining data."""
     plain = config.scenario.plain.dataset if config.scenario else None
     return datasets.open([plain])[0] if plain else ""
 
 
 def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfig, list[str]]:
-    """Leave out the suite's datasets that are not on this machine or have no rows; return a line for each of them.
+    """Leave out the suite's datasets that are not on this machine or have no rows; return a line for each.
 
-    Raises ``BenchError`` when one must be there, or none is left to pretrain on or to evaluate on.
+    Raises ``BenchError`` if none is left to pretrain on or to evaluate on, and with --strict for any left out.
     """
     absent: dict[str, str] = {}
     kept: dict[str, list[str]] = {}
@@ -265,19 +267,19 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
             else:
                 absent[load_card(reference).name] = reason
         if not kept[key]:
-            what = "to pretrain on" if key == "pretraining" else "to evaluate on"
-            raise BenchError(f"suite {config.suite}: nothing {what} is found here; missing: {listed(absent)}")
+            use = "pretrain" if key == "pretraining" else "evaluate"
+            raise BenchError(f"suite {config.suite}: no dataset to {use} on is usable here; missing: {listed(absent)}")
     if absent and config.strict:
         names = (name if reason == NOT_FOUND else f"{name} ({reason})" for name, reason in absent.items())
-        raise BenchError(f"suite {config.suite}, --strict: not found here: {listed(names)}; see bench data how NAME")
+        raise BenchError(f"suite {config.suite}, --strict: not found: {listed(names)}; see bench data how NAME")
     lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
     return config.model_copy(update=kept), lines
 
 
 def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
-    """Make the pairs that the selectors name: ``all``, ``kind`` or ``kind:dataset``; say which are left out, and why.
+    """Make the pairs that the selectors ``all``, ``kind`` and ``kind:dataset`` name; list those left out with reasons.
 
-    A kind that no dataset fits is left out where datasets are ``absent``; else it is a ``BenchError``.
+    A kind that fits no dataset is left out if datasets are ``absent``; otherwise it is a ``BenchError``.
     """
     suite = datasets.open(config.datasets)
     chosen: dict[tuple[str, str], None] = {}
@@ -285,7 +287,7 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
     for selector in config.tasks:
         kind, colon, dataset = selector.partition(":")
         if colon and not dataset:
-            raise BenchError(f"--tasks {selector}: expected a dataset after the colon, or the kind alone: {kind}")
+            raise BenchError(f"--tasks {selector}: expected a dataset after the colon, or only {kind}")
         kinds = TASKS.names() if kind == "all" else [kind]
         names = suite
         if dataset:
@@ -303,9 +305,9 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
                 else:
                     left_out[f"{kind} on {name}: the dataset {lacking}"] = None
         if not fits and not absent:
-            raise BenchError(f"task {selector}: none of the datasets {listed(names)} carries what it needs")
+            raise BenchError(f"task {selector}: none of the datasets {listed(names)} has what it needs")
     if not chosen:
-        raise BenchError(f"none of the tasks {listed(config.tasks)} can be run on {listed(suite)}")
+        raise BenchError(f"none of the tasks {listed(config.tasks)} can run on {listed(suite)}")
     return [_pair(config, kind, datasets[name]) for kind, name in chosen], list(left_out)
 
 
@@ -323,9 +325,9 @@ def _pair(config: RunConfig, task: str, dataset: Dataset) -> Pair:
 def _able(
     methods: list[str], selectors: list[str], pairs: list[Pair], left_out: list[str]
 ) -> tuple[list[Pair], list[str]]:
-    """Keep the pairs that at least one of the methods can do; say which methods cannot do which.
+    """Keep the pairs that at least one method can do; list which methods cannot do which tasks.
 
-    Raises ``BenchError`` where a task is selected by its name and no method can do it.
+    Raises ``BenchError`` if a task is selected by name and no method can do it.
     """
     kept = []
     reasons: dict[str, None] = {}
@@ -346,9 +348,9 @@ def _able(
 
 
 def _lacking(task: type[Task], dataset: Dataset) -> str:
-    """Say what a dataset lacks for a task; "" for nothing."""
+    """Describe what a dataset lacks for a task; "" if nothing."""
     if dataset.streams:
-        return "streams, which is for pretraining alone"
+        return "streams, which only pretraining supports"
     needs = sorted(task.needs - dataset.provides)
     if needs:
         return f"has no {', no '.join(needs)}"
@@ -357,7 +359,7 @@ def _lacking(task: type[Task], dataset: Dataset) -> str:
 
 
 def _unmet(plan: Plan) -> dict[str, list[str]]:
-    """Say by the key of a cell what its method needs and does not get."""
+    """List the unmet needs of each cell's method, by the cell's key."""
     provides = _model_provides(build_model(plan.model, 0, "meta"))
     unmet: dict[str, list[str]] = {}
     for cell in plan.cells:
@@ -380,27 +382,27 @@ def _model_provides(model: DualEncoder) -> dict[str, bool]:
 
 
 def _unmet_need(need: str, plan: Plan, cell: Cell, provides: Mapping[str, bool]) -> str:
-    """Say why a cell does not get what its method needs; "" where it does. provides: by the model."""
+    """Explain why a need of a cell's method is unmet; "" if it is met. provides: what the model provides."""
     if need == "start_token":
         if not _starts_texts(plan.model):
-            return f"the tokenizer of model '{plan.model.name}' begins texts with their first word"
+            return f"the tokenizer of model '{plan.model.name}' does not begin texts with a start token"
     elif need == "augmentation":
         if cell.training.augmentation == Augmentation.none():
-            return "training.augmentation leaves images as they are, so that both views would be the same"
+            return "training.augmentation does not change images, so both views would be identical"
     elif need in provides:
         if not provides[need]:
-            return f"model '{plan.model.name}' does not give it"
+            return f"model '{plan.model.name}' does not provide it"
     elif need == "label" and len(cell.pretraining) > 1:
-        return f"pretrain on one dataset, the classes of {', '.join(cell.pretraining)} are not the same"
+        return f"{', '.join(cell.pretraining)} have different classes; pretrain on one of them"
     else:
         lacking = [name for name in cell.pretraining if need not in plan.datasets[name].provides]
         if lacking:
-            return f"dataset '{lacking[0]}' does not carry it"
+            return f"dataset '{lacking[0]}' does not have it"
     return ""
 
 
 def _problems(plan: Plan) -> list[str]:
-    """Say which of the sets to pretrain on cannot be pretrained on."""
+    """List the pretraining sets that cannot be pretrained on, with the reason."""
     problems = []
     for name in dict.fromkeys(name for cell in plan.cells for name in cell.pretraining):
         dataset = plan.datasets[name]
@@ -412,7 +414,7 @@ def _problems(plan: Plan) -> list[str]:
 
 
 def _starts_texts(model: ModelCard) -> bool:
-    """Tell whether the model's tokenizer begins every text with a start token."""
+    """Return whether the model's tokenizer begins every text with a start token."""
     if isinstance(model.tokenizer, CorpusTokenizer):
         return True
     return build_tokenizer(model, None, cache_root()).start_id is not None

@@ -1,4 +1,4 @@
-"""A plan: its cells, its pairs of a task and a dataset, and all that their keys are made of."""
+"""A plan: cells, pairs of a task and a dataset, and everything that their keys are made of."""
 
 import enum
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from benchmark.training.accumulation import accumulation_mode
 from benchmark.training.schedule import precision_of
 
 Fingerprints = list[tuple[str, str]]
-"""Datasets by their names, each with the hash of its records."""
+"""Names of datasets, each with the hash of its records."""
 
 
 class CellContent(TypedDict):
     """Everything that a cell's weights depend on.
 
-    model_files: the hashes of local files that the model's card names. initial: the key of the cell whose weights it
-    starts from.
+    model_files: the hashes of local files that the model's card names. initial: the key of the cell with the initial
+    weights.
     """
 
     format: int
@@ -50,7 +50,7 @@ class CellContent(TypedDict):
 
 
 class PairContent(TypedDict):
-    """Everything that an evaluation depends on beside the encoder. dataset: its fingerprint."""
+    """Everything that an evaluation depends on besides the encoder. dataset: its fingerprint."""
 
     format: int
     source: str
@@ -73,7 +73,7 @@ class LanguageContent(TypedDict):
 
 
 class SettingsContent(TypedDict):
-    """Everything that the settings found by `bench tune` are for. checkpoint: the one that trials are judged by."""
+    """Everything that settings from `bench tune` are specific to. checkpoint: the one that trials are scored on."""
 
     format: int
     method: str
@@ -101,8 +101,8 @@ def cell_content(
 ) -> CellContent:
     """Collect everything that a cell's weights depend on.
 
-    Of the training settings ``auto`` is what it stands for here, and how often to save does not matter. language: of
-    the language model that the text tower starts from; None for a method that uses none.
+    Training settings of ``auto`` are resolved, and checkpoint_every is left out. language: of the language model that
+    the text tower starts from; None for a method that uses none.
     """
     settings = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
     settings["accumulation"] = accumulation_mode(METHODS[method], training)
@@ -126,10 +126,7 @@ def cell_content(
 
 
 def pair_content(task: str, options: Mapping[str, Any], dataset: Dataset, evaluation: Evaluating) -> PairContent:
-    """Collect everything that an evaluation depends on beside the encoder.
-
-    How many images are encoded at once does not matter.
-    """
+    """Collect everything that an evaluation depends on besides the encoder; not the batch size."""
     return PairContent(
         format=formats.EVALUATION,
         source=source_of(TASKS[task]),
@@ -156,7 +153,7 @@ def language_content(
 
 
 def settings_content(method: str, options: Mapping[str, Any], model: ModelCard, config: RunConfig) -> SettingsContent:
-    """Collect everything that tuned settings are for; not the learning rate, which is always searched."""
+    """Collect everything that tuned settings are specific to; not the learning rate, which is always searched."""
     return SettingsContent(
         format=formats.TRAINING,
         method=method,
@@ -171,14 +168,14 @@ def settings_content(method: str, options: Mapping[str, Any], model: ModelCard, 
 
 
 def model_content(model: ModelCard) -> dict[str, Any]:
-    """Return what a model's outputs can depend on; where its initial weights come from has a key of its own."""
+    """Return everything that a model's outputs depend on, except its initial weights, which have their own key."""
     return model.model_dump(exclude={"title", "init"})
 
 
 def plain_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a method's or a task's options to what JSON holds, so that they can be hashed and stored.
+    """Convert the options of a method or task to JSON types, to hash and store them.
 
-    owner: whose they are, for messages. Raises ``BenchError`` for an option of a type that has no such form.
+    owner: the method or task, for messages. Raises ``BenchError`` for an option that cannot be converted.
     """
     return {name: _plain(value, f"{owner}: option {name}") for name, value in options.items()}
 
@@ -197,8 +194,8 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((_plain(item, where) for item in value), key=digest)
     raise BenchError(
-        f"{where}: no key can be made of a {type(value).__name__}; use numbers, texts, paths, enumerations, lists, "
-        "tuples, sets or dicts"
+        f"{where}: a {type(value).__name__} cannot be part of a key; use numbers, strings, paths, enumerations, "
+        "lists, tuples, sets or dicts"
     )
 
 
@@ -206,7 +203,8 @@ def _plain(value: Any, where: str) -> Any:
 class Cell:
     """One method trained with one seed. content: everything that its weights depend on; key: its hash.
 
-    Of a scenario that varies what is trained on: the condition, and the key of the same method's cell at the plain one.
+    condition, plain: in a scenario that varies the pretraining data, the cell's condition and the key of the same
+    method's cell at the plain condition.
     """
 
     method: str
@@ -227,7 +225,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Pair:
-    """A task on a dataset. content: everything that its measurement depends on beside the encoder."""
+    """A task on a dataset. content: everything that an evaluation depends on besides the encoder."""
 
     task: str
     dataset: str
@@ -237,7 +235,7 @@ class Pair:
 
     @cached_property
     def key(self) -> str:
-        """The name of the evaluation's folder in a cell's."""
+        """The name of the evaluation's folder within that of the cell."""
         return f"{self.task}-{self.dataset}-{digest(self.content)}"
 
 
@@ -245,7 +243,7 @@ class Pair:
 class Language:
     """The language model that some cells' text towers start from. content: everything that its weights depend on.
 
-    datasets: whose training texts it reads. texts_only: those of them that nothing else is read of.
+    datasets: those whose training texts it is trained on. texts_only: those of them that the run uses for nothing else.
     """
 
     spec: LanguageModel
@@ -255,22 +253,22 @@ class Language:
 
     @cached_property
     def key(self) -> str:
-        """The name of its folder in the cache."""
+        """The name of the language model's folder in the cache."""
         return digest(self.content)
 
 
 @dataclass
 class Plan:
-    """What a run does, with every name resolved: each of ``cells`` is evaluated by ``pairs``.
+    """What a run does, with every name resolved: each of ``cells`` is evaluated on ``pairs``.
 
-    corpus: the datasets that the tokenizer is trained on, if it is.
+    corpus: the datasets that the tokenizer is trained on; empty if it is not trained.
     initial: the cell whose weights the others start from.
     fixed: encoders that are evaluated without training.
-    starts: by seed, the key of the one with the weights that the cells start from.
-    language: the language model that cells of methods that need one start from, where the card has it made.
-    plain_dataset: of a scenario that varies what is tested on, the set without its difficulty.
-    problems: why it cannot run.
-    left_out: pairs of a task and a dataset that do not go together, with the reason.
+    starts: by seed, the key of the encoder with the cells' initial weights.
+    language: the language model for methods that need one; None if the model's card defines none.
+    plain_dataset: in a scenario that varies the evaluation data, the dataset without its difficulty.
+    problems: why the plan cannot run.
+    left_out: tasks that do not fit a dataset or a method, with the reason.
     absent: datasets of the suite that are not on this machine.
     """
 
@@ -291,7 +289,7 @@ class Plan:
     absent: list[str] = field(default_factory=list)
 
     def pairs_of(self, cell: Cell | FixedEncoder) -> list[Pair]:
-        """List the pairs that are evaluated on a cell: those whose task asks for nothing that it cannot do."""
+        """List the pairs to evaluate a cell on: those whose task it is able to do."""
         abilities = frozenset() if isinstance(cell, FixedEncoder) else METHODS[cell.method].abilities
         pairs = [pair for pair in self.pairs if TASKS[pair.task].abilities <= abilities]
         if isinstance(cell, FixedEncoder) and cell.images_only:
@@ -299,15 +297,15 @@ class Plan:
         return pairs
 
     def missing(self, store: Store, cell: Cell | FixedEncoder) -> list[Pair]:
-        """List the pairs that are not evaluated yet on a cell."""
+        """List the pairs that a cell has not been evaluated on."""
         return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
 
     def scenario_of(self, cell: Cell | FixedEncoder, pair: Pair) -> ScenarioColumns:
         """Return the columns of an evaluation that is part of a scenario; else none.
 
-        ``condition`` is its own; ``plain`` and ``plain_dataset`` are the cell and the dataset of the evaluation that it
-        is compared with, itself at the plain condition. A baseline has these only where the scenario varies what is
-        tested on.
+        ``condition`` is that of the evaluation; ``plain`` and ``plain_dataset`` are the cell and the dataset of the
+        evaluation at the plain condition that it is compared with. Baselines have these three only if the scenario
+        varies the evaluation data.
         """
         scenario = self.config.scenario
         if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):

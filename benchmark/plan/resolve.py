@@ -22,7 +22,7 @@ NOT_FOUND = "not found on this machine"
 
 
 def resolve_model(config: RunConfig) -> ModelCard:
-    """Return the run's model card with the options that the command line set over it."""
+    """Return the run's model card with the command line's overrides applied."""
     card = load_model_card(config.model)
     if not config.model_options:
         return card
@@ -32,39 +32,41 @@ def resolve_model(config: RunConfig) -> ModelCard:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return a device by its name: ``auto`` takes CUDA, then Apple's, then the CPU.
+    """Return a device by name; ``auto`` prefers CUDA, then Apple's GPU, then the CPU.
 
     Raises ``BenchError`` for a device that this machine does not have.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, available in there.items() if available))
-    if name not in there:
-        raise unknown("device (--device)", name, ["auto", *there])
-    if not there[name]:
-        raise BenchError(f"--device {name}: not available here; found {', '.join(d for d in there if there[d])}")
+        return torch.device(next(device for device, usable in available.items() if usable))
+    if name not in available:
+        raise unknown("device (--device)", name, ["auto", *available])
+    if not available[name]:
+        raise BenchError(
+            f"--device {name}: not available here; found {', '.join(d for d in available if available[d])}"
+        )
     return torch.device(name)
 
 
-def method_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return all of a method's options, ``given`` over the defaults.
+def method_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return all options of a method: its defaults, overridden by ``options``.
 
-    Raises ``BenchError`` for an unknown option and for a value of a wrong type.
+    Raises ``BenchError`` for an unknown option and for a value of the wrong type.
     """
-    given = {key: value for key, value in given.items() if is_option_of(key, name, METHODS, TASKS)}
-    return _options(f"method '{name}'", METHODS[name].Config, given)
+    own = {key: value for key, value in options.items() if is_option_of(key, name, METHODS, TASKS)}
+    return _options(f"method '{name}'", METHODS[name].Config, own)
 
 
-def task_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return all of a task's options, as method_options() does for a method."""
-    given = {key: value for key, value in given.items() if is_option_of(key, name, TASKS, METHODS)}
-    return _options(f"task '{name}'", TASKS[name].Config, given)
+def task_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return all options of a task, as method_options() does for a method."""
+    own = {key: value for key, value in options.items() if is_option_of(key, name, TASKS, METHODS)}
+    return _options(f"task '{name}'", TASKS[name].Config, own)
 
 
 def check_settings(config: RunConfig) -> None:
-    """Raise ``BenchError`` for a --set or a --grid of a method or a task that is not in the run.
+    """Raise ``BenchError`` for a --set or --grid of a method or task that is not in the run.
 
-    It would change nothing. A suite's ``options`` may name others.
+    It would have no effect. A suite's ``options`` may name methods and tasks outside the run.
     """
     methods = method_names(config)
     tasks = [selector.partition(":")[0] for selector in config.tasks]
@@ -75,21 +77,21 @@ def check_settings(config: RunConfig) -> None:
         for setting in settings:
             section, _, key = setting.partition(".")
             absent = []
-            for what, here, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
+            for kind, names, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
                 if section in registry.names() and is_option_of(key, section, registry, other):
-                    if section in here:
+                    if section in names:
                         break
-                    absent.append(f"{what} '{section}' is not in this run; its {what}s: {', '.join(here) or 'none'}")
+                    absent.append(f"{kind} '{section}' is not in this run; its {kind}s: {', '.join(names) or 'none'}")
             else:
                 if absent:
                     raise BenchError(f"{option} {setting}: {absent[0]}")
 
 
 def is_option_of(key: str, name: str, registry: Registry[Any], other: Registry[Any]) -> bool:
-    """Tell whether an option under ``name`` is for the registry's class of that name.
+    """Return whether an option under ``name`` belongs to the class of that name in ``registry``.
 
-    A method and a task may share a name (captioning). An option that the ``other`` registry's class alone has is for
-    that one. Raises ``BenchError`` for an option that neither has.
+    A method and a task may share a name (captioning); an option that only the class in ``other`` has belongs to that
+    one. Raises ``BenchError`` for an option that neither has.
     """
 
     def options(where: Registry[Any]) -> set[str]:
@@ -102,18 +104,18 @@ def is_option_of(key: str, name: str, registry: Registry[Any], other: Registry[A
 
 
 def build_method(name: str, model: DualEncoder, options: Mapping[str, Any]) -> Method:
-    """Build a method around a model. options: all of its options, as method_options() returns or a store keeps them."""
+    """Build a method around a model. options: all of them, from method_options() or a cell in the store."""
     cls = METHODS[name]
     return cls(model, TypeAdapter(cls.Config).validate_python(dict(options)))
 
 
-def _options(owner: str, config: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+def _options(owner: str, config: type[Any], options: dict[str, Any]) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(config)]
-    for key in given:
+    for key in options:
         if key not in names:
             raise BenchError(f"{owner}: {unknown('option', key, names)}")
     try:
-        return dataclasses.asdict(TypeAdapter(config).validate_python(given))
+        return dataclasses.asdict(TypeAdapter(config).validate_python(options))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -133,9 +135,9 @@ class Datasets:
         return self.opened[name]
 
     def open(self, references: Iterable[str]) -> list[str]:
-        """Open shipped cards by name and others by path; return the cards' names.
+        """Open datasets by their cards, shipped ones by name and others by path; return the cards' names.
 
-        Raises ``BenchError`` when two cards have one name.
+        Raises ``BenchError`` if two cards have the same name.
         """
         names = []
         for reference in references:
@@ -149,9 +151,9 @@ class Datasets:
         return list(dict.fromkeys(names))
 
     def unusable(self, reference: str) -> str:
-        """Say why a dataset of the suite is to be left out; "" for one that is there and has rows.
+        """Explain why a dataset of the suite must be left out; "" if it is present and has rows.
 
-        Bad rows are a reason only where they leave no good ones; else they raise ``BenchError``.
+        Bad rows are a reason only if no good ones remain; otherwise they raise ``BenchError``.
         """
         card = load_card(reference)
         if not card.source.is_present():
@@ -174,7 +176,7 @@ class Datasets:
 
 
 def method_names(config: RunConfig) -> list[str]:
-    """List the names of a run's methods; raises ``BenchError`` for an unknown one."""
+    """List the names of a run's methods. Raises ``BenchError`` for an unknown one."""
     distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
     for name in distinct:
         METHODS[name]

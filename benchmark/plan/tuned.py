@@ -1,4 +1,4 @@
-"""Settings that `bench tune` found for a method, laid over a configuration."""
+"""Apply the settings that `bench tune` found for a method to a configuration."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,15 @@ from benchmark.store.hashing import digest
 
 
 def tuned(config: RunConfig, method: str) -> RunConfig:
-    """Lay the settings that `bench tune` found for a method over a configuration.
+    """Apply the settings that `bench tune` found for a method to a configuration.
 
-    Raises ``BenchError`` when there are none, and when the command line sets one of them too.
+    Raises ``BenchError`` if there are none, and if the command line also sets one of them.
     """
     settings = settings_of(config, method)
     for name in settings.keys() & config.overrides.keys():
         raise BenchError(
             f"--tuned: bench tune found {name}={settings[name]} for method '{method}', but --set gives "
-            f"{config.overrides[name]}; leave one of the two out"
+            f"{config.overrides[name]}; drop either --tuned or that --set"
         )
     with_settings = config.at(settings)
     overrides = config.overrides | {"training": "tuned"}
@@ -28,22 +28,22 @@ def tuned(config: RunConfig, method: str) -> RunConfig:
 
 
 def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
-    """Return the settings found for a method under this model, data and budget.
+    """Return the settings that `bench tune` found for a method with this model, data and budget.
 
-    Raises ``BenchError`` when there are none.
+    Raises ``BenchError`` if there are none.
     """
     path = settings_file(config, Path(config.tuned or "tuning"), method)
     if not path.is_file():
         raise BenchError(
-            f"--tuned: no settings found yet for method '{method}' with these options, this model, data and budget; "
-            f"first run bench tune --methods {method} with the same options"
+            f"--tuned: no settings yet for method '{method}' with these options, model, data and budget; "
+            f"run bench tune --methods {method} with the same options first"
         )
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return settings
 
 
 def settings_file(config: RunConfig, folder: Path, method: str) -> Path:
-    """Return the file of a method's tuned settings, named by the hash of everything that they are for."""
+    """Return the file of a method's tuned settings, named by the hash of everything that they are specific to."""
     options = method_options(method, config.options.get(method, {}))
     content = settings_content(method, options, resolve_model(config), config)
     return folder / f"{method}-{digest(content)}.json"
