@@ -1,1 +1,1 @@
-"""Speed and memory, measured beside a peer that does the same work."""
+"""Speed and memory, compared with peer libraries that do the same work."""

@@ -1,7 +1,7 @@
-"""`bench perf`: measure the harness beside a peer that does the same work, each in a process of its own.
+"""`bench perf`: measure the harness and a peer library on the same work, each in its own process.
 
-Times of two machines do not compare; ratios within one run do. ``python -m benchmark.perf.peers WORK SIDE SCALE``
-measures one side of one work and prints seconds and bytes as JSON.
+Times of different machines are not comparable; ratios within one run are. ``python -m benchmark.perf.peers WORK SIDE
+SCALE`` measures one side of one work and prints seconds and bytes as JSON.
 """
 
 import io
@@ -38,10 +38,10 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Work:
-    """One comparison.
+    """A comparison of the harness with a peer.
 
-    ours, peer: what the two sides are. build: makes the data at a scale in (0, 1], 1 being full size, and returns the
-    two sides to time.
+    ours, peer: descriptions of the two sides. build: makes the data at a scale in (0, 1], where 1 is full size, and
+    returns the two sides to time.
     """
 
     title: str
@@ -51,10 +51,10 @@ class Work:
 
 
 def training_step(scale: float) -> tuple[Side, Side]:
-    """One gradient of clip in micro-batches against the whole batch at once.
+    """Build the gradient of clip's loss: in micro-batches, and over the whole batch at once.
 
     On the CPU: ``tiny``, 1,024 pairs in micro-batches of 64. On a GPU: ViT-B/16 in bf16, 512 pairs in micro-batches of
-    128, as smaller ones would wait for the CPU to launch kernels.
+    128; smaller ones would be limited by kernel launches.
     """
     from benchmark.method import METHODS
     from benchmark.models import build_model, load_model_card
@@ -77,9 +77,9 @@ def training_step(scale: float) -> tuple[Side, Side]:
 
 
 def probe(scale: float) -> tuple[Side, Side]:
-    """Logistic regression on 8,000 x 512 standardised features of 9 classes, for all strengths of a linear probe.
+    """Build logistic regressions on 8,000 x 512 standardised features of 9 classes, for all strengths of a linear probe.
 
-    Both come within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it.
+    Both sides come within 1e-6 nats of the minimum; with its default tolerance the peer stops up to 5e-4 above it.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -104,16 +104,16 @@ def probe(scale: float) -> tuple[Side, Side]:
 
 
 def retrieval(scale: float) -> tuple[Side, Side]:
-    """Retrieval of 5,000 images x 25,000 texts, 512 wide, both ways.
+    """Build retrieval in both directions between 5,000 images and 25,000 texts, with embeddings of 512 dimensions.
 
-    Ours: every metric. The peer: recall@1, 5 and 10, in batches of 32.
+    Ours: all metrics. The peer: recall@1, 5 and 10, in batches of 32.
     """
     from benchmark.task import TASKS
 
     try:
         from clip_benchmark.metrics.zeroshot_retrieval import evaluate
     except ImportError as error:
-        raise BenchError("retrieval is measured beside CLIP_benchmark: pip install clip_benchmark") from error
+        raise BenchError("retrieval is compared with CLIP_benchmark: pip install clip_benchmark") from error
 
     n = round(5000 * scale)
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
         list(task.evaluate(data, 0))
 
     class Embedded(torch.nn.Module):
-        """Takes embeddings in place of pixels and tokens."""
+        """An encoder that receives embeddings in place of pixels and tokens."""
 
         encode_image = encode_text = staticmethod(lambda embeddings: embeddings)
 
@@ -143,7 +143,7 @@ def retrieval(scale: float) -> tuple[Side, Side]:
 
 
 def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
-    """Embeddings as the data of a task: the texts of image i follow those of image i - 1, as many of each."""
+    """Wrap embeddings as a task's data. Each image has equally many texts, ordered by image."""
     import pyarrow as pa
 
     from benchmark.data.prepared import Prepared
@@ -180,7 +180,7 @@ def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
 
 
 def loading(scale: float) -> tuple[Side, Side]:
-    """An epoch of 512 images of 1024 x 1024 for a model of 224 pixels.
+    """Build an epoch of 512 images of 1024 x 1024 for a model of 224 pixels.
 
     Ours: from the prepared cache. The peer: decodes each JPEG and crops it with torchvision.
     """
@@ -214,7 +214,7 @@ def loading(scale: float) -> tuple[Side, Side]:
 
 
 def streaming(scale: float) -> tuple[Side, Side]:
-    """2,048 images of 320 x 256 from eight tar shards for a model of 224 pixels.
+    """Build an epoch of 2,048 images of 320 x 256 from eight tar shards for a model of 224 pixels.
 
     The peer: webdataset with its shuffle buffer, decoding with Pillow and torchvision.
     """
@@ -228,7 +228,7 @@ def streaming(scale: float) -> tuple[Side, Side]:
     try:
         import webdataset
     except ImportError as error:
-        raise BenchError("streaming is measured beside webdataset: pip install webdataset") from error
+        raise BenchError("streaming is compared with webdataset: pip install webdataset") from error
 
     count, size = max(8, round(2048 * scale)), max(16, round(224 * scale))
     folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
@@ -237,10 +237,10 @@ def streaming(scale: float) -> tuple[Side, Side]:
             for number in range(shard, count, 8):
                 buffer = io.BytesIO()
                 _picture(number, 256, 320).save(buffer, "JPEG", quality=90)
-                for suffix, content in (("jpg", buffer.getvalue()), ("txt", f"picture {number}".encode())):
+                for suffix, data in (("jpg", buffer.getvalue()), ("txt", f"picture {number}".encode())):
                     member = tarfile.TarInfo(f"{number}.{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
     (folder / "set.yaml").write_text(
         "source: {kind: webdataset, shards: {train: ['*.tar']}, columns: {image: image, text: txt, id: key}, "
         "stream: true, shuffle_buffer: 500}"
@@ -259,7 +259,7 @@ def streaming(scale: float) -> tuple[Side, Side]:
 
 
 def reading(scale: float) -> tuple[Side, Side]:
-    """An epoch of 100,000 prepared images of 64 pixels, 1.2 GB; the peer has them all in memory."""
+    """Build an epoch of 100,000 prepared images of 64 pixels, 1.2 GB; the peer holds them all in memory."""
     import pyarrow as pa
 
     from benchmark.data.loader import PreparedPairs
@@ -319,9 +319,9 @@ def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
 
 
 def bootstrap(scale: float) -> tuple[Side, Side]:
-    """A 95 % interval of the macro AUROC of 9 classes over 10,000 examples in 5,000 groups, 100 resamples.
+    """Build the 95 % interval of a macro AUROC: 9 classes, 10,000 examples in 5,000 groups, 100 resamples.
 
-    The peer: draws the groups' examples and calls scikit-learn each time.
+    The peer: draws the groups' examples and calls scikit-learn for each resample.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -360,9 +360,9 @@ WORKS = {
 
 
 def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any]]:
-    """Measure the works in turn, each side in a process of its own; return one row per work.
+    """Measure the works in turn, each side in its own process; return one row per work.
 
-    A row has seconds and bytes of both sides, and the peer's over ours: above 1 where ours is better. Raises
+    A row has the seconds and bytes of both sides and the ratios peer / ours: above 1, ours is better. Raises
     ``BenchError`` for an unknown work and for a side that fails.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""`bench perf --methods`: measure a training step of each method, relative to a reference method."""
+"""`bench perf --methods`: measure a training step of each method relative to a reference method."""
 
 import time
 from copy import deepcopy
@@ -23,10 +23,10 @@ RUNS = 3
 
 
 class Step(TypedDict):
-    """What a step of one cell takes.
+    """The cost of a training step of one cell.
 
-    seconds: the median of a few steps, the optimiser included. memory: bytes at the peak, weights, optimiser state and
-    teachers included. time_ratio (per pair) and memory_ratio: to the reference method, above 1 where the method takes
+    seconds: the median of a few steps, including the optimiser. memory: peak bytes, including weights, optimiser state
+    and teachers. time_ratio (per pair) and memory_ratio: relative to the reference method; above 1, the method takes
     more.
     """
 
@@ -47,7 +47,7 @@ class Step(TypedDict):
 def method_steps(plan: Plan, reference: str, console: Console) -> list[Step]:
     """Measure a training step of each cell of a plan on this machine, on noise, with random weights.
 
-    Raises ``BenchError`` when ``reference`` is not among the plan's methods.
+    Raises ``BenchError`` if ``reference`` is not among the plan's methods.
     """
     methods = {cell.method for cell in plan.cells}
     if reference not in methods:
@@ -70,8 +70,8 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     method = build_method(cell.method, deepcopy(model), cell.options)
     method.to(device).train()
     method.enter(next(iter(method.stages())))
-    room = method.model.text.context_length
-    length = min(room, plan.model.tokenizer.context_length or room)
+    limit = method.model.text.context_length
+    length = min(limit, plan.model.tokenizer.context_length or limit)
     batches = random_batches(method, training.batch_size, training.micro_batch, length, device)
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
     optimizer = optimizer_of(method, training)
@@ -83,7 +83,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    # What libraries set up once must not count as the first method's.
+    # One-off initialisation of libraries must not count for the first method.
     step()
     held = held_bytes(method, optimizer)
     memory.start()
@@ -105,7 +105,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
 
 
 def random_batches(method: Method, count: int, micro_batch: int, length: int, device: torch.device) -> list[Batch]:
-    """Make ``count`` pairs of noise of the model's size, texts of ``length`` tokens, in micro-batches."""
+    """Make ``count`` pairs of noise at the model's image size, texts of ``length`` tokens, in micro-batches."""
     rng = torch.Generator().manual_seed(0)
     size = method.model.image_size
     shape = Shape(size, size, length, Augmentation.none())

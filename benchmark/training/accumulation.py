@@ -6,7 +6,8 @@ then a second forward pass per micro-batch receives the cached gradients (Gao et
 contrast() runs once, so its own parameters (the temperature) get their gradient once.
 ``keyed``: first compute the gradient-free keys of all micro-batches, then contrast each micro-batch with all keys.
 
-``cached`` and ``keyed`` equal the full batch up to rounding. Their activation memory depends on the micro-batch alone.
+``cached`` and ``keyed`` give the full batch's gradient up to rounding; their activation memory depends only on the
+micro-batch.
 """
 
 import math
@@ -25,7 +26,7 @@ from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
 
 Losses = dict[str, float]
 Precision = Callable[[], AbstractContextManager[object]]
-"""Makes the autocast context for forward passes; losses are always computed outside it."""
+"""Makes the autocast context for forward passes; losses are computed outside it."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -55,7 +56,7 @@ def training_step(
     Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
     with running statistics as they were before the step.
     """
-    # The forward pass puts the values of a bad batch into the running statistics.
+    # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
     losses, keys = accumulate(method, batches, mode, seed, precision)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -75,15 +76,15 @@ def accumulate(
 ) -> tuple[Losses, Keys]:
     """Add the gradient of the effective batch to every parameter's ``.grad``.
 
-    batches: the micro-batches of the effective batch, in any memory; sizes may differ. Each one is on the method's
-        device only while it is needed there.
-    seed: seeds everything random in the forward passes; micro-batch i always sees the same random state.
+    batches: the micro-batches of the effective batch, on any device; sizes may differ. Each is moved to the method's
+        device only while it is needed.
+    seed: of all randomness in the forward passes; all passes of micro-batch i start from the same random state.
     Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
     Raises ``BenchError`` for an unknown mode.
     """
     if mode not in _MODES:
         raise unknown("accumulation", mode, _MODES)
-    # One micro-batch is the full batch already: a second forward pass would only cost time.
+    # A single micro-batch is the full batch: a second forward pass would only cost time.
     return _MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
 
 
@@ -153,7 +154,7 @@ _MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 
 class _Sum:
-    """The loss terms of the effective batch, summed on the device: reading one would wait for the device."""
+    """The loss terms of the effective batch, summed on the device, as reading them would synchronise with it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -172,7 +173,7 @@ class _Sum:
 
 
 def _backward(loss: Tensor | float) -> None:
-    # Where nothing is trained (both towers locked) there is nothing to propagate.
+    # Without trained parameters (both towers locked) there is no graph.
     if isinstance(loss, Tensor) and loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -199,7 +200,7 @@ def _device(method: Method) -> torch.device:
 
 
 def _full(value: Tensor) -> Tensor:
-    """Convert half precision to float32, in which similarities and losses are computed; leave the rest."""
+    """Convert half precision to float32, in which similarities and losses are computed."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
@@ -215,7 +216,7 @@ def _count(batches: Sequence[Batch]) -> int:
 
 
 def _gather(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate over micro-batches; pad token dimensions with zeros, as micro-batches differ in text length."""
+    """Concatenate over micro-batches; zero-pad the token dimension, as text lengths differ between them."""
     return {name: _cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -228,7 +229,7 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _same_statistics(module: nn.Module) -> Iterator[None]:
-    """Restore the running statistics of batch normalisation afterwards: the second forward pass updates them."""
+    """Restore the running statistics of batch normalisation on exit, as only the second forward pass may update them."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     saved = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
     yield
@@ -238,7 +239,7 @@ def _same_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def running_statistics(method: Method) -> list[Tensor]:
-    """The buffers of normalisation layers that a forward pass updates (BatchNorm's mean, variance and count)."""
+    """Return the buffers that a forward pass updates in normalisation layers: mean, variance and count."""
     layers = [module for module in method.modules() if hasattr(module, "running_mean")]
     return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
@@ -246,18 +247,18 @@ def running_statistics(method: Method) -> list[Tensor]:
 def micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:
     """Fetch ``size`` pairs from position ``start`` on, ``micro_batch`` at a time; the last micro-batch may be smaller.
 
-    fetch: gives the batch for a position and a count.
+    fetch: returns the batch for a position and a count.
     """
     return [fetch(start + offset, min(micro_batch, size - offset)) for offset in range(0, size, micro_batch)]
 
 
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
-    """Return the accumulation mode to train a method in. Raises ``BenchError`` for a mode that it does not have."""
+    """Return the accumulation mode to train a method in. Raises ``BenchError`` if the method does not support it."""
     if training.accumulation == "auto":
         return method.accumulation[0]
     if training.accumulation not in method.accumulation:
         raise BenchError(
-            f"training.accumulation is '{training.accumulation}', but method '{method.name}' has "
+            f"training.accumulation is '{training.accumulation}', but method '{method.name}' supports "
             f"{', '.join(method.accumulation)}"
         )
     return training.accumulation

@@ -1,7 +1,6 @@
-"""The files of a training: checkpoints, the log, and what is kept of a step that is not finite."""
+"""The files of a training: checkpoints, the log, and the report of a step whose loss is not finite."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,28 +14,28 @@ from benchmark.method import Method
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
 STEPS = "steps"
-"""The number of steps that a budget in time pays for, so that a resumed training keeps its schedule."""
+"""The file with the number of steps of a time budget, so that a resumed training keeps its schedule."""
 FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
-"""The weights before a step whose loss is not finite, and what that step was."""
+"""The weights before a step whose loss is not finite, and the report of that step."""
 
 
 def load_weights(method: Method, path: Path) -> None:
-    """Load the weights of a finished training into a method that is set up, and leave it in its last stage."""
+    """Load the weights of a finished training into a method after setup(), and leave it in its last stage."""
     for stage in method.stages():
         method.enter(stage)
     method.load_state_dict(load_file(path))
 
 
 def save_weights(method: Method, path: Path) -> None:
-    """Write all weights and buffers of a method, whole or not at all."""
+    """Write all weights and buffers of a method to a file that is complete or absent."""
     _write(path, _detached(method.state_dict()))
 
 
 @dataclass
 class Position:
-    """Where a training stands between two steps.
+    """The state of a training between two steps, apart from tensors.
 
-    stage: the one under way. step: steps done. seconds: spent in steps and validations. best: the lowest validation
+    stage: the current one. step: steps done. seconds: spent in steps and validations. best: the lowest validation
     loss of the stage, infinite before the first. last_validation: the latest validation loss, NaN before the first.
     """
 
@@ -49,9 +48,9 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What ``save_resume`` wrote.
+    """A checkpoint to resume from, as written by ``save_resume``.
 
-    method: its state by name. optimizer: the state of each parameter by its number.
+    method: its state dict. optimizer: its state by the number of the parameter.
     """
 
     position: Position
@@ -60,7 +59,7 @@ class Checkpoint:
 
 
 def save_resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write all that a training needs to go on from ``position``."""
+    """Write everything that a training needs to resume from ``position``."""
     tensors = {f"method.{name}": tensor for name, tensor in _detached(method.state_dict()).items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _detached(state).items()}
@@ -68,7 +67,7 @@ def save_resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer, 
 
 
 def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
-    """Read what ``save_resume`` wrote, on ``device``; None where there is nothing to resume."""
+    """Read the checkpoint of ``save_resume`` onto ``device``; None if there is nothing to resume."""
     path = folder / RESUME
     if not path.exists():
         return None
@@ -88,7 +87,7 @@ def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
 
 
 def truncate_log(log: IO[str], step: int) -> None:
-    """Drop the lines after ``step``, whose steps will be taken again, and a half-written line."""
+    """Drop the lines after ``step``, as their steps will be repeated, and an incomplete last line."""
     log.seek(0)
     kept = []
     for line in log:
@@ -106,7 +105,7 @@ def truncate_log(log: IO[str], step: int) -> None:
 def keep_not_finite(folder: Path, method: Method, step: int, loss: float, norm: float, ids: list[str]) -> str:
     """Save the weights before a bad step and the ids of its batch; return the message for the user.
 
-    The checkpoints stay as they are: training the cell again starts from the last one.
+    Checkpoints are left alone: training the cell again resumes from the last one.
     """
     weights, report = folder / FINITE, folder / NOT_FINITE
     save_weights(method, weights)
@@ -120,11 +119,11 @@ def keep_not_finite(folder: Path, method: Method, step: int, loss: float, norm: 
 
 
 def _detached(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Copy tensors so that none share memory, as safetensors requires (tied weights do)."""
+    """Copy tensors to the CPU so that none share memory (tied weights do), as safetensors requires."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    partial.replace(path)

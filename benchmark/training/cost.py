@@ -1,7 +1,7 @@
-"""What a training costs: parameters, floating-point operations, memory, time.
+"""The cost of a training: parameters, floating-point operations, memory, time.
 
-A run counts operations with ``flops_by_stage`` on its own method. A plan calls the same function on a ``trial_copy``,
-whose tensors have shapes but no contents, and measures memory by the lifetime of these tensors.
+A run counts operations with ``flops_by_stage`` on its method. A plan calls the same function on a ``trial_copy`` of
+fake tensors, which have shapes but no data, and measures memory by the lifetime of these tensors.
 """
 
 import time
@@ -38,8 +38,8 @@ T = TypeVar("T")
 class Parameters(TypedDict):
     """Counts of parameters.
 
-    Of the encoder that is evaluated, whole and by tower with its projection, and of those trained in any stage.
-    parameters_trainable: of the whole method, heads and temperatures included, teachers not.
+    Of the evaluated encoder, in total and by tower with its projection; trainable: trained in at least one stage.
+    parameters_trainable: of the whole method, including heads and temperatures, without teachers.
     """
 
     parameters: int
@@ -51,12 +51,12 @@ class Parameters(TypedDict):
 
 
 class Cost(Parameters):
-    """What a training took, as ``pretrain`` returns it.
+    """The cost of a training, as ``pretrain`` returns it.
 
-    samples: pairs seen, with repetitions. epochs: samples over pairs, incomplete batches left out. seconds: of steps
-    and validations. flops_per_sample, flops: floating-point operations, of the mean over the stages and of the whole
-    training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the last
-    and the lowest of the last stage, NaN and infinity without validation. peak_memory: bytes.
+    samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
+    steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
+    whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
+    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes.
     """
 
     samples: int
@@ -78,7 +78,7 @@ class Cost(Parameters):
 
 
 class SourceCost(TypedDict, total=False):
-    """Of a training on several sets: the share of each in the pairs, and the final validation loss on each."""
+    """For a training on several sets: the share of each in the pairs and the final validation loss on each."""
 
     mixture: dict[str, float]
     validation_losses: dict[str, float]
@@ -113,10 +113,10 @@ def parameter_columns(method: Method) -> Parameters:
 
 
 def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[str, float]:
-    """Floating-point operations of a step per sample, in each stage.
+    """Count the floating-point operations of a step per sample, in each stage.
 
     sample: one pair, with as many tokens as the longest text of a micro-batch. Leaves the method in its last stage,
-    with its buffers as they were and without gradients.
+    with unchanged buffers and without gradients.
     """
     counts = {}
     with buffers_kept(method):
@@ -127,11 +127,11 @@ def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[st
 
 
 def flops_per_sample(method: Method, sample: Batch, training: Training) -> float:
-    """Floating-point operations of a step per sample in the method's stage; arguments as in ``flops_by_stage``.
+    """Count the floating-point operations of a step per sample in the current stage, as ``flops_by_stage`` does for all.
 
-    Counts forward passes, keys, losses, backward passes, and the second forward pass where the batch is larger than the
-    micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2: three small
-    steps determine a, b and c.
+    Counts forward passes, keys, losses, backward passes, and the second forward pass if the batch is larger than the
+    micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2 operations;
+    three small steps determine a, b and c.
     """
     mode = accumulation_mode(method, training)
     micro_batch = min(training.micro_batch, training.batch_size)
@@ -150,7 +150,7 @@ def flops_per_sample(method: Method, sample: Batch, training: Training) -> float
 
 @contextmanager
 def _counting() -> Iterator[FlopCounterMode]:
-    # Frozen nn.MultiheadAttention takes a fused operator otherwise, of which torch's counter knows nothing.
+    # Otherwise frozen nn.MultiheadAttention uses a fused operator, which torch's counter does not count.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -161,7 +161,7 @@ def _counting() -> Iterator[FlopCounterMode]:
 
 
 def total_flops(by_stage: Mapping[str, float], starts: Mapping[str, int], steps: int, batch_size: int) -> float:
-    """Floating-point operations of a whole training.
+    """Return the floating-point operations of a whole training.
 
     by_stage: per sample. starts: the step at which each stage begins. steps: of the training so far.
     """
@@ -171,7 +171,7 @@ def total_flops(by_stage: Mapping[str, float], starts: Mapping[str, int], steps:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step takes at the end of a training.
+    """The cost of a step at the end of a training.
 
     flops: floating-point operations per sample, in each stage. memory: peak of the training in bytes.
     """
@@ -183,28 +183,28 @@ class StepCost:
 def simulated_flops(
     method: Method, shape: "Shape", training: Training, device: torch.device, steps: int, real: bool = False
 ) -> dict[str, float]:
-    """``flops_by_stage`` at the end of a training of ``steps`` steps, when queues are as full as they get.
+    """Compute ``flops_by_stage`` at the end of a training of ``steps`` steps, when queues are fullest.
 
-    Arguments as in ``trial_copy``; ``method`` itself stays as it is.
+    Arguments as in ``trial_copy``; ``method`` itself does not change.
     """
     with trial_copy(method, device, real) as copy:
         sample = shape.batch(1)
-        _let_see(copy, sample, training, steps * training.batch_size)
+        _after_training_on(copy, sample, training, steps * training.batch_size)
         return flops_by_stage(copy, sample, training)
 
 
 def simulated_cost(
     method: Method, shape: "Shape", training: Training, device: torch.device, steps: int, real: bool = False
 ) -> StepCost:
-    """What a step of a training of ``steps`` steps takes on ``device``. Arguments as in ``simulated_flops``.
+    """Compute the cost of a step of a training of ``steps`` steps on ``device``. Arguments as in ``simulated_flops``.
 
-    Memory as ``StepMemory`` measures it: of a step in the first stage, the second on the CPU, elsewhere the last.
+    Memory is that of the step that ``StepMemory`` measures in the first stage: on the CPU the second, else the last.
     """
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
     with trial_copy(method, device, real) as copy:
         copy.enter(next(iter(copy.stages())))
         optimizer = _warm_optimizer(copy, training)
-        _let_see(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
+        _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
         held = held_bytes(copy, optimizer)
         with StoragePeak(device) as peak, _counting() as counter:
@@ -222,22 +222,21 @@ def simulated_cost(
 def flops_budget_steps(
     method: Method, shape: "Shape", training: Training, device: torch.device, real: bool = False
 ) -> int:
-    """The steps that ``training.flops`` pays for, at least one. Arguments as in ``simulated_flops``.
+    """Return the number of steps that ``training.flops`` allows, at least one. Arguments as in ``simulated_flops``.
 
-    What a step takes may depend on how many came before it (a queue that fills up), so the answer is approached step by
-    step.
+    The cost of a step may depend on the number of steps before it (a queue that fills up), so this iterates.
     """
     assert training.flops is not None
-    paid, steps = 0, 1
+    affordable, steps = 0, 1
     for attempt in range(8):
         by_stage = simulated_flops(method, shape, training, device, steps, real)
         mean = sum(share * by_stage[stage] for stage, share in method.stages().items())
-        paid = max(1, round(training.flops / (training.batch_size * mean)))
-        if not _has_keys(method) or abs(paid - steps) <= 0.002 * steps:
+        affordable = max(1, round(training.flops / (training.batch_size * mean)))
+        if not _has_keys(method) or abs(affordable - steps) <= 0.002 * steps:
             break
-        # Halfway: full jumps would swing between an empty and a full queue.
-        steps = paid if attempt == 0 else max(1, round((paid + steps) / 2))
-    return paid
+        # Halfway: full jumps would oscillate between an empty and a full queue.
+        steps = affordable if attempt == 0 else max(1, round((affordable + steps) / 2))
+    return affordable
 
 
 # Time
@@ -246,9 +245,9 @@ def flops_budget_steps(
 def seconds_per_step(
     step: Callable[[], object], validate: Callable[[], object], training: Training, device: torch.device
 ) -> float:
-    """What a step takes on this machine, its share of the validations included: the median of a few.
+    """Measure the seconds of a step on this machine, the median of a few, including its share of the validations.
 
-    step: does the work of one. validate: does one validation.
+    step: does the work of one step. validate: does one validation.
     """
     assert training.time is not None
     seconds = []
@@ -265,15 +264,15 @@ def seconds_per_step(
     return training.time / max(1.0, steps)
 
 
-# Methods without contents
+# Methods of fake tensors
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the shapes of a batch.
+    """Everything that determines the shapes of a batch.
 
-    stored: pixels a side of the images as they are read. image_size: pixels a side as the model gets them. length:
-    tokens of the longest text of a micro-batch.
+    stored: side of the stored images in pixels. image_size: side of the model's input in pixels. length: tokens of the
+    longest text of a micro-batch.
     """
 
     stored: int
@@ -283,11 +282,11 @@ class Shape:
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
-        """The shape of an existing batch."""
+        """Return the shape of an existing batch."""
         return cls(batch.image.shape[-1], batch.image_size, batch.tokens.shape[1], batch.augmentation)
 
     def batch(self, count: int) -> Batch:
-        """``count`` pairs on the CPU, black images and texts of padding tokens, all of the same length."""
+        """Make ``count`` pairs on the CPU: black images and texts of padding tokens, all of the same length."""
         return Batch(
             image=torch.zeros(count, 3, self.stored, self.stored, dtype=torch.uint8),
             tokens=torch.zeros(count, self.length, dtype=torch.long),
@@ -303,20 +302,20 @@ class Shape:
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Build modules without allocating their tensors. Single numbers keep their values: counters decide shapes."""
+    """Build modules without allocating their tensors. Scalars keep their values, as counters determine shapes."""
     with torch.device("meta"), _NumbersKept():
         yield
 
 
 @contextmanager
 def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iterator[Method]:
-    """A copy of a method in training mode to try steps on; what happens inside leaves no trace outside.
+    """Make a copy of a method in training mode to try steps on; the block has no effects outside.
 
-    Its tensors, and those made inside, have shapes but no contents, and take no memory: as if on ``device``, whose
-    operators decide what is computed (PyTorch's FakeTensorMode). The method may lie on the meta device. Numbers that a
-    method reads from computed tensors are 1, and masks choose everything.
+    The copy's tensors, and those made inside the block, are fake (PyTorch's FakeTensorMode): they have shapes but no
+    data, as if on ``device``, whose operators are counted. The method may lie on the meta device. Numbers that a method
+    reads from computed tensors are 1, and masks select everything.
 
-    real: copy contents too and compute them, for a method that does what is impossible without.
+    real: copy and compute the data as well, for a method that does not run on fake tensors.
     """
     with torch_seed(0), ExitStack() as stack:
         memo: dict[int, Any] = {}
@@ -330,13 +329,13 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
 
 
 def simulated_or_real(count: Callable[[bool], T]) -> T:
-    """``count(False)``, without contents; where a method does what is impossible then, ``count(True)``, with them.
+    """Return ``count(False)``, computed on fake tensors; if the method does not run on them, ``count(True)``.
 
-    count: calls one of the functions above, with its argument as their ``real``.
+    count: calls one of the functions above, passing its argument as ``real``.
     """
     try:
         return count(False)
-    # A method may do anything, and what is wrong with the method itself is raised again.
+    # A method may fail in any way on fake tensors; a mistake in the method itself is raised by the second call.
     except Exception:
         return count(True)
 
@@ -359,7 +358,7 @@ class _NumbersKept(TorchFunctionMode):
 
 
 class _AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers for fake tensors what depends on their contents."""
+    """Returns assumed values for operators whose result depends on the data of fake tensors."""
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -383,14 +382,14 @@ class _AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _places(index: Tensor | None) -> list[Tensor | None]:
-    """The indices that a mask of all True stands for; any other index as it is."""
+    """Return the indices that a mask of all True selects; any other index unchanged."""
     if index is None or index.dtype != torch.bool:
         return [index]
     return [index.new_empty(index.numel(), dtype=torch.long) for _ in range(index.ndim)]
 
 
 def _warm_optimizer(method: Method, training: Training) -> torch.optim.Optimizer:
-    """An optimiser that has its state, as after the first step."""
+    """Make an optimiser with its state allocated, as after the first step."""
     optimizer = optimizer_of(method, training)
     for group in optimizer.param_groups:
         group["foreach"] = True
@@ -404,12 +403,12 @@ def _warm_optimizer(method: Method, training: Training) -> torch.optim.Optimizer
 
 
 def _has_keys(method: Method) -> bool:
-    """Whether the pairs that it has seen can change what a step takes."""
+    """Return whether the cost of a step can depend on the pairs trained on before."""
     return type(method).keys is not Method.keys
 
 
-def _let_see(method: Method, sample: Batch, training: Training, samples: int) -> None:
-    """Bring a method to where a training on ``samples`` pairs leaves it: one after_step() with the keys of them all."""
+def _after_training_on(method: Method, sample: Batch, training: Training, samples: int) -> None:
+    """Put a method into its state after ``samples`` pairs: call after_step() once with as many keys."""
     if not _has_keys(method):
         return
     _, keys = accumulate(method, [sample.rows([0, 0])], accumulation_mode(method, training), 0)
@@ -418,11 +417,11 @@ def _let_see(method: Method, sample: Batch, training: Training, samples: int) ->
 
 
 class _Passes:
-    """Computes the first two micro-batches of each pass of a step; gives empty tensors of the same shapes for others.
+    """Computes the first two micro-batches of each pass of a step; returns empty tensors of those shapes for others.
 
-    The peak of memory is in the second micro-batch: the first meets no gradients yet, all others are like the second.
+    Memory peaks in the second micro-batch: the first allocates the gradients, later ones repeat the second.
 
-    method: whose passes they are from now on. total: gives the operations counted so far.
+    method: its forward() and keys() are replaced. total: returns the operations counted so far.
     """
 
     def __init__(self, method: Method, total: Callable[[], int]) -> None:
@@ -456,20 +455,20 @@ class _Passes:
         return result
 
     def flops_per_sample(self, total: int, mode: Accumulation, training: Training) -> float:
-        """Count as the function of this name does, from the step that was taken. total: all its operations."""
+        """Compute ``flops_per_sample`` from the step that was taken. total: all operations of the step."""
         if len(self.begins) == 1:
             return total / training.batch_size
         of_one = self.begins[1] - self.begins[0]
         if mode == "plain":
             return of_one / training.micro_batch
-        # contrast() over the whole batch comes between the passes without gradients and those with them.
+        # contrast() over the whole batch runs between the passes without gradients and those with them.
         once = self.begins[0] - self.before
         return once / training.batch_size + (of_one + sum(self.first.values())) / training.micro_batch
 
 
 @contextmanager
 def buffers_kept(method: Method) -> Iterator[None]:
-    """Restore all buffers of a method afterwards: running statistics, queues, counters."""
+    """Restore all buffers of a method on exit: running statistics, queues, counters."""
     saved = [buffer.clone() for buffer in method.buffers()]
     yield
     for buffer, old in zip(method.buffers(), saved):

@@ -66,7 +66,7 @@ from benchmark.training.schedule import (
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands, to show while it runs. validation_loss: NaN after a step without validation."""
+    """The progress of a running training. validation_loss: NaN after a step without validation."""
 
     step: int
     steps: int
@@ -86,19 +86,19 @@ def pretrain(
     folder: Path,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Cost:
-    """Train ``method``; leave ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` in ``folder``.
+    """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
-    ``best.safetensors`` only with validation pairs. Resumes from ``resume.safetensors`` of an interrupted call and ends
-    in the same weights: everything random is drawn from the seed and the step.
+    Writes ``best.safetensors`` only with validation pairs. Resumes from ``resume.safetensors`` of an interrupted call
+    and ends with the same weights, as all randomness derives from the seed and the step.
 
-    Raises ``BenchError`` with the step when the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``), and KeyboardInterrupt once the checkpoint of the current step is
-    written.
+    Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
+    weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
+    step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
     memory = StepMemory(device)
-    with open(folder / LOG, "a+", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
+    with (folder / LOG).open("a+", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         loop.resume(log)
         saved = time.monotonic()
         while loop.step < loop.steps:
@@ -124,8 +124,8 @@ def validation_loss(
 ) -> float:
     """Compute the method's loss in eval mode over the validation pairs.
 
-    A mean over batches of the training's effective size (or one of all pairs, if they are fewer): a contrastive loss
-    depends on the number of negatives.
+    The mean over batches of the training's effective size (or a single batch of all pairs, if fewer), as a contrastive
+    loss depends on the number of negatives.
     """
     size = min(training.batch_size, len(pairs))
     method.eval()
@@ -145,7 +145,7 @@ def validation_loss(
 
 
 class _Loop:
-    """The state of a training between two steps, and how to take the next one."""
+    """The state of a training between two steps, and the step itself."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class _Loop:
         self.enter(next(iter(self.starts)))
 
     def enter(self, stage: str) -> None:
-        """Begin a stage, with an optimiser and a learning-rate schedule of its own."""
+        """Begin a stage, with its own optimiser and learning-rate schedule."""
         self.method.enter(stage)
         self.optimizer = optimizer_of(self.method, self.training)
         self.stage = stage
@@ -183,11 +183,11 @@ class _Loop:
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
     def train_step(self, log: IO[str]) -> float:
-        """Take one step, validate where it is due, and log a line. Returns the loss."""
+        """Take one step, validate if due, and log a line; return the loss."""
         began = time.monotonic()
         if self.step == self.end:
             self.enter(list(self.starts)[list(self.starts.values()).index(self.step)])
-            # Losses of different stages do not compare: the best checkpoint is one of the last stage.
+            # Losses of different stages are not comparable: the best checkpoint is one of the last stage.
             self.best = math.inf
         self.method.epoch = self.step / self.epoch_steps
         rate = learning_rate(self.training, self.step - self.begin, self.end - self.begin)
@@ -264,7 +264,7 @@ class _Loop:
     # Budget and cost
 
     def _budget_steps(self) -> int:
-        """The steps of the training; those of a budget in time are kept in a file for when the run is resumed."""
+        """Return the number of steps; for a time budget, keep it in a file so that a resumed run does not change it."""
         file = self.folder / STEPS
         if file.exists():
             return int(file.read_text())
@@ -292,11 +292,11 @@ class _Loop:
         return seconds
 
     def _sample(self) -> Batch:
-        """One pair, with as many tokens as the longest text of a micro-batch."""
+        """Return one pair, with as many tokens as the longest text of a micro-batch."""
         return self.pairs.sequential(0, min(self.training.micro_batch, self.training.batch_size)).rows([0])
 
     def cost(self, peak_memory: int) -> Cost:
-        """What the training took so far."""
+        """Return the cost of the training so far."""
         samples = self.step * self.training.batch_size
         by_stage = flops_by_stage(self.method, self._sample(), self.training)
         flops = total_flops(by_stage, self.starts, self.step, self.training.batch_size)
@@ -328,7 +328,7 @@ class _Loop:
         save_resume(self.folder, self.method, self.optimizer, position)
 
     def resume(self, log: IO[str]) -> None:
-        """Go to where the last checkpoint was written, if there is one, and drop what the log says beyond."""
+        """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
         checkpoint = read_resume(self.folder, self.device)
         if checkpoint is not None:
             position = checkpoint.position

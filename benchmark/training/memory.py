@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-# The profiler logs every start and stop otherwise.
+# Otherwise the profiler logs every start and stop.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
@@ -29,10 +29,10 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Bytes by which work after start() raises the memory in use, at its peak.
+    """Measures by how many bytes the peak memory exceeds that in use at start().
 
-    On CUDA the allocator's peak; elsewhere the resident set of the process. On systems without /proc the latter is the
-    highest since the process began, so that a smaller second block shows as 0.
+    On CUDA: memory of the allocator; elsewhere the process's resident set. Without /proc only its peak since the
+    process began is known, so a second, smaller block measures 0.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,7 +47,7 @@ class PeakMemory:
             self.before = torch.cuda.memory_allocated(self.device)
             return
         with suppress(OSError, AttributeError):
-            # The C library keeps freed memory, which would hide the growth of what comes next.
+            # The C library retains freed memory, which would hide later growth.
             ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             _CLEAR.write_text("5")
@@ -61,10 +61,10 @@ class PeakMemory:
 
 
 class TensorPeak:
-    """``bytes``: of the tensors that the block makes, at their peak, on the CPU.
+    """Measures ``bytes``, the peak size of the tensors that the block allocates on the CPU.
 
-    Taken from the allocator's events in torch's profiler: slow, but independent of what the process did before, unlike
-    the resident set.
+    Based on the allocator's events in torch's profiler: slow, but unlike the resident set independent of what the
+    process did before.
     """
 
     bytes: int
@@ -83,9 +83,9 @@ class TensorPeak:
 
 
 class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """``bytes``: of the tensors that the block makes on a device, at their peak, by the lifetime of their storage.
+    """Measures ``bytes``, the peak size of the tensors that the block allocates on a device, by storage lifetime.
 
-    Works without contents (fake tensors). Does not see what an operator allocates and frees inside.
+    Works on fake tensors. Misses memory that an operator allocates and frees internally.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -107,7 +107,7 @@ class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, storage: torch.UntypedStorage, taken: set[int]) -> None:
         key = storage._cdata
-        # A view, or the result of an operator that works in place.
+        # A view, or the result of an in-place operator.
         if key in taken or key in self._alive:
             return
         self._alive[key] = storage.nbytes()
@@ -120,11 +120,11 @@ class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class StepMemory:
-    """The peak memory of a training's steps.
+    """Measures the peak memory of a training's steps.
 
-    highest: in bytes, the weights, teachers, queues and optimiser state before the step, and what the step adds. On the
-    CPU that of the second step; elsewhere of the second and all later ones. The first step, in which libraries set
-    themselves up, counts only where it is the only one.
+    highest: in bytes, the weights, teachers, queues and optimiser state before a step plus what the step adds. On the
+    CPU of the second step, elsewhere of the second and all later ones. The first step, in which libraries initialise,
+    counts only if it is the only one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -136,7 +136,7 @@ class StepMemory:
 
     @contextmanager
     def watch(self, held: Callable[[], int], last: bool) -> Iterator[None]:
-        """Measure one step. held: gives the bytes in use before it. last: whether no step follows."""
+        """Measure one step. held: returns the bytes in use before it. last: whether it is the last step."""
         begins = self._steps == 1 or (self._steps == 0 and last)
         if begins:
             self._held = held()
@@ -153,7 +153,7 @@ class StepMemory:
 
 
 def held_bytes(method: Method, optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of a method's weights and buffers and of the optimiser's state."""
+    """Return the bytes of a method's weights and buffers and of the optimiser's state."""
     state = [value for values in optimizer.state.values() for value in values.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in (*method.state_dict().values(), *state))
 

@@ -1,4 +1,4 @@
-"""How long a training is, its learning rate at each step, and its optimiser."""
+"""The number of steps of a training, its learning rate at each step, its precision and its optimiser."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from benchmark.method import Method
 
 
 def check_batch(training: Training, pairs: int) -> int:
-    """Return the steps of an epoch over ``pairs`` pairs. Raises ``BenchError`` when they do not fill one batch.
+    """Return the steps of an epoch over ``pairs`` pairs. Raises ``BenchError`` if there are fewer than one batch.
 
-    The last, incomplete batch of an epoch is left out: filling it from the next epoch could make a pair its own
-    negative.
+    The incomplete last batch of an epoch is dropped: filled up from the next epoch, it could hold a pair twice, as its
+    own negative.
     """
     if pairs < training.batch_size:
         raise BenchError(
@@ -26,9 +26,9 @@ def check_batch(training: Training, pairs: int) -> int:
 
 
 def training_steps(training: Training, pairs: int, per_step: Callable[[], float]) -> int:
-    """Return the steps that a budget pays for, at least one.
+    """Return the number of steps that a budget allows, at least one.
 
-    per_step: gives the seconds or floating-point operations of a step; called only for a budget in these.
+    per_step: returns the seconds or floating-point operations of a step; called only for a budget in these.
     """
     kind, amount = training.budget
     if kind == "samples":
@@ -41,13 +41,13 @@ def training_steps(training: Training, pairs: int, per_step: Callable[[], float]
 
 
 def stage_starts(method: Method, steps: int) -> dict[str, int]:
-    """Return the step at which each stage of a training begins; every stage has at least one step.
+    """Return the step at which each stage of a training begins; every stage gets at least one step.
 
-    Raises ``BenchError`` when there are fewer steps than stages.
+    Raises ``BenchError`` if there are fewer steps than stages.
     """
     stages = method.stages()
     if steps < len(stages):
-        raise BenchError(f"method '{method.name}' has {len(stages)} stages, and the budget is {steps} steps")
+        raise BenchError(f"method '{method.name}' has {len(stages)} stages, but the budget is {steps} steps")
     starts, share = {}, 0.0
     for number, (stage, part) in enumerate(stages.items()):
         starts[stage] = min(max(round(share * steps), number), steps - len(stages) + number)
@@ -56,7 +56,7 @@ def stage_starts(method: Method, steps: int) -> dict[str, int]:
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:
-    """Return the learning rate of step 0..steps-1: linear warm-up, then a cosine to 0."""
+    """Return the learning rate at step 0..steps-1: linear warm-up, then cosine decay to 0."""
     warmup = round(training.warmup * steps)
     if step < warmup:
         return training.learning_rate * (step + 1) / warmup
@@ -64,19 +64,19 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 
 
 def precision_of(training: Training, device: torch.device) -> str:
-    """Return ``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that supports it."""
+    """Return the precision, ``bf16`` or ``fp32``; ``auto`` means bf16 on a GPU that supports it."""
     if training.precision != "auto":
         return training.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Make the context for forward passes in ``bf16``, or one that does nothing for ``fp32``."""
+    """Make the context for forward passes: autocast for ``bf16``, none for ``fp32``."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
-    """Make AdamW over what is trained; parameters of less than two dimensions do not decay (biases, norms, scales)."""
+    """Make AdamW for the trained parameters; no weight decay below two dimensions (biases, norms, scales)."""
     trained = [p for p in method.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
