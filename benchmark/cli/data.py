@@ -1,4 +1,4 @@
-"""`bench data`: look at datasets, get them, check them, prepare them."""
+"""`bench data`: list, inspect, check and prepare datasets."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from benchmark.common.errors import BenchError, unknown
 if TYPE_CHECKING:
     from benchmark.data.dataset import Dataset
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at datasets, get them, check them, prepare them.")
+data_app = typer.Typer(no_args_is_help=True, help="List, inspect, check and prepare datasets.")
 
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]
 OnBadData = Annotated[str, typer.Option(help="error stops at a bad row; skip leaves it out.")]
@@ -25,10 +25,10 @@ OnBadData = Annotated[str, typer.Option(help="error stops at a bad row; skip lea
 
 @data_app.command("list", epilog="Example: BENCH_DATA=/data bench data list --missing")
 def data_list(
-    found: Annotated[bool, typer.Option("--found", help="Only those that are found.")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="Only those that are missing.")] = False,
+    only_found: Annotated[bool, typer.Option("--found", help="Show only datasets that are found.")] = False,
+    only_missing: Annotated[bool, typer.Option("--missing", help="Show only datasets that are missing.")] = False,
 ) -> None:
-    """List the datasets that have a card: which are found under $BENCH_DATA, and which are missing."""
+    """List the datasets that have a card, and whether they are found under $BENCH_DATA."""
     from benchmark.data.card import card_names, load_card
 
     table = Table(box=None, pad_edge=False)
@@ -38,21 +38,21 @@ def data_list(
     names = card_names()
     for name in names:
         card = load_card(name)
-        is_found = card.source.is_present()
-        count += is_found
-        if (found and not is_found) or (missing and is_found):
+        present = card.source.is_present()
+        count += present
+        if (only_found and not present) or (only_missing and present):
             continue
-        state = "embedded" if card.access == "embedded" else "found" if is_found else "missing"
+        state = "embedded" if card.access == "embedded" else "found" if present else "missing"
         colour = "yellow" if state == "missing" else "green"
         carries = ", ".join(sorted(card.provides))
         table.add_row(name, f"[{colour}]{state}[/]", escape(card.modality), carries, card.access or "")
     console.print(table)
-    say(f"{count} of {len(names)} are found; see bench data how NAME for how to get one")
+    say(f"{count} of {len(names)} found; bench data how NAME explains how to get one")
 
 
 @data_app.command("how", epilog="Example: bench data how ham10000")
 def data_how(name: Name) -> None:
-    """Explain how to get a dataset, where to put it, and what it may be used for."""
+    """Explain how to get a dataset, where to put it, and its licence."""
     from benchmark.data.card import load_card
 
     card = load_card(name)
@@ -81,11 +81,11 @@ def data_how(name: Name) -> None:
 @data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")
 def data_show(
     name: Name,
-    split: Annotated[str, typer.Option(help="The split of the contact sheet.")] = "train",
+    split: Annotated[str, typer.Option(help="The split to show.")] = "train",
     output: Annotated[Path | None, typer.Option(help="The PNG to write. Default: ./NAME-SPLIT.png.")] = None,
     on_bad_data: OnBadData = "error",
 ) -> None:
-    """Print a dataset's counts and draw a contact sheet of samples with their texts."""
+    """Print a dataset's counts and draw a contact sheet of sample images with their texts."""
     from benchmark.data.tools.contact_sheet import contact_sheet, describe
 
     dataset = _open(name, on_bad_data)
@@ -104,23 +104,23 @@ def data_check(name: Name, progress: ProgressMode = "auto") -> None:
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:
-        say(f"{dataset.card.name}: nothing wrong in the first sample of each shard; training checks the others")
+        say(f"{dataset.card.name}: no errors in the first sample of each shard; training checks the rest")
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
-    say(f"{dataset.card.name}: nothing wrong; images: {counts}")
+    say(f"{dataset.card.name}: no errors; images: {counts}")
 
 
 @data_app.command("verify", epilog="Example: bench data verify ham10000 --output ham10000.json")
 def data_verify(
     name: Name,
-    context_length: Annotated[int, typer.Option(help="Tokens that a text may have; 0 skips this check.")] = 77,
+    context_length: Annotated[int, typer.Option(help="The most tokens that a text may have; 0 skips this check.")] = 77,
     output: Annotated[Path | None, typer.Option(help="A JSON file for the report.")] = None,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Compare a dataset with its card, and look for what spoils an evaluation.
+    """Compare a dataset with its card, and look for what invalidates an evaluation.
 
-    Counts, images that do not decode, groups and near-duplicates across splits, texts that are empty or too long. Exit
-    status 1 for errors, 0 where there are only warnings.
+    Checks counts, undecodable images, groups and near-duplicates across splits, empty and overlong texts. The exit
+    status is 1 for errors and 0 for warnings only.
     """
     from benchmark.data.tools.verify import verify
 
@@ -147,11 +147,11 @@ def data_verify(
 @data_app.command("prepare", epilog="Example: bench data prepare pmc-oa --size 224 --on-bad-data skip")
 def data_prepare(
     name: Name,
-    size: Annotated[int, typer.Option(min=8, help="Pixels a side: the model's, or training.resolution.")] = 64,
+    size: Annotated[int, typer.Option(min=8, help="Image side in pixels: the model's, or training.resolution.")] = 64,
     on_bad_data: OnBadData = "error",
     progress: ProgressMode = "auto",
 ) -> None:
-    """Decode and resize a dataset's images ahead of a run. An interrupted preparation resumes."""
+    """Decode and resize a dataset's images ahead of a run. An interrupted call resumes."""
     from benchmark.data.check import check
     from benchmark.data.prepared import damaged
 
@@ -159,11 +159,11 @@ def data_prepare(
     with _stage(f"preparing {name}", progress) as update:
         check(dataset, size, update)
     if dataset.streams:
-        say(f"{dataset.card.name}: streams, so nothing is prepared; its samples are listed in {dataset.cache}")
+        say(f"{dataset.card.name}: streams, so there is nothing to prepare; its list of samples is in {dataset.cache}")
         return
     for split in dataset.splits():
         if count := damaged(dataset, split, size, dataset.cache):
-            message = f"{count:,} images of {name}, {split}, are damaged; delete its folder 'prepared'"
+            message = f"{count:,} prepared images of {name}, {split}, are damaged; delete the folder 'prepared' and prepare again"
             raise BenchError(f"cache {dataset.cache}: {message}")
     for reason, count in dataset.left_out.items():
         say(f"left out: {count:,} {reason}", "yellow")
@@ -172,15 +172,17 @@ def data_prepare(
 
 @data_app.command("new", epilog="Example: bench data new ~/data/busi --output busi.yaml")
 def data_new(
-    path: Annotated[Path, typer.Argument(help="A table (CSV, JSON Lines, ...), or a folder with one or of classes.")],
+    path: Annotated[
+        Path, typer.Argument(help="A table (CSV, JSON Lines, ...), a folder with one, or a folder of classes.")
+    ],
     output: Annotated[Path | None, typer.Option(help="The card. Default: ./NAME.yaml.")] = None,
 ) -> None:
-    """Write a card for your own data as far as it can be inferred; list what was inferred and what is left to you."""
+    """Write a card for your own data by inference; list what was inferred and what you must fill in."""
     from benchmark.data.tools.infer_card import write_card
 
     card = output or Path(f"{path.absolute().stem}.yaml")
     notes = write_card(path, card)
-    say(f"{card} is written; next: bench data verify {card}")
+    say(f"wrote {card}; next: bench data verify {card}")
     for note in notes:
         say(note)
 
@@ -195,7 +197,7 @@ def _open(name: str, on_bad_data: str) -> "Dataset":
 
 
 def _clip_tokens() -> Callable[[str], int]:
-    """Return the function that counts the tokens of a text for CLIP's tokenizer."""
+    """Return a function that counts the tokens of a text with CLIP's tokenizer."""
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
@@ -204,7 +206,7 @@ def _clip_tokens() -> Callable[[str], int]:
 
 @contextmanager
 def _stage(title: str, mode: str) -> Iterator[Callable[[int, int], None]]:
-    """Show the progress of the block; it calls what this yields with the number done and the total."""
+    """Show the progress of the block; yields a function to call with the number done and the total."""
     from benchmark.common.progress import Progress
 
     with Progress(console, mode) as progress, progress.stage(title) as stage:

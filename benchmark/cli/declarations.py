@@ -1,4 +1,4 @@
-"""Reads what methods and tasks declare from their source: importing them imports torch, which takes seconds."""
+"""Read the declarations of methods and tasks from their source, as importing them imports torch, which is slow."""
 
 import ast
 import importlib.util
@@ -12,17 +12,17 @@ from typing import Any
 from benchmark.registry import installed_plugins
 
 ROOTS = {"method": ("benchmark.method", "Method"), "task": ("benchmark.task", "Task")}
-"""The base class of each kind, whose attributes are the defaults."""
+"""The base class of each kind; its attributes are the defaults."""
 
 
 class Unreadable(Exception):
-    """A source that declares something in a way that only an import can read."""
+    """Raised for a declaration that cannot be read from source and needs an import."""
 
 
 def declared(kind: str) -> dict[str, Any]:
-    """Return every installed method or task by name, as an object with its class attributes, inherited ones included.
+    """Return every installed method or task by name, as an object with its class attributes, including inherited ones.
 
-    kind: "method" or "task". Raises ``Unreadable`` where a plug-in registers or declares other than by a decorator
+    kind: "method" or "task". Raises ``Unreadable`` unless every plug-in registers by a decorator
     ``@register_method("name")`` on a class whose attributes are literals.
     """
     declarations: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def _registered(decorator: str) -> Iterator[tuple[str, str, str]]:
         for node in ast.walk(_tree(module)):
             if isinstance(node, ast.alias):
                 if node.name == decorator and node.asname:
-                    raise Unreadable(f"{module}: {decorator} has another name there")
+                    raise Unreadable(f"{module}: {decorator} is imported under another name")
             elif decorator in (getattr(node, "id", ""), getattr(node, "attr", "")):
                 unexplained += 1
         for cls in _classes(module).values():
@@ -63,7 +63,7 @@ def _plugin_modules() -> Iterator[str]:
 
 
 def _attributes(module: str, name: str, root: tuple[str, str]) -> dict[str, Any]:
-    """Return the attributes of a class, over those of its base class."""
+    """Return the attributes of a class, including those of its base class."""
     cls = _classes(module).get(name)
     if cls is None:
         raise Unreadable(f"{module}: no class {name}")
@@ -73,12 +73,12 @@ def _attributes(module: str, name: str, root: tuple[str, str]) -> dict[str, Any]
             case [ast.Name(id=base)]:
                 inherited = _attributes(*_origin(module, base, root), root)
             case _:
-                raise Unreadable(f"{module}: {name} has not one base class with a plain name")
+                raise Unreadable(f"{module}: {name} does not have a single base class with a plain name")
     return inherited | dict(_own_attributes(cls))
 
 
 def _origin(module: str, name: str, root: tuple[str, str]) -> tuple[str, str]:
-    """Return the module in which a name of ``module`` is defined, and its name there."""
+    """Return the module that defines a name used in ``module``, and the name there."""
     if name in _classes(module):
         return module, name
     for node in _tree(module).body:
@@ -88,7 +88,7 @@ def _origin(module: str, name: str, root: tuple[str, str]) -> tuple[str, str]:
                     package = _spec(module).parent or ""
                     source = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
                     return root if (source, alias.name) == ("benchmark", root[1]) else (source, alias.name)
-    raise Unreadable(f"{module}: {name} is neither a class there nor imported by its name")
+    raise Unreadable(f"{module}: {name} is neither defined as a class nor imported by name")
 
 
 def _own_attributes(cls: ast.ClassDef) -> Iterator[tuple[str, Any]]:
@@ -103,7 +103,7 @@ def _own_attributes(cls: ast.ClassDef) -> Iterator[tuple[str, Any]]:
             case ast.Expr() | ast.FunctionDef() | ast.ClassDef() | ast.AnnAssign():
                 pass
             case _:
-                raise Unreadable(f"class {cls.name}: line {node.lineno} is no plain declaration")
+                raise Unreadable(f"class {cls.name}: line {node.lineno} is not a plain declaration")
 
 
 def _literal(node: ast.expr) -> Any:
@@ -113,7 +113,7 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise Unreadable(f"line {node.lineno}: the value is no literal") from error
+        raise Unreadable(f"line {node.lineno}: the value is not a literal") from error
 
 
 def _classes(module: str) -> dict[str, ast.ClassDef]:

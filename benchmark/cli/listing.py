@@ -1,4 +1,4 @@
-"""`bench list`: the methods, tasks, datasets, models and suites that can be used. Imports no torch for any of them."""
+"""`bench list`: the available methods, tasks, datasets, models and suites. Never imports torch."""
 
 import sys
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from benchmark.cli.options import Plugins, console
 from benchmark.common.errors import unknown
 
 Lines = list[tuple[str, str]]
-"""Names, each with its description."""
+"""Pairs of a name and its description."""
 
 
 def list_(
     what: Annotated[str, typer.Argument(help="methods, tasks, datasets, models or suites.")], plugin: Plugins = None
 ) -> None:
-    """List the names that can be used, each with its description."""
+    """List the available names, each with a description."""
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     if plugin:
@@ -41,7 +41,7 @@ def _methods() -> Lines:
             f"{method.summary}.",
             f"{method.source}.",
             f"Trains {method.trains}.",
-            f"Takes beyond clip: {method.extra}.",
+            f"On top of clip: {method.extra}.",
             f"Needs {', '.join(sorted(method.needs))}." if method.needs else "",
             f"Accumulation: {', '.join(method.accumulation)}.",
             f"Inferred: {method.inferred}." if method.inferred else "",
@@ -59,7 +59,7 @@ def _tasks() -> Lines:
 
 
 def _declared(kind: str) -> dict[str, Any]:
-    """All methods or tasks: their declarations, or the classes where an import is needed or was made already."""
+    """Return all methods or tasks: declarations read from source, or classes if imported already or unreadable."""
     from benchmark.cli.declarations import Unreadable, declared
 
     if f"benchmark.{kind}" not in sys.modules:

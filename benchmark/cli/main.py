@@ -1,4 +1,4 @@
-"""`bench`: the commands, and how a call of the program ends."""
+"""`bench`: the commands and their exit status."""
 
 import os
 import sys
@@ -38,7 +38,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the program. Exit status: 2 after a user's mistake, with its message; 130 after Ctrl-C."""
+    """Run the program. Exit status: 2 after a user's mistake, with a message; 130 after Ctrl-C."""
     try:
         status = app(standalone_mode=False)
     except BenchError as error:
@@ -48,11 +48,11 @@ def main() -> None:
         say("interrupted", "yellow")
         status = 130
     except BrokenPipeError:
-        # The reader has gone (bench list datasets | head): what is still in the buffer has nowhere to go.
+        # The reader is gone (bench list datasets | head): discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except Exception as error:
-        # Typer's own usage errors (an unknown option) know how to show themselves.
+        # Typer's usage errors (an unknown option) have a method that prints them.
         show = getattr(error, "show", None)
         if show is None:
             raise

@@ -1,4 +1,4 @@
-"""The options that commands share, and the console that they print on."""
+"""The options that commands share, and the console that they print to."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ ProgressMode = Annotated[
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that say what is run and where results go: a suite, and what is laid over it."""
+    """The options of a run: a suite, overrides of its settings, and the results folder."""
 
     methods: Annotated[
         str | None, typer.Option(help="Names of methods, comma-separated, or all. Default: the suite's.")
@@ -49,14 +49,16 @@ class RunOptions:
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = None
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value over the suite; repeatable: msd.momentum=0.99")
+        list[str] | None,
+        typer.Option("--set", help="Override a setting: section.key=value, such as msd.momentum=0.99; repeatable."),
     ] = None
     budget: Annotated[
-        str | None, typer.Option(help="What every method gets: samples=200k, steps=5k, epochs=3, time=10m or flops=2P.")
+        str | None,
+        typer.Option(help="Training budget of every method: samples=200k, steps=5k, epochs=3, time=10m, flops=2P."),
     ] = None
     grid: Annotated[
         list[str] | None,
-        typer.Option("--grid", help="section.key=value,value: run at each; repeatable, the product is run."),
+        typer.Option("--grid", help="Run each value of section.key=value,value; repeatable for all combinations."),
     ] = None
     tuned: Annotated[
         bool, typer.Option("--tuned", help="Use the settings that `bench tune` found for each method.")
@@ -81,7 +83,7 @@ class RunOptions:
         return folder_of(self.results)
 
     def config(self) -> "RunConfig":
-        """Import the plug-ins, and load the suite with these options over it."""
+        """Import the plug-ins, and load the suite with these options applied."""
         from benchmark.config.load import load_run_config
         from benchmark.config.overrides import parse_scenario
         from benchmark.plan.resolve import check_settings
@@ -106,9 +108,9 @@ class RunOptions:
 
 
 def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make the decorator that gives a command options of ``RunOptions``, collected in its first argument.
+    """Make a decorator that adds options of ``RunOptions`` to a command and passes them as its first argument.
 
-    names: those that the command takes; none: all. The command's own parameters stay what they are.
+    names: the options to add; default all. The command's own parameters are kept.
     """
     shared = [field for field in fields(RunOptions) if not names or field.name in names]
     hints = get_type_hints(RunOptions, include_extras=True)
@@ -147,22 +149,22 @@ def load_registered(plugins: Iterable[Path] | None) -> list[str]:
 
 
 def folder_of(results: Path | None) -> Path:
-    """Return the folder of the results: what ``--results`` says, else the default."""
+    """Return the folder of the results: ``--results``, else the default."""
     from benchmark.config.load import results_folder
 
     return results or results_folder()
 
 
 def names_of(text: str | None) -> list[str] | None:
-    """Split names at commas; None stays None. Raises ``BenchError`` for a text without a name."""
+    """Split names at commas; None stays None. Raises ``BenchError`` for a text without names."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise BenchError("expected names separated by commas, found nothing")
+        raise BenchError("expected names separated by commas, found none")
     return names
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a text as it is: no markup, no highlighting, no line breaks added."""
+    """Print a text verbatim: no markup, no highlighting, no added line breaks."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def run(options: RunOptions) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
-    What the results folder holds already is not computed again; an interrupted run resumes with the same command.
+    Skips what the results folder already holds; the same command resumes an interrupted run.
     """
     from benchmark.plan.make import make_plan
 
@@ -41,14 +41,14 @@ def eval_(
         ),
     ],
 ) -> None:
-    """Evaluate a model that was trained elsewhere; its rows appear in the same report."""
+    """Evaluate a model that was trained elsewhere; its rows join the same report."""
     from benchmark.plan.make import evaluation_plan
 
     _execute(evaluation_plan(options.config(), model), options)
 
 
 def _execute(plan: "Plan", options: RunOptions) -> None:
-    """Carry out a plan. Exits with status 1 where something failed, and with 130 after Ctrl-C."""
+    """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
     from benchmark.api import execute
 
     try:
@@ -63,7 +63,7 @@ def _execute(plan: "Plan", options: RunOptions) -> None:
 
 @takes_options(*(name for name in RunOptions.__dataclass_fields__ if name != "progress"))
 def plan(options: RunOptions) -> None:
-    """Show what a run would do and cost; execute nothing."""
+    """Show what a run would do and cost, without running anything."""
     config = options.config()
     from benchmark.plan.estimate import Estimator
     from benchmark.plan.make import make_plan
@@ -81,7 +81,7 @@ def plan(options: RunOptions) -> None:
 
 @dataclass(frozen=True)
 class _Forecast:
-    """What a run would do with one encoder. estimate: of its training; None where it is never trained here."""
+    """What a run would do with one encoder. estimate: of its training; None for an encoder that is not trained."""
 
     name: str
     seed: int
@@ -114,7 +114,7 @@ def _forecasts(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Fo
 
 
 def _state(plan: "Plan", store: "Store", cell: "Cell") -> str:
-    """Say what a run would do with a cell: train, resume, evaluate a number of pairs; or done."""
+    """Return what a run would do with a cell: train, resume, evaluate N, or done."""
     from benchmark.store.cache import cache_root
 
     if cell is plan.initial:
@@ -127,7 +127,7 @@ def _state(plan: "Plan", store: "Store", cell: "Cell") -> str:
 
 
 def _training_pairs(plan: "Plan", cell: "Cell") -> int | None:
-    """Count the pairs of an epoch, only where the budget is in epochs: counting reads the data."""
+    """Count the pairs of an epoch; None unless the budget is in epochs, as counting reads the data."""
     if cell.training.epochs is None:
         return None
     return sum(len(plan.datasets[name].records("train")) for name in cell.pretraining)
@@ -159,20 +159,20 @@ def _plan_table(plan: "Plan", forecasts: list[_Forecast]) -> Table:
 
 
 def _print_notes(plan: "Plan", forecasts: list[_Forecast]) -> None:
-    """Print what stands below the table: the time, what is evaluated, downloaded and left out."""
+    """Print the notes below the table: the time, and what is evaluated, downloaded and left out."""
     from benchmark.models.download import to_download
 
     estimates = [each.estimate for each in forecasts if each.estimate]
     due = [each.estimate for each in forecasts if each.estimate and each.trains]
-    rough = "" if all(each.measured for each in due) else " (a rough estimate until a cell has been measured)"
+    rough = "" if all(each.measured for each in due) else " (a rough estimate until a cell has been trained)"
     say(f"training: about {_duration(sum(each.seconds for each in due))}{rough}")
     if assumed := [each.text_length for each in estimates if not each.length_known]:
-        say(f"counted for texts of {max(assumed)} tokens, the most that the model reads: the data are not in the cache")
+        say(f"cost of texts of {max(assumed)} tokens, the model's maximum, as the data are not in the cache yet")
     if plan.language and any("language_model" in cell.content for cell in plan.cells):
         say(f"language model: from {', '.join(plan.language.datasets)}")
     if any(each.state != "done" for each in forecasts):
         for weights in to_download(plan.model):
-            say(f"{weights}: not on this machine, will be downloaded", "yellow")
+            say(f"{weights}: not on this machine; will be downloaded", "yellow")
     datasets: dict[str, list[str]] = {}
     for pair in plan.pairs:
         datasets.setdefault(pair.task, []).append(pair.dataset)
@@ -189,7 +189,7 @@ def report(
         typer.Option(help="The method (or line of the tables) that the others are compared with. Default: the best."),
     ] = None,
 ) -> None:
-    """Print the tables of the results, and write report.md, results.csv and the plots beside them."""
+    """Print the tables of the results, and write report.md, results.csv and plots."""
     from benchmark.api import write_report
     from benchmark.store.store import Store
 
@@ -198,7 +198,7 @@ def report(
 
 
 def several_variants(variants: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the methods that come in several variants, of which a table must name the variant."""
+    """Return the methods with several variants, for which a table must name the variant."""
     return {method for method, count in Counter(method for method, _ in set(variants)).items() if count > 1}
 
 

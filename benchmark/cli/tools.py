@@ -1,4 +1,4 @@
-"""`bench tune`, `caption`, `export`, `clean` and `perf`: what is done before and after runs."""
+"""`bench tune`, `caption`, `export`, `clean` and `perf`: tools for before and after runs."""
 
 import json
 from dataclasses import replace
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 )
 def tune(
     options: RunOptions,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each method, those of earlier calls included.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each method, including those of earlier calls.")] = 10,
     search: Annotated[
         list[str] | None,
         typer.Option(
-            help="section.key=low..high, on a log scale with :log, or section.key=a,b,c; repeatable. "
-            "Default: training.learning_rate over a factor of 10 either way."
+            help="section.key=low..high (append :log for a log scale), or section.key=a,b,c; repeatable. "
+            "Default: training.learning_rate within a factor of 10."
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="What is optimised on the validation split: retrieval (recall@10) or loss.")
+        str, typer.Option(help="What to optimise on the validation split: retrieval (recall@10) or loss.")
     ] = "retrieval",
 ) -> None:
     """Search for each method's best settings with the same number of trials; `bench run --tuned` then uses them.
 
-    Never looks at a test split. An interrupted search resumes with the same command.
+    Never uses a test split. The same command resumes an interrupted search.
     """
     config = options.config()
     from benchmark.common.progress import Progress
@@ -71,7 +71,7 @@ def tune(
     except KeyboardInterrupt:
         say("interrupted; the same command resumes", "yellow")
         raise typer.Exit(130) from None
-    say("next: the same options with `bench run --tuned`")
+    say("next: `bench run --tuned` with the same options")
 
 
 def _best_table(best: dict[str, "Best"], title: str) -> Table:
@@ -90,14 +90,11 @@ def _best_table(best: dict[str, "Best"], title: str) -> Table:
 def caption(
     dataset: Annotated[str, typer.Option(help="A dataset's name, or the path of its card.")],
     method: Annotated[str | None, typer.Option(help="A method that can caption. Default: the last trained.")] = None,
-    beams: Annotated[
-        int, typer.Option(min=2, help="Beams of the beam search, which is shown beside greedy search.")
-    ] = 3,
+    beams: Annotated[int, typer.Option(min=2, help="Width of the beam search, shown next to greedy search.")] = 3,
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 8,
     split: Annotated[str, typer.Option(help="The split of the images.")] = "test",
     pretraining: Annotated[
-        str | None,
-        typer.Option(help="Paths of the cards that the method was pretrained on, where they are not shipped."),
+        str | None, typer.Option(help="Cards of the method's pretraining datasets, if they are not shipped.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="The PNG to write. Default: ./DATASET-captions.png.")] = None,
@@ -105,9 +102,9 @@ def caption(
     results: Results = None,
     progress: ProgressMode = "auto",
 ) -> None:
-    """Show what a trained method writes for images, greedy and by beam search, beside their true texts.
+    """Show a trained method's captions of images, by greedy and beam search, next to the true texts.
 
-    Takes the newest cell of the results whose method can caption; prints the texts and draws them with the images.
+    Uses the newest cell whose method can caption; prints the texts and draws them with the images.
     """
     from benchmark.common.progress import Progress
     from benchmark.data.card import load_card
@@ -167,7 +164,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     results: Results = None,
 ) -> None:
-    """List what can be computed again and its size; remove what is named. Results stay."""
+    """List what can be recomputed, with its size; remove what the options name. Results stay."""
     from benchmark.store.cache import cache_root
     from benchmark.store.cleaning import KINDS, removable, remove, size
     from benchmark.store.store import Store
@@ -178,7 +175,7 @@ def clean(
         say(f"{kind:10} {sizes[kind] / 1e6:10,.1f} MB  {description}")
     named = {"embeddings": embeddings, "partial": partial, "cache": cache}
     if not any(named.values()):
-        say("Nothing removed. Name what to remove: --embeddings, --partial, --cache.")
+        say("Nothing removed. Choose what to remove: --embeddings, --partial, --cache.")
     chosen = [kind for kind in KINDS if named[kind] and folders[kind]]
     if not chosen or not (yes or _confirmed(f"remove {', '.join(chosen)}?")):
         return
@@ -207,9 +204,9 @@ def perf(
     reference: Annotated[str, typer.Option(help="The method that the others' steps are compared with.")] = "clip",
     output: Annotated[Path | None, typer.Option(help="A JSON file for the figures, with machine and versions.")] = None,
 ) -> None:
-    """Measure speed and memory beside a peer that does the same work. Ratios above 1: ours is better.
+    """Compare speed and memory with peer libraries on the same work. Ratios above 1: ours is better.
 
-    With --methods: a step of each method on noise with random weights; ratios above 1: it takes more than clip.
+    With --methods: a step of each method on noise with random weights. Ratios above 1: it takes more than clip.
     """
     from benchmark.common.machine import machine
 

@@ -229,7 +229,7 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _same_statistics(module: nn.Module) -> Iterator[None]:
-    """Restore the running statistics of batch normalisation on exit, as only the second forward pass may update them."""
+    """Restore the running statistics of batch normalisation on exit: only the second forward pass may update them."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     saved = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
     yield

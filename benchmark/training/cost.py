@@ -127,7 +127,7 @@ def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[st
 
 
 def flops_per_sample(method: Method, sample: Batch, training: Training) -> float:
-    """Count the floating-point operations of a step per sample in the current stage, as ``flops_by_stage`` does for all.
+    """Count a step's floating-point operations per sample in the current stage; arguments as in ``flops_by_stage``.
 
     Counts forward passes, keys, losses, backward passes, and the second forward pass if the batch is larger than the
     micro-batch. m micro-batches of k samples, contrasted with each other, take m (c + a k) + b (m k)^2 operations;
