@@ -64,7 +64,7 @@ def test_unknown_labels_name_the_nearest(results: Results) -> None:
         results.examples(taks="zero_shot")
     with pytest.raises(BenchError, match="unknown method 'clp'; did you mean 'clip'"):
         results.examples(method="clp")
-    with pytest.raises(BenchError, match="no evaluation has all of"):
+    with pytest.raises(BenchError, match="no evaluation matches all of"):
         results.examples(task="zero_shot", part="image_to_text")
 
 
@@ -107,7 +107,7 @@ def test_a_suite_may_be_a_mapping(bench: Bench) -> None:
     ours = benchmark.configure(content)
     named = benchmark.configure("suite.yaml", tasks=["zero_shot"], methods=["clip"])
     assert ours.training == named.training
-    with pytest.raises(BenchError, match="settings and budget go over a suite's name or file"):
+    with pytest.raises(BenchError, match="settings and budget apply to a suite's name or file"):
         benchmark.configure(content, budget="samples=10")
     with pytest.raises(BenchError, match="unknown key 'trainin'; did you mean 'training'"):
         benchmark.configure({"trainin": {}} | content)

@@ -163,8 +163,10 @@ def data_prepare(
         return
     for split in dataset.splits():
         if count := damaged(dataset, split, size, dataset.cache):
-            message = f"{count:,} prepared images of {name}, {split}, are damaged; delete the folder 'prepared' and prepare again"
-            raise BenchError(f"cache {dataset.cache}: {message}")
+            raise BenchError(
+                f"cache {dataset.cache}: {count:,} prepared images of {name}, {split}, are damaged; "
+                "delete the folder 'prepared' and prepare again"
+            )
     for reason, count in dataset.left_out.items():
         say(f"left out: {count:,} {reason}", "yellow")
     say(f"{dataset.card.name}: prepared at {size} pixels in {dataset.cache}")

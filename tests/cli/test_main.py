@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_a_main_number_that_is_missing_is_said(bench: Bench) -> None:
     quick = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--set", "training.samples=96"]
     assert bench("run", *quick, "--set", "retrieval.k=[500]") == 0
-    assert "retrieval on squares: no recall@10, as there are too few" in bench.out.replace("\n", " ")
+    assert "retrieval on squares: too few examples or candidates to compute recall@10" in bench.out.replace("\n", " ")
 
 
 def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
@@ -275,7 +275,7 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--budget", "samples=0"], "error: --budget samples=0: training.samples: "),
         (["run", "--grid", "training.batch_size=32,abc"], "error: --grid training.batch_size=abc: training.batch_size"),
         (["run", "--set", "model.embed_dimm=8"], "--set model.{embed_dimm}: unknown key 'embed_dimm'; did you mean"),
-        (["run", "--tasks", "retrieval:"], "--tasks retrieval:: expected a dataset after the colon, or the kind alone"),
+        (["run", "--tasks", "retrieval:"], "--tasks retrieval:: expected a dataset after the colon, or only retrieval"),
         (["run", "--plugin", "nothing.py"], "no such file"),
         (["run", "--methods", ","], "expected names separated by commas"),
         (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
@@ -348,14 +348,14 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
     methods = ["--suite", "suite.yaml", "--methods", "filip,flip,clip"]
     assert bench("plan", *methods, "--model", "pooled.yaml") == 1
     flat = " ".join(bench.out.split())
-    assert "cannot run: method 'filip' needs image_tokens: model 'pooled' does not give it" in flat
-    assert "cannot run: method 'flip' needs patch_dropout: model 'pooled' does not give it" in flat
+    assert "cannot run: method 'filip' needs image_tokens: model 'pooled' does not provide it" in flat
+    assert "cannot run: method 'flip' needs patch_dropout: model 'pooled' does not provide it" in flat
     assert bench("run", *methods, "--model", "pooled.yaml") == 2
     assert "needs image_tokens" in bench.err
     assert bench("plan", *methods) == 0
     assert bench("plan", "--suite", "suite.yaml", "--methods", "all", "--model", "pooled.yaml") == 0
     flat = " ".join(bench.out.split())
-    assert "left out: method 'filip' needs image_tokens: model 'pooled' does not give it" in flat
+    assert "left out: method 'filip' needs image_tokens: model 'pooled' does not provide it" in flat
     assert "siglip 0 train" in flat
 
 
@@ -369,7 +369,7 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
     before = list(bench.folder.glob("cache/**/*"))
     assert bench("run", *arguments) == 2
-    assert f"error: {weights}and the hub cannot be reached." in bench.err
+    assert f"error: {weights}and the Hugging Face Hub cannot be reached." in bench.err
     assert len(bench.err.splitlines()) == 1
     assert list(bench.folder.glob("cache/**/*")) == before
     assert not (bench.folder / "results").exists()
@@ -402,6 +402,6 @@ def test_every_help_has_an_example(bench: Bench, command: list[str]) -> None:
 
 def test_data_check_and_show(bench: Bench) -> None:
     assert bench("data", "check", "squares.yaml") == 0
-    assert "squares: nothing wrong" in bench.out
+    assert "squares: no errors" in bench.out
     assert bench("data", "show", "squares.yaml", "--output", "sheet.png") == 0
     assert (bench.folder / "sheet.png").stat().st_size > 1000

@@ -95,9 +95,14 @@ def test_what_fails_says_when_and_the_error_is_logged(tmp_path: Path) -> None:
     log, out = tmp_path / "results" / "run.log", io.StringIO()
     clock = Clock()
     progress = Progress(Console(file=out), log=log, clock=clock)
-    with pytest.raises(BenchError), progress, progress.stage("training"):
-        clock.now += 12
-        raise BenchError("row 3: no image")
+
+    def fail_in_a_stage() -> None:
+        with progress, progress.stage("training"):
+            clock.now += 12
+            raise BenchError("row 3: no image")
+
+    with pytest.raises(BenchError, match="row 3: no image"):
+        fail_in_a_stage()
     assert out.getvalue() == "training\ntraining: stopped after 12 s\n"
     assert log.read_text().splitlines()[-1].endswith(" error: row 3: no image")
 

@@ -186,7 +186,7 @@ def test_images_behind_a_link_are_searched(opened, tmp_path):
     assert len(opened(SEARCHED, "error").rows("train")) == 4
     # The same folder by another way is no second image of each name.
     (tmp_path / "data" / "part_2").symlink_to(tmp_path / "data")
-    os.rename(tmp_path / "elsewhere", tmp_path / "data" / "elsewhere")
+    (tmp_path / "elsewhere").rename(tmp_path / "data" / "elsewhere")
     (tmp_path / "data" / "part_1").unlink()
     (tmp_path / "data" / "part_1").symlink_to("elsewhere")
     assert len(opened(SEARCHED, "error").rows("train")) == 4

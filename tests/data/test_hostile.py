@@ -186,8 +186,8 @@ def test_nothing_outside_is_read_or_written(tmp_path):
 def test_loops_of_links(tmp_path):
     for name in ("cat", "dog"):
         images(tmp_path / "root" / "train" / name, 2)
-    os.symlink(tmp_path / "root", tmp_path / "root" / "train" / "cat" / "loop")
-    os.symlink("self.png", tmp_path / "root" / "train" / "cat" / "self.png")
+    (tmp_path / "root" / "train" / "cat" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "train" / "cat" / "self.png").symlink_to("self.png")
     card = write_card(tmp_path, {"kind": "image_folder", "root": "root"}, classes=["cat", "dog"])
     left = open_dataset(card, "skip", tmp_path / "cache")
     check(left)
@@ -253,7 +253,7 @@ def test_half_of_a_surrogate_pair(tmp_path, key, value):
 def test_a_file_whose_name_is_not_utf8(tmp_path):
     for name in ("cat", "dog"):
         images(tmp_path / "root" / name, 2)
-    os.rename(tmp_path / "root" / "cat" / "0.png", os.fsencode(tmp_path / "root" / "cat") + b"/caf\xe9.png")
+    (tmp_path / "root" / "cat" / "0.png").rename(tmp_path / "root" / "cat" / os.fsdecode(b"caf\xe9.png"))
     source = {"kind": "image_folder", "root": "root", "split": {"train": 1}}
     left = open_dataset(write_card(tmp_path, source, classes=["cat", "dog"]), "skip", tmp_path / "cache")
     check(left)

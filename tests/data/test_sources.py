@@ -240,7 +240,8 @@ def test_drawing_ends_when_the_disk_is_full(tmp_path):
     (tmp_path / "script.py").write_text(FULL)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "set.yaml"), str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
     assert "left: [] 1" in done.stdout
     assert "No space left on device" in done.stdout
 

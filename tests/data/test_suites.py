@@ -72,7 +72,9 @@ def test_open_data_only():
 
 def test_a_suite_runs_with_what_is_found(data, tmp_path):
     config = configured("medmnist", model="tiny", methods=["clip"])
-    with pytest.raises(BenchError, match=r"^suite medmnist: nothing to pretrain on is found here; missing: rocov2$"):
+    with pytest.raises(
+        BenchError, match=r"^suite medmnist: no dataset to pretrain on is usable here; missing: rocov2$"
+    ):
         make_plan(config, tmp_path / "cache")
     for name in ("rocov2", "breastmnist"):
         WRITERS[name](data)
@@ -80,7 +82,7 @@ def test_a_suite_runs_with_what_is_found(data, tmp_path):
     assert {pair.dataset for pair in plan.pairs} == {"rocov2", "breastmnist"}
     assert len(plan.absent) == 11
     assert plan.absent[0] == "pathmnist: not found on this machine; bench data how pathmnist"
-    with pytest.raises(BenchError, match=r"^suite medmnist, --strict: not found here: pathmnist, chestmnist, .*$"):
+    with pytest.raises(BenchError, match=r"^suite medmnist, --strict: not found: pathmnist, chestmnist, .*$"):
         make_plan(configured("medmnist", model="tiny", methods=["clip"], strict=True), tmp_path / "cache")
 
 
@@ -118,7 +120,7 @@ def test_sets_that_are_there_in_part_are_left_out(half, tmp_path):
     ]
     assert re.match(r"bloodmnist: \S+.npz: cannot be read as .npz: .*; bench data how bloodmnist$", plan.absent[0])
     assert not plan.datasets.keys() & {"bloodmnist", "pad-ufes-20", "siim-pneumothorax"}
-    strict = r"--strict: not found here: bloodmnist \(.*\), pad-ufes-20 \(has no rows; .*\), siim-pneumothorax; see"
+    strict = r"--strict: not found: bloodmnist \(.*\), pad-ufes-20 \(has no rows; .*\), siim-pneumothorax; see"
     with pytest.raises(BenchError, match=strict):
         half(strict=True)
     with pytest.raises(BenchError, match=r"^dataset 'pad-ufes-20' has no rows; left out: missing image: 6$"):

@@ -229,7 +229,7 @@ def test_templates():
     # Not str.format(): attributes are out of reach.
     assert fill("{a.__class__}", values) == ""
     for wrong in ("{a!r}", "{a:>9999999}", "{}", "{a"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"expected \{column\} or|expected '\}' before end of string"):
             template_columns(wrong)
 
 

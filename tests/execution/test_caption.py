@@ -73,7 +73,7 @@ def test_run_plan_and_caption(bench: Bench) -> None:
 
 def test_nothing_that_can_caption(bench: Bench) -> None:
     assert bench("caption", "--dataset", "squares.yaml") == 2
-    assert "results: no trained cell of captioning; train one first: bench run --methods captioning" in bench.err
+    assert "results: no trained cell of captioning; train one with bench run --methods captioning" in bench.err
     assert bench("plan", "--suite", "suite.yaml", "--methods", "clip,msd", "--tasks", "captioning") == 2
     assert "task captioning: none of the methods clip, msd can caption; those that can: captioning" in bench.err
     assert bench("plan", "--suite", "suite.yaml", "--methods", "clip,msd") == 0
@@ -91,7 +91,9 @@ def test_a_tokenizer_without_a_start_is_refused(starts: bool, bench: Bench) -> N
     Path("gpt.yaml").write_text(yaml.safe_dump(model))
     flags = {"methods": ["captioning"], "model": "gpt.yaml"}
     plan = make_plan(load_run_config("suite.yaml", flags, [], []), bench.folder / "cache")
-    refused = "method 'captioning' needs start_token: the tokenizer of model 'gpt' begins texts with their first word"
+    refused = (
+        "method 'captioning' needs start_token: the tokenizer of model 'gpt' does not begin texts with a start token"
+    )
     assert plan.problems == ([] if starts else [refused])
 
 

@@ -196,7 +196,7 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
     assert find_cell(store, "clip") == "abc123"
     assert find_cell(store, "abd") == "abd456"
     with pytest.raises(
-        BenchError, match=r"several trained cells are named 'msd'; name one of them: abd456 \(msd, small, 0\)"
+        BenchError, match=r"'msd' matches several trained cells; name one of them: abd456 \(msd, small, 0\)"
     ):
         find_cell(store, "msd")
     cell = json.loads((store.cell("eee") / "cell.json").read_text())

@@ -99,7 +99,7 @@ def test_a_best_checkpoint_that_is_gone_is_an_error(bench: Bench) -> None:
     ("change", "message"),
     [
         (lambda cell: cell.pop("classes"), "trained by an older version"),
-        (lambda cell: cell["content"].update(method="msd", options={}), "do not fit method 'msd' as it is now"),
+        (lambda cell: cell["content"].update(method="msd", options={}), "do not fit the current code of method 'msd'"),
         (lambda cell: cell["content"].update(tokenizer_data=[["squares", "another"]]), "'squares' has changed since"),
     ],
 )

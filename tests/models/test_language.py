@@ -114,7 +114,7 @@ def test_a_run_makes_one_for_the_methods_that_need_it_and_no_other(tmp_path: Pat
     assert longer["cleft"] != cells["cleft"].key
 
     plan = planned(tmp_path)
-    with open(tmp_path / "console.txt", "w") as file:
+    with (tmp_path / "console.txt").open("w") as file:
         materials = Materials(plan, Progress(Console(file=file), "none"), tmp_path / "cache")
         clip, cleft = (materials.method(cell).model.text for cell in plan.cells)
         made = list((tmp_path / "cache" / "language_models").glob("*/model.safetensors"))

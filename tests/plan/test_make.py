@@ -115,7 +115,7 @@ def test_refused_selectors(suite: Path, tasks: list[str], methods: list[str], me
 
 def test_a_task_that_no_dataset_fits_is_refused(suite: Path) -> None:
     edit(suite / "squares.yaml", prompts=None)
-    with pytest.raises(BenchError, match="task zero_shot: none of the datasets squares carries what it needs"):
+    with pytest.raises(BenchError, match="task zero_shot: none of the datasets squares has what it needs"):
         planned(suite, tasks=["zero_shot"])
 
 
@@ -152,12 +152,12 @@ def test_what_is_not_here_is_left_out_of_a_suite(suite: Path) -> None:
 
 def test_what_must_be_here_and_is_not_is_refused(suite: Path) -> None:
     absent(suite)
-    with pytest.raises(BenchError, match="suite suite, --strict: not found here: gone; see bench data how NAME"):
+    with pytest.raises(BenchError, match="suite suite, --strict: not found: gone; see bench data how NAME"):
         planned(suite, **QUICK, strict=True)
     with pytest.raises(BenchError):
         planned(suite, **QUICK, datasets=[str(suite / "gone.yaml")])
     edit(suite / "suite.yaml", datasets=["gone.yaml"], pretraining=["squares.yaml"])
-    with pytest.raises(BenchError, match="suite suite: nothing to evaluate on is found here; missing: gone"):
+    with pytest.raises(BenchError, match="suite suite: no dataset to evaluate on is usable here; missing: gone"):
         planned(suite, **QUICK)
 
 
@@ -175,7 +175,7 @@ def test_a_method_that_does_not_get_what_it_needs(suite: Path) -> None:
     none = ["training.augmentation={crop_scale: [1.0, 1.0], crop_ratio: [1.0, 1.0]}", "simclr.variant=roy"]
     plan = planned(suite, *none, methods=["simclr", "clip"], tasks=["zero_shot"])
     (problem,) = plan.problems
-    assert problem.startswith("method 'simclr' needs augmentation: training.augmentation leaves images as they are")
+    assert problem.startswith("method 'simclr' needs augmentation: training.augmentation does not change images")
     assert [cell.method for cell in plan.cells] == ["simclr", "clip"]
     everything = planned(suite, *none, methods=["all"], tasks=["zero_shot"])
     assert everything.problems == []
@@ -250,7 +250,7 @@ def test_tuned_settings_are_laid_over_each_method(suite: Path) -> None:
     assert {cell.label["variant"] for cell in plan.cells} == {"training=tuned"}
     with pytest.raises(BenchError, match=r"found training.learning_rate=0.001 for method 'clip', but --set gives 1"):
         planned(suite, "training.learning_rate=1", **QUICK, tuned=str(folder))
-    with pytest.raises(BenchError, match="no settings found yet for method 'siglip'"):
+    with pytest.raises(BenchError, match="no settings yet for method 'siglip'"):
         planned(suite, methods=["siglip"], tasks=["zero_shot"], tuned=str(folder))
 
 

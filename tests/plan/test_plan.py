@@ -250,7 +250,7 @@ def test_options_become_what_json_holds() -> None:
 
 
 def test_an_option_that_no_key_can_be_made_of_is_named() -> None:
-    with pytest.raises(BenchError, match="method 'm': option rate: no key can be made of a object"):
+    with pytest.raises(BenchError, match="method 'm': option rate: a object cannot be part of a key"):
         plain_options("method 'm'", {"rate": [object()]})
 
 

@@ -179,7 +179,7 @@ def test_a_half_written_log_line_is_dropped_on_resume(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit):
         train(small_method("clip"), tmp_path, Pairs(16), progress=die, checkpoint_every=0)
-    with open(tmp_path / "log.jsonl", "a") as log:
+    with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 4, "lo')
     train(small_method("clip"), tmp_path, Pairs(16))
     lines = (tmp_path / "log.jsonl").read_text().splitlines()

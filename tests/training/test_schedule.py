@@ -36,5 +36,5 @@ def test_steps_leave_out_the_incomplete_batch() -> None:
 def test_each_stage_has_a_step() -> None:
     assert stage_starts(staged(), 8) == {"image": 0, "text": 6}
     assert stage_starts(staged(), 2) == {"image": 0, "text": 1}
-    with pytest.raises(BenchError, match="2 stages, and the budget is 1 steps"):
+    with pytest.raises(BenchError, match="2 stages, but the budget is 1 steps"):
         stage_starts(staged(), 1)
