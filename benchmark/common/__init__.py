@@ -1,1 +1,1 @@
-"""The ground floor, which knows nothing of the product: errors, progress, random streams, the hub, ranges, machine."""
+"""Helpers independent of benchmarking: errors, progress, random streams, the hub, ranges, machine."""

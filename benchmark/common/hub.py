@@ -6,7 +6,7 @@ from functools import cache
 
 @cache
 def hub_answers() -> bool:
-    """Tell whether the hub can be reached. Asked once: offline, its clients try for up to a minute each time."""
+    """Return whether the hub can be reached. Checked once: offline, its clients retry for up to a minute each time."""
     from huggingface_hub import constants, get_session
 
     try:

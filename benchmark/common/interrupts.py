@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C and SIGTERM instead of stopping at once; a second Ctrl-C does not wait.
+    """Record Ctrl-C and SIGTERM instead of stopping at once; a second Ctrl-C stops immediately.
 
     Yields a function that tells whether one came. Signals that the caller ignores (nohup, a background job) stay
     ignored, and outside the main thread nothing is deferred.
@@ -24,8 +24,8 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     if current_thread() is not main_thread():
         yield lambda: False
         return
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    old = {number: signal.signal(number, ask) for number in heard}
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    old = {number: signal.signal(number, ask) for number in handled}
     try:
         yield lambda: asked
     finally:

@@ -1,4 +1,4 @@
-"""Describes the machine and the versions that a result was made with."""
+"""Describe the machine and the versions that a result was made with."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Shows what a command is doing: bars on a terminal, a line now and then elsewhere, and all of it in a log file."""
+"""Show what a command is doing: progress bars on a terminal, occasional lines elsewhere, and a log file."""
 
 import io
 import threading
@@ -134,7 +134,7 @@ class Progress:
 
     @contextmanager
     def _reporting(self, stage: "Stage") -> Iterator[None]:
-        """Report a stage that is silent for long, too: one long step must not look like a hang."""
+        """Also report a stage without updates: one long step must not look like a hang."""
         ended = threading.Event()
 
         def report() -> None:
@@ -151,7 +151,7 @@ class Progress:
 
 
 class Stage:
-    """A stage of the work: ``update`` it as it goes on."""
+    """A stage of the work; call ``update`` as it progresses."""
 
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self.title, self.total = title, total

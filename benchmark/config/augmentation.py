@@ -34,5 +34,5 @@ class Augmentation(BaseModel):
 
     @classmethod
     def none(cls) -> Self:
-        """Return the augmentation that leaves a picture as it is."""
+        """Return the augmentation that does not change an image."""
         return cls(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Loads the configuration of a run: a suite's YAML, overridden by the command line, validated as a whole."""
+"""Load the configuration of a run: a suite's YAML, overridden by the command line, validated as a whole."""
 
 import itertools
 import os
@@ -22,22 +22,22 @@ def load_run_config(
     grid: Iterable[str] = (),
     conditions: Sequence[float] = (),
 ) -> RunConfig:
-    """Load a suite and lay the command line over it.
+    """Load a suite and apply the command line's overrides.
 
-    suite: a name or a path. flags: fields that the command line sets; None: it does not.
+    suite: a name or a path. flags: fields that the command line sets; None for one that it does not.
     settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
     the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid: ``section.key=value,value``
     texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place of its own. Raises
     ``BenchError`` naming the file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
-    content, where = read_suite(path)
-    content = {"suite": path.stem} | content
+    fields, where = read_suite(path)
+    fields = {"suite": path.stem} | fields
     flags = {key: value for key, value in flags.items() if value is not None}
-    content.update(flags)
+    fields.update(flags)
     if conditions:
-        content["scenario"] = content["scenario"] | {"conditions": list(conditions)}
-    content["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
+        fields["scenario"] = fields["scenario"] | {"conditions": list(conditions)}
+    fields["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
     overrides = {}
     options = {key: f"--{key.replace('_', '-')}" for key in flags}
     from_options = [(f"--set {cut(setting)}", setting) for setting in settings]
@@ -45,7 +45,7 @@ def load_run_config(
         from_options.append((f"--budget {cut(budget)}", parse_budget(budget)))
     for option, setting in from_options:
         section, key, value = parse_setting(setting, known)
-        set_key(content, section, key, value)
+        set_key(fields, section, key, value)
         overrides[f"{section}.{key}"] = value
         options[f"{section}.{key}"] = option
     axes = []
@@ -53,7 +53,7 @@ def load_run_config(
         name, values = parse_axis(axis, known)
         axes.append([(name, value) for value in values])
     points = [dict(point) for point in itertools.product(*axes)]
-    config = validated(RunConfig, content | {"overrides": overrides, "grid": points}, where, options)
+    config = validated(RunConfig, fields | {"overrides": overrides, "grid": points}, where, options)
     if config.scenario:
         varied = "datasets" if config.scenario.plain.dataset else "pretraining"
         if flags.get(varied):
@@ -68,12 +68,12 @@ def read_suite(path: Path) -> tuple[dict[str, Any], str]:
     merged key by key, everything else is replaced, a null removes the key that it overrides, and a budget replaces a
     budget of another kind. Raises ``BenchError`` naming the file for a parent that does not exist and for a cycle.
     """
-    contents = []
+    suites = []
     files = [path]
     while True:
-        content = _located(read_yaml(files[-1]), files[-1].parent)
-        parent = content.pop("extends", None)
-        contents.append(content)
+        suite = _located(read_yaml(files[-1]), files[-1].parent)
+        parent = suite.pop("extends", None)
+        suites.append(suite)
         if parent is None:
             break
         file = _parent_file(parent, files[-1])
@@ -81,13 +81,13 @@ def read_suite(path: Path) -> tuple[dict[str, Any], str]:
             circle = " -> ".join(str(each) for each in [*files, file])
             raise BenchError(f"{files[-1]}: extends: a cycle: {circle}")
         files.append(file)
-    merged: dict[str, Any] = contents[-1]
-    for content in reversed(contents[:-1]):
+    merged: dict[str, Any] = suites[-1]
+    for suite in reversed(suites[:-1]):
         merged.pop("suite", None)
-        if any(kind in _mapping(content, "training") for kind in BUDGETS):
+        if any(kind in _mapping(suite, "training") for kind in BUDGETS):
             training = _mapping(merged, "training")
             merged["training"] = {key: value for key, value in training.items() if key not in BUDGETS}
-        merged = _merged(merged, content)
+        merged = _merged(merged, suite)
     return merged, " extends ".join(map(str, files))
 
 
@@ -104,7 +104,7 @@ def _parent_file(parent: Any, child: Path) -> Path:
 
 
 def _merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay the child's keys over the parent's, mapping by mapping."""
+    """Merge the child's keys into the parent's, mapping by mapping."""
     merged = dict(parent)
     for key, value in child.items():
         if isinstance(value, dict) and isinstance(parent.get(key), dict):
@@ -116,23 +116,23 @@ def _merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _located(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _located(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of YAML files that a suite names relative to the suite's own file."""
 
     def locate(name: Any) -> Any:
         return str(folder / name) if isinstance(name, str) and re.search(r"\.ya?ml(@|$)", name) else name
 
-    for part in (content, _mapping(_mapping(content, "scenario"), "plain")):
+    for part in (fields, _mapping(_mapping(fields, "scenario"), "plain")):
         for key in ("model", "pretraining", "datasets", "dataset"):
             value = part.get(key)
             if value is not None:
                 part[key] = [locate(name) for name in value] if isinstance(value, list) else locate(value)
-    return content
+    return fields
 
 
-def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the mapping under a key; what is none there is for the validation to report."""
-    value = content.get(key)
+def _mapping(fields: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the mapping under a key; {} for any other value, which the validation reports."""
+    value = fields.get(key)
     return value if isinstance(value, dict) else {}
 
 

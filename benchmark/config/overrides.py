@@ -1,4 +1,4 @@
-"""Parses the settings that the command line lays over a suite."""
+"""Parse the command line's overrides of a suite."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from benchmark.config.yaml_files import config_names
 
 
 def scenarios() -> dict[str, str]:
-    """Return the suites of the shipped scenarios, by the name that --scenario gives them."""
+    """Return the suites of the shipped scenarios, by their names for --scenario."""
     return {name.removeprefix("scenario-"): name for name in config_names("suite") if name.startswith("scenario-")}
 
 
@@ -65,7 +65,7 @@ def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str,
 
 def _number(value: Any) -> Any:
     if isinstance(value, str):
-        # YAML 1.1 reads 1e-3 as a text: it wants a dot before the exponent.
+        # YAML 1.1 reads 1e-3 as a string: it requires a dot before the exponent.
         with suppress(ValueError):
             return float(value)
     return value

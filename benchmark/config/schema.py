@@ -209,53 +209,53 @@ class RunConfig(Strict):
         option: the command line's option that the point comes from. Raises ``BenchError``, which names it, for values
         out of range.
         """
-        content = self.model_dump(exclude={"grid"})
+        fields = self.model_dump(exclude={"grid"})
         for name, value in point.items():
             section, _, key = name.partition(".")
-            set_key(content, section, key, value)
+            set_key(fields, section, key, value)
         options = {name: f"{option} {name}={value}".strip() for name, value in point.items()}
         where = ", ".join(options.values())
-        return validated(RunConfig, content | {"overrides": self.overrides | dict(point)}, where, options)
+        return validated(RunConfig, fields | {"overrides": self.overrides | dict(point)}, where, options)
 
 
-def set_key(content: dict[str, Any], section: str, key: str, value: Any) -> None:
+def set_key(fields: dict[str, Any], section: str, key: str, value: Any) -> None:
     """Set ``section.key`` of a run; section: training, evaluation, model, or the name of a method or a task."""
     if section == "model":
-        content["model_options"] = content.get("model_options", {}) | {key: value}
+        fields["model_options"] = fields.get("model_options", {}) | {key: value}
     elif section in SECTIONS:
-        part = content.get(section, {})
+        part = fields.get(section, {})
         if section == "training" and key in BUDGETS:
             part = {k: v for k, v in part.items() if k not in BUDGETS}
-        content[section] = part | {key: value}
+        fields[section] = part | {key: value}
     else:
-        options = content.get("options", {})
-        content["options"] = options | {section: options.get(section, {}) | {key: value}}
+        options = fields.get("options", {})
+        fields["options"] = options | {section: options.get(section, {}) | {key: value}}
 
 
 SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}
 
 
-def validated(model: type[M], content: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None) -> M:
-    """Validate ``content`` as a ``model``.
+def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None) -> M:
+    """Validate ``fields`` as a ``model``.
 
     where: the file, for messages. options: the keys that the command line sets, each with the option that sets it,
     which a message then names in place of ``where``. Raises ``BenchError`` naming the first wrong key, what was found
     and what was expected.
     """
     try:
-        return model.model_validate(dict(content))
+        return model.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
         key = cut(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
-            fields = _fields_at(model, first["loc"][:-1])
-            raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), fields)}") from error
+            known = _fields_at(model, first["loc"][:-1])
+            raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), known)}") from error
         option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
         raise BenchError(f"{option or where}: {reason(first, key or model.__name__)}") from error
 
 
 def reason(error: ErrorDetails, key: str) -> str:
-    """Say why pydantic refuses the value of a key: what was found, what was expected, and the nearest choice."""
+    """Explain why pydantic rejects the value of a key: what was found, what was expected, and the nearest choice."""
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return str(unknown(key, error["input"], re.findall(r"'(.*?)'", error["ctx"]["expected"])))
     value = "" if error["type"] == "missing" else f", found {shortened(error['input'])}"

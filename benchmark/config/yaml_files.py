@@ -1,4 +1,4 @@
-"""Finds and reads the YAML files of suites, models and datasets."""
+"""Find and read the YAML files of suites, models and datasets."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 from benchmark.common.errors import BenchError, unknown
 
-# libyaml where PyYAML was built with it: eight times as fast, the same result.
+# libyaml, if PyYAML was built with it, is eight times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -43,11 +43,11 @@ def config_names(kind: str) -> list[str]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; raises ``BenchError`` with file and line where it does not."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+        document = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except yaml.YAMLError as error:
         raise BenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise BenchError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}")
-    return content
+    if not isinstance(document, dict):
+        raise BenchError(f"{path}: expected a mapping of keys to values, found {type(document).__name__}")
+    return document

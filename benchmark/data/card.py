@@ -1,4 +1,4 @@
-"""Dataset cards: YAML files that say what a dataset is and where it lies."""
+"""Dataset cards: YAML files that describe a dataset and its location."""
 
 import re
 from functools import cached_property
@@ -19,7 +19,7 @@ Access = Literal["embedded", "open", "registration", "credentialed"]
 
 
 class Card(BaseModel):
-    """A dataset: configs/datasets/NAME.yaml, or a file of the user's.
+    """A dataset: configs/datasets/NAME.yaml, or the user's own file.
 
     source: where the records come from; its ``kind`` decides which keys it has.
     classes: their names, in the order of the labels. multi_label: any number of classes can hold for one image.
@@ -142,8 +142,8 @@ def load_card(name_or_path: str | Path) -> Card:
     Raises ``BenchError`` for an unknown name or kind of source, a missing file, and an invalid card.
     """
     path, settings = card_file(str(name_or_path))
-    content = read_yaml(path)
-    source = content.get("source")
+    fields = read_yaml(path)
+    source = fields.get("source")
     if not isinstance(source, dict) or "kind" not in source:
         raise BenchError(f"{path}: source: expected a mapping with a 'kind' (one of {', '.join(SOURCES)})")
     if source["kind"] not in SOURCES:
@@ -151,8 +151,8 @@ def load_card(name_or_path: str | Path) -> Card:
     for key, text in settings.items():
         _set(source, key.split("."), _value(f"{name_or_path}", text))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
-    name = "@".join([content.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
-    card: Card = validated(Card, content | {"name": name, "source": located}, str(path))
+    name = "@".join([fields.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
+    card: Card = validated(Card, fields | {"name": name, "source": located}, str(path))
     try:
         card.source.check_classes(card.labels)
     except ValueError as error:

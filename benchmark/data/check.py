@@ -1,4 +1,4 @@
-"""Find everything that can be wrong with a dataset before a model is trained on it."""
+"""Check a dataset completely before a model is trained on it."""
 
 from collections.abc import Sequence
 

@@ -257,8 +257,8 @@ class Dataset:
 
     @cached_property
     def _summary(self) -> Summary:
-        content: Summary = json.loads((self._tables / "meta.json").read_text())
-        return content
+        summary: Summary = json.loads((self._tables / "meta.json").read_text())
+        return summary
 
     @cached_property
     def _tables(self) -> Path:
@@ -276,7 +276,7 @@ class Dataset:
         source = self.card.source
         problems = Problems()
         counts: Counter[str] = Counter()
-        content = hashlib.sha256()
+        rows_hash = hashlib.sha256()
         with ExitStack() as stack:
             writers: dict[str, pa.RecordBatchStreamWriter] = {}
             rows = _unique(source.rows(self.card.labels, problems), problems, source.shares_images())
@@ -292,9 +292,9 @@ class Dataset:
                     writers[split].write_table(_as_table(of_split, schema))
                     counts[split] += len(of_split)
                 for row in chunk:
-                    content.update(row.encoded())
+                    rows_hash.update(row.encoded())
         problems.stop(self.on_bad_data)
-        meta: Summary = {"splits": counts, "left_out": problems.counts, "content": content.hexdigest()}
+        meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
         (folder / "meta.json").write_text(json.dumps(meta))
 
 

@@ -1,1 +1,1 @@
-"""From an encoder to numbers: embeddings, metrics, the probe, intervals and tests."""
+"""Evaluation of an encoder: embeddings, metrics, the probe, intervals and tests."""

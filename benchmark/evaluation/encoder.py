@@ -1,4 +1,4 @@
-"""What an encoder is, and the encoders that models make: images and texts in, features and embeddings out."""
+"""The interface of encoders, from images and texts to features and embeddings, and the encoders of models."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
@@ -30,7 +30,7 @@ class Encoded:
 
     @property
     def comparable(self) -> np.ndarray:
-        """What cosines() compares: the tokens where there are any, else the embeddings."""
+        """The input of cosines(): the tokens if there are any, else the embeddings."""
         return self.embeddings if self.tokens is None else self.tokens
 
 
@@ -57,7 +57,7 @@ def cosines(queries: np.ndarray | Tensor, candidates: np.ndarray | Tensor) -> Te
 
 
 def exact(x: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """Convert to float64, where sums hardly depend on their order. device: default: where it is."""
+    """Convert to float64, in which sums hardly depend on their order. device: default: where it is."""
     if isinstance(x, Tensor):
         return x.to(device or x.device).double()
     if device is None or device.type == "cpu":

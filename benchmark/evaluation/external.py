@@ -1,4 +1,4 @@
-"""External models: those that this harness did not train, from open_clip, transformers and timm, by their names."""
+"""External models, which this harness did not train: from open_clip, transformers and timm, by name."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 KINDS = ("open_clip", "hf", "timm")
 WHOLE = ("local-dir:", "hf-hub:")
-"""How names of open_clip begin that stand for architecture and weights at once."""
+"""Prefixes of open_clip names that stand for both architecture and weights."""
 
 
 @dataclass(frozen=True)
 class ExternalModel:
-    """A model that a name on the command line stands for.
+    """A model given by its name on the command line.
 
     content: everything that the outputs depend on. images_only: whether it has no text side. pretrained: whether it has
     weights. build: makes the encoder from a device, a fingerprint, and the seed of random weights (None: its own).
@@ -46,7 +46,7 @@ class ExternalModel:
     pretrained: bool = True
 
     def fixed(self, seed: int, suite: str) -> FixedEncoder:
-        """Make it an encoder to evaluate. seed: of the tasks' own draws."""
+        """Make the encoder to evaluate. seed: of the tasks' own draws."""
         content = {"format": [formats.TRAINING, formats.EVALUATION], **self.content, "seed": seed}
         label: Label = {"suite": suite, "model": "", "method": self.name, "variant": "", "seed": seed, "role": "model"}
         fingerprint = digest({"format": [formats.TRAINING, formats.EVALUATION], **self.content})
@@ -57,7 +57,7 @@ class ExternalModel:
         return FixedEncoder(content, label, self.images_only, build)
 
     def baselines(self, seed: int, suite: str) -> list[FixedEncoder]:
-        """Make its baselines: the architecture with random weights, unless it has no others, and the raw pixels."""
+        """Make the model's baselines: raw pixels, and random weights unless the model itself has these."""
         content = {"format": [formats.TRAINING, formats.EVALUATION], "of": self.content, "seed": seed}
 
         def labelled(name: str) -> Label:
@@ -80,7 +80,7 @@ class ExternalModel:
 
 
 def is_external(spec: str) -> bool:
-    """Tell whether a name is of the form KIND:..., rather than that of a model card.
+    """Return whether a name is of the form KIND:..., not that of a model card.
 
     Raises ``BenchError`` for an unknown kind.
     """

@@ -24,7 +24,7 @@ TEMPERATURE_SCALE = 1 / 0.07
 
 
 class Materials(Protocol):
-    """What a fixed encoder may be made of: the run's device, its tokenizer, and its model before training."""
+    """What a fixed encoder can be built from: the run's device, tokenizer and model before training."""
 
     device: torch.device
 
@@ -68,7 +68,7 @@ class FixedEncoder:
 
 
 class RawPixels:
-    """Images averaged down to 16 x 16 pixels: what colour and brightness at each place reveal."""
+    """Images averaged down to 16 x 16 pixels: measures what local colour and brightness reveal."""
 
     temperature_scale = TEMPERATURE_SCALE
 
@@ -136,7 +136,7 @@ def _builder(seed: int, weights: bool, fingerprint: str) -> Callable[[Materials]
 
 
 def has_weights(model: ModelCard) -> bool:
-    """Tell whether a card names weights, rather than architectures alone."""
+    """Return whether a card names weights, not only architectures."""
     for tower in (model.image, model.text):
         if isinstance(tower, TinyImage | TinyText):
             continue

@@ -379,7 +379,7 @@ def _class_notes(examples: Examples, truth: np.ndarray, names: tuple[str, ...], 
 
 
 def _chance(truth: np.ndarray, guess: float) -> dict[str, float]:
-    """Compute what a scorer that knows nothing gets. guess: the probability that it predicts a class."""
+    """Compute the metrics of uninformative scores. guess: the probability that it predicts a class."""
     chance = dict.fromkeys(("accuracy", "balanced_accuracy", "rare_recall", "common_recall"), guess)
     chance |= dict.fromkeys(("macro_auroc", "rare_auroc", "common_auroc"), 0.5)
     support, counted = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)

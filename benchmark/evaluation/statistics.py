@@ -1,4 +1,4 @@
-"""How every interval and test is made: bootstrap over groups (patients), pooling over seeds, paired differences.
+"""Intervals and tests: bootstrap over groups (patients), pooling over seeds, paired differences.
 
 Also Holm's correction for several tests, and mean ranks over datasets.
 """
@@ -98,7 +98,7 @@ def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[flo
     below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
     if len(values) > 1:
         below, above = _with_seeds(below, values), _with_seeds(above, values)
-    # A fraction stays a fraction; a metric that goes below 0 keeps its range.
+    # The interval of a fraction stays in 0..1; a metric that can be negative keeps its range.
     low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
     return mean, float(low), float(high)
 

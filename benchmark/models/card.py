@@ -10,7 +10,7 @@ from benchmark.config.yaml_files import config_names, find_config, read_yaml
 from benchmark.store.hashing import file_digest
 
 LOCAL = "local-dir:"
-"""The prefix of a name of open_clip that is a local folder."""
+"""The prefix of an open_clip name that refers to a local folder."""
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -153,7 +153,7 @@ class Init(_Block):
 
 
 class ModelCard(_Block):
-    """A dual encoder: configs/models/NAME.yaml, or a file of the user's."""
+    """A dual encoder: configs/models/NAME.yaml, or the user's own file."""
 
     name: str
     title: str = ""
@@ -199,11 +199,11 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
     path = find_config("model", str(name_or_path))
-    content = read_yaml(path)
-    for block in content.values():
+    fields = read_yaml(path)
+    for block in fields.values():
         if isinstance(block, dict):
             _beside(path.parent, block)
-    card: ModelCard = validated(ModelCard, {"name": path.stem, **content}, str(path))
+    card: ModelCard = validated(ModelCard, {"name": path.stem, **fields}, str(path))
     return card
 
 

@@ -45,7 +45,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def require_file(path: str | Path, expected: str) -> None:
-    """Raise ``BenchError`` if the file of weights does not exist."""
+    """Raise ``BenchError`` if the weights file does not exist."""
     if not Path(path).is_file():
         raise BenchError(f"weights {path}: no such file (expected {expected})")
 
@@ -88,13 +88,13 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
 
 
 @contextmanager
-def hub(what: str, instead: str, local: bool = False) -> Iterator[None]:
+def hub(wanted: str, instead: str, local: bool = False) -> Iterator[None]:
     """Run a block that loads files from the Hugging Face hub or its cache.
 
     Without network the libraries try for up to a minute and fail with a long traceback. Here the hub is asked once, and
     then only the cache is read. local: the files are in a folder, so the hub is not asked at all.
 
-    Raises ``BenchError`` in one line: ``what`` was wanted, why it failed, and what to do ``instead``.
+    Raises ``BenchError`` in one line: what was ``wanted``, why it failed, and what to do ``instead``.
     """
     from huggingface_hub import constants, errors
 
@@ -110,6 +110,6 @@ def hub(what: str, instead: str, local: bool = False) -> Iterator[None]:
             place = f"not in the cache {constants.HF_HUB_CACHE}, and the hub cannot be reached"
         else:
             place = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise BenchError(f"{what}: {place}; {instead}") from error
+        raise BenchError(f"{wanted}: {place}; {instead}") from error
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -1,1 +1,1 @@
-"""From the rows of the store to a report: its sections, their tables and charts, and how these are written."""
+"""The report: turns the store's rows into sections with tables and charts."""

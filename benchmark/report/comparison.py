@@ -266,7 +266,7 @@ def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
 
 
 def missing_ranks(of_tasks: Sequence[Ranking]) -> str:
-    """Say why some kinds of task have no mean ranks; empty where all have."""
+    """Explain why some kinds of task have no mean ranks; empty if all have."""
     reasons: dict[str, list[str]] = {}
     for ranking in of_tasks:
         if not ranking.ranks:

@@ -1,4 +1,4 @@
-"""What pretraining cost: the cost tables, and quality against cost."""
+"""The cost of pretraining: the cost tables, and quality against cost."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any

@@ -95,8 +95,8 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
             ax.set_axis_off()
         for ax in axes.flat[max(0, len(panels) - across) : len(panels)]:
             ax.xaxis.set_tick_params(labelbottom=True)
-        what = metrics[0] if len(metrics) == 1 else "score"
-        figure.supxlabel(f"{task}: {what} in percent, with 95 % interval; dashed: chance", fontsize=7)
+        measure = metrics[0] if len(metrics) == 1 else "score"
+        figure.supxlabel(f"{task}: {measure} in percent, with 95 % interval; dashed: chance", fontsize=7)
     return figure
 
 

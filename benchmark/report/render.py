@@ -1,4 +1,4 @@
-"""How a table reads in the terminal and in Markdown, and how its numbers are written."""
+"""Render tables for the terminal and for Markdown, and format their numbers."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What the sections of a report read: the rows and costs of all runs, by the line of the tables that they belong to."""
+"""The input of a report's sections: the rows and costs of all runs, by the line of the tables they belong to."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

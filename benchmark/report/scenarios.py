@@ -293,8 +293,8 @@ def chart(
         _conditions(axes[0, 0], place, across)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-        what = f"{varies} (without the difficulty: {shown(plain)})"
-        figure.supxlabel(f"{what}; scores in percent, with 95 % interval; dashed: chance", fontsize=7)
+        condition_axis = f"{varies} (without the difficulty: {shown(plain)})"
+        figure.supxlabel(f"{condition_axis}; scores in percent, with 95 % interval; dashed: chance", fontsize=7)
     return figure
 
 

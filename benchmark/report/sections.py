@@ -53,7 +53,7 @@ def write_report(
     """
     results = read_results(rows, costs, cache(notes), resamples, reference)
     if results is None:
-        raise BenchError(f"no results in {folder.parent}: first run `bench run --methods all --tasks all`")
+        raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
     page = Page(folder, console)
     for name, frame in data_files(results).items():
         page.add_data(name, frame)
@@ -68,7 +68,7 @@ def write_report(
 def read_results(
     rows: "pd.DataFrame", costs: "pd.DataFrame", notes: NotesOf, resamples: Resamples, reference: str | None
 ) -> Results | None:
-    """Label and summarise what the sections show; None where there is nothing. Arguments as of write_report()."""
+    """Label and summarise the results for the sections; None if there are none. Arguments as of write_report()."""
     if rows.empty:
         return None
     rows = curve.with_spread(rows, notes)

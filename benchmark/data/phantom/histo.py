@@ -165,11 +165,11 @@ def _draw(rng: Random, patient: Patient, finding: int, severity: int, places: li
     at = (np.stack(np.meshgrid(np.arange(-1, side + 1), np.arange(-1, side + 1)), -1).reshape(-1, 2) + 0.5) / side
     at += rng.uniform(-0.22, 0.22, at.shape) / side
     at = at[rng.random(len(at)) < patient.crowding]
-    seen = view.place(at)
-    kept = (np.abs(seen - 0.5) < 0.65).all(1)
+    shown = view.place(at)
+    kept = (np.abs(shown - 0.5) < 0.65).all(1)
     if key in ("necrosis", "mucin", "lymphocytic infiltrate"):
-        kept &= (np.hypot(*(seen[:, None] - foci).transpose(2, 0, 1)) > 0.9 * radius).all(1)
-    at, seen = at[kept], seen[kept]
+        kept &= (np.hypot(*(shown[:, None] - foci).transpose(2, 0, 1)) > 0.9 * radius).all(1)
+    at, shown = at[kept], shown[kept]
     glands = len(at)
     roughness = (0.12, 0.17, 0.22)[severity] if malignant else 0.05
     gland = patient.gland * (3.4 / side) * rng.uniform(0.8, 1.1, (glands, 1, 1))

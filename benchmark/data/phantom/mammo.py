@@ -102,13 +102,13 @@ def _report(rng: Random, patient: Patient, finding: int, severity: int, oblique:
                 f"{NUMBERS[patient.count]} clusters of {word}" if finding == 3 else f"{NUMBERS[patient.count]} {word}"
             )
             word = word.replace("mass", "masses").replace("cyst", "cysts")
-        what = rng.pick((word, f"{SIZES[severity]} {word}")) if patient.count == 1 else word
+        noun = rng.pick((word, f"{SIZES[severity]} {word}")) if patient.count == 1 else word
         main = rng.pick(
             (
-                f"{what} {place}",
-                f"there {'are' if plural else 'is'} {what if plural else article(what)} {place}",
-                f"mammogram showing {what if plural else article(what)} {place}",
-                f"{what} in the {side} breast",
+                f"{noun} {place}",
+                f"there {'are' if plural else 'is'} {noun if plural else article(noun)} {place}",
+                f"mammogram showing {noun if plural else article(noun)} {place}",
+                f"{noun} in the {side} breast",
             )
         )
     end = (

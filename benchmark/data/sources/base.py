@@ -1,4 +1,4 @@
-"""What every source of records has in common."""
+"""The base class of all sources of records."""
 
 import os
 from collections.abc import Iterator

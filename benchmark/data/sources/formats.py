@@ -127,15 +127,15 @@ def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
 
 def _json_items(path: Path) -> list[Any]:
     with _open(path) as file:
-        content = file.read(MAX_DOCUMENT + 1)
-    if len(content) > MAX_DOCUMENT:
+        data = file.read(MAX_DOCUMENT + 1)
+    if len(data) > MAX_DOCUMENT:
         raise BenchError(
             f"{path.name}: more than {MAX_DOCUMENT:,} bytes of JSON; expected JSON Lines for sets this large"
         )
     try:
-        document = json.loads(_without_byte_order_mark(path, content).decode())
+        document = json.loads(_without_byte_order_mark(path, data).decode())
     except UnicodeDecodeError as error:
-        raise BenchError(f"{path.name}: {_not_utf8(content[error.start], error.start).message}") from error
+        raise BenchError(f"{path.name}: {_not_utf8(data[error.start], error.start).message}") from error
     except (ValueError, RecursionError) as error:
         raise BenchError(f"{path.name}: malformed JSON: {error}") from error
     items = [{name: item} for name, item in document.items()] if isinstance(document, dict) else document

@@ -1,4 +1,4 @@
-"""Gathering rows by image: rows with one question, one caption or one reader's labels become one row an image."""
+"""Gather rows by image: rows of single questions, captions or readers' labels become one row per image."""
 
 import hashlib
 import os

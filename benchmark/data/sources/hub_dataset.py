@@ -180,13 +180,13 @@ class HubDataset:
             raise BenchError(f"dataset '{self.name}': {unknown('split', split, known)}") from error
 
     @property
-    def _what(self) -> str:
+    def _title(self) -> str:
         return f"dataset '{self.name}', split{'s' * (len(self.splits) > 1)} {', '.join(map(repr, self.splits))}"
 
     def _absent(self, reason: str) -> BenchError:
         config = f"config '{self.config}' at " if self.config else ""
         return BenchError(
-            f"{self._what}: neither in the local cache nor reachable ({reason}): load {config}revision"
+            f"{self._title}: neither in the local cache nor reachable ({reason}): load {config}revision"
             f" '{self.revision or 'main'}' once with network: bench data check CARD"
         )
 
@@ -199,17 +199,17 @@ class HubDataset:
             return any(isinstance(cause, kind) for cause in chain)
 
         if is_a(errors.RevisionNotFoundError):
-            return BenchError(f"{self._what}: {unknown('revision', self.revision or 'main', self._revisions())}")
+            return BenchError(f"{self._title}: {unknown('revision', self.revision or 'main', self._revisions())}")
         if is_a(errors.GatedRepoError):
             page = f"{constants.ENDPOINT}/datasets/{self.name}"
-            return BenchError(f"{self._what}: is gated: accept its terms on {page}, and {LOGIN}")
+            return BenchError(f"{self._title}: is gated: accept its terms on {page}, and {LOGIN}")
         if is_a(errors.RepositoryNotFoundError):
-            return BenchError(f"{self._what}: unknown to {constants.ENDPOINT}, or private: check the name, or {LOGIN}")
+            return BenchError(f"{self._title}: unknown to {constants.ENDPOINT}, or private: check the name, or {LOGIN}")
         for cause in chain:
             if isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in (401, 403):
-                return BenchError(f"{self._what}: the hub refuses access ({cause.response.status_code}): {LOGIN}")
+                return BenchError(f"{self._title}: the hub refuses access ({cause.response.status_code}): {LOGIN}")
         # The message of ``datasets`` itself often only says that something failed.
-        return BenchError(f"{self._what}: cannot be loaded: {one_line(error.__cause__ or error)}")
+        return BenchError(f"{self._title}: cannot be loaded: {one_line(error.__cause__ or error)}")
 
     def _revisions(self) -> list[str]:
         """The branches and tags, or an empty list if the hub does not answer."""

@@ -49,21 +49,21 @@ def _read(folder: Path, path: str) -> bytes:
         if not stat.S_ISREG(file.stat().st_mode):
             raise BadRow("missing text", f"text '{path}' is not a file")
         with file.open("rb") as opened:
-            content = opened.read(MAX_REPORT + 1)
+            data = opened.read(MAX_REPORT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadRow("missing text", f"text '{path}' does not exist (looked in {folder})") from error
     except OSError as error:
         # Not a bad row: bad rows are remembered until the file changes, but this error may go away without that.
         raise BenchError(f"text '{path}' cannot be read: {error.strerror} ({file})") from error
-    if len(content) > MAX_REPORT:
+    if len(data) > MAX_REPORT:
         raise BadRow("text is too large", f"text '{path}' has more than {MAX_REPORT:,} bytes")
-    return content
+    return data
 
 
-def _decode(content: bytes, path: str) -> str:
-    if b"\0" in content:
+def _decode(data: bytes, path: str) -> str:
+    if b"\0" in data:
         raise BadRow("NUL byte", f"a NUL byte in text '{path}'")
     try:
-        return content.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadRow("not UTF-8", f"text '{path}' is not UTF-8 (byte 0x{content[error.start]:02x})") from error
+        raise BadRow("not UTF-8", f"text '{path}' is not UTF-8 (byte 0x{data[error.start]:02x})") from error

@@ -1,4 +1,4 @@
-"""What sources that hold a table have in common: from the values of a row to a record."""
+"""The base class of sources that hold a table: turns the values of a row into a record."""
 
 import hashlib
 import os

@@ -208,18 +208,18 @@ def _check_end(path: Path) -> bool:
     return compressed
 
 
-def member_values(suffix: str, content: bytes) -> Values:
+def member_values(suffix: str, data: bytes) -> Values:
     """The columns that one file of a sample gives. Raises ``BadRow`` for a malformed file."""
     if suffix in SUFFIXES:
-        return {"image": content}
+        return {"image": data}
     name = suffix.removeprefix(".")
     try:
-        text = content.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         if suffix != ".json":
             return {name: text}
         values = json.loads(text)
     except UnicodeDecodeError as error:
-        raise BadRow("not UTF-8", f"{name} is not UTF-8 (byte 0x{content[error.start]:02x})") from error
+        raise BadRow("not UTF-8", f"{name} is not UTF-8 (byte 0x{data[error.start]:02x})") from error
     except (ValueError, RecursionError) as error:
         raise BadRow("malformed JSON", f"malformed JSON: {error}") from error
     return values if isinstance(values, dict) else {name: values}

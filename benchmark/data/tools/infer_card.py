@@ -1,4 +1,4 @@
-"""Write a card for data that have none, from what can be read off the files."""
+"""Write a card for data without one, inferred from the files."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Compare a dataset on disk with its card, and look for problems that make results on it wrong."""
+"""Compare a dataset on disk with its card, and find problems that invalidate results."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
