@@ -68,7 +68,7 @@ class Progress:
             self._log = None
 
     def print(self, message: RenderableType, style: str | None = None) -> None:
-        """Print a message, or a table, in every mode. A text is printed as it is: no markup, no line breaks added."""
+        """Print a message, or a table, in every mode. A text is printed verbatim: no markup, no added line breaks."""
         with self._lock:
             if isinstance(message, str):
                 self.console.print(message, style=style, highlight=False, markup=False, soft_wrap=True)

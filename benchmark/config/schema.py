@@ -104,7 +104,7 @@ class Plain(Strict):
     """The plain condition of a scenario, without its difficulty, which methods are compared with.
 
     condition: its value of what the scenario varies. Exactly one thing differs from the suite: pretraining, the sets to
-    train on in place of the suite's, or dataset, a set to test on beside the suite's.
+    train on in place of the suite's, or dataset, a set to test on in addition to the suite's.
     """
 
     condition: Condition
@@ -122,10 +122,10 @@ class Plain(Strict):
 class Scenario(Strict):
     """What a suite makes difficult. Every method also runs at ``plain`` and is compared with itself there.
 
-    name: the scenarios of one name share a table, a line a condition. question: what the scenario asks. varies: what
-    the conditions are values of. condition: the one of the suite's own data.
+    name: scenarios of the same name share a table, with one line per condition. question: what the scenario asks.
+    varies: the quantity that the conditions are values of. condition: that of the suite's own data.
     setting: the key that sets other conditions, in the source of the cards to train on; empty: they cannot be set.
-    conditions: those to run beside the plain one; none: the suite's own.
+    conditions: those to run besides the plain one; empty: the suite's own.
     """
 
     name: str

@@ -19,7 +19,7 @@ def configs_folder() -> Path:
 
 
 def find_config(kind: str, name: str) -> Path:
-    """Find the YAML file of ``name`` in configs/``kind``s; a path to a YAML file is taken as it is.
+    """Find the YAML file of ``name`` in configs/``kind``s; a path to a YAML file is used unchanged.
 
     Raises ``BenchError``, with the nearest name, when there is none.
     """

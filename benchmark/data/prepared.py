@@ -222,7 +222,7 @@ def _write(
     journal = _journal(folder)
     if not len(journal):
         raise BenchError(f"dataset '{dataset.card.name}', {split}: none of its images can be decoded")
-    # In the order of the journal: rows that were bad before a kill, and are not any more, come last.
+    # In the order of the journal: rows that were bad before a kill and no longer are come last.
     columns = dataset.table(split).select([name for name in COLUMNS if name != "image"]).take(journal["row"])
     contents = hashlib.sha256(journal["digest"].tobytes())
     with pa.ipc.new_file(str(folder / "columns.arrow"), columns.schema) as file:

@@ -1,4 +1,4 @@
-"""Bad rows of a dataset: stop at the first one, or count them and go on."""
+"""Bad rows of a dataset: stop at the first one, or count them and continue."""
 
 from collections import Counter
 from typing import Literal
@@ -44,4 +44,4 @@ def summary(counts: Counter[str]) -> str:
     if counts.total() < 2:
         return ""
     reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
-    return f"\n{counts.total()} rows are bad ({reasons}); --on-bad-data skip goes on without them"
+    return f"\n{counts.total()} rows are bad ({reasons}); pass --on-bad-data skip to leave them out"

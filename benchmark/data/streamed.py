@@ -189,7 +189,9 @@ class StreamedPairs:
             return row, square(load_image(encoded_image(row)), self.size, self.resizing)
         except BadRow as bad:
             if self.on_bad_data == "error":
-                message = f"{self.stream.place(number)}: {bad.message}; --on-bad-data skip goes on without such samples"
+                message = (
+                    f"{self.stream.place(number)}: {bad.message}; pass --on-bad-data skip to leave out such samples"
+                )
                 raise BenchError(message) from bad
             self.left_out[number] = bad.reason
             return None

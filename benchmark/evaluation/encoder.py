@@ -99,14 +99,14 @@ class Writer(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """An encoder whose towers a task can train further, on a copy: the encoder itself stays as it is evaluated.
+    """An encoder whose towers a task can train further, on a copy: the encoder itself does not change.
 
     image_outputs() and text_outputs() return features [b, W] and embeddings [b, D] as encode_images() and
     encode_texts() do, but as tensors on the device, with a graph.
     """
 
     def copy(self) -> Self:
-        """Copy the encoder, in eval mode, with weights of its own.
+        """Copy the encoder, in eval mode, with its own weights.
 
         All of them take gradients, whatever a method froze; of a text tower under adapters or virtual tokens, only
         those that did before. The copy is for training: its fingerprint is still that of the original.
@@ -175,7 +175,7 @@ class ModelEncoder:
         return _encoded(*self.text_outputs(texts), words)
 
     def copy(self) -> Self:
-        """Copy the encoder with weights of its own, all trainable."""
+        """Copy the encoder with its own weights, all trainable."""
         other = copy(self)
         other.model = deepcopy(self.model)
         other.model.unfreeze()

@@ -122,7 +122,7 @@ class Evaluation:
         return self._once(name, np.arange(len(records)), encode)
 
     def texts(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts: one row a text, repeated texts included; each distinct text is encoded once."""
+        """Encode texts: one row per text, repeated texts included; each distinct text is encoded once."""
         if not texts:
             raise BenchError(f"dataset '{self.card.name}': no texts to encode")
         number: dict[str, int] = {}

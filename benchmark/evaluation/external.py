@@ -211,7 +211,7 @@ class HuggingFaceEncoder:
         return Encoded(*(x.cpu().numpy() for x in self.text_outputs(texts)))
 
     def copy(self) -> Self:
-        """Copy the encoder with weights of its own."""
+        """Copy the encoder with its own weights."""
         other = copy(self)
         other.model = deepcopy(self.model)
         return other

@@ -114,8 +114,8 @@ def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
 class Path:
     """Linear classifiers at P strengths of regularisation: weight float64 [P, K, d], intercept [P, K].
 
-    objective: [P] (softmax) or [P, K] (one sigmoid a finding), the minimum found; gap: as objective, how far above the
-    true minimum it can be (see TOLERANCE).
+    objective: [P] (softmax) or [P, K] (one sigmoid per finding), the minimum that was reached; gap: likewise, how far
+    above the true minimum it can be (see TOLERANCE).
     """
 
     weight: Tensor
@@ -137,7 +137,7 @@ def logistic_path(
     strengths: P values of C as scikit-learn's ``LogisticRegression(C=...)`` defines it: what is minimised is
     C x (sum over examples of the log loss) + |weight|^2 / 2, the intercept left out of the penalty; ``objective`` is
     that divided by C x n. Three classes or more: softmax. Two classes: one sigmoid for the second against the first.
-    Multi-label: one sigmoid a finding, over the examples whose label is known.
+    Multi-label: one sigmoid per finding, over the examples whose label is known.
 
     A class without examples gets the logit minus infinity; a finding whose known labels are all the same gets 0.
 

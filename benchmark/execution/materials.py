@@ -229,7 +229,7 @@ class Materials:
             save_weights(tower, folder / "model.safetensors")
             self.progress.print(
                 f"language model from {names}: trained on {len(texts):,} texts in {time.monotonic() - began:.0f} s, "
-                f"{loss:.2f} nats a token"
+                f"{loss:.2f} nats per token"
             )
 
         return build_folder(self.cache / "language_models" / language.key, write) / "model.safetensors"

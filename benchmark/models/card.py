@@ -195,7 +195,7 @@ def model_names() -> list[str]:
 def load_model_card(name_or_path: str | Path) -> ModelCard:
     """Load a shipped card by name, or any card by the path of its YAML file.
 
-    Weights and folders that a card names are searched beside it, then from the current folder.
+    Weights and folders that a card names are looked up in its folder, then in the current one.
     Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
     path = find_config("model", str(name_or_path))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def scores_by_kind(results: Results) -> Iterator[Table | Plot]:
-    """Show the scores of a kind of task by kind of example: a table a dataset, and a chart, for each breakdown."""
+    """Show the scores of a kind of task by kind of example: a table per dataset, and a chart, for each breakdown."""
     task = results.task
     for column, scores in breakdowns(results.rows, results.notes).items():
         yield from tables_of(scores, task, column, results.lines)
@@ -27,8 +27,8 @@ def scores_by_kind(results: Results) -> Iterator[Table | Plot]:
 def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"]:
     """Collect the scores by kind of example, for each column that tells the kinds apart (``question_type``).
 
-    rows: labelled, of one kind of task; the primary ones count. Returns one row a dataset, part, metric, kind, line and
-    seed: value, majority (fractions, NaN where there is none), n and baseline. Datasets with a single kind are left
+    rows: labelled, of one kind of task; the primary ones count. Returns one row per dataset, part, metric, kind, line
+    and seed: value, majority (fractions, NaN where there is none), n and baseline. Datasets with a single kind are left
     out.
     """
     import pandas as pd

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 KEYS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part", "cell"]
 VALUES = ["support", "recall", "auroc"]
 MOST_CLASSES = 20
-"""The most that a table is made of: nobody reads a wider one."""
+"""The most classes in a table: wider ones are unreadable."""
 MOST_NAMES = 5
 """The most that a sentence names."""
 
 
 def scores_by_class(results: Results) -> Iterator[Table]:
-    """Show recall and AUROC of each class in a kind of task: a table a dataset."""
+    """Show recall and AUROC of each class in a kind of task: a table per dataset."""
     yield from tables_of(by_class(results.rows, results.notes), results.lines)
 
 
 def by_class(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
-    """Collect the scores of single classes: one row an evaluation, part and class.
+    """Collect the scores of single classes: one row per evaluation, part and class.
 
     Returns the columns KEYS of the rows (with ``line`` and ``baseline``, where rows are labelled), class, support (test
     examples), recall and auroc (fractions, NaN where undefined). Empty where no notes have a ``recall``.

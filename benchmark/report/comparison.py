@@ -102,7 +102,7 @@ def differences(
     picked: whether these very results made a line the reference. Then any pair of lines might have come to be compared,
     and the correction is for all pairs.
 
-    Returns one row a task, dataset, metric and line where both have results, with value, low, high (fractions; the 95 %
+    Returns one row per task, dataset, metric and line where both have results: value, low, high (fractions; the 95 %
     interval of this difference alone), p, tests (how many the correction counts in the kind of task), adjusted (p by
     Holm, for these) and verdict.
     """

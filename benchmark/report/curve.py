@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def learning_curves(results: Results) -> Iterator[Table | Plot]:
-    """Show the scores of a kind of task over what it learned from: a table a dataset, and a chart."""
+    """Show the scores of a kind of task over what it learned from: a table per dataset, and a chart."""
     task, scores = results.task, points(results.rows, results.notes)
     if len(scores):
         yield from tables_of(scores, task, results.lines)
@@ -41,7 +41,7 @@ def with_spread(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
 
 
 def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
-    """Collect the points of the curves: one row a dataset, part, axis, point, line and seed.
+    """Collect the points of the curves: one row per dataset, part, axis, point, line and seed.
 
     rows: labelled, of with_spread(), of one kind of task. Returns metric, value, spread, chance (fractions), draws
     (count) and baseline; the axes in the order of the notes. Empty where these name no ``curve``.
@@ -156,7 +156,7 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
 
 
 def chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
-    """Draw a panel for each dataset: scores over the points, a curve a line with its spread, broken between axes.
+    """Draw a panel for each dataset: scores over the points, one curve per line with its spread, broken between axes.
 
     Baselines are dotted, with hollow markers; chance is dashed.
     """

@@ -36,7 +36,7 @@ HOW_TO_READ = """\
 - **Mean ranks** count each dataset once, however large a difference is (Friedman and Nemenyi; Demsar 2006).
 - **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
   from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
-  pixels** are the images, averaged down to 16 x 16. **Majority** always gives the most common answer of the training
+  pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the training
   set (VQA: of each type of question). **Chance** is the score of a method that knows nothing about the images. A score
   with † is not shown to beat the initial weights. **Examples** are the number of test examples.
 - **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
@@ -53,7 +53,7 @@ HOW_TO_READ = """\
 
 
 class Page:
-    """Collects the parts of a report; the folder is made, and data and plots are written into it, as they are added.
+    """Collects the parts of a report; creates the folder, and writes data and plots into it as they are added.
 
     files: those written, report.md first.
     """
@@ -65,7 +65,7 @@ class Page:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
 
     def add_data(self, name: str, frame: "pd.DataFrame") -> None:
-        """Write a CSV file beside the page."""
+        """Write a CSV file next to the page."""
         self.files.append(self.folder / name)
         frame.to_csv(self.files[-1], index=False)
 

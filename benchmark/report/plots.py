@@ -126,7 +126,7 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
 
 
 def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: Sequence[str]) -> "Figure":
-    """Draw score against training time, a marker a line, its area the peak memory, with the Pareto frontier."""
+    """Draw score against training time, one marker per line, its area the peak memory, with the Pareto frontier."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -206,7 +206,7 @@ def duration_ticks(low: float, high: float, log: bool) -> dict[float, str]:
 
 
 def place_labels(ax: "Axes", labels: Sequence[str], points: np.ndarray, areas: np.ndarray, path: np.ndarray) -> None:
-    """Write each label beside its point, at the nearest place where it covers no marker, no label and not the path.
+    """Write each label next to its point, at the nearest place where it covers no marker, no label and not the path.
 
     path: corners [v, 2] of upright and level lines. A label that is not next to its point gets a line to it. The layout
     must be final.

@@ -30,7 +30,7 @@ class Cell:
 class Table:
     """A table of the report.
 
-    columns: name and unit. rows: a label, and one cell a column. footer: likewise, what the rows are compared with.
+    columns: name and unit. rows: a label, and one cell per column. footer: likewise, what the rows are compared with.
     page_only: whether the terminal leaves it out.
     """
 
@@ -53,7 +53,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A remark beside the tables. page_only: whether the terminal leaves it out."""
+    """A remark next to the tables. page_only: whether the terminal leaves it out."""
 
     text: str
     page_only: bool = False

@@ -24,7 +24,7 @@ IDENTITY = ["method", "variant", "model", "suite"]
 class Results:
     """The results that a report shows, of all kinds of task or, as of_task() gives them, of one.
 
-    rows, costs: labelled, without those of scenarios. scores: their summary, one row a line and column of the tables.
+    rows, costs: labelled, without those of scenarios. scores: their summary, one row per line and column of the tables.
     lines: in the order in which all tables and plots show them. methods: the lines that are no baselines.
     reference: the line that the others are compared with, if any; chosen: whether the user named it.
     unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's initial weights.
@@ -92,7 +92,7 @@ def natural(names: Iterable[str]) -> list[str]:
 
 
 def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
-    """List dataset and metric of each column: one a dataset, or several where runs disagree in its primary metric."""
+    """List dataset and metric of each column: one per dataset, or several where runs disagree in its primary metric."""
     keys = set(zip(scores["dataset"], scores["metric"]))
     datasets, metrics = natural({dataset for dataset, _ in keys}), natural({metric for _, metric in keys})
     return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]

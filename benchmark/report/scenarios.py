@@ -64,7 +64,7 @@ def split_scenarios(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame
 def views(rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, notes: NotesOf) -> Iterator[View]:
     """View each scenario of the rows: the primary metric of each task; then rare classes beside the others, if any.
 
-    rows: all, not labelled yet. costs: one a cell; may be empty.
+    rows: all, not labelled yet. costs: one per cell; may be empty.
     """
     rows = rows.reindex(columns=rows.columns.union(COLUMNS, sort=False))
     for name in natural(rows["scenario"].dropna().unique()):
@@ -141,7 +141,7 @@ def _baselines(baselines: "pd.DataFrame", rows: "pd.DataFrame", lines: "pd.DataF
 
 
 def _any_line(rows: "pd.DataFrame") -> bool:
-    """Tell whether a line that is no baseline has a value."""
+    """Return whether a line that is not a baseline has a value."""
     return bool(rows.loc[rows["role"] != "baseline", "value"].notna().any())
 
 

@@ -57,15 +57,15 @@ def secondary_scores(results: Results) -> Iterator[Table]:
 
 
 def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Summarise the primary rows that have a value: one row a task, dataset, metric and line.
+    """Summarise the primary rows that have a value: one row per task, dataset, metric and line.
 
     rows: labelled. The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are
     the ends of their intervals, which gives an interval that is right or too wide, whatever the correlation of the
     parts; a seed that lacks a part does not count. Then the seeds are pooled.
 
     Columns besides the keys: value, low, high, chance, majority (fractions), baseline (bool), parts (names), n (as
-    shown: a count, or one a part), seeds (count), best (of several lines that are no baselines, to the decimal that is
-    shown, and above chance and majority).
+    shown: a count, or one per part), seeds (count), best (bool: highest of several lines that are not baselines, to the
+    decimal that is shown, and above chance and majority).
     """
     import pandas as pd
 
@@ -89,7 +89,7 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
-    """Select the primary rows with a value, one a line, seed and part, and count the ``parts`` of each column."""
+    """Select the primary rows with a value, one per line, seed and part, and count the ``parts`` of each column."""
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
     rows["majority"] = rows.get("majority", np.nan)
     numbers = ["value", "low", "high", "chance", "majority"]
@@ -120,7 +120,7 @@ def _pool_lines(of_seeds: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
-    """Write the number of test examples: one, or one a part, or a range where runs were measured on different ones."""
+    """Write the number of test examples: one, one per part, or a range if runs were measured on different ones."""
     return "/".join(dict.fromkeys(span(column.loc[column["part"] == part, "n"].astype(int)) for part in parts))
 
 

@@ -44,12 +44,12 @@ def write_report(
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
 
-    rows: one a method, variant, model, suite, seed, dataset, task, part and metric, as the store gives them; the tables
-    and plots show the ``primary`` ones. costs: one a cell; may be empty. folder: lies in that of the results.
+    rows: one per method, variant, model, suite, seed, dataset, task, part and metric, as Store.rows() returns them; the
+    tables and plots show the ``primary`` ones. costs: one per cell; may be empty. folder: inside the results folder.
     resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
-    with (a method's name where it has one line); default: that with the highest mean score. notes: of a cell's
+    with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
     evaluation. Returns the files, report.md first.
-    Raises ``BenchError`` when there is no primary row with a value, or no such reference.
+    Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     results = read_results(rows, costs, cache(notes), resamples, reference)
     if results is None:

@@ -92,7 +92,7 @@ def test_images_that_cannot_be_decoded(tmp_path, size, decoded):
     damage(tmp_path, "6.png")
     message = (
         r"^rows.jsonl, row 4: image 'images/3.png' cannot be decoded: .*\n"
-        r"2 rows are bad \(image cannot be decoded: 2\); --on-bad-data skip goes on without them$"
+        r"2 rows are bad \(image cannot be decoded: 2\); pass --on-bad-data skip to leave them out$"
     )
     for again in (found, found, reopened(found)):
         with pytest.raises(BenchError, match=message):

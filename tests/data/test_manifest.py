@@ -280,7 +280,7 @@ def test_all_bad_rows_are_counted(tmp_path):
         check(dataset(tmp_path, rows))
     assert str(caught.value) == (
         "rows.jsonl, row 2: empty text (column 'text')\n"
-        "3 rows are bad (empty text: 2, duplicate id: 1); --on-bad-data skip goes on without them"
+        "3 rows are bad (empty text: 2, duplicate id: 1); pass --on-bad-data skip to leave them out"
     )
 
 

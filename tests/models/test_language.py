@@ -122,7 +122,7 @@ def test_a_run_makes_one_for_the_methods_that_need_it_and_no_other(tmp_path: Pat
         written = made[0].stat().st_mtime_ns
         assert materials.method(plan.cells[1]) is not None
         assert made[0].stat().st_mtime_ns == written
-    assert (tmp_path / "console.txt").read_text().count("nats a token") == 1
+    assert (tmp_path / "console.txt").read_text().count("nats per token") == 1
     weights = load_file(made[0])
     assert torch.equal(cleft.embedding.weight, weights["embedding.weight"])
     assert torch.equal(cleft.blocks[0].qkv.base_layer.weight, weights["blocks.0.qkv.weight"])
