@@ -71,6 +71,6 @@ def test_unknown_mode_names_the_nearest() -> None:
 
 
 def test_accumulation_that_a_method_does_not_have() -> None:
-    with pytest.raises(BenchError, match="'keyed', but method 'clip' has cached, plain"):
+    with pytest.raises(BenchError, match="'keyed', but method 'clip' supports cached, plain"):
         accumulation_mode(small_method("clip"), Training(samples=1, accumulation="keyed"))
     assert accumulation_mode(small_method("msd"), Training(samples=1)) == "keyed"
