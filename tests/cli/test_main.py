@@ -281,7 +281,7 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
         (["plan", "--scenario", "noisy=2"], "less than or equal to 1"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
-        (["report", "--results", "nowhere"], "error: no results in nowhere: first run `bench run"),
+        (["report", "--results", "nowhere"], "error: no results in nowhere; run `bench run"),
     ],
 )
 def test_a_users_mistake_ends_in_two_lines(bench: Bench, arguments: list[str], message: str) -> None:
@@ -339,7 +339,7 @@ def test_a_grid_runs_the_product_and_reports_rows(bench: Bench) -> None:
     assert bench("report") == 0
     assert "targets=hard" in (bench.folder / "results/report/report.md").read_text()
     assert bench("run", *quick, "--grid", "zero_shot.rare_below=1,2") == 2
-    assert "only settings of the training and of methods" in bench.err
+    assert "a grid can only vary training settings and method options" in bench.err
 
 
 def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> None:
@@ -364,12 +364,12 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     bench.monkeypatch.setattr("benchmark.execution.runner.hub_answers", lambda: False)
     bench.monkeypatch.setenv("BENCH_CACHE", str(bench.folder / "cache"))
     arguments = ["--suite", "suite.yaml", "--methods", "clip", "--model", "vit-b-16"]
-    weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine, "
+    weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine"
     assert bench("plan", *arguments) == 0
-    assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}will be downloaded"]
+    assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}; will be downloaded"]
     before = list(bench.folder.glob("cache/**/*"))
     assert bench("run", *arguments) == 2
-    assert f"error: {weights}and the Hugging Face Hub cannot be reached." in bench.err
+    assert f"error: {weights}, and the Hugging Face Hub cannot be reached." in bench.err
     assert len(bench.err.splitlines()) == 1
     assert list(bench.folder.glob("cache/**/*")) == before
     assert not (bench.folder / "results").exists()

@@ -172,19 +172,19 @@ def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
         ({"image": tiny, "image_size": 32}, "its image tower is of kind tiny"),
         ({"text": tiny}, "its text tower is of kind tiny"),
         ({"tokenizer": corpus}, "its tokenizer is of kind corpus"),
-        ({"tokenizer": {"kind": "open_clip", "name": "export-rn"}}, "its tokenizer is not that of the text tower"),
+        ({"tokenizer": {"kind": "open_clip", "name": "export-rn"}}, "its tokenizer is not that of its text tower"),
         (
             {
                 "text": {"kind": "open_clip", "name": "export-rn"},
                 "tokenizer": {"kind": "open_clip", "name": "export-rn"},
             },
-            "one tower has QuickGELU",
+            "one tower uses QuickGELU",
         ),
     ):
         with pytest.raises(BenchError, match=message):
             OpenClipModel(card("export-vit", **changes))
     model = OpenClipModel(card("export-vit"))
-    with pytest.raises(BenchError, match="the cell's towers are not as open_clip has them"):
+    with pytest.raises(BenchError, match="the cell's towers differ from open_clip's"):
         model.load({"adapter": torch.zeros(1)})
 
 
