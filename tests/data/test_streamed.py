@@ -264,5 +264,5 @@ def test_as_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
             main()
         said.append("".join(capsys.readouterr()))
     assert "no errors in the first sample of each shard" in said[0]
-    assert "streams, so nothing is prepared" in said[1]
+    assert "streams, so there is nothing to prepare" in said[1]
     assert "is streamed, which is for pretraining only" in said[2]

@@ -83,7 +83,7 @@ def test_lines_left_out_of_the_plot_are_named(tmp_path):
 def test_nothing_to_report_says_what_to_run(tmp_path):
     rows, costs = synthetic(1, 1, seeds=1)
     for nothing in (pd.DataFrame(), rows[~rows["primary"]], rows.assign(value=None)):
-        with pytest.raises(BenchError, match="first run `bench run"):
+        with pytest.raises(BenchError, match="run `bench run"):
             write_report(nothing, costs, tmp_path / "out", console())
     assert not (tmp_path / "out").exists()
 
