@@ -36,8 +36,7 @@ from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import BEST, LAST, load_weights
 from benchmark.training.cost import CellCost, SourceCost
-from benchmark.training.loop import Progress as Position
-from benchmark.training.loop import pretrain, validation_loss
+from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.schedule import precision_of
 
 Checkpoint = Literal["last", "best"]
@@ -269,7 +268,12 @@ class Materials:
     # Training
 
     def pretrain(
-        self, cell: Cell, method: Method, name: str, folder: Path, watch: Callable[[Position], None] = lambda _: None
+        self,
+        cell: Cell,
+        method: Method,
+        name: str,
+        folder: Path,
+        watch: Callable[[StepProgress], None] = lambda _: None,
     ) -> CellCost:
         """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop."""
         train = self.pairs(cell, "train")
@@ -277,10 +281,10 @@ class Materials:
         validation = self.pairs(cell, "val") if has_validation else None
         with self.progress.stage(f"{name}: training") as stage:
 
-            def show(position: Position) -> None:
-                note = f"{position.samples_per_second:,.0f} pairs/s, loss {position.loss:.3f}"
-                stage.update(position.step, position.steps, note)
-                watch(position)
+            def show(reached: StepProgress) -> None:
+                note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
+                stage.update(reached.step, reached.steps, note)
+                watch(reached)
 
             cost = pretrain(
                 method,

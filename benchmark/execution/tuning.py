@@ -26,7 +26,7 @@ from benchmark.plan.tuned import settings_file
 from benchmark.store.cache import cache_root
 from benchmark.store.hashing import digest
 from benchmark.store.store import Store
-from benchmark.training.loop import Progress as Position
+from benchmark.training.loop import StepProgress
 
 if TYPE_CHECKING:
     import optuna
@@ -178,14 +178,14 @@ class _Search:
         store = Store(self.folder / "trials" / cell.key)
         materials = Materials(plan, Progress(Console(quiet=True), "none"), cache_root())
 
-        def watch(position: Position) -> None:
-            note = f"{position.samples_per_second:,.0f} pairs/s, loss {position.loss:.3f}"
-            stage.update(position.step, position.steps, note)
-            if math.isfinite(position.validation_loss):
+        def watch(reached: StepProgress) -> None:
+            note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
+            stage.update(reached.step, reached.steps, note)
+            if math.isfinite(reached.validation_loss):
                 # Pruning compares the trials of a method by validation loss, whatever the objective.
-                value = position.validation_loss if self.objective == "loss" else -position.validation_loss
-                trial.report(value, position.step)
-                if position.step < position.steps and trial.should_prune():
+                value = reached.validation_loss if self.objective == "loss" else -reached.validation_loss
+                trial.report(value, reached.step)
+                if reached.step < reached.steps and trial.should_prune():
                     raise optuna.TrialPruned
 
         try:

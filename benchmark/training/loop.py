@@ -65,7 +65,7 @@ from benchmark.training.schedule import (
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     """The progress of a running training. validation_loss: NaN after a step without validation."""
 
     step: int
@@ -84,7 +84,7 @@ def pretrain(
     seed: int,
     device: torch.device,
     folder: Path,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[StepProgress], None] = lambda _: None,
 ) -> Cost:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
@@ -106,7 +106,7 @@ def pretrain(
                 loss = loop.train_step(log)
             speed = loop.step * training.batch_size / loop.seconds
             validated = loop.last_validation if loop.step in loop.validate_at else math.nan
-            progress(Progress(loop.step, loop.steps, loss, speed, validated))
+            progress(StepProgress(loop.step, loop.steps, loss, speed, validated))
             if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()

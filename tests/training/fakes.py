@@ -9,7 +9,7 @@ import torch
 from benchmark.config.schema import Training
 from benchmark.method import METHODS, Method
 from benchmark.training.cost import Cost
-from benchmark.training.loop import Progress, pretrain
+from benchmark.training.loop import StepProgress, pretrain
 from tests.methods.fakes import Pairs, small_method
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def train(
     pairs: Pairs,
     validation: Pairs | None = None,
     seed: int = 0,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[StepProgress], None] = lambda _: None,
     **training: Any,
 ) -> Cost:
     settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training

@@ -19,14 +19,14 @@ from benchmark.config.schema import Training
 from benchmark.method import Embeddings, Keys, Method
 from benchmark.training.checkpoint import BEST, LAST, RESUME
 from benchmark.training.cost import parameter_columns
-from benchmark.training.loop import Progress, validation_loss
+from benchmark.training.loop import StepProgress, validation_loss
 from benchmark.training.schedule import learning_rate, precision_of
 from tests.methods.fakes import Pairs, small_method
 from tests.training.fakes import CPU, staged, train
 
 
 def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> None:
-    def stop(at: Progress) -> None:
+    def stop(at: StepProgress) -> None:
         if at.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -136,7 +136,7 @@ def test_the_weights_that_are_kept_are_those_before_the_bad_step(tmp_path: Path)
     method.model.image.stem = torch.nn.Sequential(burst, method.model.image.stem, torch.nn.BatchNorm2d(8))
     before: dict[str, Tensor] = {}
 
-    def watch(at: Progress) -> None:
+    def watch(at: StepProgress) -> None:
         if at.step == 2:
             before.update({name: tensor.clone() for name, tensor in method.state_dict().items()})
             burst.size = math.inf
@@ -158,7 +158,7 @@ def sigint() -> Iterator[None]:
 
 @pytest.mark.usefixtures("sigint")
 def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_goes_on_later(tmp_path: Path) -> None:
-    def interrupt(position: Progress) -> None:
+    def interrupt(position: StepProgress) -> None:
         if position.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -173,7 +173,7 @@ def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_goes_on_later(tmp_path: Pa
 
 
 def test_a_half_written_log_line_is_dropped_on_resume(tmp_path: Path) -> None:
-    def die(position: Progress) -> None:
+    def die(position: StepProgress) -> None:
         if position.step == 3:
             raise SystemExit
 
@@ -240,7 +240,7 @@ def test_stages_train_one_after_the_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [4, 6, 7])
 def test_a_staged_training_resumes_in_its_stage(tmp_path: Path, stop_at: int) -> None:
-    def stop(at: Progress) -> None:
+    def stop(at: StepProgress) -> None:
         if at.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
