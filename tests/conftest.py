@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,17 @@ from benchmark.task import TASKS
 from tests.squares import Bench, write_squares
 
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
+
+
+def pytest_collection_finish():
+    """Every training collects garbage before it measures memory: the libraries need not be searched each time."""
+    METHODS.names()
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

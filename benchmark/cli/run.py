@@ -166,7 +166,7 @@ def _print_notes(plan: "Plan", forecasts: list[_Forecast]) -> None:
     due = [each.estimate for each in forecasts if each.estimate and each.trains]
     rough = "" if all(each.measured for each in due) else " (a rough estimate until a cell has been trained)"
     say(f"training: about {_duration(sum(each.seconds for each in due))}{rough}")
-    if assumed := [each.text_length for each in estimates if not each.length_known]:
+    if assumed := [each.assumed_length for each in estimates if each.assumed_length]:
         say(f"cost of texts of {max(assumed)} tokens, the model's maximum, as the data are not in the cache yet")
     if plan.language and any("language_model" in cell.content for cell in plan.cells):
         say(f"language model: from {', '.join(plan.language.datasets)}")

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -51,8 +51,8 @@ class Estimate:
 
     samples: pairs trained on, with repetitions. flops_per_sample: of a step, the mean over the stages. memory: peak in
     bytes. seconds: of the training. measured: whether the time is derived from a cell of the same method and model in
-    the store. parameters: as in the cost table. text_length: tokens of the longest text of a micro-batch. length_known:
-    whether that was read from the data; otherwise it is the model's maximum.
+    the store. parameters: as in the cost table. assumed_length: the tokens of a text that were assumed where texts
+    could not be read from the data, the model's maximum; None: texts are as long as the data's.
     """
 
     samples: int
@@ -61,8 +61,7 @@ class Estimate:
     seconds: float
     measured: bool
     parameters: Parameters
-    text_length: int
-    length_known: bool
+    assumed_length: int | None
 
 
 class Estimator:
@@ -75,7 +74,12 @@ class Estimator:
         self._estimates: dict[str, Estimate] = {}
 
     def cell(self, cell: Cell, pairs: int | None = None) -> Estimate:
-        """Estimate one cell. pairs: the number of training pairs, needed for a budget in epochs."""
+        """Estimate one cell; a finished one has the cost that was measured.
+
+        pairs: the number of training pairs, needed for a budget in epochs.
+        """
+        if len(self.costs) and len(measured := self.costs[self.costs["cell"] == cell.key]):
+            return _measured(measured.iloc[-1])
         # Cells that differ only in the seed cost the same.
         key = json.dumps([cell.method, cell.options, cell.training.model_dump(), cell.pretraining, pairs])
         if key not in self._estimates:
@@ -117,8 +121,7 @@ class Estimator:
             samples * per_sample,
             measured,
             parameter_columns(method),
-            known or longest,
-            known is not None,
+            longest if known is None else None,
         )
 
     def _method(self, cell: Cell, meta: bool) -> Method:
@@ -214,3 +217,16 @@ def matrix_speed(device: torch.device, precision: str) -> float:
         (a @ a)[0, 0].item()
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
+
+
+def _measured(cost: "pd.Series[Any]") -> Estimate:
+    """Return what a finished cell took, as an estimate."""
+    return Estimate(
+        samples=int(cost["samples"]),
+        flops_per_sample=float(cost["flops_per_sample"]),
+        memory=int(cost["peak_memory"]),
+        seconds=float(cost["seconds"]),
+        measured=True,
+        parameters=Parameters(**{name: int(cost[name]) for name in Parameters.__annotations__}),  # type: ignore[typeddict-item]
+        assumed_length=None,
+    )

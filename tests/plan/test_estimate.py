@@ -68,11 +68,16 @@ def test_an_estimate_is_what_the_run_takes(bench: Bench) -> None:
     estimates = {cell.key: estimator.cell(cell) for cell in plan.cells}
     run = ["run", "--suite", "suite.yaml", "--methods", "clip,msd,locked_image", "--device", "cpu"]
     assert bench(*run, "--tasks", "zero_shot") == 0
-    costs = Store(bench.folder / "results").costs().set_index("cell")
+    measured = Store(bench.folder / "results").costs()
+    costs = measured.set_index("cell")
     assert len(costs) == 3
+    for cell in plan.cells:
+        finished = Estimator(plan, measured).cell(cell)
+        assert finished.flops_per_sample == costs.flops_per_sample[cell.key]
+        assert finished.memory == costs.peak_memory[cell.key]
+        assert finished.parameters == estimates[cell.key].parameters
     for key, estimate in estimates.items():
-        assert estimate.length_known
-        assert estimate.text_length < 32
+        assert estimate.assumed_length is None
         assert estimate.samples == costs.samples[key]
         assert estimate.flops_per_sample == pytest.approx(costs.flops_per_sample[key], rel=0.03)
         assert estimate.memory == pytest.approx(costs.peak_memory[key], rel=0.15)
@@ -94,5 +99,4 @@ def test_a_planned_budget_in_flops_is_the_run_s(bench: Bench) -> None:
 def test_texts_are_as_long_as_the_model_reads_where_the_data_are_not_read_yet(bench: Bench) -> None:
     plan = make_plan(load_run_config("demo", {"methods": ["cleft"], "device": "cpu"}, [], []), bench.folder / "empty")
     estimate = Estimator(plan, pd.DataFrame()).cell(plan.cells[0])
-    assert not estimate.length_known
-    assert estimate.text_length == 64
+    assert estimate.assumed_length == 64
