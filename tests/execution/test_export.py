@@ -21,6 +21,7 @@ from benchmark.data.resizing import square
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution.export import OpenClipModel, export, find_cell
+from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.store.store import Store
 from tests.data.make import picture
@@ -163,6 +164,30 @@ def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path, squares: Path, mo
             value = retrieval[part].metrics[f"recall@{k}"](retrieval[part].examples)
             assert value == pytest.approx(recall[f"{name}_retrieval_recall@{k}"])
     assert 0 < recall["text_retrieval_recall@10"] < 1
+
+
+def test_the_encoder_that_was_evaluated_is_exported(tmp_path: Path) -> None:
+    """With a teacher that is evaluated, the teacher, at its temperature."""
+    store, of = Store(tmp_path / "results"), card("export-vit")
+    options = {"queue_size": 4, "evaluate": "teacher"}
+    method = METHODS["msd"](build_model(of, 0), METHODS["msd"].Config(**options))
+    with torch.no_grad():
+        for parameter in method.teacher.parameters():
+            parameter.add_(0.05)
+    folder = store.partial("abc")
+    folder.mkdir(parents=True)
+    save_file({name: x.clone().contiguous() for name, x in method.state_dict().items()}, folder / "last.safetensors")
+    content = {"method": "msd", "options": options, "tokenizer_data": []}
+    content["model"] = of.model_dump(mode="json", exclude={"title", "init"})
+    store.finish("abc", {"label": {"method": "msd"}, "content": content, "classes": []}, {"seconds": 1.0})
+    export(store, "abc", tmp_path / "out")
+    theirs = open_clip.create_model(f"local-dir:{tmp_path / 'out'}").eval()
+    images = torch.rand(2, 3, of.image_size or 32, of.image_size or 32)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (theirs.visual.image_mean, theirs.visual.image_std))
+    with torch.no_grad():
+        expected = method.teacher.eval().encode_image(images)
+        torch.testing.assert_close(theirs.encode_image((images - mean) / std, normalize=True), expected)
+    assert float(theirs.logit_scale.detach().exp()) == pytest.approx(method.temperature_scale)
 
 
 def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
