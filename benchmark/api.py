@@ -1,16 +1,17 @@
 """The Python API: run a study, evaluate a model, read results. The command line calls it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import PositiveInt
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
 from benchmark.config.load import load_run_config, results_folder
-from benchmark.config.schema import RunConfig, validated
+from benchmark.config.schema import RunConfig, Strict, validated
 from benchmark.store.store import Store
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Results:
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
 
     def examples(self, **where: Any) -> "pd.DataFrame":
-        """Return the per-example scores of all evaluations with the given labels, one row per test example.
+        """Return the per-example scores of all evaluations with the overrides labels, one row per test example.
 
         where: values of ``LABELS``, such as task="zero_shot", dataset="phantom-cxr", method="clip". The columns are the
         labels, ``id``, ``group`` and the task's own. Raises ``BenchError`` for an unknown label or value, and if no
@@ -182,52 +183,54 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
         return Results(store, outcome)
 
 
-def configure(
-    config: RunConfig | Mapping[str, Any] | str | Path = "demo",
-    *,
-    methods: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    model: str | None = None,
-    pretraining: Sequence[str] | None = None,
-    datasets: Sequence[str] | None = None,
-    seeds: int | Sequence[int] | None = None,
-    device: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    budget: str | None = None,
-    plugins: Iterable[str | Path] = (),
-) -> RunConfig:
+class _Options(Strict):
+    """The options of configure(), with their types."""
+
+    methods: list[str] | None = None
+    tasks: list[str] | None = None
+    model: str | None = None
+    pretraining: list[str] | None = None
+    datasets: list[str] | None = None
+    seeds: PositiveInt | list[int] | None = None
+    device: str | None = None
+    settings: dict[str, Any] = {}
+    budget: str | None = None
+    plugins: list[str | Path] = []
+
+    def flags(self) -> dict[str, Any]:
+        """Return the fields of the configuration that the options set."""
+        flags = self.model_dump(exclude={"settings", "budget", "plugins"}, exclude_none=True)
+        if isinstance(self.seeds, int):
+            flags["seeds"] = list(range(self.seeds))
+        return flags
+
+
+def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **options: Any) -> RunConfig:
     """Return the configuration of a run: a suite, overridden by options.
 
-    seeds: their values, or how many. settings: values by ``section.key``, such as {"training.batch_size": 512,
-    "msd.momentum": 0.99}. budget: the training budget of every method, such as "samples=200k". plugins: files that
-    register methods or tasks; not needed for classes that the caller has registered.
-    Raises ``BenchError`` for an unknown name or a value out of range.
+    Options: methods, tasks, pretraining, datasets, lists of names or paths. model, device. seeds: their values, or how
+    many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
+    training budget of every method, such as "samples=200k". plugins: files that register methods or tasks; not needed
+    for classes that the caller has registered.
+    Raises ``BenchError`` for an unknown name and for a value of the wrong type or out of range.
     """
     from benchmark.method import METHODS
     from benchmark.plan.resolve import check_settings
     from benchmark.registry import load_files
     from benchmark.task import TASKS
 
-    load_files(plugins)
-    flags: dict[str, Any] = {
-        "methods": methods,
-        "tasks": tasks,
-        "model": model,
-        "pretraining": pretraining,
-        "datasets": datasets,
-        "seeds": list(range(seeds)) if isinstance(seeds, int) else seeds,
-        "device": device,
-    }
-    flags = {name: value if isinstance(value, str) or value is None else list(value) for name, value in flags.items()}
+    overrides = validated(_Options, options, "options of the run")
+    load_files(overrides.plugins)
     if isinstance(config, str | Path):
-        texts = [f"{name}={json.dumps(value)}" for name, value in (settings or {}).items()]
-        loaded = load_run_config(str(config), flags, texts, [*METHODS.names(), *TASKS.names()], budget)
+        texts = [f"{name}={json.dumps(value)}" for name, value in overrides.settings.items()]
+        loaded = load_run_config(
+            str(config), overrides.flags(), texts, [*METHODS.names(), *TASKS.names()], overrides.budget
+        )
     else:
-        if settings or budget:
+        if overrides.settings or overrides.budget:
             raise BenchError("settings and budget apply to a suite's name or file; in a mapping, set them directly")
         fields = config.model_dump() if isinstance(config, RunConfig) else dict(config)
-        fields |= {name: value for name, value in flags.items() if value is not None}
-        loaded = validated(RunConfig, fields, "the configuration")
+        loaded = validated(RunConfig, fields | overrides.flags(), "the configuration")
     check_settings(loaded)
     return loaded
 

@@ -155,5 +155,5 @@ class Method(nn.Module):
         return 1.0
 
 
-METHODS: Registry[Method] = Registry("method", Method)
+METHODS: Registry[Method] = Registry("method", Method, required=("contrast",))
 register_method = METHODS.register

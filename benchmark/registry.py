@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 from zlib import crc32
 
 from benchmark.common.errors import BenchError, unknown
@@ -22,26 +22,39 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name. A decorator registers a class; the first lookup loads the installed plug-ins."""
 
-    def __init__(self, kind: str, base: type[T]) -> None:
+    registrations: ClassVar[int] = 0
+    """How many classes have been registered in this process, in all registries."""
+
+    def __init__(self, kind: str, base: type[T], required: tuple[str, ...] = ()) -> None:
+        """required: the methods that each class must define itself."""
         self.kind = kind
         self.base = base
+        self.required = required
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Register the decorated class under a name.
 
-        Raises ``BenchError`` for a class that is not a subclass of ``base`` and for a name that is taken.
+        Raises ``BenchError`` for a class that is not a subclass of ``base``, that lacks what ``base`` leaves to its
+        subclasses or whose Config is not a dataclass, and for a name that is taken.
         """
 
         def decorate(cls: type[T]) -> type[T]:
+            where = f"{self.kind} '{name}' ({_file_of(cls)})"
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
-                raise BenchError(f"{self.kind} '{name}': {cls!r} is not a subclass of {self.base.__name__}")
+                raise BenchError(f"{where}: {_name_of(cls)} is not a subclass of {self.base.__name__}")
+            for method in self.required:
+                if getattr(cls, method) is getattr(self.base, method):
+                    raise BenchError(f"{where}: {cls.__name__} does not define {method}()")
+            # A subclass of a dataclass is a dataclass only in name: its own options are fields once it is decorated.
+            if hasattr(cls, "Config") and "__dataclass_fields__" not in vars(cls.Config):
+                raise BenchError(f"{where}: {cls.__name__}.Config is not a dataclass; write @dataclass above it")
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                both = f"{taken.__module__} and {cls.__module__}"
-                raise BenchError(f"{self.kind} '{name}' is registered twice: by {both}")
+                raise BenchError(f"{where}: the name is taken by a class in {_file_of(taken)}; choose another name")
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
+            Registry.registrations += 1
             return cls
 
         return decorate
@@ -57,6 +70,16 @@ class Registry(Generic[T]):
         """List all names in alphabetical order."""
         load_plugins()
         return sorted(self._classes)
+
+
+def _file_of(registered: object) -> str:
+    """Return the file that defines a class or function, or its module if that has no file."""
+    module = getattr(registered, "__module__", "?")
+    return str(getattr(sys.modules.get(module), "__file__", None) or module)
+
+
+def _name_of(registered: object) -> str:
+    return getattr(registered, "__name__", repr(registered))
 
 
 def installed_plugins() -> list[tuple[str, str]]:
@@ -98,6 +121,7 @@ def load_files(paths: Iterable[str | Path]) -> None:
             # Appended, so that a file yaml.py beside the plug-in does not shadow what the harness imports.
             sys.path.append(str(folder))
             importlib.invalidate_caches()
+        before = Registry.registrations
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -108,6 +132,8 @@ def load_files(paths: Iterable[str | Path]) -> None:
             _check_beside(path, folder)
             raise BenchError(f"--plugin {path}: {type(error).__name__}: {error}") from error
         _check_beside(path, folder)
+        if Registry.registrations == before:
+            raise BenchError(f'--plugin {path}: registers nothing; put @register_method("name") above a class')
 
 
 def _check_beside(path: Path, folder: Path) -> None:

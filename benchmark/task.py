@@ -48,5 +48,5 @@ class Task:
         raise NotImplementedError
 
 
-TASKS: Registry[Task] = Registry("task", Task)
+TASKS: Registry[Task] = Registry("task", Task, required=("evaluate",))
 register_task = TASKS.register

@@ -113,6 +113,24 @@ def test_a_suite_may_be_a_mapping(bench: Bench) -> None:
         benchmark.configure({"trainin": {}} | content)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": 3}, "methods: .*found 3"),
+        ({"methods": "clip"}, "methods: .*found 'clip'"),
+        ({"method": ["clip"]}, "unknown key 'method'; did you mean 'methods'"),
+        ({"budget": 30}, "budget: .*found 30"),
+        ({"settings": ["a"]}, "settings: .*found"),
+        ({"seeds": 0}, "seeds.*found 0"),
+        ({"seeds": []}, "seeds: "),
+        ({"seeds": [1, 1]}, "has a seed twice"),
+    ],
+)
+def test_wrong_options_are_a_mistake_of_the_users(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        benchmark.configure("demo", **options)
+
+
 def test_an_external_model_is_evaluated(bench: Bench) -> None:
     evaluated = benchmark.evaluate("small.yaml", "suite.yaml", tasks=["zero_shot"], progress="none")
     assert "small" in set(evaluated.rows().method)

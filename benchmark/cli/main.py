@@ -39,6 +39,8 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the program. Exit status: 2 after a user's mistake, with a message; 130 after Ctrl-C."""
+    # Before torch is imported: its profiler warns of tensors that are older than itself.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         status = app(standalone_mode=False)
     except BenchError as error:

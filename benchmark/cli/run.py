@@ -107,7 +107,7 @@ def _forecasts(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Fo
 
     cells = [forecast(cell) for cell in [*([plan.initial] if plan.initial else []), *plan.cells]]
     encoders = []
-    for fixed in plan.fixed:
+    for fixed in filter(plan.pairs_of, plan.fixed):
         missing = len(plan.missing(store, fixed))
         encoders.append(_Forecast(fixed.name, fixed.seed, f"evaluate {missing}" if missing else "done"))
     return cells + encoders

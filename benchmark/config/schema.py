@@ -165,7 +165,7 @@ class RunConfig(Strict):
     datasets: list[str]
     methods: list[str]
     tasks: list[str] = ["all"]
-    seeds: list[int] = [0]
+    seeds: list[int] = Field(default=[0], min_length=1)
     training: Training
     evaluation: Evaluating = Evaluating()
     baselines: bool = True
@@ -178,6 +178,13 @@ class RunConfig(Strict):
     tuned: str | None = None
     grid: list[dict[str, Any]] = [{}]
     scenario: Scenario | None = None
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{value} has a seed twice")
+        return value
 
     @model_validator(mode="after")
     def _one_against_one(self) -> "RunConfig":

@@ -22,6 +22,7 @@ from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.method import METHODS, Method
+from benchmark.plan.resolve import method_options
 from benchmark.plan.tuned import settings_file
 from benchmark.store.cache import cache_root
 from benchmark.store.hashing import digest
@@ -96,9 +97,12 @@ def tune_methods(
         raise BenchError(f"tuning needs a split named val; none of {', '.join(plan.cells[0].pretraining)} has one")
     methods = [cell.method for cell in plan.cells]
     for axis in axes:
-        section = axis.name.split(".")[0]
+        section, _, option = axis.name.partition(".")
         if section in METHODS.names() and section not in methods:
             raise BenchError(f"--search {axis.name}: method '{section}' is not among {', '.join(methods)}")
+        if section in METHODS.names():
+            for value in axis.choices or (int(axis.low) if axis.whole else axis.low, axis.high):
+                method_options(section, {option: value})
     best = {}
     for method in methods:
         own = [axis for axis in axes if axis.name.split(".")[0] in ("training", method)]

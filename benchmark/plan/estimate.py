@@ -8,11 +8,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmark.common.errors import BenchError
+from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
 from benchmark.data.streamed import corpus_texts
 from benchmark.method import Method
@@ -111,7 +113,15 @@ class Estimator:
             flops = total_flops(step.flops, stage_starts(copied, steps), steps, training.batch_size)
             return steps, flops / (steps * training.batch_size), step.memory
 
-        steps, flops, memory = simulated_or_real(count)
+        try:
+            steps, flops, memory = simulated_or_real(count)
+        except BenchError:
+            raise
+        except Exception as error:
+            frame = extract_tb(error.__traceback__)[-1]
+            raise BenchError(
+                f"method '{cell.method}': a step fails, {one_line(error)} ({frame.filename}, line {frame.lineno})"
+            ) from error
         per_sample, measured = self._seconds(cell, flops)
         samples = steps * training.batch_size
         return Estimate(

@@ -95,7 +95,7 @@ def effective_loss(method: Method, batches: Sequence[Batch], seed: int, precisio
     keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
     embeddings = _gather([output.embeddings for output in outputs])
     losses = _Sum()
-    losses.add(method.contrast(embeddings, _indexed(keys, embeddings, 0)), 1.0)
+    losses.add(_contrast(method, embeddings, keys, 0), 1.0)
     for batch, output in zip(batches, outputs):
         losses.add(output.losses, len(batch) / _count(batches))
     return losses.terms
@@ -106,7 +106,7 @@ def _plain(method: Method, batches: Sequence[Batch], seed: int, precision: Preci
     for i, batch in enumerate(batches):
         keys = _keys(method, batch, i, seed, precision)
         output = _forward(method, batch, i, seed, precision)
-        terms = method.contrast(output.embeddings, _indexed(keys, output.embeddings, 0)) | output.losses
+        terms = _contrast(method, output.embeddings, keys, 0) | output.losses
         losses.backward(terms, len(batch) / _count(batches))
         all_keys.append(keys)
     return losses.terms, _gather(all_keys)
@@ -118,7 +118,7 @@ def _keyed(method: Method, batches: Sequence[Batch], seed: int, precision: Preci
     start = 0
     for i, batch in enumerate(batches):
         output = _forward(method, batch, i, seed, precision)
-        terms = method.contrast(output.embeddings, _indexed(keys, output.embeddings, start)) | output.losses
+        terms = _contrast(method, output.embeddings, keys, start) | output.losses
         losses.backward(terms, len(batch) / _count(batches))
         start += len(batch)
     return losses.terms, keys
@@ -136,7 +136,7 @@ def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Prec
         )
     for value in embeddings.values():
         value.requires_grad_(value.is_floating_point())
-    losses.backward(method.contrast(embeddings, _indexed(keys, embeddings, 0)), 1.0)
+    losses.backward(_contrast(method, embeddings, keys, 0), 1.0)
     start = 0
     for i, batch in enumerate(batches):
         output = _forward(method, batch, i, seed, precision)
@@ -170,6 +170,21 @@ class _Sum:
 
     def backward(self, terms: dict[str, Tensor], share: float) -> None:
         _backward(self.add(terms, share))
+
+
+def _contrast(method: Method, embeddings: Embeddings, keys: Keys, start: int) -> dict[str, Tensor]:
+    """Return the loss terms of contrast(). Raises ``BenchError`` if they are not scalar tensors by name."""
+    terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    if not isinstance(terms, dict):
+        raise BenchError(f"method '{method.name}': contrast() must return a dict of losses, found {_shown(terms)}")
+    for name, term in terms.items():
+        if not (isinstance(term, Tensor) and term.ndim == 0):
+            raise BenchError(f"method '{method.name}': loss '{name}' must be a scalar tensor, found {_shown(term)}")
+    return terms
+
+
+def _shown(value: object) -> str:
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _backward(loss: Tensor | float) -> None:
