@@ -47,7 +47,8 @@ class Registry(Generic[T]):
                 if getattr(cls, method) is getattr(self.base, method):
                     raise BenchError(f"{where}: {cls.__name__} does not define {method}()")
             # A subclass of a dataclass is a dataclass only in name: its own options are fields once it is decorated.
-            if hasattr(cls, "Config") and "__dataclass_fields__" not in vars(cls.Config):
+            config = getattr(cls, "Config", None)
+            if config and "__dataclass_fields__" not in vars(config):
                 raise BenchError(f"{where}: {cls.__name__}.Config is not a dataclass; write @dataclass above it")
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):

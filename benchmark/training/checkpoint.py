@@ -37,6 +37,7 @@ class Position:
 
     stage: the current one. step: steps done. seconds: spent in steps and validations. best: the lowest validation
     loss of the stage, infinite before the first. last_validation: the latest validation loss, NaN before the first.
+    peak_memory: of a step, in bytes, 0 before it was measured.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class Position:
     seconds: float
     best: float
     last_validation: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)

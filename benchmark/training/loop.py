@@ -97,12 +97,11 @@ def pretrain(
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
-    memory = StepMemory(device)
     with (folder / LOG).open("a+", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         loop.resume(log)
         saved = time.monotonic()
         while loop.step < loop.steps:
-            with memory.watch(lambda: held_bytes(method, loop.optimizer), loop.step == loop.steps - 1):
+            with loop.memory.watch(lambda: held_bytes(method, loop.optimizer), loop.step, loop.steps):
                 loss = loop.train_step(log)
             speed = loop.step * training.batch_size / loop.seconds
             validated = loop.last_validation if loop.step in loop.validate_at else math.nan
@@ -113,7 +112,7 @@ def pretrain(
             if interrupted():
                 raise KeyboardInterrupt
     save_weights(method, folder / LAST)
-    cost = loop.cost(memory.highest)
+    cost = loop.cost()
     for temporary in (RESUME, STEPS):
         (folder / temporary).unlink(missing_ok=True)
     return cost
@@ -163,6 +162,7 @@ class _Loop:
         self.precision = precision_of(training, device)
         self.epoch_steps = check_batch(training, len(pairs))
         self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
+        self.memory = StepMemory(device)
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
@@ -295,7 +295,7 @@ class _Loop:
         """Return one pair, with as many tokens as the longest text of a micro-batch."""
         return self.pairs.sequential(0, min(self.training.micro_batch, self.training.batch_size)).rows([0])
 
-    def cost(self, peak_memory: int) -> Cost:
+    def cost(self) -> Cost:
         """Return the cost of the training so far."""
         samples = self.step * self.training.batch_size
         by_stage = flops_by_stage(self.method, self._sample(), self.training)
@@ -317,14 +317,14 @@ class _Loop:
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "validation_loss": self.last_validation,
             "best_validation_loss": self.best,
-            "peak_memory": peak_memory,
+            "peak_memory": self.memory.highest,
         }
 
     # Resuming
 
     def save_resume(self) -> None:
         """Write a checkpoint to resume from."""
-        position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation)
+        position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
         save_resume(self.folder, self.method, self.optimizer, position)
 
     def resume(self, log: IO[str]) -> None:
@@ -337,4 +337,5 @@ class _Loop:
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": checkpoint.optimizer})
             self.step, self.seconds = position.step, position.seconds
             self.best, self.last_validation = position.best, position.last_validation
+            self.memory.highest = position.peak_memory
         truncate_log(log, self.step)

@@ -123,8 +123,8 @@ class StepMemory:
     """Measures the peak memory of a training's steps.
 
     highest: in bytes, the weights, teachers, queues and optimiser state before a step plus what the step adds. On the
-    CPU of the second step, elsewhere of the second and all later ones. The first step, in which libraries initialise,
-    counts only if it is the only one.
+    CPU of the training's second step (measuring is slow, and a resumed training must give the same), elsewhere of all
+    steps but the first of this process, in which libraries initialise. The first counts only if it is the only one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -135,20 +135,24 @@ class StepMemory:
         self._steps = 0
 
     @contextmanager
-    def watch(self, held: Callable[[], int], last: bool) -> Iterator[None]:
-        """Measure one step. held: returns the bytes in use before it. last: whether it is the last step."""
-        begins = self._steps == 1 or (self._steps == 0 and last)
-        if begins:
+    def watch(self, held: Callable[[], int], step: int, steps: int) -> Iterator[None]:
+        """Measure one step. held: returns the bytes in use before it. step: its number, from 0. steps: of all."""
+        if self.device.type == "cpu":
+            if step == min(1, steps - 1):
+                before = held()
+                gc.collect()
+                with TensorPeak() as tensors:
+                    yield
+                self.highest = before + tensors.bytes
+            else:
+                yield
+            return
+        if self._steps == 1 or (self._steps == 0 and step == steps - 1):
             self._held = held()
             self._growth.start()
-        if begins and self.device.type == "cpu":
-            with TensorPeak() as tensors:
-                yield
-            self.highest = self._held + tensors.bytes
-        else:
-            yield
-        if self._held and self.device.type != "cpu":
-            self.highest = self._held + self._growth.peak()
+        yield
+        if self._held:
+            self.highest = max(self.highest, self._held + self._growth.peak())
         self._steps += 1
 
 

@@ -75,7 +75,7 @@ FAULTS = {
         r"loss 'loss' must be a scalar tensor, found a tensor of shape \[\d+, 16\]",
     ),
     "wrong key": (
-        "class X(Method):\n    def contrast(self, embeddings, keys):\n        return {'loss': embeddings['im'].sum()}\n",
+        "class X(Method):\n    def contrast(self, embeddings, keys):\n        return {'loss': embeddings['im']}\n",
         r"method 'faulty': a step fails, KeyError: 'im' \(.*broken\.py, line 5\)",
     ),
 }

@@ -166,8 +166,9 @@ def test_ctrl_c_ends_the_step_writes_a_checkpoint_and_goes_on_later(tmp_path: Pa
         train(small_method("clip"), tmp_path / "a", Pairs(16), progress=interrupt, checkpoint_every=1e9)
     assert (tmp_path / "a" / RESUME).exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train(small_method("clip"), tmp_path / "a", Pairs(16))
-    train(small_method("clip"), tmp_path / "b", Pairs(16))
+    resumed = train(small_method("clip"), tmp_path / "a", Pairs(16))
+    whole = train(small_method("clip"), tmp_path / "b", Pairs(16))
+    assert resumed["peak_memory"] == whole["peak_memory"] > 0
     a, b = load_file(tmp_path / "a" / LAST), load_file(tmp_path / "b" / LAST)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
