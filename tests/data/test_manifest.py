@@ -387,7 +387,7 @@ def test_a_column_may_be_absent_from_some_lines(tmp_path):
         ({"files": {"train": "a.csv"}}, "expected either 'file' or 'files'"),
         ({"split": {"train": 1.0}}, "expected the split in one place"),
         ({"columns": {**PAIRS, "question": "q"}}, "'question' and 'answer' go together"),
-        ({"columns": {**PAIRS, "txt": "q"}}, "unknown key 'txt'; did you mean 'text'?"),
+        ({"columns": {**PAIRS, "txt": "q"}}, "unknown key of columns 'txt'; did you mean 'text'?"),
         ({"columns": {"image": "image", "split": "split", "text_id": "t"}}, "'text_id' needs 'text'"),
         ({"fill": 1}, "unknown key 'fill'; did you mean 'file'?"),
     ],
