@@ -270,6 +270,8 @@ def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Ma
             block, section = _block_at(model, first["loc"][:-1])
             raise BenchError(f"{where}: {unknown_key(block, section, str(first['loc'][-1]))}") from error
         option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
+        if first["type"] == "literal_error" and option == f"--{key.replace('_', '-')}":
+            raise BenchError(reason(first, f"value of {option}")) from error
         raise BenchError(f"{option or where}: {reason(first, key or model.__name__)}") from error
 
 
