@@ -381,8 +381,9 @@ def test_a_column_may_be_absent_from_some_lines(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file": "gone.jsonl"}, "'gone.jsonl' does not exist (looked in /"),
-        ({"image_root": "gone"}, "image_root 'gone' is not a folder (looked in /"),
+        ({"file": "gone.jsonl"}, "dataset 'set': 'gone.jsonl' does not exist (looked in /"),
+        ({"file": "row.jsonl"}, "; did you mean 'rows.jsonl'?"),
+        ({"image_root": "gone"}, "dataset 'set': image_root 'gone' is not a folder (looked in /"),
         ({"file": "rows.doc"}, "'rows.doc': expected a name in .csv, .tsv, .txt, .jsonl"),
         ({"files": {"train": "a.csv"}}, "expected either 'file' or 'files'"),
         ({"split": {"train": 1.0}}, "expected the split in one place"),
