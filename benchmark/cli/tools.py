@@ -63,7 +63,9 @@ def tune(
     config = options.config()
     from benchmark.common.progress import Progress
     from benchmark.execution.tuning import tune_methods
+    from benchmark.store.store import Store
 
+    Store(options.folder).create()
     try:
         with Progress(console, options.progress, options.folder / "run.log") as progress:
             best = tune_methods(config, options.folder, trials, search or [], objective, progress)

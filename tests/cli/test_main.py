@@ -280,6 +280,11 @@ def test_seeds_and_variants_are_rows_of_their_own(bench: Bench) -> None:
         (["run", "--methods", ","], "expected names separated by commas"),
         (["run", "--scenario", "nosy"], "unknown scenario 'nosy'; did you mean 'noisy'? Known: 1k, 256, 4k, noisy"),
         (["plan", "--scenario", "noisy=2"], "less than or equal to 1"),
+        (
+            ["run", "--results", "suite.yaml"],
+            "the results folder suite.yaml is or lies below a file, not a folder; choose",
+        ),
+        (["run", "--results", "suite.yaml/x"], "choose another with --results"),
         (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
         (["report", "--results", "nowhere"], "error: no results in nowhere; run `bench run"),
     ],
