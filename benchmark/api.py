@@ -170,6 +170,7 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
     from benchmark.execution import runner
 
     store = Store(folder)
+    store.create()
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.options import ProgressMode, console, say
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, plural, unknown
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import Dataset
@@ -32,7 +32,7 @@ def data_list(
     from benchmark.data.card import card_names, load_card
 
     table = Table(box=None, pad_edge=False)
-    for column in ("dataset", "state", "modality", "carries", "access"):
+    for column in ("dataset", "state", "modality", "provides", "access"):
         table.add_column(column, no_wrap=column in ("dataset", "state"))
     count = 0
     names = card_names()
@@ -44,8 +44,8 @@ def data_list(
             continue
         state = "embedded" if card.access == "embedded" else "found" if present else "missing"
         colour = "yellow" if state == "missing" else "green"
-        carries = ", ".join(sorted(card.provides))
-        table.add_row(name, f"[{colour}]{state}[/]", escape(card.modality), carries, card.access or "")
+        provides = ", ".join(sorted(card.provides))
+        table.add_row(name, f"[{colour}]{state}[/]", escape(card.modality), provides, card.access or "")
     console.print(table)
     say(f"{count} of {len(names)} found; bench data how NAME explains how to get one")
 
@@ -96,18 +96,19 @@ def data_show(
 
 
 @data_app.command("check", epilog="Example: bench data check my-card.yaml")
-def data_check(name: Name, progress: ProgressMode = "auto") -> None:
+def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressMode = "auto") -> None:
     """Read every row and decode every image; report the first error with file and row."""
     from benchmark.data.check import check
 
-    dataset = _open(name, "error")
+    dataset = _open(name, on_bad_data)
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:
         say(f"{dataset.card.name}: no errors in the first sample of each shard; training checks the rest")
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
-    say(f"{dataset.card.name}: no errors; images: {counts}")
+    _say_left_out(dataset)
+    say(f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}")
 
 
 @data_app.command("verify", epilog="Example: bench data verify ham10000 --output ham10000.json")
@@ -133,7 +134,8 @@ def data_verify(
         console.print(text, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in dataset.splits())
     errors = sum(finding.severity == "error" for finding in findings)
-    say(f"{dataset.card.name}: {errors} errors, {len(findings) - errors} warnings; images: {counts}")
+    warnings = len(findings) - errors
+    say(f"{dataset.card.name}: {plural(errors, 'error')}, {plural(warnings, 'warning')}; images: {counts}")
     if output:
         report = {"dataset": dataset.card.name, "findings": [asdict(finding) for finding in findings]}
         try:
@@ -167,8 +169,7 @@ def data_prepare(
                 f"cache {dataset.cache}: {count:,} prepared images of {name}, {split}, are damaged; "
                 "delete the folder 'prepared' and prepare again"
             )
-    for reason, count in dataset.left_out.items():
-        say(f"left out: {count:,} {reason}", "yellow")
+    _say_left_out(dataset)
     say(f"{dataset.card.name}: prepared at {size} pixels in {dataset.cache}")
 
 
@@ -196,6 +197,12 @@ def _open(name: str, on_bad_data: str) -> "Dataset":
     if on_bad_data not in ("error", "skip"):
         raise unknown("value of --on-bad-data", on_bad_data, ["error", "skip"])
     return open_dataset(load_card(name), on_bad_data)  # type: ignore[arg-type]
+
+
+def _say_left_out(dataset: "Dataset") -> None:
+    """Print how many rows were left out, a line for each reason."""
+    for reason, count in dataset.left_out.items():
+        say(f"left out: {plural(count, 'row')} ({reason})", "yellow")
 
 
 def _clip_tokens() -> Callable[[str], int]:

@@ -63,7 +63,9 @@ def tune(
     config = options.config()
     from benchmark.common.progress import Progress
     from benchmark.execution.tuning import tune_methods
+    from benchmark.store.store import Store
 
+    Store(options.folder).create()
     try:
         with Progress(console, options.progress, options.folder / "run.log") as progress:
             best = tune_methods(config, options.folder, trials, search or [], objective, progress)
@@ -71,7 +73,10 @@ def tune(
     except KeyboardInterrupt:
         say("interrupted; the same command resumes", "yellow")
         raise typer.Exit(130) from None
-    say("next: `bench run --tuned` with the same options")
+    say(
+        "next: `bench run --tuned` with the same suite, model, pretraining data, budget, training settings and method "
+        "options"
+    )
 
 
 def _best_table(best: dict[str, "Best"], title: str) -> Table:
@@ -145,7 +150,10 @@ def export(
     output: Annotated[Path, typer.Option(help="The folder to write; open_clip loads it as local-dir:FOLDER.")],
     results: Results = None,
 ) -> None:
-    """Write a trained model as a checkpoint for open_clip."""
+    """Write a trained model as a checkpoint for open_clip.
+
+    The model's towers must be open_clip's, as those of vit-b-16 are; those of the default model, tiny, are not.
+    """
     from benchmark.execution.export import export, find_cell
     from benchmark.store.store import Store
 

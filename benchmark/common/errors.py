@@ -43,6 +43,15 @@ def listed(names: Iterable[str], see: str = "") -> str:
     return f"{text} and {len(every) - MOST_NAMES:,} more" + (f": {see}" if see else "")
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "row"), plural(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def cut(text: str) -> str:
     """Shorten a text to one line of at most 80 characters, by leaving out its middle."""
     if len(text) <= LONGEST and "\n" not in text:

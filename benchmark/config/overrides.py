@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError, cut, unknown
-from benchmark.config.schema import BUDGETS, SECTIONS
+from benchmark.config.schema import BUDGETS, SECTIONS, unknown_key
 from benchmark.config.yaml_files import config_names
 
 
@@ -59,7 +59,7 @@ def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str,
     if section not in sections:
         raise unknown(f"section of {where.split()[0]}", section, sections)
     if section in SECTIONS and key not in SECTIONS[section].model_fields:
-        raise unknown(f"key of {section}", key, SECTIONS[section].model_fields)
+        raise unknown_key(SECTIONS[section], section, key)
     return section, key, text
 
 
@@ -77,12 +77,17 @@ UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "
 def parse_budget(text: str) -> str:
     """Turn ``--budget`` into a setting of the training: samples=200k -> training.samples=200000."""
     kind, equals, amount = text.partition("=")
+    if not equals:
+        raise BenchError(
+            f"--budget {cut(text)}: expected one of {', '.join(BUDGETS)} and an amount, as in samples=200k"
+        )
     if kind not in BUDGETS:
         raise unknown("kind of --budget", kind, BUDGETS)
     number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
     units = [unit for unit in UNITS if (unit in "smhd") == (kind == "time") or not unit]
-    if not (equals and number and number[2] in units):
+    if not (number and number[2] in units):
         example = {"time": "time=10m", "flops": "flops=2P"}.get(kind, f"{kind}=200k")
-        raise BenchError(f"--budget {cut(text)}: expected a number with one of the units {' '.join(units)}: {example}")
+        expected = f"a positive number, alone or with a unit ({', '.join(filter(None, units))}), as in {example}"
+        raise BenchError(f"--budget {cut(text)}: expected {expected}")
     value = float(number[1]) * UNITS[number[2]]
     return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"

@@ -1,7 +1,7 @@
 """The schema of a run's configuration: type, range and default of every setting."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -242,6 +242,25 @@ def set_key(fields: dict[str, Any], section: str, key: str, value: Any) -> None:
 SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}
 
 
+EXPECTED = {
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected a text",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping of keys to values",
+    "model_type": "expected a mapping of keys to values",
+    "model_attributes_type": "expected a mapping of keys to values",
+    "path_type": "expected a path",
+}
+"""What was expected, by pydantic's type of error."""
+
+
 def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None) -> M:
     """Validate ``fields`` as a ``model``.
 
@@ -255,9 +274,11 @@ def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Ma
         first = error.errors()[0]
         key = cut(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = _fields_at(model, first["loc"][:-1])
-            raise BenchError(f"{where}: {unknown('key', str(first['loc'][-1]), known)}") from error
+            block, section = _block_at(model, first["loc"][:-1])
+            raise BenchError(f"{where}: {unknown_key(block, section, str(first['loc'][-1]))}") from error
         option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
+        if first["type"] == "literal_error" and option == f"--{key.replace('_', '-')}":
+            raise BenchError(reason(first, f"value of {option}")) from error
         raise BenchError(f"{option or where}: {reason(first, key or model.__name__)}") from error
 
 
@@ -265,18 +286,36 @@ def reason(error: ErrorDetails, key: str) -> str:
     """Explain why pydantic rejects the value of a key: what was found, what was expected, and the nearest choice."""
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         return str(unknown(key, error["input"], re.findall(r"'(.*?)'", error["ctx"]["expected"])))
-    value = "" if error["type"] == "missing" else f", found {shortened(error['input'])}"
-    return f"{key}: {error['msg']}{value}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
+    message = re.sub("^Input should be ", "expected ", message)
+    # A message about a whole block names the value that is wrong.
+    block = error["type"] == "value_error" and isinstance(error["input"], Mapping | list)
+    return f"{key}: {message}" + ("" if block else f", found {shortened(error['input'])}")
 
 
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
-    """The keys of the block at a location. In a union of blocks, the location names the ``kind`` of one of them."""
-    blocks = [model]
+def unknown_key(block: type[BaseModel], section: str, key: str) -> BenchError:
+    """Make the error for a key that a block does not have. section: where the block is; "" for a whole file."""
+    of = f"key of {section}" if section else "key"
+    if block is Training and key == "budget":
+        return BenchError(f"unknown {of} 'budget'; expected one of {', '.join(BUDGETS)}, as in samples: 200000")
+    return unknown(of, key, block.model_fields)
+
+
+def _block_at(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
+    """Return the block at a location, and its section: the names of the keys that lead to it.
+
+    In a union of blocks, the location names the ``kind`` of one of them.
+    """
+    blocks, section = [model], []
     for part in location:
         if len(blocks) > 1:
             blocks = [block for block in blocks if part in get_args(block.model_fields["kind"].annotation)] or blocks
         elif part in blocks[0].model_fields:
+            section.append(str(part))
             annotation = blocks[0].model_fields[str(part)].annotation
             nested = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
             blocks = [each for each in nested if issubclass(each, BaseModel)] or blocks
-    return blocks[0].model_fields
+    return blocks[0], ".".join(section)

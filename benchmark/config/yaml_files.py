@@ -44,10 +44,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; raises ``BenchError`` with file and line where it does not."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = (error.problem or "").replace("did not find expected", "expected")
+        raise BenchError(f"{path}: {at}not valid YAML: {problem}") from error
     except yaml.YAMLError as error:
         raise BenchError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise BenchError(f"{path}: expected a mapping of keys to values, found {type(document).__name__}")
+        if document is None:
+            raise BenchError(f"{path} is empty; expected a mapping of keys to values")
+        kinds: dict[type, str] = {
+            list: "a list",
+            str: "a text",
+            bool: "true or false",
+            int: "a number",
+            float: "a number",
+        }
+        kind = kinds.get(type(document), "a date")
+        raise BenchError(f"{path}: expected a mapping of keys to values, found {kind}")
     return document

@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -232,10 +232,19 @@ class Dataset:
     def _decoded_file(self, split: str) -> Path:
         return self.cache / "decoded" / f"{digest([self.fingerprint, split])}.json"
 
+    @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        """Name the dataset in the errors of the block, such as that a file is missing."""
+        try:
+            yield
+        except BenchError as error:
+            raise BenchError(f"dataset '{self.card.name}': {error}") from error
+
     @cached_property
     def _image_files(self) -> "_ImageFiles":
         """Which rows have their image file now. Unlike the rows themselves, this is not cached on disk."""
-        folder = self.card.source.image_folder()
+        with self._named_in_errors():
+            folder = self.card.source.image_folder()
         rows, problems, states = {}, Problems(), hashlib.sha256()
         for split in self._summary["splits"]:
             table = self.table(split)
@@ -268,7 +277,9 @@ class Dataset:
     @property
     def _table_folder(self) -> Path:
         card = self.card
-        parts = (formats.DATA, card.source.fingerprint(), card.classes, card.multi_label, self.on_bad_data)
+        with self._named_in_errors():
+            source = card.source.fingerprint()
+        parts = (formats.DATA, source, card.classes, card.multi_label, self.on_bad_data)
         return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
     def _write_tables(self, folder: Path) -> None:

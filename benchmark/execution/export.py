@@ -29,6 +29,8 @@ def find_cell(store: Store, name: str) -> str:
     for path in sorted(store.cells.glob("[!.]*/cell.json")):
         if (path.parent / LAST).is_file():
             labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
+    if not labels:
+        raise BenchError(f"no trained cell in {store.folder}; run bench run first")
     keys = [key for key, label in labels.items() if key.startswith(name) or label["method"] == name]
     if len(keys) == 1:
         return keys[0]
@@ -79,7 +81,10 @@ class OpenClipModel:
             ("tokenizer", tokenizer, OpenClipTokenizer),
         ):
             if not isinstance(part, kind):
-                raise BenchError(f"model '{card.name}': its {side} is of kind {part.kind}, which open_clip cannot load")
+                raise BenchError(
+                    f"model '{card.name}': its {side} is of kind {part.kind}, which open_clip cannot load; "
+                    "train a model of open_clip towers, such as vit-b-16"
+                )
         assert isinstance(image, OpenClipImage)
         assert isinstance(text, OpenClipText)
         (of_image, image_gelu), (of_text, text_gelu) = _architecture(image), _architecture(text)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
 from benchmark.data.card import load_card
@@ -161,7 +161,7 @@ class Runner:
                 for size in sorted(sizes if splits else sizes | {model.image_size}):
                     check(dataset, size, stage.update, splits, model.resizing)
             if dataset.left_out:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
+                reasons = ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dataset.left_out.items())
                 self.progress.print(f"{name}: left out {reasons}", style="yellow")
         for cell in untrained:
             check_batch(cell.training, len(self.materials.pairs(cell, "train")))

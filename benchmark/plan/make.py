@@ -293,6 +293,7 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
         if dataset:
             names = [dataset] if dataset in suite else datasets.open([dataset])
         fits = False
+        unfit: dict[str, None] = {}
         for kind in kinds:
             task = TASKS[kind]
             for name in names:
@@ -304,8 +305,9 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
                     raise BenchError(f"task {selector}: dataset '{name}' {lacking}")
                 else:
                     left_out[f"{kind} on {name}: the dataset {lacking}"] = None
+                    unfit[f"dataset '{name}' {lacking}"] = None
         if not fits and not absent:
-            raise BenchError(f"task {selector}: none of the datasets {listed(names)} has what it needs")
+            raise BenchError(f"task {selector}: {listed(unfit)}")
     if not chosen:
         raise BenchError(f"none of the tasks {listed(config.tasks)} can run on {listed(suite)}")
     return [_pair(config, kind, datasets[name]) for kind, name in chosen], list(left_out)

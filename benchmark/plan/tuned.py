@@ -35,8 +35,8 @@ def settings_of(config: RunConfig, method: str) -> dict[str, Any]:
     path = settings_file(config, Path(config.tuned or "tuning"), method)
     if not path.is_file():
         raise BenchError(
-            f"--tuned: no settings yet for method '{method}' with these options, model, data and budget; "
-            f"run bench tune --methods {method} with the same options first"
+            f"--tuned: no settings yet for method '{method}' with this suite, model, pretraining data, budget, "
+            f"training settings and method options; run bench tune --methods {method} with the same ones first"
         )
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
     return settings

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.common.errors import unknown
+from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
-from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, plural
+from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table
 from benchmark.report.results import Resamples, Results, columns_of, natural
 
 if TYPE_CHECKING:

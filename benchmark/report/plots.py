@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.render import percent, plural, scaled, wrap
+from benchmark.common.errors import plural
+from benchmark.report.render import percent, scaled, wrap
 from benchmark.report.results import columns_of, natural
 
 if TYPE_CHECKING:

@@ -168,15 +168,6 @@ def span(counts: "pd.Series[int]") -> str:
     return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
 
 
-def plural(count: int, noun: str) -> str:
-    """Write a count and its noun.
-
-    >>> plural(1, "dataset"), plural(2, "dataset")
-    ('1 dataset', '2 datasets')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def over_seeds(seeds: "pd.Series[int]") -> str:
     """Begin a caption with the number of seeds of each line."""
     return f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"

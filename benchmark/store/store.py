@@ -10,6 +10,7 @@ cells/.HASH.partial/                a training in progress or interrupted
 """
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from benchmark.common.errors import BenchError
 from benchmark.store.rows import Notes, Row
 
 if TYPE_CHECKING:
@@ -33,6 +35,20 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cells = folder / "cells"
+
+    def create(self) -> None:
+        """Create the folder. Raises ``BenchError`` if it cannot be a folder that this user can write to."""
+        reason = ""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            reason = "is or lies below a file, not a folder"
+        except OSError as error:
+            reason = f"cannot be created: {error.strerror}"
+        if not reason and not os.access(self.folder, os.W_OK | os.X_OK):
+            reason = "cannot be written to"
+        if reason:
+            raise BenchError(f"the results folder {self.folder} {reason}; choose another with --results")
 
     def cell(self, key: str) -> Path:
         """Return the folder of a finished cell."""

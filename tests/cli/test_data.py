@@ -200,7 +200,11 @@ def test_prepare(bench, tmp_path):
     assert "cannot be decoded" in err
     status, out, _ = bench("data", "prepare", "set.yaml", "--size", 32, "--on-bad-data", "skip")
     assert status == 0
-    assert "left out: 1 image cannot be decoded" in out
+    assert "left out: 1 row (image cannot be decoded)" in out
+    assert bench("data", "check", "set.yaml")[0] == 2
+    status, out, _ = bench("data", "check", "set.yaml", "--on-bad-data", "skip")
+    assert status == 0
+    assert "left out: 1 row (image cannot be decoded)" in out
 
 
 def made(bench, *arguments):

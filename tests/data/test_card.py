@@ -73,7 +73,7 @@ def test_bad_cards(tmp_path, content, message):
         ("rows.csv", "source: expected a mapping with a 'kind' (one of phantom, manifest, image_folder, npz, h5, hub"),
         ({"file": "rows.csv"}, "source: expected a mapping with a 'kind'"),
         ({"kind": "manifets"}, "unknown kind of source 'manifets'; did you mean 'manifest'?"),
-        ({"kind": "npz", "flie": "x"}, "set.yaml: source: file: Field required"),
+        ({"kind": "npz", "flie": "x"}, "set.yaml: source: file is missing"),
         ({"kind": "npz", "file": "x", "fiel": "x"}, "unknown key 'fiel'; did you mean 'file'? Known: file, kind"),
     ],
 )

@@ -381,13 +381,14 @@ def test_a_column_may_be_absent_from_some_lines(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file": "gone.jsonl"}, "'gone.jsonl' does not exist (looked in /"),
-        ({"image_root": "gone"}, "image_root 'gone' is not a folder (looked in /"),
+        ({"file": "gone.jsonl"}, "dataset 'set': 'gone.jsonl' does not exist (looked in /"),
+        ({"file": "row.jsonl"}, "; did you mean 'rows.jsonl'?"),
+        ({"image_root": "gone"}, "dataset 'set': image_root 'gone' is not a folder (looked in /"),
         ({"file": "rows.doc"}, "'rows.doc': expected a name in .csv, .tsv, .txt, .jsonl"),
         ({"files": {"train": "a.csv"}}, "expected either 'file' or 'files'"),
         ({"split": {"train": 1.0}}, "expected the split in one place"),
         ({"columns": {**PAIRS, "question": "q"}}, "'question' and 'answer' go together"),
-        ({"columns": {**PAIRS, "txt": "q"}}, "unknown key 'txt'; did you mean 'text'?"),
+        ({"columns": {**PAIRS, "txt": "q"}}, "unknown key of columns 'txt'; did you mean 'text'?"),
         ({"columns": {"image": "image", "split": "split", "text_id": "t"}}, "'text_id' needs 'text'"),
         ({"fill": 1}, "unknown key 'fill'; did you mean 'file'?"),
     ],

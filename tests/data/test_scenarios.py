@@ -131,9 +131,9 @@ def test_wrong_conditions(text, message):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("phantom-noisy@noisy_texts=2", "noisy_texts: Input should be less than or equal to 1"),
+        ("phantom-noisy@noisy_texts=2", "noisy_texts: expected a number less than or equal to 1"),
         ("phantom-noisy@noisy_text=0.5", "unknown key 'noisy_text'; did you mean 'noisy_texts'"),
-        ("phantom-noisy@seed.x=1", "seed: Input should be a valid integer"),
+        ("phantom-noisy@seed.x=1", "seed: expected an integer"),
         ("phantom-noisy@seed=[", "'\\[' is not a YAML value"),
         ("phantom-nosy@seed=1", "unknown dataset 'phantom-nosy'; did you mean 'phantom-noisy'"),
     ],
@@ -189,5 +189,5 @@ def test_bad_scenarios(tmp_path):
         opened(tmp_path, rare={"melanom": 0.1})
     with pytest.raises(BenchError, match="'rare' needs one modality"):
         opened(tmp_path, modality="all", rare={"melanoma": 0.1})
-    with pytest.raises(BenchError, match=r"rare.melanoma: Input should be less than or equal to 1"):
+    with pytest.raises(BenchError, match=r"rare.melanoma: expected a number less than or equal to 1"):
         opened(tmp_path, rare={"melanoma": 10})

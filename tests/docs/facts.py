@@ -77,7 +77,7 @@ DICOM and Excel files need extra packages: `pip install 'contrastive-benchmark[p
 This page is generated from the cards in [configs/datasets](../configs/datasets). Sizes, licences and access may change:
 check the home page before you use a dataset.
 
-| dataset | access | size | carries |
+| dataset | access | size | provides |
 |---|---|---|---|
 {table}
 """
@@ -88,10 +88,10 @@ def published() -> str:
     cards = [card for card in map(load_card, card_names()) if card.access != "embedded"]
     table, sections = [], []
     for card in cards:
-        carries = ", ".join(sorted(card.provides))
+        provides = ", ".join(sorted(card.provides))
         link = f"[{card.name}](#{card.name})"
         table.append(
-            f"| {link}: {card.title} | {card.access or 'not stated'} | {card.size or 'not stated'} | {carries} |"
+            f"| {link}: {card.title} | {card.access or 'not stated'} | {card.size or 'not stated'} | {provides} |"
         )
         lines = [
             f"\n## {card.name}\n",

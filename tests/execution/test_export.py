@@ -194,7 +194,7 @@ def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
     tiny = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2}
     corpus = {"kind": "corpus", "vocab_size": 300, "context_length": 32}
     for changes, message in (
-        ({"image": tiny, "image_size": 32}, "its image tower is of kind tiny"),
+        ({"image": tiny, "image_size": 32}, "its image tower is of kind tiny.*such as vit-b-16"),
         ({"text": tiny}, "its text tower is of kind tiny"),
         ({"tokenizer": corpus}, "its tokenizer is of kind corpus"),
         ({"tokenizer": {"kind": "open_clip", "name": "export-rn"}}, "its tokenizer is not that of its text tower"),
@@ -215,6 +215,8 @@ def test_what_open_clip_cannot_load_is_refused(tmp_path: Path) -> None:
 
 def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
+    with pytest.raises(BenchError, match=r"^no trained cell in .*results; run bench run first"):
+        find_cell(store, "clip")
     trained(store, card("export-vit"), "abc123")
     trained(store, card("export-vit"), "abd456", method="msd")
     trained(store, card("export-vit"), "eee", method="msd")

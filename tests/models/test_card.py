@@ -61,12 +61,12 @@ def test_what_a_card_names_is_found_beside_it(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("embed_dim: 8", "embed_dim: -1", "embed_dim: .*greater than 0"),
-        ("embed_dim: 8", "", "embed_dim: Field required"),
+        ("embed_dim: 8", "", "embed_dim is missing"),
         ("{kind: tiny}", "{kind: tyni}", "image: .*tyni"),
         ("{kind: tiny}", "{kind: tiny, patch_dropout: 1.0}", "image.tiny.patch_dropout: .*less than 1"),
-        ("{kind: tiny}", "{kind: tiny, widht: 3}", "unknown key 'widht'; did you mean 'width'"),
+        ("{kind: tiny}", "{kind: tiny, widht: 3}", "unknown key of image 'widht'; did you mean 'width'"),
         ("embed_dim: 8", "embed_dim: [", "not valid YAML"),
-        (GOOD, "- 1", "expected a mapping of keys to values, found list"),
+        (GOOD, "- 1", "expected a mapping of keys to values, found a list"),
     ],
 )
 def test_what_is_wrong_with_a_card_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:

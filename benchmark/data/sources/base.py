@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +14,9 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
+
+MOST_FILES = 1000
+"""The number of files in a folder that a missing one is compared with."""
 
 
 class Source(BaseModel):
@@ -105,7 +110,17 @@ class Source(BaseModel):
         data = os.environ.get("BENCH_DATA")
         folders = [*([data] if data else []), str(self._folder.absolute())]
         hint = "" if data else "; BENCH_DATA, the folder of your data, is not set"
-        raise BenchError(f"'{path}' does not exist (looked in {', '.join(folders)}{hint})")
+        raise BenchError(f"'{path}' does not exist (looked in {', '.join(folders)}{hint}){_nearest(path, folders)}")
+
+
+def _nearest(path: Path, folders: list[str]) -> str:
+    """Suggest the file or folder with the nearest name where ``path`` was looked for; "" if none is near."""
+    for folder in folders:
+        if (parent := Path(folder, path).parent).is_dir():
+            names = sorted(each.name for each in islice(parent.iterdir(), MOST_FILES))
+            if near := get_close_matches(path.name, names, n=1, cutoff=0.6):
+                return f"; did you mean '{path.parent / near[0]}'?"
+    return ""
 
 
 def _matches(folder: Path, path: Path) -> list[Path]:

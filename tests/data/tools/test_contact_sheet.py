@@ -39,6 +39,7 @@ def test_describe_many_labels(tmp_path):
 
 def test_describe_questions(tmp_path):
     found = dataset(tmp_path, questions(tmp_path), QUESTIONS)
+    assert "left out" not in describe(found)
     assert describe(found)["splits"]["train"]["questions"] == {"all": 2, "closed": 1, "open": 1}
 
 
