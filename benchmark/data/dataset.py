@@ -238,6 +238,8 @@ class Dataset:
         try:
             yield
         except BenchError as error:
+            if not self.card.source.needs():  # The hub's errors name its dataset already.
+                raise
             raise BenchError(f"dataset '{self.card.name}': {error}") from error
 
     @cached_property

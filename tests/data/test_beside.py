@@ -129,7 +129,7 @@ def test_a_pipe_in_the_place_of_a_file(opened, tmp_path, source):
     os.mkfifo(tmp_path / name)
     card = write_card(tmp_path, source, classes=["a", "b"])
     message = in_time(lambda: check(open_dataset(card, cache=tmp_path / "cache")))
-    assert message == f"'{name}' is neither a file nor a folder ({tmp_path / name})"
+    assert message == f"dataset 'set': '{name}' is neither a file nor a folder ({tmp_path / name})"
 
 
 def test_a_text_that_may_not_be_read_is_not_remembered_as_bad(opened, tmp_path, monkeypatch):
