@@ -128,6 +128,7 @@ def load_files(paths: Iterable[str | Path]) -> None:
         try:
             spec.loader.exec_module(module)
         except BenchError:
+            _check_beside(path, folder)
             raise
         except Exception as error:
             _check_beside(path, folder)

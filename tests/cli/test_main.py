@@ -377,7 +377,7 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     assert f"error: {weights}, and the Hugging Face Hub cannot be reached." in bench.err
     assert len(bench.err.splitlines()) == 1
     assert list(bench.folder.glob("cache/**/*")) == before
-    assert not (bench.folder / "results").exists()
+    assert not (bench.folder / "results/cells").exists()
     assert bench("plan", *arguments, "--model", "small.yaml") == 0
     assert "not on this machine" not in bench.out
 

@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_left_out_and_said(suite: Path) -> None:
 def test_a_dataset_without_a_split_is_left_out(suite: Path) -> None:
     lines = [json.loads(line) for line in (suite / "squares.jsonl").read_text().splitlines()]
     (suite / "squares.jsonl").write_text("\n".join(json.dumps(line) for line in lines if line["split"] == "train"))
-    with pytest.raises(BenchError, match="task zero_shot: none of the datasets squares"):
+    with pytest.raises(BenchError, match="task zero_shot: dataset 'squares' has no"):
         planned(suite, **QUICK)
 
 
@@ -269,6 +269,9 @@ def typed() -> Iterator[str]:
             side: Side = Side.LEFT
             place: Path = Path("a")
             span: tuple[int, int] = (1, 2)
+
+        def contrast(self, embeddings, keys):
+            return {}
 
     yield "typed_options"
     METHODS._classes.pop("typed_options")

@@ -336,6 +336,17 @@ def test_a_plugin_moved_elsewhere_keeps_its_key(by_path: Callable[..., str], mon
     assert by_path("b") == before
 
 
+PLUGIN = """
+from benchmark import Method, register_method
+from helper_of_test import NAME
+
+@register_method(f"of_folder_{NAME}")
+class Mine(Method):
+    def contrast(self, embeddings, keys):
+        return {}
+"""
+
+
 def test_two_plugins_with_a_module_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     paths = []
@@ -343,7 +354,7 @@ def test_two_plugins_with_a_module_of_one_name_are_refused(tmp_path: Path, monke
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "helper_of_test.py").write_text(f"NAME = '{folder}'\n")
         paths.append(tmp_path / folder / "plugin.py")
-        paths[-1].write_text("from helper_of_test import NAME\n")
+        paths[-1].write_text(PLUGIN)
     try:
         load_files(paths[:1])
         with pytest.raises(
@@ -362,7 +373,7 @@ def test_two_plugins_of_one_file_name_are_two_modules(tmp_path: Path, monkeypatc
         path = tmp_path / folder / "plugin.py"
         path.write_text(
             f"from benchmark import Method, register_method\n\n@register_method('hashed_{folder}')\n"
-            f"class Mine(Method):\n    name_of_folder = '{folder}'\n"
+            f"class Mine(Method):\n    def contrast(self, embeddings, keys):\n        return '{folder}'\n"
         )
         load_files([path])
         classes.append(METHODS[f"hashed_{folder}"])
