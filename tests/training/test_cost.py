@@ -56,8 +56,13 @@ def flops(method: Method, batches: list[Batch], mode: Accumulation) -> int:
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("micro_batch", [24, 6])
-@pytest.mark.parametrize(("name", "mode"), MODES)
+def with_micro_batches(whole: int, part: int) -> list[tuple[str, Accumulation, int]]:
+    """Each method in each mode with one micro-batch and with several; one is ``plain`` in the mode ``cached`` too."""
+    one = [(name, mode, whole) for name, mode in MODES if mode != "cached"]
+    return one + [(name, mode, part) for name, mode in MODES]
+
+
+@pytest.mark.parametrize(("name", "mode", "micro_batch"), with_micro_batches(24, 6))
 def test_flops_of_a_step_are_told_by_three_small_ones(name: str, mode: str, micro_batch: int) -> None:
     method, pairs = small_method(name), pairs_of_one_length(24)
     training = Training(steps=1, batch_size=24, micro_batch=micro_batch, validations=0, accumulation=mode)
@@ -90,8 +95,7 @@ def test_a_budget_in_flops_is_what_the_training_takes(name: str, options: dict[s
     assert cost["steps"] > 4
 
 
-@pytest.mark.parametrize("micro_batch", [24, 8])
-@pytest.mark.parametrize(("name", "mode"), MODES)
+@pytest.mark.parametrize(("name", "mode", "micro_batch"), with_micro_batches(24, 8))
 def test_a_plan_counts_what_the_run_takes(name: str, mode: Accumulation, micro_batch: int, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"batch_size": 24, "micro_batch": micro_batch, "accumulation": mode}
     cost = train(small_method(name), tmp_path, pairs_of_one_length(48), samples=None, steps=2, **settings)
