@@ -69,7 +69,7 @@ class Results:
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
 
     def examples(self, **where: Any) -> "pd.DataFrame":
-        """Return the per-example scores of all evaluations with the overrides labels, one row per test example.
+        """Return the per-example scores of all evaluations with the given labels, one row per test example.
 
         where: values of ``LABELS``, such as task="zero_shot", dataset="phantom-cxr", method="clip". The columns are the
         labels, ``id``, ``group`` and the task's own. Raises ``BenchError`` for an unknown label or value, and if no

@@ -175,17 +175,14 @@ class Materials:
             load_tower(model.text, self.language_model())
         with torch_seed(stream(cell.seed, "method", cell.method)):
             method = build_method(cell.method, model, cell.options)
-            method.setup(self.tokenizer(), self.classes(cell))
+            method.setup(self.tokenizer(), self.plan.classes_of(cell))
         return method
-
-    def classes(self, cell: Cell) -> list[str]:
-        """Return the class names of a cell's pairs; empty if the pairs come from several datasets."""
-        cards = [self.plan.datasets[name].card for name in cell.pretraining]
-        return list(cards[0].classes or ()) if len(cards) == 1 else []
 
     def finish(self, store: Store, cell: Cell, cost: CellCost) -> None:
         """Add a trained cell to the store, with everything that load_trained() needs."""
-        store.finish(cell.key, {"label": cell.label, "content": cell.content, "classes": self.classes(cell)}, cost)
+        store.finish(
+            cell.key, {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}, cost
+        )
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""

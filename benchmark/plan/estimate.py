@@ -146,11 +146,10 @@ class Estimator:
                     f"{MAX_PARAMETERS / 1e6:,.0f} million)"
                 )
         model = build_model(plan.model, 0, "meta" if meta else "cpu", weights=False)
-        labelled = [plan.datasets[name].card for name in cell.pretraining] if len(cell.pretraining) == 1 else []
         with on_meta() if meta else nullcontext():
             method = build_method(cell.method, model, cell.options)
             tokenizer = self._tokenizer or _LongTexts(method)
-            method.setup(tokenizer, [name for card in labelled for name in card.classes or ()])
+            method.setup(tokenizer, plan.classes_of(cell))
         method.model.set_gradient_checkpointing(cell.training.gradient_checkpointing)
         return method.train()
 

@@ -296,6 +296,11 @@ class Plan:
             return [pair for pair in pairs if TASKS[pair.task].needs <= {"label"}]
         return pairs
 
+    def classes_of(self, cell: Cell) -> list[str]:
+        """List the names of the classes of a cell's pairs; none if they come from several datasets."""
+        cards = [self.datasets[name].card for name in cell.pretraining]
+        return list(cards[0].classes or ()) if len(cards) == 1 else []
+
     def missing(self, store: Store, cell: Cell | FixedEncoder) -> list[Pair]:
         """List the pairs that a cell has not been evaluated on."""
         return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
