@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
 
-LABELS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
+LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
 """The columns of rows() and examples() that identify an evaluation."""
 
 
@@ -46,7 +46,7 @@ class Results:
         return f"Results('{self.store.folder}')"
 
     def rows(self) -> "pd.DataFrame":
-        """Return the scores, one row per method, seed, dataset, task, part and metric, with value, low and high (0..1).
+        """Return the scores, one row per arm, seed, dataset, task, part and metric, with value, low and high (0..1).
 
         ``low`` and ``high`` bound the 95 % interval; ``primary`` marks the metric that the tables show.
         """
@@ -97,7 +97,7 @@ class Results:
     def compare(self, a: str, b: str) -> "pd.DataFrame":
         """Return the paired differences a - b, one row per task, dataset and metric that both have.
 
-        a, b: lines of the report's tables; the method's name is enough if it has one line. Columns: value, low, high
+        a, b: lines of the report's tables; the name of an arm or a method is enough if it has one line. Columns: value, low, high
         (the difference and its 95 % interval, as fractions), p, adjusted (Holm, over the datasets of a kind of task)
         and verdict. Raises ``BenchError`` for an unknown line.
         """

@@ -95,12 +95,12 @@ class _Forecast:
 
 
 def _forecasts(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Forecast]:
-    varied = several_variants((cell.method, cell.label["variant"]) for cell in plan.cells)
+    varied = several_variants((cell.arm, cell.label["variant"]) for cell in plan.cells)
 
     def forecast(cell: "Cell") -> _Forecast:
-        variant = cell.label["variant"] if cell.method in varied else ""
+        variant = cell.label["variant"] if cell.arm in varied else ""
         condition = "" if cell.condition is None else f"on {', '.join(cell.pretraining)}"
-        name = " ".join(filter(None, (cell.method, variant, condition)))
+        name = " ".join(filter(None, (cell.arm, variant, condition)))
         if cell is plan.initial:
             name = f"{cell.method} (initial weights)"
         return _Forecast(name, cell.seed, _state(plan, store, cell), estimator.cell(cell, _training_pairs(plan, cell)))
@@ -136,8 +136,8 @@ def _training_pairs(plan: "Plan", cell: "Cell") -> int | None:
 def _plan_table(plan: "Plan", forecasts: list[_Forecast]) -> Table:
     title = f"suite {plan.config.suite}, model {plan.model.name}, device {plan.device}; trained parameters in millions"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("method", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
-        table.add_column(column, justify="left" if column in ("method", "state") else "right", overflow="fold")
+    for column in ("arm", "seed", "state", "pairs", "time", "memory", "image", "text", "all", "of"):
+        table.add_column(column, justify="left" if column in ("arm", "state") else "right", overflow="fold")
     for forecast in forecasts:
         row = [escape(forecast.name), str(forecast.seed), forecast.state]
         if estimate := forecast.estimate:
@@ -198,8 +198,8 @@ def report(
 
 
 def several_variants(variants: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the methods with several variants, for which a table must name the variant."""
-    return {method for method, count in Counter(method for method, _ in set(variants)).items() if count > 1}
+    """Return the arms with several variants, for which a table must name the variant."""
+    return {arm for arm, count in Counter(arm for arm, _ in set(variants)).items() if count > 1}
 
 
 def _duration(seconds: float) -> str:

@@ -62,13 +62,13 @@ def tune(
     """
     config = options.config()
     from benchmark.common.progress import Progress
-    from benchmark.execution.tuning import tune_methods
+    from benchmark.execution.tuning import tune_arms
     from benchmark.store.store import Store
 
     Store(options.folder).create()
     try:
         with Progress(console, options.progress, options.folder / "run.log") as progress:
-            best = tune_methods(config, options.folder, trials, search or [], objective, progress)
+            best = tune_arms(config, options.folder, trials, search or [], objective, progress)
             progress.print(_best_table(best, f"best of {trials} trials by {objective} on the validation split"))
     except KeyboardInterrupt:
         say("interrupted; the same command resumes", "yellow")
@@ -81,14 +81,14 @@ def tune(
 
 def _best_table(best: dict[str, "Best"], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    for column in ("method", "value", "settings"):
+    for column in ("arm", "value", "settings"):
         table.add_column(column, overflow="fold")
-    for method, result in best.items():
+    for arm, result in best.items():
         settings = ", ".join(
             f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in result.settings.items()
         )
-        table.add_row(method, f"{result.value:.3f}", escape(settings))
+        table.add_row(arm, f"{result.value:.3f}", escape(settings))
     return table
 
 
@@ -255,12 +255,12 @@ def _method_steps(options: RunOptions, reference: str) -> dict[str, Any]:
         raise BenchError(plan.problems[0])
     rows = method_steps(plan, reference, console)
     table = Table(title=f"a training step, model {plan.model.name}, device {plan.device}", title_justify="left")
-    for column in ("method", "batch", "pairs/s", "memory", "time", "memory "):
-        table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
-    varied = several_variants((row["method"], row["variant"]) for row in rows)
+    for column in ("arm", "batch", "pairs/s", "memory", "time", "memory "):
+        table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
+    varied = several_variants((row["arm"], row["variant"]) for row in rows)
     for row in rows:
         table.add_row(
-            escape(f"{row['method']} {row['variant']}" if row["method"] in varied else row["method"]),
+            escape(f"{row['arm']} {row['variant']}" if row["arm"] in varied else row["arm"]),
             f"{row['batch_size']}/{row['micro_batch']}",
             f"{row['pairs_per_second']:,.0f}",
             f"{row['memory'] / 1e6:,.0f} MB",

@@ -25,10 +25,10 @@ def load_run_config(
     """Load a suite and apply the command line's overrides.
 
     suite: a name or a path. flags: fields that the command line sets; None for one that it does not.
-    settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, or one of ``known``,
-    the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid: ``section.key=value,value``
-    texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place of its own. Raises
-    ``BenchError`` naming the file or the setting, and the nearest valid key.
+    settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, an arm of the suite,
+    or one of ``known``, the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid:
+    ``section.key=value,value`` texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place
+    of its own. Raises ``BenchError`` naming the file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
     fields, where = read_suite(path)
@@ -38,6 +38,7 @@ def load_run_config(
     if conditions:
         fields["scenario"] = fields["scenario"] | {"conditions": list(conditions)}
     fields["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
+    known = [*known, *_mapping(fields, "arms")]
     overrides = {}
     options = {key: f"--{key.replace('_', '-')}" for key in flags}
     from_options = [(f"--set {cut(setting)}", setting) for setting in settings]
@@ -53,10 +54,16 @@ def load_run_config(
         name, values = parse_axis(axis, known)
         axes.append([(name, value) for value in values])
     points = [dict(point) for point in itertools.product(*axes)]
+    if "pretraining" in points[0] and flags.get("pretraining"):
+        raise BenchError("--pretraining and --grid pretraining: give one of them")
+    if "pretraining" in points[0]:
+        sets = dict.fromkeys(name for point in points for name in point["pretraining"].split("+"))
+        fields["pretraining"] = list(sets)
+        fields["required"] += list(sets)
     config = validated(RunConfig, fields | {"overrides": overrides, "grid": points}, where, options)
     if config.scenario:
         varied = "datasets" if config.scenario.plain.dataset else "pretraining"
-        if flags.get(varied):
+        if flags.get(varied) or varied in points[0]:
             raise BenchError(f"--{varied}: scenario '{config.scenario.name}' varies it, so it cannot be set")
     return config
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError, cut, unknown
-from benchmark.config.schema import BUDGETS, SECTIONS, unknown_key
+from benchmark.config.schema import BUDGETS, SECTIONS, Training, unknown_key
 from benchmark.config.yaml_files import config_names
 
 
@@ -30,7 +30,7 @@ def parse_scenario(text: str) -> tuple[str, list[float]]:
 
 
 def parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
-    """Parse ``--set section.key=value`` into section, key and value; known: the names of methods and tasks."""
+    """Parse ``--set section.key=value`` into section, key and value; known: the names of arms, methods and tasks."""
     section, key, text = _parse_name(f"--set {cut(setting)}", setting, [*SECTIONS, "model", *known])
     try:
         value = yaml.safe_load(text)
@@ -40,7 +40,24 @@ def parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
 
 
 def parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
-    """Parse ``--grid section.key=value,value`` into ``section.key`` and its values."""
+    """Parse ``--grid section.key=value,value`` into ``section.key`` and its values.
+
+    ``pretraining=a,b+c`` gives sets to pretrain on, those of one value joined by +; ``budget=samples=10k,40k`` gives
+    amounts of ``training.samples``.
+    """
+    name, equals, text = axis.partition("=")
+    if name == "pretraining" and equals:
+        sets = [value.strip() for value in text.split(",") if value.strip("+ ")]
+        if not sets:
+            raise BenchError(
+                f"--grid {cut(axis)}: no values; expected for example pretraining=phantom-cxr,phantom-derm"
+            )
+        return name, sets
+    if name == "budget" and equals:
+        kind, _, amounts = text.partition("=")
+        budgets = [parse_budget(f"{kind}={amount}", "--grid budget=") for amount in amounts.split(",")]
+        key = budgets[0].partition("=")[0]
+        return key, [yaml.safe_load(budget.partition("=")[2]) for budget in budgets]
     section, key, text = _parse_name(f"--grid {cut(axis)}", axis, ["training", *known])
     try:
         values = yaml.safe_load(f"[{text}]")
@@ -58,8 +75,11 @@ def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str,
         raise BenchError(f"{where}: expected section.key=value, for example training.batch_size=512")
     if section not in sections:
         raise unknown(f"section of {where.split()[0]}", section, sections)
+    part, _, setting = key.partition(".")
     if section in SECTIONS and key not in SECTIONS[section].model_fields:
         raise unknown_key(SECTIONS[section], section, key)
+    if part == "training" and setting and setting not in Training.model_fields:
+        raise unknown_key(Training, f"{section}.training", setting)
     return section, key, text
 
 
@@ -74,20 +94,21 @@ def _number(value: Any) -> Any:
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def parse_budget(text: str) -> str:
-    """Turn ``--budget`` into a setting of the training: samples=200k -> training.samples=200000."""
+def parse_budget(text: str, option: str = "--budget ") -> str:
+    """Turn a budget into a setting of the training: samples=200k -> training.samples=200000.
+
+    option: what a message names before the text.
+    """
     kind, equals, amount = text.partition("=")
     if not equals:
-        raise BenchError(
-            f"--budget {cut(text)}: expected one of {', '.join(BUDGETS)} and an amount, as in samples=200k"
-        )
+        raise BenchError(f"{option}{cut(text)}: expected one of {', '.join(BUDGETS)} and an amount, as in samples=200k")
     if kind not in BUDGETS:
-        raise unknown("kind of --budget", kind, BUDGETS)
+        raise unknown(f"kind of {option.strip('= ')}", kind, BUDGETS)
     number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
     units = [unit for unit in UNITS if (unit in "smhd") == (kind == "time") or not unit]
     if not (number and number[2] in units):
         example = {"time": "time=10m", "flops": "flops=2P"}.get(kind, f"{kind}=200k")
         expected = f"a positive number, alone or with a unit ({', '.join(filter(None, units))}), as in {example}"
-        raise BenchError(f"--budget {cut(text)}: expected {expected}")
+        raise BenchError(f"{option}{cut(text)}: expected {expected}")
     value = float(number[1]) * UNITS[number[2]]
     return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"

@@ -1,7 +1,8 @@
 """The schema of a run's configuration: type, range and default of every setting."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -144,16 +145,49 @@ class Scenario(Strict):
         return value
 
 
-class RunConfig(Strict):
-    """What `bench run` runs: methods x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
+class Arm(Strict):
+    """What a study compares: a method with options and a recipe of its own.
 
+    method: the registered method; null: the one of the arm's name. options: of the method, over the suite's options of
+    it. training: settings over the suite's; a budget replaces the suite's. stages: settings by stage of the method,
+    over the arm's.
+    """
+
+    method: str | None = None
+    options: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    stages: dict[str, dict[str, Any]] = {}
+
+    @property
+    def departures(self) -> dict[str, Any]:
+        """What differs from the suite's settings, by the names that --set uses."""
+        stages = {f"stages.{stage}.{key}": value for stage, part in self.stages.items() for key, value in part.items()}
+        return {**self.options, **{f"training.{key}": value for key, value in self.training.items()}, **stages}
+
+
+@dataclass(frozen=True)
+class ResolvedArm:
+    """An arm with the suite's settings filled in. options: those that the suite and the arm set, without defaults."""
+
+    name: str
+    method: str
+    options: dict[str, Any]
+    training: Training
+
+
+class RunConfig(Strict):
+    """What `bench run` runs: arms x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
+
+    methods: the names of the arms to run; ``all``: every arm of the suite, and every method without an arm of its name.
+    arms: the arms with an entry, by name. An arm without one is the method of its name at the suite's settings.
     strict: whether a dataset of the suite that is missing on this machine is an error; otherwise it is left out.
     required: those that must be there in any case, because the command line names them.
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
     options: the parameters of methods and tasks, by their names.
     overrides: what the command line sets over the suite; part of a result's label, not of its computation.
-    tuned: the folder of the settings that `bench tune` found for each method; null: none.
-    grid: the points at which everything is run, settings by ``section.key``; a point is part of the label.
+    tuned: the folder of the settings that `bench tune` found for each arm; null: none.
+    grid: the points at which everything is run, settings by ``section.key`` and ``pretraining``; a point is part of the
+    label.
     scenario: the one that the suite is made for, if any.
     """
 
@@ -164,6 +198,7 @@ class RunConfig(Strict):
     pretraining: list[str]
     datasets: list[str]
     methods: list[str]
+    arms: dict[str, Arm] = {}
     tasks: list[str] = ["all"]
     seeds: list[int] = Field(default=[0], min_length=1)
     training: Training
@@ -186,6 +221,22 @@ class RunConfig(Strict):
             raise ValueError(f"{value} has a seed twice")
         return value
 
+    @field_validator("arms")
+    @classmethod
+    def _named(cls, value: dict[str, Arm]) -> dict[str, Arm]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"'{name}' is no name for an arm: expected letters, digits, - and _, as in flip-75")
+            if name in ("all", "model", "pretraining", *SECTIONS):
+                raise ValueError(f"an arm cannot be named '{name}': the command line uses that word otherwise")
+        return value
+
+    @model_validator(mode="after")
+    def _arms_are_valid(self) -> "RunConfig":
+        for name in self.arms:
+            self.arm(name)
+        return self
+
     @model_validator(mode="after")
     def _one_against_one(self) -> "RunConfig":
         if self.scenario and self.scenario.plain.dataset:
@@ -193,6 +244,23 @@ class RunConfig(Strict):
             if len(tested) != 1:
                 raise ValueError(f"scenario '{self.scenario.name}' compares one dataset with another: found {tested}")
         return self
+
+    def arm(self, name: str) -> ResolvedArm:
+        """Return an arm with the suite's settings filled in; without an entry, the method of its name.
+
+        Raises ``BenchError`` for a training setting that is unknown, of the wrong type or out of range.
+        """
+        arm = self.arms.get(name, Arm())
+        method = arm.method or name
+        training = self.training
+        if arm.training or arm.stages:
+            settings = training.model_dump()
+            settings = with_settings(settings, arm.training)
+            if arm.stages:
+                stages = settings.get("stages", {})
+                settings["stages"] = stages | {name: stages.get(name, {}) | part for name, part in arm.stages.items()}
+            training = validated(Training, settings, f"suite {self.suite}, arm '{name}', training")
+        return ResolvedArm(name, method, self.options.get(method, {}) | arm.options, training)
 
     def trained_on(self) -> dict[Condition | None, list[str]]:
         """Return the sets to train on at each condition of the scenario, the plain one first.
@@ -219,24 +287,69 @@ class RunConfig(Strict):
         fields = self.model_dump(exclude={"grid"})
         for name, value in point.items():
             section, _, key = name.partition(".")
-            set_key(fields, section, key, value)
+            if name == "pretraining":
+                fields[name] = value.split("+")
+            else:
+                set_key(fields, section, key, value)
         options = {name: f"{option} {name}={value}".strip() for name, value in point.items()}
         where = ", ".join(options.values())
         return validated(RunConfig, fields | {"overrides": self.overrides | dict(point)}, where, options)
 
 
+def with_settings(training: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return training settings with others over them; a budget replaces a budget of any kind."""
+    kept = dict(training)
+    if any(kind in settings for kind in BUDGETS):
+        kept = {key: value for key, value in kept.items() if key not in BUDGETS}
+    return kept | dict(settings)
+
+
 def set_key(fields: dict[str, Any], section: str, key: str, value: Any) -> None:
-    """Set ``section.key`` of a run; section: training, evaluation, model, or the name of a method or a task."""
+    """Set ``section.key`` of a run; section: training, evaluation, model, or the name of an arm, a method or a task.
+
+    A setting of the training holds for all arms, and an option of a method for all arms of the method: it replaces what
+    their entries say. Where an arm has the name of its method, ``section.key`` sets that arm alone.
+    """
+    arms: dict[str, dict[str, Any]] = fields.get("arms") or {}
+    part, _, setting = key.partition(".")
     if section == "model":
         fields["model_options"] = fields.get("model_options", {}) | {key: value}
     elif section in SECTIONS:
-        part = fields.get(section, {})
-        if section == "training" and key in BUDGETS:
-            part = {k: v for k, v in part.items() if k not in BUDGETS}
-        fields[section] = part | {key: value}
+        if section == "training":
+            fields[section] = with_settings(fields.get(section, {}), {key: value})
+            replaced = {key, *(BUDGETS if key in BUDGETS else ())}
+            fields["arms"] = {name: _without(arm, "training", replaced) for name, arm in arms.items()}
+        else:
+            fields[section] = fields.get(section, {}) | {key: value}
+    elif part in ("training", "stages") and setting:
+        fields["arms"] = arms | {section: _with(arms.get(section), key, value)}
+    elif section in arms:
+        fields["arms"] = arms | {section: _with(arms[section], f"options.{key}", value)}
     else:
         options = fields.get("options", {})
         fields["options"] = options | {section: options.get(section, {}) | {key: value}}
+        fields["arms"] = {
+            name: _without(arm, "options", {key}) if isinstance(arm, Mapping) and arm.get("method") == section else arm
+            for name, arm in arms.items()
+        }
+
+
+def _with(arm: Mapping[str, Any] | None, path: str, value: Any) -> dict[str, Any]:
+    """Return an arm's entry with the value at a path of keys, such as ``stages.prompt.learning_rate``."""
+    key, _, rest = path.partition(".")
+    part = dict(arm or {})
+    if key == "training" and rest:
+        part[key] = with_settings(part.get(key) or {}, {rest: value})
+    else:
+        part[key] = _with(part.get(key), rest, value) if rest else value
+    return part
+
+
+def _without(arm: Any, part: str, keys: Collection[str]) -> Any:
+    """Return an arm's entry without some keys of a part; an entry that is no mapping as it is, for the validation."""
+    if not isinstance(arm, Mapping) or not isinstance(arm.get(part), Mapping):
+        return arm
+    return {**arm, part: {key: value for key, value in arm[part].items() if key not in keys}}
 
 
 SECTIONS: dict[str, type[BaseModel]] = {"training": Training, "evaluation": Evaluating}

@@ -21,7 +21,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def find_cell(store: Store, name: str) -> str:
-    """Return the key of a trained cell. name: its key, the beginning of its key, or a method that has a single cell.
+    """Return the key of a trained cell. name: its key, the beginning of one, or an arm or method that has a single cell.
 
     Raises ``BenchError`` if no cell or several match.
     """
@@ -31,17 +31,19 @@ def find_cell(store: Store, name: str) -> str:
             labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
     if not labels:
         raise BenchError(f"no trained cell in {store.folder}; run bench run first")
-    keys = [key for key, label in labels.items() if key.startswith(name) or label["method"] == name]
+    keys = [key for key, label in labels.items() if key.startswith(name) or label.get("arm") == name]
+    keys = keys or [key for key, label in labels.items() if label["method"] == name]
     if len(keys) == 1:
         return keys[0]
     if not keys:
-        raise unknown("trained cell or method", name, [*labels, *{label["method"] for label in labels.values()}])
+        names = {label[column] for label in labels.values() for column in ("arm", "method") if column in label}
+        raise unknown("trained cell, arm or method", name, [*labels, *names])
     described = [f"{key} ({_described(labels[key])})" for key in keys]
     raise BenchError(f"'{name}' matches several trained cells; name one of them: {listed(described)}")
 
 
 def _described(label: dict[str, Any]) -> str:
-    names = ("method", "model", "variant", "pretraining")
+    names = ("arm", "method", "model", "variant", "pretraining")
     return ", ".join(str(label[name]) for name in names if label.get(name)) + f", {label['seed']}"
 
 

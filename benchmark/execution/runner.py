@@ -69,7 +69,7 @@ class Runner:
         several = len({cell.pretraining for cell in plan.cells}) > 1
         for number, cell in enumerate(plan.cells, 1):
             where = f" on {', '.join(cell.pretraining)}" if several else ""
-            name = f"[{number}/{len(plan.cells)}] {cell.method}{where}, seed {cell.seed}"
+            name = f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}"
             with self.recording_failures(name):
                 if store.finished(cell.key):
                     self.outcome.skipped += 1

@@ -1,11 +1,11 @@
-"""`bench tune`: search each method's settings with the same number of trials, scored on the validation split."""
+"""`bench tune`: search each arm's settings with the same number of trials, scored on the validation split."""
 
 import json
 import logging
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,23 +60,24 @@ class Axis:
 
 @dataclass(frozen=True)
 class Best:
-    """The best settings of a method and their value: recall@10 (0..1, higher is better) or loss (lower is better)."""
+    """The best settings of an arm and their value: recall@10 (0..1, higher is better) or loss (lower is better)."""
 
     settings: dict[str, Any]
     value: float
 
 
-def tune_methods(
+def tune_arms(
     config: RunConfig, results: Path, trials: int, search: Sequence[str], objective: str, progress: Progress
 ) -> dict[str, Best]:
-    """Search settings for each method until it has had ``trials`` trials; return the best by method.
+    """Search settings for each arm until it has had ``trials`` trials; return the best by arm.
 
     Pruned trials count, and so do those of earlier calls with the same configuration and search. All files lie under
     ``results``/tuning.
 
-    search: ``section.key=low..high`` (``:log`` for a log scale) or ``section.key=a,b,c``; if the section is a method's
-    name, only that method is searched. Raises ``BenchError`` for an invalid search, for data without a validation
-    split, and for a method whose trials all failed.
+    search: ``section.key=low..high`` (``:log`` for a log scale) or ``section.key=a,b,c``; if the section is the name of
+    an arm, or of a method without an arm of its name, only its arms are searched. Without an axis of
+    training.learning_rate, it is searched from a tenth to ten times that of the arm. Raises ``BenchError`` for an
+    invalid search, for data without a validation split, and for an arm whose trials all failed.
     """
     from benchmark.plan.make import make_plan
 
@@ -86,41 +87,54 @@ def tune_methods(
         update={"seeds": config.seeds[:1], "tasks": ["all"], "baselines": False, "scenario": None}
     )
     config = config.at({"training.validations": max(4, config.training.validations)})
-    rate = config.training.learning_rate
-    axes = [_axis(text) for text in search]
-    if not any(axis.name == "training.learning_rate" for axis in axes):
-        axes.insert(0, Axis("training.learning_rate", rate / 10, rate * 10, log=True))
+    axes = [_axis(text, config.arms) for text in search]
     plan = make_plan(config)
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
     if not any("val" in plan.datasets[name].splits() for name in plan.cells[0].pretraining):
         raise BenchError(f"tuning needs a split named val; none of {', '.join(plan.cells[0].pretraining)} has one")
-    methods = [cell.method for cell in plan.cells]
+    arms = {cell.arm: cell for cell in plan.cells}
+    sections = {arm: {"training", arm} | ({cell.method} - {*config.arms}) for arm, cell in arms.items()}
     for axis in axes:
         section, _, option = axis.name.partition(".")
-        if section in METHODS.names() and section not in methods:
-            raise BenchError(f"--search {axis.name}: method '{section}' is not among {', '.join(methods)}")
-        if section in METHODS.names():
+        if not any(section in of_arm for of_arm in sections.values()):
+            kind = "arm" if section in config.arms else "method"
+            raise BenchError(f"--search {axis.name}: {kind} '{section}' is not among {', '.join(arms)}")
+        if section != "training" and option.partition(".")[0] not in ("training", "stages"):
+            method = arms[section].method if section in arms else section
             for value in axis.choices or (int(axis.low) if axis.whole else axis.low, axis.high):
-                method_options(section, {option: value})
+                method_options(method, {option: value})
     best = {}
-    for method in methods:
-        own = [axis for axis in axes if axis.name.split(".")[0] in ("training", method)]
-        best[method] = _Search(config, method, own, objective, results, progress).run(trials)
-        _write(settings_file(config, results / "tuning", method), best[method], objective, trials, own)
+    for arm, cell in arms.items():
+        own = [axis for axis in axes if axis.name.split(".")[0] in sections[arm]]
+        rate = cell.training.learning_rate
+        if not any(axis.name == "training.learning_rate" for axis in own):
+            own.insert(0, Axis("training.learning_rate", rate / 10, rate * 10, log=True))
+        best[arm] = _Search(config, arm, own, rate, objective, results, progress).run(trials)
+        _write(settings_file(config, results / "tuning", arm), best[arm], objective, trials, own)
     return best
 
 
 class _Search:
-    """The search for one method: an Optuna study in an SQLite file, so that it can resume."""
+    """The search for one arm: an Optuna study in an SQLite file, so that it can resume.
+
+    rate: the arm's learning rate, which the first trial takes.
+    """
 
     def __init__(
-        self, config: RunConfig, method: str, axes: list[Axis], objective: str, results: Path, progress: Progress
+        self,
+        config: RunConfig,
+        arm: str,
+        axes: list[Axis],
+        rate: float,
+        objective: str,
+        results: Path,
+        progress: Progress,
     ) -> None:
-        self.config, self.method, self.axes, self.objective = config, method, axes, objective
+        self.config, self.arm, self.axes, self.rate, self.objective = config, arm, axes, rate, objective
         self.progress = progress
         self.folder = results / "tuning"
-        self.name = f"{settings_file(config, self.folder, method).stem}-{digest([objective, *map(str, axes)])}"
+        self.name = f"{settings_file(config, self.folder, arm).stem}-{digest([objective, *map(str, axes)])}"
 
     def run(self, trials: int) -> Best:
         import optuna
@@ -136,7 +150,7 @@ class _Search:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         )
         if not study.trials:
-            first_trial: dict[str, Any] = {"training.learning_rate": self.config.training.learning_rate}
+            first_trial: dict[str, Any] = {"training.learning_rate": self.rate}
             study.enqueue_trial(first_trial, skip_if_exists=True)
         States = optuna.trial.TrialState
         while (done := len(study.get_trials(states=(States.COMPLETE, States.PRUNED, States.FAIL)))) < trials:
@@ -144,7 +158,7 @@ class _Search:
             study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
             trial = study.ask()
             try:
-                with self.progress.stage(f"{self.method}: trial {done + 1} of {trials}") as stage:
+                with self.progress.stage(f"{self.arm}: trial {done + 1} of {trials}") as stage:
                     value = self.trial(trial, stage)
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
@@ -159,7 +173,7 @@ class _Search:
                 study.tell(trial, value)
                 self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
         if not study.get_trials(states=(States.COMPLETE,)):
-            raise BenchError(f"method '{self.method}': none of its {trials} trials completed")
+            raise BenchError(f"arm '{self.arm}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
 
     def _print_trial(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
@@ -167,7 +181,7 @@ class _Search:
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in trial.params.items()
         )
-        self.progress.print(f"[{number + 1}/{trials}] {self.method}, {settings}: {outcome}")
+        self.progress.print(f"[{number + 1}/{trials}] {self.arm}, {settings}: {outcome}")
 
     def trial(self, trial: "optuna.Trial", stage: Stage) -> float:
         """Train with the sampler's settings; return the objective on the validation split."""
@@ -176,7 +190,7 @@ class _Search:
         from benchmark.plan.make import make_plan
 
         settings = {axis.name: axis.suggest(trial) for axis in self.axes}
-        at = self.config.at(settings).model_copy(update={"methods": [self.method], "grid": [{}]})
+        at = self.config.at(settings).model_copy(update={"methods": [self.arm], "grid": [{}]})
         plan = make_plan(at)
         cell = plan.cells[0]
         store = Store(self.folder / "trials" / cell.key)
@@ -186,14 +200,14 @@ class _Search:
             note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
             stage.update(reached.step, reached.steps, note)
             if math.isfinite(reached.validation_loss):
-                # Pruning compares the trials of a method by validation loss, whatever the objective.
+                # Pruning compares the trials of an arm by validation loss, whatever the objective.
                 value = reached.validation_loss if self.objective == "loss" else -reached.validation_loss
                 trial.report(value, reached.step)
                 if reached.step < reached.steps and trial.should_prune():
                     raise optuna.TrialPruned
 
         try:
-            cost = materials.pretrain(cell, materials.method(cell), cell.method, store.partial(cell.key), watch)
+            cost = materials.pretrain(cell, materials.method(cell), cell.arm, store.partial(cell.key), watch)
             checkpoint = plan.config.evaluation.checkpoint
             if self.objective == "loss":
                 return float(cost["validation_loss" if checkpoint == "last" else "best_validation_loss"])
@@ -237,14 +251,15 @@ def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
     return sum(recalls) / 2
 
 
-def _axis(text: str) -> Axis:
+def _axis(text: str, arms: Iterable[str]) -> Axis:
     name, equals, values = text.partition("=")
     section, dot, key = name.strip().partition(".")
     example = "training.learning_rate=1e-4..1e-2:log or msd.targets=cross,hard"
     if not (equals and dot and key):
         raise BenchError(f"--search {text}: expected section.key=values, for example {example}")
-    if section not in ("training", *METHODS.names()):
-        raise unknown("section of --search", section, ["training", *METHODS.names()])
+    sections = list(dict.fromkeys(["training", *arms, *METHODS.names()]))
+    if section not in sections:
+        raise unknown("section of --search", section, sections)
     if section == "training" and key not in SECTIONS["training"].model_fields:
         raise unknown("key of training", key, SECTIONS["training"].model_fields)
     span = re.fullmatch(r"([^.,]+(?:\.\d+)?(?:e[+-]?\d+)?)\.\.([^:]+)(:log)?", values.strip())

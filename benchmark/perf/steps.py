@@ -30,7 +30,7 @@ class Step(TypedDict):
     more.
     """
 
-    method: str
+    arm: str
     variant: str
     seconds: float
     accumulation: Accumulation
@@ -47,17 +47,17 @@ class Step(TypedDict):
 def method_steps(plan: Plan, reference: str, console: Console) -> list[Step]:
     """Measure a training step of each cell of a plan on this machine, on noise, with random weights.
 
-    Raises ``BenchError`` if ``reference`` is not among the plan's methods.
+    Raises ``BenchError`` if ``reference`` is not among the plan's arms.
     """
-    methods = {cell.method for cell in plan.cells}
-    if reference not in methods:
-        raise unknown("method of --reference among those that can be measured", reference, methods)
+    arms = {cell.arm for cell in plan.cells}
+    if reference not in arms:
+        raise unknown("method of --reference among those that can be measured", reference, arms)
     model = build_model(plan.model, 0, weights=False)
     steps = []
     for cell in plan.cells:
-        with console.status(f"{cell.method} {cell.label['variant']}"):
+        with console.status(f"{cell.arm} {cell.label['variant']}"):
             steps.append(_measured(plan, cell, model))
-    against = next(step for step in steps if step["method"] == reference)
+    against = next(step for step in steps if step["arm"] == reference)
     for step in steps:
         step["time_ratio"] = against["pairs_per_second"] / step["pairs_per_second"]
         step["memory_ratio"] = step["memory"] / against["memory"]
@@ -89,7 +89,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     memory.start()
     seconds = sorted(step() for _ in range(RUNS))[RUNS // 2]
     return {
-        "method": cell.method,
+        "arm": cell.arm,
         "variant": cell.label["variant"],
         "seconds": seconds,
         "accumulation": mode,

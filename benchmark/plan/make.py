@@ -13,7 +13,7 @@ import torch
 
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Condition, RunConfig, Training, validated
+from benchmark.config.schema import ResolvedArm, RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external
@@ -26,9 +26,10 @@ from benchmark.plan.plan import Cell, Language, Pair, Plan, cell_content, langua
 from benchmark.plan.resolve import (
     NOT_FOUND,
     Datasets,
+    arm_names,
+    arm_options,
     check_settings,
     is_option_of,
-    method_names,
     method_options,
     resolve_device,
     resolve_model,
@@ -45,11 +46,13 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     config = _with_plain_dataset(config)
     datasets = Datasets(config, cache or cache_root())
     config, absent = _with_datasets_here(config, datasets)
-    methods = method_names(config)
+    arms = arm_names(config)
     _check_options(config)
-    trained_on = {condition: datasets.open(names) for condition, names in config.trained_on().items()}
-    pairs, left_out = _able(methods, config.tasks, *_pairs(config, datasets, absent))
-    run = _resolve(config, datasets, trained_on)
+    for point in config.grid:
+        for names in config.at(point, "--grid").trained_on().values():
+            datasets.open(names)
+    pairs, left_out = _able(config, arms, *_pairs(config, datasets, absent))
+    run = _resolve(config, datasets)
     plan = Plan(
         config,
         run.model,
@@ -57,7 +60,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         datasets.opened,
         run.corpus,
         run.initial,
-        _cells(run, methods),
+        _cells(run, arms),
         pairs,
         language=run.language,
         plain_dataset=_plain_dataset(config, datasets),
@@ -105,28 +108,29 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
 class _Run:
     """What all cells of a run share, with every name resolved.
 
-    trained_on: the sets to pretrain on by the condition of the scenario, the plain one first.
     initial: the cell whose weights the others start from; None: they start as the model's card defines.
     """
 
     config: RunConfig
     datasets: Datasets
-    trained_on: dict[Condition | None, list[str]]
     model: ModelCard
     device: torch.device
     corpus: list[str]
     initial: Cell | None = None
     language: Language | None = None
 
-    def cell(self, at: RunConfig, method: str, options: Mapping[str, Any], pretraining: list[str], seed: int) -> Cell:
-        """Make a cell. at: the configuration with the method's tuned settings and a grid point applied."""
+    def cell(
+        self, at: RunConfig, arm: ResolvedArm, options: Mapping[str, Any], pretraining: list[str], seed: int
+    ) -> Cell:
+        """Make a cell. at: the configuration with the arm's tuned settings and a grid point applied."""
+        method = arm.method
         uses_language = self.language and "language_model" in METHODS[method].needs_of(
             METHODS[method].Config(**options)
         )
         content = cell_content(
             method,
             options,
-            at.training,
+            arm.training,
             self.model,
             self.device,
             tokenizer_data=self.datasets.fingerprints(self.corpus),
@@ -138,55 +142,82 @@ class _Run:
         label = Label(
             suite=at.suite,
             model=self.model.name,
+            arm=arm.name,
             method=method,
-            variant=_cell_variant(at, method),
+            recipe=_written(at.arms[arm.name].departures if arm.name in at.arms else {}),
+            variant=_cell_variant(at, arm),
             seed=seed,
             pretraining=", ".join(pretraining),
         )
-        return Cell(method, dict(options), at.training, tuple(pretraining), seed, content, label)
+        return Cell(arm.name, method, dict(options), arm.training, tuple(pretraining), seed, content, label)
 
 
-def _resolve(config: RunConfig, datasets: Datasets, trained_on: dict[Condition | None, list[str]]) -> _Run:
+def _resolve(config: RunConfig, datasets: Datasets) -> _Run:
     """Resolve model, device, tokenizer and initial weights. datasets: with those of training and evaluation open."""
     model, device = resolve_model(config), resolve_device(config.device)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
-        corpus = datasets.open(model.tokenizer.datasets) or next(iter(trained_on.values()))
-    run = _Run(config, datasets, trained_on, model, device, corpus)
+        # All points of a grid share the tokenizer, so that their texts are the same.
+        plain = [name for point in config.grid for name in next(iter(config.at(point).trained_on().values()))]
+        corpus = datasets.open(model.tokenizer.datasets) or datasets.open(plain)
+    run = _Run(config, datasets, model, device, corpus)
     run = replace(run, initial=_initial_cell(run))
     # Last, as it determines which datasets only the language model uses.
     return replace(run, language=_language(model, datasets, corpus))
 
 
-def _cells(run: _Run, methods: list[str]) -> list[Cell]:
-    """Make a cell for each grid point, seed, method and condition of the scenario."""
-    cells = []
-    for point in run.config.grid:
+def _cells(run: _Run, arms: list[str]) -> list[Cell]:
+    """Make a cell for each grid point, seed, arm and condition of the scenario.
+
+    Raises ``BenchError`` for a grid over what cannot vary, and for two arms that are the same training.
+    """
+    config, cells = run.config, []
+    for point in config.grid:
         for name in point:
-            if name.split(".")[0] not in ("training", *METHODS.names()):
-                raise BenchError(f"--grid {name}: a grid can only vary training settings and method options")
-        for seed, method in product(run.config.seeds, methods):
-            at = (tuned(run.config, method) if run.config.tuned else run.config).at(point, "--grid")
-            options = method_options(method, at.options.get(method, {}))
+            if name.split(".")[0] not in ("training", "pretraining", *config.arms, *METHODS.names()):
+                raise BenchError(
+                    f"--grid {name}: a grid can only vary training settings, options of methods and arms, and the "
+                    "pretraining sets"
+                )
+        for seed, arm in product(config.seeds, arms):
+            at = (tuned(config, arm) if config.tuned else config).at(point, "--grid")
+            options = arm_options(at, arm)
             conditions = {
-                condition: run.cell(at, method, options, pretraining, seed)
-                for condition, pretraining in run.trained_on.items()
+                condition: run.cell(at, at.arm(arm), options, run.datasets.open(names), seed)
+                for condition, names in at.trained_on().items()
             }
             plain = next(iter(conditions.values())).key
             cells += [replace(cell, condition=condition, plain=plain) for condition, cell in conditions.items()]
-    # A grid over one method's options must not repeat the cells of the others.
-    return list({cell.key: cell for cell in cells}.values())
+    # A grid over one arm's options must not repeat the cells of the others.
+    distinct: dict[str, Cell] = {}
+    for cell in cells:
+        same = distinct.setdefault(cell.key, cell)
+        if same.arm != cell.arm:
+            raise BenchError(
+                f"arms '{same.arm}' and '{cell.arm}' are the same training: same method, options and settings; "
+                "drop one of them, or change a setting of one"
+            )
+    return list(distinct.values())
 
 
-def _cell_variant(config: RunConfig, method: str) -> str:
-    """Name the training, model and method settings that the command line overrides."""
-    settings = {
-        name: value
-        for name, value in config.overrides.items()
-        if name.split(".")[0] in ("training", "model")
-        or (name.startswith(f"{method}.") and is_option_of(name.split(".")[1], method, METHODS, TASKS))
-    }
-    return ", ".join(f"{name.removeprefix(method + '.')}={value}" for name, value in settings.items())
+def _cell_variant(config: RunConfig, arm: ResolvedArm) -> str:
+    """Name the settings of an arm that the command line overrides."""
+    settings = {}
+    for name, value in config.overrides.items():
+        section, _, key = name.partition(".")
+        own = section == arm.name or (section == arm.method and section not in config.arms)
+        if section in ("training", "model", "pretraining") or (own and _of_training(key, arm.method)):
+            settings[name.removeprefix(f"{section}." if own else "")] = value
+    return _written(settings)
+
+
+def _of_training(key: str, method: str) -> bool:
+    """Return whether an override below an arm's or method's name concerns its training, and not a task of that name."""
+    return key.partition(".")[0] in ("training", "stages") or is_option_of(key, method, METHODS, TASKS)
+
+
+def _written(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def _initial_cell(run: _Run) -> Cell | None:
@@ -195,8 +226,9 @@ def _initial_cell(run: _Run) -> Cell | None:
     if init is None or init.method is None:
         return None
     training = validated(Training, init.training, f"model '{run.model.name}', init.training")
-    at = run.config.model_copy(update={"overrides": {}, "training": training})
-    return run.cell(at, init.method, method_options(init.method, {}), run.datasets.open(init.datasets), 0)
+    at = run.config.model_copy(update={"overrides": {}, "arms": {}})
+    arm = ResolvedArm(init.method, init.method, {}, training)
+    return run.cell(at, arm, method_options(init.method, {}), run.datasets.open(init.datasets), 0)
 
 
 def _language(model: ModelCard, datasets: Datasets, corpus: list[str]) -> Language | None:
@@ -235,7 +267,9 @@ def _check_options(config: RunConfig) -> None:
         if name in METHODS.names():
             method_options(name, options)
         if name in TASKS.names():
-            task_options(name, options)
+            task_options(name, config)
+    for name in arm_names(config.model_copy(update={"methods": ["all"]})):
+        arm_options(config, name)
 
 
 def _with_plain_dataset(config: RunConfig) -> RunConfig:
@@ -314,7 +348,7 @@ def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[li
 
 
 def _pair(config: RunConfig, task: str, dataset: Dataset) -> Pair:
-    options = task_options(task, config.options.get(task, {}))
+    options = task_options(task, config)
     settings = {
         name: value
         for name, value in config.overrides.items()
@@ -324,24 +358,22 @@ def _pair(config: RunConfig, task: str, dataset: Dataset) -> Pair:
     return Pair(task, dataset.card.name, options, pair_content(task, options, dataset, config.evaluation), variant)
 
 
-def _able(
-    methods: list[str], selectors: list[str], pairs: list[Pair], left_out: list[str]
-) -> tuple[list[Pair], list[str]]:
-    """Keep the pairs that at least one method can do; list which methods cannot do which tasks.
+def _able(config: RunConfig, arms: list[str], pairs: list[Pair], left_out: list[str]) -> tuple[list[Pair], list[str]]:
+    """Keep the pairs that at least one arm can do; list which arms cannot do which tasks.
 
-    Raises ``BenchError`` if a task is selected by name and no method can do it.
+    Raises ``BenchError`` if a task is selected by name and no arm can do it.
     """
     kept = []
     reasons: dict[str, None] = {}
     for pair in pairs:
         needs = TASKS[pair.task].abilities
-        unable = [name for name in methods if not needs <= METHODS[name].abilities]
-        if not needs or len(unable) < len(methods):
+        unable = [name for name in arms if not needs <= METHODS[config.arm(name).method].abilities]
+        if not needs or len(unable) < len(arms):
             kept.append(pair)
-        elif any(selector.partition(":")[0] == pair.task for selector in selectors):
+        elif any(selector.partition(":")[0] == pair.task for selector in config.tasks):
             able = [name for name in METHODS.names() if needs <= METHODS[name].abilities]
             raise BenchError(
-                f"task {pair.task}: none of the methods {', '.join(methods)} can {', '.join(sorted(needs))}; "
+                f"task {pair.task}: none of the methods {', '.join(arms)} can {', '.join(sorted(needs))}; "
                 f"those that can: {', '.join(able)}"
             )
         if unable:

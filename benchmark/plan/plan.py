@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Condition, Evaluating, RunConfig, Training
+from benchmark.config.schema import Condition, Evaluating, ResolvedArm, RunConfig, Training
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.method import METHODS
@@ -152,14 +152,20 @@ def language_content(
     )
 
 
-def settings_content(method: str, options: Mapping[str, Any], model: ModelCard, config: RunConfig) -> SettingsContent:
-    """Collect everything that tuned settings are specific to; not the learning rate, which is always searched."""
+def settings_content(
+    arm: ResolvedArm, options: Mapping[str, Any], model: ModelCard, config: RunConfig
+) -> SettingsContent:
+    """Collect everything that tuned settings are specific to; not the learning rate, which is always searched.
+
+    options: all options of the arm's method.
+    """
+    method = arm.method
     return SettingsContent(
         format=formats.TRAINING,
         method=method,
         source=source_of(METHODS[method]),
         options=plain_options(f"method '{method}'", options),
-        training=config.training.model_dump(exclude={"learning_rate", "checkpoint_every", "validations"}),
+        training=arm.training.model_dump(exclude={"learning_rate", "checkpoint_every", "validations"}),
         model=model_content(model),
         model_files=local_files(model),
         pretraining=config.pretraining,
@@ -201,12 +207,13 @@ def _plain(value: Any, where: str) -> Any:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method trained with one seed. content: everything that its weights depend on; key: its hash.
+    """One arm trained with one seed. content: everything that its weights depend on; key: its hash.
 
     condition, plain: in a scenario that varies the pretraining data, the cell's condition and the key of the same
-    method's cell at the plain condition.
+    arm's cell at the plain condition.
     """
 
+    arm: str
     method: str
     options: dict[str, Any]
     training: Training

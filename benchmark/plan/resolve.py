@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.schema import RunConfig, reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.check import check_rows
@@ -57,8 +57,11 @@ def method_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return _options(f"method '{name}'", METHODS[name].Config, own)
 
 
-def task_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return all options of a task, as method_options() does for a method."""
+def task_options(name: str, config: RunConfig) -> dict[str, Any]:
+    """Return all options of a task in a run, as method_options() does for a method."""
+    options = config.options.get(name, {})
+    if name in config.arms and config.arm(name).method == name:
+        options = options | config.arms[name].options
     own = {key: value for key, value in options.items() if is_option_of(key, name, TASKS, METHODS)}
     return _options(f"task '{name}'", TASKS[name].Config, own)
 
@@ -68,7 +71,8 @@ def check_settings(config: RunConfig) -> None:
 
     It would have no effect. A suite's ``options`` may name methods and tasks outside the run.
     """
-    methods = method_names(config)
+    arms = arm_names(config)
+    methods = [config.arm(arm).method for arm in arms]
     tasks = [selector.partition(":")[0] for selector in config.tasks]
     if "all" in tasks:
         tasks = TASKS.names()
@@ -76,6 +80,12 @@ def check_settings(config: RunConfig) -> None:
     for option, settings in (("--set", config.overrides), ("--grid", varied)):
         for setting in settings:
             section, _, key = setting.partition(".")
+            if section in config.arms or key.partition(".")[0] in ("training", "stages"):
+                if section not in arms:
+                    raise BenchError(
+                        f"{option} {setting}: arm '{section}' is not in this run; its arms: {listed(arms)}"
+                    )
+                continue
             absent = []
             for kind, names, registry, other in (("method", methods, METHODS, TASKS), ("task", tasks, TASKS, METHODS)):
                 if section in registry.names() and is_option_of(key, section, registry, other):
@@ -175,9 +185,27 @@ class Datasets:
         return [(name, self[name].fingerprint) for name in names]
 
 
-def method_names(config: RunConfig) -> list[str]:
-    """List the names of a run's methods. Raises ``BenchError`` for an unknown one."""
-    distinct = list(dict.fromkeys(METHODS.names() if config.methods == ["all"] else config.methods))
-    for name in distinct:
-        METHODS[name]
-    return distinct
+def arm_names(config: RunConfig) -> list[str]:
+    """List the names of a run's arms. Raises ``BenchError`` for an unknown one, and for an arm of an unknown method."""
+    every = [*config.arms, *(name for name in METHODS.names() if name not in config.arms)]
+    names = list(dict.fromkeys(every if config.methods == ["all"] else config.methods))
+    for name in names:
+        if name in config.arms:
+            if (method := config.arm(name).method) not in METHODS.names():
+                raise unknown(f"method of arm '{name}'", method, METHODS.names())
+        elif name not in METHODS.names():
+            raise unknown("arm or method" if config.arms else "method", name, every)
+    return names
+
+
+def arm_options(config: RunConfig, name: str) -> dict[str, Any]:
+    """Return all options of an arm's method, those of the arm over those of the suite.
+
+    Raises ``BenchError`` for an unknown option and for a value of the wrong type.
+    """
+    arm = config.arm(name)
+    if name == arm.method:
+        return method_options(name, arm.options)
+    of_method = method_options(arm.method, config.options.get(arm.method, {}))
+    own = config.arms[name].options
+    return _options(f"arm '{name}', method '{arm.method}'", METHODS[arm.method].Config, of_method | own)

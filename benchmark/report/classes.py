@@ -11,7 +11,7 @@ from benchmark.report.results import NotesOf, Results, measurements, natural
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ["suite", "model", "method", "variant", "pretraining", "seed", "dataset", "task", "part", "cell"]
+KEYS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part", "cell"]
 VALUES = ["support", "recall", "auroc"]
 MOST_CLASSES = 20
 """The most classes in a table: wider ones are unreadable."""

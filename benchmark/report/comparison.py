@@ -78,17 +78,19 @@ def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, 
 
 
 def find_reference(name: str, rows: "pd.DataFrame") -> str:
-    """Find the line that ``name`` names: a line as the tables write it, or a method that has one line only.
+    """Find the line that ``name`` names: a line as the tables write it, or an arm or method that has one line only.
 
     rows: labelled. Raises ``BenchError`` when there is none, or several.
     """
     lines: set[str] = set(rows["line"])
-    of_method: set[str] = set(rows.loc[rows["method"] == name, "line"])
     if name in lines:
         return name
-    if len(of_method) == 1:
-        return of_method.pop()
-    raise unknown("line of the report (--reference)", name, of_method or {*lines, *rows["method"]})
+    matches: set[str] = set()
+    for column in ("arm", "method"):
+        matches = matches or set(rows.loc[rows[column] == name, "line"])
+    if len(matches) == 1:
+        return matches.pop()
+    raise unknown("line of the report (--reference)", name, matches or {*lines, *rows["arm"], *rows["method"]})
 
 
 def differences(

@@ -16,7 +16,7 @@ NotesOf = Callable[[str, str], "Mapping[str, Notes]"]
 Resamples = Callable[[str, str, str, str], "np.ndarray | None"]
 """Cell, evaluation, part, metric -> the metric in each resample of the test set, as Store.resamples() gives it."""
 
-IDENTITY = ["method", "variant", "model", "suite"]
+IDENTITY = ["arm", "variant", "model", "suite"]
 """The columns that tell the lines of the tables apart; the runs of a line differ in their seed alone."""
 
 
@@ -27,6 +27,7 @@ class Results:
     rows, costs: labelled, without those of scenarios. scores: their summary, one row per line and column of the tables.
     lines: in the order in which all tables and plots show them. methods: the lines that are no baselines.
     reference: the line that the others are compared with, if any; chosen: whether the user named it.
+    shared: the settings that the command line gives to all lines.
     unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's initial weights.
     all_rows, all_costs: with those of scenarios, not labelled.
     """
@@ -38,6 +39,7 @@ class Results:
     methods: list[str]
     reference: str | None
     chosen: bool
+    shared: str
     unbeaten: set[tuple[str, str, str, str]]
     notes: NotesOf
     resamples: Resamples
@@ -59,31 +61,55 @@ class Results:
 def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
     """Add the column ``line`` to rows and costs, and list all lines in the order of tables and plots, baselines last.
 
-    A line is named by its method, and by variant, model and suite where there are several. Runs that share all of that
-    and the seed, but not the configuration (``cell``), are lines of their own, told apart by the cell. The rows get a
-    column ``baseline`` too.
+    A line is named by its arm, and by variant, model and suite where there are several; settings of the variant that
+    all arms share are left out. Runs that share all of that and the seed, but not the configuration (``cell``), are
+    lines of their own, told apart by the cell. The rows get a column ``baseline`` too.
     """
     import pandas as pd
+
+    rows, costs = with_arms(rows), with_arms(costs)
+    shared = shared_settings(rows)
 
     keys = [*IDENTITY, "cell"]
     rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union([*keys, "seed"], sort=False))
     for frame in (rows, costs):
         frame[keys] = frame[keys].astype(object).fillna("").astype(str)
     runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
-    several = {column: column == "method" or runs[column].nunique() > 1 for column in IDENTITY}
+    several = {column: column == "arm" or runs[column].nunique() > 1 for column in IDENTITY}
     cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
     ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
     labels = runs[keys].drop_duplicates()
     names = []
-    for *identity, cell in labels.itertuples(index=False):
+    for arm, variant, *others, cell in labels.itertuples(index=False):
+        own = ", ".join(setting for setting in settings_of(variant) if setting not in shared)
+        identity = [arm, own, *others]
         parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
-        parts += [f"cell {cell[:8]}"] if tuple(identity) in ambiguous else []
+        parts += [f"cell {cell[:8]}"] if (arm, variant, *others) in ambiguous else []
         names.append(" · ".join(" ".join(part.split()) for part in parts))
     labels["line"] = names
     rows = rows.merge(labels, on=keys)
     rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
     baselines = set(rows.loc[rows["baseline"], "line"])
     return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
+
+
+def with_arms(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Name the arm of rows that have none, encoders without training among them, by their method."""
+    if "method" not in frame:
+        return frame
+    return frame.assign(arm=frame["arm"].fillna(frame["method"]) if "arm" in frame else frame["method"])
+
+
+def shared_settings(rows: "pd.DataFrame") -> list[str]:
+    """List the settings that the command line gave to every arm, as ``name=value``; none where an arm has none."""
+    arms = rows[rows["role"] != "baseline"] if "role" in rows else rows
+    variants = [settings_of(str(variant)) for variant in arms["variant"].fillna("").unique()]
+    return [setting for setting in variants[0] if all(setting in each for each in variants)] if variants else []
+
+
+def settings_of(variant: str) -> list[str]:
+    """Split a variant into its settings, ``name=value`` each. A value may hold commas, as a list does."""
+    return [setting for setting in re.split(r", (?=[\w.-]+=)", variant) if setting]
 
 
 def natural(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The report as a list of sections: each turns results into tables, figures and sentences, in the order of the page.
 
-A new section is a function of ``Results`` and an entry in one of the two lists below.
+A new section is a function of ``Results`` and an entry in one of the three lists below.
 """
 
 import json
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.common.errors import BenchError
-from benchmark.report import breakdown, classes, comparison, costs, curve, scenarios, scores
+from benchmark.report import arms, breakdown, classes, comparison, costs, curve, scenarios, scores
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
-from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural
+from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
 Section = Callable[[Results], Iterator[Table | Plot | Sentence]]
+HEAD: list[Section] = [arms.arms]
+"""Sections that come first: what is compared."""
 OF_EACH_TASK: list[Section] = [
     scores.primary_scores,
     comparison.against_reference,
@@ -44,7 +46,7 @@ def write_report(
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
 
-    rows: one per method, variant, model, suite, seed, dataset, task, part and metric, as Store.rows() returns them; the
+    rows: one per arm, variant, model, suite, seed, dataset, task, part and metric, as Store.rows() returns them; the
     tables and plots show the ``primary`` ones. costs: one per cell; may be empty. folder: inside the results folder.
     resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
@@ -57,6 +59,8 @@ def write_report(
     page = Page(folder, console)
     for name, frame in data_files(results).items():
         page.add_data(name, frame)
+    for section in HEAD:
+        page.add(section(results))
     for task in natural(results.scores["task"].unique()):
         for section in OF_EACH_TASK:
             page.add(section(results.of_task(task)))
@@ -94,6 +98,7 @@ def read_results(
         if reference
         else comparison.default_reference(summary),
         chosen=reference is not None,
+        shared=", ".join(shared_settings(main)),
         unbeaten=comparison.unbeaten(labelled, resamples),
         notes=notes,
         resamples=resamples,

@@ -4,11 +4,18 @@ from typing import Literal, NotRequired, TypedDict
 
 
 class Label(TypedDict):
-    """The name of a cell in tables. role: given for encoders that are evaluated without training."""
+    """The name of a cell in tables.
+
+    arm: what tables call it; that of an encoder without training is its method. recipe: how the arm differs from the
+    suite's settings, as ``training.key=value, option=value``. role: given for encoders that are evaluated without
+    training.
+    """
 
     suite: str
     model: str
+    arm: NotRequired[str]
     method: str
+    recipe: NotRequired[str]
     variant: str
     seed: int
     pretraining: NotRequired[str]

@@ -25,7 +25,7 @@ from benchmark.store.rows import Notes, Row
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = ("suite", "model", "method", "variant", "pretraining", "seed")
+LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed")
 """The columns that name a cell. Of several cells with the same name, the newest counts."""
 
 
@@ -144,7 +144,7 @@ class Store:
         return notes
 
     def rows(self) -> "pd.DataFrame":
-        """Read all rows, one per method, seed, dataset, task, part and metric.
+        """Read all rows, one per arm, seed, dataset, task, part and metric.
 
         If two cells have the same label (a method's code has changed, say), the newer one counts.
         """
