@@ -97,9 +97,9 @@ class Results:
     def compare(self, a: str, b: str) -> "pd.DataFrame":
         """Return the paired differences a - b, one row per task, dataset and metric that both have.
 
-        a, b: lines of the report's tables; the name of an arm or a method is enough if it has one line. Columns: value, low, high
-        (the difference and its 95 % interval, as fractions), p, adjusted (Holm, over the datasets of a kind of task)
-        and verdict. Raises ``BenchError`` for an unknown line.
+        a, b: lines of the report's tables; the name of an arm or a method is enough if it has one line. Columns: value,
+        low, high (the difference and its 95 % interval, as fractions), p, adjusted (Holm, over the datasets of a kind
+        of task) and verdict. Raises ``BenchError`` for an unknown line.
         """
         from benchmark.report import comparison
         from benchmark.report.results import label_lines

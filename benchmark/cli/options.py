@@ -33,7 +33,8 @@ class RunOptions:
     """The options of a run: a suite, overrides of its settings, and the results folder."""
 
     methods: Annotated[
-        str | None, typer.Option(help="Names of methods, comma-separated, or all. Default: the suite's.")
+        str | None,
+        typer.Option(help="Names of methods or of the suite's arms, comma-separated, or all. Default: the suite's."),
     ] = None
     tasks: Annotated[
         str | None, typer.Option(help="all, kinds (retrieval), or kind:dataset (linear_probe:busi), comma-separated.")
@@ -50,7 +51,9 @@ class RunOptions:
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a setting: section.key=value, such as msd.momentum=0.99; repeatable."),
+        typer.Option(
+            "--set", help="Set training.warmup=0, msd.momentum=0.99, or for one arm msd.training.epochs=3; repeatable."
+        ),
     ] = None
     budget: Annotated[
         str | None,
@@ -58,11 +61,13 @@ class RunOptions:
     ] = None
     grid: Annotated[
         list[str] | None,
-        typer.Option("--grid", help="Run each value of section.key=value,value; repeatable for all combinations."),
+        typer.Option(
+            "--grid", help="Run each value: msd.alpha=0,0.4, pretraining=SET,SET or budget=samples=10k,40k; repeatable."
+        ),
     ] = None
-    tuned: Annotated[
-        bool, typer.Option("--tuned", help="Use the settings that `bench tune` found for each method.")
-    ] = False
+    tuned: Annotated[bool, typer.Option("--tuned", help="Use the settings that `bench tune` found for each arm.")] = (
+        False
+    )
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop when a dataset of the suite is missing, instead of leaving it out.")
     ] = False

@@ -431,4 +431,7 @@ def _block_at(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[
             annotation = blocks[0].model_fields[str(part)].annotation
             nested = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
             blocks = [each for each in nested if issubclass(each, BaseModel)] or blocks
+        elif isinstance(part, str):
+            # The key of a mapping of blocks, such as an arm's name.
+            section.append(part)
     return blocks[0], ".".join(section)

@@ -21,7 +21,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def find_cell(store: Store, name: str) -> str:
-    """Return the key of a trained cell. name: its key, the beginning of one, or an arm or method that has a single cell.
+    """Return the key of a trained cell. name: its key, the start of one, or an arm or method that has a single cell.
 
     Raises ``BenchError`` if no cell or several match.
     """

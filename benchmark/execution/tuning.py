@@ -251,7 +251,7 @@ def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
     return sum(recalls) / 2
 
 
-def _axis(text: str, arms: Iterable[str]) -> Axis:
+def _axis(text: str, arms: Iterable[str] = ()) -> Axis:
     name, equals, values = text.partition("=")
     section, dot, key = name.strip().partition(".")
     example = "training.learning_rate=1e-4..1e-2:log or msd.targets=cross,hard"

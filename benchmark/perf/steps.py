@@ -31,6 +31,7 @@ class Step(TypedDict):
     """
 
     arm: str
+    method: str
     variant: str
     seconds: float
     accumulation: Accumulation
@@ -90,6 +91,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     seconds = sorted(step() for _ in range(RUNS))[RUNS // 2]
     return {
         "arm": cell.arm,
+        "method": cell.method,
         "variant": cell.label["variant"],
         "seconds": seconds,
         "accumulation": mode,

@@ -144,11 +144,12 @@ class _Run:
             model=self.model.name,
             arm=arm.name,
             method=method,
-            recipe=_written(at.arms[arm.name].departures if arm.name in at.arms else {}),
             variant=_cell_variant(at, arm),
             seed=seed,
             pretraining=", ".join(pretraining),
         )
+        if arm.name in at.arms and (recipe := _written(at.arms[arm.name].departures)):
+            label["recipe"] = recipe
         return Cell(arm.name, method, dict(options), arm.training, tuple(pretraining), seed, content, label)
 
 

@@ -344,7 +344,7 @@ def test_a_grid_runs_the_product_and_reports_rows(bench: Bench) -> None:
     assert bench("report") == 0
     assert "targets=hard" in (bench.folder / "results/report/report.md").read_text()
     assert bench("run", *quick, "--grid", "zero_shot.rare_below=1,2") == 2
-    assert "a grid can only vary training settings and method options" in bench.err
+    assert "a grid can only vary training settings, options of methods and arms" in bench.err
 
 
 def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> None:

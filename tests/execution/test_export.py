@@ -231,7 +231,7 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
     (store.cell("eee") / "cell.json").write_text(json.dumps(cell))
     with pytest.raises(BenchError, match=r"abd456 \(msd, small, 0\), eee \(msd, small, few, 0\)"):
         find_cell(store, "msd")
-    with pytest.raises(BenchError, match="unknown trained cell or method 'clp'; did you mean 'clip'"):
+    with pytest.raises(BenchError, match="unknown trained cell, arm or method 'clp'; did you mean 'clip'"):
         find_cell(store, "clp")
     export(store, "eee", tmp_path / "out")
     with pytest.raises(BenchError, match="exists already"):

@@ -57,7 +57,7 @@ def test_each_method_gets_its_trials_and_a_run_uses_the_best(bench: Bench, monke
     assert contents["clip"]["training"]["learning_rate"] == clip["settings"]["training.learning_rate"]
     for other in (["--budget", "samples=128"], ["--set", "msd.targets=hard"]):
         assert bench(*run, *other) == 2
-        assert "no settings yet for method" in bench.err
+        assert "no settings yet for arm" in bench.err
     assert bench(*run, "--set", "training.learning_rate=1e-5") == 2
     assert "bench tune found training.learning_rate=" in bench.err
     assert "but --set gives 1e-05; drop either --tuned or that --set" in bench.err

@@ -45,6 +45,7 @@ def test_a_plan_is_methods_by_seeds_and_tasks_by_datasets(suite: Path) -> None:
     assert cell.label == {
         "suite": "suite",
         "model": "small",
+        "arm": "clip",
         "method": "clip",
         "variant": "",
         "seed": 0,
@@ -248,9 +249,9 @@ def test_tuned_settings_are_laid_over_each_method(suite: Path) -> None:
     plan = planned(suite, methods=["clip", "msd"], tasks=["zero_shot"], tuned=str(folder))
     assert {cell.method: cell.training.learning_rate for cell in plan.cells} == rates
     assert {cell.label["variant"] for cell in plan.cells} == {"training=tuned"}
-    with pytest.raises(BenchError, match=r"found training.learning_rate=0.001 for method 'clip', but --set gives 1"):
+    with pytest.raises(BenchError, match=r"found training.learning_rate=0.001 for arm 'clip', but --set gives 1"):
         planned(suite, "training.learning_rate=1", **QUICK, tuned=str(folder))
-    with pytest.raises(BenchError, match="no settings yet for method 'siglip'"):
+    with pytest.raises(BenchError, match="no settings yet for arm 'siglip'"):
         planned(suite, methods=["siglip"], tasks=["zero_shot"], tuned=str(folder))
 
 
