@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import AttentionalPooler, LayerNorm, ResidualAttentionBlock
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -66,6 +65,9 @@ class Captioning(Clip):
     config: Config
 
     def __init__(self, model: DualEncoder, config: Config) -> None:
+        # open_clip takes seconds to import, which a run of other methods need not wait for.
+        from open_clip.transformer import AttentionalPooler, LayerNorm, ResidualAttentionBlock
+
         super().__init__(model, config)
         width = model.text.width
         layers = config.layers or len(model.text.layer_groups()) - 1

@@ -27,5 +27,7 @@ def torch_seed(seed: int) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        # Without an accelerator torch would remember each seed for one, with the stack that set it.
+        generators = torch if torch.accelerator.is_available() else torch.default_generator
+        generators.manual_seed(seed)
         yield

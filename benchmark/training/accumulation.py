@@ -82,10 +82,10 @@ def accumulate(
     Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
     Raises ``BenchError`` for an unknown mode.
     """
-    if mode not in _MODES:
-        raise unknown("accumulation", mode, _MODES)
+    if mode not in MODES:
+        raise unknown("accumulation", mode, MODES)
     # A single micro-batch is the full batch: a second forward pass would only cost time.
-    return _MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
+    return MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Prec
     return losses.terms, keys
 
 
-_MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
+MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 
 class _Sum:
