@@ -109,7 +109,8 @@ def optimizer_of(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "lion":
         from timm.optim import Lion
 
-        return Lion(settings, lr=rate, betas=recipe.betas)
+        lion: torch.optim.Optimizer = Lion(settings, lr=rate, betas=recipe.betas)
+        return lion
     return torch.optim.AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon)
 
 
