@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -31,7 +32,69 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Training(Strict):
+class Steps(Strict):
+    """A number of steps."""
+
+    steps: PositiveInt
+
+
+class Rates(Strict):
+    """Factors of the learning rate, by what is trained.
+
+    image, text: a tower without its projection. heads: everything else (projections, temperature, decoders).
+    """
+
+    image: float = Field(default=1.0, gt=0)
+    text: float = Field(default=1.0, gt=0)
+    heads: float = Field(default=1.0, gt=0)
+
+
+class Recipe(Strict):
+    """The optimiser and its schedule, which a stage of a method may have of its own.
+
+    optimizer: ``adamw``; ``sgd``, with ``momentum`` and weight decay added to the gradient (torch); ``lion`` (Chen et
+    al. 2023, arXiv 2302.06675; timm). betas: of adamw and lion; epsilon: of adamw.
+    rates: factors of the learning rate by tower. layer_decay: a further factor for each layer of a tower, to the power
+    of its depth below the projection: 1 for the last layer, as in BEiT and MAE (timm); 1 treats all layers alike.
+    warmup: the steps over which the learning rate rises from 0, a share of all steps or ``{steps: n}``; then it falls
+    along a cosine to minimum_rate.
+    gradient_clip: largest norm of the gradient; 0 does not clip.
+    """
+
+    optimizer: Literal["adamw", "sgd", "lion"] = "adamw"
+    learning_rate: float = Field(default=5e-4, gt=0)
+    minimum_rate: float = Field(default=0.0, ge=0)
+    rates: Rates = Rates()
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = Field(default=1e-6, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup: float | Steps = 0.1
+    gradient_clip: float = Field(default=1.0, ge=0)
+
+    @field_validator("warmup", mode="before")
+    @classmethod
+    def _share_or_steps(cls, value: Any) -> Any:
+        with suppress(ValueError, TypeError):
+            if 0 <= float(value) <= 1:
+                return value
+        steps = value.get("steps") if isinstance(value, Mapping) and len(value) == 1 else None
+        if isinstance(value, Steps) or (isinstance(steps, int) and steps > 0):
+            return value
+        raise ValueError("expected a share of the steps from 0 to 1, or {steps: n}")
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.minimum_rate > self.learning_rate:
+            raise ValueError(
+                f"minimum_rate is {self.minimum_rate:g}, above the learning_rate {self.learning_rate:g} "
+                "that falls to it"
+            )
+        return self
+
+
+class Training(Recipe):
     """How one cell is trained.
 
     The budget is exactly one of: samples, pairs seen over the training; epochs, passes over the data; steps of the
@@ -42,11 +105,11 @@ class Training(Strict):
     mixture: with several sets to pretrain on, a set's share of the pairs is proportional to its size to this power. 1:
     by size, 0: equal, between them a temperature of 1 / mixture.
     resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
-    warmup: the share of the steps over which the learning rate rises from 0; then it falls to 0 along a cosine.
-    gradient_clip: largest norm of the gradient; 0 does not clip.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
+    stages: for a method that trains in stages, the settings of ``Recipe`` in which a stage differs, by its name. Each
+    stage has an optimiser and a schedule of its own.
     """
 
     samples: PositiveInt | None = None
@@ -59,30 +122,49 @@ class Training(Strict):
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
     mixture: float = Field(default=1.0, ge=0, le=1)
     resolution: PositiveInt | None = None
-    learning_rate: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    epsilon: float = Field(default=1e-6, gt=0)
-    warmup: float = Field(default=0.1, ge=0, le=1)
-    gradient_clip: float = Field(default=1.0, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     augmentation: Augmentation = Augmentation()
     validations: int = Field(default=5, ge=0)
     checkpoint_every: float = Field(default=60.0, ge=0)
+    stages: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="after")
-    def _one_budget(self) -> "Training":
+    def _one_budget(self) -> Self:
         kinds = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError(f"set exactly one of {', '.join(BUDGETS)}; found {', '.join(kinds) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_are_recipes(self) -> Self:
+        for stage, settings in self.stages.items():
+            section = f"stages.{stage}"
+            for key in settings:
+                if key in Training.model_fields and key not in Recipe.model_fields:
+                    names = ", ".join(Recipe.model_fields)
+                    raise ValueError(f"{section}.{key}: all stages share it; a stage can set {names}")
+            try:
+                self._recipe(stage)
+            except ValidationError as error:
+                first = error.errors()[0]
+                wrong = first["type"] == "extra_forbidden"
+                where = ".".join(filter(None, (section, _key_of(first))))
+                raise ValueError(_unknown_in(Recipe, first, section) if wrong else reason(first, where)) from error
         return self
 
     @property
     def budget(self) -> tuple[str, float]:
         """Kind and amount of the budget."""
         return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
+
+    def at_stage(self, name: str) -> "Training":
+        """Return the settings of a stage: these, and over them those of ``stages`` under its name, if any."""
+        return self.model_copy(update={**dict(self._recipe(name)), "stages": {}})
+
+    def _recipe(self, stage: str) -> Recipe:
+        return Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields)) | self.stages.get(stage, {}))
 
 
 class Evaluating(Strict):
@@ -385,10 +467,9 @@ def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Ma
         return model.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
-        key = cut(".".join(str(part) for part in first["loc"]))
+        key = _key_of(first)
         if first["type"] == "extra_forbidden":
-            block, section = _block_at(model, first["loc"][:-1])
-            raise BenchError(f"{where}: {unknown_key(block, section, str(first['loc'][-1]))}") from error
+            raise BenchError(f"{where}: {_unknown_in(model, first)}") from error
         option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
         if first["type"] == "literal_error" and option == f"--{key.replace('_', '-')}":
             raise BenchError(reason(first, f"value of {option}")) from error
@@ -407,6 +488,16 @@ def reason(error: ErrorDetails, key: str) -> str:
     # A message about a whole block names the value that is wrong.
     block = error["type"] == "value_error" and isinstance(error["input"], Mapping | list)
     return f"{key}: {message}" + ("" if block else f", found {shortened(error['input'])}")
+
+
+def _key_of(error: ErrorDetails) -> str:
+    return cut(".".join(str(part) for part in error["loc"]))
+
+
+def _unknown_in(model: type[BaseModel], error: ErrorDetails, outer: str = "") -> BenchError:
+    """Make the error for an unknown key in a model. outer: where the model itself is; "" for a whole file."""
+    block, section = _block_at(model, error["loc"][:-1])
+    return unknown_key(block, ".".join(filter(None, (outer, section))), str(error["loc"][-1]))
 
 
 def unknown_key(block: type[BaseModel], section: str, key: str) -> BenchError:

@@ -70,16 +70,18 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     memory = PeakMemory(device)
     method = build_method(cell.method, deepcopy(model), cell.options)
     method.to(device).train()
-    method.enter(next(iter(method.stages())))
+    first = next(iter(method.stages()))
+    method.enter(first)
     limit = method.model.text.context_length
     length = min(limit, plan.model.tokenizer.context_length or limit)
     batches = random_batches(method, training.batch_size, training.micro_batch, length, device)
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
-    optimizer = optimizer_of(method, training)
+    recipe = training.at_stage(first)
+    optimizer = optimizer_of(method, recipe)
 
     def step() -> float:
         began = time.perf_counter()
-        training_step(method, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip)
+        training_step(method, optimizer, batches, mode, 0, lambda: autocast(precision, device), recipe.gradient_clip)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

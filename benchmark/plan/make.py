@@ -28,6 +28,7 @@ from benchmark.plan.resolve import (
     Datasets,
     arm_names,
     arm_options,
+    build_method,
     check_settings,
     is_option_of,
     method_options,
@@ -39,6 +40,7 @@ from benchmark.plan.tuned import tuned
 from benchmark.store.cache import cache_root
 from benchmark.store.rows import Label
 from benchmark.task import TASKS, Task
+from benchmark.training.cost import on_meta
 
 
 def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
@@ -403,7 +405,20 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
             reason = _unmet_need(need, plan, cell, provides)
             if reason:
                 unmet.setdefault(cell.key, []).append(f"method '{cell.method}' needs {need}: {reason}")
+        if cell.training.stages and cell.key not in unmet:
+            stages = _stages(plan.model, cell)
+            for stage in cell.training.stages:
+                if stage not in stages:
+                    reason = f"method '{cell.method}': {unknown('stage under training.stages', stage, stages)}"
+                    unmet.setdefault(cell.key, []).append(reason)
     return unmet
+
+
+def _stages(model: ModelCard, cell: Cell) -> list[str]:
+    """List the stages in which a cell's method trains with its options."""
+    built = build_model(model, 0, "meta")
+    with on_meta():
+        return [*build_method(cell.method, built, cell.options).stages()]
 
 
 def _model_provides(model: DualEncoder) -> dict[str, bool]:

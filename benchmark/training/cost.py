@@ -25,7 +25,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.schema import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
 from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, micro_batches, training_step
@@ -237,16 +237,16 @@ def simulated_cost(
     """
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
     with trial_copy(method, device, real) as copy:
-        copy.enter(next(iter(copy.stages())))
-        optimizer = _warm_optimizer(copy, training)
+        first = next(iter(copy.stages()))
+        copy.enter(first)
+        recipe = training.at_stage(first)
+        optimizer = _warm_optimizer(copy, recipe)
         _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
         held = held_bytes(copy, optimizer)
         with StoragePeak(device) as peak, _counting() as counter:
             passes = _Passes(copy, lambda: counter.total)
-            training_step(
-                copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), training.gradient_clip
-            )
+            training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), recipe.gradient_clip)
     memory = held + peak.bytes
     if len(method.stages()) > 1 or _has_keys(method):
         return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
@@ -425,9 +425,9 @@ def _places(index: Tensor | None) -> list[Tensor | None]:
     return [index.new_empty(index.numel(), dtype=torch.long) for _ in range(index.ndim)]
 
 
-def _warm_optimizer(method: Method, training: Training) -> torch.optim.Optimizer:
+def _warm_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     """Make an optimiser with its state allocated, as after the first step."""
-    optimizer = optimizer_of(method, training)
+    optimizer = optimizer_of(method, recipe)
     for group in optimizer.param_groups:
         group["foreach"] = True
         for parameter in group["params"]:

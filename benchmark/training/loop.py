@@ -59,6 +59,7 @@ from benchmark.training.schedule import (
     learning_rate,
     optimizer_of,
     precision_of,
+    set_learning_rate,
     stage_starts,
     training_steps,
 )
@@ -177,7 +178,8 @@ class _Loop:
     def enter(self, stage: str) -> None:
         """Begin a stage, with its own optimiser and learning-rate schedule."""
         self.method.enter(stage)
-        self.optimizer = optimizer_of(self.method, self.training)
+        self.recipe = self.training.at_stage(stage)
+        self.optimizer = optimizer_of(self.method, self.recipe)
         self.stage = stage
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
@@ -190,9 +192,8 @@ class _Loop:
             # Losses of different stages are not comparable: the best checkpoint is one of the last stage.
             self.best = math.inf
         self.method.epoch = self.step / self.epoch_steps
-        rate = learning_rate(self.training, self.step - self.begin, self.end - self.begin)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = learning_rate(self.recipe, self.step - self.begin, self.end - self.begin)
+        set_learning_rate(self.optimizer, rate)
         losses, norm = self._update(self._next_batches())
         loss = sum(losses.values())
         self.step += 1
@@ -214,7 +215,7 @@ class _Loop:
         return loss
 
     def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
-        seed, clip = stream(self.seed, "step", self.step), self.training.gradient_clip
+        seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
             return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
         except NotFiniteError as error:

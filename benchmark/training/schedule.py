@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Training
+from benchmark.config.schema import Recipe, Training
 from benchmark.method import Method
 
 
@@ -55,12 +56,22 @@ def stage_starts(method: Method, steps: int) -> dict[str, int]:
     return starts
 
 
-def learning_rate(training: Training, step: int, steps: int) -> float:
-    """Return the learning rate at step 0..steps-1: linear warm-up, then cosine decay to 0."""
-    warmup = round(training.warmup * steps)
+def warmup_steps(recipe: Recipe, steps: int) -> int:
+    """Return the number of warm-up steps of a stage of ``steps`` steps. Raises ``BenchError`` if it is shorter."""
+    if isinstance(recipe.warmup, float):
+        return round(recipe.warmup * steps)
+    if recipe.warmup.steps > steps:
+        raise BenchError(f"training.warmup is {recipe.warmup.steps} steps, but the training or its stage has {steps}")
+    return recipe.warmup.steps
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Return the learning rate at step 0..steps-1: linear warm-up, then cosine decay to ``minimum_rate``."""
+    warmup, lowest = warmup_steps(recipe, steps), recipe.minimum_rate
     if step < warmup:
-        return training.learning_rate * (step + 1) / warmup
-    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return recipe.learning_rate * (step + 1) / warmup
+    fall = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return lowest + (recipe.learning_rate - lowest) * fall
 
 
 def precision_of(training: Training, device: torch.device) -> str:
@@ -75,16 +86,51 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def optimizer_of(method: Method, training: Training) -> torch.optim.AdamW:
-    """Make AdamW for the trained parameters; no weight decay below two dimensions (biases, norms, scales)."""
-    trained = [p for p in method.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+def optimizer_of(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make the optimiser of the parameters that are trained now.
+
+    Each of its groups has a ``factor`` of the learning rate. There is no weight decay below two dimensions (biases,
+    norms, scales).
+    """
+    factors = rate_factors(method, recipe)
+    trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for decays in (True, False):
+        for name, parameter in trained.items():
+            if (parameter.ndim >= 2) == decays:
+                groups.setdefault((decays, factors[name]), []).append(parameter)
+    settings = [
+        {"params": params, "weight_decay": recipe.weight_decay if decays else 0.0, "factor": factor}
+        for (decays, factor), params in groups.items()
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=training.learning_rate,
-        betas=training.betas,
-        eps=training.epsilon,
-    )
+    rate = recipe.learning_rate
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(settings, lr=rate, momentum=recipe.momentum)
+    if recipe.optimizer == "lion":
+        from timm.optim import Lion
+
+        lion: torch.optim.Optimizer = Lion(settings, lr=rate, betas=recipe.betas)
+        return lion
+    return torch.optim.AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon)
+
+
+def rate_factors(method: Method, recipe: Recipe) -> dict[str, float]:
+    """Return the factor of the learning rate of each parameter of a method, by its name.
+
+    A tower's layer at depth d below its projection has the factor rates.TOWER x layer_decay^d; everything that is in
+    neither tower has rates.heads.
+    """
+    factors: dict[int, float] = {}
+    for tower, rate in ((method.model.image, recipe.rates.image), (method.model.text, recipe.rates.text)):
+        for depth, group in enumerate(reversed(tower.layer_groups()), 1):
+            parameters = (
+                p for part in group for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
+            )
+            factors |= {id(parameter): rate * recipe.layer_decay**depth for parameter in parameters}
+    return {name: factors.get(id(parameter), recipe.rates.heads) for name, parameter in method.named_parameters()}
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups of an optimiser, each multiplied by its ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]

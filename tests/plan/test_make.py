@@ -69,6 +69,18 @@ def test_settings_are_part_of_the_label_of_those_that_they_are_for(suite: Path) 
     assert {encoder.label["variant"] for encoder in plan.fixed} == {"model.embed_dim=8"}
 
 
+def test_stages_with_settings_are_stages_of_the_method(suite: Path) -> None:
+    plan = planned(suite, "training.stages={pretrain: {optimizer: sgd}}", **QUICK)
+    assert plan.problems == []
+    assert plan.cells[0].key != planned(suite, **QUICK).cells[0].key
+    assert plan.cells[0].training.at_stage("pretrain").optimizer == "sgd"
+    plan = planned(suite, "training.stages={pretrian: {optimizer: sgd}}", **QUICK)
+    (problem,) = plan.problems
+    assert problem == (
+        "method 'clip': unknown stage under training.stages 'pretrian'; did you mean 'pretrain'? Known: pretrain"
+    )
+
+
 # Tasks
 
 
