@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from benchmark.common.errors import BenchError, cut, shortened, unknown
+from benchmark.common.ranges import SameText
 from benchmark.config.augmentation import Augmentation
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
@@ -105,6 +106,11 @@ class Training(Recipe):
     mixture: with several sets to pretrain on, a set's share of the pairs is proportional to its size to this power. 1:
     by size, 0: equal, between them a temperature of 1 / mixture.
     resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
+    same_text: what other pairs with the text of a pair are to it in a contrastive loss between images and texts:
+    ``negative``, wrong candidates, as in the papers; ``ignore``, no candidates; ``positive``, right candidates, which
+    share the target. Identical texts have the same characters, as in retrieval, which counts them as right.
+    label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
+    (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
@@ -122,6 +128,8 @@ class Training(Recipe):
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
     mixture: float = Field(default=1.0, ge=0, le=1)
     resolution: PositiveInt | None = None
+    same_text: SameText = "negative"
+    label_smoothing: float = Field(default=0.0, ge=0, le=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
