@@ -115,7 +115,8 @@ def match(regions: Tensor, words: Tensor, mask: Tensor, attention_scale: float, 
     gram = regions @ regions.transpose(1, 2)
     square = ((attention @ gram[:, None]) * attention).sum(dim=3)
     length = square.clamp(min=1e-12).sqrt() * words.norm(dim=2).clamp(min=1e-6)
-    return (word_scale * product / length).masked_fill(~mask, -torch.inf).logsumexp(dim=2)
+    cosine: Tensor = product / length
+    return (word_scale * cosine).masked_fill(~mask, -torch.inf).logsumexp(dim=2)
 
 
 def nce(logits: Tensor) -> Tensor:

@@ -113,5 +113,5 @@ def test_without_blocks_it_is_a_projection_of_class_token_and_mean_patch() -> No
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(BenchError, match="dino_txt.heads is 5, which does not divide the image tower's width 32"):
+    with pytest.raises(BenchError, match=r"dino_txt\.heads is 5, which does not divide the image tower's width 32"):
         small_method("dino_txt", heads=5)
