@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from benchmark.models.decoding import beam_search as beam_search
     from benchmark.models.dual_encoder import DualEncoder as DualEncoder
     from benchmark.models.tokenizer import Tokenizer as Tokenizer
+    from benchmark.models.tower import Group as Group
+    from benchmark.models.tower import ImageTower as ImageTower
     from benchmark.models.tower import LanguageModelTower as LanguageModelTower
+    from benchmark.models.tower import TowerOutput as TowerOutput
     from benchmark.models.tower import last_token as last_token
     from benchmark.task import Task as Task
     from benchmark.task import register_task as register_task
@@ -64,7 +67,7 @@ _SURFACE = {
     "benchmark.models.decoding": ["beam_search"],
     "benchmark.models.dual_encoder": ["DualEncoder"],
     "benchmark.models.tokenizer": ["Tokenizer"],
-    "benchmark.models.tower": ["LanguageModelTower", "last_token"],
+    "benchmark.models.tower": ["Group", "ImageTower", "LanguageModelTower", "TowerOutput", "last_token"],
     "benchmark.task": ["Task", "register_task"],
 }
 _MODULE_OF = {name: module for module, names in _SURFACE.items() for name in names}

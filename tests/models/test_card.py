@@ -14,7 +14,18 @@ tokenizer: {kind: corpus}
 
 
 def test_the_shipped_cards() -> None:
-    assert model_names() == ["cleft-biomedlm", "resnet50", "tiny", "tiny-general", "vit-b-16", "vit-b-32"]
+    assert model_names() == [
+        "cleft-biomedlm",
+        "convnext-t-clinicalbert",
+        "deit-b-clinicalbert",
+        "deit-s-clinicalbert",
+        "resnet50",
+        "swin-t-clinicalbert",
+        "tiny",
+        "tiny-general",
+        "vit-b-16",
+        "vit-b-32",
+    ]
     assert all(load_model_card(name).name == name for name in model_names())
 
 

@@ -1,0 +1,48 @@
+"""Label-supervised contrast against a loop over the positives of each pair."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.methods.fakes import Pairs, small_method
+from tests.methods.loops import nce_loop, unit
+
+FINDINGS = [[1, 0, 1], [0, 0, 0], [1, 0, 1], [1, -1, 1], [1, -1, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def loop(image: Tensor, text: Tensor, scale: float, positives: list[list[int]]) -> float:
+    """The mean over i of the mean over its positives k of -log exp(s(i, k)) / sum over j of exp(s(i, j)), both ways."""
+    n, total = len(image), 0.0
+    for x, y in ((image, text), (text, image)):
+        for i in range(n):
+            s = [scale * float(x[i] @ y[j]) for j in range(n)]
+            log_sum = math.log(sum(map(math.exp, s)))
+            total += sum(log_sum - s[k] for k in positives[i]) / len(positives[i])
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize(
+    ("label", "positives"),
+    [
+        ([2, 0, 2, -1, 2, -1, 0], [[0, 2, 4], [1, 6], [0, 2, 4], [3], [0, 2, 4], [5], [1, 6]]),
+        (FINDINGS, [[0, 2], [1, 5], [0, 2], [3], [4], [1, 5], [6]]),
+    ],
+    ids=["one label", "several findings"],
+)
+def test_loss_agrees_with_a_loop_over_positives(label: list[object], positives: list[list[int]]) -> None:
+    method = small_method("unicl").double()
+    image, text = unit(7, 0), unit(7, 1)
+    keys = {"label": torch.tensor(label), "index": torch.arange(7)}
+    loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
+    assert loss.item() == pytest.approx(loop(image, text, method.temperature_scale, positives), abs=1e-12)
+
+
+def test_without_labels_it_is_clip() -> None:
+    method, batch = small_method("unicl").double(), Pairs(5).sequential(0, 5)
+    batch.label = None
+    image, text = unit(5, 0), unit(5, 1)
+    keys = method.keys(batch) | {"index": torch.arange(5)}
+    loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
+    assert loss.item() == pytest.approx(nce_loop(image, text, method.temperature_scale), abs=1e-12)
