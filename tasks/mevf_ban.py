@@ -120,9 +120,7 @@ def grey(images: Tensor) -> Tensor:
     return F.interpolate(mixed, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
 
 
-def train(
-    head: MevfBan, towers: list[nn.Parameter], inputs: Inputs, target: Tensor, micro_batch: int, epochs: int = EPOCHS
-) -> float:
+def train(head: MevfBan, towers: list[nn.Parameter], inputs: Inputs, target: Tensor, micro_batch: int) -> float:
     """Train the head and the towers; return the last loss. Batches are drawn from torch's global generator.
 
     target: the right answers of all questions, int64 [n]. micro_batch: questions that pass through the towers at once.
@@ -131,7 +129,7 @@ def train(
     weights = [*head.parameters(), *towers]
     optimizer = torch.optim.Adamax(weights)
     whole = len(target) // BATCH_SIZE * BATCH_SIZE or len(target)
-    for epoch in range(epochs):
+    for epoch in range(EPOCHS):
         head.train()
         for group in optimizer.param_groups:
             group["lr"] = rate(epoch)
