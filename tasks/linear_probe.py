@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from sklearn.model_selection import GroupKFold
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task
+from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task, stream, torch_seed
 from benchmark.metrics import classification
 from benchmark.probe import (
     Labelled,
@@ -34,6 +35,8 @@ class LinearProbe(Task):
     labels, the cross-entropy is that of grouped cross-validation in train. Examples of a class that train lacks do not
     count in that choice, and count as wrong in test. Scores are log-probabilities (logits when multi-label). Chance of
     accuracy is that of train's most common class (of the more common answer to each finding).
+
+    With ``protocol: roy2024`` it is the probe of Roy et al. 2024 instead, see trained_by_adamw(); val is not used.
     """
 
     summary = "Logistic regression on frozen image features, its regularisation chosen on val."
@@ -46,13 +49,15 @@ class LinearProbe(Task):
     class Config:
         """The options.
 
-        features: before or after the projection into the shared space.
+        protocol: logistic_regression, or roy2024, which has no further option but ``features``.
+        features: before or after the projection into the shared space (Roy 2024: after [C]).
         strengths: of regularisation, C of scikit-learn's LogisticRegression.
         folds: of the cross-validation where val has no labels.
         rare_below: classes with fewer train images than this are rare; they get means of their own, unless all classes
         are rare.
         """
 
+        protocol: Literal["logistic_regression", "roy2024"] = "logistic_regression"
         features: Stage = "before"
         strengths: tuple[PositiveFloat, ...] = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-10, 3))
         folds: Annotated[int, Field(ge=2)] = 5
@@ -64,18 +69,15 @@ class LinearProbe(Task):
         return "macro_auroc" if card.multi_label else "accuracy"
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
-        """Fit the classifiers, choose one, and score the test images."""
+        """Fit the classifier, and score the test images."""
         train = known(data, "train", self.config.features)
-        scale = deviation(train.features)
-        path = self.fit(train, scale, len(data.classes))
-        val = labelled(data, "val", self.config.features) if "val" in data.splits() else train.take(np.array([], int))
-        if (val.label >= 0).any():
-            losses, chosen_on = cross_entropy(path(val.features / scale), val.label), "val"
-        else:
-            losses, chosen_on = self.cross_validate(train, data), f"{self.config.folds}-fold cross-validation in train"
-        best = int(losses.argmin())
         test = labelled(data, "test", self.config.features)
-        scores = path(test.features / scale)[best]
+        if self.config.protocol == "roy2024":
+            with torch_seed(stream(seed, "linear_probe", data.card.name)):
+                scores = trained_by_adamw(train, test.features, len(data.classes))
+            notes: dict[str, Any] = {"protocol": "roy2024"}
+        else:
+            scores, notes = self.chosen(data, train, test)
         measurement = classification(
             ids=test.ids.tolist(),
             groups=test.groups.tolist(),
@@ -86,15 +88,26 @@ class LinearProbe(Task):
             multi_label=data.card.multi_label,
             rare=rare_classes(data, self.config.rare_below),
         )
-        measurement.notes |= {
-            "strength": self.config.strengths[best],
-            "strength_chosen_on": chosen_on,
-            "cross_entropy": dict(zip(map(str, self.config.strengths), losses.tolist())),
-            "train_images": len(train),
-        }
+        measurement.notes |= {**notes, "train_images": len(train)}
         measurement.chance["accuracy"] = majority_accuracy(train.label, test.label)
         measurement.majority = measurement.chance
         yield measurement
+
+    def chosen(self, data: Evaluation, train: Labelled, test: Labelled) -> tuple[Tensor, dict[str, Any]]:
+        """Fit a classifier for each strength and choose one; return its logits of test [n, K] and how it was chosen."""
+        scale = deviation(train.features)
+        path = self.fit(train, scale, len(data.classes))
+        val = labelled(data, "val", self.config.features) if "val" in data.splits() else train.take(np.array([], int))
+        if (val.label >= 0).any():
+            losses, chosen_on = cross_entropy(path(val.features / scale), val.label), "val"
+        else:
+            losses, chosen_on = self.cross_validate(train, data), f"{self.config.folds}-fold cross-validation in train"
+        best = int(losses.argmin())
+        return path(test.features / scale)[best], {
+            "strength": self.config.strengths[best],
+            "strength_chosen_on": chosen_on,
+            "cross_entropy": dict(zip(map(str, self.config.strengths), losses.tolist())),
+        }
 
     def fit(self, train: Labelled, scale: Tensor, classes: int) -> Path:
         """Fit a classifier for each strength."""
@@ -129,3 +142,43 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     usable = label >= 0
     losses = -logits[:, usable].log_softmax(2).gather(2, label[usable].expand(len(logits), -1)[..., None])[..., 0]
     return losses[:, losses[0].isfinite()].mean(1)
+
+
+def trained_by_adamw(
+    train: Labelled,
+    features: Tensor,
+    classes: int,
+    *,
+    epochs: int = 40,
+    batch_size: int = 64,
+    learning_rate: float = 0.1,
+) -> Tensor:
+    """Train one linear layer on unit-length features by AdamW, and compute its logits [n, K] of ``features`` [n, d].
+
+    Cross-entropy; binary cross-entropy over the known labels when multi-label. No weight decay; the rate falls from
+    the first step to 0 along a cosine. The layer starts, and the batches are drawn, from torch's global generator.
+
+    Source, also of the defaults: Roy et al. 2024, arXiv:2406.07450 [C]: afkanpour/benchmarking-contrastive,
+    clip_benchmark/metrics/linear_probe.py and scripts/downstream_eval/linear_probe_1.slrm. There the layer runs in
+    half precision, here in float32.
+    """
+    inputs, label = F.normalize(train.features, dim=1).float(), train.label
+    layer = nn.Linear(inputs.shape[1], classes).to(inputs.device)
+    optimizer = torch.optim.AdamW(layer.parameters(), learning_rate, weight_decay=0.0, fused=True)
+    steps = epochs * -(-len(inputs) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(epochs):
+        for batch in torch.split(torch.randperm(len(inputs)).to(inputs.device), batch_size):
+            logits, target = layer(inputs[batch]), label[batch]
+            if label.ndim == 2:
+                answered = target >= 0
+                loss = F.binary_cross_entropy_with_logits(logits[answered], target[answered].float())
+            else:
+                loss = F.cross_entropy(logits, target)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+    with torch.no_grad():
+        scores: Tensor = layer(F.normalize(features, dim=1).float()).double()
+    return scores

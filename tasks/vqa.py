@@ -1,9 +1,11 @@
 """Visual question answering: a small head on image and question features, frozen or trained, chooses an answer."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,6 +28,8 @@ from benchmark import (
     torch_seed,
 )
 from benchmark.probe import Stage, deviation
+
+from . import mevf_ban
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
@@ -59,6 +63,12 @@ class VQA(Task):
     not made of a model has no towers to train, which raises ``BenchError``; among the baselines that is raw pixels,
     which are not evaluated on questions.
 
+    With ``protocol: roy2024`` head and training are those of Roy et al. 2024, see mevf_ban: both towers are always
+    trained, for 20 epochs, after which the last weights answer; val is not used. Questions are tokens of the model's
+    own tokenizer, and images are normalised as in pretraining. (The code of Roy et al. numbers the words of a question
+    by MEVF's dictionary, looks these numbers up among CLIP's tokens, and does not normalise images.) The auto-encoder
+    starts from random weights, because those of MEVF, which Roy et al. start from, do not come with the harness [I].
+
     accuracy: the share of test questions with the right answer. An answer that train lacks is never given, so the share
     of test answers that train has (``ceiling`` in the notes) is the highest accuracy possible.
     accuracy_open, accuracy_closed: over the questions of that answer_type; the dataset defines what is closed, most
@@ -82,6 +92,8 @@ class VQA(Task):
     class Config:
         """The options.
 
+        protocol: pooled, the head and its training as the other options say; or roy2024, for which only micro_batch and
+        those about statements matter.
         features: before or after the projection into the shared space.
         towers: "frozen", or "trained" along with the head.
         head: Product or Bilinear. width: the dimension that image and question are projected to.
@@ -93,6 +105,7 @@ class VQA(Task):
         there are more than max_statements.
         """
 
+        protocol: Literal["pooled", "roy2024"] = "pooled"
         features: Stage = "before"
         towers: Literal["frozen", "trained"] = "frozen"
         head: Literal["product", "bilinear"] = "product"
@@ -117,9 +130,12 @@ class VQA(Task):
         train, test = splits["train"], splits["test"]
         try:
             with torch_seed(stream(seed, "vqa", data.card.name)):
-                predicted, epoch = self.learn(data, splits)
+                if self.config.protocol == "roy2024":
+                    predicted, epoch = self.learn_mevf_ban(data, splits)
+                else:
+                    predicted, epoch = self.learn(data, splits)
         except torch.cuda.OutOfMemoryError as error:
-            if self.config.towers == "frozen":
+            if self.config.protocol == "pooled" and self.config.towers == "frozen":
                 raise
             raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
         common = most_common_answers(train, test)
@@ -216,6 +232,46 @@ class VQA(Task):
                 weight.copy_(value)
         return answers("test"), kept_epoch
 
+    def learn_mevf_ban(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
+        """Train the head of Roy et al. 2024 and both towers. Returns as learn() does."""
+        encoder = trainable_copy(data, "vqa.protocol=roy2024")
+        device = torch.device(getattr(encoder, "device", "cpu"))
+        images = {split: (data.records(split).images, by_id(data, split)) for split in ("train", "test")}
+
+        def inputs(split: str, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            rows, (pixels, order) = at.cpu().numpy(), images[split]
+            shown = torch.from_numpy(np.array(pixels[order[splits[split].image[rows]]]))
+            words = encoder.projected_words(splits[split].question[rows].tolist(), mevf_ban.TOKENS)
+            return encoder.projected_images(shown).float(), words.float(), mevf_ban.grey(shown.to(device))
+
+        vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
+        width = data.images("test").embeddings.shape[1]
+        head = mevf_ban.MevfBan(width, len(vocabulary)).to(device)
+        weights = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+        loss = mevf_ban.train(
+            head, weights, partial(inputs, "train"), torch.from_numpy(target).to(device), self.config.micro_batch
+        )
+        if not math.isfinite(loss):
+            raise BenchError(
+                f"dataset '{data.card.name}': the loss is {loss:g} at the end of vqa.protocol=roy2024, whose rate is "
+                "fixed; expected a finite number. vqa.protocol=pooled has rates that can be set."
+            )
+        head.eval()
+        every = torch.arange(len(splits["test"]))
+        with torch.no_grad():
+            chosen = [head(*inputs("test", at))[0].argmax(1).cpu() for at in torch.split(every, data.batch_size)]
+        return np.asarray(vocabulary[torch.cat(chosen).numpy()]), mevf_ban.EPOCHS
+
+
+def trainable_copy(data: Evaluation, option: str) -> Trainable:
+    """Copy the encoder to train it. Raises ``BenchError`` if it has no towers. option: the one that asks for it."""
+    if not isinstance(data.encoder, Trainable):
+        raise BenchError(
+            f"{option}: a {type(data.encoder).__name__} has no towers that can be trained; expected an encoder that is "
+            "made of a model. vqa.protocol=pooled with vqa.towers=frozen works with any encoder."
+        )
+    return data.encoder.copy()
+
 
 class Features:
     """The encoder's features of questions and their images, standardised over train.
@@ -255,13 +311,8 @@ class TrainedFeatures(Features):
     """
 
     def __init__(self, data: Evaluation, splits: dict[str, "Questions"], stage: Stage) -> None:
-        if not isinstance(data.encoder, Trainable):
-            raise BenchError(
-                f"vqa.towers=trained: a {type(data.encoder).__name__} has no towers that can be trained; expected an "
-                "encoder that is made of a model. vqa.towers=frozen works with any encoder."
-            )
+        self.encoder = trainable_copy(data, "vqa.towers=trained")
         super().__init__(data, splits, stage)
-        self.encoder = data.encoder.copy()
         self.splits = splits
         self.of_stage = ("before", "after").index(stage)
         self.images = {split: (data.records(split).images, by_id(data, split)) for split in splits}

@@ -130,7 +130,7 @@ def _located(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
         return str(folder / name) if isinstance(name, str) and re.search(r"\.ya?ml(@|$)", name) else name
 
     for part in (fields, _mapping(_mapping(fields, "scenario"), "plain")):
-        for key in ("model", "pretraining", "datasets", "dataset"):
+        for key in ("model", "pretraining", "validation", "datasets", "dataset"):
             value = part.get(key)
             if value is not None:
                 part[key] = [locate(name) for name in value] if isinstance(value, list) else locate(value)

@@ -265,11 +265,21 @@ class ResolvedArm:
     training: Training
 
 
+class CardTexts(Strict):
+    """What a suite says of a dataset's classes in place of the dataset's card. The keys are those of a card."""
+
+    prompts: dict[str, list[str]] | list[str] | None = None
+    negative_prompts: dict[str, list[str]] | list[str] | None = None
+    class_texts: dict[str, str] | None = None
+
+
 class RunConfig(Strict):
     """What `bench run` runs: arms x seeds pretrained on ``pretraining``, evaluated by ``tasks`` on ``datasets``.
 
     methods: the names of the arms to run; ``all``: every arm of the suite, and every method without an arm of its name.
     arms: the arms with an entry, by name. An arm without one is the method of its name at the suite's settings.
+    validation: the sets of ``pretraining`` whose validation split gives the validation loss; empty: all of them.
+    cards: by the names of shipped datasets, prompts and texts of classes in place of those of their cards.
     strict: whether a dataset of the suite that is missing on this machine is an error; otherwise it is left out.
     required: those that must be there in any case, because the command line names them.
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
@@ -286,7 +296,9 @@ class RunConfig(Strict):
     model: str = "tiny"
     model_options: dict[str, Any] = {}
     pretraining: list[str]
+    validation: list[str] = []
     datasets: list[str]
+    cards: dict[str, CardTexts] = {}
     methods: list[str]
     arms: dict[str, Arm] = {}
     tasks: list[str] = ["all"]

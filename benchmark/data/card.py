@@ -1,6 +1,7 @@
 """Dataset cards: YAML files that describe a dataset and its location."""
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -133,8 +134,10 @@ def _check_templates(key: str, templates: list[str]) -> None:
             raise ValueError(f"{key}: '{template}' has no {{}} for the class")
 
 
-def load_card(name_or_path: str | Path) -> Card:
+def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) -> Card:
     """Load a shipped card by name, or any card by the path of its YAML file.
+
+    texts: keys in place of the file's, as in the ``cards`` of a suite.
 
     Settings of the source may follow, as in ``phantom-noisy@noisy_texts=0.5`` or ``phantom-rare@rare.melanoma=0.05``;
     they become part of the card's name.
@@ -152,7 +155,8 @@ def load_card(name_or_path: str | Path) -> Card:
         _set(source, key.split("."), _value(f"{name_or_path}", text))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
     name = "@".join([fields.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
-    card: Card = validated(Card, fields | {"name": name, "source": located}, str(path))
+    where = f"{path} with cards.{name} of the suite" if texts else str(path)
+    card: Card = validated(Card, {**fields, "name": name, "source": located, **(texts or {})}, where)
     try:
         card.source.check_classes(card.labels)
     except ValueError as error:

@@ -121,6 +121,15 @@ class Trainable(Protocol):
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute features and embeddings of texts."""
 
+    def projected_images(self, images: Tensor) -> Tensor:
+        """Compute embeddings of images before they are scaled to unit length, [b, D]."""
+
+    def projected_words(self, texts: Sequence[str], length: int) -> Tensor:
+        """Compute the projections of the first ``length`` tokens of texts, [b, length, D], not of unit length.
+
+        Padding is 0. Raises ``BenchError`` for a text tower without tokens.
+        """
+
 
 class ModelEncoder:
     """The encoder made of a dual encoder and its tokenizer. Puts the model into eval mode, on ``device``.
@@ -196,6 +205,19 @@ class ModelEncoder:
         with self._autocast():
             features = self.model.text_features(*self._tokens(texts))
             return features, self.model.project_text(features)
+
+    def projected_images(self, images: Tensor) -> Tensor:
+        """Compute embeddings of images before they are scaled to unit length, [b, D], with a graph."""
+        with self._autocast():
+            projected: Tensor = self.model.image_projection(self.model.image_features(self._pixels(images)))
+        return projected
+
+    def projected_words(self, texts: Sequence[str], length: int) -> Tensor:
+        """Compute the projections of the first ``length`` tokens of texts, [b, length, D], with a graph."""
+        tokens, mask = (x[:, :length] for x in self._tokens(texts))
+        with self._autocast():
+            words: Tensor = self.model.text_projection(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
+        return nn.functional.pad(words, (0, 0, 0, length - words.shape[1]))
 
     def _pixels(self, images: Tensor) -> Tensor:
         return images.to(self.device).float() / 255

@@ -233,9 +233,10 @@ class Materials:
     # Pairs
 
     def sets(self, cell: Cell, split: str) -> list[PairSet]:
-        """Return those of a cell's pretraining sets that have the split."""
+        """Return those of a cell's pretraining sets that have the split; of val, those that it is validated on."""
         size = cell.training.resolution or self.blank_model().image_size
-        datasets = [self.plan.datasets[name] for name in cell.pretraining]
+        names = cell.validation if split == "val" else cell.pretraining
+        datasets = [self.plan.datasets[name] for name in names]
         return [self._pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
@@ -309,7 +310,7 @@ class Materials:
         if len(cell.pretraining) == 1:
             return {}
         names = [name for name in cell.pretraining if "train" in self.plan.datasets[name].splits()]
-        validated = [name for name in cell.pretraining if "val" in self.plan.datasets[name].splits()]
+        validated = [name for name in cell.validation if "val" in self.plan.datasets[name].splits()]
         losses = {}
         if cell.training.validations:
             for name, pair_set in zip(validated, self.sets(cell, "val")):

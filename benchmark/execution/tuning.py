@@ -91,8 +91,8 @@ def tune_arms(
     plan = make_plan(config)
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
-    if not any("val" in plan.datasets[name].splits() for name in plan.cells[0].pretraining):
-        raise BenchError(f"tuning needs a split named val; none of {', '.join(plan.cells[0].pretraining)} has one")
+    if not any("val" in plan.datasets[name].splits() for name in plan.cells[0].validation):
+        raise BenchError(f"tuning needs a split named val; none of {', '.join(plan.cells[0].validation)} has one")
     arms = {cell.arm: cell for cell in plan.cells}
     sections = {arm: {"training", arm} | ({cell.method} - {*config.arms}) for arm, cell in arms.items()}
     for axis in axes:

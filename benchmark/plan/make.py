@@ -50,6 +50,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
     config, absent = _with_datasets_here(config, datasets)
     arms = arm_names(config)
     _check_options(config)
+    _check_datasets(config, datasets)
     for point in config.grid:
         for names in config.at(point, "--grid").trained_on().values():
             datasets.open(names)
@@ -70,6 +71,7 @@ def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
         absent=absent,
     )
     _add_baselines(plan, run)
+    plan.left_out += _unvalidated(plan)
     unmet = _unmet(plan)
     reasons = list(dict.fromkeys(reason for of_cell in unmet.values() for reason in of_cell))
     if config.methods == ["all"]:
@@ -126,6 +128,7 @@ class _Run:
     ) -> Cell:
         """Make a cell. at: the configuration with the arm's tuned settings and a grid point applied."""
         method = arm.method
+        validation = self.validation(pretraining)
         uses_language = self.language and "language_model" in METHODS[method].needs_of(
             METHODS[method].Config(**options)
         )
@@ -140,6 +143,7 @@ class _Run:
             initial=self.initial.key if self.initial else None,
             language=self.language.content if self.language and uses_language else None,
             seed=seed,
+            validation=self.datasets.fingerprints(validation),
         )
         label = Label(
             suite=at.suite,
@@ -152,7 +156,14 @@ class _Run:
         )
         if arm.name in at.arms and (recipe := _written(at.arms[arm.name].departures)):
             label["recipe"] = recipe
-        return Cell(arm.name, method, dict(options), arm.training, tuple(pretraining), seed, content, label)
+        return Cell(
+            arm.name, method, dict(options), arm.training, tuple(pretraining), tuple(validation), seed, content, label
+        )
+
+    def validation(self, pretraining: list[str]) -> list[str]:
+        """List the sets to pretrain on that give the validation loss: all, where none of those named is among them."""
+        named = {load_card(reference).name for reference in self.config.validation}
+        return [name for name in pretraining if name in named] or pretraining
 
 
 def _resolve(config: RunConfig, datasets: Datasets) -> _Run:
@@ -273,6 +284,14 @@ def _check_options(config: RunConfig) -> None:
             task_options(name, config)
     for name in arm_names(config.model_copy(update={"methods": ["all"]})):
         arm_options(config, name)
+
+
+def _check_datasets(config: RunConfig, datasets: Datasets) -> None:
+    """Raise ``BenchError`` for an unknown dataset under ``cards`` and ``validation``, and for texts that do not fit."""
+    for name in config.cards:
+        load_card(name, datasets.texts(name))
+    for name in config.validation:
+        load_card(name)
 
 
 def _with_plain_dataset(config: RunConfig) -> RunConfig:
@@ -449,6 +468,18 @@ def _unmet_need(need: str, plan: Plan, cell: Cell, provides: Mapping[str, bool])
         if lacking:
             return f"dataset '{lacking[0]}' does not have it"
     return ""
+
+
+def _unvalidated(plan: Plan) -> list[str]:
+    """Say on what the validation loss is computed, where it is on none of the sets that the suite names for it."""
+    named = {load_card(reference).name for reference in plan.config.validation}
+    lines = {
+        f"validation on {listed(named)}: not among the sets to pretrain on here; the loss is that of "
+        f"{listed(cell.validation)}": None
+        for cell in plan.cells
+        if named and not named & set(cell.validation)
+    }
+    return list(lines)
 
 
 def _problems(plan: Plan) -> list[str]:

@@ -32,7 +32,7 @@ class CellContent(TypedDict):
     """Everything that a cell's weights depend on.
 
     model_files: the hashes of local files that the model's card names. initial: the key of the cell with the initial
-    weights.
+    weights. validation: the sets that give the validation loss, where these are not all.
     """
 
     format: int
@@ -47,6 +47,7 @@ class CellContent(TypedDict):
     pretraining: Fingerprints
     seed: int
     language_model: "NotRequired[LanguageContent]"
+    validation: NotRequired[Fingerprints]
 
 
 class PairContent(TypedDict):
@@ -98,6 +99,7 @@ def cell_content(
     initial: str | None,
     language: LanguageContent | None,
     seed: int,
+    validation: Fingerprints,
 ) -> CellContent:
     """Collect everything that a cell's weights depend on.
 
@@ -122,6 +124,8 @@ def cell_content(
     )
     if language is not None:
         content["language_model"] = language
+    if validation != pretraining:
+        content["validation"] = validation
     return content
 
 
@@ -209,6 +213,7 @@ def _plain(value: Any, where: str) -> Any:
 class Cell:
     """One arm trained with one seed. content: everything that its weights depend on; key: its hash.
 
+    validation: those of the sets to pretrain on whose validation split gives the validation loss.
     condition, plain: in a scenario that varies the pretraining data, the cell's condition and the key of the same
     arm's cell at the plain condition.
     """
@@ -218,6 +223,7 @@ class Cell:
     options: dict[str, Any]
     training: Training
     pretraining: tuple[str, ...]
+    validation: tuple[str, ...]
     seed: int
     content: CellContent
     label: Label

@@ -152,13 +152,18 @@ class Datasets:
         names = []
         for reference in references:
             file = card_file(reference)[0].resolve()
-            card = load_card(reference)
+            card = load_card(reference, self.texts(reference))
             if self._files.setdefault(card.name, file) != file:
                 raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
             if card.name not in self.opened:
                 self.opened[card.name] = open_dataset(card, self.config.on_bad_data, self.cache)
             names.append(card.name)
         return list(dict.fromkeys(names))
+
+    def texts(self, name: str) -> dict[str, Any]:
+        """Return what the run says of a dataset's classes in place of its card."""
+        texts = self.config.cards.get(name)
+        return texts.model_dump(exclude_none=True) if texts else {}
 
     def unusable(self, reference: str) -> str:
         """Explain why a dataset of the suite must be left out; "" if it is present and has rows.

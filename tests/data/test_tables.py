@@ -260,6 +260,18 @@ def labelled(folder, rows, **source):
     } | source
 
 
+def test_one_row_per_value_is_the_first_that_can_be_used(tmp_path):
+    images(tmp_path, 4)
+    of = [("s1", "lateral"), ("s1", "frontal"), ("s1", "frontal"), ("s2", "frontal")]
+    rows = [{"image": f"{i}.png", "study": study, "view": view} for i, (study, view) in enumerate(of)]
+    write_csv(tmp_path / "rows.csv", rows)
+    source = {"kind": "manifest", "file": "rows.csv", "columns": {"image": "image"}, "split": {"test": 1.0}}
+    source |= {"where": {"view": "frontal"}, "one_per": "study"}
+    assert column(opened(tmp_path, source), "test", "id") == ["1.png", "3.png"]
+    with pytest.raises(BenchError, match="one_per: unknown column 'studies'; did you mean 'study'"):
+        check(opened(tmp_path, source | {"one_per": "studies"}))
+
+
 def test_images_with_several_classes(tmp_path):
     rows = [{"image": "images/0.png", "y": y} for y in ("normal", "benign")]
     rows += [{"image": "images/1.png", "y": "['benign']"}, {"image": "images/2.png", "y": "['normal', 'benign']"}]

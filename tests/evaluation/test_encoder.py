@@ -175,6 +175,23 @@ def test_model_encoder_gives_what_the_model_does() -> None:
     assert found.features.dtype == found.embeddings.dtype == np.float32
 
 
+def test_projections_are_those_before_the_unit_length() -> None:
+    encoder, texts = model_encoder(), ["abc", "a longer one", ""]
+    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    projected = encoder.projected_images(images)
+    expected = torch.from_numpy(encoder.encode_images(images).embeddings)
+    torch.testing.assert_close(torch.nn.functional.normalize(projected, dim=1), expected)
+    assert not torch.allclose(projected.norm(dim=1), torch.ones(4))
+    words = encoder.projected_words(texts, 6)
+    assert words.shape == (3, 6, encoder.model.embed_dim)
+    for text, found in zip(texts, words):
+        tokens = torch.tensor([Letters()([text])[0][:6]])
+        hidden = encoder.model.text_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        wanted = encoder.model.text_projection(hidden)[0]
+        torch.testing.assert_close(found[: len(wanted)], wanted)
+        assert not found[len(wanted) :].any()
+
+
 def test_model_encoder_repeats_itself() -> None:
     """No dropout, whatever mode the model came in."""
     encoder = model_encoder()

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from benchmark.common.errors import BenchError
+from benchmark.common.progress import Progress
 from benchmark.config.load import load_run_config
+from benchmark.execution.materials import Materials
 from benchmark.method import METHODS, Method, register_method
 from benchmark.models import build_model, load_model_card
-from benchmark.plan.make import evaluation_plan
+from benchmark.plan.make import evaluation_plan, make_plan
 from benchmark.plan.plan import Plan, plain_options
 from benchmark.plan.resolve import build_method, method_options
 from benchmark.plan.tuned import settings_file
@@ -179,6 +182,61 @@ def test_two_datasets_of_one_name_are_refused(suite: Path) -> None:
     write_card(suite / "other", "squares")
     with pytest.raises(BenchError, match="two datasets are named 'squares'"):
         planned(suite, **QUICK, datasets=[str(suite / "squares.yaml"), str(suite / "other" / "squares.yaml")])
+
+
+# What the validation loss is computed on, and the texts of classes
+
+
+def test_a_suite_names_the_sets_that_give_the_validation_loss(suite: Path) -> None:
+    write_card(suite, "copy")
+    both = ["squares.yaml", "copy.yaml"]
+    edit(suite / "suite.yaml", pretraining=both)
+    everywhere = planned(suite, **QUICK).cells[0]
+    assert everywhere.validation == ("squares", "copy")
+    edit(suite / "suite.yaml", validation=both)
+    assert planned(suite, **QUICK).cells[0].key == everywhere.key
+    edit(suite / "suite.yaml", validation=["copy.yaml"])
+    plan = planned(suite, **QUICK)
+    (cell,) = plan.cells
+    assert cell.validation == ("copy",)
+    assert cell.key != everywhere.key
+    materials = Materials(plan, Progress(Console(), "none"), suite / "cache")
+    assert len(materials.sets(cell, "train")) == 2
+    assert [len(pairs.rows) for pairs in materials.sets(cell, "val")] == [len(plan.datasets["copy"].records("val"))]
+    assert plan.left_out == []
+
+
+def test_a_set_to_validate_on_that_is_not_trained_on_is_told(suite: Path) -> None:
+    write_card(suite, "copy")
+    edit(suite / "suite.yaml", validation=["copy.yaml"])
+    plan = planned(suite, **QUICK)
+    assert plan.cells[0].validation == ("squares",)
+    assert plan.left_out == ["validation on copy: not among the sets to pretrain on here; the loss is that of squares"]
+    edit(suite / "suite.yaml", validation=["copi"])
+    with pytest.raises(BenchError, match="unknown dataset 'copi'"):
+        planned(suite, **QUICK)
+
+
+def test_a_suite_replaces_texts_of_a_card(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    texts = {"prompts": ["picture of {}"], "class_texts": {"nodule": "nothing"}}
+    fields = {"extends": "demo", "datasets": ["phantom-cxr"], "methods": ["clip"], "tasks": ["zero_shot"]}
+    pairs = []
+    for cards in ({}, {"phantom-cxr": texts}):
+        path.write_text(yaml.safe_dump(fields | {"cards": cards}))
+        plan = make_plan(load_run_config(str(path), {"device": "cpu"}, [], METHODS.names()), tmp_path)
+        pairs.append(plan.pairs[0])
+    card = plan.datasets["phantom-cxr"].card
+    assert card.positive_prompts("nodule") == ["picture of nothing"]
+    assert pairs[0].key != pairs[1].key
+    for cards, message in (
+        ({"phantom-crx": texts}, "unknown dataset 'phantom-crx'; did you mean 'phantom-cxr'"),
+        ({"phantom-cxr": {"prompts": ["picture"]}}, "prompts: 'picture' has no {} for the class"),
+        ({"phantom-cxr": {"prompt": ["{}"]}}, "unknown key of cards 'prompt'; did you mean 'prompts'"),
+    ):
+        path.write_text(yaml.safe_dump(fields | {"cards": cards}))
+        with pytest.raises(BenchError, match=message):
+            make_plan(load_run_config(str(path), {"device": "cpu"}, [], METHODS.names()), tmp_path)
 
 
 # What methods need

@@ -1,8 +1,10 @@
 from dataclasses import replace
+from math import cos, pi
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from benchmark.tasks.linear_probe import LinearProbe
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
@@ -10,6 +12,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from benchmark.common.errors import BenchError
+from benchmark.common.seeding import stream, torch_seed
 from benchmark.evaluation.encoder import Encoded
 from benchmark.evaluation.measurement import Measurement
 from tests.tasks.fakes import CLASSES, FakeDataset, RandomEncoder, evaluation, fake_dataset, read_row, take
@@ -268,3 +271,76 @@ def test_order_of_files_is_not_seen_even_in_the_last_digit() -> None:
     one, other = probe(dataset, encoder), probe(dataset.shuffled(3), encoder)
     for name in one.examples:
         np.testing.assert_array_equal(one.examples[name], other.examples[name])
+
+
+def softmax_gradient(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    probability = np.exp(logits - logits.max(1, keepdims=True))
+    probability /= probability.sum(1, keepdims=True)
+    return (probability - np.eye(logits.shape[1])[label]) / len(label)
+
+
+def sigmoid_gradient(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    answered = label >= 0
+    return np.where(answered, 1 / (1 + np.exp(-logits)) - label, 0) / answered.sum()
+
+
+def roy2024(features: np.ndarray, label: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """The probe of Roy et al. 2024 from its description, in float64: logits of test.
+
+    AdamW at 0.1 without decay, a cosine without warm-up, 40 epochs of batches of 64, on unit-length features.
+    """
+    features, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, test))
+    with torch_seed(stream(seed, "linear_probe", "fake")):
+        layer = torch.nn.Linear(features.shape[1], len(CLASSES))
+        weights = [layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()]
+        orders = [torch.randperm(len(features)).numpy() for _ in range(40)]
+    batches = [order[i : i + 64] for order in orders for i in range(0, len(order), 64)]
+    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in weights]
+    for t, batch in enumerate(batches):
+        logits = features[batch] @ weights[0].T + weights[1]
+        error = (softmax_gradient if label.ndim == 1 else sigmoid_gradient)(logits, label[batch])
+        rate = 0.1 * (1 + cos(pi * t / len(batches))) / 2
+        for k, gradient in enumerate((error.T @ features[batch], error.sum(0))):
+            mean, square = moments[k]
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            moments[k] = mean, square
+            step = mean / (1 - 0.9 ** (t + 1)) / (np.sqrt(square / (1 - 0.999 ** (t + 1))) + 1e-8)
+            weights[k] = weights[k] - rate * step
+    return np.asarray(test @ weights[0].T + weights[1])
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_protocol_of_roy2024_agrees_with_its_description(multi_label: bool) -> None:
+    dataset = fake_dataset(multi_label=multi_label)
+    encoder = NoisyEncoder(dataset, width=6)
+    if multi_label:
+        dataset.prepared["train"].label[np.random.default_rng(1).random((240, len(CLASSES))) < 0.2] = -1
+    train, label, _ = columns(dataset, encoder, "train")
+    test, test_label, _ = columns(dataset, encoder, "test")
+    logits = roy2024(train, label, test, seed=0)
+    expected = logits if multi_label else logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    found = probe(dataset, encoder, protocol="roy2024")
+    scores = np.stack([found.examples[f"score/{name}"] for name in CLASSES], 1)
+    np.testing.assert_allclose(scores, expected, atol=2e-3)
+    right = (logits > 0) == (test_label == 1) if multi_label else logits.argmax(1) == test_label
+    assert values(found)["accuracy"] == pytest.approx(right.mean(), abs=0.01)
+
+
+def test_protocol_of_roy2024_ignores_val_length_and_order() -> None:
+    dataset = fake_dataset()
+
+    class Longer(NoisyEncoder):
+        def encode_images(self, images: Any) -> Encoded:
+            encoded = super().encode_images(images)
+            lengths = 2.0 ** (encoded.features[:, -1:] > 0)
+            return Encoded(encoded.features * lengths.astype(np.float32), encoded.embeddings)
+
+    expected = probe(dataset, NoisyEncoder(dataset), protocol="roy2024").examples
+    for data, encoder in (
+        (without_val(dataset), NoisyEncoder(dataset)),
+        (dataset.shuffled(3), NoisyEncoder(dataset)),
+        (dataset, Longer(dataset)),
+    ):
+        found = probe(data, encoder, protocol="roy2024").examples
+        for name, column in expected.items():
+            np.testing.assert_array_equal(found[name], column)

@@ -71,6 +71,7 @@ class TableSource(Source):
     extract: new columns from parts of others; applied before everything else.
     values: column -> value -> its replacement ("*": for any value not listed); applied before ``where``.
     where, where_not: keep only the rows that have, or do not have, this value (or one of these) in this column.
+    one_per: keep only the first row, of those that can be used, of each value of this column.
     text_file: a template of the path of a text file that holds the text, relative to the image folder.
     sections: of that file, only the sections whose headings (``FINDINGS:``) contain these words, in this order; rows
     without any of them are left out.
@@ -88,6 +89,7 @@ class TableSource(Source):
     values: dict[str, dict[str, str]] = {}
     where: dict[str, Value | list[Value]] = {}
     where_not: dict[str, Value | list[Value]] = {}
+    one_per: str | None = None
     text_file: str | None = None
     sections: list[str] = []
     several: Several = "error"
@@ -167,6 +169,7 @@ class TableSource(Source):
 
     def _read(self, classes: Classes, problems: Problems) -> Iterator[Row]:
         read = RowReader(self, classes)
+        kept: set[str] = set()
         for table in self.tables(problems):
             for number, values in table.rows:
                 try:
@@ -174,8 +177,14 @@ class TableSource(Source):
                 except BadRow as bad:
                     problems.add(place(table.name, number), bad)
                     continue
-                if row is not None:
-                    yield row
+                if row is None:
+                    continue
+                if self.one_per:
+                    of = string(values.get(self.one_per))
+                    if of in kept:
+                        continue
+                    kept.add(of)
+                yield row
             self.check_columns(table.name, table.columns)
 
     def check_columns(self, table: str, columns: set[str]) -> None:
@@ -193,6 +202,7 @@ class TableSource(Source):
             yield from ((f"columns.{key}", name) for name in template_columns(template))
         yield from (("text_file", name) for name in template_columns(self.text_file or ""))
         yield from (("extract", extract.column) for extract in self.extract.values())
+        yield "one_per", self.one_per or ""
         for key in ("where", "where_not", "values"):
             yield from ((key, name) for name in getattr(self, key))
         label = self.columns.label

@@ -55,6 +55,7 @@ class WebDatasetSource(TableSource):
             "columns.question": self.columns.question,
             "where": self.where,
             "where_not": self.where_not,
+            "one_per": self.one_per,
             "text_file": self.text_file,
             "find": self.find,
         }

@@ -142,7 +142,7 @@ SECTIONS = (
 )
 
 
-@layout("mimic-cxr", "mimic-cxr-frontal", "mimic-cxr-lateral")
+@layout("mimic-cxr", "mimic-cxr-frontal", "mimic-cxr-lateral", "mimic-cxr-single")
 def mimic(data: Path, card: str) -> Expected:
     root = data / "mimic-cxr"
     images = [  # dicom_id, study_id, subject_id, split, view
@@ -185,6 +185,8 @@ def mimic(data: Path, card: str) -> Expected:
             "ea030e7a-f": {"text": ["Clear."]},
         },
     }
+    if card == "mimic-cxr-single":
+        del expected["train"]["174413ec-b"]  # a study of two images
     views = {"mimic-cxr-frontal": ("PA", "AP"), "mimic-cxr-lateral": ("LATERAL", "LL")}.get(card)
     if views is None:
         return expected
