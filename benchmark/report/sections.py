@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.common.errors import BenchError
-from benchmark.report import arms, breakdown, classes, comparison, costs, curve, scenarios, scores
+from benchmark.report import arms, breakdown, classes, comparison, costs, curve, grids, scenarios, scores
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
@@ -29,6 +29,7 @@ OF_EACH_TASK: list[Section] = [
     breakdown.scores_by_kind,
     classes.scores_by_class,
     curve.learning_curves,
+    grids.grids,
 ]
 """Sections of one kind of task; they are given its results alone, as Results.of_task() selects them."""
 OF_ALL_TASKS: list[Section] = [comparison.mean_ranks, costs.pretraining_costs, scenarios.scenarios]
