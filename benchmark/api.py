@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import PositiveInt
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.console import Console
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
 from benchmark.config.load import load_run_config, results_folder
+from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig, Strict, validated
 from benchmark.store.store import Store
 
@@ -194,25 +195,41 @@ class _Options(Strict):
     datasets: list[str] | None = None
     seeds: PositiveInt | list[int] | None = None
     device: str | None = None
-    settings: dict[str, Any] = {}
+    on_bad_data: str | None = None
+    strict: Literal[True] | None = None
+    tuned: str | None = None
+    settings: dict[str, Any] | list[str] = {}
     budget: str | None = None
+    grid: dict[str, list[Any]] | list[str] = {}
+    scenario: str | None = None
     plugins: list[str | Path] = []
 
     def flags(self) -> dict[str, Any]:
         """Return the fields of the configuration that the options set."""
-        flags = self.model_dump(exclude={"settings", "budget", "plugins"}, exclude_none=True)
+        flags = self.model_dump(exclude={"settings", "budget", "grid", "scenario", "plugins"}, exclude_none=True)
         if isinstance(self.seeds, int):
             flags["seeds"] = list(range(self.seeds))
         return flags
 
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return settings and grid as the command line writes them."""
+        settings, grid = self.settings, self.grid
+        if isinstance(settings, dict):
+            settings = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+        if isinstance(grid, dict):
+            grid = [f"{name}={json.dumps(values)[1:-1]}" for name, values in grid.items()]
+        return settings, grid
+
 
 def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **options: Any) -> RunConfig:
-    """Return the configuration of a run: a suite, overridden by options.
+    """Return the configuration of a run: a suite, overridden by options, as the command line does.
 
     Options: methods, tasks, pretraining, datasets, lists of names or paths. model, device. seeds: their values, or how
     many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
-    training budget of every method, such as "samples=200k". plugins: files that register methods or tasks; not needed
-    for classes that the caller has registered.
+    training budget of every arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
+    run. scenario: as --scenario, "noisy=0.1,0.5", in place of a suite. tuned: the folder of the settings that `bench
+    tune` found. strict, on_bad_data: as on the command line. plugins: files that register methods or tasks; not needed
+    for classes that the caller has registered. Settings and grid may also be texts as on the command line.
     Raises ``BenchError`` for an unknown name and for a value of the wrong type or out of range.
     """
     from benchmark.method import METHODS
@@ -223,13 +240,15 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
     overrides = validated(_Options, options, "options of the run")
     load_files(overrides.plugins)
     if isinstance(config, str | Path):
-        texts = [f"{name}={json.dumps(value)}" for name, value in overrides.settings.items()]
-        loaded = load_run_config(
-            str(config), overrides.flags(), texts, [*METHODS.names(), *TASKS.names()], overrides.budget
-        )
+        suite, conditions = parse_scenario(overrides.scenario) if overrides.scenario else (str(config), [])
+        settings, grid = overrides.texts()
+        known = [*METHODS.names(), *TASKS.names()]
+        loaded = load_run_config(suite, overrides.flags(), settings, known, overrides.budget, grid, conditions)
     else:
-        if overrides.settings or overrides.budget:
-            raise BenchError("settings and budget apply to a suite's name or file; in a mapping, set them directly")
+        if overrides.settings or overrides.budget or overrides.grid or overrides.scenario:
+            raise BenchError(
+                "settings, budget, grid and scenario apply to a suite's name or file; in a mapping, set them directly"
+            )
         fields = config.model_dump() if isinstance(config, RunConfig) else dict(config)
         loaded = validated(RunConfig, fields | overrides.flags(), "the configuration")
     check_settings(loaded)

@@ -107,7 +107,12 @@ def test_a_suite_may_be_a_mapping(bench: Bench) -> None:
     ours = benchmark.configure(content)
     named = benchmark.configure("suite.yaml", tasks=["zero_shot"], methods=["clip"])
     assert ours.training == named.training
-    with pytest.raises(BenchError, match="settings and budget apply to a suite's name or file"):
+    grid = benchmark.configure(
+        "suite.yaml", methods=["msd"], grid={"msd.targets": ["cross", "hard"], "msd.alpha": [0, 0.5]}
+    )
+    assert [*grid.grid[0].items()] == [("msd.targets", "cross"), ("msd.alpha", 0)]
+    assert len(grid.grid) == 4
+    with pytest.raises(BenchError, match="settings, budget, grid and scenario apply to a suite's name or file"):
         benchmark.configure(content, budget="samples=10")
     with pytest.raises(BenchError, match="unknown key 'trainin'; did you mean 'training'"):
         benchmark.configure({"trainin": {}} | content)
@@ -120,7 +125,9 @@ def test_a_suite_may_be_a_mapping(bench: Bench) -> None:
         ({"methods": "clip"}, "methods: .*found 'clip'"),
         ({"method": ["clip"]}, "unknown key 'method'; did you mean 'methods'"),
         ({"budget": 30}, "budget: .*found 30"),
-        ({"settings": ["a"]}, "settings: .*found"),
+        ({"settings": ["a"]}, "--set a: expected section.key=value"),
+        ({"settings": 3}, "settings.*found 3"),
+        ({"scenario": "nosy"}, "unknown scenario 'nosy'; did you mean 'noisy'"),
         ({"seeds": 0}, "seeds.*found 0"),
         ({"seeds": []}, "seeds: "),
         ({"seeds": [1, 1]}, "has a seed twice"),

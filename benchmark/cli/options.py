@@ -1,7 +1,7 @@
 """The options that commands share, and the console that they print to."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -89,27 +89,26 @@ class RunOptions:
 
     def config(self) -> "RunConfig":
         """Import the plug-ins, and load the suite with these options applied."""
-        from benchmark.config.load import load_run_config
-        from benchmark.config.overrides import parse_scenario
-        from benchmark.plan.resolve import check_settings
+        from benchmark.api import configure
 
-        known = load_registered(self.plugin)
-        flags = {
-            "methods": names_of(self.methods),
-            "tasks": names_of(self.tasks),
-            "model": self.model,
-            "pretraining": names_of(self.pretraining),
-            "datasets": names_of(self.datasets),
-            "seeds": list(range(self.seeds)) if self.seeds else None,
-            "device": self.device,
-            "on_bad_data": self.on_bad_data,
-            "tuned": str(self.folder / "tuning") if self.tuned else None,
-            "strict": self.strict or None,
-        }
-        suite, conditions = parse_scenario(self.scenario) if self.scenario else (self.suite, [])
-        config = load_run_config(suite, flags, self.settings or [], known, self.budget, self.grid or [], conditions)
-        check_settings(config)
-        return config
+        return configure(
+            self.suite,
+            methods=names_of(self.methods),
+            tasks=names_of(self.tasks),
+            model=self.model,
+            pretraining=names_of(self.pretraining),
+            datasets=names_of(self.datasets),
+            seeds=self.seeds,
+            device=self.device,
+            on_bad_data=self.on_bad_data,
+            strict=self.strict or None,
+            tuned=str(self.folder / "tuning") if self.tuned else None,
+            settings=self.settings or [],
+            budget=self.budget,
+            grid=self.grid or [],
+            scenario=self.scenario,
+            plugins=self.plugin or [],
+        )
 
 
 def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -141,16 +140,6 @@ def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         return collect
 
     return decorate
-
-
-def load_registered(plugins: Iterable[Path] | None) -> list[str]:
-    """Import the user's plug-in files; return the names of all methods and tasks."""
-    from benchmark.method import METHODS
-    from benchmark.registry import load_files
-    from benchmark.task import TASKS
-
-    load_files(plugins or [])
-    return [*METHODS.names(), *TASKS.names()]
 
 
 def folder_of(results: Path | None) -> Path:

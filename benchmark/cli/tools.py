@@ -16,7 +16,6 @@ from benchmark.cli.options import (
     RunOptions,
     console,
     folder_of,
-    load_registered,
     names_of,
     say,
     takes_options,
@@ -116,9 +115,10 @@ def caption(
     from benchmark.data.dataset import open_dataset
     from benchmark.execution.caption import caption_sheet, captions, load_writer, newest_writer
     from benchmark.plan.resolve import resolve_device
+    from benchmark.registry import load_files
     from benchmark.store.store import Store
 
-    load_registered(plugin)
+    load_files(plugin or [])
     store = Store(folder_of(results))
     opened = open_dataset(load_card(dataset))
     name = opened.card.name
