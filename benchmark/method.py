@@ -14,6 +14,8 @@ from benchmark.models import DualEncoder, Tokenizer
 from benchmark.models.tower import Group
 from benchmark.registry import Registry
 
+LOSS_SETTINGS = frozenset({"same_text", "label_smoothing"})
+"""The training settings that only change losses, those of the methods that follow them."""
 Accumulation = Literal["plain", "cached", "keyed"]
 Embeddings = dict[str, Tensor]
 Keys = dict[str, Tensor]

@@ -108,7 +108,8 @@ class Training(Recipe):
     resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
     same_text: what other pairs with the text of a pair are to it in a contrastive loss between images and texts:
     ``negative``, wrong candidates, as in the papers; ``ignore``, no candidates; ``positive``, right candidates, which
-    share the target. Identical texts have the same characters, as in retrieval, which counts them as right.
+    share the target. Identical texts have the same characters, as in retrieval, which counts them as right. Where they
+    are embedded alike, a softmax over a batch has the same value with ``positive`` as with ``negative``.
     label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
     (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.

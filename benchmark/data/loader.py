@@ -186,14 +186,19 @@ class PairLoader:
         seeds = _mix(np.uint64(stream(self.seed, "sequential")) + pairs.astype(np.uint64))
         return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
 
-    def twins(self, batch_size: int, pairs: int) -> float:
-        """The share of pairs that have a pair with identical text in their effective batch.
+    def start(self, step: int, batch_size: int) -> int:
+        """The position of the first pair of a training's step; the incomplete last batch of an epoch is left out."""
+        epoch, step = divmod(step, len(self) // batch_size)
+        return epoch * len(self) + step * batch_size
 
-        Of the first ``pairs`` pairs or one batch, whichever is more. Images are not read.
+    def twins(self, batch_size: int, steps: int) -> float:
+        """The share of pairs in the first ``steps`` batches that have a pair of identical text in their batch.
+
+        Images are not read.
         """
         with_twin, counted = 0, 0
-        for start in range(0, max(pairs - batch_size + 1, 1), batch_size):
-            numbers, seeds = self._at(start, batch_size)
+        for step in range(steps):
+            numbers, seeds = self._at(self.start(step, batch_size), batch_size)
             parts = self._part(numbers)
             hashes = [
                 self.sets[part].hashes(self._rows(part, numbers[parts == part]), _mix(seeds)[parts == part])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,6 +26,8 @@ from benchmark.store.cache import cache_root
 from benchmark.store.store import Store
 from benchmark.training.schedule import check_batch
 
+TWINS_OF = 10_000
+"""The pairs among which identical texts are counted, in whole batches, at least one."""
 C = TypeVar("C", Cell, FixedEncoder)
 
 
@@ -165,6 +167,24 @@ class Runner:
                 self.progress.print(f"{name}: left out {reasons}", style="yellow")
         for cell in untrained:
             check_batch(cell.training, len(self.materials.pairs(cell, "train")))
+        self.print_twins(untrained)
+
+    def print_twins(self, cells: list[Cell]) -> None:
+        """Print how many pairs have a pair of identical text in their effective batch, a line for each such set-up."""
+        first: dict[tuple[Any, ...], Cell] = {}
+        settings: dict[tuple[Any, ...], dict[str, None]] = {}
+        for cell in cells:
+            batch = (cell.pretraining, cell.training.batch_size, cell.training.mixture)
+            first.setdefault(batch, cell)
+            settings.setdefault(batch, {})[cell.training.same_text] = None
+        for batch, cell in first.items():
+            size = cell.training.batch_size
+            batches = max(1, TWINS_OF // size)
+            share = self.materials.pairs(cell, "train").twins(size, batches)
+            self.progress.print(
+                f"{', '.join(cell.pretraining)}: in a batch of {size}, {share:.1%} of the pairs have another pair with "
+                f"their text (counted over {size * batches:,} pairs); training.same_text: {', '.join(settings[batch])}"
+            )
 
     @contextmanager
     def or_leave_out(self, name: str) -> Iterator[None]:

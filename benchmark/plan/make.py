@@ -18,7 +18,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external
 from benchmark.evaluation.fixed import baselines
-from benchmark.method import METHODS
+from benchmark.method import LOSS_SETTINGS, METHODS
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
 from benchmark.models.tower import LanguageModelTower
@@ -430,6 +430,13 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
                 if stage not in stages:
                     reason = f"method '{cell.method}': {unknown('stage under training.stages', stage, stages)}"
                     unmet.setdefault(cell.key, []).append(reason)
+        for setting in sorted(LOSS_SETTINGS - method.follows):
+            value, default = getattr(cell.training, setting), Training.model_fields[setting].default
+            if value != default:
+                unmet.setdefault(cell.key, []).append(
+                    f"method '{cell.method}' does not follow training.{setting}={value} in its losses; "
+                    f"leave it out, or set {default}"
+                )
     return unmet
 
 

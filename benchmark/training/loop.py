@@ -259,8 +259,7 @@ class _Loop:
         return batches
 
     def _batches(self, step: int) -> list[Batch]:
-        epoch, step = divmod(step, self.epoch_steps)
-        start = epoch * len(self.pairs) + step * self.training.batch_size
+        start = self.pairs.start(step, self.training.batch_size)
         batches = micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
         return [batch.pinned() for batch in batches] if self.device.type == "cuda" else batches
 

@@ -79,6 +79,35 @@ def test_each_text_of_a_record_is_taken_equally_often(pairs):
     assert all(abs(count - 200) < 60 for count in taken.values())
 
 
+def test_identical_texts_have_one_hash(tmp_path):
+    """Across rows, sets, and the texts of a row, of which one is drawn."""
+    first, second = [["a b"], ["c"], ["a b", "d"]], [["d"], ["C"], ["a  b"]]
+    texts = {f"one{i}": t for i, t in enumerate(first)} | {f"two{i}": t for i, t in enumerate(second)}
+    both = loader(tmp_path, prepared("one", first), prepared("two", second))
+    batch = both.batch(0, 200)
+    drawn = {}
+    for number, id in enumerate(batch.ids):
+        tokens = batch.tokens[number][batch.mask[number]].tolist()
+        text = next(text for text in texts[id] if Words()([text])[0] == tokens)
+        drawn.setdefault(text, set()).add(batch.text_hash[number].item())
+    assert {"a b", "d", "c", "C"} <= set(drawn)
+    assert all(len(hashes) == 1 for hashes in drawn.values())
+    assert len(set().union(*drawn.values())) == len(drawn)
+    assert all(0 <= value < 2**63 for value in batch.text_hash.tolist())
+    assert torch.equal(batch.rows([3, 3]).text_hash, batch.text_hash[[3, 3]])
+
+
+def test_share_of_pairs_with_a_twin_is_that_of_the_batches(tmp_path):
+    texts = [[f"t {i % 9}", *(["u"] if i % 3 else [])] for i in range(40)]
+    both = loader(tmp_path, prepared("one", texts), prepared("two", texts[:20]), mixture=0.5)
+    for size, starts in ((6, [6 * step for step in range(10)] + [60, 66]), (50, [0, 60]), (7, [0])):
+        hashes = [both.batch(start, size).text_hash for start in starts]
+        with_twin = sum(int((h[:, None] == h).sum(1).gt(1).sum()) for h in hashes)
+        assert both.twins(size, len(starts)) == pytest.approx(with_twin / (size * len(starts)))
+        assert with_twin
+    assert loader(tmp_path, many("many", 30)).twins(10, 7) == 0.0
+
+
 def test_row_is_the_pair_and_seed_is_the_pair_in_an_epoch(pairs):
     batch = pairs.batch(0, 600)
     assert len({(id, row) for id, row in zip(batch.ids, batch.row.tolist())}) == 6

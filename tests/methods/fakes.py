@@ -65,6 +65,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.image)
 
+    def start(self, step: int, batch_size: int) -> int:
+        epoch, step = divmod(step, len(self) // batch_size)
+        return epoch * len(self) + step * batch_size
+
     def sequential(self, start: int, count: int) -> Batch:
         return self._rows(range(start, min(start + count, len(self))), 0)
 

@@ -1,6 +1,7 @@
 """Losses in plain loops, written from their formulas, in float64."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +21,20 @@ def nce_loop(a: Tensor, b: Tensor, scale: float) -> float:
             s = [scale * float(x[i] @ y[k]) for k in range(len(y))]
             total -= s[i] - math.log(sum(map(math.exp, s)))
     return total / (2 * len(a))
+
+
+def targets_loop(i: int, texts: Sequence[int], text: int, same_text: str) -> dict[int, float]:
+    """The target of a query with this text over its candidates, of which i is its own: no entry for no candidate."""
+    twins = [j for j in range(len(texts)) if j != i and texts[j] == text]
+    candidates = [j for j in range(len(texts)) if same_text != "ignore" or j not in twins]
+    right = [i, *twins] if same_text == "positive" else [i]
+    return {j: 1 / len(right) if j in right else 0.0 for j in candidates}
+
+
+def cross_entropy_loop(scores: Sequence[float], target: dict[int, float], smoothing: float = 0.0) -> float:
+    """Minus the sum over candidates j of ((1 - e) y_j + e / c) log(exp(s_j) / sum over candidates of exp(s_k))."""
+    total = math.log(sum(math.exp(scores[k]) for k in target))
+    return -sum(((1 - smoothing) * y + smoothing / len(target)) * (scores[j] - total) for j, y in target.items())
 
 
 def nt_xent_loop(a: Tensor, b: Tensor, temperature: float) -> float:

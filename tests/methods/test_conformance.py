@@ -257,6 +257,25 @@ def test_trains_what_it_declares(name: str) -> None:
         assert all((p.ndim >= 2) == (group["weight_decay"] > 0) for p in group["params"])
 
 
+def test_follows_the_settings_that_it_declares(name: str) -> None:
+    """Among twelve pairs with five texts. What one of the two values changes can be too little to see: texts that are
+    embedded alike share a softmax's target already, and siglip's bias makes other pairs weigh next to nothing at first.
+    """
+    batches = split(Pairs(12, texts=5), [8, 4])
+
+    def gradient(setting: str = "same_text", value: object = "negative") -> Tensor:
+        method = small_method(name, dropout=0.1).train()
+        setattr(method, setting, value)
+        accumulate(method, batches, method.accumulation[0], 0)
+        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+    usual = gradient()
+    for setting, values in (("same_text", ("ignore", "positive")), ("label_smoothing", (0.5,))):
+        if setting in METHODS[name].follows:
+            change = max((gradient(setting, value) - usual).norm().item() for value in values) / usual.norm().item()
+            assert change > 0.01, f"{setting} changes the gradient by {change}"
+
+
 def test_names_its_modes_and_what_it_is(name: str) -> None:
     cls = METHODS[name]
     assert cls.accumulation

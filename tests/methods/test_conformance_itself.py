@@ -42,6 +42,11 @@ BROKEN = {
         "        # Buffers are",
         "        self.unused = torch.nn.Parameter(torch.zeros(1))\n        # Buffers are",
     ),
+    # A setting that no loss follows.
+    "test_follows_the_settings_that_it_declares": (
+        'source = "an example"',
+        'source = "an example"\n    follows = frozenset({"same_text"})',
+    ),
     "test_names_its_modes_and_what_it_is": ('source = "an example"', 'source = ""'),
 }
 

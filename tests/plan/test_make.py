@@ -255,6 +255,13 @@ def test_a_method_that_does_not_get_what_it_needs(suite: Path) -> None:
     assert problem in everything.left_out
 
 
+def test_a_method_whose_losses_do_not_follow_a_setting(suite: Path) -> None:
+    plan = planned(suite, "training.label_smoothing=0.1", methods=["siglip", "clip"], tasks=["zero_shot"])
+    expected = "method 'siglip' does not follow training.label_smoothing=0.1 in its losses; leave it out, or set 0.0"
+    assert plan.problems == [expected]
+    assert planned(suite, "training.same_text=ignore", methods=["siglip"], tasks=["zero_shot"]).problems == []
+
+
 def test_classes_of_several_datasets_are_not_one_set(suite: Path) -> None:
     """A prompt for each class needs one set of classes."""
     write_card(suite, "copy")
