@@ -24,7 +24,8 @@ class HeadedTower(ImageTower):
     has_tokens = False
 
     def __init__(self, tower: ImageTower, blocks: int, heads: int, drop_path: float) -> None:
-        super().__init__(tuple(tower.mean.flatten().tolist()), tuple(tower.std.flatten().tolist()))
+        # The tower below normalises the pixels.
+        super().__init__(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         self.tower = tower
         self.width = 2 * tower.width
         self.image_size, self.resizing = tower.image_size, tower.resizing
