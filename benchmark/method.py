@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.ranges import SameText
 from benchmark.data.batch import Batch
+from benchmark.losses import Targets
 from benchmark.models import DualEncoder, Tokenizer
 from benchmark.models.tower import Group
 from benchmark.registry import Registry
@@ -59,6 +61,11 @@ class Method(nn.Module):
     """What the method can do besides encoding: "caption" (it implements write()), "late_interaction" (images and texts
     are compared token by token)."""
 
+    follows: ClassVar[frozenset[str]] = frozenset()
+    """The training settings for losses that the method's losses follow: "same_text" (those between images and texts, by
+    targets()) and "label_smoothing" (those that are softmaxes, by targets() or ``smoothing``). A plan rejects a method
+    that does not follow a setting which is not at its default."""
+
     @dataclass
     class Config:
         """The method's own hyperparameters, each with a default and a source."""
@@ -70,6 +77,9 @@ class Method(nn.Module):
         self.frozen: list[Group] = []
         self.epoch = 0.0
         """Epochs trained so far, with fractions; set by the loop before each step."""
+        self.same_text: SameText = "negative"
+        self.label_smoothing = 0.0
+        """Of the training, as same_text; set by the loop at the begin of a stage."""
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[str]:
@@ -123,11 +133,28 @@ class Method(nn.Module):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Compute the loss terms over the embeddings of n samples, each a mean over those n; their sum is minimised.
 
-        keys: the results of keys() for the m samples of the effective batch, concatenated, and ``index``, int64 [n]:
-        which of the m rows the n embeddings belong to.
+        keys: the results of keys() for the m samples of the effective batch, concatenated; ``text_hash``, int64 [m],
+        equal for identical texts; and ``index``, int64 [n]: which of the m rows the n embeddings belong to.
         In eval mode: the loss by which the checkpoints of a training are compared.
         """
         raise NotImplementedError
+
+    def targets(self, keys: Keys, further: Tensor | None = None) -> Targets:
+        """Return which candidates the n samples of contrast() should find, by the training's settings for losses.
+
+        Candidates are the m samples of the effective batch, then those with the text hashes ``further``, int64 [q].
+        """
+        index, twins = keys["index"], None
+        if self.same_text != "negative":
+            texts = keys["text_hash"]
+            candidates = texts if further is None else torch.cat([texts, further])
+            twins = (texts[index][:, None] == candidates).scatter(1, index[:, None], False)
+        return Targets(index, twins, self.same_text == "positive", self.smoothing)
+
+    @property
+    def smoothing(self) -> float:
+        """The label smoothing of softmax losses now: that of the training, 0 in eval mode."""
+        return self.label_smoothing if self.training else 0.0
 
     @torch.no_grad()
     def keys(self, batch: Batch) -> Keys:
@@ -136,7 +163,10 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:
-        """Update momentum teachers, queues or clamps after an optimiser step. keys: those of the effective batch."""
+        """Update momentum teachers, queues or clamps after an optimiser step.
+
+        keys: those of the effective batch, as for contrast() but without ``index``.
+        """
 
     def encoder(self) -> DualEncoder:
         """Return the dual encoder that tasks evaluate."""

@@ -90,7 +90,7 @@ class Captioning(Clip):
         )
         if not embeddings_only:
             logits = self.vocabulary(self.decode(text.tokens[:, :-1], self.pooler(image.tokens)))
-            loss = next_token_loss(logits, batch.tokens[:, 1:], batch.mask[:, 1:])
+            loss = next_token_loss(logits, batch.tokens[:, 1:], batch.mask[:, 1:], self.smoothing)
             output.losses["captioning"] = self.config.captioning_weight * loss
         return output
 
@@ -129,10 +129,11 @@ class Captioning(Clip):
         return [tokenizer.decode(row) for row in written.tolist()]
 
 
-def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy averaged over the tokens of each text, then over the b texts: a scalar.
 
-    logits: [b, L, V]; tokens: int64 [b, L]; mask: bool [b, L], True where a token counts.
+    logits: [b, L, V]; tokens: int64 [b, L]; mask: bool [b, L], True where a token counts. smoothing: label
+    smoothing over the V tokens, 0..1.
     """
-    loss = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+    loss = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none", label_smoothing=smoothing)
     return ((loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()

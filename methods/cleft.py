@@ -186,7 +186,7 @@ class Cleft(Clip):
         text = self.model.encode_text(self.class_tokens, self.class_mask)
         # Under autocast a matrix product would round to half precision.
         cosines = (image[:, None] * text).sum(dim=-1)
-        return Output({}, {"class": class_loss(self.logit_scale.exp() * cosines, batch.label)})
+        return Output({}, {"class": class_loss(self.logit_scale.exp() * cosines, batch.label, self.smoothing)})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return CE + CE (clip's loss is half of that), or nothing in stage ``class``."""
@@ -195,13 +195,14 @@ class Cleft(Clip):
         return {name: 2 * term for name, term in super().contrast(embeddings, keys).items()}
 
 
-def class_loss(logits: Tensor, label: Tensor) -> Tensor:
+def class_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy over b images, or the mean binary cross-entropy over b x K findings.
 
     logits: [b, K]. label: int64 [b], or [b, K] of 0 and 1 when multi-label; an unknown label (-1) contributes 0.
+    smoothing: label smoothing of the cross-entropy, 0..1.
     """
     if label.ndim == 1:
-        return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum") / len(label)
+        return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum", label_smoothing=smoothing) / len(label)
     known = label >= 0
     return F.binary_cross_entropy_with_logits(logits, label.clamp(min=0).to(logits), known.to(logits))
 

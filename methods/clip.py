@@ -24,6 +24,7 @@ class Clip(Method):
     source = "Radford et al. 2021, arXiv 2103.00020; open_clip"
     trains = "both towers, projections and the temperature"
     extra = "nothing"
+    follows = frozenset({"same_text", "label_smoothing"})
 
     @dataclass
     class Config:
@@ -41,7 +42,8 @@ class Clip(Method):
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return the symmetric InfoNCE loss."""
-        return {"contrastive": info_nce(embeddings["image"], embeddings["text"], self.logit_scale.exp())}
+        scale, targets = self.logit_scale.exp(), self.targets(keys)
+        return {"contrastive": info_nce(embeddings["image"], embeddings["text"], scale, targets)}
 
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from benchmark import Batch, Embeddings, Keys, Output, register_method
+from benchmark.losses import cross_entropy
 
 from .clip import Clip
 
@@ -52,8 +52,8 @@ class Filip(Clip):
         rows = max(1, SCORES // (tokens * mask.numel()))
         chunks = [checkpoint(late, image[i : i + rows], text, mask, use_reentrant=False) for i in range(0, n, rows)]
         to_text, to_image = (self.logit_scale.exp() * torch.cat(parts) for parts in zip(*chunks))
-        target = torch.arange(n, device=image.device)
-        return {"contrastive": (F.cross_entropy(to_text, target) + F.cross_entropy(to_image.T, target)) / 2}
+        targets = self.targets(keys)
+        return {"contrastive": (cross_entropy(to_text, targets) + cross_entropy(to_image.T, targets)) / 2}
 
 
 def late(image: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,5 +64,6 @@ class Masked(Clip):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return half of clip's loss and half of the loss between the views."""
         terms = super().contrast(embeddings, keys)
-        views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp())
+        pairs = self.targets(keys).by_pair()
+        views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp(), pairs)
         return {"contrastive": terms["contrastive"] / 2, "views": views / 2}

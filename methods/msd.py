@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from benchmark import Batch, DualEncoder, Embeddings, Interval, Keys, Method, Share, register_method
-from benchmark.losses import soft_cross_entropy
+from benchmark.losses import smoothed, soft_cross_entropy
 
 
 @register_method("msd")
@@ -24,6 +24,8 @@ class Msd(Method):
         then one optimiser step; teacher <- momentum teacher + (1 - momentum) student; enqueue v_m and t_m.
 
     A queue that is long relative to the data also holds older keys of pair i; these are excluded from its candidates.
+    training.same_text applies to the keys in the queues as to those of the batch: onehot(i) becomes a share for each
+    key of the same text (``positive``), or the others of them are excluded (``ignore``).
 
     Source: the idea is that of MSD, arXiv 2512.02438, whose code is not public. Queue, momentum, alpha, sub-batches and
     temperature follow the authors' earlier code (phphuc612/ABC, SOCOLA), the ramp of alpha follows ALBEF (arXiv
@@ -35,6 +37,7 @@ class Msd(Method):
     trains = "both towers, projections and the temperature"
     extra = "a forward pass of the teacher, a second set of weights, the queues"
     inferred = "how teacher, queues and soft targets fit together (the paper's code is not public)"
+    follows = frozenset({"same_text", "label_smoothing"})
     accumulation = ("keyed", "cached", "plain")
 
     @dataclass
@@ -64,6 +67,7 @@ class Msd(Method):
     queue_image: Tensor
     queue_text: Tensor
     queue_row: Tensor
+    queue_text_hash: Tensor
     queued: Tensor
     step: Tensor
 
@@ -73,7 +77,8 @@ class Msd(Method):
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
         for side in ("image", "text"):
             self.register_buffer(f"queue_{side}", torch.zeros(config.queue_size, model.embed_dim))
-        self.register_buffer("queue_row", torch.full((config.queue_size,), -1))
+        for name in ("row", "text_hash"):
+            self.register_buffer(f"queue_{name}", torch.full((config.queue_size,), -1))
         self.register_buffer("queued", torch.tensor(0))
         self.register_buffer("step", torch.tensor(0))
 
@@ -103,25 +108,33 @@ class Msd(Method):
         length = min(int(self.queued), self.config.queue_size) if self.training else 0
         to_texts = torch.cat([texts, self.queue_text[:length].to(texts)]).T
         to_images = torch.cat([images, self.queue_image[:length].to(images)]).T
-        own = keys["row"][index][:, None] == self.queue_row[:length]
-        own = F.pad(own, (len(images), 0))
+        older = keys["row"][index][:, None] == self.queue_row[:length]
+        excluded = F.pad(older, (len(images), 0))
+        targets = self.targets(keys, self.queue_text_hash[:length])
+        right = targets.right(excluded.shape[1]) & ~excluded
+        if targets.excluded is not None:
+            excluded = excluded | targets.excluded
 
         def logits(queries: Tensor, candidates: Tensor) -> Tensor:
-            return (queries @ candidates / tau).masked_fill(own, -torch.inf)
+            return (queries @ candidates / tau).masked_fill(excluded, -torch.inf)
+
+        def loss(queries: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
+            scores = logits(queries, candidates)
+            return soft_cross_entropy(scores, smoothed(target, scores, targets.smoothing))
 
         with torch.no_grad():
-            onehot = F.one_hot(index, len(own.T)).to(texts)
-            soft_image, soft_text = onehot, onehot
+            hard = right.to(texts) / right.sum(dim=1, keepdim=True)
+            soft_image, soft_text = hard, hard
             if self.config.targets == "cross":
                 soft_image = logits(images[index], to_texts).softmax(dim=-1)
                 soft_text = logits(texts[index], to_images).softmax(dim=-1)
             elif self.config.targets == "intra":
                 both = logits(images[index], to_images) + logits(texts[index], to_texts)
                 soft_image = soft_text = (both / 2).softmax(dim=-1)
-            target_image = onehot.lerp(soft_image, self.alpha)
-            target_text = onehot.lerp(soft_text, self.alpha)
-        image_loss = soft_cross_entropy(logits(embeddings["image"], to_texts), target_image)
-        text_loss = soft_cross_entropy(logits(embeddings["text"], to_images), target_text)
+            target_image = hard.lerp(soft_image, self.alpha)
+            target_text = hard.lerp(soft_text, self.alpha)
+        image_loss = loss(embeddings["image"], to_texts, target_image)
+        text_loss = loss(embeddings["text"], to_images, target_text)
         return {"contrastive": (image_loss + text_loss) / 2}
 
     @property
@@ -156,7 +169,8 @@ class Msd(Method):
         size = self.config.queue_size
         count = min(len(keys["row"]), size)
         rows = (self.queued + torch.arange(count, device=self.queued.device)) % max(1, size)
-        for name, queue in (("image", self.queue_image), ("text", self.queue_text), ("row", self.queue_row)):
+        for name in ("image", "text", "row", "text_hash"):
+            queue = self.get_buffer(f"queue_{name}")
             queue[rows] = keys[name][len(keys[name]) - count :].to(queue)
         self.queued += count
 

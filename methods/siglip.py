@@ -18,6 +18,9 @@ class SigLip(Clip):
 
         loss = -1/n sum_ij log sigmoid(z_ij (s I_i . T_j + b)),  z_ij = 1 for i = j, else -1; s and b learned
 
+    With training.same_text, z_ij is 1 for identical texts too (``positive``), or their pairs are not in the sum
+    (``ignore``).
+
     Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip ``SigLipLoss``.
     """
 
@@ -25,6 +28,7 @@ class SigLip(Clip):
     source = "Zhai et al. 2023, arXiv 2303.15343; open_clip"
     trains = "as clip, plus a bias"
     extra = "nothing"
+    follows = frozenset({"same_text"})
 
     @dataclass
     class Config(Clip.Config):
@@ -43,5 +47,8 @@ class SigLip(Clip):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return the pairwise sigmoid loss."""
         logits = self.logit_scale.exp() * embeddings["image"] @ embeddings["text"].T + self.logit_bias
-        signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-        return {"sigmoid": -F.logsigmoid(signs * logits).sum() / len(logits)}
+        targets = self.targets(keys)
+        terms = F.logsigmoid((2 * targets.right(len(logits)).to(logits) - 1) * logits)
+        if targets.excluded is not None:
+            terms = terms.masked_fill(targets.excluded, 0.0)
+        return {"sigmoid": -terms.sum() / len(logits)}

@@ -103,9 +103,10 @@ class SimClr(Clip):
         """Return clip's term and the term between the views, weighted by the variant."""
         terms = super().contrast(embeddings, keys)
         if self.config.variant == "roy":
-            views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp())
+            pairs = self.targets(keys).by_pair()
+            views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp(), pairs)
             return {"contrastive": terms["contrastive"] / 2, "views": views / 2}
-        views = nt_xent(embeddings["view_a"], embeddings["view_b"], self.config.ssl_temperature)
+        views = nt_xent(embeddings["view_a"], embeddings["view_b"], self.config.ssl_temperature, self.smoothing)
         return terms | {"views": self.config.weight * views}
 
 

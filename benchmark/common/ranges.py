@@ -1,6 +1,6 @@
 """Types of settings with a range, in addition to pydantic's own (PositiveInt, NonNegativeFloat, ...)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat
 
@@ -21,3 +21,5 @@ CropScale = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(_ordered)
 ]
 """Smallest and largest share of a picture's area that a random crop keeps."""
+SameText = Literal["negative", "ignore", "positive"]
+"""What other pairs with the text of a pair are to it in a contrastive loss between images and texts."""

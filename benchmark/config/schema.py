@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from benchmark.common.errors import BenchError, cut, shortened, unknown
+from benchmark.common.ranges import SameText
 from benchmark.config.augmentation import Augmentation
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
@@ -44,6 +45,11 @@ class Training(Strict):
     resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
     warmup: the share of the steps over which the learning rate rises from 0; then it falls to 0 along a cosine.
     gradient_clip: largest norm of the gradient; 0 does not clip.
+    same_text: what other pairs with the text of a pair are to it in a contrastive loss between images and texts:
+    ``negative``, wrong candidates, as in the papers; ``ignore``, no candidates; ``positive``, right candidates, which
+    share the target. Identical texts have the same characters, as in retrieval, which counts them as right.
+    label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
+    (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
@@ -65,6 +71,8 @@ class Training(Strict):
     epsilon: float = Field(default=1e-6, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)
     gradient_clip: float = Field(default=1.0, ge=0)
+    same_text: SameText = "negative"
+    label_smoothing: float = Field(default=0.0, ge=0, le=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False

@@ -19,6 +19,8 @@ class Batch:
     tokens: int64 [b, L], padded to the longest text of the batch; mask: bool [b, L], True on tokens.
     label: int64 [b], or float [b, K] when multi-label, -1 is unknown; None when the data have none.
     row: int64 [b], the number of the pair among the training pairs: the same pair has the same row in every epoch.
+    text_hash: int64 [b], equal for identical texts, see text_hash(); of a pair with several texts, that of the drawn
+    one.
     seed: int64 [b], one for each sample. Everything random about a sample depends on its seed alone, and not on the
     micro-batch that it is in.
     ids: the ids of the records, for messages.
@@ -29,6 +31,7 @@ class Batch:
     tokens: Tensor
     mask: Tensor
     row: Tensor
+    text_hash: Tensor
     seed: Tensor
     ids: list[str]
     image_size: int
@@ -66,6 +69,7 @@ class Batch:
             tokens=do(self.tokens),
             mask=do(self.mask),
             row=do(self.row),
+            text_hash=do(self.text_hash),
             seed=do(self.seed),
             label=None if self.label is None else do(self.label),
         )

@@ -1,7 +1,7 @@
 """Batches of pairs as a function of their position: a batch depends on nothing that was loaded before."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from benchmark.common.seeding import generator, stream
 from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
 from benchmark.data.prepared import Prepared
+from benchmark.data.records import text_hashes
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -39,12 +40,14 @@ class Samples:
     """The n usable pairs among those that were asked for.
 
     at: int64 [n], their places among those that were asked for, ascending. images: uint8 [n, 3, S, S].
-    tokens: of one text each. label: int64 [n], or [n, K] when multi-label; -1 is unknown.
+    tokens: of one text each. hashes: int64 [n], of these texts, see text_hash().
+    label: int64 [n], or [n, K] when multi-label; -1 is unknown.
     """
 
     at: np.ndarray
     images: np.ndarray
     tokens: Sequence[Sequence[int] | np.ndarray]
+    hashes: np.ndarray
     ids: list[str]
     label: np.ndarray
 
@@ -69,6 +72,12 @@ class PairSet(Protocol):
         choices: uint64, from which the text of each pair is chosen among those of its row.
         """
 
+    def hashes(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """The hashes of the texts that take() gives for these rows, int64; no image is read.
+
+        Texts of bad pairs may be missing.
+        """
+
 
 class PreparedPairs:
     """The pairs of a prepared set, in random order. Texts are tokenised once and memory-mapped."""
@@ -87,13 +96,19 @@ class PreparedPairs:
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
         """The pairs of these rows, see PairSet."""
         ids = self.prepared.columns["id"]
+        texts = self._tokens.number(rows, choices)
         return Samples(
             np.arange(len(rows)),
             self.prepared.images[rows],
-            [self._tokens.get(row, choice) for row, choice in zip(rows, choices)],
+            [self._tokens.get(text) for text in texts],
+            self._tokens.hashes[texts],
             [ids[row].as_py() for row in rows.tolist()],
             self.prepared.label[rows],
         )
+
+    def hashes(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """The hashes of the texts of these rows, see PairSet."""
+        return np.asarray(self._tokens.hashes[self._tokens.number(rows, choices)])
 
 
 class PairLoader:
@@ -145,6 +160,11 @@ class PairLoader:
         An epoch is len(self) samples in an order of its own, and a batch may span two epochs. A record with several
         texts gives the one that the sample's seed chooses.
         """
+        pairs, seeds = self._at(position, count)
+        return self._gather(pairs, seeds, _mix(seeds))
+
+    def _at(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs at ``count`` places of the endless sequence from ``position`` on, and a seed for each place."""
         epochs, offsets = np.divmod(np.arange(position, position + count), len(self))
         pairs = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):
@@ -153,7 +173,7 @@ class PairLoader:
         seeds = _mix(
             _mix(np.uint64(stream(self.seed, "sample")) + epochs.astype(np.uint64)) + offsets.astype(np.uint64)
         )
-        return self._gather(pairs, seeds, _mix(seeds))
+        return pairs, seeds
 
     def sequential(self, start: int, count: int) -> Batch:
         """The pairs from ``start`` to ``start + count`` (or to the last) in the order of the sets, for validation.
@@ -165,6 +185,24 @@ class PairLoader:
             raise BenchError(f"pair {start} asked for, but there are {len(self)}")
         seeds = _mix(np.uint64(stream(self.seed, "sequential")) + pairs.astype(np.uint64))
         return self._gather(pairs, seeds, np.zeros(len(pairs), dtype=np.uint64))
+
+    def twins(self, batch_size: int, pairs: int) -> float:
+        """The share of pairs that have a pair with identical text in their effective batch.
+
+        Of the first ``pairs`` pairs or one batch, whichever is more. Images are not read.
+        """
+        with_twin, counted = 0, 0
+        for start in range(0, max(pairs - batch_size + 1, 1), batch_size):
+            numbers, seeds = self._at(start, batch_size)
+            parts = self._part(numbers)
+            hashes = [
+                self.sets[part].hashes(self._rows(part, numbers[parts == part]), _mix(seeds)[parts == part])
+                for part in np.unique(parts)
+            ]
+            times = np.unique(np.concatenate(hashes), return_counts=True)[1]
+            with_twin += int(times[times > 1].sum())
+            counted += int(times.sum())
+        return with_twin / max(1, counted)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         """The pairs of an epoch: sets take turns in random order, and each continues its own sequence of epochs."""
@@ -200,6 +238,7 @@ class PairLoader:
             tokens=torch.from_numpy(tokens),
             mask=torch.from_numpy(mask),
             row=torch.from_numpy(pairs[samples.at]),
+            text_hash=torch.from_numpy(samples.hashes),
             seed=torch.from_numpy((seeds[samples.at] >> np.uint64(1)).astype(np.int64)),
             ids=samples.ids,
             image_size=self.image_size,
@@ -209,21 +248,32 @@ class PairLoader:
 
     def _take(self, pairs: np.ndarray, choices: np.ndarray) -> Samples:
         """The usable ones of these pairs, in their order. Labels only make sense for a single set."""
-        parts = np.searchsorted(self._first, pairs, side="right") - 1
+        parts = self._part(pairs)
         taken: list[tuple[np.ndarray, Samples]] = []
         for part in np.unique(parts):
             at = np.flatnonzero(parts == part)
-            samples = self.sets[part].take(self.sets[part].rows[pairs[at] - self._first[part]], choices[at])
+            samples = self.sets[part].take(self._rows(part, pairs[at]), choices[at])
             taken.append((at[samples.at], samples))
         if len(taken) == 1:
             at, samples = taken[0]
-            return Samples(at, samples.images, samples.tokens, samples.ids, np.array(samples.label))
+            return replace(samples, at=at, label=np.array(samples.label))
         at = np.concatenate([at for at, _ in taken])
         order = np.argsort(at)
         tokens = [tokens for _, samples in taken for tokens in samples.tokens]
+        hashes = np.concatenate([samples.hashes for _, samples in taken])
         ids = [id_ for _, samples in taken for id_ in samples.ids]
         images = np.concatenate([samples.images for _, samples in taken])
-        return Samples(at[order], images[order], [tokens[i] for i in order], [ids[i] for i in order], np.empty(0))
+        return Samples(
+            at[order], images[order], [tokens[i] for i in order], hashes[order], [ids[i] for i in order], np.empty(0)
+        )
+
+    def _part(self, pairs: np.ndarray) -> np.ndarray:
+        """The number of the set of each pair."""
+        return np.asarray(np.searchsorted(self._first, pairs, side="right") - 1)
+
+    def _rows(self, part: int, pairs: np.ndarray) -> np.ndarray:
+        """The rows of a set's pairs in that set."""
+        return np.asarray(self.sets[part].rows[pairs - self._first[part]])
 
 
 def _padded(rows: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -245,32 +295,47 @@ def _apportioned(total: int, lengths: np.ndarray, power: float) -> np.ndarray:
 
 
 class _Tokens:
-    """The tokens of every text of a prepared set: ragged, memory-mapped, made once for each tokenizer."""
+    """The tokens of every text of a prepared set: ragged, memory-mapped, made once for each tokenizer.
+
+    hashes: int64, that of every text, memory-mapped.
+    """
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
         column = prepared.columns["text"]
         self.counts = pa.compute.list_value_length(column).to_numpy().astype(np.int64)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
 
+        def parts() -> Iterator[list[str]]:
+            # The tokens of millions of texts do not fit into memory as lists.
+            for start in range(0, len(column), ROWS):
+                yield [text for texts in column[start : start + ROWS].to_pylist() for text in texts]
+
         def write(folder: Path) -> None:
             lengths = [0]
             with (folder / "tokens.bin").open("wb") as file:
-                # In parts: the tokens of millions of texts do not fit into memory as lists.
-                for start in range(0, len(column), ROWS):
-                    texts = [text for texts in column[start : start + ROWS].to_pylist() for text in texts]
+                for texts in parts():
                     tokens = tokenizer(texts) if texts else []
                     lengths += map(len, tokens)
                     file.write(np.array([t for text in tokens for t in text], dtype=np.int32).tobytes())
             np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
 
+        def write_hashes(folder: Path) -> None:
+            np.save(folder / "hashes.npy", np.concatenate([np.empty(0, np.int64), *map(text_hashes, parts())]))
+
         name = digest(["tokens", formats.CACHE, prepared.fingerprint, tokenizer.fingerprint])
         folder = build_folder(Path(cache) / "tokens" / name, write)
         self._ends = np.load(folder / "ends.npy")
+        name = digest(["text hashes", formats.CACHE, prepared.fingerprint])
+        folder_of_hashes = build_folder(Path(cache) / "tokens" / name, write_hashes)
+        self.hashes = np.load(folder_of_hashes / "hashes.npy", mmap_mode="r")
         self._tokens = np.memmap(folder / "tokens.bin", np.int32, "r") if self._ends[-1] else np.empty(0, np.int32)
 
-    def get(self, row: int, choice: int) -> np.ndarray:
-        """The tokens of one of the texts of a row; ``choice``: any number from 0 on, taken modulo their number."""
-        text = self._first[row] + int(choice) % int(self.counts[row])
+    def number(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """The number of one of the texts of each row; ``choices``: uint64, taken modulo how many they are."""
+        return np.asarray(self._first[rows] + (choices % self.counts[rows].astype(np.uint64)).astype(np.int64))
+
+    def get(self, text: int) -> np.ndarray:
+        """The tokens of a text."""
         return self._tokens[self._ends[text] : self._ends[text + 1]]
 
 

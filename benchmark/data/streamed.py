@@ -19,7 +19,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
-from benchmark.data.records import Row, place
+from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, square
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
@@ -96,6 +96,10 @@ class Stream:
             raise BadRow("several classes", "an image with several classes")
         return row
 
+    def without_image(self, number: int) -> Row | None:
+        """Read everything of a sample except its image; None for an image with several classes. Raises ``BadRow``."""
+        return self._read(number, images=False)
+
     def _read(self, number: int, images: bool = True) -> Row | None:
         """Read a sample, or with ``images`` false everything except its image."""
         shard, local = self.at(number)
@@ -131,7 +135,7 @@ class Stream:
         """All texts except those of bad samples. Images are not read."""
         for number in range(len(self)):
             try:
-                row = self._read(number, images=False)
+                row = self.without_image(number)
             except BadRow:
                 continue
             yield from row.text if row else ()
@@ -179,9 +183,22 @@ class StreamedPairs:
             at,
             np.stack([pixels for _, pixels in usable]) if usable else none,
             self.tokenizer(texts) if texts else [],
+            text_hashes(texts),
             [row.id for row, _ in usable],
             np.array([row.label for row, _ in usable], dtype=np.int64),
         )
+
+    def hashes(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """The hashes of the texts of these rows, see PairSet. Images are not read."""
+        return text_hashes(text for text in self._pool.map(self._text, rows.tolist(), choices.tolist()) if text)
+
+    def _text(self, number: int, choice: int) -> str:
+        """The text that ``choice`` chooses; "" of a sample that cannot be used."""
+        try:
+            row = self.stream.without_image(number)
+        except BadRow:
+            return ""
+        return row.text[choice % len(row.text)] if row else ""
 
     def _sample(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:

@@ -205,9 +205,10 @@ def _forward(
 
 def _keys(method: Method, batch: Batch, i: int, seed: int, precision: Precision) -> Keys:
     with torch.no_grad(), torch_seed(stream(seed, "keys", i)):
+        moved = batch.to(_device(method))
         with precision():
-            keys = method.keys(batch.to(_device(method)))
-        return {name: _full(value) for name, value in keys.items()}
+            keys = method.keys(moved)
+        return {name: _full(value) for name, value in keys.items()} | {"text_hash": moved.text_hash}
 
 
 def _device(method: Method) -> torch.device:

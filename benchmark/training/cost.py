@@ -292,6 +292,7 @@ class Shape:
             tokens=torch.zeros(count, self.length, dtype=torch.long),
             mask=torch.ones(count, self.length, dtype=torch.bool),
             row=torch.zeros(count, dtype=torch.long),
+            text_hash=torch.arange(count),
             seed=torch.zeros(count, dtype=torch.long),
             ids=[""] * count,
             image_size=self.image_size,

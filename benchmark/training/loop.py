@@ -177,6 +177,8 @@ class _Loop:
     def enter(self, stage: str) -> None:
         """Begin a stage, with its own optimiser and learning-rate schedule."""
         self.method.enter(stage)
+        self.method.same_text = self.training.same_text
+        self.method.label_smoothing = self.training.label_smoothing
         self.optimizer = optimizer_of(self.method, self.training)
         self.stage = stage
         self.begin = self.starts[stage]

@@ -46,12 +46,19 @@ def double(method: Method) -> Method:
 
 
 class Pairs:
-    """``count`` random pairs that look like a PairLoader: texts differ in length and contents, labels are in 0..3."""
+    """``count`` random pairs that look like a PairLoader: texts differ in length and contents, labels are in 0..3.
 
-    def __init__(self, count: int, seed: int = 0, augmentation: Augmentation | None = None) -> None:
+    texts: how many different ones there are; each is that of every so manieth pair.
+    """
+
+    def __init__(
+        self, count: int, seed: int = 0, augmentation: Augmentation | None = None, texts: int | None = None
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.image = torch.from_numpy(rng.integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8))
         self.tokens = [rng.integers(3, VOCABULARY, rng.integers(3, CONTEXT + 1)) for _ in range(count)]
+        self.text = np.arange(count) % (texts or count)
+        self.tokens = [self.tokens[text] for text in self.text]
         self.label = torch.from_numpy(rng.integers(0, 4, count))
         self.augmentation = augmentation or Augmentation.none()
 
@@ -77,6 +84,7 @@ class Pairs:
             tokens=torch.from_numpy(padded),
             mask=torch.from_numpy(mask),
             row=index,
+            text_hash=torch.from_numpy(1000 + self.text[index.numpy()]),
             seed=index * 1000 + epoch,
             ids=[f"r{row}" for row in rows],
             image_size=SIZE,

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmark.common.ranges import SameText
 from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.schema import Training
@@ -34,9 +35,10 @@ def variants(name: str) -> Iterator[dict[str, object]]:
 
 
 CASES = [
-    pytest.param(name, mode, options, id="-".join([name, mode, *map(str, options.values())]))
+    pytest.param(name, mode, options, same_text, id="-".join([name, mode, *map(str, options.values()), same_text]))
     for name, mode in METHOD_MODES
     for options in variants(name)
+    for same_text in (get_args(SameText) if not options and "same_text" in METHODS[name].follows else ["negative"])
 ]
 
 
@@ -50,11 +52,12 @@ def split(pairs: Pairs, sizes: list[int]) -> list[Batch]:
     return [pairs.batch(start, size) for start, size in zip(starts, sizes)]
 
 
-def warmed(name: str, **options: object) -> Method:
+def warmed(name: str, same_text: SameText = "negative", **options: object) -> Method:
     """A method in the middle of its training: past its warm-up, with whatever state a few steps leave."""
     method = double(small_method(name, dropout=0.1, patch_dropout=0.25, **options)).train()
+    method.same_text = same_text
     method.epoch = 2.0
-    pairs = Pairs(24, seed=5, augmentation=AUGMENTATION)
+    pairs = Pairs(24, seed=5, augmentation=AUGMENTATION, texts=7)
     for step in range(3):
         _, keys = accumulate(method, [pairs.batch(8 * step, 8)], method.accumulation[0], step)
         method.after_step(keys)
@@ -71,7 +74,7 @@ def full_batch_gradient(method: Method, batches: list[Batch], seed: int, apart: 
         with torch_seed(stream(seed, "forward", i)):
             outputs.append(method(batch))
         with torch_seed(stream(seed, "keys", i)):
-            keys.append(method.keys(batch))
+            keys.append(method.keys(batch) | {"text_hash": batch.text_hash})
 
     def gather(parts: list[dict[str, Tensor]], name: str) -> Tensor:
         values = [part[name] for part in parts]
@@ -93,14 +96,14 @@ def full_batch_gradient(method: Method, batches: list[Batch], seed: int, apart: 
     return gradient
 
 
-@pytest.mark.parametrize(("name", "mode", "options"), CASES)
+@pytest.mark.parametrize(("name", "mode", "options", "same_text"), CASES)
 @pytest.mark.parametrize("sizes", [[6, 6, 6, 4], [4, 4, 4, 4, 4, 4, 1]], ids=["4", "7"])
 def test_accumulated_gradient_is_the_full_batchs(
-    name: str, mode: str, options: dict[str, object], sizes: list[int]
+    name: str, mode: str, options: dict[str, object], same_text: SameText, sizes: list[int]
 ) -> None:
     """Of ``plain`` that of the mean over the micro-batches, each contrasted alone."""
-    method = warmed(name, **options)
-    batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION), sizes)
+    method = warmed(name, same_text, **options)
+    batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION, texts=7), sizes)
     expected = full_batch_gradient(method, batches, seed=3, apart=mode == "plain")
     accumulate(method, batches, mode, 3)
     actual = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}

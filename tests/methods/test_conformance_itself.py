@@ -53,7 +53,14 @@ def test_every_test_has_something_that_it_finds() -> None:
 
 @pytest.mark.parametrize("test", BROKEN)
 def test_a_broken_method_fails(test: str, tmp_path: Path) -> None:
-    values = {"name": "neighbours", "mode": "cached", "options": {}, "sizes": [6, 6, 6, 4], "tmp_path": tmp_path}
+    values = {
+        "name": "neighbours",
+        "mode": "cached",
+        "options": {},
+        "same_text": "negative",
+        "sizes": [6, 6, 6, 4],
+        "tmp_path": tmp_path,
+    }
     broken = registered(METHODS, tmp_path / "neighbours.py", EXAMPLE.replace(*BROKEN[test]))
     with broken, pytest.raises(AssertionError):
         judge(checks_of(suite)[test], **values)

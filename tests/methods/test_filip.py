@@ -31,7 +31,7 @@ def test_loss_agrees_with_a_loop_whatever_the_chunks(monkeypatch: pytest.MonkeyP
             expected -= (scores[i][i] - math.log(sum(map(math.exp, scores[i])))) / (2 * n)
     for size in (2**24, 1, 4 * 30 * 2):
         monkeypatch.setattr(benchmark.methods.filip, "SCORES", size)
-        loss = method.contrast({"image": image, "text": text, "mask": mask}, {})["contrastive"]
+        loss = method.contrast({"image": image, "text": text, "mask": mask}, {"index": torch.arange(n)})["contrastive"]
         assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -44,4 +44,5 @@ def test_padding_changes_nothing() -> None:
         "text": F.pad(output["text"], (0, 0, 0, 3), value=9.0),
         "mask": F.pad(output["mask"], (0, 3)),
     }
-    assert torch.equal(method.contrast(output, {})["contrastive"], method.contrast(padded, {})["contrastive"])
+    keys = {"index": torch.arange(6)}
+    assert torch.equal(method.contrast(output, keys)["contrastive"], method.contrast(padded, keys)["contrastive"])

@@ -11,7 +11,7 @@ from tests.methods.loops import nce_loop, unit
 def test_loss_is_the_mean_of_two_contrasts() -> None:
     method = small_method("masked").double()
     image, text, view = (unit(4, seed) for seed in range(3))
-    terms = method.contrast({"image": image, "text": text, "view": view}, {})
+    terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(4)})
     scale = method.temperature_scale
     expected = (nce_loop(image, text, scale) + nce_loop(image, view, scale)) / 2
     assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)

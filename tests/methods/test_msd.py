@@ -110,12 +110,14 @@ def test_queue_is_a_ring_that_starts_empty() -> None:
             "image": values[:, None].expand(-1, 16).float(),
             "text": -values[:, None].expand(-1, 16).float(),
             "row": values,
+            "text_hash": values + 1000,
         }
 
     method.after_step(keys(1, 3))
     assert method.queue_row.tolist() == [1, 2, 3, -1, -1]
     method.after_step(keys(4, 3))
     assert method.queue_row.tolist() == [6, 2, 3, 4, 5]
+    assert method.queue_text_hash.tolist() == [1006, 1002, 1003, 1004, 1005]
     assert method.queue_image[:, 0].tolist() == [6, 2, 3, 4, 5]
     assert method.queue_text[:, 0].tolist() == [-6, -2, -3, -4, -5]
     method.after_step(keys(10, 8))
@@ -139,7 +141,7 @@ def test_teacher_follows_parameters_and_buffers_by_the_momentum() -> None:
     before = {n: p.clone() for n, p in method.teacher.named_parameters()}
     for p in method.model.parameters():
         p.data.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    keys = {"image": unit(2, 0), "text": unit(2, 1), "row": torch.arange(2)}
+    keys = {"image": unit(2, 0), "text": unit(2, 1), "row": torch.arange(2), "text_hash": torch.arange(2)}
     for step, momentum in ((0, 0.1), (200, 0.9)):
         method.step.fill_(step)
         before = {n: p.clone() for n, p in method.teacher.named_parameters()}

@@ -30,7 +30,7 @@ def method_of(variant: str) -> Method:
 def test_slip_adds_nt_xent_of_two_strong_views() -> None:
     method = method_of("slip")
     image, text, a, b = (unit(5, seed) for seed in range(4))
-    terms = method.contrast({"image": image, "text": text, "view_a": a, "view_b": b}, {})
+    terms = method.contrast({"image": image, "text": text, "view_a": a, "view_b": b}, {"index": torch.arange(5)})
     assert terms["contrastive"].item() == pytest.approx(nce_loop(image, text, method.temperature_scale))
     assert terms["views"].item() == pytest.approx(nt_xent_loop(a, b, 0.1))
 
@@ -38,7 +38,7 @@ def test_slip_adds_nt_xent_of_two_strong_views() -> None:
 def test_roy_weighs_four_terms_alike() -> None:
     method = method_of("roy")
     image, text, view = (unit(5, seed) for seed in range(3))
-    terms = method.contrast({"image": image, "text": text, "view": view}, {})
+    terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(5)})
     scale = method.temperature_scale
     expected = (nce_loop(image, text, scale) + nce_loop(image, view, scale)) / 2
     assert sum(terms.values()).item() == pytest.approx(expected)

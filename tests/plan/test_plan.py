@@ -73,6 +73,8 @@ TRAINING = {
     "epsilon": 1e-5,
     "warmup": 0.2,
     "gradient_clip": 0.5,
+    "same_text": "ignore",
+    "label_smoothing": 0.1,
     "precision": "bf16",
     "gradient_checkpointing": True,
     "compile": True,

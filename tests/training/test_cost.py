@@ -159,7 +159,9 @@ class Sorting(METHODS["clip"]):  # type: ignore[misc]
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         count = len(torch.unique(keys["index"] // 2))
-        return super().contrast({name: each[:count] for name, each in embeddings.items()}, keys)
+        return super().contrast(
+            {name: each[:count] for name, each in embeddings.items()}, {"index": keys["index"][:count]}
+        )
 
 
 @pytest.mark.parametrize("kind", [Choosing, Sorting])
