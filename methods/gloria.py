@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmark import Batch, DualEncoder, Embeddings, Keys, Method, Output, register_method
+from benchmark.losses import Targets, cross_entropy
 
 SCORES = 2**24
 """Scores of regions and words held in memory at once."""
@@ -40,6 +40,7 @@ class Gloria(Method):
         "projected (GLoRIA: words are sums of word pieces over four layers); tasks compare whole images and texts alone"
     )
     needs = frozenset({"image_tokens", "text_tokens"})
+    follows = frozenset({"same_text", "label_smoothing"})
 
     @dataclass
     class Config:
@@ -77,11 +78,11 @@ class Gloria(Method):
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return the weighted terms of words with regions and of whole images with whole texts."""
-        config = self.config
+        config, targets = self.config, self.targets(keys)
         whole = embeddings["image"] @ embeddings["text"].T
         return {
-            "local": config.local_weight * nce(config.scale * self.matches(embeddings)),
-            "global": config.global_weight * nce(config.scale * whole),
+            "local": config.local_weight * nce(config.scale * self.matches(embeddings), targets),
+            "global": config.global_weight * nce(config.scale * whole, targets),
         }
 
     def matches(self, embeddings: Embeddings) -> Tensor:
@@ -119,7 +120,6 @@ def match(regions: Tensor, words: Tensor, mask: Tensor, attention_scale: float, 
     return (word_scale * cosine).masked_fill(~mask, -torch.inf).logsumexp(dim=2)
 
 
-def nce(logits: Tensor) -> Tensor:
+def nce(logits: Tensor, targets: Targets) -> Tensor:
     """Return CE(row -> column) + CE(column -> row), a scalar. logits: [n, n], matching pairs on the diagonal."""
-    target = torch.arange(len(logits), device=logits.device)
-    return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+    return cross_entropy(logits, targets) + cross_entropy(logits.T, targets)

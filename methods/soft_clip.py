@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from benchmark import Batch, DualEncoder, Embeddings, Keys, Share, register_method
-from benchmark.losses import soft_cross_entropy
+from benchmark.losses import Targets, smoothed, soft_cross_entropy
 
 from .clip import Clip
 
@@ -25,7 +25,9 @@ class SoftClip(Clip):
         loss = (CE(s I T', y) + CE(s T I', y)) / 2
 
     c is the cosine of the pairs' labels (one-hot or multi-hot), or of features of their texts. Having no finding counts
-    as a finding of its own. A pair whose label is unknown is similar to itself alone.
+    as a finding of its own. A pair whose label is unknown is similar to itself alone. With training.same_text, pairs of
+    the same text are as similar as a pair and itself, and share onehot(i) (``positive``), or are no candidates
+    (``ignore``).
 
     Source: Wang et al. 2022, arXiv 2210.10163 (MedCLIP), semantic matching, with labels of images and of sentences;
     RyanWangZf/MedCLIP. Similarity of texts by a frozen text encoder: Liu et al. 2023, IEEE TMI (SAT), who triage by it.
@@ -82,19 +84,26 @@ class SoftClip(Clip):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return the cross-entropy with soft targets, both ways."""
         logits = self.logit_scale.exp() * embeddings["image"] @ embeddings["text"].T
-        target = self.targets(keys).to(logits)
+        targets = self.targets(keys)
+        if targets.excluded is not None:
+            logits = logits.masked_fill(targets.excluded, -torch.inf)
+        target = smoothed(self.softened(targets, keys).to(logits), logits, targets.smoothing)
         return {"contrastive": (soft_cross_entropy(logits, target) + soft_cross_entropy(logits.T, target)) / 2}
 
-    def targets(self, keys: Keys) -> Tensor:
+    def softened(self, targets: Targets, keys: Keys) -> Tensor:
         """Return y, [n, n]; each row sums to 1."""
         index, config = keys["index"], self.config
         if config.source == "text":
             similarity = keys["text"][index] @ keys["text"][index].T
         else:
             similarity = label_similarity(keys["label"][index])
+        right = targets.right(len(index))
+        similarity = similarity.masked_fill(right, 1.0)
+        if targets.excluded is not None:
+            similarity = similarity.masked_fill(targets.excluded, -torch.inf)
         temperature = config.target_temperature or {"label": 1.0, "text": 0.07}[config.source]
-        onehot = torch.eye(len(index), dtype=similarity.dtype, device=similarity.device)
-        return onehot.lerp((similarity / temperature).softmax(dim=1), config.weight)
+        soft = (similarity / temperature).softmax(dim=1)
+        return (right.to(soft) / right.sum(dim=1, keepdim=True)).lerp(soft, config.weight)
 
 
 def label_similarity(label: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmark import Batch, Embeddings, Keys, register_method
-from benchmark.losses import soft_cross_entropy
+from benchmark.losses import smoothed, soft_cross_entropy
 
 from .clip import Clip
 
@@ -20,7 +20,8 @@ class UniCl(Clip):
         loss = (mean_i mean_k:P(i) -log softmax(s I T')_ik + the same for T against I) / 2
 
     Of multi-label pairs, those with the same set of findings are positives. A pair whose label is unknown, or one of
-    whose findings is, only has itself, as the image-text pairs of the paper.
+    whose findings is, only has itself, as the image-text pairs of the paper. With training.same_text, pairs of the same
+    text and another label are positives too (``positive``), or no candidates (``ignore``).
 
     Source: Yang et al. 2022, arXiv 2204.03610, equations 1 to 3, halved as in algorithm 1.
     """
@@ -44,8 +45,12 @@ class UniCl(Clip):
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return the mean cross-entropy against all positives, both ways."""
         logits = self.logit_scale.exp() * embeddings["image"] @ embeddings["text"].T
-        positive = same_label(keys["label"][keys["index"]]).to(logits)
-        target = positive / positive.sum(dim=1, keepdim=True)
+        targets = self.targets(keys)
+        positive = same_label(keys["label"][keys["index"]]) | targets.right(len(logits))
+        if targets.excluded is not None:
+            logits = logits.masked_fill(targets.excluded & ~positive, -torch.inf)
+        target = positive.to(logits) / positive.sum(dim=1, keepdim=True)
+        target = smoothed(target, logits, targets.smoothing)
         return {"contrastive": (soft_cross_entropy(logits, target) + soft_cross_entropy(logits.T, target)) / 2}
 
 

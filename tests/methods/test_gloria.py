@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.common.ranges import SameText
 from tests.methods.fakes import Pairs, small_method
 
 LENGTHS = [3, 6, 1, 4, 2]
@@ -34,12 +35,19 @@ def softmax(values: list[float]) -> list[float]:
     return [x / sum(e) for x in e]
 
 
-def nce(scores: list[list[float]]) -> float:
-    """The cross-entropy of each row and of each column with its diagonal."""
+TEXTS = [3, 4, 3, 4, 4]
+
+
+def nce(scores: list[list[float]], same_text: str) -> float:
+    """The cross-entropy of each row and of each column with its diagonal, and what else has the same text."""
     total = 0.0
     for matrix in (scores, [list(column) for column in zip(*scores)]):
         for i, row in enumerate(matrix):
-            total -= math.log(softmax(row)[i]) / N
+            same = [j for j in range(N) if TEXTS[j] == TEXTS[i]]
+            there = [j for j in range(N) if same_text != "ignore" or j == i or j not in same]
+            share = dict(zip(there, softmax([row[j] for j in there])))
+            right = same if same_text == "positive" else [i]
+            total -= sum(math.log(share[j]) for j in right) / len(right) / N
     return total
 
 
@@ -55,16 +63,19 @@ def match(regions: Tensor, words: Tensor) -> float:
     return math.log(total)
 
 
-def test_loss_agrees_with_a_loop_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("same_text", ["negative", "ignore", "positive"])
+def test_loss_agrees_with_a_loop_whatever_the_chunks(same_text: SameText, monkeypatch: pytest.MonkeyPatch) -> None:
     x = embeddings()
     local = [[10.0 * match(x["regions"][i], x["words"][j, : LENGTHS[j]]) for j in range(N)] for i in range(N)]
     whole = [[10.0 * float(x["image"][i] @ x["text"][j]) for j in range(N)] for i in range(N)]
     method = small_method("gloria", local_weight=0.5, global_weight=2.0).double()
+    method.same_text = same_text
+    keys = {"index": torch.arange(N), "text_hash": torch.tensor(TEXTS)}
     for size in (2**24, 1, REGIONS * N * WORDS * 2):
         monkeypatch.setattr(benchmark.methods.gloria, "SCORES", size)
-        terms = method.contrast(x, {})
-        assert terms["local"].item() == pytest.approx(0.5 * nce(local), abs=1e-10)
-        assert terms["global"].item() == pytest.approx(2.0 * nce(whole), abs=1e-10)
+        terms = method.contrast(x, keys)
+        assert terms["local"].item() == pytest.approx(0.5 * nce(local, same_text), abs=1e-10)
+        assert terms["global"].item() == pytest.approx(2.0 * nce(whole, same_text), abs=1e-10)
 
 
 def test_padding_changes_nothing() -> None:
@@ -75,7 +86,7 @@ def test_padding_changes_nothing() -> None:
         if value is not None:
             x["words"] = F.pad(x["words"], (0, 0, 0, 3), value=value)
             x["mask"] = F.pad(x["mask"], (0, 3))
-        sum(method.contrast(x, {}).values()).backward()
+        sum(method.contrast(x, {"index": torch.arange(len(x["image"]))}).values()).backward()
         gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
         method.zero_grad()
     for gradient in gradients[1:]:

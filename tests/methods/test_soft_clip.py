@@ -6,22 +6,37 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmark.common.ranges import SameText
 from benchmark.method import METHODS
 from tests.methods.fakes import Pairs, small_method
 from tests.methods.loops import nce_loop, unit
 
+TEXTS = [3, 4, 3, 4, 4, 5]
+TWINS = [{j for j in range(6) if j != i and TEXTS[i] == TEXTS[j]} for i in range(6)]
 
-def loop(image: Tensor, text: Tensor, scale: float, cosine: list[list[float]], t: float, weight: float) -> float:
+
+def loop(
+    image: Tensor,
+    text: Tensor,
+    scale: float,
+    cosine: list[list[float]],
+    t: float,
+    weight: float,
+    same_text: str = "negative",
+    smoothing: float = 0.0,
+) -> float:
     """Soft cross-entropy both ways, halved, with targets (1 - weight) onehot + weight softmax(cosine / t)."""
     n, total = len(image), 0.0
     for x, y in ((image, text), (text, image)):
         for i in range(n):
-            s = [scale * float(x[i] @ y[j]) for j in range(n)]
-            log_sum = math.log(sum(map(math.exp, s)))
-            e = [math.exp(cosine[i][j] / t) for j in range(n)]
-            for j in range(n):
-                target = (1 - weight) * (i == j) + weight * e[j] / sum(e)
-                total += target * (log_sum - s[j])
+            there = [j for j in range(n) if same_text != "ignore" or j not in TWINS[i]]
+            right = {i} | (TWINS[i] if same_text == "positive" else set())
+            s = {j: scale * float(x[i] @ y[j]) for j in there}
+            log_sum = math.log(sum(map(math.exp, s.values())))
+            e = {j: math.exp((1.0 if j in right else cosine[i][j]) / t) for j in there}
+            for j in there:
+                target = (1 - weight) * (j in right) / len(right) + weight * e[j] / sum(e.values())
+                total += ((1 - smoothing) * target + smoothing / len(there)) * (log_sum - s[j])
     return total / (2 * n)
 
 
@@ -42,15 +57,21 @@ VECTORS: dict[str, list[list[float]]] = {
 
 @pytest.mark.parametrize(("label", "vectors"), [(ONE, "one"), (SEVERAL, "several")], ids=VECTORS)
 @pytest.mark.parametrize(("t", "weight"), [(1.0, 1.0), (0.3, 0.6)])
-def test_targets_follow_the_cosines_of_labels(label: list[object], vectors: str, t: float, weight: float) -> None:
-    method = small_method("soft_clip", target_temperature=t, weight=weight).double()
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("same_text", ["negative", "ignore", "positive"])
+def test_targets_follow_the_cosines_of_labels(
+    label: list[object], vectors: str, t: float, weight: float, same_text: SameText, smoothing: float
+) -> None:
+    method = small_method("soft_clip", target_temperature=t, weight=weight).double().train()
+    method.same_text, method.label_smoothing = same_text, smoothing
     image, text = unit(6, 0), unit(6, 1)
     v = VECTORS[vectors]
     cosine = [[1.0 if i == j else cosine_of(v[i], v[j]) for j in range(6)] for i in range(6)]
-    keys = {"label": torch.tensor(label), "index": torch.arange(6)}
+    keys = {"label": torch.tensor(label), "index": torch.arange(6), "text_hash": torch.tensor(TEXTS)}
     loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
+    expected = loop(image, text, method.temperature_scale, cosine, t, weight, same_text, smoothing)
     # Cosines of labels are computed in float32.
-    assert loss.item() == pytest.approx(loop(image, text, method.temperature_scale, cosine, t, weight), abs=1e-6)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_default_is_the_softmax_of_cosines_as_it_is() -> None:
