@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,9 @@ from benchmark.common.ranges import SameText
 from benchmark.config.augmentation import Augmentation
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
+
+AVERAGE = "-average"
+"""The end of the name of a checkpoint with the moving average of the weights, beside that with the weights."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -115,6 +118,8 @@ class Training(Recipe):
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
+    average: decay of an exponential moving average of the trained weights, kept beside every checkpoint; null: none.
+    It reaches back about 1 / (1 - average) steps. ``evaluation.weights`` says whether it is evaluated.
     stages: for a method that trains in stages, the settings of ``Recipe`` in which a stage differs, by its name. Each
     stage has an optimiser and a schedule of its own.
     """
@@ -137,6 +142,7 @@ class Training(Recipe):
     augmentation: Augmentation = Augmentation()
     validations: int = Field(default=5, ge=0)
     checkpoint_every: float = Field(default=60.0, ge=0)
+    average: float | None = Field(default=None, gt=0, lt=1)
     stages: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="after")
@@ -179,13 +185,34 @@ class Training(Recipe):
 class Evaluating(Strict):
     """How checkpoints are evaluated.
 
-    checkpoint: ``last``, or ``best`` by the validation loss. batch_size: images or texts encoded at once.
-    resamples: bootstrap resamples behind each 95 % interval.
+    checkpoint: ``last``, or ``best`` by the validation loss, which is always that of the trained weights.
+    weights: ``trained``, or ``average``, the moving average at that checkpoint, for trainings that keep one
+    (``training.average``); others are evaluated with their trained weights.
+    at: the shares of a training at which its weights are kept and evaluated besides its end, where ``checkpoint``
+    applies. They are part of what is trained: with other shares, it is trained again.
+    batch_size: images or texts encoded at once. resamples: bootstrap resamples behind each 95 % interval.
     """
 
     checkpoint: Literal["last", "best"] = "last"
+    weights: Literal["trained", "average"] = "trained"
+    at: list[Annotated[float, Field(gt=0, le=1)]] = []
     batch_size: PositiveInt = 256
     resamples: PositiveInt = 1000
+
+    @property
+    def shares(self) -> list[float]:
+        """The shares in ``at`` before the end, in order."""
+        return sorted({share for share in self.at if share < 1})
+
+    def source(self, at: float = 1.0) -> str:
+        """Name the checkpoint to evaluate after a share of the training: ``at-0.25``, ``last-average``."""
+        name = self.checkpoint if at == 1 else checkpoint_at(at)
+        return name + AVERAGE if self.weights == "average" else name
+
+
+def checkpoint_at(share: float) -> str:
+    """Return the name of the checkpoint that is kept after a share of the training."""
+    return f"at-{share:g}"
 
 
 Condition = int | float | str

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError, listed, unknown
-from benchmark.execution.materials import Checkpoint, load_trained
+from benchmark.execution.materials import load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.store.store import Store
@@ -47,7 +47,7 @@ def _described(label: dict[str, Any]) -> str:
     return ", ".join(str(label[name]) for name in names if label.get(name)) + f", {label['seed']}"
 
 
-def export(store: Store, key: str, output: Path) -> tuple[list[Path], Checkpoint]:
+def export(store: Store, key: str, output: Path) -> tuple[list[Path], str]:
     """Write a cell's encoder into the folder ``output`` in open_clip's format; return the files and the checkpoint.
 
     The checkpoint is the one that the tables show. The exported model gives the cell's embeddings and temperature.

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +19,7 @@ from benchmark.common.machine import machine
 from benchmark.common.progress import Progress
 from benchmark.common.seeding import generator, stream, torch_seed
 from benchmark.config.augmentation import Augmentation
+from benchmark.config.schema import AVERAGE
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
@@ -39,18 +40,16 @@ from benchmark.training.cost import CellCost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.schedule import precision_of
 
-Checkpoint = Literal["last", "best"]
-
 
 @dataclass(frozen=True)
 class Trained:
-    """A rebuilt trained cell. key: of the cell; checkpoint: the source of its weights."""
+    """A rebuilt trained cell. key: of the cell; checkpoint: the name of the file of its weights."""
 
     key: str
     method: Method
     tokenizer: Tokenizer
     model: ModelCard
-    checkpoint: Checkpoint
+    checkpoint: str
 
     def encoder(self, device: torch.device) -> ModelEncoder:
         """Return the encoder that tasks evaluate; it can write texts if the method can."""
@@ -77,14 +76,15 @@ class Trained:
 def load_trained(
     store: Store,
     key: str,
-    checkpoint: Checkpoint,
+    checkpoint: str,
     datasets: Mapping[str, Dataset] | None = None,
     tokenizer: Tokenizer | None = None,
     cache: Path | None = None,
 ) -> Trained:
     """Rebuild a trained method from a finished cell of the store; everything that needs one calls this.
 
-    checkpoint: "best" is the one of lowest validation loss; a training without validation only has the last one.
+    checkpoint: as ``Evaluating.source`` names it. "best" is the one of lowest validation loss; a training without
+    validation only has the last one, and a training without an average of the weights only the weights themselves.
     datasets: by name, the cell's datasets whose cards are not shipped. tokenizer: the cell's, if the caller has it;
     otherwise it is rebuilt.
 
@@ -100,7 +100,7 @@ def load_trained(
     tokenizer = tokenizer or _tokenizer(folder, card, recipe["tokenizer_data"], datasets, cache)
     method = build_method(recipe["method"], build_model(card, 0, weights=False), recipe["options"])
     method.setup(tokenizer, cell["classes"])
-    available = _checkpoint(folder, checkpoint)
+    available = _checkpoint(folder, checkpoint, recipe["training"])
     try:
         load_weights(method, folder / f"{available}.safetensors")
     except RuntimeError as error:
@@ -110,13 +110,16 @@ def load_trained(
     return Trained(key, method, tokenizer, card, available)
 
 
-def _checkpoint(folder: Path, wanted: Checkpoint) -> Checkpoint:
-    if wanted == "last" or (folder / BEST).is_file():
-        return wanted
-    cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
-    if math.isfinite(cost.get("best_validation_loss", math.inf)):
-        raise BenchError(f"{folder / BEST}: missing. Remove the folder and run again to retrain this cell.")
-    return "last"
+def _checkpoint(folder: Path, wanted: str, training: Mapping[str, Any]) -> str:
+    name = wanted.removesuffix(AVERAGE)
+    if name == "best" and not (folder / BEST).is_file():
+        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+        name = "best" if math.isfinite(cost.get("best_validation_loss", math.inf)) else "last"
+    if wanted.endswith(AVERAGE) and training.get("average") is not None:
+        name += AVERAGE
+    if not (folder / f"{name}.safetensors").is_file():
+        raise BenchError(f"{folder / name}.safetensors: missing. Remove the folder and run again to retrain this cell.")
+    return name
 
 
 def _tokenizer(
@@ -292,6 +295,7 @@ class Materials:
                 seed=cell.seed,
                 device=self.device,
                 folder=folder,
+                keep=cell.content.get("keep", []),
                 progress=show,
             )
         self.progress.print(

@@ -12,7 +12,7 @@ from benchmark.evaluation.measurement import Mean, Measurement
 from benchmark.evaluation.statistics import bounds, resample
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
-from benchmark.store.rows import Row, Scores
+from benchmark.store.rows import CourseColumns, Row, Scores
 from benchmark.task import TASKS
 
 Columns = dict[str, np.ndarray]
@@ -39,8 +39,13 @@ class Measured:
         return any(row["primary"] for row in self.rows)
 
 
-def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> Measured:
-    """Evaluate an encoder on a pair: every metric of every part, with its bootstrap interval over groups."""
+def measure(
+    plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, course: CourseColumns | None = None
+) -> Measured:
+    """Evaluate an encoder on a pair: every metric of every part, with its bootstrap interval over groups.
+
+    course: where in the cell's training its weights are from, if before its end.
+    """
     task_class = TASKS[pair.task]
     task = task_class(task_class.Config(**pair.options))
     primary = task.primary_for(data.card)
@@ -49,7 +54,7 @@ def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation)
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     resamples = {each.part: _resamples(each, population, plan.config.evaluation.resamples) for each in measurements}
     rows = [
-        _row(plan, cell, pair, each.part, scores, scores["metric"] == primary, sample)
+        _row(plan, cell, pair, course or {}, each.part, scores, scores["metric"] == primary, sample)
         for each in measurements
         for sample in [_sample(each, population)]
         for scores in _scores(each, resamples[each.part])
@@ -59,12 +64,20 @@ def measure(plan: Plan, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation)
 
 
 def _row(
-    plan: Plan, cell: Cell | FixedEncoder, pair: Pair, part: str, scores: Scores, primary: bool, sample: str
+    plan: Plan,
+    cell: Cell | FixedEncoder,
+    pair: Pair,
+    course: CourseColumns,
+    part: str,
+    scores: Scores,
+    primary: bool,
+    sample: str,
 ) -> Row:
     """Join the columns that identify an evaluation with the scores of one metric."""
     return {
         **cell.label,
         **plan.scenario_of(cell, pair),
+        **course,
         "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
         "dataset": pair.dataset,
         "task": pair.task,

@@ -12,6 +12,7 @@ import torch
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
+from benchmark.config.schema import checkpoint_at
 from benchmark.data.card import load_card
 from benchmark.data.check import check
 from benchmark.evaluation.encoder import Encoder
@@ -23,6 +24,7 @@ from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.cache import cache_root
+from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
 from benchmark.training.schedule import check_batch
 
@@ -93,32 +95,43 @@ class Runner:
         self.materials.finish(self.store, cell, cost)
         self.outcome.trained += 1
 
-    def evaluate(self, cell: C, name: str, encoder_of: Callable[[C], Encoder]) -> None:
-        """Evaluate a cell on the pairs that the store lacks; each dataset is encoded once."""
+    def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder]) -> None:
+        """Evaluate a cell on the pairs that the store lacks; each dataset is encoded once by each checkpoint.
+
+        encoder_of: returns the encoder of a cell after a share of its training.
+        """
         missing = self.plan.missing(self.store, cell)
         self.outcome.skipped += len(self.plan.pairs_of(cell)) - len(missing)
         if not missing:
             return
         folder, batch_size = self.store.cell(cell.key) / "embeddings", self.plan.config.evaluation.batch_size
-        encoder = encoder_of(cell)
+        encoders: dict[float, Encoder] = {}
         by_dataset: dict[str, Evaluation] = {}
         with self.progress.stage(f"{name}: evaluating", len(missing)) as stage:
             for number, pair in enumerate(missing):
-                stage.update(number, note=f"{pair.task} on {pair.dataset}")
-                with self.recording_failures(f"{name}, {pair.task} on {pair.dataset}"):
+                stage.update(number, note=pair.title)
+                if pair.at not in encoders:
+                    encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
+                with self.recording_failures(f"{name}, {pair.title}"):
                     if pair.dataset not in by_dataset:
                         dataset = self.plan.datasets[pair.dataset]
-                        by_dataset[pair.dataset] = Evaluation(encoder, dataset, folder, self.cache, batch_size)
+                        by_dataset[pair.dataset] = Evaluation(
+                            encoders[pair.at], dataset, folder, self.cache, batch_size
+                        )
                     self.measure(cell, pair, by_dataset[pair.dataset])
                     self.outcome.evaluated += 1
             stage.update(len(missing))
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> None:
         """Evaluate one pair into the store."""
-        measured = measure(self.plan, cell, pair, data)
+        course = CourseColumns()
+        if pair.at < 1:
+            reached = self.store.cost(cell.key)["kept"][checkpoint_at(pair.at)]
+            course = CourseColumns(at=pair.at, samples=reached["samples"], seconds=reached["seconds"])
+        measured = measure(self.plan, cell, pair, data, course)
         if not measured.has_primary:
             self.progress.print(
-                f"{pair.task} on {pair.dataset}: too few examples or candidates to compute {measured.primary}; "
+                f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out",
                 style="yellow",
             )
@@ -126,14 +139,14 @@ class Runner:
             cell.key, pair.key, pair.content, measured.rows, measured.examples, measured.resamples, measured.notes
         )
 
-    def trained_encoder(self, cell: Cell) -> Encoder:
-        """Return the encoder of a trained cell, from the checkpoint that the configuration names."""
-        checkpoint = self.plan.config.evaluation.checkpoint
+    def trained_encoder(self, cell: Cell, at: float) -> Encoder:
+        """Return the encoder of a trained cell after a share of its training; at its end, from the run's checkpoint."""
+        checkpoint = self.plan.config.evaluation.source(at)
         datasets, tokenizer = self.plan.datasets, self.materials.tokenizer()
         trained = load_trained(self.store, cell.key, checkpoint, datasets, tokenizer, self.cache)
         return trained.encoder(self.plan.device)
 
-    def fixed_encoder(self, fixed: FixedEncoder) -> Encoder:
+    def fixed_encoder(self, fixed: FixedEncoder, at: float = 1.0) -> Encoder:
         """Return an encoder that is evaluated without training; the latest one stays in memory."""
         if fixed.key not in self._fixed:
             self._fixed = {fixed.key: fixed.build(self.materials)}

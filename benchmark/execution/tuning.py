@@ -86,6 +86,7 @@ def tune_arms(
     config = config.model_copy(
         update={"seeds": config.seeds[:1], "tasks": ["all"], "baselines": False, "scenario": None}
     )
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"at": []})})
     config = config.at({"training.validations": max(4, config.training.validations)})
     axes = [_axis(text, config.arms) for text in search]
     plan = make_plan(config)
@@ -208,11 +209,11 @@ class _Search:
 
         try:
             cost = materials.pretrain(cell, materials.method(cell), cell.arm, store.partial(cell.key), watch)
-            checkpoint = plan.config.evaluation.checkpoint
+            evaluation = plan.config.evaluation
             if self.objective == "loss":
-                return float(cost["validation_loss" if checkpoint == "last" else "best_validation_loss"])
+                return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
             materials.finish(store, cell, cost)
-            trained = load_trained(store, cell.key, checkpoint, plan.datasets, materials.tokenizer())
+            trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
             return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
         finally:
             shutil.rmtree(store.folder, ignore_errors=True)

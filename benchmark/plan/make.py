@@ -13,7 +13,7 @@ import torch
 
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import ResolvedArm, RunConfig, Training, validated
+from benchmark.config.schema import Evaluating, ResolvedArm, RunConfig, Training, validated
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external
@@ -144,6 +144,7 @@ class _Run:
             language=self.language.content if self.language and uses_language else None,
             seed=seed,
             validation=self.datasets.fingerprints(validation),
+            keep=at.evaluation.shares,
         )
         label = Label(
             suite=at.suite,
@@ -240,7 +241,7 @@ def _initial_cell(run: _Run) -> Cell | None:
     if init is None or init.method is None:
         return None
     training = validated(Training, init.training, f"model '{run.model.name}', init.training")
-    at = run.config.model_copy(update={"overrides": {}, "arms": {}})
+    at = run.config.model_copy(update={"overrides": {}, "arms": {}, "evaluation": Evaluating()})
     arm = ResolvedArm(init.method, init.method, {}, training)
     return run.cell(at, arm, method_options(init.method, {}), run.datasets.open(init.datasets), 0)
 
@@ -374,7 +375,8 @@ def _pair(config: RunConfig, task: str, dataset: Dataset) -> Pair:
     settings = {
         name: value
         for name, value in config.overrides.items()
-        if name.startswith("evaluation.") or (name.startswith(f"{task}.") and name.split(".")[1] in options)
+        if (name.startswith("evaluation.") and name != "evaluation.at")
+        or (name.startswith(f"{task}.") and name.split(".")[1] in options)
     }
     variant = ", ".join(f"{name}={value}" for name, value in settings.items())
     return Pair(task, dataset.card.name, options, pair_content(task, options, dataset, config.evaluation), variant)

@@ -1,8 +1,8 @@
 """A plan: cells, pairs of a task and a dataset, and everything that their keys are made of."""
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any, NotRequired, TypedDict
@@ -32,7 +32,8 @@ class CellContent(TypedDict):
     """Everything that a cell's weights depend on.
 
     model_files: the hashes of local files that the model's card names. initial: the key of the cell with the initial
-    weights. validation: the sets that give the validation loss, where these are not all.
+    weights. validation: the sets that give the validation loss, where these are not all. keep: the shares of the
+    training at which its weights are kept, if any.
     """
 
     format: int
@@ -48,10 +49,14 @@ class CellContent(TypedDict):
     seed: int
     language_model: "NotRequired[LanguageContent]"
     validation: NotRequired[Fingerprints]
+    keep: NotRequired[list[float]]
 
 
 class PairContent(TypedDict):
-    """Everything that an evaluation depends on besides the encoder. dataset: its fingerprint."""
+    """Everything that an evaluation depends on besides the encoder.
+
+    dataset: its fingerprint. at: the share of the training after which weights are evaluated, if before its end.
+    """
 
     format: int
     source: str
@@ -59,6 +64,7 @@ class PairContent(TypedDict):
     dataset: str
     card: dict[str, Any]
     evaluation: dict[str, Any]
+    at: NotRequired[float]
 
 
 class LanguageContent(TypedDict):
@@ -100,11 +106,13 @@ def cell_content(
     language: LanguageContent | None,
     seed: int,
     validation: Fingerprints,
+    keep: Sequence[float] = (),
 ) -> CellContent:
     """Collect everything that a cell's weights depend on.
 
     Training settings of ``auto`` are resolved, and checkpoint_every is left out. language: of the language model that
-    the text tower starts from; None for a method that uses none.
+    the text tower starts from; None for a method that uses none. keep: the shares of the training at which weights are
+    kept: a cell without them has to be trained again.
     """
     settings = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
     settings["accumulation"] = accumulation_mode(METHODS[method], training)
@@ -126,18 +134,20 @@ def cell_content(
         content["language_model"] = language
     if validation != pretraining:
         content["validation"] = validation
+    if keep:
+        content["keep"] = [*keep]
     return content
 
 
 def pair_content(task: str, options: Mapping[str, Any], dataset: Dataset, evaluation: Evaluating) -> PairContent:
-    """Collect everything that an evaluation depends on besides the encoder; not the batch size."""
+    """Collect everything that an evaluation depends on besides the encoder; neither the batch size nor ``at``."""
     return PairContent(
         format=formats.EVALUATION,
         source=source_of(TASKS[task]),
         options=plain_options(f"task '{task}'", options),
         dataset=dataset.fingerprint,
         card=dataset.card.content(),
-        evaluation=evaluation.model_dump(exclude={"batch_size"}),
+        evaluation=evaluation.model_dump(exclude={"batch_size", "at"}),
     )
 
 
@@ -173,7 +183,7 @@ def settings_content(
         model=model_content(model),
         model_files=local_files(model),
         pretraining=config.pretraining,
-        checkpoint=config.evaluation.checkpoint,
+        checkpoint=config.evaluation.source(),
     )
 
 
@@ -238,13 +248,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Pair:
-    """A task on a dataset. content: everything that an evaluation depends on besides the encoder."""
+    """A task on a dataset. content: everything that an evaluation depends on besides the encoder.
+
+    at: the share of the training after which weights are evaluated; 1: at its end, with the checkpoint of the run.
+    """
 
     task: str
     dataset: str
     options: dict[str, Any]
     content: PairContent
     variant: str
+    at: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """The evaluation in words, for messages."""
+        return f"{self.task} on {self.dataset}" + (f" after {self.at:.3g} of the training" if self.at < 1 else "")
+
+    def after(self, share: float) -> "Pair":
+        """Return the same evaluation of the weights after a share of the training."""
+        return replace(self, at=share, content={**self.content, "at": share})
 
     @cached_property
     def key(self) -> str:
@@ -302,12 +325,13 @@ class Plan:
     absent: list[str] = field(default_factory=list)
 
     def pairs_of(self, cell: Cell | FixedEncoder) -> list[Pair]:
-        """List the pairs to evaluate a cell on: those whose task it is able to do."""
+        """List the pairs to evaluate a cell on: those whose task it is able to do, after each share of its training."""
         abilities = frozenset() if isinstance(cell, FixedEncoder) else METHODS[cell.method].abilities
         pairs = [pair for pair in self.pairs if TASKS[pair.task].abilities <= abilities]
         if isinstance(cell, FixedEncoder) and cell.images_only:
             return [pair for pair in pairs if TASKS[pair.task].needs <= {"label"}]
-        return pairs
+        shares = [] if isinstance(cell, FixedEncoder) else cell.content.get("keep", [])
+        return [*(pair.after(share) for share in shares for pair in pairs), *pairs]
 
     def classes_of(self, cell: Cell) -> list[str]:
         """List the names of the classes of a cell's pairs; none if they come from several datasets."""

@@ -38,6 +38,17 @@ class ScenarioColumns(TypedDict, total=False):
     plain_dataset: str
 
 
+class CourseColumns(TypedDict, total=False):
+    """The columns of an evaluation in the course of a training.
+
+    at: the share of the training after which its weights were taken, below 1. samples, seconds: of the training so far.
+    """
+
+    at: float
+    samples: int
+    seconds: float
+
+
 class Scores(TypedDict):
     """One metric of one part of a measurement.
 
@@ -56,7 +67,7 @@ class Scores(TypedDict):
     majority: float | None
 
 
-class Row(Label, ScenarioColumns, Scores):
+class Row(Label, ScenarioColumns, CourseColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
     primary: whether the tables show it. examples: a hash of the examples and of the groups that resamples draw from.

@@ -15,11 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.common.errors import BenchError
+from benchmark.config.schema import Evaluating
 from benchmark.store.rows import Notes, Row
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class Store:
         _write_json(partial / "cost.json", cost)
         partial.replace(self.cell(key))
 
+    def cost(self, key: str) -> dict[str, Any]:
+        """Read what a finished cell cost, as the training returned it."""
+        cost: dict[str, Any] = json.loads((self.cell(key) / "cost.json").read_text(encoding="utf-8"))
+        return cost
+
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
         """Read the rows of an evaluation; None if it does not exist."""
         path = self.cell(cell) / "evaluations" / key / "rows.json"
@@ -112,17 +118,17 @@ class Store:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def checkpoint(self, cell: str) -> Literal["last", "best"]:
-        """Return the checkpoint that the newest evaluation of a cell used, which the tables show.
+    def checkpoint(self, cell: str) -> str:
+        """Return the name of the checkpoint that the newest evaluation of a cell used, which the tables show.
 
         "last" for a cell that was never evaluated.
         """
         paths = self.cell(cell).glob("evaluations/*/evaluation.json")
-        newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
-        if newest is None:
-            return "last"
-        best = json.loads(newest.read_text(encoding="utf-8"))["evaluation"]["checkpoint"] == "best"
-        return "best" if best else "last"
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if "at" not in content:
+                return Evaluating.model_validate(content["evaluation"]).source()
+        return "last"
 
     def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame":
         """Read the per-example columns of a part of an evaluation, one row per test example."""
@@ -157,7 +163,7 @@ class Store:
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
-        return _newest(frame, [*LABEL, "dataset", "task", "part", "metric"])
+        return _newest(frame, [*LABEL, "dataset", "task", "part", "metric", "at"])
 
     def costs(self) -> "pd.DataFrame":
         """Read the costs of the trained cells, one row per cell; of two with the same label the newer one."""

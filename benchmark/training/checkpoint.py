@@ -1,16 +1,19 @@
 """The files of a training: checkpoints, the log, and the report of a step whose loss is not finite."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmark.config.schema import AVERAGE, checkpoint_at
 from benchmark.method import Method
+from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
 STEPS = "steps"
@@ -29,6 +32,20 @@ def load_weights(method: Method, path: Path) -> None:
 def save_weights(method: Method, path: Path) -> None:
     """Write all weights and buffers of a method to a file that is complete or absent."""
     _write(path, _detached(method.state_dict()))
+
+
+def save_checkpoint(method: Method, average: WeightAverage | None, path: Path) -> None:
+    """Write the weights of a method, and beside them their moving average if there is one."""
+    save_weights(method, path)
+    if average is not None:
+        _write(path.with_stem(path.stem + AVERAGE), _detached(average.state_dict()))
+
+
+class Reached(TypedDict):
+    """How far a training was when a checkpoint was kept: pairs trained on, and seconds of steps and validations."""
+
+    samples: int
+    seconds: float
 
 
 @dataclass
@@ -52,17 +69,23 @@ class Position:
 class Checkpoint:
     """A checkpoint to resume from, as written by ``save_resume``.
 
-    method: its state dict. optimizer: its state by the number of the parameter.
+    method: its state dict. optimizer: its state by the number of the parameter. average: the moving average by the
+    name of the weight, empty if there is none.
     """
 
     position: Position
     method: dict[str, Tensor]
     optimizer: dict[int, dict[str, Tensor]]
+    average: dict[str, Tensor]
 
 
-def save_resume(folder: Path, method: Method, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save_resume(
+    folder: Path, method: Method, optimizer: torch.optim.Optimizer, average: WeightAverage | None, position: Position
+) -> None:
     """Write everything that a training needs to resume from ``position``."""
     tensors = {f"method.{name}": tensor for name, tensor in _detached(method.state_dict()).items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in _detached(average.tensors).items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _detached(state).items()}
     _write(folder / RESUME, tensors, {name: json.dumps(value) for name, value in asdict(position).items()})
@@ -77,15 +100,18 @@ def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
         position = Position(**{name: json.loads(value) for name, value in file.metadata().items()})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     method: dict[str, Tensor] = {}
+    average: dict[str, Tensor] = {}
     optimizer: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, _, rest = name.partition(".")
         if owner == "method":
             method[rest] = tensor
+        elif owner == "average":
+            average[rest] = tensor
         else:
             number, _, key = rest.partition(".")
             optimizer.setdefault(int(number), {})[key] = tensor
-    return Checkpoint(position, method, optimizer)
+    return Checkpoint(position, method, optimizer, average)
 
 
 def truncate_log(log: IO[str], step: int) -> None:
@@ -102,6 +128,20 @@ def truncate_log(log: IO[str], step: int) -> None:
     log.truncate()
     log.writelines(kept)
     log.flush()
+
+
+def reached(folder: Path, shares: Mapping[int, float]) -> dict[str, Reached]:
+    """Read from the log how far a training was at some steps, by the names of the checkpoints that were kept there.
+
+    shares: of the training, by the number of the step.
+    """
+    found: dict[str, Reached] = {}
+    with (folder / LOG).open(encoding="utf-8") as log:
+        for line in map(json.loads, log):
+            if line["step"] in shares:
+                name = checkpoint_at(shares[line["step"]])
+                found[name] = Reached(samples=line["samples"], seconds=line["seconds"])
+    return found
 
 
 def keep_not_finite(folder: Path, method: Method, step: int, loss: float, norm: float, ids: list[str]) -> str:

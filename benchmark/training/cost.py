@@ -29,6 +29,8 @@ from benchmark.config.schema import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
 from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, micro_batches, training_step
+from benchmark.training.average import WeightAverage
+from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, optimizer_of, precision_of
 
@@ -56,7 +58,8 @@ class Cost(Parameters):
     samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
     whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
-    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes.
+    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes. kept: how far the
+    training was at the checkpoints that were kept in its course, by their names.
     """
 
     samples: int
@@ -75,6 +78,7 @@ class Cost(Parameters):
     validation_loss: float
     best_validation_loss: float
     peak_memory: int
+    kept: dict[str, Reached]
 
 
 class SourceCost(TypedDict, total=False):
@@ -243,7 +247,10 @@ def simulated_cost(
         optimizer = _warm_optimizer(copy, recipe)
         _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
-        held = held_bytes(copy, optimizer)
+        average = WeightAverage(copy, training.average) if training.average else None
+        if average is not None:
+            average.follow()
+        held = held_bytes(copy, optimizer, average)
         with StoragePeak(device) as peak, _counting() as counter:
             passes = _Passes(copy, lambda: counter.total)
             training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), recipe.gradient_clip)

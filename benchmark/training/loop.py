@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
-from benchmark.config.schema import Training
+from benchmark.config.schema import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import Method
@@ -28,6 +28,7 @@ from benchmark.training.accumulation import (
     micro_batches,
     training_step,
 )
+from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import (
     BEST,
     LAST,
@@ -36,9 +37,10 @@ from benchmark.training.checkpoint import (
     STEPS,
     Position,
     keep_not_finite,
+    reached,
     read_resume,
+    save_checkpoint,
     save_resume,
-    save_weights,
     truncate_log,
 )
 from benchmark.training.cost import (
@@ -85,25 +87,30 @@ def pretrain(
     seed: int,
     device: torch.device,
     folder: Path,
+    keep: Sequence[float] = (),
     progress: Callable[[StepProgress], None] = lambda _: None,
 ) -> Cost:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
-    Writes ``best.safetensors`` only with validation pairs. Resumes from ``resume.safetensors`` of an interrupted call
-    and ends with the same weights, as all randomness derives from the seed and the step.
+    Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
+    weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
+    ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
+    weights, as all randomness derives from the seed and the step.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
     step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder)
+    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep)
     with (folder / LOG).open("a+", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         loop.resume(log)
         saved = time.monotonic()
         while loop.step < loop.steps:
-            with loop.memory.watch(lambda: held_bytes(method, loop.optimizer), loop.step, loop.steps):
+            with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
                 loss = loop.train_step(log)
+            if loop.step in loop.keep_at:
+                loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
             validated = loop.last_validation if loop.step in loop.validate_at else math.nan
             progress(StepProgress(loop.step, loop.steps, loss, speed, validated))
@@ -112,7 +119,7 @@ def pretrain(
                 saved = time.monotonic()
             if interrupted():
                 raise KeyboardInterrupt
-    save_weights(method, folder / LAST)
+    loop.save(LAST)
     cost = loop.cost()
     for temporary in (RESUME, STEPS):
         (folder / temporary).unlink(missing_ok=True)
@@ -156,6 +163,7 @@ class _Loop:
         seed: int,
         device: torch.device,
         folder: Path,
+        keep: Sequence[float],
     ) -> None:
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
@@ -172,7 +180,9 @@ class _Loop:
         method.enter(next(iter(method.stages())))
         self.steps = self._budget_steps()
         self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
+        self.keep_at = {max(1, round(share * self.steps)): share for share in keep}
         self.starts = stage_starts(method, self.steps)
+        self.average = WeightAverage(method, training.average) if training.average else None
         self.enter(next(iter(self.starts)))
 
     def enter(self, stage: str) -> None:
@@ -182,6 +192,8 @@ class _Loop:
         self.method.label_smoothing = self.training.label_smoothing
         self.recipe = self.training.at_stage(stage)
         self.optimizer = optimizer_of(self.method, self.recipe)
+        if self.average is not None:
+            self.average.follow()
         self.stage = stage
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
@@ -197,6 +209,8 @@ class _Loop:
         rate = learning_rate(self.recipe, self.step - self.begin, self.end - self.begin)
         set_learning_rate(self.optimizer, rate)
         losses, norm = self._update(self._next_batches())
+        if self.average is not None:
+            self.average.update()
         loss = sum(losses.values())
         self.step += 1
         line = {
@@ -229,7 +243,7 @@ class _Loop:
         loss = self.last_validation = self._validation_loss()
         if loss < self.best:
             self.best = loss
-            save_weights(self.method, self.folder / BEST)
+            self.save(BEST)
         return loss
 
     def _validation_loss(self) -> float:
@@ -320,14 +334,19 @@ class _Loop:
             "validation_loss": self.last_validation,
             "best_validation_loss": self.best,
             "peak_memory": self.memory.highest,
+            "kept": reached(self.folder, self.keep_at),
         }
 
     # Resuming
 
+    def save(self, file: str) -> None:
+        """Write the weights, and their average if there is one."""
+        save_checkpoint(self.method, self.average, self.folder / file)
+
     def save_resume(self) -> None:
         """Write a checkpoint to resume from."""
         position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
-        save_resume(self.folder, self.method, self.optimizer, position)
+        save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
     def resume(self, log: IO[str]) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
@@ -337,6 +356,8 @@ class _Loop:
             self.enter(position.stage)
             self.method.load_state_dict(checkpoint.method)
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": checkpoint.optimizer})
+            if self.average is not None:
+                self.average.tensors = checkpoint.average
             self.step, self.seconds = position.step, position.seconds
             self.best, self.last_validation = position.best, position.last_validation
             self.memory.highest = position.peak_memory

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmark.method import Method
+from benchmark.training.average import WeightAverage
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -156,10 +157,12 @@ class StepMemory:
         self._steps += 1
 
 
-def held_bytes(method: Method, optimizer: torch.optim.Optimizer) -> int:
-    """Return the bytes of a method's weights and buffers and of the optimiser's state."""
+def held_bytes(method: Method, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None) -> int:
+    """Return the bytes of a method's weights and buffers, of their average and of the optimiser's state."""
     state = [value for values in optimizer.state.values() for value in values.values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*method.state_dict().values(), *state))
+    averages = average.tensors.values() if average is not None else ()
+    tensors = (*method.state_dict().values(), *averages, *state)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _resident(field: str) -> int:

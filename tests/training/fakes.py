@@ -1,6 +1,6 @@
 """A training on a few pairs in memory, and a method of two stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def train(
     validation: Pairs | None = None,
     seed: int = 0,
     progress: Callable[[StepProgress], None] = lambda _: None,
+    keep: Sequence[float] = (),
     **training: Any,
 ) -> Cost:
     settings = {"samples": 48, "batch_size": 8, "micro_batch": 8, "validations": 3} | training
@@ -33,6 +34,7 @@ def train(
         seed=seed,
         device=CPU,
         folder=folder,  # type: ignore[arg-type]
+        keep=keep,
         progress=progress,
     )
 

@@ -104,6 +104,30 @@ def test_a_plan_counts_what_the_run_takes(name: str, mode: Accumulation, micro_b
     assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0}, {"optimizer": "lion"}, {"average": 0.9}]
+)
+def test_a_plan_knows_the_memory_of_optimisers_and_averages(settings: dict[str, Any], tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"steps": 2, "batch_size": 4, "micro_batch": 4, "validations": 0}
+    model = build_model(small_card(width=256), 0, "meta")
+    with on_meta():
+        method = METHODS["clip"](model, METHODS["clip"].Config())
+
+    def planned(**changes: Any) -> int:
+        return simulated_cost(method, shape(), Training(**plain, **changes), CPU, 2).memory
+
+    def taken(**changes: Any) -> int:
+        wide, folder = small_method("clip", width=256), tmp_path / str(len(changes))
+        return train(wide, folder, pairs_of_one_length(8), samples=None, **plain, **changes)["peak_memory"]
+
+    # AdamW keeps two numbers a weight, and no average.
+    more = {"sgd": settings.get("momentum", 1) - 2, "lion": -1, "adamw": 1}[settings.get("optimizer", "adamw")]
+    weights = sum(p.numel() * 4 for p in model.parameters())
+    for memory in (planned, taken):
+        assert memory(**settings) - memory() == pytest.approx(more * weights, rel=0.15)
+    assert planned(**settings) == pytest.approx(taken(**settings), rel=0.15)
+
+
 @pytest.mark.parametrize("real", [False, True])
 def test_stages_are_planned_apart(real: bool, tmp_path: Path) -> None:
     options = {"stage2": "class", "stage2_share": 0.5}

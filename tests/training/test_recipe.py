@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,114 @@ def test_a_training_resumes_with_its_optimiser(optimizer: str, tmp_path: Path) -
     whole, parts = (load_file(tmp_path / run / LAST) for run in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not torch.equal(whole["logit_scale"], start["logit_scale"])
+
+
+# The average of the weights
+
+
+def test_the_average_follows_a_loop(tmp_path: Path) -> None:
+    """Trained parameters and running statistics by decay, frozen ones and counts as they are, tied ones as one."""
+    method = small_method("clip")
+    method.model.image.stem = torch.nn.Sequential(method.model.image.stem, torch.nn.BatchNorm2d(8))
+    method.model.text.requires_grad_(False)
+    method.tied = torch.nn.Linear(16, 32, bias=False)
+    method.tied.weight = method.model.image_projection.weight
+    expected = {name: x.detach().double() for name, x in method.state_dict().items() if x.is_floating_point()}
+
+    def follow(at: Any) -> None:
+        for name, tensor in method.state_dict().items():
+            if name in expected:
+                expected[name] = 0.6 * expected[name] + 0.4 * tensor.detach().double()
+
+    train(method, tmp_path, Pairs(16), average=0.6, learning_rate=0.01, progress=follow)
+    last, average = load_file(tmp_path / LAST), load_file(tmp_path / "last-average.safetensors")
+    assert average.keys() == last.keys()
+    for name, tensor in average.items():
+        if name in expected:
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6, msg=name)
+        else:
+            assert torch.equal(tensor, last[name])
+    assert torch.equal(average["tied.weight"], average["model.image_projection.weight"])
+    assert not torch.equal(average["model.image.stem.1.running_mean"], last["model.image.stem.1.running_mean"])
+    text = [name for name in last if name.startswith("model.text.")]
+    assert text
+    assert all(torch.equal(average[name], last[name]) for name in text)
+
+
+def test_teachers_and_queues_are_not_averaged(tmp_path: Path) -> None:
+    train(small_method("msd", queue_size=24), tmp_path, Pairs(16), average=0.9)
+    last, average = load_file(tmp_path / LAST), load_file(tmp_path / "last-average.safetensors")
+    kept = {name for name in last if torch.equal(last[name], average[name])}
+    assert {name for name in last if name.startswith(("teacher.", "queue"))} <= kept
+    assert not any(name.startswith("model.") and last[name].ndim >= 2 for name in kept)
+
+
+def test_the_average_beside_the_best_checkpoint_is_that_of_its_step(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, Tensor]] = {}
+    method = small_method("clip")
+    total = {name: x.detach().clone() for name, x in method.named_parameters()}
+
+    def follow(at: Any) -> None:
+        for name, x in method.named_parameters():
+            total[name] = 0.5 * total[name] + 0.5 * x.detach()
+        seen[at.step] = dict(total)
+
+    validation = Pairs(8, seed=1)
+    train(
+        method,
+        tmp_path,
+        Pairs(16),
+        validation,
+        samples=160,
+        learning_rate=0.02,
+        validations=10,
+        average=0.5,
+        progress=follow,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    best = min((line for line in lines if "validation_loss" in line), key=lambda line: line["validation_loss"])["step"]
+    assert best < 20
+    average = load_file(tmp_path / "best-average.safetensors")
+    for name, expected in seen[best].items():
+        torch.testing.assert_close(average[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop_at", [4, 6, 7])
+def test_an_average_and_what_is_kept_resume(tmp_path: Path, stop_at: int) -> None:
+    """Also across stages, which train different parts; what a stage does not train any more is averaged on."""
+
+    def stop(at: Any) -> None:
+        if at.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    settings: dict[str, Any] = {"samples": 64, "average": 0.7, "keep": [0.25, 0.5, 0.75]}
+    whole = train(staged(), tmp_path / "whole", Pairs(20), Pairs(8, seed=1), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(staged(), tmp_path / "parts", Pairs(20), Pairs(8, seed=1), progress=stop, **settings)
+    parts = train(staged(), tmp_path / "parts", Pairs(20), Pairs(8, seed=1), **settings)
+    files = {path.name for path in (tmp_path / "whole").glob("*.safetensors")}
+    names = ["last", "best", "at-0.25", "at-0.5", "at-0.75"]
+    assert files == {f"{name}{end}.safetensors" for name in names for end in ("", "-average")}
+    for file in files:
+        a, b = (load_file(tmp_path / run / file) for run in ("whole", "parts"))
+        assert all(torch.equal(a[name], b[name]) for name in a), file
+    assert {name: reached["samples"] for name, reached in whole["kept"].items()} == {
+        "at-0.25": 16,
+        "at-0.5": 32,
+        "at-0.75": 48,
+    }
+    assert parts["kept"].keys() == whole["kept"].keys()
+    seconds = [reached["seconds"] for reached in parts["kept"].values()]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < parts["seconds"]
+
+
+def test_weights_are_kept_in_the_course_of_a_training(tmp_path: Path) -> None:
+    method, seen = small_method("clip"), {}
+    copy = lambda at: seen.update({at.step: {n: x.clone() for n, x in method.state_dict().items()}})  # noqa: E731
+    train(method, tmp_path / "kept", Pairs(16), keep=[0.01, 0.5], progress=copy)
+    train(small_method("clip"), tmp_path / "plain", Pairs(16))
+    for name, step in (("at-0.01", 1), ("at-0.5", 3), ("last", 6)):
+        kept = load_file(tmp_path / "kept" / f"{name}.safetensors")
+        assert all(torch.equal(kept[n], x) for n, x in seen[step].items()), name
+    a, b = (load_file(tmp_path / run / LAST) for run in ("kept", "plain"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
