@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from benchmark.plan.plan import Cell, Plan
     from benchmark.store.store import Store
 
+NAME = 14
+"""Columns for a name at least."""
 WIDE = 100
 """Columns of a terminal that has room for the trained parameters of each tower."""
 
@@ -175,8 +177,11 @@ def _is_here(plan: "Plan") -> bool:
 def _table(columns: dict[str, bool]) -> Table:
     """Make a table. columns: by name, whether numbers stand in it."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, numbers in columns.items():
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
+    for number, (column, numbers) in enumerate(columns.items()):
+        width = None if number else NAME
+        table.add_column(
+            column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers, min_width=width
+        )
     return table
 
 
@@ -195,22 +200,21 @@ def _dataset_table(plan: "Plan", datasets: "dict[str, Preparing]") -> Table:
 
 
 def _line_table(lines: list[_Line]) -> Table:
-    towers = console.width >= WIDE
-    columns = {"method": False, "seeds": True, "state": False, "pairs": True, "training": True, "evaluation": True}
-    columns |= {"memory": True, **({"image": True, "text": True} if towers else {}), "trained": True, "of params": True}
+    towers = ("image", "text") if console.width >= WIDE else ()
+    columns = {"method": False, "seeds": True, "state": False, "pairs": True, "training": True, "encoding": True}
+    columns |= {"memory": True, **dict.fromkeys(towers, True), "trained": True, "of": True}
     table = _table(columns)
     for line in lines:
-        row = [escape(line.name), str(len(line.states)), line.state]
         samples = [each.samples for each in line.estimates[:1]]
+        row = [escape(line.name), str(len(line.states)), line.state]
         row.append("".join("?" if count is None else _count(count) for count in samples))
         row.append(_duration(line.training) if line.trains else "")
         row.append("" if line.evaluation == 0 else _duration(line.evaluation))
         if line.estimates:
-            counts = line.estimates[0].parameters
             row.append(_bytes(max(each.memory for each in line.estimates)))
-            for tower in ("image", "text") if towers else ():
-                row.append(_count(counts[f"parameters_{tower}_trainable"]))  # type: ignore[literal-required]
-            row += [_count(counts["parameters_trainable"]), _count(counts["parameters"])]
+            counts: dict[str, int] = {**line.estimates[0].parameters}  # type: ignore[dict-item]
+            names = [*(f"parameters_{tower}_trainable" for tower in towers), "parameters_trainable", "parameters"]
+            row += [_count(counts[name]) for name in names]
         table.add_row(*row)
     if len(lines) > 1:
         training, evaluation = (_sum(getattr(line, name) for line in lines) for name in ("training", "evaluation"))
@@ -246,7 +250,7 @@ def _print_notes(
     if any(line.state != "done" for line in lines):
         for weights in to_download(plan.model):
             say(f"{weights}: not on this machine; will be downloaded", "yellow")
-    for reason in [*plan.absent, *plan.left_out]:
+    for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")
     if missing := [name for name, dataset in plan.datasets.items() if not dataset.is_here]:
         say(f"bench run refuses this here: {plural(len(missing), 'dataset')} not on this machine", "yellow")
@@ -277,6 +281,25 @@ def _basis(plan: "Plan", lines: list[_Line], estimator: "Estimator") -> str:
     if None in sources:
         return f"unknown, as {plan.device} is not on this machine: give its speed, as in --speed 400TFLOPS"
     return "from " + ", ".join(texts[source] for source in sources if source) if sources else "nothing is left to train"
+
+
+MANY = 6
+"""The most datasets that are named where a task does not fit them."""
+
+
+def _grouped(left_out: list[str]) -> list[str]:
+    """Join the reasons that differ only in the dataset: vqa on a, b: the dataset has no question."""
+    datasets: dict[tuple[str, str], list[str]] = {}
+    for each in left_out:
+        task, on, rest = each.partition(" on ")
+        name, _, reason = rest.partition(": ")
+        datasets.setdefault((task, reason) if on and " by " not in task else (each, ""), []).append(name)
+    return [
+        f"{task} on {', '.join(names) if len(names) <= MANY else plural(len(names), 'dataset')}: {reason}"
+        if reason
+        else task
+        for (task, reason), names in datasets.items()
+    ]
 
 
 def _results(lines: list[_Line]) -> int:

@@ -3,16 +3,19 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+import benchmark
 from benchmark.common.errors import BenchError
 from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
@@ -25,7 +28,8 @@ from benchmark.models.card import CorpusTokenizer
 from benchmark.models.download import tokenizer_to_download
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.plan.resolve import build_method
-from benchmark.store.cache import cache_root
+from benchmark.store.cache import cache_root, write_file
+from benchmark.store.hashing import digest
 from benchmark.task import TASKS
 from benchmark.training.cost import (
     Parameters,
@@ -54,6 +58,9 @@ MAX_PARAMETERS = 300_000_000
 ASSUMED_STEPS = 10_000
 """Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
 
+Counted = tuple[int | None, float, int]
+"""Steps (None if unknown), floating-point operations per pair, and bytes of peak memory."""
+
 Source = Literal["the cell", "the method", "the model", "--speed", "a matrix product"]
 """What a speed was measured on, from the nearest to the farthest; --speed is as the user gave it."""
 
@@ -78,11 +85,11 @@ class Speed:
 class Estimate:
     """The estimated cost of a training.
 
-    samples: pairs trained on, with repetitions; None if the budget is in epochs and no pretraining set's rows are
-    known. flops_per_sample: of a step, the mean over the stages. memory: peak in bytes. seconds: of the training with
-    its validations; None if samples or the device's speed are unknown. source: of the speed. parameters: as in the cost
-    table. weights: bytes of a checkpoint; 0 for one that exists. assumed_length: the tokens of a text that were assumed where texts could not
-    be read from the data, the model's maximum; None: texts are as long as the data's.
+    samples: pairs trained on, with repetitions; None if the budget is in epochs and no number of rows is known.
+    flops_per_sample: of a step, the mean over the stages. memory: peak in bytes. seconds: of the training with its
+    validations; None if samples or the device's speed are unknown. source: of the speed. parameters: as in the cost
+    table. weights: bytes of a checkpoint; 0 for one that exists. assumed_length: the tokens of a text that were assumed
+    where texts could not be read from the data, the model's maximum; None: texts are as long as the data's.
     """
 
     samples: int | None
@@ -128,14 +135,13 @@ class Estimator:
         shape = Shape(training.resolution or size, size, known or longest, training.augmentation)
         pairs = self.pairs(cell) if training.epochs is not None else None
 
-        def count(real: bool) -> tuple[int | None, float, int]:
+        def count(real: bool) -> Counted:
             copied = self._method(cell, meta=False) if real else method
             steps: int | None
             if training.flops is not None:
                 steps = flops_budget_steps(copied, shape, training, device, real)
             elif training.time is not None:
                 first = simulated_flops(copied, shape, training, device, 1, real)
-                speed = self._speed(cell)
                 per_step = max(first.values()) * training.batch_size / speed.flops if speed else math.nan
                 steps = training_steps(training, 0, lambda: per_step) if speed else None
             elif training.epochs is not None:
@@ -147,8 +153,15 @@ class Estimator:
             flops = total_flops(step.flops, stage_starts(copied, taken), taken, training.batch_size)
             return steps, flops / (taken * training.batch_size), step.memory
 
+        speed = self._speed(cell)
+        depends_on = [training.model_dump(mode="json"), shape.stored, shape.image_size, shape.length, str(device)]
+        depends_on += [pairs and pairs.images]
+        depends_on += [self._tokenizer and self._tokenizer.fingerprint, self.plan.classes_of(cell)]
+        depends_on += [speed and speed.flops] if training.time is not None else []
         try:
-            steps, flops, memory = simulated_or_real(count)
+            steps, flops, memory = _remembered(
+                [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
+            )
         except BenchError:
             raise
         except Exception as error:
@@ -157,7 +170,6 @@ class Estimator:
                 f"method '{cell.method}': a step fails, {one_line(error)} ({frame.filename}, line {frame.lineno})"
             ) from error
         samples = None if steps is None else steps * training.batch_size
-        speed = self._speed(cell)
         seconds = None
         if speed and samples is not None:
             seconds = samples * flops / speed.flops
@@ -396,6 +408,28 @@ class Evaluation:
     images: int
     seconds: float | None
     stored: int
+
+
+def _identity(method: Method, cell: Cell) -> list[Any]:
+    """List everything that counting a step of a method depends on, apart from the training and its data."""
+    files = sorted(Path(benchmark.__file__).parent.rglob("*.py"))
+    code = digest([file.read_text(encoding="utf-8") for file in files])
+    packages = [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]
+    tensors = [[n, list(t.shape), str(t.dtype), t.requires_grad] for n, t in method.state_dict(keep_vars=True).items()]
+    content = [cell.method, cell.content["source"], cell.content["options"], cell.content["model"]]
+    return [code, packages, *content, tensors, simulating(torch.device("cuda")).type]
+
+
+def _remembered(depends_on: list[Any], count: Callable[[], Counted]) -> Counted:
+    """Return ``count()``, or what it returned before for the same values: counting takes seconds for a large model."""
+    file = cache_root() / "estimates" / f"{digest(depends_on)}.json"
+    if file.is_file():
+        steps, flops, memory = json.loads(file.read_bytes())
+        return steps, flops, memory
+    counted = count()
+    with suppress(BenchError):  # A plan may be made where nothing can be written.
+        write_file(file, json.dumps(counted).encode())
+    return counted
 
 
 def _same_kind(devices: "pd.Series[Any]", device: torch.device) -> "pd.Series[Any]":
