@@ -237,7 +237,7 @@ def _print_notes(
     say(f"time: about {times}; {_basis(plan, lines, estimator)}")
     disk, here = (sum(getattr(each, name) for each in datasets.values()) for name in ("disk", "here"))
     already = f", {_bytes(here)} of them there already" if here else ""
-    say(f"disk: {_bytes(disk)} of prepared images in the cache{already}; results: {_bytes(_results(lines))}")
+    say(f"disk: {_bytes(disk)} of prepared images in the cache{already}; {_results(lines)}")
     if any(each.about for each in datasets.values()):
         say("~: the number of images is the card's, as the data have not been read")
     if unknown := [f"{name} ({', '.join(each.unknown)})" for name, each in datasets.items() if each.unknown]:
@@ -302,9 +302,12 @@ def _grouped(left_out: list[str]) -> list[str]:
     ]
 
 
-def _results(lines: list[_Line]) -> int:
-    """Return the bytes that checkpoints and embeddings will take."""
-    return sum(line.weights + line.embeddings for line in lines)
+def _results(lines: list[_Line]) -> str:
+    """Say how many bytes checkpoints and embeddings will take, and whose they are if one method's are most of them."""
+    sizes = {line.name: line.weights + line.embeddings for line in lines}
+    largest = max(sizes, key=lambda name: sizes[name])
+    most = f", most of it {largest}'s" if len(lines) > 1 and sizes[largest] > sum(sizes.values()) / 2 else ""
+    return f"{_bytes(sum(sizes.values()))} of checkpoints and embeddings in the results{most}"
 
 
 def several_variants(variants: Iterable[tuple[str, str]]) -> set[str]:

@@ -30,7 +30,8 @@ class Card(BaseModel):
     class_texts: what replaces ``{}`` for classes whose name does not read well in a sentence.
     rows: the expected number of images in each split, or in ``all`` if the split is drawn; checked by
     ``bench data verify``.
-    about_rows: the same where the number is only known roughly; ``bench plan`` uses it, nothing is checked against it.
+    about_rows: the same where the numbers are only known roughly; ``bench plan`` uses them, nothing is checked against
+    them.
     layout: a small tree of the files expected on disk, below $BENCH_DATA. how: the steps to get them. size: of them
     all.
     access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code).
