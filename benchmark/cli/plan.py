@@ -122,16 +122,16 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _lines(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Line]:
-    varied = several_variants((cell.method, cell.label["variant"]) for cell in plan.cells)
+    varied = several_variants((cell.arm, cell.label["variant"]) for cell in plan.cells)
     lines: dict[str, _Line] = {}
     for cell in [*([plan.initial] if plan.initial else []), *plan.cells]:
-        variant = cell.label["variant"] if cell.method in varied else ""
+        variant = cell.label["variant"] if cell.arm in varied else ""
         condition = "" if cell.condition is None else f"on {', '.join(cell.pretraining)}"
-        name = " ".join(filter(None, (cell.method, variant, condition)))
+        name = " ".join(filter(None, (cell.arm, variant, condition)))
         if cell is plan.initial:
             name = f"{cell.method} (initial weights)"
         missing = [] if cell is plan.initial else plan.missing(store, cell)
-        validated = cell.training.validations > 0 and any("val" in plan.datasets[n].splits() for n in cell.pretraining)
+        validated = cell.training.validations > 0 and any("val" in plan.datasets[n].splits() for n in cell.validation)
         lines.setdefault(name, _Line(name)).add(
             _state(plan, store, cell), estimator.cell(cell), estimator.evaluation(missing, cell), 1 + validated
         )
@@ -201,7 +201,7 @@ def _dataset_table(plan: "Plan", datasets: "dict[str, Preparing]") -> Table:
 
 def _line_table(lines: list[_Line]) -> Table:
     towers = ("image", "text") if console.width >= WIDE else ()
-    columns = {"method": False, "seeds": True, "state": False, "pairs": True, "training": True, "encoding": True}
+    columns = {"arm": False, "seeds": True, "state": False, "pairs": True, "training": True, "encoding": True}
     columns |= {"memory": True, **dict.fromkeys(towers, True), "trained": True, "of": True}
     table = _table(columns)
     for line in lines:
@@ -303,7 +303,7 @@ def _grouped(left_out: list[str]) -> list[str]:
 
 
 def _results(lines: list[_Line]) -> str:
-    """Say how many bytes checkpoints and embeddings will take, and whose they are if one method's are most of them."""
+    """Say how many bytes checkpoints and embeddings will take, and whose they are if one arm's are most of them."""
     sizes = {line.name: line.weights + line.embeddings for line in lines}
     largest = max(sizes, key=lambda name: sizes[name])
     most = f", most of it {largest}'s" if len(lines) > 1 and sizes[largest] > sum(sizes.values()) / 2 else ""
@@ -311,8 +311,8 @@ def _results(lines: list[_Line]) -> str:
 
 
 def several_variants(variants: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the methods with several variants, for which a table must name the variant."""
-    return {method for method, count in Counter(method for method, _ in set(variants)).items() if count > 1}
+    """Return the arms with several variants, for which a table must name the variant."""
+    return {arm for arm, count in Counter(arm for arm, _ in set(variants)).items() if count > 1}
 
 
 def _duration(seconds: float | None) -> str:

@@ -97,7 +97,7 @@ class Card(BaseModel):
     @property
     def expected_rows(self) -> dict[str, int]:
         """The number of images of each split as far as it is known without the data, maybe only roughly."""
-        known: dict[str, int] = {**self.source.expected_rows(), **self.about_rows, **self.rows}
+        known = {**self.source.expected_rows(), **{str(split): n for split, n in (self.about_rows | self.rows).items()}}
         everything = known.pop("all", 0)
         shares = getattr(self.source, "split", None)
         if everything and isinstance(shares, Fractions):

@@ -237,7 +237,7 @@ class Estimator:
 
     def _validated(self, cell: Cell) -> int:
         """Count the pairs of a validation, as far as their number is known."""
-        counts = [self.images(name, "val") for name in cell.pretraining]
+        counts = [self.images(name, "val") for name in cell.validation]
         pairs = sum(count.images for count in counts if count)
         return pairs - pairs % cell.training.batch_size if pairs > cell.training.batch_size else pairs
 
@@ -258,8 +258,8 @@ class Estimator:
                 read = model.text(*text)
                 model.project_text(read.features)
         return Encoding(
-            of_image.get_total_flops(),
-            of_text.get_total_flops(),
+            of_image.total,
+            of_text.total,
             FLOAT * (seen.features.shape[-1] + model.embed_dim),
             0 if seen.tokens is None else FLOAT * seen.tokens.shape[1] * model.embed_dim,
         )
