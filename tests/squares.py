@@ -131,12 +131,21 @@ def scenario(bench: Bench, **changes: Any) -> list[str]:
 
 
 def planned(
-    folder: Path, *settings: str, grid: Sequence[str] = (), conditions: Sequence[float] = (), **flags: Any
+    folder: Path,
+    *settings: str,
+    grid: Sequence[str] = (),
+    conditions: Sequence[float] = (),
+    from_cards: bool = False,
+    **flags: Any,
 ) -> Plan:
-    """Plan a run of the suite in a folder that write_squares() filled. settings: of ``--set``; flags: of the suite."""
+    """Plan a run of the suite in a folder that write_squares() filled. settings: of ``--set``; flags: of the suite.
+
+    from_cards: also where data are not here, as ``bench plan`` does.
+    """
     suite = str(folder / f"{flags.pop('suite', 'suite')}.yaml")
     known = [*METHODS.names(), *TASKS.names()]
-    return make_plan(load_run_config(suite, flags, settings, known, grid=grid, conditions=conditions))
+    config = load_run_config(suite, flags, settings, known, grid=grid, conditions=conditions)
+    return make_plan(config, from_cards=from_cards)
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -9,7 +9,8 @@ from rich.console import Console
 from benchmark.cli.data import data_app
 from benchmark.cli.listing import list_
 from benchmark.cli.options import say
-from benchmark.cli.run import eval_, plan, report, run
+from benchmark.cli.plan import plan
+from benchmark.cli.run import eval_, report, run
 from benchmark.cli.tools import caption, clean, export, perf, tune
 from benchmark.common.errors import BenchError
 

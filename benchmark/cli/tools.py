@@ -20,7 +20,7 @@ from benchmark.cli.options import (
     say,
     takes_options,
 )
-from benchmark.cli.run import several_variants
+from benchmark.cli.plan import several_variants
 from benchmark.common.errors import BenchError, unknown
 
 if TYPE_CHECKING:

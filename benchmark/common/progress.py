@@ -193,10 +193,11 @@ class Stage:
 
 
 def duration(seconds: float) -> str:
-    """A duration in its unit: 45 s, 12 min, 3.5 h."""
+    """A duration in its unit: 45 s, 12 min, 3.5 h, 1,200 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    hours = seconds / 3600
+    return f"{seconds / 60:.0f} min" if hours < 1.5 else f"{hours:.1f} h" if hours < 99.95 else f"{hours:,.0f} h"
 
 
 def _drawable(mode: str, console: Console) -> Literal["bars", "lines", "none"]:

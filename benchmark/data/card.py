@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.schema import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
-from benchmark.data.records import Classes, Split
+from benchmark.data.records import SPLITS, Classes, Split
 from benchmark.data.sources import SOURCES, AnySource
+from benchmark.data.sources.base import Fractions
 
 Prompts = dict[str, list[str]] | list[str]
 Access = Literal["embedded", "open", "registration", "credentialed"]
@@ -29,6 +30,8 @@ class Card(BaseModel):
     class_texts: what replaces ``{}`` for classes whose name does not read well in a sentence.
     rows: the expected number of images in each split, or in ``all`` if the split is drawn; checked by
     ``bench data verify``.
+    about_rows: the same where the numbers are only known roughly; ``bench plan`` uses them, nothing is checked against
+    them.
     layout: a small tree of the files expected on disk, below $BENCH_DATA. how: the steps to get them. size: of them
     all.
     access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code).
@@ -48,6 +51,7 @@ class Card(BaseModel):
     negative_prompts: Prompts | None = None
     class_texts: dict[str, str] = {}
     rows: dict[Split | Literal["all"], PositiveInt] = {}
+    about_rows: dict[Split | Literal["all"], PositiveInt] = {}
     layout: str = ""
     how: list[str] = []
     size: str = ""
@@ -89,6 +93,16 @@ class Card(BaseModel):
     def provides(self) -> frozenset[str]:
         """Which of "text", "label", "question" and "prompts" tasks can ask the dataset for."""
         return self.source.provides() | ({"prompts"} if self.prompts else set())
+
+    @property
+    def expected_rows(self) -> dict[str, int]:
+        """The number of images of each split as far as it is known without the data, maybe only roughly."""
+        known = {**self.source.expected_rows(), **{str(split): n for split, n in (self.about_rows | self.rows).items()}}
+        everything = known.pop("all", 0)
+        shares = getattr(self.source, "split", None)
+        if everything and isinstance(shares, Fractions):
+            known |= {split: round(everything * getattr(shares, split)) for split in shares.splits()}
+        return {split: known[split] for split in SPLITS if split in known}
 
     def content(self) -> dict[str, Any]:
         """The part of the card that results can depend on beyond the records, without descriptions and paths."""

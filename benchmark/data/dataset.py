@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -88,6 +88,11 @@ class Dataset:
         return self.card.provides
 
     @property
+    def is_here(self) -> bool:
+        """Whether the data are on this machine, or can be drawn or loaded by it."""
+        return True
+
+    @property
     def streams(self) -> bool:
         """Whether the data are read during training (see benchmark.data.streamed); there are no records then."""
         return self.card.source.streams
@@ -120,9 +125,13 @@ class Dataset:
             return self.card.source.splits()
         return [split for split in SPLITS if len(self._image_files.rows.get(split, ()))]
 
+    def is_listed(self, split: str) -> bool:
+        """Whether rows(split) is in the cache, so that it does not read the source."""
+        return not self.streams and self._table_folder.is_dir() and split in self.splits()
+
     def is_read(self, split: str) -> bool:
         """Whether records(split) is in the cache, so that it neither reads the source nor decodes an image."""
-        if self.streams or not self._table_folder.is_dir() or split not in self.splits():
+        if not self.is_listed(split):
             return False
         return self.on_bad_data != "skip" or self._decoded_file(split).is_file()
 
@@ -309,6 +318,30 @@ class Dataset:
         problems.stop(self.on_bad_data)
         meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
         (folder / "meta.json").write_text(json.dumps(meta))
+
+
+class AbsentDataset(Dataset):
+    """A dataset that is not on this machine, as far as its card describes it: to plan with, not to read."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the data are on this machine."""
+        return False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the card, as there are no rows."""
+        return digest(["absent", self.card.content()])
+
+    def splits(self) -> list[str]:
+        """The splits that the card names; all of them if it names none."""
+        with suppress(BenchError):
+            return list(self.card.expected_rows) or self.card.source.splits()
+        return list(SPLITS)
+
+    def is_listed(self, split: str) -> bool:
+        """Return False: there is nothing to list."""
+        return False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from benchmark.store.hashing import digest
 LARGE = 1 << 35
 """Bytes of pixels from which on images are stored as JPEG, at about a tenth of the size and a tenth of the speed."""
 QUALITY = 95
+JPEG_SHARE = 0.1
+"""About the share of the bytes of pixels that JPEG takes."""
 FLUSH = 256
 """The most images that are lost and decoded again when the process is killed."""
 SAMPLED = 32
@@ -212,7 +214,7 @@ def _write(
     folder: Path, dataset: Dataset, split: str, size: int, progress: Progress | None, resizing: Resizing
 ) -> None:
     """Write a prepared set into a folder that may hold a part of it."""
-    jpeg = len(dataset.rows(split)) * 3 * size * size > LARGE
+    jpeg = stored_as_jpeg(len(dataset.rows(split)), size)
 
     def encode(picture: Image.Image) -> bytes:
         pixels = square(picture, size, resizing)
@@ -263,6 +265,22 @@ def _encode_jpeg(pixels: np.ndarray) -> bytes:
     buffer = BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def stored_as_jpeg(images: int, size: int) -> bool:
+    """Return whether a split of so many images, ``size`` pixels a side, is stored as JPEG."""
+    return images * 3 * size * size > LARGE
+
+
+def stored_bytes(images: int, size: int) -> int:
+    """Return the bytes that a prepared split takes, without texts: exact for pixels, about a tenth of them for JPEG."""
+    pixels = images * 3 * size * size
+    return images * JOURNAL.itemsize + (round(JPEG_SHARE * pixels) if stored_as_jpeg(images, size) else pixels)
+
+
+def is_prepared(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing = DEFAULT) -> bool:
+    """Return whether prepare() would find the split in the cache."""
+    return _folder(dataset, split, size, cache, resizing).is_dir()
 
 
 def damaged(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing = DEFAULT) -> int:

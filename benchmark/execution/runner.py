@@ -165,15 +165,12 @@ class Runner:
         model = self.materials.blank_model() if self.plan.cells else self.fixed_encoder(self.plan.fixed[0])
         for note in getattr(model, "notes", ()):
             self.progress.print(f"{self.plan.fixed[0].name}: {note}", style="yellow")
-        evaluated = {pair.dataset for pair in self.plan.pairs}
         for name, dataset in self.plan.datasets.items():
-            if self.plan.language and name in self.plan.language.texts_only:
+            sizes, splits = self.plan.to_prepare(name, untrained, model.image_size)
+            if not sizes:
                 continue
-            sizes = {cell.training.resolution or model.image_size for cell in untrained if name in cell.pretraining}
-            # A dataset used only for pretraining is not prepared at the evaluation's image size.
-            splits = ("train", "val") if sizes and name not in evaluated else None
             with self.or_leave_out(name), self.progress.stage(f"checking {name}") as stage:
-                for size in sorted(sizes if splits else sizes | {model.image_size}):
+                for size in sizes:
                     check(dataset, size, stage.update, splits, model.resizing)
             if dataset.left_out:
                 reasons = ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dataset.left_out.items())

@@ -3,36 +3,45 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
+from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+import benchmark
 from benchmark.common.errors import BenchError
 from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
-from benchmark.data.streamed import corpus_texts
-from benchmark.method import Method
+from benchmark.data.prepared import is_prepared, stored_bytes
+from benchmark.data.resizing import Resizing
+from benchmark.data.streamed import Stream, corpus_texts
+from benchmark.method import METHODS, Method
 from benchmark.models import Tokenizer, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
 from benchmark.models.download import tokenizer_to_download
-from benchmark.plan.plan import Cell, Plan
+from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.plan.resolve import build_method
-from benchmark.store.cache import cache_root
+from benchmark.store.cache import cache_root, write_file
+from benchmark.store.hashing import digest
+from benchmark.task import TASKS
 from benchmark.training.cost import (
     Parameters,
     Shape,
+    counting,
     flops_budget_steps,
     on_meta,
     parameter_columns,
     simulated_cost,
     simulated_flops,
     simulated_or_real,
+    simulating,
     total_flops,
 )
 from benchmark.training.schedule import precision_of, stage_starts, training_steps
@@ -46,49 +55,77 @@ EFFICIENCY = 0.35
 MAX_PARAMETERS = 300_000_000
 """The most parameters that a model may have to be built for counting, if counting fails without weights."""
 
+ASSUMED_STEPS = 10_000
+"""Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
+
+Counted = tuple[int | None, float, int]
+"""Steps (None if unknown), floating-point operations per pair, and bytes of peak memory."""
+
+Source = Literal["the cell", "the method", "the model", "--speed", "a matrix product"]
+"""What a speed was measured on, from the nearest to the farthest; --speed is as the user gave it."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of images. about: it is the card's, not counted in the data."""
+
+    images: int
+    about: bool
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Floating-point operations per second, and what they were measured on."""
+
+    flops: float
+    source: Source
+
 
 @dataclass(frozen=True)
 class Estimate:
     """The estimated cost of a training.
 
-    samples: pairs trained on, with repetitions. flops_per_sample: of a step, the mean over the stages. memory: peak in
-    bytes. seconds: of the training. measured: whether the time is derived from a cell of the same method and model in
-    the store. parameters: as in the cost table. assumed_length: the tokens of a text that were assumed where texts
-    could not be read from the data, the model's maximum; None: texts are as long as the data's.
+    samples: pairs trained on, with repetitions; None if the budget is in epochs and no number of rows is known.
+    flops_per_sample: of a step, the mean over the stages. memory: peak in bytes. seconds: of the training with its
+    validations; None if samples or the device's speed are unknown. source: of the speed. parameters: as in the cost
+    table. weights: bytes of a checkpoint; 0 for one that exists. assumed_length: the tokens of a text that were assumed
+    where texts could not be read from the data, the model's maximum; None: texts are as long as the data's.
     """
 
-    samples: int
+    samples: int | None
     flops_per_sample: float
     memory: int
-    seconds: float
-    measured: bool
+    seconds: float | None
+    source: Source | None
     parameters: Parameters
+    weights: int
     assumed_length: int | None
 
 
 class Estimator:
-    """Estimates the cells of a plan. costs: the store's cost table, the source of measured speeds."""
+    """Estimates the cells of a plan.
 
-    def __init__(self, plan: Plan, costs: "pd.DataFrame") -> None:
+    costs: the store's cost table, the source of measured speeds. speed: of the device, for large matrix products, in
+    floating-point operations per second; None: measured, on this machine.
+    """
+
+    def __init__(self, plan: Plan, costs: "pd.DataFrame", speed: float | None = None) -> None:
         self.plan = plan
         self.costs = costs
-        self._flops_per_second: float | None = None
+        self.speed = speed
         self._estimates: dict[str, Estimate] = {}
 
-    def cell(self, cell: Cell, pairs: int | None = None) -> Estimate:
-        """Estimate one cell; a finished one has the cost that was measured.
-
-        pairs: the number of training pairs, needed for a budget in epochs.
-        """
+    def cell(self, cell: Cell) -> Estimate:
+        """Estimate one cell; a finished one has the cost that was measured."""
         if len(self.costs) and len(measured := self.costs[self.costs["cell"] == cell.key]):
             return _measured(measured.iloc[-1])
         # Cells that differ only in the seed cost the same.
-        key = json.dumps([cell.method, cell.options, cell.training.model_dump(), cell.pretraining, pairs])
+        key = json.dumps([cell.method, cell.options, cell.training.model_dump(), cell.pretraining])
         if key not in self._estimates:
-            self._estimates[key] = self._estimate(cell, pairs)
+            self._estimates[key] = self._estimate(cell)
         return self._estimates[key]
 
-    def _estimate(self, cell: Cell, pairs: int | None) -> Estimate:
+    def _estimate(self, cell: Cell) -> Estimate:
         training, device = cell.training, self.plan.device
         method = self._method(cell, meta=True)
         limit = method.model.text.context_length
@@ -96,25 +133,35 @@ class Estimator:
         known = self._text_length(cell)
         size = method.model.image_size
         shape = Shape(training.resolution or size, size, known or longest, training.augmentation)
+        pairs = self.pairs(cell) if training.epochs is not None else None
 
-        def count(real: bool) -> tuple[int, float, int]:
+        def count(real: bool) -> Counted:
             copied = self._method(cell, meta=False) if real else method
+            steps: int | None
             if training.flops is not None:
                 steps = flops_budget_steps(copied, shape, training, device, real)
             elif training.time is not None:
                 first = simulated_flops(copied, shape, training, device, 1, real)
-                per_step = self._seconds(cell, max(first.values()))[0] * training.batch_size
-                steps = training_steps(training, 0, lambda: per_step)
+                per_step = max(first.values()) * training.batch_size / speed.flops if speed else math.nan
+                steps = training_steps(training, 0, lambda: per_step) if speed else None
             elif training.epochs is not None:
-                steps = max(1, round(training.epochs * ((pairs or 0) // training.batch_size)))
+                steps = max(1, round(training.epochs * (pairs.images // training.batch_size))) if pairs else None
             else:
                 steps = training_steps(training, 0, lambda: math.nan)
-            step = simulated_cost(copied, shape, training, device, steps, real)
-            flops = total_flops(step.flops, stage_starts(copied, steps), steps, training.batch_size)
-            return steps, flops / (steps * training.batch_size), step.memory
+            taken = steps or ASSUMED_STEPS
+            step = simulated_cost(copied, shape, training, device, taken, real)
+            flops = total_flops(step.flops, stage_starts(copied, taken), taken, training.batch_size)
+            return steps, flops / (taken * training.batch_size), step.memory
 
+        speed = self._speed(cell)
+        depends_on = [training.model_dump(mode="json"), shape.stored, shape.image_size, shape.length, str(device)]
+        depends_on += [pairs and pairs.images]
+        depends_on += [self._tokenizer and self._tokenizer.fingerprint, self.plan.classes_of(cell)]
+        depends_on += [speed and speed.flops] if training.time is not None else []
         try:
-            steps, flops, memory = simulated_or_real(count)
+            steps, flops, memory = _remembered(
+                [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
+            )
         except BenchError:
             raise
         except Exception as error:
@@ -122,17 +169,126 @@ class Estimator:
             raise BenchError(
                 f"method '{cell.method}': a step fails, {one_line(error)} ({frame.filename}, line {frame.lineno})"
             ) from error
-        per_sample, measured = self._seconds(cell, flops)
-        samples = steps * training.batch_size
+        samples = None if steps is None else steps * training.batch_size
+        seconds = None
+        if speed and samples is not None:
+            seconds = samples * flops / speed.flops
+            # A measured speed includes the validations, and a budget in time leaves room for them.
+            if speed.source != "the method" and training.time is None:
+                seconds += training.validations * self._validated(cell) * self.encoding.flops / speed.flops
         return Estimate(
             samples,
             flops,
             memory,
-            samples * per_sample,
-            measured,
+            seconds,
+            speed.source if speed else None,
             parameter_columns(method),
+            _weights(method),
             longest if known is None else None,
         )
+
+    # Numbers of images
+
+    def pairs(self, cell: Cell) -> Count | None:
+        """Count the pairs of an epoch of a cell; None if no number is known.
+
+        Reads the data that are here, where no run has. Sets of which no number is known are left out.
+        """
+        counts = [self.images(name, "train", read=True) for name in cell.pretraining]
+        known = [count for count in counts if count]
+        return Count(sum(each.images for each in known), any(each.about for each in known)) if known else None
+
+    def images(self, name: str, split: str, read: bool = False) -> Count | None:
+        """Count the images of a split of a dataset; None if no number is known, 0 if there is no such split.
+
+        read: count in the data if they are here, even if that reads them for the first time.
+        """
+        dataset = self.plan.datasets[name]
+        if split not in dataset.splits():
+            return Count(0, False)
+        if dataset.is_listed(split) or (read and dataset.is_here and not dataset.streams):
+            return Count(len(dataset.rows(split)), False)
+        if read and dataset.is_here:
+            return Count(len(Stream(dataset.card, split, dataset.cache)), False)
+        expected = dataset.card.expected_rows.get(split)
+        return None if expected is None else Count(expected, True)
+
+    def prepared(self, name: str, untrained: list[Cell], image_size: int, resizing: Resizing) -> "Preparing":
+        """Estimate the images of a dataset that a run prepares, as far as their numbers are known."""
+        dataset, cache = self.plan.datasets[name], cache_root()
+        sizes, splits = self.plan.to_prepare(name, untrained, image_size)
+        of_splits = [split for split in dataset.splits() if splits is None or split in splits]
+        counts = {split: self.images(name, split) for split in of_splits}
+        disk = here = 0
+        for size in sizes if not dataset.streams else []:
+            for split, count in counts.items():
+                taken = stored_bytes(count.images, size) if count else 0
+                disk += taken
+                if dataset.is_here and is_prepared(dataset, split, size, cache, resizing):
+                    here += taken
+        known = [count for count in counts.values() if count]
+        return Preparing(
+            sum(count.images for count in known) if known or not counts else None,
+            any(count.about for count in known),
+            [split for split, count in counts.items() if count is None],
+            disk,
+            here,
+        )
+
+    def _validated(self, cell: Cell) -> int:
+        """Count the pairs of a validation, as far as their number is known."""
+        counts = [self.images(name, "val") for name in cell.validation]
+        pairs = sum(count.images for count in counts if count)
+        return pairs - pairs % cell.training.batch_size if pairs > cell.training.batch_size else pairs
+
+    # Evaluation
+
+    @cached_property
+    def encoding(self) -> "Encoding":
+        """What it takes to encode an image, and a text of the model's maximum length."""
+        model = build_model(self.plan.model, 0, "meta").eval()
+        length = min(model.text.context_length, self.plan.model.tokenizer.context_length or model.text.context_length)
+        image = torch.zeros(1, 3, model.image_size, model.image_size, device="meta")
+        text = torch.zeros(1, length, dtype=torch.long, device="meta"), torch.ones(1, length, device="meta").bool()
+        with torch.no_grad():
+            with counting() as of_image:
+                seen = model.image(image)
+                model.project_image(seen.features)
+            with counting() as of_text:
+                read = model.text(*text)
+                model.project_text(read.features)
+        return Encoding(
+            of_image.total,
+            of_text.total,
+            FLOAT * (seen.features.shape[-1] + model.embed_dim),
+            0 if seen.tokens is None else FLOAT * seen.tokens.shape[1] * model.embed_dim,
+        )
+
+    def evaluation(self, pairs: list[Pair], cell: Cell | None = None) -> "Evaluation":
+        """Estimate the encoding of the images and texts of evaluations; each split is encoded once.
+
+        cell: the one evaluated, for a measured speed and to know what it keeps; None for a baseline.
+        """
+        images: dict[tuple[str, str], int] = {}
+        texts: dict[tuple[str, str], int] = {}
+        for pair in pairs:
+            task = TASKS[pair.task]
+            for split in self.evaluated_splits(pair):
+                count = self.images(pair.dataset, split)
+                images[pair.dataset, split] = count.images if count else 0
+                if task.needs & {"text", "question"}:
+                    texts[pair.dataset, split] = images[pair.dataset, split]
+        encoded, one = sum(images.values()), self.encoding
+        flops = encoded * one.image_flops + sum(texts.values()) * one.text_flops
+        speed = self._speed(cell)
+        by_tokens = cell is not None and "late_interaction" in METHODS[cell.method].abilities
+        kept = one.image_bytes + (one.token_bytes if by_tokens else 0)
+        return Evaluation(encoded, flops / speed.flops if speed else None, encoded * kept)
+
+    def evaluated_splits(self, pair: Pair) -> list[str]:
+        """List the splits that a task encodes: those that it needs, and val where there is one to choose on."""
+        splits = list(TASKS[pair.task].splits)
+        return [*splits, "val"] if "train" in splits else splits
 
     def _method(self, cell: Cell, meta: bool) -> Method:
         """Build the cell's method as it is before training, on the meta device or with random weights on the CPU."""
@@ -176,17 +332,115 @@ class Estimator:
             return None
         return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root())
 
-    def _seconds(self, cell: Cell, flops: float) -> tuple[float, bool]:
-        """Return the seconds per sample, and whether they were measured. flops: per sample."""
+    def _speed(self, cell: Cell | None) -> Speed | None:
+        """Return the speed of a cell's training on the plan's device; None if the device is not here and not measured.
+
+        That of the nearest measured training: of the method, else of the model with any method. cell: None for what is
+        no training.
+        """
+        if self.speed:
+            return Speed(EFFICIENCY * self.speed, "--speed")
         if len(self.costs):
-            same = self.costs[(self.costs.method == cell.method) & (self.costs.model == cell.label["model"])]
-            same = same[same.accumulation == cell.content["training"]["accumulation"]]
-            if len(same):
-                return 1 / float(same.samples_per_second.iloc[-1]), True
-        if self._flops_per_second is None:
-            precision = precision_of(cell.training, self.plan.device)
-            self._flops_per_second = EFFICIENCY * matrix_speed(self.plan.device, precision)
-        return flops / self._flops_per_second, False
+            of_model = self.costs[self.costs.model == self.plan.model.name]
+            of_model = of_model[_same_kind(of_model.device, self.plan.device)]
+            achieved = of_model.flops_per_sample * of_model.samples_per_second
+            if cell:
+                accumulation = cell.content["training"]["accumulation"]
+                same = achieved[(of_model.method == cell.method) & (of_model.accumulation == accumulation)]
+                if len(same):
+                    return Speed(float(same.iloc[-1]), "the method")
+            if len(achieved):
+                return Speed(float(achieved.median()), "the model")
+        if simulating(self.plan.device) != self.plan.device:
+            return None
+        return Speed(EFFICIENCY * self._matrix_speed, "a matrix product")
+
+    @cached_property
+    def _matrix_speed(self) -> float:
+        return matrix_speed(self.plan.device, precision_of(self.plan.config.training, self.plan.device))
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """What preparing a dataset takes.
+
+    images: None if no number is known; about: whether any is the card's. unknown: splits whose numbers are not known
+    and not counted. disk: bytes of prepared images, of which ``here`` are in the cache already.
+    """
+
+    images: int | None
+    about: bool
+    unknown: list[str]
+    disk: int
+    here: int
+
+
+FLOAT = 4
+"""Bytes of a number of kept embeddings."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What encoding takes: floating-point operations of an image and of a text of the model's maximum length.
+
+    image_bytes: of an image's features and embedding in the store. token_bytes: of its tokens, which only methods that
+    compare token by token keep.
+    """
+
+    image_flops: float
+    text_flops: float
+    image_bytes: int
+    token_bytes: int
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a pair."""
+        return self.image_flops + self.text_flops
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The estimated cost of encoding for the evaluations of an encoder.
+
+    seconds: None if the device's speed is unknown. stored: bytes of the images' embeddings in the store.
+    """
+
+    images: int
+    seconds: float | None
+    stored: int
+
+
+def _identity(method: Method, cell: Cell) -> list[Any]:
+    """List everything that counting a step of a method depends on, apart from the training and its data."""
+    files = sorted(Path(benchmark.__file__).parent.rglob("*.py"))
+    code = digest([file.read_text(encoding="utf-8") for file in files])
+    packages = [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]
+    tensors = [[n, list(t.shape), str(t.dtype), t.requires_grad] for n, t in method.state_dict(keep_vars=True).items()]
+    content = [cell.method, cell.content["source"], cell.content["options"], cell.content["model"]]
+    return [code, packages, *content, tensors, simulating(torch.device("cuda")).type]
+
+
+def _remembered(depends_on: list[Any], count: Callable[[], Counted]) -> Counted:
+    """Return ``count()``, or what it returned before for the same values: counting takes seconds for a large model."""
+    file = cache_root() / "estimates" / f"{digest(depends_on)}.json"
+    if file.is_file():
+        steps, flops, memory = json.loads(file.read_bytes())
+        return steps, flops, memory
+    counted = count()
+    with suppress(BenchError):  # A plan may be made where nothing can be written.
+        write_file(file, json.dumps(counted).encode())
+    return counted
+
+
+def _same_kind(devices: "pd.Series[Any]", device: torch.device) -> "pd.Series[Any]":
+    """Tell which devices of the cost table, where a GPU has its name, are of the kind of ``device``."""
+    others = devices.isin(["cpu", "mps"])
+    return ~others if device.type == "cuda" else devices == device.type
+
+
+def _weights(method: Method) -> int:
+    """Return the bytes of a method's checkpoint: all weights and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
 
 
 class _LongTexts:
@@ -235,7 +489,8 @@ def _measured(cost: "pd.Series[Any]") -> Estimate:
         flops_per_sample=float(cost["flops_per_sample"]),
         memory=int(cost["peak_memory"]),
         seconds=float(cost["seconds"]),
-        measured=True,
+        source="the cell",
         parameters=Parameters(**{name: int(cost[name]) for name in Parameters.__annotations__}),  # type: ignore[typeddict-item]
+        weights=0,
         assumed_length=None,
     )

@@ -43,10 +43,14 @@ from benchmark.task import TASKS, Task
 from benchmark.training.cost import on_meta
 
 
-def make_plan(config: RunConfig, cache: Path | None = None) -> Plan:
-    """Resolve every name of a configuration. Raises ``BenchError`` for an unknown one."""
+def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = False) -> Plan:
+    """Resolve every name of a configuration. Raises ``BenchError`` for an unknown one.
+
+    from_cards: where a run would be refused for data or a device that are not here, plan it all the same, with the
+    datasets as their cards describe them. Such a plan can be estimated, but not run.
+    """
     config = _with_plain_dataset(config)
-    datasets = Datasets(config, cache or cache_root())
+    datasets = Datasets(config, cache or cache_root(), from_cards)
     config, absent = _with_datasets_here(config, datasets)
     arms = arm_names(config)
     _check_options(config)
@@ -169,7 +173,7 @@ class _Run:
 
 def _resolve(config: RunConfig, datasets: Datasets) -> _Run:
     """Resolve model, device, tokenizer and initial weights. datasets: with those of training and evaluation open."""
-    model, device = resolve_model(config), resolve_device(config.device)
+    model, device = resolve_model(config), resolve_device(config.device, datasets.from_cards)
     corpus: list[str] = []
     if isinstance(model.tokenizer, CorpusTokenizer):
         # All points of a grid share the tokenizer, so that their texts are the same.
@@ -312,10 +316,12 @@ def _plain_dataset(config: RunConfig, datasets: Datasets) -> str:
 def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfig, list[str]]:
     """Leave out the suite's datasets that are not on this machine or have no rows; return a line for each.
 
-    Raises ``BenchError`` if none is left to pretrain on or to evaluate on, and with --strict for any left out.
+    Raises ``BenchError`` if none is left to pretrain on or to evaluate on, and with --strict for any left out; but if
+    they may be planned from cards, keeps those that are not on this machine.
     """
     absent: dict[str, str] = {}
     kept: dict[str, list[str]] = {}
+    refused = ""
     for key in ("pretraining", "datasets"):
         kept[key] = []
         for reference in getattr(config, key):
@@ -323,12 +329,21 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
                 kept[key].append(reference)
             else:
                 absent[load_card(reference).name] = reason
-        if not kept[key]:
+        if not kept[key] and not refused:
             use = "pretrain" if key == "pretraining" else "evaluate"
-            raise BenchError(f"suite {config.suite}: no dataset to {use} on is usable here; missing: {listed(absent)}")
-    if absent and config.strict:
+            refused = f"no dataset to {use} on is usable here; missing: {listed(absent)}"
+    if absent and config.strict and not refused:
         names = (name if reason == NOT_FOUND else f"{name} ({reason})" for name, reason in absent.items())
-        raise BenchError(f"suite {config.suite}, --strict: not found: {listed(names)}; see bench data how NAME")
+        refused = f"--strict: not found: {listed(names)}; see bench data how NAME"
+    here = [name for name, reason in absent.items() if reason != NOT_FOUND]
+    if refused and datasets.from_cards:
+        for key, references in kept.items():
+            references[:] = [each for each in getattr(config, key) if load_card(each).name not in here]
+        absent = {name: absent[name] for name in here}
+        refused = "" if all(kept.values()) else refused
+    if refused:
+        separator = ", " if refused.startswith("--strict") else ": "
+        raise BenchError(f"suite {config.suite}{separator}{refused}")
     lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
     return config.model_copy(update=kept), lines
 

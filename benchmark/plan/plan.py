@@ -333,6 +333,19 @@ class Plan:
         shares = [] if isinstance(cell, FixedEncoder) else cell.content.get("keep", [])
         return [*(pair.after(share) for share in shares for pair in pairs), *pairs]
 
+    def to_prepare(self, name: str, untrained: list[Cell], image_size: int) -> tuple[list[int], list[str] | None]:
+        """Return the image sizes at which a run prepares a dataset, and the splits (None: all of them).
+
+        untrained: the cells that the run trains. image_size: the model's. No size: the run does not need the images.
+        """
+        if self.language and name in self.language.texts_only:
+            return [], []
+        sizes = {cell.training.resolution or image_size for cell in untrained if name in cell.pretraining}
+        # A dataset used only for pretraining is not prepared at the evaluation's image size.
+        if sizes and all(name != pair.dataset for pair in self.pairs):
+            return sorted(sizes), ["train", "val"]
+        return sorted(sizes | {image_size}), None
+
     def classes_of(self, cell: Cell) -> list[str]:
         """List the names of the classes of a cell's pairs; none if they come from several datasets."""
         cards = [self.datasets[name].card for name in cell.pretraining]

@@ -12,7 +12,7 @@ from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.schema import RunConfig, reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.check import check_rows
-from benchmark.data.dataset import Dataset, open_dataset
+from benchmark.data.dataset import AbsentDataset, Dataset, open_dataset
 from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, ModelCard, load_model_card
 from benchmark.registry import Registry
@@ -31,17 +31,17 @@ def resolve_model(config: RunConfig) -> ModelCard:
     return changed
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, absent: bool = False) -> torch.device:
     """Return a device by name; ``auto`` prefers CUDA, then Apple's GPU, then the CPU.
 
-    Raises ``BenchError`` for a device that this machine does not have.
+    Raises ``BenchError`` for a device that this machine does not have, unless it may be ``absent``.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, usable in available.items() if usable))
     if name not in available:
         raise unknown("device (--device)", name, ["auto", *available])
-    if not available[name]:
+    if not available[name] and not absent:
         raise BenchError(
             f"--device {name}: not available here; found {', '.join(d for d in available if available[d])}"
         )
@@ -133,11 +133,15 @@ def _options(owner: str, config: type[Any], options: dict[str, Any]) -> dict[str
 
 
 class Datasets:
-    """The datasets of a run by the names of their cards, each opened once."""
+    """The datasets of a run by the names of their cards, each opened once.
 
-    def __init__(self, config: RunConfig, cache: Path) -> None:
+    from_cards: also open datasets that are not on this machine, as their cards describe them.
+    """
+
+    def __init__(self, config: RunConfig, cache: Path, from_cards: bool = False) -> None:
         self.config = config
         self.cache = cache
+        self.from_cards = from_cards
         self.opened: dict[str, Dataset] = {}
         self._files: dict[str, Path] = {}
 
@@ -156,7 +160,9 @@ class Datasets:
             if self._files.setdefault(card.name, file) != file:
                 raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
             if card.name not in self.opened:
-                self.opened[card.name] = open_dataset(card, self.config.on_bad_data, self.cache)
+                absent = self.from_cards and not card.source.is_present()
+                opened = AbsentDataset if absent else open_dataset
+                self.opened[card.name] = opened(card, self.config.on_bad_data, self.cache)
             names.append(card.name)
         return list(dict.fromkeys(names))
 

@@ -146,7 +146,7 @@ def flops_per_sample(method: Method, sample: Batch, training: Training) -> float
     steps = [(1, 2), (1, 4), (1, 8) if together == micro_batch else (2, 2)]
     counts = []
     for m, k in steps:
-        with _counting() as counter:
+        with counting() as counter:
             step(method, [sample.rows([0] * k)] * m, 0, nullcontext)
         counts.append(counter.total)
     method.zero_grad(set_to_none=True)
@@ -188,7 +188,8 @@ def _is_composite(operator: OpOverload) -> bool:
 
 
 @contextmanager
-def _counting() -> Iterator[_Operations]:
+def counting() -> Iterator[_Operations]:
+    """Count the floating-point operations of the block."""
     # Otherwise frozen nn.MultiheadAttention uses a fused operator, which torch's counter does not count.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -251,9 +252,10 @@ def simulated_cost(
         if average is not None:
             average.follow()
         held = held_bytes(copy, optimizer, average)
-        with StoragePeak(device) as peak, _counting() as counter:
+        fake = simulating(device)
+        with StoragePeak(fake) as peak, counting() as counter:
             passes = _Passes(copy, lambda: counter.total)
-            training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, device), recipe.gradient_clip)
+            training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, fake), recipe.gradient_clip)
     memory = held + peak.bytes
     if len(method.stages()) > 1 or _has_keys(method):
         return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
@@ -350,6 +352,17 @@ def on_meta() -> Iterator[None]:
         yield
 
 
+def simulating(device: torch.device) -> torch.device:
+    """Return the device of fake tensors that stand for those on ``device``: itself, or the CPU where it is missing.
+
+    A backward pass asks the driver of a GPU even for fake tensors.
+    """
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    return torch.device("cpu") if missing else device
+
+
 @contextmanager
 def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iterator[Method]:
     """Make a copy of a method in training mode to try steps on; the block has no effects outside.
@@ -367,7 +380,7 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
             stack.enter_context(FakeTensorMode())
             stack.enter_context(_AssumedValues())  # type: ignore[no-untyped-call]
             for tensor in (*method.parameters(), *method.buffers()):
-                memo[id(tensor)] = _emptied(tensor, device, numbers.get(id(tensor)))
+                memo[id(tensor)] = _emptied(tensor, simulating(device), numbers.get(id(tensor)))
         yield deepcopy(method, memo).train()
 
 
@@ -462,9 +475,10 @@ def _after_training_on(method: Method, sample: Batch, training: Training, sample
 
 
 class _Passes:
-    """Computes the first two micro-batches of each pass of a step; returns empty tensors of those shapes for others.
+    """Computes the first micro-batches of each pass of a step; returns empty tensors of those shapes for others.
 
-    Memory peaks in the second micro-batch: the first allocates the gradients, later ones repeat the second.
+    Of a pass with gradients the first two, as memory peaks in the second: the first allocates the gradients, later ones
+    repeat the second. Of a pass without gradients, which takes less, the first.
 
     method: its forward() and keys() are replaced. total: returns the operations counted so far.
     """
@@ -485,7 +499,7 @@ class _Passes:
     def _call(self, name: str, compute: Callable[..., Any], batch: Batch, **options: Any) -> Any:
         kind = f"{name} {torch.is_grad_enabled()}"
         self.calls[kind] += 1
-        if self.calls[kind] > 2:
+        if self.calls[kind] > (2 if torch.is_grad_enabled() else 1):
             tensors = {n: like.new_empty((len(batch), *like.shape[1:])) for n, like in self.shapes[kind].items()}
             return Output(tensors) if name == "forward" else tensors
         began = self.total()

@@ -75,10 +75,14 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def precision_of(training: Training, device: torch.device) -> str:
-    """Return the precision, ``bf16`` or ``fp32``; ``auto`` means bf16 on a GPU that supports it."""
+    """Return the precision, ``bf16`` or ``fp32``; ``auto`` means bf16 on a GPU that supports it.
+
+    A GPU that is planned for and not on this machine supports it.
+    """
     if training.precision != "auto":
         return training.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    supported = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    return "bf16" if device.type == "cuda" and supported else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -116,7 +116,7 @@ def test_initial_weights_are_the_cards_alone(bench: Bench) -> None:
         assert bench("run", *quick, *more) == 0, bench.out + bench.err
         assert len(list(folder.glob("initial/*/model.safetensors"))) == 1
         assert bench("plan", *quick, *more) == 0
-        assert re.search(r"clip \(initial\s+weights\)?\s+0\s+done", bench.out), bench.out
+        assert re.search(r"clip \(initial\s+1\s+done", bench.out), bench.out
     rows = bench.rows()
     assert rows[rows.method == "clip"].cell.nunique() == 3
     assert rows[rows.method == "initial weights"].cell.nunique() == rows.start.nunique() == 1
@@ -361,7 +361,7 @@ def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> 
     assert bench("plan", "--suite", "suite.yaml", "--methods", "all", "--model", "pooled.yaml") == 0
     flat = " ".join(bench.out.split())
     assert "left out: method 'filip' needs image_tokens: model 'pooled' does not provide it" in flat
-    assert "siglip 0 train" in flat
+    assert "siglip 1 train" in flat
 
 
 def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts(bench: Bench) -> None:

@@ -51,6 +51,8 @@ MODALITIES = tuple(_MEDICAL)
 FINDINGS = {key: domain.FINDINGS for key, domain in DOMAINS.items()}
 MULTI_LABEL = {key: domain.MULTI_LABEL for key, domain in DOMAINS.items()}
 SIZES = range(32, 513)
+IMAGES = (1, 2, 3)
+"""The numbers of images that a patient may have, equally likely."""
 Job = tuple[str, str, range, int, int]
 """The arguments of generate(): modality, split, patients, seed, size."""
 
@@ -71,6 +73,11 @@ class Sample:
     questions: list[Question]
 
 
+def mean_images(modality: str) -> float:
+    """Return the expected number of images of a patient."""
+    return 1 if modality == "shapes" else sum(IMAGES) / len(IMAGES)
+
+
 def generate(modality: str, split: str, patients: int | range, seed: int, size: int = 64) -> list[Sample]:
     """Draw the images of patients 0..patients-1, or of the patients in a range: one to three each (shapes: one).
 
@@ -86,7 +93,7 @@ def generate(modality: str, split: str, patients: int | range, seed: int, size: 
     for number in range(patients) if isinstance(patients, int) else patients:
         rng = Random(*stream, number)
         patient = domain.patient(rng)
-        images = 1 if modality == "shapes" else rng.pick((1, 2, 3))
+        images = 1 if modality == "shapes" else rng.pick(IMAGES)
         group = f"{modality}-{split}-{number:05d}"
         for image in range(images):
             drawn = domain.picture(Random(*stream, number, image + 1), patient, size)

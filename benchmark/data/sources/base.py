@@ -52,6 +52,10 @@ class Source(BaseModel):
         """
         raise NotImplementedError
 
+    def expected_rows(self) -> dict[str, int]:
+        """About how many rows each split has, as far as the parameters tell."""
+        return {}
+
     def check_classes(self, classes: Classes) -> None:
         """Raise ``ValueError`` if the labels of this source cannot be those of ``classes``."""
 

@@ -77,6 +77,13 @@ class PhantomSource(Source):
         return [split for split in SPLITS if split in self.patients]
 
     @override
+    def expected_rows(self) -> dict[str, int]:
+        modalities = phantom.MODALITIES if self.modality == ALL else (self.modality,)
+        of_a_patient = sum(phantom.mean_images(modality) for modality in modalities)
+        drawn = {split: round(patients * of_a_patient) for split, patients in self.patients.items()}
+        return {split: min(count, self.images.get(split, count)) for split, count in drawn.items()}
+
+    @override
     def fingerprint(self) -> Any:
         changes = {"rare", "images", "shifted", "noisy_texts"}
         parameters = self.model_dump(mode="json", exclude=changes)
