@@ -84,7 +84,10 @@ class Gain(Scored):
 
 
 class NoGain(Scored):
-    """``a`` does not score higher than ``b``. margin: the points of a percent from which on it would count as higher."""
+    """``a`` does not score higher than ``b``.
+
+    margin: the points of a percent from which on it would count as higher.
+    """
 
     kind: Literal["no_gain"]
     a: str

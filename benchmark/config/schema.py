@@ -506,7 +506,9 @@ def reason(error: ErrorDetails, key: str) -> str:
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "union_tag_invalid":
-        return str(unknown(f"kind of {key}", error["ctx"]["tag"], re.findall(r"'(.*?)'", error["ctx"]["expected_tags"])))
+        return str(
+            unknown(f"kind of {key}", error["ctx"]["tag"], re.findall(r"'(.*?)'", error["ctx"]["expected_tags"]))
+        )
     if error["type"] == "union_tag_not_found" and isinstance(error["input"], Mapping):
         return f"{key}.kind is missing"
     message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")

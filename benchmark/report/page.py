@@ -80,7 +80,7 @@ class Page:
             else:
                 self.text.append(escape(part.text) + "\n")
             if not part.page_only:
-                self._print(part)
+                print_part(part, self.console)
 
     def write(self) -> list[Path]:
         """Write report.md. Returns all files."""
@@ -92,9 +92,11 @@ class Page:
         self.files += [png, svg]
         self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
-    def _print(self, part: Table | Sentence) -> None:
-        if isinstance(part, Sentence):
-            self.console.print(part.text + "\n", style="dim", highlight=False, markup=False)
-            return
-        for renderable in to_terminal(part, self.console.width):
-            self.console.print(renderable)
+
+def print_part(part: Table | Sentence, console: "Console") -> None:
+    """Print a table or a sentence."""
+    if isinstance(part, Sentence):
+        console.print(part.text + "\n", style="dim", highlight=False, markup=False)
+        return
+    for renderable in to_terminal(part, console.width):
+        console.print(renderable)
