@@ -72,7 +72,7 @@ def shown(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
     for suite in dict.fromkeys(each.suite for each in verdicts):
         of_suite = [each for each in verdicts if each.suite == suite]
         yield verdict_table(suite, of_suite)
-        yield from (Sentence(each.sentence) for each in of_suite)
+        yield from (Sentence(each.sentence, command=each.command) for each in of_suite)
         yield from column_tables(suite, of_suite)
 
 
@@ -249,9 +249,8 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
     if claim.metric and not len(rows) and len(of_suite):
         metrics = of_suite.loc[of_suite["task"].isin(claim.tasks), "metric"].unique()
         if len(metrics):
-            return case.verdict(
-                NOT_RUN, None, f"{unknown(f'metric of {', '.join(claim.tasks)}', claim.metric, metrics)}."
-            )
+            mistake = unknown(f"metric of {', '.join(claim.tasks)}", claim.metric, metrics)
+            return case.verdict(NOT_RUN, None, f"A mistake in the claim: {mistake}.")
     columns = rows.groupby(["task", "dataset", "metric"]) if len(rows) else ()
     runs: Runs = {key: complete_runs(column) for key, column in columns}
     lacking = _lacking(claim, runs, lines)
@@ -427,9 +426,9 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
         rows.append((each.label, cells))
     caption = (
         "Differences in points, levels in percent, costs in percent of the other arm's; below: the 95 % interval over "
-        "test patients and seeds. supported: the whole interval is in favour and reaches a stated size. contradicted: "
-        "the whole interval lies outside what is stated. not shown: neither, or one seed. Each claim is judged alone: "
-        "of true claims 2.5 % come out as contradicted by chance, and of gains that do not exist 2.5 % as supported."
+        "test patients and seeds. Each claim is judged alone, at 5 %. Supported: the whole interval is in favour, and "
+        "reaches a stated size. Contradicted: the whole interval lies outside what is stated. Not shown: neither, or "
+        "only one seed."
     )
     columns = [("verdict", ""), ("stated", ""), ("measured", ""), ("seeds", ""), ("datasets", "")]
     return Table(f"claims of suite {suite}", columns, rows, [], caption)

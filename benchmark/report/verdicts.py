@@ -59,8 +59,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """What is claimed, by whom, what was measured, and what follows."""
-        run = f" To run it: {self.command}" if self.command else ""
-        return f"{self.label}, {self.verdict}: “{self.claim.text}” ({self.claim.source}). {self.why}{run}"
+        return f"{self.label}, {self.verdict}: “{self.claim.text}” ({self.claim.source}). {self.why}"
 
 
 def verdict_on(claim: Claim, measured: Sequence[Measured]) -> tuple[str, Measured, str]:
@@ -114,18 +113,18 @@ def judged(claim: Claim, measured: Measured) -> tuple[str, str]:
 
 
 def _judged_no_gain(claim: NoGain, low: float, high: float) -> tuple[str, str]:
-    size = f"of {claim.margin:g} points " if claim.margin else ""
+    size = f"of {plural_points(claim.margin)} " if claim.margin else ""
     if high < claim.margin or high <= 0:
         return SUPPORTED, f"A gain {size}or more is excluded." if size else "A gain is excluded."
     if low > claim.margin:
         return CONTRADICTED, f"A gain {size}or more is shown." if size else "A gain is shown."
     if low > 0:
-        return NOT_SHOWN, f"A gain is shown, but the interval includes the margin of {claim.margin:g} points."
+        return NOT_SHOWN, f"A gain is shown, but the interval includes the margin of {plural_points(claim.margin)}."
     return NOT_SHOWN, "The interval includes both no gain and " + (f"one {size}or more." if size else "a gain.")
 
 
 def _judged_gain(claim: Gain, low: float, high: float) -> tuple[str, str]:
-    size = f"the stated {claim.at_least:g} points"
+    size = f"the stated {plural_points(claim.at_least)}"
     if high < 0:
         return CONTRADICTED, "A loss is shown."
     if high < claim.at_least:
@@ -162,6 +161,15 @@ def said(claim: Claim, measured: Measured) -> str:
     return f"{claim.a} scores {abs(value):.1f} points {more} than {measured.other} ({'; '.join(scope)})."
 
 
+def plural_points(number: float) -> str:
+    """Write a number of points.
+
+    >>> plural_points(1.0), plural_points(2.5)
+    ('1 point', '2.5 points')
+    """
+    return f"{number:g} point{'' if number == 1 else 's'}"
+
+
 def measure_of(claim: Claim, measured: Measured | None) -> str:
     """Name what is measured: a column of the costs, or tasks with their metrics."""
     if isinstance(claim, Cost):
@@ -176,7 +184,7 @@ def measure_of(claim: Claim, measured: Measured | None) -> str:
 def stated_by(claim: Claim) -> str:
     """Write what a claim states, in points or percent."""
     if isinstance(claim, NoGain):
-        return f"below {claim.margin:+g}"
+        return f"below {claim.margin:+g}" if claim.margin else "not above 0"
     if isinstance(claim, Level):
         return f"above {claim.above:g} %"
     if isinstance(claim, Cost):
