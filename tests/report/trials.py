@@ -17,6 +17,7 @@ def trials(
     task: str = "retrieval",
     patients: int = 60,
     spread: float = 0.01,
+    taste: float = 0.0,
     noise: float = 0.1,
     random: int = 0,
     resamples: int = 400,
@@ -24,7 +25,8 @@ def trials(
 ) -> tuple[pd.DataFrame, Drawn]:
     """Rows, and the metric in resamples of the patients, of arms with these true scores.
 
-    spread: the standard deviation between seeds. noise: that of an arm on a patient, for one seed.
+    Standard deviations: spread, between seeds; taste, of an arm between patients, the same for all of its seeds; noise,
+    between patients for one seed.
     """
     rng = np.random.default_rng([random, len(task)])
     rows, drawn = [], {}
@@ -33,8 +35,9 @@ def trials(
         hard = rng.normal(0, 0.2, patients)
         weights = rng.multinomial(patients, np.full(patients, 1 / patients), resamples).T / patients
         for arm, score in arms.items():
+            own = hard + rng.normal(0, taste, patients)
             for seed in range(seeds):
-                quality = score + of_seed[arm, seed] + hard + rng.normal(0, noise, patients)
+                quality = score + of_seed[arm, seed] + own + rng.normal(0, noise, patients)
                 cell = f"{arm}-{seed}{labels.get('variant', '')}"
                 drawn[cell, f"{task}-{dataset}", "", "recall@10"] = quality @ weights
                 row = {"suite": "s", "model": "tiny", "method": arm, "variant": "", "seed": seed, "dataset": dataset}
