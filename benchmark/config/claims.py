@@ -39,8 +39,13 @@ class Stated(BaseModel):
 
     @property
     def arms(self) -> list[str]:
-        """The arms that the claim is about."""
+        """The arms that the claim is about, ``a`` first."""
         raise NotImplementedError
+
+    @property
+    def model_of(self) -> dict[str, str]:
+        """The models of arms that are not compared at the model of the others."""
+        return {}
 
 
 class Scored(Stated):
@@ -114,18 +119,33 @@ class Level(Scored):
 
 
 class Cost(Stated):
-    """``a`` costs at most so many percent of ``b``, in a column of the costs."""
+    """``a`` costs at most so many percent of ``b``, in a column of the costs.
+
+    b_model: the model of ``b``, where it is not that of ``a``.
+    """
 
     kind: Literal["cost"]
     a: str
     b: str
+    b_model: str = ""
     column: CostColumn
     at_most: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _two_arms(self) -> Self:
+        if self.a == self.b:
+            raise ValueError("a and b are the same arm")
+        return self
 
     @property
     def arms(self) -> list[str]:
         """The arms that the claim is about."""
         return [self.a, self.b]
+
+    @property
+    def model_of(self) -> dict[str, str]:
+        """The model of ``b``, if it is stated."""
+        return {self.b: self.b_model} if self.b_model else {}
 
     @property
     def is_count(self) -> bool:

@@ -1,7 +1,6 @@
 """What a suite's claims come to: measured from the results, judged, and shown as a section of the report."""
 
 import math
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ import numpy as np
 
 from benchmark.common.errors import unknown
 from benchmark.config.claims import Claim, Cost, Level, Scored
-from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.config.load import read_suite
+from benchmark.config.yaml_files import config_names, find_config
 from benchmark.report.comparison import SIGNIFICANT, complete_runs, resampled_means
 from benchmark.report.render import MISSING, Cell, Sentence, Table
-from benchmark.report.results import Resamples, natural
+from benchmark.report.results import Resamples, natural, settings_of
 from benchmark.report.verdicts import (
     CONTRADICTED,
     NOT_RUN,
@@ -36,8 +36,6 @@ from benchmark.report.verdicts import (
 if TYPE_CHECKING:
     import pandas as pd
 
-ARM = "method"
-"""The column of rows and costs that names the arm."""
 SEEDS = 3
 """How many seeds the commands ask for: with two, the intervals are wider than they need to be."""
 COLUMNS = [
@@ -94,7 +92,7 @@ def judge(
     verdicts = []
     for name, claim in stated.items():
         relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else costs
-        for setting in _settings(relevant, claim.arms):
+        for setting in _settings(relevant, claim):
             case = _Case(suite, name, claim, reference, setting)
             verdicts.append(
                 _of_scores(case, relevant, rows, resamples) if isinstance(claim, Scored) else _of_costs(case, costs)
@@ -164,18 +162,27 @@ class _Case:
         return Verdict(self.suite, self.name, self.claim, self.setting.name, verdict, measured, why, command, others)
 
     def command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int) -> str:
-        """Write the command that runs these arms on these tasks at the setting."""
+        """Write the command that runs these arms on these tasks at the setting; two, where their models differ."""
+        models = {arm: self.claim.model_of.get(arm, self._other_model()) for arm in arms}
+        return " && ".join(
+            self._command([arm for arm in arms if models[arm] == model], tasks, seeds, model)
+            for model in dict.fromkeys(models.values())
+        )
+
+    def _command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int, model: str) -> str:
         words = ["bench", "run", "--suite", self.reference, "--methods", ",".join(arms)]
         words += ["--tasks", ",".join(tasks)] if tasks else []
         words += ["--seeds", str(max(seeds, SEEDS))] if seeds else []
-        words += ["--model", model] if (model := self._other_model()) else []
-        variant = self.setting.base.get("variant", "")
-        for setting in re.split(r", (?=[\w.-]+=)", variant) if variant else ():
-            # An option of an arm stands in its variant without the arm's name.
-            own = "." not in setting.partition("=")[0]
-            arm = self.setting.base[ARM]
-            if not own or arm in arms:
-                words += ["--set", f"{arm}.{setting}" if own else setting]
+        words += ["--model", model] if model else []
+        for setting in settings_of(self.setting.base.get("variant", "")):
+            section, _, value = setting.partition("=")
+            if section == "pretraining":
+                words += ["--pretraining", value]
+            elif "." in section and not section.startswith("stages."):
+                words += ["--set", setting]
+            elif self.setting.base["arm"] in arms:
+                # An option of an arm stands in its variant without the arm's name.
+                words += ["--set", f"{self.setting.base['arm']}.{setting}"]
         return shlex.join(words)
 
     def _other_model(self) -> str:
@@ -183,44 +190,52 @@ class _Case:
         model = self.setting.base.get("model", "")
         if self.reference not in config_names("suite") or model not in config_names("model"):
             return ""
-        return "" if read_yaml(find_config("suite", self.reference)).get("model", model) == model else model
+        suite, _ = read_suite(find_config("suite", self.reference))
+        return "" if model in (suite.get("model", model), *self.claim.model_of.values()) else model
 
 
-def _settings(frame: "pd.DataFrame", arms: Sequence[str]) -> list[_Setting]:
+def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
     """Find what a claim is judged at: each line of its first arm that has any, with the nearest lines of the others.
 
     Lines belong together if model and pretraining sets are the same and one's overrides contain the other's; of
     several, those that share the most.
     """
-    keys = [ARM, "model", "pretraining", "variant", "line"]
+    keys, arms = ["arm", "model", "pretraining", "variant", "line"], claim.arms
     if not len(frame):
         return [_Setting({})]
     lines = frame.reindex(columns=keys).fillna("").astype(str).drop_duplicates("line")
-    of_arm = {arm: lines[lines[ARM] == arm].to_dict("records") for arm in arms}
+    of_arm = {
+        arm: [line for line in lines.to_dict("records") if line["arm"] == arm and model in (None, line["model"])]
+        for arm in arms
+        for model in [claim.model_of.get(arm)]
+    }
     first = next((arm for arm in arms if of_arm[arm]), None)
     if first is None:
         return [_Setting({})]
     named = [key for key in ("model", "pretraining") if len({line[key] for line in of_arm[first]}) > 1] + ["variant"]
     settings = []
     for line in of_arm[first]:
-        near = {arm: _nearest(line, of_arm[arm]) for arm in arms if arm != first}
+        same = ["pretraining"] if claim.model_of else ["model", "pretraining"]
+        near = {arm: _nearest(line, of_arm[arm], same) for arm in arms if arm != first}
         lines_of_arms = {first: line["line"]} | {arm: name for arm, name in near.items() if name}
         settings.append(_Setting(lines_of_arms, line, " · ".join(filter(None, (line[key] for key in named)))))
     return sorted(settings, key=lambda setting: setting.name)
 
 
-def _nearest(line: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """Return the name of the line that differs from ``line`` least in its overrides; "" if none is comparable."""
+def _nearest(line: Mapping[str, Any], others: Sequence[Mapping[str, Any]], same: Sequence[str]) -> str:
+    """Return the name of the line that differs from ``line`` least in its overrides; "" if none is comparable.
+
+    same: the columns in which it may not differ.
+    """
 
     def overrides(one: Mapping[str, Any]) -> set[str]:
-        return set(filter(None, one["variant"].split(", ")))
+        return set(settings_of(one["variant"]))
 
     own = overrides(line)
     comparable = [
         other
         for other in others
-        if all(other[key] == line[key] for key in ("model", "pretraining"))
-        and (overrides(other) <= own or overrides(other) >= own)
+        if all(other[key] == line[key] for key in same) and (overrides(other) <= own or overrides(other) >= own)
     ]
     nearest = min(comparable, key=lambda other: len(overrides(other) ^ own), default=None)
     return str(nearest["line"]) if nearest else ""
@@ -375,12 +390,9 @@ def _of_costs(case: _Case, costs: "pd.DataFrame") -> Verdict:
     absent = [arm for arm in claim.arms if arm not in lines]
     if absent or claim.column not in costs:
         arms = absent or claim.arms
-        plan = ""
+        why = f"Not trained: {', '.join(arms)}."
         if claim.is_count and claim.column != "flops_per_sample":
-            plan = (
-                f" bench plan --suite {case.reference} --methods {','.join(claim.arms)} counts parameters without it."
-            )
-        why = f"{', '.join(arms)}: not trained.{plan}"
+            why += " bench plan counts parameters without any training."
         return case.verdict(NOT_RUN, None, why, case.command(arms, [], 0 if claim.is_count else SEEDS))
     a, b = (costs[costs["line"] == lines[arm]].drop_duplicates("seed").set_index("seed") for arm in claim.arms)
     ratio = _ratio(a[claim.column].astype(float), b[claim.column].astype(float), claim)

@@ -53,7 +53,15 @@ def ran(values: dict[str, float], **columns: Any) -> pd.DataFrame:
     """Costs of three seeds of each arm; a list is a value for each seed."""
     return pd.DataFrame(
         [
-            {"suite": "s", "model": "tiny", "method": arm, "variant": "", "pretraining": "p", "seed": seed}
+            {
+                "suite": "s",
+                "model": "tiny",
+                "arm": arm,
+                "method": "clip",
+                "variant": "",
+                "pretraining": "p",
+                "seed": seed,
+            }
             | {"cell": f"{arm}-{seed}", "device": "cpu"}
             | {name: np.broadcast_to(of_arms[arm], 3)[seed] for name, of_arms in columns.items()}
             for arm in values
@@ -126,9 +134,9 @@ def test_a_mean_over_datasets_and_tasks_is_that_of_each_seed_and_resample() -> N
     rows, drawn = pd.concat([retrieval, probe]), drawn | more
     verdict = one(GAIN | {"tasks": ["retrieval", "linear_probe"]}, rows, drawn)
     assert verdict.measured is not None
-    value = rows.groupby(["task", "dataset", "method", "seed"])["value"].first()
-    task_means = value.groupby(["task", "method", "seed"]).mean()
-    means = task_means.groupby(["method", "seed"]).mean()
+    value = rows.groupby(["task", "dataset", "arm", "seed"])["value"].first()
+    task_means = value.groupby(["task", "arm", "seed"]).mean()
+    means = task_means.groupby(["arm", "seed"]).mean()
     assert verdict.measured.value == pytest.approx((means["a"] - means["b"]).mean())
     of = {
         (arm, seed): np.mean([drawn[f"{arm}-{seed}", f"retrieval-{name}", "", "recall@10"] for name in "def"], axis=0)
@@ -165,7 +173,7 @@ def test_only_seeds_that_both_have_on_all_datasets_count() -> None:
     assert verdict.measured is not None
     assert verdict.measured.seeds == 1
     assert verdict.command == "bench run --suite s.yaml --methods a,b --tasks retrieval --seeds 3"
-    other = rows[(rows["method"] == "a") == (rows["seed"] == 0)]
+    other = rows[(rows["arm"] == "a") == (rows["seed"] == 0)]
     verdict = one(GAIN, other, drawn)
     assert (verdict.verdict, verdict.why[:12]) == ("not run", "No seed has ")
     assert verdict.command == "bench run --suite s.yaml --methods a,b --tasks retrieval --seeds 3"
@@ -204,7 +212,7 @@ def test_what_is_missing_is_named_with_its_command(fields: dict[str, Any], why: 
 
 def test_an_arm_that_lacks_a_dataset_is_run_there_alone() -> None:
     rows, drawn = trials({"a": 0.6, "b": 0.5}, datasets=("d", "e", "f"))
-    rows = rows[(rows["method"] == "a") | (rows["dataset"] == "d")]
+    rows = rows[(rows["arm"] == "a") | (rows["dataset"] == "d")]
     verdict = one(GAIN, rows, drawn)
     assert verdict.verdict == "not run"
     assert verdict.command == "bench run --suite s.yaml --methods b --tasks retrieval:e,retrieval:f --seeds 3"
@@ -257,7 +265,7 @@ def test_equal_arms_seldom_support_or_contradict(runs: int) -> None:
 
 def test_other_test_examples_are_not_compared() -> None:
     rows, drawn = trials({"a": 0.9, "b": 0.1})
-    verdict = one(GAIN, rows.assign(examples=rows["method"]), drawn)
+    verdict = one(GAIN, rows.assign(examples=rows["arm"]), drawn)
     assert verdict.verdict == "not shown"
     assert "There is no interval: other test examples" in verdict.why
     few, drawn = trials({"a": 0.9, "b": 0.1}, patients=5)
@@ -276,10 +284,10 @@ def test_lines_with_the_same_overrides_are_compared() -> None:
         "training.steps=9": "contradicted",
         "training.steps=9, momentum=0.5": "supported",
     }
-    gone = rows[(rows["method"] != "b") | (rows["variant"] == "")]
+    gone = rows[(rows["arm"] != "b") | (rows["variant"] == "")]
     commands = {each.setting: each.command for each in judge(GAIN | {"tasks": "vqa"}, gone.assign(task="vqa"), drawn)}
     assert set(commands) == set(found)
-    missing = rows[rows["method"] == "a"]
+    missing = rows[rows["arm"] == "a"]
     commands = {each.setting: each.command for each in judge(GAIN, missing, drawn)}
     assert commands["training.steps=9, momentum=0.5"].endswith(
         "--methods b --tasks retrieval --seeds 3 --set training.steps=9"
@@ -292,7 +300,7 @@ def test_lines_with_the_same_overrides_are_compared() -> None:
 def test_another_model_or_other_pairs_are_not_compared() -> None:
     rows, drawn = trials({"a": 0.6, "b": 0.5})
     for column in ("model", "pretraining"):
-        other = rows.assign(**{column: rows[column].where(rows["method"] == "a", "other")})
+        other = rows.assign(**{column: rows[column].where(rows["arm"] == "a", "other")})
         assert one(GAIN, other, drawn).verdict == "not run"
 
 
@@ -322,7 +330,7 @@ def test_times_need_seeds_on_one_device() -> None:
     assert one(fields | {"at_most": 70}, rows, costs=costs).verdict == "contradicted"
     assert one(fields | {"at_most": 81}, rows, costs=costs).verdict == "not shown"
     assert one(fields, rows, costs=costs[costs["seed"] == 0]).verdict == "not shown"
-    elsewhere = costs.assign(device=costs["method"])
+    elsewhere = costs.assign(device=costs["arm"])
     assert one(fields, rows, costs=elsewhere).why.endswith("The devices differ.")
 
 

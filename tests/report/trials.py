@@ -40,7 +40,15 @@ def trials(
                 quality = score + of_seed[arm, seed] + own + rng.normal(0, noise, patients)
                 cell = f"{arm}-{seed}{labels.get('variant', '')}"
                 drawn[cell, f"{task}-{dataset}", "", "recall@10"] = quality @ weights
-                row = {"suite": "s", "model": "tiny", "method": arm, "variant": "", "seed": seed, "dataset": dataset}
+                row = {
+                    "suite": "s",
+                    "model": "tiny",
+                    "arm": arm,
+                    "method": "clip",
+                    "variant": "",
+                    "seed": seed,
+                    "dataset": dataset,
+                }
                 row |= {"task": task, "part": "", "metric": "recall@10", "primary": True, "value": quality.mean()}
                 row |= {"low": 0.0, "high": 1.0, "chance": 0.1, "n": patients, "groups": patients, "cell": cell}
                 row |= {"evaluation": f"{task}-{dataset}", "examples": dataset, "pretraining": "p"}
