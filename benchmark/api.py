@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
+    from benchmark.report.verdicts import Verdict
 
 LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
 """The columns of rows() and examples() that identify an evaluation."""
@@ -112,6 +113,17 @@ class Results:
         first, second = (comparison.find_reference(name, labelled) for name in (a, b))
         return comparison.differences(labelled, {first: second}, self.store.resamples)
 
+    def claims(self, suite: str | None = None) -> "pd.DataFrame":
+        """Return the verdicts on the claims of the suites that were run, one row per claim, as ``bench claims`` does.
+
+        suite: a suite's name or file, whose claims are judged in place of those. Columns: suite, claim, verdict
+        (supported, contradicted, not shown, not run), value, low, high (the measured difference, level or ratio and its
+        95 % interval, as fractions), seeds, explanation, command (what would run the missing part), and others.
+        """
+        from benchmark.report.claims import claims_frame
+
+        return claims_frame(judge_claims(self.store, suite))
+
     def report(self, folder: str | Path | None = None, reference: str | None = None) -> list[Path]:
         """Write the report into ``folder`` (default: ``report`` in the results folder); return its files.
 
@@ -125,7 +137,20 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
     from benchmark.report import sections
 
     target = Path(folder) if folder else store.folder / "report"
-    return sections.write_report(store.rows(), store.costs(), target, console, store.resamples, reference, store.notes)
+    return sections.write_report(
+        store.rows(), store.costs(), target, console, store.resamples, reference, store.notes, store.claims()
+    )
+
+
+def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
+    """Judge the claims of the suites that were run in a store, or those of a suite's name or file."""
+    from benchmark.report.sections import verdicts_of
+
+    if suite is None:
+        return verdicts_of(store.rows(), store.costs(), store.resamples, store.claims())
+    config = load_run_config(suite, {}, (), ())
+    stated = {config.suite: config.claims}
+    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, suite)
 
 
 def run(
@@ -172,6 +197,7 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
 
     store = Store(folder)
     store.create()
+    store.keep_claims(plan.config.suite, plan.config.claims)
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")

@@ -10,7 +10,7 @@ from benchmark.cli.data import data_app
 from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
-from benchmark.cli.run import eval_, report, run
+from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.tools import caption, clean, export, perf, tune
 from benchmark.common.errors import BenchError
 
@@ -28,6 +28,7 @@ for command, name, example in (
     (plan, "plan", "--methods all --model vit-b-16 --set training.batch_size=512"),
     (tune, "tune", "--methods clip,msd --trials 12 --search msd.momentum=0.9..0.999"),
     (report, "report", "--results results --reference clip"),
+    (claims, "claims", "--suite cxr --results results"),
     (caption, "caption", "--dataset phantom-cxr --beams 3 --count 8"),
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),
     (export, "export", "clip --output clip-squares"),

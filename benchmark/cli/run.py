@@ -1,4 +1,4 @@
-"""`bench run`, `eval` and `report`."""
+"""`bench run`, `eval`, `report` and `claims`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,3 +67,27 @@ def report(
 
     for path in write_report(Store(folder_of(results)), None, reference, console):
         say(str(path))
+
+
+def claims(
+    suite: Annotated[
+        str | None, typer.Option(help="A suite's name, or the path of its YAML. Default: the suites of the results.")
+    ] = None,
+    results: Results = None,
+) -> None:
+    """Say of each claim that a suite makes whether the results support or contradict it, or what is missing.
+
+    The claims are those of the papers that a suite reproduces. The report shows the same.
+    """
+    from benchmark.api import judge_claims
+    from benchmark.report.claims import shown
+    from benchmark.report.page import print_part
+    from benchmark.store.store import Store
+
+    store = Store(folder_of(results))
+    verdicts = judge_claims(store, suite)
+    if not verdicts:
+        where = f"suite {suite}" if suite else f"the suites that were run in {store.folder}"
+        say(f"no claims of {where}; a suite states them under claims:, as cxr does")
+    for part in shown(verdicts):
+        print_part(part, console)

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from benchmark.common.errors import BenchError, cut, shortened, unknown
 from benchmark.common.ranges import SameText
 from benchmark.config.augmentation import Augmentation
+from benchmark.config.claims import Claim
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
 
@@ -317,6 +318,7 @@ class RunConfig(Strict):
     grid: the points at which everything is run, settings by ``section.key`` and ``pretraining``; a point is part of the
     label.
     scenario: the one that the suite is made for, if any.
+    claims: what papers say comes out, by name; part of no key.
     """
 
     suite: str = "custom"
@@ -343,6 +345,7 @@ class RunConfig(Strict):
     tuned: str | None = None
     grid: list[dict[str, Any]] = [{}]
     scenario: Scenario | None = None
+    claims: dict[str, Claim] = {}
 
     @field_validator("seeds")
     @classmethod
@@ -530,6 +533,12 @@ def reason(error: ErrorDetails, key: str) -> str:
         return str(unknown(key, error["input"], re.findall(r"'(.*?)'", error["ctx"]["expected"])))
     if error["type"] == "missing":
         return f"{key} is missing"
+    if error["type"] == "union_tag_invalid":
+        return str(
+            unknown(f"kind of {key}", error["ctx"]["tag"], re.findall(r"'(.*?)'", error["ctx"]["expected_tags"]))
+        )
+    if error["type"] == "union_tag_not_found" and isinstance(error["input"], Mapping):
+        return f"{key}.kind is missing"
     message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
     message = re.sub("^Input should be ", "expected ", message)
@@ -564,13 +573,20 @@ def _block_at(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[
     blocks, section = [model], []
     for part in location:
         if len(blocks) > 1:
-            blocks = [block for block in blocks if part in get_args(block.model_fields["kind"].annotation)] or blocks
+            of_kind = [block for block in blocks if part in get_args(block.model_fields["kind"].annotation)]
+            section += [] if of_kind else [str(part)]
+            blocks = of_kind or blocks
         elif part in blocks[0].model_fields:
             section.append(str(part))
-            annotation = blocks[0].model_fields[str(part)].annotation
-            nested = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
-            blocks = [each for each in nested if issubclass(each, BaseModel)] or blocks
+            blocks = _blocks_in(blocks[0].model_fields[str(part)].annotation) or blocks
         elif isinstance(part, str):
             # The key of a mapping of blocks, such as an arm's name.
             section.append(part)
     return blocks[0], ".".join(section)
+
+
+def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
+    """List the blocks in a type: itself, or those in its union, its mapping or its list."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [block for part in get_args(annotation) for block in _blocks_in(part)]

@@ -13,8 +13,9 @@ import torch
 
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
+from benchmark.config.claims import Scored
 from benchmark.config.schema import Evaluating, ResolvedArm, RunConfig, Training, validated
-from benchmark.data.card import load_card
+from benchmark.data.card import card_names, load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external
 from benchmark.evaluation.fixed import baselines
@@ -50,6 +51,7 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     datasets as their cards describe them. Such a plan can be estimated, but not run.
     """
     config = _with_plain_dataset(config)
+    _check_claims(config)
     datasets = Datasets(config, cache or cache_root(), from_cards)
     config, absent = _with_datasets_here(config, datasets)
     arms = arm_names(config)
@@ -297,6 +299,25 @@ def _check_datasets(config: RunConfig, datasets: Datasets) -> None:
         load_card(name, datasets.texts(name))
     for name in config.validation:
         load_card(name)
+
+
+def _check_claims(config: RunConfig) -> None:
+    """Raise ``BenchError`` for a claim about an unknown arm, task or dataset."""
+    arms = {*config.arms, *METHODS.names()}
+    for name, claim in config.claims.items():
+        for arm in claim.arms:
+            if arm not in arms:
+                raise unknown(f"arm of claim '{name}'", arm, arms)
+        if not isinstance(claim, Scored):
+            continue
+        for task in claim.tasks:
+            if task not in TASKS.names():
+                raise unknown(f"task of claim '{name}'", task, TASKS.names())
+        # The command line may have replaced the suite's datasets.
+        known = {*card_names(), *(load_card(reference).name for reference in config.datasets)}
+        for dataset in claim.datasets if not config.required else ():
+            if dataset not in known:
+                raise unknown(f"dataset of claim '{name}'", dataset, known, "bench list datasets")
 
 
 def _with_plain_dataset(config: RunConfig) -> RunConfig:

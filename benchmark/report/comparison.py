@@ -117,7 +117,7 @@ def differences(
     pairs: Counter[str] = Counter()
     lines = {*against, *against.values()}
     for key, column in rows.groupby(keys):
-        runs = _complete_runs(column)
+        runs = complete_runs(column)
         pairs[key[0]] += math.comb(len(lines & set(runs)), 2)
         for line, other in against.items():
             seeds = sorted(set(runs.get(line, {})) & set(runs.get(other, {})))
@@ -128,7 +128,7 @@ def differences(
     return _with_verdicts(frame, pairs if picked else None)
 
 
-def _complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]":
+def complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]":
     """Group the rows of a column by line and seed, without the runs that lack a part."""
     parts = set(column["part"])
     runs: dict[str, dict[int, pd.DataFrame]] = {}
@@ -161,7 +161,7 @@ def _difference(
     ours, theirs = (np.array([float(run["value"].astype(float).mean()) for run in runs]) for runs in (first, second))
     value = float((ours - theirs).mean())
     runs = [*first, *second]
-    resampled = _resampled_means(runs, resamples)
+    resampled = resampled_means(runs, resamples)
     if resampled is None:
         return {"value": value, "low": np.nan, "high": np.nan, "p": np.nan}
     groups = int(runs[0]["groups"].min())
@@ -169,7 +169,7 @@ def _difference(
     return {"value": value, "low": tested.low, "high": tested.high, "p": tested.p}
 
 
-def _resampled_means(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> np.ndarray | None:
+def resampled_means(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> np.ndarray | None:
     """Average the resampled metric over the parts of each run: [runs, R].
 
     None where the runs were not measured on the same examples, or where the resamples of one were not kept.

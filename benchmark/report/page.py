@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 HOW_TO_READ = """\
 ## How to read this
 
+- **Claims** are what the suite says that papers found. A claim about scores is judged by the mean over its tasks and
+  datasets, paired by test patient and seed as differences are. *Supported*: the whole interval lies in favour and
+  reaches the stated size. *Contradicted*: the whole interval lies outside what is stated. *Not shown*: neither, or one
+  seed. *Not run*: results are missing. `claims.csv` has the same.
 - **Scores** are the primary metric of each kind of task, in percent, averaged over seeds. `results.csv` has every
   metric of every seed as a fraction, with method, variant, model, suite and cell. `classes.csv` has the recall and
   AUROC of each class likewise, with its number of test examples (support).
@@ -78,9 +82,9 @@ class Page:
             if isinstance(part, Table):
                 self.text.append(to_markdown(part))
             else:
-                self.text.append(escape(part.text) + "\n")
+                self.text.append(escape(part.text) + "\n" + (f"\n    {part.command}\n" if part.command else ""))
             if not part.page_only:
-                self._print(part)
+                print_part(part, self.console)
 
     def write(self) -> list[Path]:
         """Write report.md. Returns all files."""
@@ -92,9 +96,13 @@ class Page:
         self.files += [png, svg]
         self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
-    def _print(self, part: Table | Sentence) -> None:
-        if isinstance(part, Sentence):
-            self.console.print(part.text + "\n", style="dim", highlight=False, markup=False)
-            return
-        for renderable in to_terminal(part, self.console.width):
-            self.console.print(renderable)
+
+def print_part(part: Table | Sentence, console: "Console") -> None:
+    """Print a table or a sentence."""
+    if isinstance(part, Sentence):
+        console.print(part.text, style="dim", highlight=False, markup=False)
+        # Not wrapped, so that it can be copied.
+        console.print(f"    {part.command}\n" if part.command else "", highlight=False, markup=False, soft_wrap=True)
+        return
+    for renderable in to_terminal(part, console.width):
+        console.print(renderable)

@@ -53,10 +53,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A remark next to the tables. page_only: whether the terminal leaves it out."""
+    """A remark next to the tables. page_only: whether the terminal leaves it out. command: one to copy, below it."""
 
     text: str
     page_only: bool = False
+    command: str = ""
 
 
 def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":

@@ -7,19 +7,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from benchmark.common.errors import BenchError
-from benchmark.report import arms, breakdown, classes, comparison, costs, curve, grids, scenarios, scores
+from benchmark.config.claims import Claim
+from benchmark.report import arms, breakdown, claims, classes, comparison, costs, curve, grids, scenarios, scores
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
+from benchmark.report.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
 Section = Callable[[Results], Iterator[Table | Plot | Sentence]]
+StatedClaims = Mapping[str, Mapping[str, Claim]]
+"""The claims by suite and name, as Store.claims() gives them."""
 HEAD: list[Section] = [arms.arms]
 """Sections that come first: what is compared."""
 OF_EACH_TASK: list[Section] = [
@@ -44,14 +49,17 @@ def write_report(
     resamples: Resamples = lambda *_: None,
     reference: str | None = None,
     notes: NotesOf = lambda *_: {},
+    stated: StatedClaims = MappingProxyType({}),
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
+
+    With claims, claims.csv too, and their verdicts below the arms.
 
     rows: one per arm, variant, model, suite, seed, dataset, task, part and metric, as Store.rows() returns them; the
     tables and plots show the ``primary`` ones. costs: one per cell; may be empty. folder: inside the results folder.
     resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
-    evaluation. Returns the files, report.md first.
+    evaluation. stated: the claims of each suite. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     results = read_results(rows, costs, cache(notes), resamples, reference)
@@ -62,6 +70,9 @@ def write_report(
         page.add_data(name, frame)
     for section in HEAD:
         page.add(section(results))
+    if verdicts := verdicts_of(rows, costs, resamples, stated):
+        page.add_data("claims.csv", claims.claims_frame(verdicts))
+        page.add(claims.shown(verdicts))
     for task in natural(results.scores["task"].unique()):
         for section in OF_EACH_TASK:
             page.add(section(results.of_task(task)))
@@ -77,8 +88,7 @@ def read_results(
     if rows.empty:
         return None
     rows = curve.with_spread(rows, notes)
-    main, others = scenarios.split_scenarios(rows)
-    own_costs = costs[~costs["cell"].isin(set(others["cell"]) - set(main["cell"]))] if len(costs) else costs
+    main, own_costs = _without_scenarios(rows, costs)
     labelled, labelled_costs, lines = label_lines(main, own_costs)
     summary = scores.summarise(labelled)
     if summary.empty and not any(scenarios.views(rows, costs, resamples, notes)):
@@ -106,6 +116,28 @@ def read_results(
         all_rows=rows,
         all_costs=costs,
     )
+
+
+def verdicts_of(
+    rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, stated: StatedClaims, reference: str = ""
+) -> list[Verdict]:
+    """Judge the claims of each suite by the results, without those of scenarios. reference: as of claims.judge()."""
+    if not stated:
+        return []
+    if len(rows):
+        rows, costs, _ = label_lines(*_without_scenarios(rows, costs))
+    return [
+        verdict
+        for suite, of_suite in stated.items()
+        for verdict in claims.judge(suite, of_suite, rows, costs, resamples, reference)
+    ]
+
+
+def _without_scenarios(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """Leave out rows that belong to a scenario alone, and the costs of their cells."""
+    main, others = scenarios.split_scenarios(rows)
+    own_costs = costs[~costs["cell"].isin(set(others["cell"]) - set(main["cell"]))] if len(costs) else costs
+    return main, own_costs
 
 
 def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":

@@ -7,6 +7,7 @@ cells/HASH/embeddings/              encoded datasets
 cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on besides the encoder), rows.json,
                                     notes.json, and in Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training in progress or interrupted
+claims.json                         the claims of the suites that were run
 """
 
 import json
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Evaluating
+from benchmark.config.claims import Claim, Claims
+from benchmark.config.schema import Evaluating, validated
 from benchmark.store.rows import Notes, Row
 
 if TYPE_CHECKING:
@@ -50,6 +52,27 @@ class Store:
             reason = "cannot be written to"
         if reason:
             raise BenchError(f"the results folder {self.folder} {reason}; choose another with --results")
+
+    def keep_claims(self, suite: str, claims: Mapping[str, Claim]) -> None:
+        """Write the claims of a suite, replacing those that it had: a report made elsewhere has no other source."""
+        kept = {name: Claims(claims=of_suite) for name, of_suite in self.claims().items()} | {
+            suite: Claims(claims=dict(claims))
+        }
+        stated = {name: of_suite.model_dump()["claims"] for name, of_suite in kept.items() if of_suite.claims}
+        if stated or self._claims.is_file():
+            _write_json(self._claims, stated)
+
+    def claims(self) -> dict[str, dict[str, Claim]]:
+        """Read the claims by suite and name. Raises ``BenchError`` if another version has written them differently."""
+        stated = json.loads(self._claims.read_text(encoding="utf-8")) if self._claims.is_file() else {}
+        return {
+            suite: validated(Claims, {"claims": of_suite}, f"{self._claims}, suite {suite}").claims
+            for suite, of_suite in stated.items()
+        }
+
+    @property
+    def _claims(self) -> Path:
+        return self.folder / "claims.json"
 
     def cell(self, key: str) -> Path:
         """Return the folder of a finished cell."""

@@ -184,7 +184,8 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _is_composite(operator: OpOverload) -> bool:
     """Return whether an operator consists of others."""
     key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return key in operator.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key)
+    name = operator.name()  # type: ignore[no-untyped-call]
+    return key in operator.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
 
 
 @contextmanager

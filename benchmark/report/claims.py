@@ -1,0 +1,469 @@
+"""What a suite's claims come to: measured from the results, judged, and shown as a section of the report."""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.common.errors import unknown
+from benchmark.config.claims import Claim, Cost, Level, Scored
+from benchmark.config.load import read_suite
+from benchmark.config.yaml_files import config_names, find_config
+from benchmark.report.comparison import SIGNIFICANT, complete_runs, resampled_means
+from benchmark.report.render import MISSING, Cell, Sentence, Table
+from benchmark.report.results import Resamples, natural, settings_of
+from benchmark.report.verdicts import (
+    CONTRADICTED,
+    NOT_RUN,
+    NOT_SHOWN,
+    ONE_SEED,
+    SUPPORTED,
+    Column,
+    Measured,
+    Verdict,
+    interval_of,
+    judged,
+    measure_of,
+    said,
+    stated_by,
+    verdict_on,
+    written,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEEDS = 3
+"""How many seeds the commands ask for: with two, the intervals are wider than they need to be."""
+COLUMNS = [
+    "suite",
+    "claim",
+    "kind",
+    "verdict",
+    "setting",
+    "a",
+    "b",
+    "measure",
+    "stated",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "datasets",
+    "examples",
+    "text",
+    "source",
+    "explanation",
+    "command",
+]
+"""Columns of claims_frame()."""
+
+Runs = dict[Column, "dict[str, dict[int, pd.DataFrame]]"]
+"""By column, line and seed: the rows of a run's parts."""
+
+
+def shown(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
+    """Show verdicts: a table of those of each suite, a sentence each, and tables of what is a mean over datasets."""
+    for suite in dict.fromkeys(each.suite for each in verdicts):
+        of_suite = [each for each in verdicts if each.suite == suite]
+        yield verdict_table(suite, of_suite)
+        yield from (Sentence(each.sentence, command=each.command) for each in of_suite)
+        yield from column_tables(suite, of_suite)
+
+
+def judge(
+    suite: str,
+    stated: Mapping[str, Claim],
+    rows: "pd.DataFrame",
+    costs: "pd.DataFrame",
+    resamples: Resamples,
+    reference: str = "",
+) -> list[Verdict]:
+    """Judge the claims of a suite, each at every setting that it was run at.
+
+    rows, costs: labelled, of all suites. reference: what ``--suite`` takes; default: the suite's name, or a file of
+    that name.
+    """
+    rows, costs = (frame[frame["suite"] == suite] if "line" in frame else frame.iloc[:0] for frame in (rows, costs))
+    reference = reference or (suite if suite in config_names("suite") else f"{suite}.yaml")
+    verdicts = []
+    for name, claim in stated.items():
+        relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else costs
+        for setting in _settings(relevant, claim):
+            case = _Case(suite, name, claim, reference, setting)
+            verdicts.append(
+                _of_scores(case, relevant, rows, resamples) if isinstance(claim, Scored) else _of_costs(case, costs)
+            )
+    return verdicts
+
+
+def claims_frame(verdicts: Sequence[Verdict]) -> "pd.DataFrame":
+    """Lay out verdicts, one row each; value, low and high are fractions."""
+    import pandas as pd
+
+    return pd.DataFrame([_as_row(each) for each in verdicts], columns=COLUMNS)
+
+
+def _as_row(verdict: Verdict) -> dict[str, Any]:
+    claim, measured = verdict.claim, verdict.measured
+    row: dict[str, Any] = {
+        "suite": verdict.suite,
+        "claim": verdict.name,
+        "kind": claim.kind,
+        "verdict": verdict.verdict,
+        "setting": verdict.setting,
+        "a": claim.a,
+        "b": ", ".join(claim.arms[1:]),
+        "measure": measure_of(claim, measured),
+        "stated": stated_by(claim),
+        "text": claim.text,
+        "source": claim.source,
+        "explanation": verdict.why,
+        "command": verdict.command,
+    }
+    if measured is None:
+        return row
+    row |= {"value": measured.value, "low": measured.low, "high": measured.high, "seeds": measured.seeds}
+    datasets = natural({dataset for _, dataset, _ in measured.columns})
+    return row | {"datasets": ", ".join(datasets), "examples": measured.examples}
+
+
+# What is compared
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The lines of a claim's arms that differ in nothing else. name: what tells it from the suite's own settings.
+
+    base: the columns of the first arm's line; empty where nothing was run.
+    """
+
+    lines: Mapping[str, str]
+    base: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A claim at a setting. reference: of the suite, for commands."""
+
+    suite: str
+    name: str
+    claim: Claim
+    reference: str
+    setting: _Setting
+
+    def verdict(
+        self, verdict: str, measured: Measured | None, why: str, command: str = "", others: Sequence[Measured] = ()
+    ) -> Verdict:
+        return Verdict(self.suite, self.name, self.claim, self.setting.name, verdict, measured, why, command, others)
+
+    def command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int) -> str:
+        """Write the command that runs these arms on these tasks at the setting; two, where their models differ."""
+        models = {arm: self.claim.model_of.get(arm, self._other_model()) for arm in arms}
+        return " && ".join(
+            self._command([arm for arm in arms if models[arm] == model], tasks, seeds, model)
+            for model in dict.fromkeys(models.values())
+        )
+
+    def _command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int, model: str) -> str:
+        words = ["bench", "run", "--suite", self.reference, "--methods", ",".join(arms)]
+        words += ["--tasks", ",".join(tasks)] if tasks else []
+        words += ["--seeds", str(max(seeds, SEEDS))] if seeds else []
+        words += ["--model", model] if model else []
+        for setting in settings_of(self.setting.base.get("variant", "")):
+            section, _, value = setting.partition("=")
+            if section == "pretraining":
+                words += ["--pretraining", value]
+            elif "." in section and not section.startswith("stages."):
+                words += ["--set", setting]
+            elif self.setting.base["arm"] in arms:
+                # An option of an arm stands in its variant without the arm's name.
+                words += ["--set", f"{self.setting.base['arm']}.{setting}"]
+        return shlex.join(words)
+
+    def _other_model(self) -> str:
+        """Return the model, if it is not the one that the shipped suite names."""
+        model = self.setting.base.get("model", "")
+        if self.reference not in config_names("suite") or model not in config_names("model"):
+            return ""
+        suite, _ = read_suite(find_config("suite", self.reference))
+        return "" if model in (suite.get("model", model), *self.claim.model_of.values()) else model
+
+
+def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
+    """Find what a claim is judged at: each line of its first arm that has any, with the nearest lines of the others.
+
+    Lines belong together if model and pretraining sets are the same and one's overrides contain the other's; of
+    several, those that share the most.
+    """
+    keys, arms = ["arm", "model", "pretraining", "variant", "line"], claim.arms
+    if not len(frame):
+        return [_Setting({})]
+    lines = frame.reindex(columns=keys).fillna("").astype(str).drop_duplicates("line")
+    of_arm = {
+        arm: [line for line in lines.to_dict("records") if line["arm"] == arm and model in (None, line["model"])]
+        for arm in arms
+        for model in [claim.model_of.get(arm)]
+    }
+    first = next((arm for arm in arms if of_arm[arm]), None)
+    if first is None:
+        return [_Setting({})]
+    named = [key for key in ("model", "pretraining") if len({line[key] for line in of_arm[first]}) > 1] + ["variant"]
+    settings = []
+    for line in of_arm[first]:
+        same = ["pretraining"] if claim.model_of else ["model", "pretraining"]
+        near = {arm: _nearest(line, of_arm[arm], same) for arm in arms if arm != first}
+        lines_of_arms = {first: line["line"]} | {arm: name for arm, name in near.items() if name}
+        settings.append(_Setting(lines_of_arms, line, " · ".join(filter(None, (line[key] for key in named)))))
+    return sorted(settings, key=lambda setting: setting.name)
+
+
+def _nearest(line: Mapping[str, Any], others: Sequence[Mapping[str, Any]], same: Sequence[str]) -> str:
+    """Return the name of the line that differs from ``line`` least in its overrides; "" if none is comparable.
+
+    same: the columns in which it may not differ.
+    """
+
+    def overrides(one: Mapping[str, Any]) -> set[str]:
+        return set(settings_of(one["variant"]))
+
+    own = overrides(line)
+    comparable = [
+        other
+        for other in others
+        if all(other[key] == line[key] for key in same) and (overrides(other) <= own or overrides(other) >= own)
+    ]
+    nearest = min(comparable, key=lambda other: len(overrides(other) ^ own), default=None)
+    return str(nearest["line"]) if nearest else ""
+
+
+# Scores
+
+
+def _of_claim(claim: Scored, rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Select the rows with a value that a claim is about, of all arms: one per column, line, seed and part."""
+    if not len(rows):
+        return rows
+    wanted = rows["task"].isin(claim.tasks) & rows["value"].notna()
+    wanted &= rows["metric"] == claim.metric if claim.metric else rows["primary"].astype(bool)
+    if claim.part:
+        wanted &= rows["part"] == claim.part
+    if claim.datasets:
+        wanted &= rows["dataset"].isin(claim.datasets)
+    return rows[wanted].drop_duplicates(["task", "dataset", "metric", "line", "seed", "part"], keep="last")
+
+
+def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resamples: Resamples) -> Verdict:
+    """Judge a claim about scores at a setting. rows: of _of_claim(). of_suite: all of the suite's."""
+    claim, lines = case.claim, case.setting.lines
+    assert isinstance(claim, Scored)
+    if claim.metric and not len(rows) and len(of_suite):
+        metrics = of_suite.loc[of_suite["task"].isin(claim.tasks), "metric"].unique()
+        if len(metrics):
+            mistake = unknown(f"metric of {', '.join(claim.tasks)}", claim.metric, metrics)
+            return case.verdict(NOT_RUN, None, f"A mistake in the claim: {mistake}.")
+    columns = rows.groupby(["task", "dataset", "metric"]) if len(rows) else ()
+    runs: Runs = {key: complete_runs(column) for key, column in columns}
+    lacking = _lacking(claim, runs, lines)
+    others: Sequence[str] = claim.arms[1:] or [""]
+    able = [other for other in others if not {claim.a, other} & set(lacking)]
+    measured = [found for other in able if (found := _measure(claim, other, runs, lines, resamples))]
+    verdict, decisive, why = verdict_on(claim, measured)
+    seeds = 1 + max((seed for column in runs.values() for of_line in column.values() for seed in of_line), default=0)
+    if verdict != CONTRADICTED and len(measured) < len(others):
+        absent = list(lacking) or claim.arms
+        selectors = list(dict.fromkeys(task for arm in absent for task in lacking.get(arm, claim.tasks)))
+        command = case.command(absent, selectors, seeds)
+        return case.verdict(NOT_RUN, None, _missing(lacking), command, measured)
+    command = case.command(claim.arms, _selectors(claim), seeds) if verdict == NOT_SHOWN and decisive.seeds < 2 else ""
+    return case.verdict(verdict, decisive, f"{said(claim, decisive)} {why}", command, measured)
+
+
+def _lacking(claim: Scored, runs: Runs, lines: Mapping[str, str]) -> dict[str, list[str]]:
+    """List the tasks, as ``--tasks`` takes them, that arms have no complete run of, by the arms that lack any.
+
+    Expected are the stated datasets, or else those on which any line has results.
+    """
+    lacking: dict[str, list[str]] = {}
+    for arm in claim.arms:
+        selectors = []
+        for task in claim.tasks:
+            have: dict[str, set[str]] = {}
+            for (of, dataset, _), column in runs.items():
+                have.setdefault(dataset, set()).update(column if of == task else ())
+            expected = claim.datasets or natural(dataset for dataset, of_task in have.items() if of_task)
+            absent = [name for name in expected if lines.get(arm) not in have.get(name, ())]
+            whole = not claim.datasets and len(absent) == len(expected)
+            selectors += [task] if whole else [f"{task}:{name}" for name in absent]
+        if selectors:
+            lacking[arm] = selectors
+    return lacking
+
+
+def _selectors(claim: Scored) -> list[str]:
+    """Name the tasks of a claim as ``--tasks`` takes them."""
+    return [f"{task}:{name}" if name else task for task in claim.tasks for name in claim.datasets or [""]]
+
+
+def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], resamples: Resamples) -> Measured | None:
+    """Measure an arm against another, or against the stated level, over the seeds that both have on every dataset.
+
+    The mean over tasks of the mean over datasets is taken within each seed, and within each resample of the patients:
+    so paired() sees a single metric. None without such a seed.
+    """
+    a, b = lines[claim.arms[0]], lines.get(other, "")
+    names = [a, b] if other else [a]
+    # Of a column that these arms lack, other lines have another main metric.
+    columns = {key: column for key, column in runs.items() if all(name in column for name in names)}
+    common = sorted(set.intersection(*(set(column[name]) for column in columns.values() for name in names)))
+    if not common:
+        return None
+    per_task = {task: sum(of == task for of, _, _ in columns) for task, _, _ in columns}
+    weights = np.array([1 / len(per_task) / per_task[task] for task, _, _ in columns])
+    examples: dict[str, int] = {}
+    values, drawn, groups = [], [], []
+    for key, column in columns.items():
+        of_arms = [[column[name][seed] for seed in common] for name in names]
+        values.append([[float(run["value"].astype(float).mean()) for run in of_arm] for of_arm in of_arms])
+        drawn.append(resampled_means([run for of_arm in of_arms for run in of_arm], resamples))
+        groups.append(int(min(run["groups"].min() for run in of_arms[0])) if "groups" in of_arms[0][0] else 0)
+        examples[key[1]] = max(examples.get(key[1], 0), int(max(run["n"].max() for run in of_arms[0])))
+    level = claim.above / 100 if isinstance(claim, Level) else None
+    alone = {
+        key: _paired(other, np.array(own), resampled, count, level, examples[key[1]])
+        for key, own, resampled, count in zip(columns, values, drawn, groups)
+    }
+    mean = np.einsum("k,kas->as", weights, np.array(values))
+    shortest = min((each.shape[1] for each in drawn if each is not None), default=0)
+    kept = [each[:, :shortest] for each in drawn if each is not None]
+    resampled = np.einsum("k,knr->nr", weights, np.array(kept)) if len(kept) == len(drawn) else None
+    pooled = _paired(other, mean, resampled, min(groups), level, sum(examples.values()))
+    return Measured(**{**vars(pooled), "columns": alone})
+
+
+def _paired(
+    other: str, values: np.ndarray, resampled: np.ndarray | None, groups: int, level: float | None, examples: int
+) -> Measured:
+    """Compare two arms, or one with a level. values: [arms, S]. resampled: [arms x S, R], None where there are none.
+
+    Of a level, value and interval are those of the arm itself.
+    """
+    from benchmark.evaluation.statistics import paired
+
+    seeds = values.shape[1]
+    first, second = values[0], values[1] if level is None else np.full(seeds, level)
+    value = float((first - second).mean())
+    if resampled is None:
+        low = high = p = math.nan
+    else:
+        against = resampled[seeds:] if level is None else np.full_like(resampled, level)
+        tested = paired(first, second, resampled[:seeds], against, groups)
+        low, high, p = tested.low, tested.high, tested.p
+        if math.isnan(low) and p < SIGNIFICANT:
+            # All groups and seeds agree.
+            low = high = value
+    shift = level or 0.0
+    return Measured(other, value + shift, low + shift, high + shift, p, seeds, examples)
+
+
+def _missing(lacking: Mapping[str, Sequence[str]]) -> str:
+    """Say which results are missing."""
+    if not lacking:
+        return "No seed has results of all these arms on all these datasets."
+    tasks: dict[str, list[str]] = {}
+    for arm, selectors in lacking.items():
+        tasks.setdefault(", ".join(selectors), []).append(arm)
+    return " ".join(f"No results of {', '.join(arms)} in {of}." for of, arms in tasks.items())
+
+
+# Costs
+
+
+def _of_costs(case: _Case, costs: "pd.DataFrame") -> Verdict:
+    """Judge a claim about costs at a setting. costs: labelled, of the suite."""
+    claim, lines = case.claim, case.setting.lines
+    assert isinstance(claim, Cost)
+    absent = [arm for arm in claim.arms if arm not in lines]
+    if absent or claim.column not in costs:
+        arms = absent or claim.arms
+        why = f"Not trained: {', '.join(arms)}."
+        if claim.is_count and claim.column != "flops_per_sample":
+            why += " bench plan counts parameters without any training."
+        return case.verdict(NOT_RUN, None, why, case.command(arms, [], 0 if claim.is_count else SEEDS))
+    a, b = (costs[costs["line"] == lines[arm]].drop_duplicates("seed").set_index("seed") for arm in claim.arms)
+    ratio = _ratio(a[claim.column].astype(float), b[claim.column].astype(float), claim)
+    words = said(claim, ratio)
+    if not claim.is_count and set(a["device"]) | set(b["device"]) != set(a["device"]) & set(b["device"]):
+        return case.verdict(NOT_SHOWN, ratio, f"{words} The devices differ.")
+    if not claim.is_count and ratio.seeds < 2:
+        return case.verdict(NOT_SHOWN, ratio, f"{words} {ONE_SEED}", case.command(claim.arms, [], SEEDS))
+    verdict, why = judged(claim, ratio)
+    return case.verdict(verdict, ratio, f"{words} {why}", others=[ratio])
+
+
+def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measured:
+    """Divide the costs of a by those of b: counts as they are, others by the mean log ratio over the common seeds."""
+    from scipy import stats
+
+    if claim.is_count:
+        value = float(a.mean() / b.mean()) if b.mean() else math.nan
+        return Measured(claim.b, value, value, value, seeds=min(len(a), len(b)))
+    logs = np.log(a / b).dropna().to_numpy()
+    if len(logs) < 2:
+        value = float(np.exp(logs.mean())) if len(logs) else math.nan
+        return Measured(claim.b, value, math.nan, math.nan, seeds=len(logs))
+    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    mean = float(logs.mean())
+    return Measured(claim.b, math.exp(mean), math.exp(mean - half), math.exp(mean + half), seeds=len(logs))
+
+
+# Tables
+
+
+def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
+    """Tabulate claims by what they state, what was measured, and the verdict."""
+    rows = []
+    for each in verdicts:
+        cells = [Cell(each.verdict, best=each.verdict in (SUPPORTED, CONTRADICTED)), Cell(stated_by(each.claim))]
+        if measured := each.measured:
+            cells.append(Cell(written(each.claim, measured.value), interval_of(each.claim, measured)))
+            datasets = len({dataset for _, dataset, _ in measured.columns})
+            cells += [Cell(str(measured.seeds)), Cell(str(datasets) if datasets else MISSING)]
+        else:
+            cells += [Cell()] * 3
+        rows.append((each.label, cells))
+    caption = (
+        "Differences in points, levels in percent, costs in percent of the other arm's; below: the 95 % interval over "
+        "test patients and seeds. Each claim is judged alone, at 5 %. Supported: the whole interval is in favour, and "
+        "reaches a stated size. Contradicted: the whole interval lies outside what is stated. Not shown: neither, or "
+        "only one seed."
+    )
+    columns = [("verdict", ""), ("stated", ""), ("measured", ""), ("seeds", ""), ("datasets", "")]
+    return Table(f"claims of suite {suite}", columns, rows, [], caption)
+
+
+def column_tables(suite: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
+    """Tabulate the claims about scores by dataset, for each kind of task: what was measured there."""
+    compared = [(each, one) for each in verdicts for one in each.all_measured if len(one.columns) > 1]
+    for task in natural({task for _, one in compared for task, _, _ in one.columns}):
+        of_task = [(each, one) for each, one in compared if any(key[0] == task for key in one.columns)]
+        keys = {key[1:] for _, one in of_task for key in one.columns if key[0] == task}
+        columns = [
+            (name, metric)
+            for name in natural({name for name, _ in keys})
+            for metric in natural({of for dataset, of in keys if dataset == name})
+        ]
+        rows = []
+        for each, one in of_task:
+            found = [one.columns.get((task, *column)) for column in columns]
+            cells = [Cell(written(each.claim, x.value), interval_of(each.claim, x)) if x else Cell() for x in found]
+            several = len(each.claim.arms) > 2
+            rows.append((f"{each.label} · {one.other}" if several else each.label, cells))
+        caption = (
+            "What the verdicts are means over: differences in points, levels in percent; below: the 95 % interval."
+        )
+        yield Table(f"claims of suite {suite} on each dataset: {task}", columns, rows, [], caption, page_only=True)
