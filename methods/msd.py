@@ -1,5 +1,6 @@
 """MSD: momentum self-distillation with a queue of momentum keys per modality. A reconstruction: see ``Msd``."""
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -19,8 +20,8 @@ class Msd(Method):
 
     With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
 
-        y_i   = (1 - alpha) onehot(i) + alpha softmax(v_m,i . T / tau)
-        loss  = (CE(softmax(v_i . T / tau), y_i) + the same for t_i against V) / 2,  mean over i
+        y_i   = (1 - alpha) onehot(i) + alpha softmax(s v_m,i . T)
+        loss  = (CE(softmax(s v_i . T), y_i) + the same for t_i against V) / 2,  mean over i;  s = exp(logit_scale), learned
         then one optimiser step; teacher <- momentum teacher + (1 - momentum) student; enqueue v_m and t_m.
 
     A queue that is long relative to the data also holds older keys of pair i; these are excluded from its candidates.
@@ -36,7 +37,10 @@ class Msd(Method):
     source = "MSD, arXiv 2512.02438; ALBEF, arXiv 2107.07651"
     trains = "both towers, projections and the temperature"
     extra = "a forward pass of the teacher, a second set of weights, the queues"
-    inferred = "how teacher, queues and soft targets fit together (the paper's code is not public)"
+    inferred = (
+        "how teacher, queues and soft targets fit together (the paper's code is not public); the teacher is in eval mode; "
+        "the queues start empty; the log of the temperature is learned"
+    )
     follows = frozenset({"same_text", "label_smoothing"})
     accumulation = ("keyed", "cached", "plain")
 
@@ -44,14 +48,21 @@ class Msd(Method):
     class Config:
         """Hyperparameters.
 
-        targets: ``cross`` softmax(v_m,i . T / tau), ``intra`` softmax((v_m,i . V + t_m,i . T) / 2 tau) on both
-            sides, ``hard`` one-hot (alpha 0) [I].
+        The defaults are those of the authors' earlier code for the medical data (phphuc612/ABC), for trainings of many
+        epochs. momentum 0, queue_size 0, alpha 0 is the scheme of the code that they published later (SOCOLA): the
+        keys are the student's own, without gradient and in eval mode, and the targets are one-hot.
+
+        targets: ``cross`` softmax(s v_m,i . T), ``intra`` softmax(s (v_m,i . V + t_m,i . T) / 2) on both sides,
+            ``hard`` one-hot (alpha 0) [I].
         alpha: weight of the soft targets, 0..1 (0.4: the authors' earlier code, ALBEF).
         alpha_warmup: epochs over which alpha rises from 0 (ALBEF: 1).
-        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). At step t it is at most
-            (1 + t) / (10 + t), so that the teacher also moves in a short training (timm's ModelEmaV3) [I].
+        momentum: of the teacher, 0..1 (0.999: the authors' earlier code; ALBEF 0.995). 0: the teacher is the student.
+        momentum_warmup: whether the momentum at step t is at most (1 + t) / (10 + t), as in timm's ModelEmaV3. The
+            teacher then also moves in a short training, but the keys of the first steps, which stay in the queues,
+            are from a teacher that changes a lot [I].
         queue_size: keys per queue, >= 0 (65536: the authors' earlier code).
-        temperature: initial tau (ALBEF: 0.07); learned, clamped to temperature_range (the authors' earlier code).
+        temperature: initial 1 / s (ALBEF: 0.07), clamped to temperature_range (the authors' earlier code, which learns
+            it itself; its log, as in clip, moves by the same share at every temperature [I]).
         evaluate: which of the two encoders is evaluated [I].
         """
 
@@ -59,6 +70,7 @@ class Msd(Method):
         alpha: Share = 0.4
         alpha_warmup: NonNegativeFloat = 1.0
         momentum: Share = 0.999
+        momentum_warmup: bool = False
         queue_size: NonNegativeInt = 65536
         temperature: PositiveFloat = 0.07
         temperature_range: Interval = (0.001, 1.0)
@@ -74,7 +86,7 @@ class Msd(Method):
     def __init__(self, model: DualEncoder, config: Config) -> None:
         super().__init__(model, config)
         self.teacher = deepcopy(model).requires_grad_(False).eval()
-        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         for side in ("image", "text"):
             self.register_buffer(f"queue_{side}", torch.zeros(config.queue_size, model.embed_dim))
         for name in ("row", "text_hash"):
@@ -103,7 +115,7 @@ class Msd(Method):
         In eval mode targets are hard and the queues are not used. Alpha and the queues change during training, so this
         is what makes validation losses comparable between steps and with other methods.
         """
-        index, tau = keys["index"], self.temperature
+        index, scale = keys["index"], self.logit_scale.exp()
         images, texts = keys["image"], keys["text"]
         length = min(int(self.queued), self.config.queue_size) if self.training else 0
         to_texts = torch.cat([texts, self.queue_text[:length].to(texts)]).T
@@ -116,7 +128,7 @@ class Msd(Method):
             excluded = excluded | targets.excluded
 
         def logits(queries: Tensor, candidates: Tensor) -> Tensor:
-            return (queries @ candidates / tau).masked_fill(excluded, -torch.inf)
+            return (scale * queries @ candidates).masked_fill(excluded, -torch.inf)
 
         def loss(queries: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
             scores = logits(queries, candidates)
@@ -148,15 +160,17 @@ class Msd(Method):
     @torch.no_grad()
     def after_step(self, keys: Keys) -> None:
         """Clamp the temperature, move the teacher, and enqueue the keys."""
-        self.temperature.clamp_(*self.config.temperature_range)
+        low, high = self.config.temperature_range
+        self.logit_scale.clamp_(-math.log(high), -math.log(low))
         self._follow()
         self._enqueue(keys)
         self.step += 1
 
     def _follow(self) -> None:
         """Move the teacher towards the student: parameters and floating buffers by momentum, other buffers copied."""
-        step = int(self.step)
-        momentum = min(self.config.momentum, (1 + step) / (10 + step))
+        step, momentum = int(self.step), self.config.momentum
+        if self.config.momentum_warmup:
+            momentum = min(momentum, (1 + step) / (10 + step))
         student = [*self.model.parameters(), *self.model.buffers()]
         teacher = [*self.teacher.parameters(), *self.teacher.buffers()]
         floating = [(t, s) for t, s in zip(teacher, student) if t.is_floating_point()]
@@ -180,5 +194,5 @@ class Msd(Method):
 
     @property
     def temperature_scale(self) -> float:
-        """The factor 1 / tau on cosines."""
-        return 1 / self.temperature.item()
+        """The learned factor s on cosines."""
+        return self.logit_scale.exp().item()
