@@ -5,8 +5,6 @@ from functools import partial
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
-from timm.layers import SwiGLU
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -24,6 +22,10 @@ class HeadedTower(ImageTower):
     has_tokens = False
 
     def __init__(self, tower: ImageTower, blocks: int, heads: int, drop_path: float) -> None:
+        # Importing timm takes a second, which listing the methods should not.
+        from timm.layers import SwiGLU
+        from timm.models.vision_transformer import Block
+
         # The tower below normalises the pixels.
         super().__init__(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         self.tower = tower
