@@ -122,9 +122,11 @@ def test_a_plan_knows_the_memory_of_optimisers_and_averages(settings: dict[str, 
 
     # AdamW keeps two numbers a weight, and no average.
     more = {"sgd": settings.get("momentum", 1) - 2, "lion": -1, "adamw": 1}[settings.get("optimizer", "adamw")]
-    weights = sum(p.numel() * 4 for p in model.parameters())
+    sizes = [p.numel() * 4 for p in model.parameters()]
     for memory in (planned, taken):
-        assert memory(**settings) - memory() == pytest.approx(more * weights, rel=0.15)
+        # A step of AdamW also needs the memory of two more parameters for a moment.
+        assert memory(**settings) - memory() == pytest.approx(more * sum(sizes), abs=2.1 * max(sizes))
+    assert sum(sizes) > 4 * max(sizes)
     assert planned(**settings) == pytest.approx(taken(**settings), rel=0.15)
 
 
