@@ -17,7 +17,7 @@ from benchmark.execution.runner import Runner, run
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
 from benchmark.plan.make import make_plan
-from benchmark.plan.resolve import method_options
+from benchmark.plan.resolve import arm_names, arm_options
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS
@@ -44,8 +44,8 @@ def test_all_that_a_suite_names_is_there(suite):
     load_model_card(config.model)
     for name in [*config.pretraining, *config.datasets]:
         load_card(name)
-    for name in config.methods:
-        method_options(name, config.options.get(name, {}))
+    for name in arm_names(config):
+        arm_options(config, name)
     for name in config.tasks:
         assert name == "all" or TASKS[name]
     for name in config.pretraining:
@@ -59,7 +59,7 @@ def test_the_published_25_tasks_and_more():
     assert {card.name for card in cards if "text" in card.provides} == {
         "roco",
         "quilt-1m-retrieval",
-        "mimic-cxr",
+        "mimic-cxr-single",
         "deepeyenet",
     }
     assert {card.name for card in cards if "question" in card.provides} == {"vqa-rad", "path-vqa"}

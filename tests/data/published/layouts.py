@@ -646,6 +646,39 @@ def rsna(data: Path) -> Expected:
     return {"all": expected}
 
 
+@layout("rsna-pneumonia-gloria")
+def rsna_gloria(data: Path) -> Expected:
+    root = data / "rsna-pneumonia"
+    expected: Expected = {}
+    for i, (split, name) in enumerate({"train": "train", "val": "val", "test": "test"}.items()):
+        patient = f"{i:04d}cfab-14fd-4e49"
+        dicom(root / "stage_2_train_images" / f"{patient}.dcm", i)
+        row = [i, patient, "" if i % 2 else "[[264.0, 152.0, 477.0, 531.0]]", 1 - i % 2, f"/data4/{patient}.dcm"]
+        table(root / f"{name}.csv", "|patientId|bbox|Target|Path", row)
+        expected[split] = {f"{patient}.dcm": {"label": "no pneumonia" if i % 2 else "pneumonia", "group": patient}}
+    return expected
+
+
+@layout("siim-pneumothorax-gloria")
+def siim_gloria(data: Path) -> Expected:
+    """The split is by masks: an image with two of them is in two splits here."""
+    root = data / "siim-pneumothorax"
+    names = [f"1.2.276.0.7230010.3.1.4.8323329.{i}" for i in range(4)]
+    paths = [f"study{i}/series{i}/{name}.dcm" for i, name in enumerate(names)]
+    for i, path in enumerate(paths):
+        dicom(root / "dicom-images-train" / path, i)
+    masks = {"train": [(0, 1), (0, 1), (1, 0)], "valid": [(2, 0)], "test": [(0, 1), (3, 0)]}
+    for split, rows in masks.items():
+        marks = [(names[i], " 1 2 3 4" if y else " -1", float(y), f"/data4/{paths[i]}") for i, y in rows]
+        lines = [[number, *mark] for number, mark in enumerate(marks)]
+        table(root / f"{split}.csv", "|ImageId| EncodedPixels|Label|Path", *lines)
+    expected: Expected = {}
+    for split, rows in {"train": masks["train"], "val": masks["valid"], "test": masks["test"]}.items():
+        labels = {f"{split}/{paths[i]}": "pneumothorax" if y else "no pneumothorax" for i, y in rows}
+        expected[split] = {name: {"label": label} for name, label in labels.items()}
+    return expected
+
+
 @layout("siim-pneumothorax")
 def siim(data: Path) -> Expected:
     root = data / "siim-pneumothorax"
