@@ -116,7 +116,7 @@ def test_initial_weights_are_the_cards_alone(bench: Bench) -> None:
         assert bench("run", *quick, *more) == 0, bench.out + bench.err
         assert len(list(folder.glob("initial/*/model.safetensors"))) == 1
         assert bench("plan", *quick, *more) == 0
-        assert re.search(r"clip \(initial\s+1\s+done", bench.out), bench.out
+        assert re.search(r"clip \(initial weights\)\s+1\s+done", bench.out), bench.out
     rows = bench.rows()
     assert rows[rows.method == "clip"].cell.nunique() == 3
     assert rows[rows.method == "initial weights"].cell.nunique() == rows.start.nunique() == 1
