@@ -195,7 +195,10 @@ def _dataset_table(plan: "Plan", datasets: "dict[str, Preparing]") -> Table:
         access = dataset.card.access
         state = "here" if dataset.is_here else f"not here{f' ({access})' if access else ''}"
         disk = "streams" if dataset.streams else _bytes(needs.disk)
-        table.add_row(escape(name), ", ".join(uses) or "texts", images, disk, state)
+        if uses:
+            table.add_row(escape(name), ", ".join(uses), images, disk, state)
+        else:
+            table.add_row(escape(name), "texts", "", "", state)
     return table
 
 
