@@ -69,7 +69,10 @@ class RunOptions:
         False
     )
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop when a dataset of the suite is missing, instead of leaving it out.")
+        bool,
+        typer.Option(
+            "--strict", help="Stop when a dataset of the suite is missing, instead of leaving it out; plan prices it."
+        ),
     ] = False
     scenario: Annotated[
         str | None,

@@ -60,7 +60,7 @@ def plan(
     say(title if _is_here(plan) else f"{title} (not on this machine)", "bold")
     console.print(_dataset_table(plan, datasets))
     console.print(_line_table(lines))
-    _print_notes(plan, lines, datasets, estimator, options)
+    _print_notes(plan, lines, datasets, estimator)
 
 
 SPEEDS = {"GFLOPS": 1e9, "TFLOPS": 1e12, "PFLOPS": 1e15}
@@ -195,7 +195,10 @@ def _dataset_table(plan: "Plan", datasets: "dict[str, Preparing]") -> Table:
         access = dataset.card.access
         state = "here" if dataset.is_here else f"not here{f' ({access})' if access else ''}"
         disk = "streams" if dataset.streams else _bytes(needs.disk)
-        table.add_row(escape(name), ", ".join(uses) or "texts", images, disk, state)
+        if uses:
+            table.add_row(escape(name), ", ".join(uses), images, disk, state)
+        else:
+            table.add_row(escape(name), "texts", "", "", state)
     return table
 
 
@@ -226,15 +229,15 @@ def _line_table(lines: list[_Line]) -> Table:
 # Notes below the tables
 
 
-def _print_notes(
-    plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparing]", estimator: "Estimator", options: RunOptions
-) -> None:
+def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparing]", estimator: "Estimator") -> None:
     """Print what the tables assume, what it takes in all, what is missing, and what to do next."""
     from benchmark.models.download import to_download
 
-    training, evaluation = (_sum(getattr(line, name) for line in lines) for name in ("training", "evaluation"))
-    times = f"{_duration(training)} of training, {_duration(evaluation)} of encoding for evaluations"
-    say(f"time: about {times}; {_basis(plan, lines, estimator)}")
+    if any(line.state != "done" for line in lines):
+        training, evaluation = (_sum(getattr(line, name) for line in lines) for name in ("training", "evaluation"))
+        times = f"{_duration(training)} of training, {_duration(evaluation)} of encoding for evaluations"
+        say(f"time: about {times}; {_basis(plan, lines, estimator)}")
+        say("not counted: reading and preparing images, training of probes and VQA heads, writing of captions")
     disk, here = (sum(getattr(each, name) for each in datasets.values()) for name in ("disk", "here"))
     already = f", {_bytes(here)} of them there already" if here else ""
     say(f"disk: {_bytes(disk)} of prepared images in the cache{already}; {_results(lines)}")
@@ -244,7 +247,6 @@ def _print_notes(
         say(f"not counted, as the cards name no number of images: {', '.join(unknown)}", "yellow")
     if assumed := [each.assumed_length for line in lines for each in line.estimates if each.assumed_length]:
         say(f"cost of texts of {max(assumed)} tokens, the model's maximum, as the data are not in the cache yet")
-    say("not counted: reading and preparing images, training of probes and VQA heads, writing of captions")
     if plan.language and any("language_model" in cell.content for cell in plan.cells):
         say(f"language model: from {', '.join(plan.language.datasets)}; its training is not counted")
     if any(line.state != "done" for line in lines):
@@ -329,7 +331,7 @@ def _count(number: float) -> str:
 
 
 def _bytes(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
-    return f"{number / 1e6:,.0f} MB"
+    return f"{number / 1e3:.0f} kB"

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress, Stage
-from benchmark.config.schema import SECTIONS, RunConfig
+from benchmark.config.schema import SECTIONS, RunConfig, unknown_key
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.execution.materials import Materials, load_trained
@@ -262,7 +262,7 @@ def _axis(text: str, arms: Iterable[str] = ()) -> Axis:
     if section not in sections:
         raise unknown("section of --search", section, sections)
     if section == "training" and key not in SECTIONS["training"].model_fields:
-        raise unknown("key of training", key, SECTIONS["training"].model_fields)
+        raise unknown_key(SECTIONS["training"], "training", key)
     span = re.fullmatch(r"([^.,]+(?:\.\d+)?(?:e[+-]?\d+)?)\.\.([^:]+)(:log)?", values.strip())
     if span:
         try:

@@ -3,7 +3,8 @@
 Trains and encodes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.claims import Scored
-from benchmark.config.schema import Evaluating, ResolvedArm, RunConfig, Training, validated
+from benchmark.config.schema import Condition, Evaluating, ResolvedArm, RunConfig, Training, validated
 from benchmark.data.card import card_names, load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external
@@ -58,8 +59,9 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     _check_options(config)
     _check_datasets(config, datasets)
     for point in config.grid:
-        for names in config.at(point, "--grid").trained_on().values():
-            datasets.open(names)
+        for condition, names in config.at(point, "--grid").trained_on().items():
+            with _blaming_scenario(config, condition):
+                datasets.open(names)
     pairs, left_out = _able(config, arms, *_pairs(config, datasets, absent))
     run = _resolve(config, datasets)
     plan = Plan(
@@ -291,6 +293,19 @@ def _check_options(config: RunConfig) -> None:
             task_options(name, config)
     for name in arm_names(config.model_copy(update={"methods": ["all"]})):
         arm_options(config, name)
+
+
+@contextmanager
+def _blaming_scenario(config: RunConfig, condition: Condition | None) -> Iterator[None]:
+    """Name --scenario in an error about a condition that it sets, rather than the card that it is set in."""
+    try:
+        yield
+    except BenchError as error:
+        scenario = config.scenario
+        if scenario is None or condition not in scenario.conditions:
+            raise
+        reason = str(error).partition(f"{scenario.setting}: ")[2] or str(error)
+        raise BenchError(f"--scenario {scenario.name}={condition:g}: {reason}") from error
 
 
 def _check_datasets(config: RunConfig, datasets: Datasets) -> None:
