@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
     from benchmark.report.verdicts import Verdict
+    from benchmark.training.cost import Parameters
 
 LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
 """The columns of rows() and examples() that identify an evaluation."""
@@ -143,14 +145,32 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
 
 
 def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
-    """Judge the claims of the suites that were run in a store, or those of a suite's name or file."""
+    """Judge the claims of the suites that were run in a store, or those of a suite's name or file.
+
+    With the suite at hand, the parameters of arms that were not trained are counted.
+    """
     from benchmark.report.sections import verdicts_of
 
     if suite is None:
         return verdicts_of(store.rows(), store.costs(), store.resamples, store.claims())
     config = load_run_config(suite, {}, (), ())
+
+    @cache
+    def count(arm: str, model: str) -> "Parameters | None":
+        from benchmark.models import build_model
+        from benchmark.plan.resolve import arm_options, build_method, resolve_model
+        from benchmark.training.cost import parameter_columns
+
+        try:
+            card = resolve_model(config.model_copy(update={"model": model} if model else {}))
+            options = arm_options(config, arm)
+            return parameter_columns(build_method(config.arm(arm).method, build_model(card, 0, "meta"), options))
+        except BenchError:
+            # A method that a plug-in registers, or a model that is not here.
+            return None
+
     stated = {config.suite: config.claims}
-    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, suite)
+    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, reference=suite, count=count)
 
 
 def run(
