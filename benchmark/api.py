@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
+from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig, Strict, validated
@@ -169,7 +170,7 @@ def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
             # A method that a plug-in registers, or a model that is not here.
             return None
 
-    stated = {config.suite: config.claims}
+    stated = {config.suite: _claims(config)} if _claims(config) else {}
     return verdicts_of(store.rows(), store.costs(), store.resamples, stated, reference=suite, count=count)
 
 
@@ -217,7 +218,7 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
 
     store = Store(folder)
     store.create()
-    store.keep_claims(plan.config.suite, plan.config.claims)
+    store.keep_claims(plan.config.suite, _claims(plan.config))
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
@@ -299,6 +300,11 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
         loaded = validated(RunConfig, fields | overrides.flags(), "the configuration")
     check_settings(loaded)
     return loaded
+
+
+def _claims(config: RunConfig) -> dict[str, Claim]:
+    """Return a suite's claims; none of a scenario, which compares each arm with itself."""
+    return {} if config.scenario else config.claims
 
 
 def _folder(results: str | Path | None) -> Path:

@@ -448,7 +448,7 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
         if measured := each.measured:
             cells.append(Cell(written(each.claim, measured.value), interval_of(each.claim, measured)))
             datasets = len({dataset for _, dataset, _ in measured.columns})
-            cells += [Cell(str(measured.seeds)), Cell(str(datasets) if datasets else MISSING)]
+            cells += [Cell(str(measured.seeds or MISSING)), Cell(str(datasets) if datasets else MISSING)]
         else:
             cells += [Cell()] * 3
         rows.append((each.label, cells))
