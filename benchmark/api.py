@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
+from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig, Strict, validated
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
     from benchmark.report.verdicts import Verdict
+    from benchmark.training.cost import Parameters
 
 LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
 """The columns of rows() and examples() that identify an evaluation."""
@@ -143,14 +146,32 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
 
 
 def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
-    """Judge the claims of the suites that were run in a store, or those of a suite's name or file."""
+    """Judge the claims of the suites that were run in a store, or those of a suite's name or file.
+
+    With the suite at hand, the parameters of arms that were not trained are counted.
+    """
     from benchmark.report.sections import verdicts_of
 
     if suite is None:
         return verdicts_of(store.rows(), store.costs(), store.resamples, store.claims())
     config = load_run_config(suite, {}, (), ())
-    stated = {config.suite: config.claims}
-    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, suite)
+
+    @cache
+    def count(arm: str, model: str) -> "Parameters | None":
+        from benchmark.models import build_model
+        from benchmark.plan.resolve import arm_options, build_method, resolve_model
+        from benchmark.training.cost import parameter_columns
+
+        try:
+            card = resolve_model(config.model_copy(update={"model": model} if model else {}))
+            options = arm_options(config, arm)
+            return parameter_columns(build_method(config.arm(arm).method, build_model(card, 0, "meta"), options))
+        except BenchError:
+            # A method that a plug-in registers, or a model that is not here.
+            return None
+
+    stated = {config.suite: _claims(config)} if _claims(config) else {}
+    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, reference=suite, count=count)
 
 
 def run(
@@ -197,7 +218,7 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
 
     store = Store(folder)
     store.create()
-    store.keep_claims(plan.config.suite, plan.config.claims)
+    store.keep_claims(plan.config.suite, _claims(plan.config))
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
@@ -279,6 +300,11 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
         loaded = validated(RunConfig, fields | overrides.flags(), "the configuration")
     check_settings(loaded)
     return loaded
+
+
+def _claims(config: RunConfig) -> dict[str, Claim]:
+    """Return a suite's claims; none of a scenario, which compares each arm with itself."""
+    return {} if config.scenario else config.claims
 
 
 def _folder(results: str | Path | None) -> Path:

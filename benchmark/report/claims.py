@@ -2,8 +2,8 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,9 @@ COLUMNS = [
 ]
 """Columns of claims_frame()."""
 
+Count = Callable[[str, str], "Mapping[str, Any] | None"]
+"""Arm, model ("": the suite's) -> the parameter columns of its costs, counted without training; None where they cannot
+be."""
 Runs = dict[Column, "dict[str, dict[int, pd.DataFrame]]"]
 """By column, line and seed: the rows of a run's parts."""
 
@@ -81,11 +84,12 @@ def judge(
     costs: "pd.DataFrame",
     resamples: Resamples,
     reference: str = "",
+    count: Count = lambda *_: None,
 ) -> list[Verdict]:
     """Judge the claims of a suite, each at every setting that it was run at.
 
     rows, costs: labelled, of all suites. reference: what ``--suite`` takes; default: the suite's name, or a file of
-    that name.
+    that name. count: of arms that were not trained.
     """
     rows, costs = (frame[frame["suite"] == suite] if "line" in frame else frame.iloc[:0] for frame in (rows, costs))
     reference = reference or (suite if suite in config_names("suite") else f"{suite}.yaml")
@@ -95,7 +99,9 @@ def judge(
         for setting in _settings(relevant, claim):
             case = _Case(suite, name, claim, reference, setting)
             verdicts.append(
-                _of_scores(case, relevant, rows, resamples) if isinstance(claim, Scored) else _of_costs(case, costs)
+                _of_scores(case, relevant, rows, resamples)
+                if isinstance(claim, Scored)
+                else _of_costs(case, costs, count)
             )
     return verdicts
 
@@ -383,17 +389,27 @@ def _missing(lacking: Mapping[str, Sequence[str]]) -> str:
 # Costs
 
 
-def _of_costs(case: _Case, costs: "pd.DataFrame") -> Verdict:
-    """Judge a claim about costs at a setting. costs: labelled, of the suite."""
+def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
+    """Judge a claim about costs at a setting. costs: labelled, of the suite. count: as of judge()."""
+    import pandas as pd
+
     claim, lines = case.claim, case.setting.lines
     assert isinstance(claim, Cost)
-    absent = [arm for arm in claim.arms if arm not in lines]
-    if absent or claim.column not in costs:
-        arms = absent or claim.arms
-        why = f"Not trained: {', '.join(arms)}."
-        if claim.is_count and claim.column != "flops_per_sample":
-            why += " bench plan counts parameters without any training."
-        return case.verdict(NOT_RUN, None, why, case.command(arms, [], 0 if claim.is_count else SEEDS))
+    recorded = claim.column in costs
+    absent = [arm for arm in claim.arms if arm not in lines or not recorded]
+    if absent:
+        model = case.setting.base.get("model", "")
+        counted = {arm: count(arm, claim.model_of.get(arm, model)) or {} for arm in absent if claim.is_count}
+        if not all(claim.column in counted.get(arm, {}) for arm in absent):
+            why = f"Not trained: {', '.join(absent)}."
+            return case.verdict(NOT_RUN, None, why, case.command(absent, [], 0 if claim.is_count else SEEDS))
+        of_arms = {arm: pd.Series([float(columns[claim.column])]) for arm, columns in counted.items()}
+        trained = {arm: costs.loc[costs["line"] == lines[arm], claim.column] for arm in claim.arms if arm not in absent}
+        ratio = replace(_ratio(*((of_arms | trained)[arm] for arm in claim.arms), claim), seeds=0)
+        verdict, why = judged(claim, ratio)
+        return case.verdict(
+            verdict, ratio, f"{said(claim, ratio)} Counted without training: {', '.join(absent)}. {why}"
+        )
     a, b = (costs[costs["line"] == lines[arm]].drop_duplicates("seed").set_index("seed") for arm in claim.arms)
     ratio = _ratio(a[claim.column].astype(float), b[claim.column].astype(float), claim)
     words = said(claim, ratio)
@@ -432,7 +448,7 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
         if measured := each.measured:
             cells.append(Cell(written(each.claim, measured.value), interval_of(each.claim, measured)))
             datasets = len({dataset for _, dataset, _ in measured.columns})
-            cells += [Cell(str(measured.seeds)), Cell(str(datasets) if datasets else MISSING)]
+            cells += [Cell(str(measured.seeds or MISSING)), Cell(str(datasets) if datasets else MISSING)]
         else:
             cells += [Cell()] * 3
         rows.append((each.label, cells))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim
@@ -119,9 +119,9 @@ def read_results(
 
 
 def verdicts_of(
-    rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, stated: StatedClaims, reference: str = ""
+    rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Resamples, stated: StatedClaims, **how: Any
 ) -> list[Verdict]:
-    """Judge the claims of each suite by the results, without those of scenarios. reference: as of claims.judge()."""
+    """Judge the claims of each suite by the results, without those of scenarios. how: as claims.judge() takes it."""
     if not stated:
         return []
     if len(rows):
@@ -129,7 +129,7 @@ def verdicts_of(
     return [
         verdict
         for suite, of_suite in stated.items()
-        for verdict in claims.judge(suite, of_suite, rows, costs, resamples, reference)
+        for verdict in claims.judge(suite, of_suite, rows, costs, resamples, **how)
     ]
 
 

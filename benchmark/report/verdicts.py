@@ -93,6 +93,8 @@ def judged(claim: Claim, measured: Measured) -> tuple[str, str]:
     if not isinstance(claim, Cost) and measured.seeds < 2:
         return NOT_SHOWN, ONE_SEED
     if math.isnan(low) or math.isnan(high):
+        if isinstance(claim, Cost):
+            return NOT_SHOWN, f"{claim.b} has none, or it was not recorded."
         return NOT_SHOWN, "There is no interval: other test examples, or fewer than six groups (patients)."
     if isinstance(claim, Gain):
         return _judged_gain(claim, low, high)
@@ -149,7 +151,8 @@ def said(claim: Claim, measured: Measured) -> str:
     if isinstance(claim, Cost):
         between = f" (95 % interval {100 * measured.low:.1f} to {100 * measured.high:.1f} %)"
         interval = between if known and not claim.is_count else ""
-        return f"{claim.a} has {value:.1f} % of the {claim.column} of {claim.b}{interval}."
+        other = f"{claim.b} on {claim.b_model}" if claim.b_model else claim.b
+        return f"{claim.a} has {value:.1f} % of the {claim.column} of {other}{interval}."
     scope = [f"95 % interval {interval_of(claim, measured)}"] if known else []
     scope += [measure_of(claim, measured)]
     datasets = {dataset for _, dataset, _ in measured.columns}

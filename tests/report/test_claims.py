@@ -316,6 +316,20 @@ def test_counts_need_no_seeds_and_are_judged_to_the_stated_decimal() -> None:
     assert one(COST, rows, costs=costs).command == "bench run --suite s.yaml --methods b"
 
 
+def test_a_cost_may_be_compared_with_that_of_another_model() -> None:
+    rows, _ = trials({"a": 0.6, "b": 0.5})
+    costs = ran({"a": 1, "b": 1}, parameters_trainable={"a": 600, "b": 1000})
+    other = costs[costs["arm"] == "b"].assign(model="large", cell="large", parameters_trainable=2000)
+    fields = COST | {"b_model": "large"}
+    verdict = one(fields, rows, costs=pd.concat([costs, other]))
+    assert verdict.verdict == "supported"
+    assert verdict.why.startswith("a has 30.0 % of the parameters_trainable of b on large.")
+    assert one(fields, rows, costs=costs).command == "bench run --suite s.yaml --methods b --model large"
+    assert one(fields, rows, costs=other).command == "bench run --suite s.yaml --methods a"
+    neither = one(fields, pd.DataFrame()).command
+    assert neither == "bench run --suite s.yaml --methods a && bench run --suite s.yaml --methods b --model large"
+
+
 def test_times_need_seeds_on_one_device() -> None:
     rows, _ = trials({"a": 0.6, "b": 0.5})
     fields = COST | {"column": "seconds", "at_most": 90}
@@ -402,7 +416,9 @@ def test_claims_go_with_the_results(bench: Bench, tmp_path: Path) -> None:
     edit(bench.folder / "suite.yaml", claims=STATED)
     quick = ["--suite", "suite.yaml", "--tasks", "retrieval", "--budget", "samples=64"]
     assert bench("claims", "--suite", "suite.yaml") == 0
-    assert bench.out.count("not run") == 3 + 3
+    assert bench.out.count("not run") == 2 + 2
+    counted = Results(Store(bench.folder / "results")).claims("suite.yaml").set_index("claim").loc["smaller"]
+    assert "Counted without training: clip, msd." in counted["explanation"]
     assert bench("run", *quick, "--seeds", "2") == 0, bench.out + bench.err
     results = bench.folder / "results"
     (bench.folder / "suite.yaml").unlink()
@@ -415,6 +431,7 @@ def test_claims_go_with_the_results(bench: Bench, tmp_path: Path) -> None:
     assert table["verdict"][["smaller", "absent"]].tolist() == ["supported", "not run"]
     assert table["verdict"]["same"] in ("supported", "not shown", "contradicted")
     assert table["seeds"]["same"] == 2
+    assert (table["value"]["smaller"], counted["verdict"]) == (counted["value"], "supported")
     assert bench("report", "--results", str(moved)) == 0
     assert bench.out.index("claims of suite suite") < bench.out.index("retrieval: recall@10")
     written = json.loads((moved / "claims.json").read_text())
