@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from benchmark.common.ranges import CropScale, Interval, Share
 
@@ -10,7 +10,9 @@ from benchmark.common.ranges import CropScale, Interval, Share
 class Augmentation(BaseModel):
     """What ``augment()`` draws, each uniform in its range and independent of the others.
 
-    crop_scale: share of the picture's area that is kept, in (0, 1]; crop_ratio: width / height of the crop.
+    crop_scale: share of the picture's area that is kept, in (0, 1]; crop_ratio: width / height of the crop, as of
+    torchvision's RandomResizedCrop. crop: instead of these two, the side of a square crop in pixels of the prepared
+    image, at a whole number of pixels from its left and its top, as of torchvision's RandomCrop; null: none.
     flip: probability of a mirror image. 0 by default: left and right are findings in medicine.
     brightness, contrast, saturation: v multiplies by a factor in [1 - v, 1 + v]; contrast is about the mean of the
     whole picture, saturation about each pixel's grey value (ITU-R 601). hue: a rotation of the colours about grey, in
@@ -23,6 +25,7 @@ class Augmentation(BaseModel):
 
     crop_scale: CropScale = (0.8, 1.0)
     crop_ratio: Interval = (0.9, 1.1)
+    crop: PositiveInt | None = None
     flip: Share = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0

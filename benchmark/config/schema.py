@@ -110,6 +110,9 @@ class Training(Recipe):
     mixture: with several sets to pretrain on, a set's share of the pairs is proportional to its size to this power. 1:
     by size, 0: equal, between them a temperature of 1 / mixture.
     resolution: pixels a side at which images are prepared, before cropping; null: the model's image size.
+    keep_ratio: whether images to train on keep the ratio of their sides: the short one has ``resolution`` pixels, and
+    crops are taken anywhere in the picture. Otherwise, and always for validation, they are made square as the model
+    expects. A side longer than 4 times the other is cropped to its middle.
     same_text: what other pairs with the text of a pair are to it in a contrastive loss between images and texts:
     ``negative``, wrong candidates, as in the papers; ``ignore``, no candidates; ``positive``, right candidates, which
     share the target. Identical texts have the same characters, as in retrieval, which counts them as right. Where they
@@ -135,6 +138,7 @@ class Training(Recipe):
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
     mixture: float = Field(default=1.0, ge=0, le=1)
     resolution: PositiveInt | None = None
+    keep_ratio: bool = False
     same_text: SameText = "negative"
     label_smoothing: float = Field(default=0.0, ge=0, le=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -151,6 +155,13 @@ class Training(Recipe):
         kinds = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError(f"set exactly one of {', '.join(BUDGETS)}; found {', '.join(kinds) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        crop = self.augmentation.crop
+        if crop and self.resolution and crop > self.resolution:
+            raise ValueError(f"augmentation.crop is {crop}, more than the {self.resolution} pixels of resolution")
         return self
 
     @model_validator(mode="after")

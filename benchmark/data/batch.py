@@ -15,7 +15,9 @@ from benchmark.data.transforms import augment
 class Batch:
     """b pairs, on the training device.
 
-    image: uint8 [b, 3, S, S] as prepared (before augmentation).
+    image: uint8 [b, 3, S, S] as prepared (before augmentation), or where pictures keep their ratio [b, 3, H, W], with
+    zeros at the right of and below those that are smaller.
+    size: int64 [b, 2], height and width of each picture where they keep their ratio; None for squares.
     tokens: int64 [b, L], padded to the longest text of the batch; mask: bool [b, L], True on tokens.
     label: int64 [b], or float [b, K] when multi-label, -1 is unknown; None when the data have none.
     row: int64 [b], the number of the pair among the training pairs: the same pair has the same row in every epoch.
@@ -37,6 +39,7 @@ class Batch:
     image_size: int
     augmentation: Augmentation
     label: Tensor | None = None
+    size: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -47,10 +50,10 @@ class Batch:
         Different ``k`` give different views; the same ``k`` always gives the same view.
         augmentation: replaces that of the run, for example by a stronger one that a method needs.
         """
-        return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation)
+        return augment(self.image, self.image_size, self.seed, k, augmentation or self.augmentation, self.size)
 
     def rows(self, numbers: list[int]) -> Self:
-        """The pairs with these numbers, which may repeat. The padding of the texts does not change."""
+        """The pairs with these numbers, which may repeat. The padding does not change."""
         index = torch.tensor(numbers, device=self.row.device)
         return replace(self._each(lambda x: x[index]), ids=[self.ids[number] for number in numbers])
 
@@ -72,4 +75,5 @@ class Batch:
             text_hash=do(self.text_hash),
             seed=do(self.seed),
             label=None if self.label is None else do(self.label),
+            size=None if self.size is None else do(self.size),
         )

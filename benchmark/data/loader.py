@@ -15,8 +15,9 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator, stream
 from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
-from benchmark.data.prepared import Prepared
+from benchmark.data.prepared import Images, Prepared
 from benchmark.data.records import text_hashes
+from benchmark.data.resizing import framed
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -39,7 +40,8 @@ class Tokenizer(Protocol):
 class Samples:
     """The n usable pairs among those that were asked for.
 
-    at: int64 [n], their places among those that were asked for, ascending. images: uint8 [n, 3, S, S].
+    at: int64 [n], their places among those that were asked for, ascending. images: uint8 [n, 3, S, S], or where they
+    keep their ratio [n, 3, H, W], padded; sizes: int64 [n, 2], then their heights and widths, else None.
     tokens: of one text each. hashes: int64 [n], of these texts, see text_hash().
     label: int64 [n], or [n, K] when multi-label; -1 is unknown.
     """
@@ -50,12 +52,13 @@ class Samples:
     hashes: np.ndarray
     ids: list[str]
     label: np.ndarray
+    sizes: np.ndarray | None = None
 
 
 class PairSet(Protocol):
     """Pairs of one dataset.
 
-    rows: int64, the numbers of the rows that have a text. size: pixels a side of the images.
+    rows: int64, the numbers of the rows that have a text. size: pixels a side of the images, or of the short side.
     labelled: whether any row has a known label.
     """
 
@@ -84,7 +87,7 @@ class PreparedPairs:
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
         self.prepared = prepared
-        self.size = prepared.images.shape[-1]
+        self.size: int = prepared.images.shape[-1]
         self.labelled = bool((prepared.label >= 0).any())
         self._tokens = _Tokens(prepared, tokenizer, cache)
         self.rows = np.flatnonzero(self._tokens.counts)
@@ -97,13 +100,16 @@ class PreparedPairs:
         """The pairs of these rows, see PairSet."""
         ids = self.prepared.columns["id"]
         texts = self._tokens.number(rows, choices)
+        images = self.prepared.images
+        pixels, sizes = images.with_sizes(rows) if isinstance(images, Images) else (images[rows], None)
         return Samples(
             np.arange(len(rows)),
-            self.prepared.images[rows],
+            pixels,
             [self._tokens.get(text) for text in texts],
             self._tokens.hashes[texts],
             [ids[row].as_py() for row in rows.tolist()],
             self.prepared.label[rows],
+            sizes,
         )
 
     def hashes(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
@@ -120,7 +126,7 @@ class PairLoader:
     It has no state: batch() returns the same batch for the same position, whatever was loaded before, so a run that
     resumes after a kill sees the samples that it would have seen without.
 
-    Raises ``BenchError`` if no row has a text, or if the sets have images of different sizes.
+    Raises ``BenchError`` if no row has a text, if the sets have images of different sizes, and if crops are larger.
     """
 
     def __init__(
@@ -135,6 +141,11 @@ class PairLoader:
         sizes = sorted({each.size for each in sets})
         if len(sizes) != 1:
             raise BenchError(f"the sets to train on must be prepared at one size; found {sizes or 'no set'}")
+        if augmentation.crop and augmentation.crop > sizes[0]:
+            raise BenchError(
+                f"training.augmentation.crop is {augmentation.crop}, more than the {sizes[0]} pixels that images are "
+                "prepared at; set training.resolution"
+            )
         self.sets = list(sets)
         self.image_size = image_size
         self.augmentation = augmentation
@@ -249,6 +260,7 @@ class PairLoader:
             image_size=self.image_size,
             augmentation=self.augmentation,
             label=label,
+            size=None if samples.sizes is None else torch.from_numpy(samples.sizes),
         )
 
     def _take(self, pairs: np.ndarray, choices: np.ndarray) -> Samples:
@@ -267,9 +279,15 @@ class PairLoader:
         tokens = [tokens for _, samples in taken for tokens in samples.tokens]
         hashes = np.concatenate([samples.hashes for _, samples in taken])
         ids = [id_ for _, samples in taken for id_ in samples.ids]
-        images = np.concatenate([samples.images for _, samples in taken])
+        images, sizes = _joined([samples for _, samples in taken])
         return Samples(
-            at[order], images[order], [tokens[i] for i in order], hashes[order], [ids[i] for i in order], np.empty(0)
+            at[order],
+            images[order],
+            [tokens[i] for i in order],
+            hashes[order],
+            [ids[i] for i in order],
+            np.empty(0),
+            None if sizes is None else sizes[order],
         )
 
     def _part(self, pairs: np.ndarray) -> np.ndarray:
@@ -279,6 +297,14 @@ class PairLoader:
     def _rows(self, part: int, pairs: np.ndarray) -> np.ndarray:
         """The rows of a set's pairs in that set."""
         return np.asarray(self.sets[part].rows[pairs - self._first[part]])
+
+
+def _joined(parts: list[Samples]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of several sets in one array, and their sizes where they keep their ratio."""
+    sizes = [part.sizes for part in parts if part.sizes is not None]
+    if not sizes:
+        return np.concatenate([part.images for part in parts]), None
+    return framed([image for part in parts for image in part.images])[0], np.concatenate(sizes)
 
 
 def _padded(rows: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:

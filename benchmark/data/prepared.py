@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from PIL import Image
 from benchmark.common.errors import BenchError
 from benchmark.data.dataset import CHUNK, Dataset, Progress
 from benchmark.data.records import COLUMNS
-from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
 from benchmark.data.sources.formats import digest as file_digest
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
@@ -36,23 +36,35 @@ SAMPLED = 32
 """Images whose checksums are compared whenever a set is opened."""
 FILES = ("columns.arrow", "journal.bin")
 """The files that are small enough to be compared as a whole."""
+SIDE = np.dtype("<u4")
+"""The height, and the width, before the pixels of an image that keeps its ratio."""
 JOURNAL = np.dtype([("row", "<i8"), ("end", "<i8"), ("digest", "S16")])
 """For each stored image the number of its row, the offset of its end in the file, and a checksum of its bytes."""
 
 
 class Images:
-    """A read-only array uint8 [N, 3, size, size] that stays on disk.
+    """A read-only array uint8 [N, 3, size, size] that stays on disk; or images of which ``size`` is the short side.
 
     Indexing reads the chosen images, and decodes them if they are stored as JPEG. The file is not memory-mapped: mapped
     pages would count as memory of this process, while the operating system shares and drops pages that were read.
 
     digests: a checksum of each image, compared when it is first read; ``BenchError`` if they differ.
+    keeps_ratio: whether images are not square. Pixels then stand behind their height and width.
     """
 
-    def __init__(self, path: Path, ends: np.ndarray, size: int, jpeg: bool, digests: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ends: np.ndarray,
+        size: int,
+        jpeg: bool,
+        digests: np.ndarray | None = None,
+        keeps_ratio: bool = False,
+    ) -> None:
         self.shape = (len(ends), 3, size, size)
         self.dtype = np.dtype(np.uint8)
         self.jpeg = jpeg
+        self.keeps_ratio = keeps_ratio
         self._path = path
         self._ends = ends
         self._digests = digests
@@ -65,14 +77,26 @@ class Images:
         return np.asarray(self[:], dtype=dtype)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The images of ``rows``: a number, a slice, or an array of numbers or flags."""
+        """The images of ``rows``: a number, a slice, or an array of numbers or flags.
+
+        Those that are not square get zeros at the right and below, up to the largest of them.
+        """
         chosen = np.arange(len(self))[rows]
+        if self.keeps_ratio:
+            framed_ones, _ = self.with_sizes(chosen.ravel())
+            return framed_ones.reshape(*chosen.shape, *framed_ones.shape[1:])
         images = np.empty((chosen.size, *self.shape[1:]), dtype=np.uint8)
-        # Threads only help with decoding.
-        map_ = self._pool.map if self.jpeg else map
-        for i, image in enumerate(map_(self._read, chosen.ravel().tolist())):
+        for i, image in enumerate(self._read_all(chosen.ravel())):
             images[i] = image
         return images.reshape(*chosen.shape, *self.shape[1:])
+
+    def with_sizes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images of these rows, and where they are not square their heights and widths, int64 [n, 2]."""
+        return framed(list(self._read_all(rows))) if self.keeps_ratio else (self[rows], None)
+
+    def _read_all(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        # Threads only help with decoding.
+        return self._pool.map(self._read, rows.tolist()) if self.jpeg else map(self._read, rows.tolist())
 
     def _read(self, row: int) -> np.ndarray:
         start = int(self._ends[row - 1]) if row else 0
@@ -82,7 +106,9 @@ class Images:
                 raise _damage(self._path.parent, f"image {row + 1:,} of {len(self):,} is not what was written")
             self._unread[row] = False
         if not self.jpeg:
-            return np.frombuffer(stored, dtype=np.uint8).reshape(self.shape[1:])
+            shape = (3, *np.frombuffer(stored, SIDE, 2).tolist()) if self.keeps_ratio else self.shape[1:]
+            offset = 2 * SIDE.itemsize if self.keeps_ratio else 0
+            return np.frombuffer(stored, dtype=np.uint8, offset=offset).reshape(shape)
         return np.asarray(Image.open(BytesIO(stored)).convert("RGB")).transpose(2, 0, 1)
 
     @cached_property
@@ -101,8 +127,9 @@ class Images:
 class Prepared:
     """A split of N images.
 
-    images: uint8 [N, 3, size, size], on disk. columns: COLUMNS without the image, memory-mapped; each column is loaded
-    as a whole when it is first asked for by name. fingerprint: of the content, so it is the same on every machine.
+    images: uint8 [N, 3, size, size], on disk; not square where they keep their ratio. columns: COLUMNS without the
+    image, memory-mapped; each column is loaded as a whole when it is first asked for by name. fingerprint: of the
+    content, so it is the same on every machine.
     """
 
     images: Images | np.ndarray
@@ -180,7 +207,7 @@ class Meta(TypedDict):
 def prepare(
     dataset: Dataset, split: str, size: int, cache: Path, progress: Progress | None = None, resizing: Resizing = DEFAULT
 ) -> Prepared:
-    """Prepare the images of a split at ``size`` pixels a side, made square as ``resizing`` says.
+    """Prepare the images of a split at ``size`` pixels a side, resized as ``resizing`` says.
 
     This is done once for each state of the data, in threads. It continues where a killed preparation stopped. Of two
     processes at once, one prepares and the other waits.
@@ -191,7 +218,8 @@ def prepare(
     build_folder(folder, lambda part: _write(part, dataset, split, size, progress, resizing), resume=True)
     meta = _read_meta(folder)
     journal = _journal(folder)
-    images = Images(folder / "images.bin", journal["end"], size, meta["jpeg"], journal["digest"])
+    keeps = resizing.mode == "keep_ratio"
+    images = Images(folder / "images.bin", journal["end"], size, meta["jpeg"], journal["digest"], keeps)
     # Reports a missing file now. Checking a large file as a whole would take hours; each image is checked when it is
     # first read.
     images[np.linspace(0, len(images) - 1, min(len(images), SAMPLED)).astype(int)]
@@ -217,8 +245,11 @@ def _write(
     jpeg = stored_as_jpeg(len(dataset.rows(split)), size)
 
     def encode(picture: Image.Image) -> bytes:
-        pixels = square(picture, size, resizing)
-        return _encode_jpeg(pixels) if jpeg else pixels.tobytes()
+        pixels = resized(picture, size, resizing)
+        if jpeg:
+            return _encode_jpeg(pixels)
+        sides = np.array(pixels.shape[1:], SIDE).tobytes() if resizing.mode == "keep_ratio" else b""
+        return sides + pixels.tobytes()
 
     _write_images(folder, dataset, split, encode, progress)
     journal = _journal(folder)
@@ -272,9 +303,12 @@ def stored_as_jpeg(images: int, size: int) -> bool:
     return images * 3 * size * size > LARGE
 
 
-def stored_bytes(images: int, size: int) -> int:
-    """Return the bytes that a prepared split takes, without texts: exact for pixels, about a tenth of them for JPEG."""
-    pixels = images * 3 * size * size
+def stored_bytes(images: int, size: int, keep_ratio: bool = False) -> int:
+    """Return the bytes that a prepared split takes, without texts: exact for pixels, about a tenth of them for JPEG.
+
+    keep_ratio: whether images keep their ratio; assumed to be USUAL.
+    """
+    pixels = round(images * 3 * size * size * (USUAL if keep_ratio else 1))
     return images * JOURNAL.itemsize + (round(JPEG_SHARE * pixels) if stored_as_jpeg(images, size) else pixels)
 
 

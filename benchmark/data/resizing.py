@@ -1,10 +1,16 @@
-"""Make images of any shape square, to the pixel as the libraries do that models come from."""
+"""Resize images of any shape, to the pixel as the libraries do that models come from."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from PIL import Image
+
+LONGEST = 4
+"""The most that the long side is of the short side where the ratio is kept; what is longer is cropped to its middle."""
+USUAL = 4 / 3
+"""The ratio of the long side to the short side that estimates assume where the ratio is kept."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +18,8 @@ class Resizing:
     """How an encoder expects its images to be resized. The defaults are CLIP's (Radford et al. 2021).
 
     mode: ``shortest`` resizes the short side and crops the long one to its middle; ``longest`` resizes the long side
-        and pads the short one; ``squash`` resizes both sides, which changes the shape.
+        and pads the short one; ``squash`` resizes both sides, which changes the shape; ``keep_ratio`` resizes the short
+        side and leaves the long one, up to LONGEST times the short one: images to train on, never an encoder's.
     interpolation: a filter of Pillow, antialiased: nearest, box, bilinear, hamming, bicubic or lanczos.
     crop: the share of the resized side that is kept, from its middle (timm's crop_pct).
     fill: the RGB colour of the padding, each 0..255.
@@ -20,7 +27,7 @@ class Resizing:
         so open_clip and timm), or rounded ``down`` (transformers).
     """
 
-    mode: Literal["shortest", "longest", "squash"] = "shortest"
+    mode: Literal["shortest", "longest", "squash", "keep_ratio"] = "shortest"
     interpolation: str = "bicubic"
     crop: float = 1.0
     fill: tuple[int, int, int] = (0, 0, 0)
@@ -37,15 +44,36 @@ class Resizing:
         short = min(width, height)
         return int(edge * width / short), int(edge * height / short)
 
+    def keeping_ratio(self) -> "Resizing":
+        """Return the resizing with the same filter that keeps the ratio of the sides (torchvision's Resize)."""
+        return replace(self, mode="keep_ratio", crop=1.0)
+
 
 DEFAULT = Resizing()
 
 
-def square(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np.ndarray:
-    """Resize an image in mode L or RGB to uint8 [3, size, size]."""
+def framed(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Put images uint8 [3, height, width] into one array uint8 [n, 3, H, W], with zeros at the right and below.
+
+    Returns also their heights and widths, int64 [n, 2].
+    """
+    sizes = np.array([image.shape[1:] for image in images], dtype=np.int64).reshape(-1, 2)
+    frame = np.zeros((len(images), 3, *sizes.max(0, initial=0)), dtype=np.uint8)
+    for i, image in enumerate(images):
+        frame[i, :, : image.shape[1], : image.shape[2]] = image
+    return frame, sizes
+
+
+def resized(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np.ndarray:
+    """Resize an image in mode L or RGB to uint8 [3, size, size], or with its ratio kept [3, height, width].
+
+    size: of the short side in pixels, if the ratio is kept.
+    """
+    keeps = resizing.mode == "keep_ratio"
+    limit = LONGEST * size if keeps else size
     box, kept, start = [0.0] * 4, [0, 0], [0, 0]
     for axis, (old, new) in enumerate(zip(picture.size, resizing.sides(*picture.size, size))):
-        kept[axis] = min(new, size)
+        kept[axis] = min(new, limit)
         cut = (new - kept[axis]) / 2
         before = round(cut) if resizing.odd == "even" else int(cut)
         # Pixels that would be cropped are not computed; the others are the same as those of the whole image.
@@ -54,7 +82,7 @@ def square(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np.
     filter = Image.Resampling[resizing.interpolation.upper()]
     pixels = np.asarray(picture.resize((kept[0], kept[1]), filter, (box[0], box[1], box[2], box[3])))
     pixels = np.repeat(pixels[None], 3, axis=0) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    if kept == [size, size]:
+    if keeps or kept == [size, size]:
         return np.ascontiguousarray(pixels)
     whole = np.empty((3, size, size), np.uint8)
     whole[:] = np.array(resizing.fill, np.uint8)[:, None, None]

@@ -20,7 +20,7 @@ from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
-from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.table import RowReader
@@ -178,14 +178,15 @@ class StreamedPairs:
         at = np.array([i for i, sample in enumerate(samples) if sample is not None], dtype=np.int64)
         usable = [sample for sample in samples if sample is not None]
         texts = [row.text[int(choice) % len(row.text)] for (row, _), choice in zip(usable, choices[at])]
-        none = np.empty((0, 3, self.size, self.size), np.uint8)
+        images, sizes = framed([pixels for _, pixels in usable])
         return Samples(
             at,
-            np.stack([pixels for _, pixels in usable]) if usable else none,
+            images,
             self.tokenizer(texts) if texts else [],
             text_hashes(texts),
             [row.id for row, _ in usable],
             np.array([row.label for row, _ in usable], dtype=np.int64),
+            sizes if self.resizing.mode == "keep_ratio" else None,
         )
 
     def hashes(self, rows: np.ndarray, choices: np.ndarray) -> np.ndarray:
@@ -203,7 +204,7 @@ class StreamedPairs:
     def _sample(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:
             row = self.stream.row(number)
-            return row, square(load_image(encoded_image(row)), self.size, self.resizing)
+            return row, resized(load_image(encoded_image(row)), self.size, self.resizing)
         except BadRow as bad:
             if self.on_bad_data == "error":
                 message = (

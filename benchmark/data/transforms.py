@@ -13,17 +13,21 @@ _PARAMETERS = 13
 
 
 @torch.no_grad()
-def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmentation) -> Tensor:
+def augment(
+    image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmentation, sizes: Tensor | None = None
+) -> Tensor:
     """Make view number ``k`` of each image: a random crop resized to ``size``, then a flip and colour changes.
 
-    image: uint8 [b, 3, S, S]; seed: int64 [b], one for each sample. Returns float32 [b, 3, size, size] in 0..1, on the
-    device of ``image``. Random numbers depend only on a sample's seed and ``k``, and no operation mixes samples, so the
+    image: uint8 [b, 3, S, S]; seed: int64 [b], one for each sample. sizes: for images uint8 [b, 3, H, W] that keep
+    their ratio, heights and widths int64 [b, 2]; what lies beyond is never seen. A crop that is larger than its image
+    is cut to it, and to the range of ``crop_ratio``. Returns float32 [b, 3, size, size] in 0..1, on the device of
+    ``image``. Random numbers depend only on a sample's seed and ``k``, and no operation mixes samples, so the
     result is the same to the bit however a batch is divided. torchvision's transforms, which draw once for a batch, and
     kornia's, which draw from one generator for all samples, do not guarantee this. Resizing is bilinear, antialiased
     when it shrinks (the triangle filter of Pillow, without its rounding to 8 bits).
     """
     b, _, source, _ = image.shape
-    if augmentation == _NONE and source == size:
+    if augmentation == _NONE and sizes is None and source == size:
         return image.float() / 255
     u = uniform(seed, k, _PARAMETERS).to(image.device)
 
@@ -35,25 +39,35 @@ def augment(image: Tensor, size: int, seed: Tensor, k: int, augmentation: Augmen
     def factor(column: int, strength: float) -> Tensor:
         return torch.where(jittered, between(column, 1 - strength, 1 + strength), 1.0)
 
-    area, ratio = between(0, *augmentation.crop_scale), between(1, *augmentation.crop_ratio)
-    height = (source * torch.sqrt(area / ratio)).clamp(max=source)
-    width = (source * torch.sqrt(area * ratio)).clamp(max=source)
-    top, left = u[:, 2] * (source - height), u[:, 3] * (source - width)
     mirrored = u[:, 4] < augmentation.flip
-
-    x = image.transpose(1, 2).reshape(b * source, 3 * source).float()
-    rows = x.sum(1) if augmentation.contrast else None
-    x = _resample(x, top, height, source, size)
-    x = x.view(b, size, 3, source).permute(0, 3, 2, 1).reshape(b * source, 3 * size)
-    x = _resample(x, torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width), source, size)
-    x = x.view(b, size, 3, size).permute(0, 2, 3, 1).contiguous()
+    square = sizes is None
+    tall, wide = (torch.full((b, 2), source, device=image.device) if sizes is None else sizes).float().unbind(1)
+    # Sums of integers are exact in any order, while a mean in floating point would depend on the batch.
+    values = 3 * source * source if square else 3 * tall * wide
+    mean = image.sum((1, 2, 3)).float() / values if augmentation.contrast else None
+    if augmentation.crop:
+        side = augmentation.crop
+        corner = [torch.floor(u[:, 2 + i] * (edge - side + 1)).long() for i, edge in enumerate((tall, wide))]
+        cut = _window(image, corner[0], corner[1], side, mirrored)
+        whole = torch.full((b,), float(side), device=cut.device)
+        span = torch.zeros_like(whole), whole
+        x = cut.float() if side == size else _resized(cut, span, span, size, whole, whole)
+    else:
+        area, ratio = between(0, *augmentation.crop_scale), between(1, *augmentation.crop_ratio)
+        edge = (tall * wide).sqrt()
+        height = (edge * torch.sqrt(area / ratio)).clamp(max=tall)
+        width = (edge * torch.sqrt(area * ratio)).clamp(max=wide)
+        if not square:
+            low, high = augmentation.crop_ratio
+            height, width = height.minimum(width / low), width.minimum(height * high)
+        top, left = u[:, 2] * (tall - height), u[:, 3] * (wide - width)
+        columns = torch.where(mirrored, left + width, left), torch.where(mirrored, -width, width)
+        x = _resized(image, (top, height), columns, size, tall, wide)
 
     gain, offset = torch.full((b,), 1 / 255, device=x.device), None
     if augmentation.brightness:
         gain = gain * factor(5, augmentation.brightness)
-    if rows is not None:
-        # Sums of integers are exact in any order, while a mean in floating point would depend on the batch.
-        mean = rows.long().view(b, source).sum(1).float() / (3 * source * source)
+    if mean is not None:
         stretch = factor(6, augmentation.contrast)
         offset = gain * mean * (1 - stretch)
         gain = gain * stretch
@@ -114,10 +128,38 @@ def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
     return x
 
 
-def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int) -> Tensor:
+def _window(image: Tensor, top: Tensor, left: Tensor, side: int, mirrored: Tensor) -> Tensor:
+    """Cut a square out of each image, [b, 3, h, w] -> [b, 3, side, side], and mirror it where ``mirrored``."""
+    step = torch.arange(side, device=image.device)
+    rows = top[:, None] + step
+    columns = left[:, None] + torch.where(mirrored[:, None], side - 1 - step, step)
+    number = torch.arange(len(image), device=image.device)[:, None, None, None]
+    channel = torch.arange(3, device=image.device)[:, None, None]
+    return image[number, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+Span = tuple[Tensor, Tensor]
+"""Start and extent in pixels, each float [b]; a negative extent mirrors."""
+
+
+def _resized(image: Tensor, rows: Span, columns: Span, size: int, tall: Tensor, wide: Tensor) -> Tensor:
+    """Resample a part of each image, uint8 [b, 3, h, w] -> float32 [b, 3, size, size].
+
+    tall, wide: float [b], height and width of each, without padding.
+    """
+    b, _, high, across = image.shape
+    x = image.transpose(1, 2).reshape(b * high, 3 * across).float()
+    x = _resample(x, *rows, high, size, tall)
+    x = x.view(b, size, 3, across).permute(0, 3, 2, 1).reshape(b * across, 3 * size)
+    x = _resample(x, *columns, across, size, wide)
+    return x.view(b, size, 3, size).permute(0, 2, 3, 1).contiguous()
+
+
+def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: int, edge: Tensor) -> Tensor:
     """Resample the rows of each image over [start, start + extent) in pixels: [b * source, w] -> [b * size, w].
 
-    Rows are reversed where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag.
+    edge: float [b], the number of rows of an image, at most ``source``; the others are not used. Rows are reversed
+    where ``extent`` is negative. Each new row is a weighted sum of a few old ones: an embedding bag.
     """
     b = len(start)
     support = max(1.0, source / size)
@@ -128,7 +170,7 @@ def _resample(rows: Tensor, start: Tensor, extent: Tensor, source: int, size: in
     first = torch.floor(centre - width[:, :, 0] - 0.5) + 1
     index = first[:, :, None] + torch.arange(taps, device=rows.device)
     weight = (1 - (index + 0.5 - centre[:, :, None]).abs() / width).clamp(min=0)
-    weight = torch.where((index >= 0) & (index < source), weight, 0.0)
+    weight = torch.where((index >= 0) & (index < edge[:, None, None]), weight, 0.0)
     total = weight[:, :, 0].clone()
     for tap in range(1, taps):
         total += weight[:, :, tap]

@@ -24,6 +24,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
+from benchmark.data.resizing import Resizing
 from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method
@@ -237,18 +238,19 @@ class Materials:
 
     def sets(self, cell: Cell, split: str) -> list[PairSet]:
         """Return those of a cell's pretraining sets that have the split; of val, those that it is validated on."""
-        size = cell.training.resolution or self.blank_model().image_size
+        training, model = cell.training, self.blank_model()
+        size = training.resolution or model.image_size
+        resizing = model.resizing.keeping_ratio() if training.keep_ratio and split == "train" else model.resizing
         names = cell.validation if split == "val" else cell.pretraining
         datasets = [self.plan.datasets[name] for name in names]
-        return [self._pair_set(dataset, split, size) for dataset in datasets if split in dataset.splits()]
+        return [self._pair_set(dataset, split, size, resizing) for dataset in datasets if split in dataset.splits()]
 
     def pairs(self, cell: Cell, split: str) -> PairLoader:
         """Return the pairs of a split; only those of the train split are augmented."""
         augmentation = cell.training.augmentation if split == "train" else Augmentation.none()
         return self._loader(cell, self.sets(cell, split), augmentation)
 
-    def _pair_set(self, dataset: Dataset, split: str, size: int) -> PairSet:
-        resizing = self.blank_model().resizing
+    def _pair_set(self, dataset: Dataset, split: str, size: int, resizing: Resizing) -> PairSet:
         if dataset.streams:
             return StreamedPairs(
                 Stream(dataset.card, split, self.cache), size, self.tokenizer(), dataset.on_bad_data, resizing

@@ -166,12 +166,12 @@ class Runner:
         for note in getattr(model, "notes", ()):
             self.progress.print(f"{self.plan.fixed[0].name}: {note}", style="yellow")
         for name, dataset in self.plan.datasets.items():
-            sizes, splits = self.plan.to_prepare(name, untrained, model.image_size)
-            if not sizes:
+            preparations = self.plan.to_prepare(name, untrained, model.image_size)
+            if not preparations:
                 continue
             with self.or_leave_out(name), self.progress.stage(f"checking {name}") as stage:
-                for size in sizes:
-                    check(dataset, size, stage.update, splits, model.resizing)
+                for each in preparations:
+                    check(dataset, each.size, stage.update, each.splits, each.resizing(model.resizing))
             if dataset.left_out:
                 reasons = ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dataset.left_out.items())
                 self.progress.print(f"{name}: left out {reasons}", style="yellow")

@@ -20,7 +20,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
 from benchmark.data.prepared import is_prepared, stored_bytes
-from benchmark.data.resizing import Resizing
+from benchmark.data.resizing import USUAL, Resizing
 from benchmark.data.streamed import Stream, corpus_texts
 from benchmark.method import METHODS, Method
 from benchmark.models import Tokenizer, build_model, build_tokenizer
@@ -132,7 +132,10 @@ class Estimator:
         longest = min(limit, self.plan.model.tokenizer.context_length or limit)
         known = self._text_length(cell)
         size = method.model.image_size
-        shape = Shape(training.resolution or size, size, known or longest, training.augmentation)
+        stored = training.resolution or size
+        # A micro-batch has upright pictures as well as wide ones.
+        frame = (round(USUAL * stored), round(USUAL * stored)) if training.keep_ratio else None
+        shape = Shape(stored, size, known or longest, training.augmentation, frame)
         pairs = self.pairs(cell) if training.epochs is not None else None
 
         def count(real: bool) -> Counted:
@@ -216,16 +219,16 @@ class Estimator:
     def prepared(self, name: str, untrained: list[Cell], image_size: int, resizing: Resizing) -> "Preparing":
         """Estimate the images of a dataset that a run prepares, as far as their numbers are known."""
         dataset, cache = self.plan.datasets[name], cache_root()
-        sizes, splits = self.plan.to_prepare(name, untrained, image_size)
-        of_splits = [split for split in dataset.splits() if splits is None or split in splits]
-        counts = {split: self.images(name, split) for split in of_splits}
+        preparations = self.plan.to_prepare(name, untrained, image_size)
+        made = [(each, split) for each in preparations for split in each.of(dataset.splits())]
+        counts = {split: self.images(name, split) for _, split in made}
         disk = here = 0
-        for size in sizes if not dataset.streams else []:
-            for split, count in counts.items():
-                taken = stored_bytes(count.images, size) if count else 0
-                disk += taken
-                if dataset.is_here and is_prepared(dataset, split, size, cache, resizing):
-                    here += taken
+        for each, split in made if not dataset.streams else []:
+            count = counts[split]
+            taken = stored_bytes(count.images, each.size, each.keep_ratio) if count else 0
+            disk += taken
+            if dataset.is_here and is_prepared(dataset, split, each.size, cache, each.resizing(resizing)):
+                here += taken
         known = [count for count in counts.values() if count]
         return Preparing(
             sum(count.images for count in known) if known or not counts else None,

@@ -12,6 +12,7 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.config.schema import Condition, Evaluating, ResolvedArm, RunConfig, Training
 from benchmark.data.dataset import Dataset
+from benchmark.data.resizing import Resizing
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.method import METHODS
 from benchmark.models import ModelCard
@@ -293,6 +294,26 @@ class Language:
         return digest(self.content)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """Images of a dataset that a run prepares.
+
+    size: pixels a side, or of the short side with keep_ratio. splits: None for all of them.
+    """
+
+    size: int
+    splits: list[str] | None
+    keep_ratio: bool
+
+    def of(self, splits: list[str]) -> list[str]:
+        """Return those of a dataset's splits that are prepared."""
+        return [split for split in splits if self.splits is None or split in self.splits]
+
+    def resizing(self, of_model: Resizing) -> Resizing:
+        """Return how the images are resized. of_model: how the model expects its own to be."""
+        return of_model.keeping_ratio() if self.keep_ratio else of_model
+
+
 @dataclass
 class Plan:
     """What a run does, with every name resolved: each of ``cells`` is evaluated on ``pairs``.
@@ -333,18 +354,24 @@ class Plan:
         shares = [] if isinstance(cell, FixedEncoder) else cell.content.get("keep", [])
         return [*(pair.after(share) for share in shares for pair in pairs), *pairs]
 
-    def to_prepare(self, name: str, untrained: list[Cell], image_size: int) -> tuple[list[int], list[str] | None]:
-        """Return the image sizes at which a run prepares a dataset, and the splits (None: all of them).
+    def to_prepare(self, name: str, untrained: list[Cell], image_size: int) -> list[Preparation]:
+        """List how a run prepares the images of a dataset; empty if it does not need them.
 
-        untrained: the cells that the run trains. image_size: the model's. No size: the run does not need the images.
+        untrained: the cells that the run trains. image_size: the model's.
         """
         if self.language and name in self.language.texts_only:
-            return [], []
-        sizes = {cell.training.resolution or image_size for cell in untrained if name in cell.pretraining}
+            return []
+        trainings = [cell.training for cell in untrained if name in cell.pretraining]
+        sizes = {(each.keep_ratio, each.resolution or image_size) for each in trainings}
+        kept = {size for keep_ratio, size in sizes if keep_ratio}
+        square = {size for keep_ratio, size in sizes if not keep_ratio}
+        splits: list[str] | None = ["train", "val"]
         # A dataset used only for pretraining is not prepared at the evaluation's image size.
-        if sizes and all(name != pair.dataset for pair in self.pairs):
-            return sorted(sizes), ["train", "val"]
-        return sorted(sizes | {image_size}), None
+        if not trainings or any(name == pair.dataset for pair in self.pairs):
+            square, splits = square | {image_size}, None
+        made = [Preparation(size, splits, False) for size in sorted(square)]
+        made += [Preparation(size, ["val"], False) for size in sorted(kept - square)]
+        return made + [Preparation(size, ["train"], True) for size in sorted(kept)]
 
     def classes_of(self, cell: Cell) -> list[str]:
         """List the names of the classes of a cell's pairs; none if they come from several datasets."""

@@ -317,23 +317,28 @@ class Shape:
     """Everything that determines the shapes of a batch.
 
     stored: side of the stored images in pixels. image_size: side of the model's input in pixels. length: tokens of the
-    longest text of a micro-batch.
+    longest text of a micro-batch. frame: height and width of a micro-batch of pictures that keep their ratio; None:
+    they are squares.
     """
 
     stored: int
     image_size: int
     length: int
     augmentation: Augmentation
+    frame: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
         """Return the shape of an existing batch."""
-        return cls(batch.image.shape[-1], batch.image_size, batch.tokens.shape[1], batch.augmentation)
+        height, width = batch.image.shape[2:]
+        frame = None if batch.size is None else (height, width)
+        return cls(min(height, width), batch.image_size, batch.tokens.shape[1], batch.augmentation, frame)
 
     def batch(self, count: int) -> Batch:
         """Make ``count`` pairs on the CPU: black images and texts of padding tokens, all of the same length."""
+        height, width = self.frame or (self.stored, self.stored)
         return Batch(
-            image=torch.zeros(count, 3, self.stored, self.stored, dtype=torch.uint8),
+            image=torch.zeros(count, 3, height, width, dtype=torch.uint8),
             tokens=torch.zeros(count, self.length, dtype=torch.long),
             mask=torch.ones(count, self.length, dtype=torch.bool),
             row=torch.zeros(count, dtype=torch.long),
@@ -343,6 +348,7 @@ class Shape:
             image_size=self.image_size,
             augmentation=self.augmentation,
             label=torch.zeros(count, dtype=torch.long),
+            size=torch.tensor([self.frame] * count) if self.frame else None,
         )
 
 

@@ -351,7 +351,7 @@ def test_a_grid_runs_the_product_and_reports_rows(bench: Bench) -> None:
 
 
 def test_plan_refuses_a_method_whose_model_lacks_what_it_needs(bench: Bench) -> None:
-    model = MODEL | {"image": {"kind": "timm", "name": "test_mambaout"}}
+    model = MODEL | {"image": {"kind": "timm", "name": "test_mambaout", "config": {"depths": [1, 1]}}}
     (bench.folder / "pooled.yaml").write_text(yaml.safe_dump(model))
     methods = ["--suite", "suite.yaml", "--methods", "filip,flip,clip"]
     assert bench("plan", *methods, "--model", "pooled.yaml") == 1

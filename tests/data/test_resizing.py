@@ -13,7 +13,7 @@ from timm.data import create_transform
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from benchmark.data.prepared import prepare
-from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.data.resizing import DEFAULT, Resizing, resized
 from benchmark.evaluation.external import processor_resizing
 from tests.data.make import dataset, pairs, picture
 
@@ -26,7 +26,7 @@ def agrees(theirs: Callable[[Image.Image], Any], resizing: Resizing, most: int, 
     """theirs: float [3, SIZE, SIZE] in 0..255. most: the largest difference of a pixel; mean: over an image's."""
     for shape in SHAPES:
         expected = np.round(np.asarray(theirs(picture(*shape))))
-        difference = np.abs(square(picture(*shape), SIZE, resizing) - expected)
+        difference = np.abs(resized(picture(*shape), SIZE, resizing) - expected)
         assert difference.max() <= most, shape
         assert difference.mean() <= mean, shape
         assert (difference <= 2).mean() > 0.999, shape
@@ -100,7 +100,7 @@ def test_a_grey_picture_is_like_a_coloured_one() -> None:
     for mode in ("shortest", "longest", "squash"):
         grey = picture(50, 33).convert("L")
         resizing = Resizing(mode, fill=(1, 2, 3))  # type: ignore[arg-type]
-        np.testing.assert_array_equal(square(grey, 16, resizing), square(grey.convert("RGB"), 16, resizing))
+        np.testing.assert_array_equal(resized(grey, 16, resizing), resized(grey.convert("RGB"), 16, resizing))
 
 
 def test_what_is_prepared_one_way_is_not_taken_for_the_other(tmp_path: Any) -> None:

@@ -17,7 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
-from benchmark.data.resizing import DEFAULT, Resizing, square
+from benchmark.data.resizing import DEFAULT, Resizing, resized
 from benchmark.evaluation.encoder import Encoder, ModelEncoder, Trainable
 from benchmark.evaluation.external import ImageEncoder, external_model, is_external
 from benchmark.models import ModelCard, build_model, build_tokenizer
@@ -181,7 +181,7 @@ SHAPES = [(90, 41), (41, 90), (160, 160), (223, 190)]
 
 def as_given(found: Encoder) -> torch.Tensor:
     """Pictures of any shape as the harness hands them to an encoder."""
-    pixels = [square(picture(*shape), found.image_size, found.resizing) for shape in SHAPES]
+    pixels = [resized(picture(*shape), found.image_size, found.resizing) for shape in SHAPES]
     return torch.from_numpy(np.stack(pixels))
 
 

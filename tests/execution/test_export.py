@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
 from benchmark.data.dataset import open_dataset
-from benchmark.data.resizing import square
+from benchmark.data.resizing import resized
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution.export import OpenClipModel, export, find_cell
@@ -125,7 +125,7 @@ def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Pa
     for seen, tolerance in ((picture(size, size), 1e-6), (picture(size + 60, size + 13), 1e-3)):
         with torch.no_grad():
             image_there = theirs.encode_image(preprocess(seen)[None], normalize=True)
-        x = torch.from_numpy(square(seen, size, ours.resizing))[None]
+        x = torch.from_numpy(resized(seen, size, ours.resizing))[None]
         np.testing.assert_allclose(encoder.encode_images(x).embeddings, image_there, atol=tolerance)
     np.testing.assert_allclose(encoder.encode_texts(texts).embeddings, text_there, atol=1e-6)
     assert float(theirs.logit_scale.detach().exp()) == pytest.approx(20.0)
