@@ -21,7 +21,8 @@ class Msd(Method):
     With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
 
         y_i   = (1 - alpha) onehot(i) + alpha softmax(s v_m,i . T)
-        loss  = (CE(softmax(s v_i . T), y_i) + the same for t_i against V) / 2,  mean over i;  s = exp(logit_scale), learned
+        loss  = (CE(softmax(s v_i . T), y_i) + the same for t_i against V) / 2,  mean over i
+        s     = exp(logit_scale), learned
         then one optimiser step; teacher <- momentum teacher + (1 - momentum) student; enqueue v_m and t_m.
 
     A queue that is long relative to the data also holds older keys of pair i; these are excluded from its candidates.
@@ -38,8 +39,8 @@ class Msd(Method):
     trains = "both towers, projections and the temperature"
     extra = "a forward pass of the teacher, a second set of weights, the queues"
     inferred = (
-        "how teacher, queues and soft targets fit together (the paper's code is not public); the teacher is in eval mode; "
-        "the queues start empty; the log of the temperature is learned"
+        "how teacher, queues and soft targets fit together (the paper's code is not public); the teacher is in eval "
+        "mode; the queues start empty; the log of the temperature is learned"
     )
     follows = frozenset({"same_text", "label_smoothing"})
     accumulation = ("keyed", "cached", "plain")

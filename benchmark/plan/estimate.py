@@ -168,9 +168,9 @@ class Estimator:
         except BenchError:
             raise
         except Exception as error:
-            frame = extract_tb(error.__traceback__)[-1]
+            failed = extract_tb(error.__traceback__)[-1]
             raise BenchError(
-                f"method '{cell.method}': a step fails, {one_line(error)} ({frame.filename}, line {frame.lineno})"
+                f"method '{cell.method}': a step fails, {one_line(error)} ({failed.filename}, line {failed.lineno})"
             ) from error
         samples = None if steps is None else steps * training.batch_size
         seconds = None

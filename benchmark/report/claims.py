@@ -405,7 +405,8 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
             return case.verdict(NOT_RUN, None, why, case.command(absent, [], 0 if claim.is_count else SEEDS))
         of_arms = {arm: pd.Series([float(columns[claim.column])]) for arm, columns in counted.items()}
         trained = {arm: costs.loc[costs["line"] == lines[arm], claim.column] for arm in claim.arms if arm not in absent}
-        ratio = replace(_ratio(*((of_arms | trained)[arm] for arm in claim.arms), claim), seeds=0)
+        first, second = ((of_arms | trained)[arm] for arm in claim.arms)
+        ratio = replace(_ratio(first, second, claim), seeds=0)
         verdict, why = judged(claim, ratio)
         return case.verdict(
             verdict, ratio, f"{said(claim, ratio)} Counted without training: {', '.join(absent)}. {why}"
