@@ -231,6 +231,7 @@ def _print_notes(
 ) -> None:
     """Print what the tables assume, what it takes in all, what is missing, and what to do next."""
     from benchmark.models.download import to_download
+    from benchmark.plan.cautions import cautions_of
 
     training, evaluation = (_sum(getattr(line, name) for line in lines) for name in ("training", "evaluation"))
     times = f"{_duration(training)} of training, {_duration(evaluation)} of encoding for evaluations"
@@ -250,6 +251,8 @@ def _print_notes(
     if any(line.state != "done" for line in lines):
         for weights in to_download(plan.model):
             say(f"{weights}: not on this machine; will be downloaded", "yellow")
+    for caution in cautions_of(plan.cells, lambda cell: count.images if (count := estimator.pairs(cell)) else None):
+        say(caution, "yellow")
     for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")
     if missing := [name for name, dataset in plan.datasets.items() if not dataset.is_here]:
