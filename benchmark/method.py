@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.common.ranges import SameText
+from benchmark.config.schema import Training
 from benchmark.data.batch import Batch
 from benchmark.losses import Targets
 from benchmark.models import DualEncoder, Tokenizer
@@ -87,6 +88,15 @@ class Method(nn.Module):
     def needs_of(cls, config: Any) -> frozenset[str]:
         """Return what the method needs with ``config``; by default ``needs``, whatever the config."""
         return cls.needs
+
+    @classmethod
+    def cautions(cls, config: Any, training: Training, pairs: int | None, steps: int | None) -> list[str]:
+        """Return what to know about these settings before a training, one line each; by default nothing.
+
+        ``bench plan`` and ``bench run`` print them. pairs: of the training data; steps: of the training; None where
+        they are not known yet.
+        """
+        return []
 
     def setup(self, tokenizer: Tokenizer, classes: Sequence[str]) -> None:
         """Complete the method with what the data determine; by default does nothing.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from benchmark import Batch, DualEncoder, Embeddings, Interval, Keys, Method, Share, register_method
+from benchmark import Batch, DualEncoder, Embeddings, Interval, Keys, Method, Share, Training, register_method
 from benchmark.losses import smoothed, soft_cross_entropy
 
 
@@ -21,8 +21,7 @@ class Msd(Method):
     With teacher keys v_m, t_m of the effective batch, queues Q_v, Q_t, candidates T = [t_m; Q_t], V = [v_m; Q_v]:
 
         y_i   = (1 - alpha) onehot(i) + alpha softmax(s v_m,i . T)
-        loss  = (CE(softmax(s v_i . T), y_i) + the same for t_i against V) / 2,  mean over i
-        s     = exp(logit_scale), learned
+        loss  = (CE(softmax(s v_i . T), y_i) + the same for t_i against V) / 2,  mean over i; s learned
         then one optimiser step; teacher <- momentum teacher + (1 - momentum) student; enqueue v_m and t_m.
 
     A queue that is long relative to the data also holds older keys of pair i; these are excluded from its candidates.
@@ -76,6 +75,31 @@ class Msd(Method):
         temperature: PositiveFloat = 0.07
         temperature_range: Interval = (0.001, 1.0)
         evaluate: Literal["student", "teacher"] = "student"
+
+    @classmethod
+    def cautions(cls, config: Config, training: Training, pairs: int | None, steps: int | None) -> list[str]:
+        """Warn of keys from different teachers, a queue longer than the data, and a teacher that stays behind.
+
+        Keys of a queue compare while queue_size / batch_size, the steps that it spans, is well below
+        1 / (1 - momentum), those in which the teacher changes: at most half [I]. MoCo has a quarter (256 and 1,000).
+        """
+        size, momentum = config.queue_size, config.momentum
+        memory = 1 / (1 - momentum) if momentum < 1 else math.inf
+        cautions = []
+        if (span := size / training.batch_size) > memory / 2:
+            cautions.append(
+                f"the keys of a queue of {size:,} are of {span:,.0f} steps, and a teacher of momentum {momentum:g} "
+                f"changes within {memory:,.0f}, so that they do not compare; set queue_size to "
+                f"{int(memory / 4) * training.batch_size:,} or less, or raise momentum"
+            )
+        if pairs is not None and size > pairs:
+            cautions.append(f"a queue of {size:,} keys is longer than the data, {pairs:,} pairs; lower queue_size")
+        if steps is not None and not config.momentum_warmup and memory > steps / 4:
+            cautions.append(
+                f"a teacher of momentum {momentum:g} changes within {memory:,.0f} steps, so that in {steps:,} it stays "
+                "close to the initial weights; lower momentum, or set momentum_warmup"
+            )
+        return cautions
 
     queue_image: Tensor
     queue_text: Tensor

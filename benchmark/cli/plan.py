@@ -232,6 +232,7 @@ def _line_table(lines: list[_Line]) -> Table:
 def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparing]", estimator: "Estimator") -> None:
     """Print what the tables assume, what it takes in all, what is missing, and what to do next."""
     from benchmark.models.download import to_download
+    from benchmark.plan.cautions import cautions_of
 
     if any(line.state != "done" for line in lines):
         training, evaluation = (_sum(getattr(line, name) for line in lines) for name in ("training", "evaluation"))
@@ -252,6 +253,8 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
     if any(line.state != "done" for line in lines):
         for weights in to_download(plan.model):
             say(f"{weights}: not on this machine; will be downloaded", "yellow")
+    for caution in cautions_of(plan.cells, lambda cell: count.images if (count := estimator.pairs(cell)) else None):
+        say(caution, "yellow")
     for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")
     if missing := [name for name, dataset in plan.datasets.items() if not dataset.is_here]:

@@ -22,6 +22,7 @@ from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
+from benchmark.plan.cautions import cautions_of
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.cache import cache_root
 from benchmark.store.rows import CourseColumns
@@ -178,6 +179,8 @@ class Runner:
         for cell in untrained:
             check_batch(cell.training, len(self.materials.pairs(cell, "train")))
         self.print_twins(untrained)
+        for caution in cautions_of(untrained, lambda cell: len(self.materials.pairs(cell, "train"))):
+            self.progress.print(caution, style="yellow")
 
     def print_twins(self, cells: list[Cell]) -> None:
         """Print how many pairs have a pair of identical text in their effective batch, a line for each such set-up."""

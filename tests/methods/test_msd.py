@@ -1,12 +1,15 @@
 """msd against a loop in plain Python written from its definition, and its state."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.config.schema import Training
+from benchmark.method import METHODS
 from benchmark.training.accumulation import accumulate
 from tests.methods.fakes import Pairs, small_method
 
@@ -66,7 +69,7 @@ def test_loss_is_the_definitions(targets: str, queued: int) -> None:
     index = [1, 2, 4]
     keys = {"image": v_m, "text": t_m, "row": torch.arange(6), "index": torch.tensor(index)}
     ours = method.contrast({"image": v, "text": t}, keys)["contrastive"].item()
-    tau = method.temperature.item()
+    tau = 1 / method.temperature_scale
     assert ours == pytest.approx(by_hand(v, t, v_m, t_m, q_v, q_t, index, 0.2, tau, targets), abs=1e-9)
     method.eval()
     ours = method.contrast({"image": v, "text": t}, keys)["contrastive"].item()
@@ -132,8 +135,9 @@ def test_without_a_queue_it_trains() -> None:
     assert math.isfinite(losses["contrastive"])
 
 
-def test_teacher_follows_parameters_and_buffers_by_the_momentum() -> None:
-    method = small_method("msd", momentum=0.9)
+@pytest.mark.parametrize("warmup", [False, True])
+def test_teacher_follows_parameters_and_buffers_by_the_momentum(warmup: bool) -> None:
+    method = small_method("msd", momentum=0.9, momentum_warmup=warmup)
     method.model.image.register_buffer("floating", torch.tensor([1.0]))
     method.model.image.register_buffer("counter", torch.tensor(3))
     method.teacher.image.register_buffer("floating", torch.tensor([0.0]))
@@ -142,15 +146,68 @@ def test_teacher_follows_parameters_and_buffers_by_the_momentum() -> None:
     for p in method.model.parameters():
         p.data.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     keys = {"image": unit(2, 0), "text": unit(2, 1), "row": torch.arange(2), "text_hash": torch.arange(2)}
-    for step, momentum in ((0, 0.1), (200, 0.9)):
+    first = 0.1 if warmup else 0.9
+    for step, momentum in ((0, first), (200, 0.9)):
         method.step.fill_(step)
         before = {n: p.clone() for n, p in method.teacher.named_parameters()}
         method.after_step(keys)
         for name, student in method.model.named_parameters():
             expected = momentum * before[name] + (1 - momentum) * student
             torch.testing.assert_close(method.teacher.get_parameter(name), expected, rtol=1e-5, atol=1e-6)
-    assert method.teacher.image.floating.item() == pytest.approx(0.9 * 0.9 + 0.1)
+    assert method.teacher.image.floating.item() == pytest.approx(0.9 * (1 - first) + 0.1)
     assert method.teacher.image.counter.item() == 3
+
+
+def test_with_momentum_0_the_teacher_is_the_student() -> None:
+    """The authors' published scheme: after any step the keys are what the student in eval mode gives."""
+    method = small_method("msd", momentum=0.0, queue_size=0, alpha=0.0, dropout=0.1).train()
+    pairs = Pairs(8)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    for step in range(2):
+        _, keys = accumulate(method, [pairs.batch(0, 4), pairs.batch(4, 4)], "keyed", step)
+        optimizer.step()
+        method.after_step(keys)
+    student = method.model.state_dict()
+    assert all(torch.equal(value, student[name]) for name, value in method.teacher.state_dict().items())
+    batch, keys = pairs.batch(0, 8), method.keys(pairs.batch(0, 8))
+    method.eval()
+    assert torch.equal(keys["image"], method.model.encode_image(batch.view()))
+    assert torch.equal(keys["text"], method.model.encode_text(batch.tokens, batch.mask))
+
+
+def test_temperature_is_learned_as_a_log_and_stays_in_its_range() -> None:
+    method = small_method("msd", temperature=0.07, temperature_range=(0.01, 0.5))
+    assert method.temperature_scale == pytest.approx(1 / 0.07)
+    assert method.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    keys = {"image": unit(2, 0), "text": unit(2, 1), "row": torch.arange(2), "text_hash": torch.arange(2)}
+    for value, expected in ((9.0, 1 / 0.01), (-1.0, 1 / 0.5), (3.0, math.exp(3.0))):
+        method.logit_scale.data.fill_(value)
+        method.after_step(keys)
+        assert method.temperature_scale == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs", "steps", "expected"),
+    [
+        # Collapsed to chance in the demo, at a batch of 64.
+        ({"momentum": 0.5, "queue_size": 1024}, 5973, 625, ["of 16 steps, and a teacher of momentum 0.5 changes"]),
+        ({"momentum": 0.5, "queue_size": 0}, 5973, 625, []),
+        ({"momentum": 0.0, "queue_size": 0, "alpha": 0.0}, 5973, 625, []),
+        ({"momentum": 0.0, "queue_size": 64}, None, None, ["set queue_size to 0 or less"]),
+        ({"momentum": 0.9, "queue_size": 128}, 5973, 625, []),
+        ({"momentum": 0.99, "queue_size": 1024}, 1000, 625, ["1,024 keys is longer than the data, 1,000 pairs"]),
+        ({"momentum": 0.99, "queue_size": 1024}, None, None, []),
+        ({"momentum": 0.999, "queue_size": 1024}, 5973, 625, ["changes within 1,000 steps, so that in 625 it stays"]),
+        ({"momentum": 0.999, "queue_size": 1024, "momentum_warmup": True}, 5973, 625, []),
+        ({"momentum": 1.0, "queue_size": 0}, None, 10**6, ["of momentum 1 changes within inf steps"]),
+        ({"queue_size": 65536}, 5973, 100_000, ["of 1,024 steps", "longer than the data"]),
+    ],
+)
+def test_cautions(options: dict[str, Any], pairs: int | None, steps: int | None, expected: list[str]) -> None:
+    method = METHODS["msd"]
+    cautions = method.cautions(method.Config(**options), Training(samples=1, batch_size=64), pairs, steps)
+    assert len(cautions) == len(expected)
+    assert all(part in caution for part, caution in zip(expected, cautions)), cautions
 
 
 def test_teacher_stays_in_eval_mode_and_untrained() -> None:
