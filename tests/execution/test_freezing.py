@@ -31,12 +31,16 @@ WIDTHS = {"vit": 24, "convnext": 16, "swin": 64}
 
 
 def test_there_is_a_row_for_each_tower() -> None:
-    assert [name for name, _ in TABLE] == [
-        "vit-b-16",
-        "deit-s-clinicalbert",
-        "swin-t-clinicalbert",
-        "convnext-t-clinicalbert",
-    ]
+    assert [name for name, _ in TABLE] == ["deit-s-clinicalbert", "swin-t-clinicalbert", "convnext-t-clinicalbert"]
+
+
+def test_the_arms_differ_in_what_is_frozen_alone() -> None:
+    config = load_run_config("freezing", {}, [], [*METHODS.names(), *TASKS.names()])
+    arms = [config.arm(name) for name in config.methods]
+    assert {arm.training.budget for arm in arms} == {("epochs", 20.0)}
+    assert len({arm.training.model_dump_json() for arm in arms}) == 1
+    methods = [METHODS[arm.method].Config(**arm.options) for arm in arms]
+    assert {method.temperature for method in methods} == {0.07}
 
 
 @pytest.mark.parametrize(("name", "shares"), TABLE, ids=[name for name, _ in TABLE])
