@@ -256,7 +256,7 @@ def ends(course: Course, compared: "pd.DataFrame", resamples: Resamples, task: s
     settled = int((~last["verdict"].isin([NEITHER, UNTESTED])).sum())
     stage = f"between {course.at(course.points[-2])} and {course.at(course.points[-1])}"
     text = f"{task}, {what}: " + ("" if changes else "no two lines change their order. ")
-    text += f"At {course.at(course.points[-1])} {settled} of {plural(len(last), 'difference')} are significant. "
+    text += f"Significant differences at {course.at(course.points[-1])}: {settled} of {len(last)}. "
     if not len(gains) or all(judged == UNTESTED for judged in verdicts):
         return f"{text}Whether the order still changes could not be tested: no two lines have both of the last points."
     if not moving:
@@ -297,7 +297,7 @@ def chart(course: Course, task: str, order: list[str]) -> "Figure":
             ax.set_xlabel(unit)
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False)
-        each = "one training each, from left to right" if course.kind == "share" else "a training of its own each"
+        each = "a line is one training" if course.kind == "share" else "a point is a training of its own"
         figure.supxlabel(f"{task}: scores in percent with 95 % intervals; {each}; dashed: chance", fontsize=7)
     return figure
 
@@ -317,25 +317,26 @@ def pool(course: Course) -> "pd.DataFrame":
 def draw(ax: "Axes", rows: "pd.DataFrame", quantity: str, labels: Mapping[str, str], colour: Mapping[str, str]) -> None:
     """Draw the curves of a panel over samples or seconds; the axis is logarithmic where they span a factor of 8."""
     spread: dict[str, Any] = {"elinewidth": 0.6, "capsize": 1.5, "capthick": 0.6}
+    wide = len(rows) > 0 and rows[quantity].max() > 8 * rows[quantity].min()
+    # Beside each other by up to 1 % of the axis, so that intervals at the same point can be told apart.
+    aside = dict(zip(labels, np.linspace(-0.01, 0.01, len(labels)) if len(labels) > 1 else [0.0]))
     for line, label in labels.items():
-        of_line = rows[rows["line"] == line].sort_values(quantity)
+        of_line = rows[rows["line"] == line].sort_values("point")
         value, low, high = (100 * of_line[name].to_numpy(dtype=float) for name in ("value", "low", "high"))
+        x = of_line[quantity].to_numpy(dtype=float)
+        x = (
+            x * (rows[quantity].max() / rows[quantity].min()) ** aside[line]
+            if wide
+            else x + aside[line] * rows[quantity].max()
+        )
         bars = np.nan_to_num([value - low, high - value]).clip(min=0)
         ax.errorbar(
-            of_line[quantity],
-            value,
-            bars,
-            color=colour[line],
-            marker="o",
-            markersize=2.8,
-            linewidth=0.9,
-            label=label,
-            **spread,
+            x, value, bars, color=colour[line], marker="o", markersize=2.8, linewidth=0.9, label=label, **spread
         )
     chance = rows["chance"].mean()
     if np.isfinite(chance):
         ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)
-    if len(rows) and rows[quantity].max() > 8 * rows[quantity].min():
+    if wide:
         ax.set_xscale("log")
     else:
         ax.set_xlim(left=0)
