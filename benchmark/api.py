@@ -141,7 +141,15 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
 
     target = Path(folder) if folder else store.folder / "report"
     return sections.write_report(
-        store.rows(), store.costs(), target, console, store.resamples, reference, store.notes, store.claims()
+        store.rows(),
+        store.costs(),
+        target,
+        console,
+        store.resamples,
+        reference,
+        store.notes,
+        store.claims(),
+        store.course(),
     )
 
 

@@ -29,7 +29,8 @@ class Results:
     reference: the line that the others are compared with, if any; chosen: whether the user named it.
     shared: the settings that the command line gives to all lines.
     unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's initial weights.
-    all_rows, all_costs: with those of scenarios, not labelled.
+    all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
+    not labelled.
     """
 
     rows: "pd.DataFrame"
@@ -45,6 +46,7 @@ class Results:
     resamples: Resamples
     all_rows: "pd.DataFrame"
     all_costs: "pd.DataFrame"
+    course: "pd.DataFrame"
     task: str = ""
 
     def of_task(self, task: str) -> Self:

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim
-from benchmark.report import arms, breakdown, claims, classes, comparison, costs, curve, grids, scenarios, scores
+from benchmark.report import (
+    arms,
+    breakdown,
+    claims,
+    classes,
+    comparison,
+    costs,
+    course,
+    curve,
+    grids,
+    scenarios,
+    scores,
+)
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
@@ -34,6 +46,7 @@ OF_EACH_TASK: list[Section] = [
     breakdown.scores_by_kind,
     classes.scores_by_class,
     curve.learning_curves,
+    course.courses,
     grids.grids,
 ]
 """Sections of one kind of task; they are given its results alone, as Results.of_task() selects them."""
@@ -50,6 +63,7 @@ def write_report(
     reference: str | None = None,
     notes: NotesOf = lambda *_: {},
     stated: StatedClaims = MappingProxyType({}),
+    during: "pd.DataFrame | None" = None,
 ) -> list[Path]:
     """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
 
@@ -59,10 +73,11 @@ def write_report(
     tables and plots show the ``primary`` ones. costs: one per cell; may be empty. folder: inside the results folder.
     resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
-    evaluation. stated: the claims of each suite. Returns the files, report.md first.
+    evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
+    Store.course() returns them. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
-    results = read_results(rows, costs, cache(notes), resamples, reference)
+    results = read_results(rows, costs, cache(notes), resamples, reference, during)
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
     page = Page(folder, console)
@@ -82,7 +97,12 @@ def write_report(
 
 
 def read_results(
-    rows: "pd.DataFrame", costs: "pd.DataFrame", notes: NotesOf, resamples: Resamples, reference: str | None
+    rows: "pd.DataFrame",
+    costs: "pd.DataFrame",
+    notes: NotesOf,
+    resamples: Resamples,
+    reference: str | None,
+    during: "pd.DataFrame | None" = None,
 ) -> Results | None:
     """Label and summarise the results for the sections; None if there are none. Arguments as of write_report()."""
     if rows.empty:
@@ -115,6 +135,7 @@ def read_results(
         resamples=resamples,
         all_rows=rows,
         all_costs=costs,
+        course=rows.iloc[:0] if during is None else during,
     )
 
 

@@ -173,16 +173,24 @@ class Store:
         return notes
 
     def rows(self) -> "pd.DataFrame":
-        """Read all rows, one per arm, seed, dataset, task, part and metric.
+        """Read the rows of finished trainings, one per arm, seed, dataset, task, part and metric.
 
         If two cells have the same label (a method's code has changed, say), the newer one counts.
         """
+        return self._rows(at_end=True)
+
+    def course(self) -> "pd.DataFrame":
+        """Read the rows of weights in the course of trainings: as rows(), with the columns of ``CourseColumns``."""
+        return self._rows(at_end=False)
+
+    def _rows(self, at_end: bool) -> "pd.DataFrame":
         import pandas as pd
 
         rows: list[Row] = []
         for folder in self._finished():
             for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
-                rows += json.loads(path.read_text(encoding="utf-8"))
+                found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
+                rows += [row for row in found if ("at" not in row) == at_end]
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
