@@ -56,7 +56,8 @@ def data_how(name: Name) -> None:
     from benchmark.data.card import load_card
 
     card = load_card(name)
-    rows = " ".join(f"{split} {count:,}" for split, count in card.rows.items())
+    rows = " ".join(f"{split} {count:,}" for split, count in (card.rows or card.about_rows).items())
+    rows = f"about {rows}" if card.about_rows and not card.rows else rows
     for key, value in (
         ("", f"{card.title} ({card.name})"),
         ("access", card.access or "unknown"),

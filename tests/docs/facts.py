@@ -100,6 +100,9 @@ def published() -> str:
         ]
         if card.rows:
             lines.append(f"- Expected images: {', '.join(f'{split} {count:,}' for split, count in card.rows.items())}.")
+        if card.about_rows:
+            about = ", ".join(f"{split} {count:,}" for split, count in card.about_rows.items())
+            lines.append(f"- Images, roughly: {about}.")
         lines += [f"- Home page: <{card.home_page}>", f"- Citation: {card.citation}.\n"]
         lines += [f"{number}. {step}" for number, step in enumerate(card.how, 1)]
         if card.notes:
