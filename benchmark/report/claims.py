@@ -91,17 +91,17 @@ def judge(
     rows, costs: labelled, of all suites. reference: what ``--suite`` takes; default: the suite's name, or a file of
     that name. count: of arms that were not trained.
     """
-    rows, costs = (frame[frame["suite"] == suite] if "line" in frame else frame.iloc[:0] for frame in (rows, costs))
+    rows = rows[rows["suite"] == suite] if "line" in rows else rows.iloc[:0]
     reference = reference or (suite if suite in config_names("suite") else f"{suite}.yaml")
     verdicts = []
     for name, claim in stated.items():
-        relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else costs
+        relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else _trained(claim, costs, suite)
         for setting in _settings(relevant, claim):
             case = _Case(suite, name, claim, reference, setting)
             verdicts.append(
                 _of_scores(case, relevant, rows, resamples)
                 if isinstance(claim, Scored)
-                else _of_costs(case, costs, count)
+                else _of_costs(case, relevant, count)
             )
     return verdicts
 
@@ -387,6 +387,14 @@ def _missing(lacking: Mapping[str, Sequence[str]]) -> str:
 
 
 # Costs
+
+
+def _trained(claim: Cost, costs: "pd.DataFrame", suite: str) -> "pd.DataFrame":
+    """Select the costs of a suite; counts of a stated model are the same in any other."""
+    if "line" not in costs:
+        return costs.iloc[:0]
+    counted = (costs["arm"] == claim.b) & (costs["model"] == claim.b_model) & claim.is_count
+    return costs[(costs["suite"] == suite) | counted]
 
 
 def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from scipy import stats
 from benchmark import Results
 from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
-from benchmark.config.yaml_files import config_names
+from benchmark.config.load import read_suite
+from benchmark.config.yaml_files import config_names, find_config
 from benchmark.evaluation.statistics import paired
 from benchmark.report.claims import COLUMNS, claims_frame, shown
 from benchmark.report.page import print_part
@@ -324,6 +326,9 @@ def test_a_cost_may_be_compared_with_that_of_another_model() -> None:
     verdict = one(fields, rows, costs=pd.concat([costs, other]))
     assert verdict.verdict == "supported"
     assert verdict.why.startswith("a has 30.0 % of the parameters_trainable of b on large.")
+    elsewhere = pd.concat([costs, other.assign(suite="t")])
+    assert one(fields, rows, costs=elsewhere).verdict == "supported"
+    assert one(fields | {"column": "seconds"}, rows, costs=elsewhere.assign(seconds=1.0)).verdict == "not run"
     assert one(fields, rows, costs=costs).command == "bench run --suite s.yaml --methods b --model large"
     assert one(fields, rows, costs=other).command == "bench run --suite s.yaml --methods a"
     neither = one(fields, pd.DataFrame()).command
@@ -491,7 +496,18 @@ def test_claims_are_part_of_no_key(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", config_names("suite"))
 def test_claims_of_shipped_suites_say_where_they_are_stated(name: str) -> None:
-    from benchmark.config.yaml_files import find_config
+    suite, _ = read_suite(find_config("suite", name))
+    for stated in Claims(claims=suite.get("claims", {})).claims.values():
+        assert any(tag in stated.source for tag in ("[V]", "[S]", "[C]", "[R]", "[I]", "ours"))
 
-    for stated in yaml.safe_load(find_config("suite", name).read_text()).get("claims", {}).values():
-        assert any(tag in stated["source"] for tag in ("[V]", "[S]", "[C]", "[R]", "[I]", "ours"))
+
+def test_the_page_shows_each_kind_and_names_each_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^    claims:\n(?:     .*\n)+", page, re.MULTILINE)
+    stated = Claims.model_validate(yaml.safe_load(example)).claims
+    assert {each.kind for each in stated.values()} == {"gain", "no_gain", "level", "cost"}
+    keys = {key for each in stated.values() for key in type(each).model_fields} - {"kind"}
+    table = page.partition("| key | of |")[2].partition("\n\n")[0]
+    assert {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    } == keys
