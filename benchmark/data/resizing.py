@@ -52,13 +52,13 @@ class Resizing:
 DEFAULT = Resizing()
 
 
-def framed(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def framed(images: Sequence[np.ndarray], least: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Put images uint8 [3, height, width] into one array uint8 [n, 3, H, W], with zeros at the right and below.
 
-    Returns also their heights and widths, int64 [n, 2].
+    least: of H and W. Returns also their heights and widths, int64 [n, 2].
     """
     sizes = np.array([image.shape[1:] for image in images], dtype=np.int64).reshape(-1, 2)
-    frame = np.zeros((len(images), 3, *sizes.max(0, initial=0)), dtype=np.uint8)
+    frame = np.zeros((len(images), 3, *sizes.max(0, initial=least)), dtype=np.uint8)
     for i, image in enumerate(images):
         frame[i, :, : image.shape[1], : image.shape[2]] = image
     return frame, sizes

@@ -178,7 +178,7 @@ class StreamedPairs:
         at = np.array([i for i, sample in enumerate(samples) if sample is not None], dtype=np.int64)
         usable = [sample for sample in samples if sample is not None]
         texts = [row.text[int(choice) % len(row.text)] for (row, _), choice in zip(usable, choices[at])]
-        images, sizes = framed([pixels for _, pixels in usable])
+        images, sizes = framed([pixels for _, pixels in usable], self.size)
         return Samples(
             at,
             images,

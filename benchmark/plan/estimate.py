@@ -134,8 +134,8 @@ class Estimator:
         size = method.model.image_size
         stored = training.resolution or size
         # A micro-batch has upright pictures as well as wide ones.
-        frame = (round(USUAL * stored), round(USUAL * stored)) if training.keep_ratio else None
-        shape = Shape(stored, size, known or longest, training.augmentation, frame)
+        padded = (round(USUAL * stored), round(USUAL * stored)) if training.keep_ratio else None
+        shape = Shape(stored, size, known or longest, training.augmentation, padded)
         pairs = self.pairs(cell) if training.epochs is not None else None
 
         def count(real: bool) -> Counted:

@@ -91,6 +91,13 @@ def test_images_become_squares_as_they_would_be_prepared(tmp_path: Path) -> None
         prepared = prepare(whole, "train", 8, whole.cache, resizing=resizing)
         np.testing.assert_array_equal(images[-1], prepared.images)
     assert (images[0] != images[1]).any()
+    kept = DEFAULT.keeping_ratio()
+    pairs = StreamedPairs(Stream(found.card, "train", found.cache), 8, Letters(), "error", kept)
+    samples = pairs.take(np.array([0, 0]), np.array([0, 0]))
+    assert samples.sizes is not None
+    assert samples.sizes.tolist() == [[8, 16]] * 2
+    prepared = prepare(whole, "train", 8, whole.cache, resizing=kept)
+    np.testing.assert_array_equal(samples.images[:1], prepared.images[:])
 
 
 def test_any_part_of_it_is_the_same_from_a_fresh_start(tmp_path: Path) -> None:
