@@ -48,7 +48,13 @@ def draw(folder: Path, names: list[str]) -> None:
 
 @pytest.mark.parametrize("test", checks_of(methods))
 def test_the_method_conforms(test: str, tmp_path: Path) -> None:
-    values = {"name": "neighbours", "mode": "cached", "options": {}, "same_text": "negative", "sizes": [4, 4, 4, 4, 4, 4, 1]}
+    values = {
+        "name": "neighbours",
+        "mode": "cached",
+        "options": {},
+        "same_text": "negative",
+        "sizes": [4, 4, 4, 4, 4, 4, 1],
+    }
     with registered(METHODS, tmp_path / "neighbours.py", NEIGHBOURS):
         judge(checks_of(methods)[test], **values, tmp_path=tmp_path)
 
