@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from benchmark import (
@@ -18,6 +19,7 @@ from benchmark import (
 from benchmark.losses import info_nce
 
 from .clip import Clip
+from .simclr import weighted_mean
 
 
 @register_method("masked")
@@ -26,7 +28,9 @@ class Masked(Clip):
 
     With an image I, its text T, and a second crop B of the image with a share of its patches dropped:
 
-        loss = (nce(I, T) + nce(I, B)) / 2,  nce: symmetric InfoNCE, projection and temperature shared
+        loss = (nce(I, T) + weight nce(I, B)) / (1 + weight),  nce: symmetric InfoNCE, same projection and temperature
+
+    With weight 0 it is clip. A view of an image is its own whatever its text: training.same_text concerns nce(I, T).
 
     Source: Roy et al. 2024, arXiv 2406.07450. Their published script passes no ratio and therefore masks nothing.
     """
@@ -42,11 +46,13 @@ class Masked(Clip):
     class Config(Clip.Config):
         """Hyperparameters.
 
+        weight: of the term between the views, >= 0 (Roy 2024: the mean of both terms, 1).
         mask_ratio: share of the patches dropped from the second view during training, in [0, 1) [I].
         view_scale: range of the share of the image area that the second view covers; null: crop both views by
             training.augmentation, as the paper does.
         """
 
+        weight: NonNegativeFloat = 1.0
         mask_ratio: ShareBelowOne = 0.5
         view_scale: CropScale | None = None
 
@@ -62,8 +68,8 @@ class Masked(Clip):
         return Output(embeddings | {"view": view})
 
     def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
-        """Return half of clip's loss and half of the loss between the views."""
+        """Return clip's loss and that between the views, their weighted mean."""
         terms = super().contrast(embeddings, keys)
         pairs = self.targets(keys).by_pair()
         views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp(), pairs)
-        return {"contrastive": terms["contrastive"] / 2, "views": views / 2}
+        return weighted_mean(terms["contrastive"], views, self.config.weight)

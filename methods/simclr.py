@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark import Augmentation, Batch, CropScale, DualEncoder, Embeddings, Keys, Output, Share, register_method
 from benchmark.losses import info_nce, nt_xent
@@ -20,8 +20,10 @@ class SimClr(Clip):
 
     With an image I, a text T, two more views A and B of the image, and nce the symmetric InfoNCE:
 
-        slip:  loss = nce(I, T) + weight NT-Xent(head(A), head(B)),  A and B strongly augmented
-        roy:   loss = (nce(I, T) + nce(I, B)) / 2,                   B a second crop, projection and temperature shared
+        slip:  loss = nce(I, T) + weight NT-Xent(head(A), head(B)),   A and B strongly augmented
+        roy:   loss = (nce(I, T) + weight nce(I, B)) / (1 + weight),  B a second crop, projection and temperature shared
+
+    With weight 0 both are clip. A view of an image is its own whatever its text: training.same_text concerns nce(I, T).
 
     Source of slip: Mu et al. 2021, arXiv 2112.12750, and facebookresearch/SLIP; NT-Xent: Chen et al. 2020, arXiv
     2002.05709. Source of roy: Roy et al. 2024, arXiv 2406.07450, and afkanpour/benchmarking-contrastive.
@@ -38,11 +40,12 @@ class SimClr(Clip):
         """Hyperparameters.
 
         variant: slip or roy.
+        weight: of the term between the views, >= 0 (SLIP: 1; Roy 2024: the mean of both terms, 1).
         view_scale: for roy, range of the share of the image area that the second view covers; null: crop both views by
             training.augmentation, as the paper does.
 
         The others belong to slip; their defaults are those of its code.
-        weight: of the image-image term. ssl_temperature: of NT-Xent.
+        ssl_temperature: of NT-Xent.
         hidden, width: of the head, an MLP of three layers with LayerNorm, so that nothing depends on the micro-batch
             [I]. hidden null: 4096, as in SLIP for towers of width 384 to 1024, or eight times the tower's width if that
             is less [I].
@@ -99,15 +102,20 @@ class SimClr(Clip):
         a, b = F.normalize(self.head(self.model.image_features(views)), dim=-1).chunk(2)
         return Output(embeddings | {"view_a": a, "view_b": b})
 
-    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, torch.Tensor]:
+    def contrast(self, embeddings: Embeddings, keys: Keys) -> dict[str, Tensor]:
         """Return clip's term and the term between the views, weighted by the variant."""
         terms = super().contrast(embeddings, keys)
         if self.config.variant == "roy":
             pairs = self.targets(keys).by_pair()
             views = info_nce(embeddings["image"], embeddings["view"], self.logit_scale.exp(), pairs)
-            return {"contrastive": terms["contrastive"] / 2, "views": views / 2}
+            return weighted_mean(terms["contrastive"], views, self.config.weight)
         views = nt_xent(embeddings["view_a"], embeddings["view_b"], self.config.ssl_temperature, self.smoothing)
         return terms | {"views": self.config.weight * views}
+
+
+def weighted_mean(contrastive: Tensor, views: Tensor, weight: float) -> dict[str, Tensor]:
+    """Return the two terms of (contrastive + weight views) / (1 + weight)."""
+    return {"contrastive": contrastive / (1 + weight), "views": weight * views / (1 + weight)}
 
 
 def _layer(before: int, after: int) -> list[nn.Module]:

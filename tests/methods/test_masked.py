@@ -17,6 +17,16 @@ def test_loss_is_the_mean_of_two_contrasts() -> None:
     assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_the_weight_is_that_of_the_views_in_a_mean(weight: float) -> None:
+    method = small_method("masked", weight=weight).double()
+    image, text, view = (unit(4, seed) for seed in range(3))
+    terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(4)})
+    scale = method.temperature_scale
+    expected = (nce_loop(image, text, scale) + weight * nce_loop(image, view, scale)) / (1 + weight)
+    assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)
+
+
 def test_the_second_view_loses_its_share_of_patches_and_the_first_none() -> None:
     method, batch = small_method("masked", mask_ratio=0.75).train(), Pairs(3).sequential(0, 3)
     seen: list[int] = []

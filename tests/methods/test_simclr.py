@@ -44,6 +44,23 @@ def test_roy_weighs_four_terms_alike() -> None:
     assert sum(terms.values()).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+@pytest.mark.parametrize("variant", ["slip", "roy"])
+def test_the_weight_is_that_of_the_views(variant: str, weight: float) -> None:
+    """Of a sum in slip and of a mean in roy; without it, both are clip."""
+    method = small_method("simclr", variant=variant, weight=weight).double()
+    image, text, a, b = (unit(5, seed) for seed in range(4))
+    embeddings = {"image": image, "text": text, "view": b, "view_a": a, "view_b": b}
+    loss = sum(method.contrast(embeddings, {"index": torch.arange(5)}).values()).item()
+    scale = method.temperature_scale
+    clip = nce_loop(image, text, scale)
+    expected = clip + weight * nt_xent_loop(a, b, 0.1)
+    if variant == "roy":
+        expected = (clip + weight * nce_loop(image, b, scale)) / (1 + weight)
+    assert loss == pytest.approx(expected, abs=1e-12)
+    assert weight or loss == pytest.approx(clip, abs=1e-12)
+
+
 def test_slip_pairs_the_text_with_the_runs_own_view() -> None:
     method, batch = small_method("simclr").eval(), Pairs(4).sequential(0, 4)
     embeddings = method(batch).embeddings
