@@ -138,7 +138,9 @@ OFFICIAL = {
     "Pneumonia|Atelectasis|Pneumothorax|Pleural Effusion|Pleural Other|Fracture|Support Devices",
     # Target and EncodedPixels, as gloria/datasets/preprocess_datasets.py reads them
     "rsna-pneumonia": "no pneumonia|pneumonia",
+    "rsna-pneumonia-gloria": "no pneumonia|pneumonia",
     "siim-pneumothorax": "no pneumothorax|pneumothorax",
+    "siim-pneumothorax-gloria": "no pneumothorax|pneumothorax",
     # the columns of image_labels_train.csv but "Other diseases", which the two tables spell differently
     "vindr-cxr": "Aortic enlargement|Atelectasis|Calcification|Cardiomegaly|Clavicle fracture|Consolidation|Edema|"
     "Emphysema|Enlarged PA|ILD|Infiltration|Lung Opacity|Lung cavity|Lung cyst|Mediastinal shift|Nodule/Mass|"
@@ -162,6 +164,8 @@ CODES = {
     "bach": "Benign InSitu Invasive Normal",
     "sicapv2": "NC G3 G4 G5",
     "siim-pneumothorax": "-1 *",
+    # GLoRIA's CSVs write the label as a float.
+    "siim-pneumothorax-gloria": "0.0 1.0",
     "odir": "N D G C A H M O",
     "embed-birads": "A N B P S M K",
     "embed-density": "1 2 3 4",
