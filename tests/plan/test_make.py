@@ -18,8 +18,9 @@ from benchmark.config.load import load_run_config
 from benchmark.execution.materials import Materials
 from benchmark.method import METHODS, Method, register_method
 from benchmark.models import build_model, load_model_card
+from benchmark.plan.cautions import cautions_of
 from benchmark.plan.make import evaluation_plan, make_plan
-from benchmark.plan.plan import Plan, plain_options
+from benchmark.plan.plan import Cell, Plan, plain_options
 from benchmark.plan.resolve import build_method, method_options
 from benchmark.plan.tuned import settings_file
 from tests.squares import CARD, MODEL, edit, planned, write_scenario
@@ -260,6 +261,23 @@ def test_a_method_whose_losses_do_not_follow_a_setting(suite: Path) -> None:
     expected = "method 'siglip' does not follow training.label_smoothing=0.1 in its losses; leave it out, or set 0.0"
     assert plan.problems == [expected]
     assert planned(suite, "training.same_text=ignore", methods=["siglip"], tasks=["zero_shot"]).problems == []
+
+
+def test_cautions_of_a_method_are_of_its_arms(suite: Path) -> None:
+    plan = planned(
+        suite, "msd.momentum=0.5", "msd.queue_size=1024", methods=["msd", "clip"], tasks=["zero_shot"], seeds=[0, 1]
+    )
+    counted: list[str] = []
+
+    def pairs(cell: Cell) -> int:
+        counted.append(cell.arm)
+        return 1000
+
+    queue, longer = cautions_of(plan.cells, pairs)
+    assert queue.startswith("msd: the keys of a queue of 1,024 are of ")
+    assert longer == "msd: a queue of 1,024 keys is longer than the data, 1,000 pairs; lower queue_size"
+    assert len(cautions_of(plan.cells, lambda _: None)) == 1
+    assert set(counted) == {"msd", "clip"}
 
 
 def test_classes_of_several_datasets_are_not_one_set(suite: Path) -> None:
