@@ -67,12 +67,20 @@ TRAINING = {
     "accumulation": "plain",
     "mixture": 0.5,
     "resolution": 24,
+    "keep_ratio": True,
     "learning_rate": 1e-3,
     "weight_decay": 0.2,
     "betas": [0.8, 0.9],
     "epsilon": 1e-5,
     "warmup": 0.2,
     "gradient_clip": 0.5,
+    "optimizer": "lion",
+    "minimum_rate": 1e-5,
+    "rates": {"image": 0.1},
+    "layer_decay": 0.8,
+    "momentum": 0.8,
+    "average": 0.9,
+    "stages": {"pretrain": {"learning_rate": 1e-4}},
     "same_text": "ignore",
     "label_smoothing": 0.1,
     "precision": "bf16",
@@ -85,7 +93,7 @@ TRAINING = {
 
 def test_every_setting_has_been_thought_of() -> None:
     assert set(Training.model_fields) == {*TRAINING, "checkpoint_every"}
-    assert set(Evaluating.model_fields) == {"checkpoint", "resamples", "batch_size"}
+    assert set(Evaluating.model_fields) == {"checkpoint", "weights", "at", "resamples", "batch_size"}
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -103,6 +111,9 @@ def test_training_settings_change_cells_alone(name: str, changes: Callable[..., 
         ("few_shot.draws=3", {"few_shot"}),
         ("evaluation.resamples=60", PAIRS),
         ("evaluation.checkpoint=best", PAIRS),
+        ("evaluation.weights=average", PAIRS),
+        ("evaluation.at=[0.5]", CELLS),
+        ("evaluation.at=[1]", set()),
         ("evaluation.batch_size=7", set()),
         ("model.embed_dim=8", CELLS | MODELS),
     ],
