@@ -49,9 +49,11 @@ class TransformersTextTower(LanguageModelTower):
         if self.prefix is not None:
             arguments["past_key_values"] = _cache(self.prefix, len(tokens))
             before += self.prefix.shape[3]
-        attended = F.pad(mask.long(), (before, 0), value=1)
-        if mask.is_meta and self.causal:
-            # transformers reads the values of a mask, unless it is already one of queries by keys.
+        attended: Tensor | None = F.pad(mask.long(), (before, 0), value=1)
+        if mask.is_meta and not self.causal:
+            attended = None  # transformers reads the values of a mask; without one, the shapes are the same
+        elif mask.is_meta:
+            # unless it is already one of queries by keys.
             queries = before + length - (0 if self.prefix is None else self.prefix.shape[3])
             attended = mask.new_ones(len(mask), 1, queries, before + length)
         hidden = self.model(**arguments, attention_mask=attended).last_hidden_state[:, -length:]

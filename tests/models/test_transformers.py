@@ -50,6 +50,17 @@ def test_which_models_are_causal() -> None:
         assert torch.equal(first, second) == expected
 
 
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_a_forward_pass_on_the_meta_device_has_the_shapes(kind: str) -> None:
+    """Plans count operations so. The mask has no values there, which transformers would look at."""
+    card = transformers_card(kind)
+    tokens, mask = torch.ones(3, 5, dtype=torch.long), torch.ones(3, 5, dtype=torch.bool)
+    real, meta = (build_model(card, 0, device).text for device in ("cpu", "meta"))
+    for found, expected in zip(meta(tokens.to("meta"), mask.to("meta")), real(tokens, mask)):
+        assert found.is_meta
+        assert found.shape == expected.shape
+
+
 def test_an_encoder_decoder_reads_with_its_encoder() -> None:
     config = {
         "model_type": "t5",
