@@ -52,10 +52,9 @@ def test_a_run_takes_what_is_planned_and_validates_on_squares(oblong: Bench) -> 
 
 def test_the_loss_does_not_depend_on_the_micro_batch(oblong: Bench) -> None:
     """Micro-batches are padded differently, and one of a single picture not at all."""
-    losses = []
     for micro_batch in (32, 1):
         assert oblong(*RUN, "--set", f"training.micro_batch={micro_batch}") == 0, oblong.out + oblong.err
-    for log in oblong.folder.glob("results/cells/*/log.jsonl"):
-        losses.append([json.loads(line)["loss"] for line in log.read_text().splitlines()])
+    logs = [log.read_text().splitlines() for log in oblong.folder.glob("results/cells/*/log.jsonl")]
+    losses = [[json.loads(line)["loss"] for line in lines] for lines in logs]
     assert len(losses) == 2
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-5)
