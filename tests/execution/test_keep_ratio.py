@@ -55,6 +55,6 @@ def test_the_loss_does_not_depend_on_the_micro_batch(oblong: Bench) -> None:
     for micro_batch in (32, 1):
         assert oblong(*RUN, "--set", f"training.micro_batch={micro_batch}") == 0, oblong.out + oblong.err
     logs = [log.read_text().splitlines() for log in oblong.folder.glob("results/cells/*/log.jsonl")]
-    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    losses = [[json.loads(line)["loss"] for line in lines] for lines in logs]
     assert len(losses) == 2
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-5)
