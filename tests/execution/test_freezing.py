@@ -66,9 +66,17 @@ def test_it_runs_on_every_kind_of_tower(tower: str, arms: list[str], bench: Benc
     Path(f"{tower}.yaml").write_text(yaml.safe_dump(MODEL | {"image": {"kind": "timm", **TOWERS[tower]}}))
     arguments = ["--suite", "freezing", "--model", f"{tower}.yaml", "--methods", ",".join(arms)]
     arguments += ["--pretraining", "squares.yaml", "--datasets", "squares.yaml", "--tasks", "zero_shot", "--seeds", "1"]
-    training = ["steps=2", "resolution=32", "batch_size=16", "micro_batch=8", "validations=1", "learning_rate=0.01"]
+    training = [
+        "steps=2",
+        "resolution=32",
+        "augmentation={crop_scale: [1, 1], crop_ratio: [1, 1]}",
+        "batch_size=16",
+        "micro_batch=8",
+        "validations=1",
+        "learning_rate=0.01",
+    ]
     settings = [*(f"training.{setting}" for setting in training), "evaluation.resamples=10"]
-    assert bench("run", *arguments, *[a for setting in settings for a in ("--set", setting)]) == 0, bench.out
+    assert bench("run", *arguments, *[a for setting in settings for a in ("--set", setting)]) == 0, bench.err
     costs = Store(Path("results")).costs().set_index("arm")
     assert list(costs["model"].unique()) == [tower]
     trained = costs["parameters_image_trainable"]
