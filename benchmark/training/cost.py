@@ -482,7 +482,7 @@ def _after_training_on(method: Method, sample: Batch, training: Training, sample
 
 
 class _Passes:
-    """Computes the first micro-batches of each pass of a step; returns empty tensors of those shapes for others.
+    """Computes the first micro-batches of each pass of a step; returns zeros of their shapes for others.
 
     Of a pass with gradients the first two, as memory peaks in the second: the first allocates the gradients, later ones
     repeat the second. Of a pass without gradients, which takes less, the first.
@@ -507,7 +507,7 @@ class _Passes:
         kind = f"{name} {torch.is_grad_enabled()}"
         self.calls[kind] += 1
         if self.calls[kind] > (2 if torch.is_grad_enabled() else 1):
-            tensors = {n: like.new_empty((len(batch), *like.shape[1:])) for n, like in self.shapes[kind].items()}
+            tensors = {n: like.new_zeros((len(batch), *like.shape[1:])) for n, like in self.shapes[kind].items()}
             return Output(tensors) if name == "forward" else tensors
         began = self.total()
         result = compute(batch, **options)
