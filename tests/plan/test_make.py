@@ -233,7 +233,7 @@ def test_a_suite_replaces_texts_of_a_card(tmp_path: Path) -> None:
     for cards, message in (
         ({"phantom-crx": texts}, "unknown dataset 'phantom-crx'; did you mean 'phantom-cxr'"),
         ({"phantom-cxr": {"prompts": ["picture"]}}, "prompts: 'picture' has no {} for the class"),
-        ({"phantom-cxr": {"prompt": ["{}"]}}, "unknown key of cards 'prompt'; did you mean 'prompts'"),
+        ({"phantom-cxr": {"prompt": ["{}"]}}, "unknown key of cards.phantom-cxr 'prompt'; did you mean 'prompts'"),
     ):
         path.write_text(yaml.safe_dump(fields | {"cards": cards}))
         with pytest.raises(BenchError, match=message):
