@@ -222,22 +222,53 @@ class HuggingFaceEncoder:
 
     def image_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features [b, W] and embeddings [b, D], with a graph."""
-        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
-        return self._outputs(self.model.vision_model(pixel_values=pixels).pooler_output, "visual_projection")
+        features = self._image_features(images)
+        return features, F.normalize(self._project(features, "visual_projection"), dim=-1)
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute features [b, W] and embeddings [b, D], with a graph."""
+        features = self._text_states(texts)[0].pooler_output
+        return features, F.normalize(self._project(features, "text_projection"), dim=-1)
+
+    def projected_images(self, images: Tensor) -> Tensor:
+        """Compute embeddings of images before they are scaled to unit length, [b, D], with a graph."""
+        return self._project(self._image_features(images), "visual_projection")
+
+    def projected_words(self, texts: Sequence[str], length: int) -> Tensor:
+        """Compute the projections of the first ``length`` tokens of texts, [b, length, D], with a graph.
+
+        Padding is 0. SigLIP's projection is the head of its text tower, which it applies to the last token.
+        """
+        states, mask = self._text_states(texts)
+        head = getattr(self.model.text_model, "head", None)
+        words = self._project(
+            states.last_hidden_state if head is None else head(states.last_hidden_state), "text_projection"
+        )
+        words = (words * mask[:, :, None])[:, :length]
+        return F.pad(words, (0, 0, 0, length - words.shape[1]))
+
+    def _image_features(self, images: Tensor) -> Tensor:
+        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
+        features: Tensor = self.model.vision_model(pixel_values=pixels).pooler_output
+        return features
+
+    def _text_states(self, texts: Sequence[str]) -> tuple[Any, Tensor]:
+        """Return the outputs of the text tower, and a mask [b, L] that is 0 on padding."""
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
-            list(texts), return_tensors="pt", padding=padding, truncation=True, max_length=self.context_length
+            list(texts),
+            return_tensors="pt",
+            return_attention_mask=True,
+            padding=padding,
+            truncation=True,
+            max_length=self.context_length,
         ).to(self.device)
-        mask = None if self.padded else tokens.attention_mask
-        out = self.model.text_model(input_ids=tokens.input_ids, attention_mask=mask)
-        return self._outputs(out.pooler_output, "text_projection")
+        mask = tokens.attention_mask
+        return self.model.text_model(input_ids=tokens.input_ids, attention_mask=None if self.padded else mask), mask
 
-    def _outputs(self, features: Tensor, projection: str) -> tuple[Tensor, Tensor]:
+    def _project(self, features: Tensor, projection: str) -> Tensor:
         project = getattr(self.model, projection, None)
-        return features, F.normalize(features if project is None else project(features), dim=-1)
+        return features if project is None else project(features)
 
 
 def processor_resizing(settings: Mapping[str, Any], image_size: int) -> tuple[Resizing, list[str]]:

@@ -9,9 +9,9 @@ import open_clip
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import yaml
 from safetensors.torch import save_file
-from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from benchmark.common.errors import BenchError
@@ -154,6 +154,28 @@ def test_a_copy_of_hugging_face_is_trained_alone(kind: str, tmp_path: Path) -> N
         np.testing.assert_array_equal(new.features, old.features)
     for old, new in zip(before, (copy.encode_images(pixels), copy.encode_texts(TEXTS))):
         assert (new.features != old.features).any()
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@torch.no_grad()
+def test_hugging_face_projects_images_and_words(kind: str, tmp_path: Path) -> None:
+    clip_folder(tmp_path, kind)
+    model: Any = encoder(f"hf:{tmp_path}")
+    pixels, _ = images(32)
+    projected = model.projected_images(pixels)
+    torch.testing.assert_close(F.normalize(projected, dim=-1), model.image_outputs(pixels)[1])
+    length = model.context_length
+    words = model.projected_words(TEXTS, length)
+    assert words.shape == (len(TEXTS), length, projected.shape[1])
+    lengths = (words != 0).any(dim=-1).sum(dim=1)
+    assert lengths.unique().numel() > 1
+    assert all((row[count:] == 0).all() for row, count in zip(words, lengths))
+    if kind == "clip":
+        # CLIP projects one token of each text, here the first of the highest number.
+        tokens = model.tokenizer(TEXTS, return_tensors="pt", padding="longest").input_ids
+        last = words[torch.arange(len(TEXTS)), tokens.argmax(dim=-1)]
+        torch.testing.assert_close(F.normalize(last, dim=-1), model.text_outputs(TEXTS)[1])
+    torch.testing.assert_close(model.projected_words(TEXTS, 3), words[:, :3])
 
 
 def test_timm(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def trained(store: Store, of: ModelCard, key: str = "abc123", scale: float = 20.
     content = {
         "method": "clip",
         "options": {},
+        "training": {},
         "model": of.model_dump(mode="json", exclude={"title", "init"}),
         "tokenizer_data": [],
     }
@@ -177,7 +178,7 @@ def test_the_encoder_that_was_evaluated_is_exported(tmp_path: Path) -> None:
     folder = store.partial("abc")
     folder.mkdir(parents=True)
     save_file({name: x.clone().contiguous() for name, x in method.state_dict().items()}, folder / "last.safetensors")
-    content = {"method": "msd", "options": options, "tokenizer_data": []}
+    content: dict[str, Any] = {"method": "msd", "options": options, "training": {}, "tokenizer_data": []}
     content["model"] = of.model_dump(mode="json", exclude={"title", "init"})
     store.finish("abc", {"label": {"method": "msd"}, "content": content, "classes": []}, {"seconds": 1.0})
     export(store, "abc", tmp_path / "out")

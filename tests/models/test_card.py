@@ -73,7 +73,7 @@ def test_what_a_card_names_is_found_beside_it(tmp_path: Path) -> None:
     [
         ("embed_dim: 8", "embed_dim: -1", "embed_dim: .*greater than 0"),
         ("embed_dim: 8", "", "embed_dim is missing"),
-        ("{kind: tiny}", "{kind: tyni}", "image: .*tyni"),
+        ("{kind: tiny}", "{kind: tyni}", "unknown kind of image 'tyni'; did you mean 'tiny'"),
         ("{kind: tiny}", "{kind: tiny, patch_dropout: 1.0}", "image.tiny.patch_dropout: .*less than 1"),
         ("{kind: tiny}", "{kind: tiny, widht: 3}", "unknown key of image 'widht'; did you mean 'width'"),
         ("embed_dim: 8", "embed_dim: [", "not valid YAML"),
