@@ -172,7 +172,8 @@ def test_hugging_face_projects_images_and_words(kind: str, tmp_path: Path) -> No
     assert all((row[count:] == 0).all() for row, count in zip(words, lengths))
     if kind == "clip":
         # CLIP projects one token of each text, here the first of the highest number.
-        tokens = model.tokenizer(TEXTS, return_tensors="pt", padding="longest").input_ids
+        limits = {"padding": "longest", "truncation": True, "max_length": length}
+        tokens = model.tokenizer(TEXTS, return_tensors="pt", **limits).input_ids
         last = words[torch.arange(len(TEXTS)), tokens.argmax(dim=-1)]
         torch.testing.assert_close(F.normalize(last, dim=-1), model.text_outputs(TEXTS)[1])
     torch.testing.assert_close(model.projected_words(TEXTS, 3), words[:, :3])
