@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benchmark.common.seeding import stream as stream
     from benchmark.common.seeding import torch_seed as torch_seed
     from benchmark.config.augmentation import Augmentation as Augmentation
-    from benchmark.config.schema import Training as Training
+    from benchmark.config.training import Training as Training
     from benchmark.data.batch import Batch as Batch
     from benchmark.data.card import Card as Card
     from benchmark.evaluation.encoder import Encoded as Encoded
@@ -59,7 +59,7 @@ _SURFACE = {
     "benchmark.common.ranges": ["CropScale", "Interval", "Share", "ShareBelowOne"],
     "benchmark.common.seeding": ["generator", "stream", "torch_seed"],
     "benchmark.config.augmentation": ["Augmentation"],
-    "benchmark.config.schema": ["Training"],
+    "benchmark.config.training": ["Training"],
     "benchmark.data.batch": ["Batch"],
     "benchmark.data.card": ["Card"],
     "benchmark.evaluation.encoder": ["Encoded", "Trainable", "cosines", "exact"],

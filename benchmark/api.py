@@ -14,7 +14,8 @@ from benchmark.common.progress import Progress
 from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
-from benchmark.config.schema import RunConfig, Strict, validated
+from benchmark.config.schema import RunConfig
+from benchmark.config.validation import Strict, validated
 from benchmark.store.store import Store
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.common.ranges import SameText
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.losses import Targets
 from benchmark.models import DualEncoder, Tokenizer

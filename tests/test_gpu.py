@@ -9,7 +9,7 @@ from benchmark.tasks.retrieval import measure
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.evaluation.probe import logistic_path
 from benchmark.method import METHODS

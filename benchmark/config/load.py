@@ -9,7 +9,9 @@ from typing import Any
 
 from benchmark.common.errors import BenchError, cut, shortened
 from benchmark.config.overrides import parse_axis, parse_budget, parse_setting
-from benchmark.config.schema import BUDGETS, RunConfig, set_key, validated
+from benchmark.config.schema import RunConfig, set_key
+from benchmark.config.training import BUDGETS
+from benchmark.config.validation import validated
 from benchmark.config.yaml_files import find_config, read_yaml
 
 

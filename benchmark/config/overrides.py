@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError, cut, unknown
-from benchmark.config.schema import BUDGETS, SECTIONS, Training, unknown_key
+from benchmark.config.schema import SECTIONS
+from benchmark.config.training import BUDGETS, Training
+from benchmark.config.validation import unknown_key
 from benchmark.config.yaml_files import config_names
 
 

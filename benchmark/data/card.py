@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.config.schema import validated
+from benchmark.config.validation import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
 from benchmark.data.records import SPLITS, Classes, Split
 from benchmark.data.sources import SOURCES, AnySource

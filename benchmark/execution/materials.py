@@ -19,7 +19,7 @@ from benchmark.common.machine import machine
 from benchmark.common.progress import Progress
 from benchmark.common.seeding import generator, stream, torch_seed
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import AVERAGE
+from benchmark.config.training import AVERAGE
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs

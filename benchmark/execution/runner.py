@@ -12,7 +12,7 @@ import torch
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
-from benchmark.config.schema import checkpoint_at
+from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
 from benchmark.data.check import check
 from benchmark.evaluation.encoder import Encoder

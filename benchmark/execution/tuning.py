@@ -17,7 +17,8 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress, Stage
-from benchmark.config.schema import SECTIONS, RunConfig, unknown_key
+from benchmark.config.schema import SECTIONS, RunConfig
+from benchmark.config.validation import unknown_key
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.execution.materials import Materials, load_trained

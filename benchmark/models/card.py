@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from benchmark.config.schema import validated
+from benchmark.config.validation import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
 from benchmark.store.hashing import file_digest
 

@@ -15,7 +15,9 @@ import torch
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.claims import Scored
-from benchmark.config.schema import Condition, Evaluating, ResolvedArm, RunConfig, Training, validated
+from benchmark.config.schema import Condition, ResolvedArm, RunConfig
+from benchmark.config.training import Evaluating, Training
+from benchmark.config.validation import validated
 from benchmark.data.card import card_names, load_card
 from benchmark.data.dataset import Dataset
 from benchmark.evaluation.external import external_model, from_card, is_external

@@ -10,7 +10,8 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Condition, Evaluating, ResolvedArm, RunConfig, Training
+from benchmark.config.schema import Condition, ResolvedArm, RunConfig
+from benchmark.config.training import Evaluating, Training
 from benchmark.data.dataset import Dataset
 from benchmark.data.resizing import Resizing
 from benchmark.evaluation.fixed import FixedEncoder

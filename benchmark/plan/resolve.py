@@ -9,7 +9,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from benchmark.common.errors import BenchError, listed, unknown
-from benchmark.config.schema import RunConfig, reason, validated
+from benchmark.config.schema import RunConfig
+from benchmark.config.validation import reason, validated
 from benchmark.data.card import card_file, load_card
 from benchmark.data.check import check_rows
 from benchmark.data.dataset import AbsentDataset, Dataset, open_dataset

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.common.errors import plural
-from benchmark.config.schema import BUDGETS
+from benchmark.config.training import BUDGETS
 from benchmark.report.comparison import NEITHER, UNTESTED, complete_runs, differences, points, resampled_means, verdict
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, wrap

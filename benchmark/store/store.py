@@ -22,7 +22,8 @@ import numpy as np
 
 from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
-from benchmark.config.schema import Evaluating, validated
+from benchmark.config.training import Evaluating
+from benchmark.config.validation import validated
 from benchmark.store.rows import Notes, Row
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.seeding import stream, torch_seed
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
 

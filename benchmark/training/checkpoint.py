@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmark.config.schema import AVERAGE, checkpoint_at
+from benchmark.config.training import AVERAGE, checkpoint_at
 from benchmark.method import Method
 from benchmark.training.average import WeightAverage
 

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Recipe, Training
+from benchmark.config.training import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
 from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, micro_batches, training_step

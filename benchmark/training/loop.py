@@ -15,7 +15,7 @@ import torch
 from benchmark.common.errors import BenchError
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
-from benchmark.config.schema import Training, checkpoint_at
+from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import Method

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Recipe, Training
+from benchmark.config.training import Recipe, Training
 from benchmark.method import Method
 
 

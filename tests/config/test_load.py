@@ -7,7 +7,8 @@ import yaml
 
 from benchmark.common.errors import BenchError
 from benchmark.config.load import load_run_config
-from benchmark.config.schema import RunConfig, Training
+from benchmark.config.schema import RunConfig
+from benchmark.config.training import Training
 from benchmark.config.yaml_files import config_names
 
 SUITE = """

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Rates, Steps, Training, validated
+from benchmark.config.training import Rates, Steps, Training
+from benchmark.config.validation import validated
 
 
 def training(**settings: Any) -> Training:

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as reference
 
 from benchmark.common.errors import BenchError
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data import prepared
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PreparedPairs

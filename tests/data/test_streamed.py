@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data import streamed
 from benchmark.data.check import check
 from benchmark.data.loader import PairLoader, PreparedPairs

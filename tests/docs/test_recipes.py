@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from benchmark.config.schema import Recipe, Training
+from benchmark.config.training import Recipe, Training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "usage.md").read_text(encoding="utf-8")
 

@@ -21,7 +21,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.load import load_run_config
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan.estimate import Estimator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.training.accumulation import accumulate
 from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import Pairs, double, small_method

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmark.common.ranges import SameText
 from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Method
 from benchmark.training.accumulation import accumulate

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model
 from benchmark.training.loop import pretrain

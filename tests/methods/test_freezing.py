@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.config.augmentation import Augmentation
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS, Method
 from benchmark.models import ModelCard, build_model
 from benchmark.training.accumulation import accumulate

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS
 from benchmark.training.accumulation import accumulate
 from tests.methods.fakes import Pairs, small_method

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmark.config.load import load_run_config
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS
 from benchmark.models import ModelCard, build_model, load_model_card
 from benchmark.plan.estimate import Estimator

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Evaluating, Training
+from benchmark.config.training import Evaluating, Training
 from benchmark.models import ModelCard
 from benchmark.models.card import local_files
 from benchmark.plan import plan as plan_module

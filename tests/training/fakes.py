@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import METHODS, Method
 from benchmark.training.cost import Cost
 from benchmark.training.loop import StepProgress, pretrain

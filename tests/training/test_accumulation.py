@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.training.accumulation import accumulate, accumulation_mode, effective_loss
 from tests.methods.fakes import Pairs, small_method
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
 from benchmark.models import build_model, load_model_card

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.method import Embeddings, Keys, Method
 from benchmark.training.checkpoint import BEST, LAST, RESUME
 from benchmark.training.cost import parameter_columns

@@ -16,7 +16,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Recipe
+from benchmark.config.training import Recipe
 from benchmark.method import METHODS, Method
 from benchmark.models import build_model
 from benchmark.training.checkpoint import LAST

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from benchmark.common.errors import BenchError
-from benchmark.config.schema import Training
+from benchmark.config.training import Training
 from benchmark.training.schedule import check_batch, learning_rate, stage_starts, training_steps
 from tests.training.fakes import staged
 
