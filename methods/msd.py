@@ -87,10 +87,11 @@ class Msd(Method):
         memory = 1 / (1 - momentum) if momentum < 1 else math.inf
         cautions = []
         if (span := size / training.batch_size) > memory / 2:
+            fitting = int(memory / 4) * training.batch_size
             cautions.append(
                 f"the keys of a queue of {size:,} are of {span:,.0f} steps, and a teacher of momentum {momentum:g} "
                 f"changes within {memory:,.0f}, so that they do not compare; set queue_size to "
-                f"{int(memory / 4) * training.batch_size:,} or less, or raise momentum"
+                f"{f'{fitting:,} or less' if fitting else 0}, or raise momentum"
             )
         if pairs is not None and size > pairs:
             cautions.append(f"a queue of {size:,} keys is longer than the data, {pairs:,} pairs; lower queue_size")

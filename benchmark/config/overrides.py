@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.config.schema import SECTIONS
@@ -78,11 +79,20 @@ def _parse_name(where: str, setting: str, sections: Iterable[str]) -> tuple[str,
     if section not in sections:
         raise unknown(f"section of {where.split()[0]}", section, sections)
     part, _, setting = key.partition(".")
-    if section in SECTIONS and key not in SECTIONS[section].model_fields:
-        raise unknown_key(SECTIONS[section], section, key)
-    if part == "training" and setting and setting not in Training.model_fields:
-        raise unknown_key(Training, f"{section}.training", setting)
+    if section in SECTIONS:
+        _check_key(SECTIONS[section], section, key)
+    if part == "training" and setting:
+        _check_key(Training, f"{section}.training", setting)
     return section, key, text
+
+
+def _check_key(block: type[BaseModel], section: str, key: str) -> None:
+    """Raise ``BenchError`` if a block has no such key, and for a key of one of its values, which are set as a whole."""
+    whole, _, inner = key.partition(".")
+    if inner and whole in block.model_fields:
+        raise BenchError(f"{section}.{key}: set {whole} as a whole, as in '{section}.{whole}={{{inner}: ...}}'")
+    if key not in block.model_fields:
+        raise unknown_key(block, section, key)
 
 
 def _number(value: Any) -> Any:

@@ -59,7 +59,11 @@ def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Ma
         option = next((option for name, option in (options or {}).items() if f"{key}.".startswith(f"{name}.")), "")
         if first["type"] == "literal_error" and option == f"--{key.replace('_', '-')}":
             raise BenchError(reason(first, f"value of {option}")) from error
-        raise BenchError(f"{option or where}: {reason(first, key or model.__name__)}") from error
+        problem = reason(first, key or model.__name__)
+        # The reason of a check of the whole block names the key itself.
+        raise BenchError(
+            f"{option or where}: {problem if key else problem.removeprefix(f'{model.__name__}: ')}"
+        ) from error
 
 
 def reason(error: ErrorDetails, key: str) -> str:

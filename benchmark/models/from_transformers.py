@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ class TransformersTextTower(LanguageModelTower):
             # transformers silently ignores past keys and values when it recomputes activations.
             raise BenchError("gradient checkpointing: a transformers text tower with a prefix does not support it")
         if enabled:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            with warnings.catch_warnings():
+                # Newer versions have the method under another name, and warn.
+                warnings.simplefilter("ignore", FutureWarning)
+                self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         elif self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
 

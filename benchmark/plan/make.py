@@ -3,6 +3,7 @@
 Trains and encodes nothing.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.claims import Scored
 from benchmark.config.schema import Condition, ResolvedArm, RunConfig
-from benchmark.config.training import Evaluating, Training
+from benchmark.config.training import Evaluating, Steps, Training
 from benchmark.config.validation import validated
 from benchmark.data.card import card_names, load_card
 from benchmark.data.dataset import Dataset
@@ -45,6 +46,7 @@ from benchmark.store.cache import cache_root
 from benchmark.store.rows import Label
 from benchmark.task import TASKS, Task
 from benchmark.training.cost import on_meta
+from benchmark.training.schedule import stage_starts, training_steps, warmup_steps
 
 
 def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = False) -> Plan:
@@ -242,7 +244,14 @@ def _of_training(key: str, method: str) -> bool:
 
 
 def _written(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+    return ", ".join(f"{name}={_value(value)}" for name, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    """Write a value as a suite does, where Python would write a mapping with quotes."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "{" + ", ".join(f"{key}: {_value(part)}" for key, part in value.items()) + "}"
 
 
 def _initial_cell(run: _Run) -> Cell | None:
@@ -478,28 +487,49 @@ def _unmet(plan: Plan) -> dict[str, list[str]]:
         for need in sorted(method.needs_of(method.Config(**cell.options))):
             reason = _unmet_need(need, plan, cell, provides)
             if reason:
-                unmet.setdefault(cell.key, []).append(f"method '{cell.method}' needs {need}: {reason}")
-        if cell.training.stages and cell.key not in unmet:
-            stages = _stages(plan.model, cell)
-            for stage in cell.training.stages:
-                if stage not in stages:
-                    reason = f"method '{cell.method}': {unknown('stage under training.stages', stage, stages)}"
-                    unmet.setdefault(cell.key, []).append(reason)
+                unmet.setdefault(cell.key, []).append(f"{_whose(cell)} needs {need}: {reason}")
+        if cell.key not in unmet and (problem := _unfit_stages(plan.model, cell)):
+            unmet[cell.key] = [f"{_whose(cell)}: {problem}"]
         for setting in sorted(LOSS_SETTINGS - method.follows):
             value, default = getattr(cell.training, setting), Training.model_fields[setting].default
             if value != default:
                 unmet.setdefault(cell.key, []).append(
-                    f"method '{cell.method}' does not follow training.{setting}={value} in its losses; "
+                    f"{_whose(cell)} does not follow training.{setting}={value} in its losses; "
                     f"leave it out, or set {default}"
                 )
     return unmet
 
 
-def _stages(model: ModelCard, cell: Cell) -> list[str]:
-    """List the stages in which a cell's method trains with its options."""
+def _whose(cell: Cell) -> str:
+    """Name a cell's arm, where it has a name of its own, and its method, for messages."""
+    arm = "" if cell.arm == cell.method else f"arm '{cell.arm}', "
+    return f"{arm}method '{cell.method}'"
+
+
+def _unfit_stages(model: ModelCard, cell: Cell) -> str:
+    """Explain which settings do not fit the stages of a cell's method with its options; "" if all do.
+
+    A warm-up in steps is compared with the budget where that is known without the data.
+    """
+    training = cell.training
+    if not training.stages and not isinstance(training.warmup, Steps):
+        return ""
     built = build_model(model, 0, "meta")
     with on_meta():
-        return [*build_method(cell.method, built, cell.options).stages()]
+        method = build_method(cell.method, built, cell.options)
+    stages = [*method.stages()]
+    for stage in training.stages:
+        if stage not in stages:
+            return str(unknown("stage under training.stages", stage, stages))
+    if training.budget[0] in ("samples", "steps"):
+        steps = training_steps(training, 0, lambda: math.nan)
+        try:
+            starts = [*stage_starts(method, steps).values(), steps]
+            for stage, start, end in zip(stages, starts, starts[1:]):
+                warmup_steps(training.at_stage(stage), end - start)
+        except BenchError as error:
+            return str(error)
+    return ""
 
 
 def _model_provides(model: DualEncoder) -> dict[str, bool]:

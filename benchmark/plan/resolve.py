@@ -204,6 +204,11 @@ def arm_names(config: RunConfig) -> list[str]:
     for name in names:
         if name in config.arms:
             if (method := config.arm(name).method) not in METHODS.names():
+                if config.arms[name].method is None:
+                    raise BenchError(
+                        f"arm '{name}' names no method, and no method is called '{name}': add method: to the arm, "
+                        f"as in {name}: {{method: clip}}"
+                    )
                 raise unknown(f"method of arm '{name}'", method, METHODS.names())
         elif name not in METHODS.names():
             raise unknown("arm or method" if config.arms else "method", name, every)

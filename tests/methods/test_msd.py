@@ -193,7 +193,7 @@ def test_temperature_is_learned_as_a_log_and_stays_in_its_range() -> None:
         ({"momentum": 0.5, "queue_size": 1024}, 5973, 625, ["of 16 steps, and a teacher of momentum 0.5 changes"]),
         ({"momentum": 0.5, "queue_size": 0}, 5973, 625, []),
         ({"momentum": 0.0, "queue_size": 0, "alpha": 0.0}, 5973, 625, []),
-        ({"momentum": 0.0, "queue_size": 64}, None, None, ["set queue_size to 0 or less"]),
+        ({"momentum": 0.0, "queue_size": 64}, None, None, ["set queue_size to 0, or raise"]),
         ({"momentum": 0.9, "queue_size": 128}, 5973, 625, []),
         ({"momentum": 0.99, "queue_size": 1024}, 1000, 625, ["1,024 keys is longer than the data, 1,000 pairs"]),
         ({"momentum": 0.99, "queue_size": 1024}, None, None, []),

@@ -125,6 +125,7 @@ def test_a_grid_varies_the_budget(suite: Path) -> None:
     ("arm", "message"),
     [
         ({"method": "clp"}, "unknown method of arm 'x' 'clp'; did you mean 'clip'"),
+        ({"training": {"warmup": 0}}, "arm 'x' names no method, and no method is called 'x': add method: to the arm"),
         ({"method": "clip", "options": {"temprature": 1}}, "arm 'x', method 'clip': unknown option 'temprature'"),
         ({"method": "clip", "training": {"learning_rat": 1}}, "arm 'x', training: unknown key 'learning_rat'"),
         (
@@ -183,3 +184,40 @@ def test_lines_are_named_by_arm_and_shared_settings_stand_once(bench: Bench) -> 
     assert "\n| clip-plain | clip | plain |" in report
     assert "\n| clip | clip | — |" in report
     assert "clip · " not in report
+
+
+@pytest.mark.parametrize(
+    ("arm", "problem"),
+    [
+        (
+            {"stages": {"prompt": {"learning_rate": 1e-4}}},
+            "unknown stage under training.stages 'prompt'. Known: pretrain",
+        ),
+        (
+            {"training": {"samples": 64, "batch_size": 16, "warmup": {"steps": 5}}},
+            "training.warmup is 5 steps, but the training or its stage has 4",
+        ),
+        (
+            {"training": {"samples": 64, "batch_size": 16}, "stages": {"pretrain": {"warmup": {"steps": 5}}}},
+            "training.warmup is 5 steps, but the training or its stage has 4",
+        ),
+    ],
+)
+def test_a_plan_names_the_arm_whose_stages_do_not_fit(suite: Path, arm: dict[str, Any], problem: str) -> None:
+    assert plan_of(suite, arms={"x": {"method": "clip"} | arm}, methods=["x"]).problems == [
+        f"arm 'x', method 'clip': {problem}"
+    ]
+    fitting = {"method": "clip", "training": {"samples": 80, "batch_size": 16, "warmup": {"steps": 5}}}
+    assert plan_of(suite, arms={"x": fitting}, methods=["x"]).problems == []
+
+
+def test_a_mapping_in_a_label_reads_as_in_a_suite(suite: Path) -> None:
+    arm = {"method": "clip", "training": {"warmup": {"steps": 2}, "rates": {"image": 0.1}}}
+    (cell,) = plan_of(suite, arms={"x": arm}, methods=["x"]).cells
+    assert cell.label["recipe"] == "training.rates={image: 0.1}, training.warmup={steps: 2}"
+
+
+@pytest.mark.parametrize("section", ["training", "clip-plain.training"])
+def test_a_part_of_a_setting_is_set_with_the_whole(suite: Path, section: str) -> None:
+    with pytest.raises(BenchError, match=rf"{section}\.rates\.image: set rates as a whole, as in '{section}\.rates="):
+        plan_of(suite, f"{section}.rates.image=0.1")
