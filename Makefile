@@ -15,8 +15,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	$(BIN)/bench run --methods msd,clip --tasks all
+	$(BIN)/bench run --methods msd,clip,clip-plain --tasks all
 	$(BIN)/bench report
+	$(BIN)/bench claims
 
 lint: install
 	$(BIN)/ruff check .
