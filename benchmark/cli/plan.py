@@ -37,8 +37,8 @@ def plan(
 ) -> None:
     """Show what a run would do and cost, without running anything.
 
-    Works without the data: where a run would be refused, numbers of images are those of the datasets' cards. With
-    --strict, also where a run would leave out the datasets that are missing.
+    Works without the data: where a run would be refused, numbers of images are those of the datasets' cards.
+    So they are with --strict where a run would leave out the datasets that are missing.
     """
     flops = parse_speed(speed) if speed else None
     config = options.config()

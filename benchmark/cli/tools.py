@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 def tune(
     options: RunOptions,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each method, including those of earlier calls.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each arm, including those of earlier calls.")] = 10,
     search: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +55,7 @@ def tune(
         str, typer.Option(help="What to optimise on the validation split: retrieval (recall@10) or loss.")
     ] = "retrieval",
 ) -> None:
-    """Search for each method's best settings with the same number of trials; `bench run --tuned` then uses them.
+    """Search for each arm's best settings with the same number of trials; `bench run --tuned` then uses them.
 
     Never uses a test split. The same command resumes an interrupted search.
     """

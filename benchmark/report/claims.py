@@ -71,10 +71,28 @@ Runs = dict[Column, "dict[str, dict[int, pd.DataFrame]]"]
 def shown(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
     """Show verdicts: a table of those of each suite, a sentence each, and tables of what is a mean over datasets."""
     for suite in dict.fromkeys(each.suite for each in verdicts):
-        of_suite = [each for each in verdicts if each.suite == suite]
+        shared, of_suite = _without_shared([each for each in verdicts if each.suite == suite])
+        if shared:
+            yield Sentence(f"Claims of suite {suite}, judged at {', '.join(shared)}.")
         yield verdict_table(suite, of_suite)
         yield from (Sentence(each.sentence, command=each.command) for each in of_suite)
         yield from column_tables(suite, of_suite)
+
+
+def _without_shared(verdicts: Sequence[Verdict]) -> tuple[list[str], list[Verdict]]:
+    """Take the overrides that all verdicts from results share out of their settings; return them and the verdicts."""
+    heads, overrides = zip(*(_parts(each.setting) for each in verdicts))
+    judged_at = [own for own in overrides if own]
+    shared = [setting for setting in judged_at[0] if all(setting in own for own in judged_at)] if judged_at else []
+    kept = [", ".join(setting for setting in own if setting not in shared) for own in overrides]
+    settings = [" · ".join(filter(None, (head, own))) for head, own in zip(heads, kept)]
+    return shared, [replace(each, setting=setting) for each, setting in zip(verdicts, settings)]
+
+
+def _parts(setting: str) -> tuple[str, list[str]]:
+    """Split a verdict's setting into model and pretraining sets, and the overrides."""
+    head, _, last = setting.rpartition(" · ")
+    return (head, settings_of(last)) if "=" in last else (setting, [])
 
 
 def judge(
@@ -93,11 +111,12 @@ def judge(
     """
     rows = rows[rows["suite"] == suite] if "line" in rows else rows.iloc[:0]
     reference = reference or (suite if suite in config_names("suite") else f"{suite}.yaml")
+    datasets = natural(rows["dataset"].unique()) if len(rows) else []
     verdicts = []
     for name, claim in stated.items():
         relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else _trained(claim, costs, suite)
         for setting in _settings(relevant, claim):
-            case = _Case(suite, name, claim, reference, setting)
+            case = _Case(suite, name, claim, reference, setting, datasets)
             verdicts.append(
                 _of_scores(case, relevant, rows, resamples)
                 if isinstance(claim, Scored)
@@ -154,13 +173,14 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Case:
-    """A claim at a setting. reference: of the suite, for commands."""
+    """A claim at a setting. reference: of the suite, for commands. datasets: those of which it has results."""
 
     suite: str
     name: str
     claim: Claim
     reference: str
     setting: _Setting
+    datasets: Sequence[str] = ()
 
     def verdict(
         self, verdict: str, measured: Measured | None, why: str, command: str = "", others: Sequence[Measured] = ()
@@ -180,11 +200,24 @@ class _Case:
         words += ["--tasks", ",".join(tasks)] if tasks else []
         words += ["--seeds", str(max(seeds, SEEDS))] if seeds else []
         words += ["--model", model] if model else []
+        shipped = self._shipped
+        trained_on = self.setting.base.get("pretraining", "").split(", ")
+        varied = any(
+            setting.startswith("pretraining=") for setting in settings_of(self.setting.base.get("variant", ""))
+        )
+        if trained_on != [""] and (varied or trained_on != shipped.get("pretraining", trained_on)):
+            words += ["--pretraining", ",".join(trained_on)]
+        if (
+            any(":" not in task for task in tasks)
+            and self.datasets
+            and {*shipped.get("datasets", ())} - {*self.datasets}
+        ):
+            words += ["--datasets", ",".join(self.datasets)]
         for setting in settings_of(self.setting.base.get("variant", "")):
-            section, _, value = setting.partition("=")
+            section = setting.partition("=")[0]
             if section == "pretraining":
-                words += ["--pretraining", value]
-            elif "." in section and not section.startswith("stages."):
+                continue
+            if "." in section and not section.startswith("stages."):
                 words += ["--set", setting]
             elif self.setting.base["arm"] in arms:
                 # An option of an arm stands in its variant without the arm's name.
@@ -194,10 +227,14 @@ class _Case:
     def _other_model(self) -> str:
         """Return the model, if it is not the one that the shipped suite names."""
         model = self.setting.base.get("model", "")
-        if self.reference not in config_names("suite") or model not in config_names("model"):
+        if model not in config_names("model"):
             return ""
-        suite, _ = read_suite(find_config("suite", self.reference))
-        return "" if model in (suite.get("model", model), *self.claim.model_of.values()) else model
+        return "" if model in (self._shipped.get("model", model), *self.claim.model_of.values()) else model
+
+    @property
+    def _shipped(self) -> Mapping[str, Any]:
+        """The keys of the suite, if it is a shipped one."""
+        return read_suite(find_config("suite", self.reference))[0] if self.reference in config_names("suite") else {}
 
 
 def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
@@ -225,7 +262,8 @@ def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
         near = {arm: _nearest(line, of_arm[arm], same) for arm in arms if arm != first}
         lines_of_arms = {first: line["line"]} | {arm: name for arm, name in near.items() if name}
         settings.append(_Setting(lines_of_arms, line, " · ".join(filter(None, (line[key] for key in named)))))
-    return sorted(settings, key=lambda setting: setting.name)
+    order = natural(setting.name for setting in settings)
+    return sorted(settings, key=lambda setting: order.index(setting.name))
 
 
 def _nearest(line: Mapping[str, Any], others: Sequence[Mapping[str, Any]], same: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Scores in the course of trainings and by budget: curves, where lines cross, whether the order still changes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -338,6 +339,20 @@ def draw(ax: "Axes", rows: "pd.DataFrame", quantity: str, labels: Mapping[str, s
         ax.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)
     if wide:
         ax.set_xscale("log")
+        ticks = round_ticks(*ax.get_xlim())
+        ax.set_xticks(ticks, [f"{tick:,.12g}" for tick in ticks])
+        ax.minorticks_off()
     else:
         ax.set_xlim(left=0)
     ax.grid(axis="y", color=GREY, alpha=0.3, linewidth=0.4)
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Choose round numbers between two, at most seven, for a logarithmic axis of up to seven decades."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks: list[float] = []
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [n * 10.0**decade for decade in decades for n in digits if low <= n * 10.0**decade <= high]
+        if len(ticks) <= 7:
+            break
+    return ticks

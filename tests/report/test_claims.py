@@ -21,6 +21,7 @@ from benchmark.config.yaml_files import config_names, find_config
 from benchmark.evaluation.statistics import paired
 from benchmark.report.claims import COLUMNS, claims_frame, shown
 from benchmark.report.page import print_part
+from benchmark.report.render import Sentence, Table
 from benchmark.report.sections import verdicts_of, write_report
 from benchmark.report.verdicts import Measured, Verdict, judged
 from benchmark.store.store import Store
@@ -218,6 +219,38 @@ def test_an_arm_that_lacks_a_dataset_is_run_there_alone() -> None:
     verdict = one(GAIN, rows, drawn)
     assert verdict.verdict == "not run"
     assert verdict.command == "bench run --suite s.yaml --methods b --tasks retrieval:e,retrieval:f --seeds 3"
+
+
+def test_a_command_names_the_data_where_they_are_not_the_suites() -> None:
+    stated = {"demo": {"c": claim(**GAIN | {"a": "msd", "b": "clip"})}}
+    phantoms = tuple(f"phantom-{name}" for name in ("cxr", "mammo", "histo", "derm", "fundus"))
+
+    def command(datasets: tuple[str, ...], **labels: str) -> str:
+        rows, drawn = trials({"msd": 0.6}, datasets=datasets, suite="demo", **labels)
+        (verdict,) = verdicts_of(rows, pd.DataFrame(), lambda *key: drawn.get(key), stated)
+        return verdict.command.removeprefix("bench run --suite demo --methods clip --tasks retrieval --seeds 3")
+
+    everything = ", ".join(phantoms)
+    assert command(phantoms, pretraining=everything) == ""
+    assert command(phantoms, pretraining="phantom-cxr") == " --pretraining phantom-cxr"
+    assert command(phantoms[:1], pretraining=everything) == " --datasets phantom-cxr"
+    both = command(phantoms, pretraining="phantom-cxr, phantom-derm", variant="pretraining=phantom-cxr+phantom-derm")
+    assert both == " --pretraining phantom-cxr,phantom-derm"
+
+
+def test_settings_are_in_order_and_shared_ones_stand_once() -> None:
+    variants = [f"training.samples={samples}, evaluation.resamples=50" for samples in (1024, 256, 512)]
+    every = [trials({"a": 0.6, "b": 0.5}, variant=variant) for variant in variants]
+    rows, drawn = pd.concat([rows for rows, _ in every]), {key: x for _, drawn in every for key, x in drawn.items()}
+    verdicts = judge(GAIN, rows, drawn)
+    assert [each.setting for each in verdicts] == [variants[1], variants[2], variants[0]]
+    head, table, *sentences = shown(verdicts)
+    assert isinstance(head, Sentence)
+    assert head.text == "Claims of suite s, judged at evaluation.resamples=50."
+    assert isinstance(table, Table)
+    labels = [f"c · training.samples={samples}" for samples in (256, 512, 1024)]
+    assert [label for label, _ in table.rows] == labels
+    assert all(f"{label}, supported: " in each.text for label, each in zip(labels, sentences))  # type: ignore[union-attr]
 
 
 def test_nothing_was_run() -> None:

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmark.report.course import Course, compare, crossings, gain_differences, pool
+from benchmark.report.course import Course, compare, crossings, draw, gain_differences, pool
+from benchmark.report.plots import STYLE
 from benchmark.report.sections import write_report
 
 GROUPS, RESAMPLES, SEEDS = 200, 300, 3
@@ -124,6 +127,26 @@ def test_points_are_pooled_with_what_they_cost() -> None:
     assert pooled["samples"].tolist() == [500, 1000]
     assert pooled["seconds"].tolist() == [5.5, 11]
     assert pooled["value"].tolist() == pytest.approx(drawn.course().rows.groupby("point")["value"].mean().tolist())
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ((10_000, 160_000), ["10,000", "20,000", "50,000", "100,000"]),
+        ((64, 1024), ["100", "200", "500", "1,000"]),
+        ((200, 40_000), ["300", "1,000", "3,000", "10,000", "30,000"]),
+        ((20, 500_000), ["100", "1,000", "10,000", "100,000"]),
+    ],
+)
+def test_a_wide_axis_has_round_numbers(samples: tuple[float, float], expected: list[str]) -> None:
+    rows = Drawn({"a": {0.5: 0.4, 1.0: 0.6}}).course().rows
+    pooled = pool(Course("share", rows, [0.5, 1.0]))
+    pooled = pooled.assign(samples=samples)
+    with matplotlib.rc_context(STYLE):
+        ax = Figure().subplots()
+        draw(ax, pooled, "samples", {"a": "a"}, {"a": "black"})
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == expected
+    assert not ax.get_xticklabels(minor=True)
 
 
 def report(rows: pd.DataFrame, costs: pd.DataFrame, drawn: Drawn, folder: Path, **rest: Any) -> str:
