@@ -115,7 +115,8 @@ def judge(
     verdicts = []
     for name, claim in stated.items():
         relevant = _of_claim(claim, rows) if isinstance(claim, Scored) else _trained(claim, costs, suite)
-        for setting in _settings(relevant, claim):
+        # Without results of its tasks, a claim is judged at the settings at which its arms have any.
+        for setting in _settings(relevant if len(relevant) or isinstance(claim, Cost) else rows, claim):
             case = _Case(suite, name, claim, reference, setting, datasets)
             verdicts.append(
                 _of_scores(case, relevant, rows, resamples)

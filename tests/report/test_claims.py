@@ -238,6 +238,13 @@ def test_a_command_names_the_data_where_they_are_not_the_suites() -> None:
     assert both == " --pretraining phantom-cxr,phantom-derm"
 
 
+def test_a_claim_about_another_task_is_missing_at_the_settings_that_were_run() -> None:
+    rows, drawn = trials({"a": 0.6, "b": 0.5}, variant="training.steps=9")
+    verdict = one(GAIN | {"tasks": "vqa"}, rows, drawn)
+    assert (verdict.verdict, verdict.setting) == ("not run", "training.steps=9")
+    assert verdict.command.endswith("--methods a,b --tasks vqa --seeds 3 --set training.steps=9")
+
+
 def test_settings_are_in_order_and_shared_ones_stand_once() -> None:
     variants = [f"training.samples={samples}, evaluation.resamples=50" for samples in (1024, 256, 512)]
     every = [trials({"a": 0.6, "b": 0.5}, variant=variant) for variant in variants]
