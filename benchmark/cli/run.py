@@ -88,6 +88,7 @@ def claims(
     verdicts = judge_claims(store, suite)
     if not verdicts:
         where = f"suite {suite}" if suite else f"the suites that were run in {store.folder}"
-        say(f"no claims of {where}; a suite states them under claims:, as cxr does")
+        next_step = "" if suite else ", and bench claims --suite cxr shows what it takes to test them"
+        say(f"no claims of {where}; a suite states them under claims:, as cxr does{next_step}")
     for part in shown(verdicts):
         print_part(part, console)

@@ -92,13 +92,13 @@ class TransformersTextTower(LanguageModelTower):
         if enabled and self.prefix is not None:
             # transformers silently ignores past keys and values when it recomputes activations.
             raise BenchError("gradient checkpointing: a transformers text tower with a prefix does not support it")
-        if enabled:
-            with warnings.catch_warnings():
-                # Newer versions have the method under another name, and warn.
-                warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings():
+            # Newer versions have these under other names, and warn.
+            warnings.simplefilter("ignore", FutureWarning)
+            if enabled:
                 self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif self.model.is_gradient_checkpointing:
-            self.model.gradient_checkpointing_disable()
+            elif self.model.is_gradient_checkpointing:
+                self.model.gradient_checkpointing_disable()
 
 
 def _cache(prefix: Tensor, count: int) -> Any:

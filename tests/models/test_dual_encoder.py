@@ -1,4 +1,5 @@
 import copy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,9 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     x, (tokens, mask) = images(model).double(), texts([5, 9, 3], 9)
 
     def gradients(enabled: bool) -> list[torch.Tensor | None]:
-        model.set_gradient_checkpointing(enabled)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            model.set_gradient_checkpointing(enabled)
         model.zero_grad()
         (model.encode_image(x) * model.encode_text(tokens, mask)).sum().backward()
         return [p.grad for p in model.parameters()]

@@ -502,6 +502,7 @@ def test_no_claims_says_where_they_are_stated(bench: Bench) -> None:
     assert "no claims of suite suite.yaml; a suite states them under claims:" in bench.out
     assert bench("claims") == 0
     assert "no claims of the suites that were run in results" in bench.out
+    assert "bench claims --suite cxr shows what it takes to test them" in " ".join(bench.out.split())
 
 
 @pytest.mark.parametrize(
