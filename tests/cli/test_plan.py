@@ -95,3 +95,14 @@ def test_tasks_that_fit_no_dataset_are_one_line(bench: Bench) -> None:
         assert [line for line in bench.out.splitlines() if "left out" in line] == [
             f"left out: retrieval on {named}: the dataset has no text"
         ]
+
+
+def test_a_line_names_what_varies_and_not_what_all_share(bench: Bench) -> None:
+    options = ["--budget", "samples=96", "--grid", "training.batch_size=16,32"]
+    assert bench(*PLAN, *options) == 0, bench.err
+    for arm in ("clip", "msd"):
+        for size in (16, 32):
+            assert re.search(
+                rf"^{arm} +1 train.*\n.*batch_size={size}|^{arm} .*batch_size={size} +1 train", bench.out, re.M
+            )
+    assert "training.samples=96" not in bench.out
