@@ -84,7 +84,7 @@ def check_settings(config: RunConfig) -> None:
             if section in config.arms or key.partition(".")[0] in ("training", "stages"):
                 if section not in arms:
                     raise BenchError(
-                        f"{option} {setting}: arm '{section}' is not in this run; its arms: {listed(arms)}"
+                        f"{option} {setting}: arm '{section}' is not in this run; its arms: {listed(arms) or 'none'}"
                     )
                 continue
             absent = []

@@ -101,7 +101,8 @@ def _budgets(results: Results) -> Iterator[Course]:
 
 
 def _of_cells(costs: "pd.DataFrame") -> "pd.DataFrame":
-    return costs.drop_duplicates("cell", keep="last")[["cell", SAMPLES, SECONDS]]
+    # Not every store has recorded both.
+    return costs.drop_duplicates("cell", keep="last").reindex(columns=["cell", SAMPLES, SECONDS])
 
 
 def _value(line: str, name: str) -> float:
