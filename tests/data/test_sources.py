@@ -213,7 +213,7 @@ def test_phantoms_are_drawn_in_two_processes(tmp_path, guard):
 
 FULL = """
 if __name__ == "__main__":
-    import multiprocessing, sys, threading
+    import multiprocessing, sys, threading, time
     from pathlib import Path
     import pyarrow
     from benchmark.data import dataset
@@ -229,7 +229,10 @@ if __name__ == "__main__":
     try:
         dataset.open_dataset(load_card(sys.argv[1]), cache=Path(sys.argv[2])).table("train")
     except BenchError as error:
-        # While the error is at hand, and so all that it came from.
+        # While the error is at hand, and so all that it came from. A thread that was told to end takes a moment.
+        for _ in range(50):
+            if threading.active_count() > 1:
+                time.sleep(0.1)
         print("left:", multiprocessing.active_children(), threading.active_count())
         print(error)
 """
