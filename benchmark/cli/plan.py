@@ -122,15 +122,13 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _lines(plan: "Plan", store: "Store", estimator: "Estimator") -> list[_Line]:
-    from benchmark.report.results import settings_of
+    from benchmark.report.results import common_settings, own_settings
 
     varied = several_variants((cell.arm, cell.label["variant"]) for cell in plan.cells)
-    settings = [settings_of(cell.label["variant"]) for cell in plan.cells]
-    shared = [setting for setting in settings[0] if all(setting in each for each in settings)] if settings else []
+    shared = common_settings(cell.label["variant"] for cell in plan.cells)
     lines: dict[str, _Line] = {}
     for cell in [*([plan.initial] if plan.initial else []), *plan.cells]:
-        own = [setting for setting in settings_of(cell.label["variant"]) if setting not in shared]
-        variant = ", ".join(own) if cell.arm in varied else ""
+        variant = ", ".join(own_settings(cell.label["variant"], shared)) if cell.arm in varied else ""
         condition = "" if cell.condition is None else f"on {', '.join(cell.pretraining)}"
         name = " ".join(filter(None, (cell.arm, variant, condition)))
         if cell is plan.initial:

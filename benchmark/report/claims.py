@@ -14,7 +14,7 @@ from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.report.comparison import SIGNIFICANT, complete_runs, resampled_means
 from benchmark.report.render import MISSING, Cell, Sentence, Table
-from benchmark.report.results import Resamples, natural, settings_of
+from benchmark.report.results import Resamples, common_settings, natural, own_settings, settings_of
 from benchmark.report.verdicts import (
     CONTRADICTED,
     NOT_RUN,
@@ -82,17 +82,16 @@ def shown(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
 def _without_shared(verdicts: Sequence[Verdict]) -> tuple[list[str], list[Verdict]]:
     """Take the overrides that all verdicts from results share out of their settings; return them and the verdicts."""
     heads, overrides = zip(*(_parts(each.setting) for each in verdicts))
-    judged_at = [own for own in overrides if own]
-    shared = [setting for setting in judged_at[0] if all(setting in own for own in judged_at)] if judged_at else []
-    kept = [", ".join(setting for setting in own if setting not in shared) for own in overrides]
+    shared = common_settings(filter(None, overrides))
+    kept = [", ".join(own_settings(each, shared)) for each in overrides]
     settings = [" · ".join(filter(None, (head, own))) for head, own in zip(heads, kept)]
     return shared, [replace(each, setting=setting) for each, setting in zip(verdicts, settings)]
 
 
-def _parts(setting: str) -> tuple[str, list[str]]:
+def _parts(setting: str) -> tuple[str, str]:
     """Split a verdict's setting into model and pretraining sets, and the overrides."""
     head, _, last = setting.rpartition(" · ")
-    return (head, settings_of(last)) if "=" in last else (setting, [])
+    return (head, last) if "=" in last else (setting, "")
 
 
 def judge(

@@ -1,7 +1,7 @@
 """The input of a report's sections: the rows and costs of all runs, by the line of the tables they belong to."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -83,7 +83,7 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     labels = runs[keys].drop_duplicates()
     names = []
     for arm, variant, *others, cell in labels.itertuples(index=False):
-        own = ", ".join(setting for setting in settings_of(variant) if setting not in shared)
+        own = ", ".join(own_settings(variant, shared))
         identity = [arm, own, *others]
         parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
         parts += [f"cell {cell[:8]}"] if (arm, variant, *others) in ambiguous else []
@@ -105,8 +105,18 @@ def with_arms(frame: "pd.DataFrame") -> "pd.DataFrame":
 def shared_settings(rows: "pd.DataFrame") -> list[str]:
     """List the settings that the command line gave to every arm, as ``name=value``; none where an arm has none."""
     arms = rows[rows["role"] != "baseline"] if "role" in rows else rows
-    variants = [settings_of(str(variant)) for variant in arms["variant"].fillna("").unique()]
-    return [setting for setting in variants[0] if all(setting in each for each in variants)] if variants else []
+    return common_settings(arms["variant"].fillna("").unique())
+
+
+def common_settings(variants: Iterable[str]) -> list[str]:
+    """List the settings that all variants have."""
+    settings = [settings_of(str(variant)) for variant in variants]
+    return [setting for setting in settings[0] if all(setting in each for each in settings)] if settings else []
+
+
+def own_settings(variant: str, shared: Container[str]) -> list[str]:
+    """List the settings of a variant that are not ``shared``."""
+    return [setting for setting in settings_of(variant) if setting not in shared]
 
 
 def settings_of(variant: str) -> list[str]:
