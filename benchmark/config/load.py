@@ -11,7 +11,7 @@ from benchmark.common.errors import BenchError, cut, shortened
 from benchmark.config.overrides import parse_axis, parse_budget, parse_setting
 from benchmark.config.schema import RunConfig, set_key
 from benchmark.config.training import BUDGETS
-from benchmark.config.validation import validated
+from benchmark.config.validation import EXPECTED, validated
 from benchmark.config.yaml_files import find_config, read_yaml
 
 
@@ -40,7 +40,8 @@ def load_run_config(
     if conditions:
         fields["scenario"] = fields["scenario"] | {"conditions": list(conditions)}
     fields["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
-    known = [*known, *_mapping(fields, "arms")]
+    _check_blocks(fields, _BLOCKS, where)
+    known = [*known, *fields.get("arms", {})]
     overrides = {}
     options = {key: f"--{key.replace('_', '-')}" for key in flags}
     from_options = [(f"--set {cut(setting)}", setting) for setting in settings]
@@ -68,6 +69,26 @@ def load_run_config(
         if flags.get(varied) or varied in points[0]:
             raise BenchError(f"--{varied}: scenario '{config.scenario.name}' varies it, so it cannot be set")
     return config
+
+
+_BLOCKS: dict[str, Any] = {
+    "training": {},
+    "evaluation": {},
+    "model_options": {},
+    "options": {"*": {}},
+    "arms": {"*": {"options": {}, "training": {}, "stages": {"*": {}}}},
+}
+"""The mappings of a suite that --set puts a key into, with those within them; * is any name."""
+
+
+def _check_blocks(fields: Mapping[str, Any], blocks: Mapping[str, Any], where: str, outer: str = "") -> None:
+    """Raise ``BenchError`` where a suite has something else in the place of a mapping that --set could change."""
+    for name, inner in blocks.items():
+        for key in fields if name == "*" else fields.keys() & {name}:
+            if not isinstance(fields[key], Mapping):
+                found = shortened(fields[key])
+                raise BenchError(f"{where}: {outer}{key}: {EXPECTED['dict_type']}, found {found}")
+            _check_blocks(fields[key], inner, where, f"{outer}{key}.")
 
 
 def read_suite(path: Path) -> tuple[dict[str, Any], str]:

@@ -176,10 +176,11 @@ class Runner:
             if dataset.left_out:
                 reasons = ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dataset.left_out.items())
                 self.progress.print(f"{name}: left out {reasons}", style="yellow")
+        counts = {cell.key: len(self.materials.pairs(cell, "train")) for cell in untrained}
         for cell in untrained:
-            check_batch(cell.training, len(self.materials.pairs(cell, "train")))
+            check_batch(cell.training, counts[cell.key])
         self.print_twins(untrained)
-        for caution in cautions_of(untrained, lambda cell: len(self.materials.pairs(cell, "train"))):
+        for caution in cautions_of(untrained, lambda cell: counts[cell.key]):
             self.progress.print(caution, style="yellow")
 
     def print_twins(self, cells: list[Cell]) -> None:

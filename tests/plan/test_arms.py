@@ -149,6 +149,42 @@ def test_mistakes_of_the_command_line(suite: Path) -> None:
         plan_of(suite, arms={"a.b": {"method": "clip"}})
 
 
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["clip"], r"suite.yaml: arms: expected a mapping of keys to values, found \['clip'\]"),
+        ({"clip": 3}, r"suite.yaml: arms\.clip: expected a mapping"),
+        ({"clip": {"training": [1]}}, r"suite.yaml: arms\.clip\.training: expected a mapping"),
+        ({"clip": {"stages": {"one": 3}}}, r"suite.yaml: arms\.clip\.stages\.one: expected a mapping"),
+    ],
+)
+@pytest.mark.parametrize(
+    "setting", ["training.steps=2", "clip.training.steps=2", "clip.stages.one.momentum=0.5", "clip.temperature=1"]
+)
+def test_arms_that_are_no_mappings_are_named_whatever_the_command_line_sets(
+    suite: Path, arms: Any, message: str, setting: str
+) -> None:
+    edit(suite / "suite.yaml", arms=arms)
+    with pytest.raises(BenchError, match=message):
+        planned(suite, setting, methods=["clip"])
+
+
+@pytest.mark.parametrize(
+    ("block", "setting"),
+    [
+        ({"training": 3}, "training.steps=2"),
+        ({"evaluation": [1]}, "evaluation.resamples=2"),
+        ({"options": "clip"}, "clip.temperature=1"),
+        ({"options": {"clip": 3}}, "clip.temperature=1"),
+        ({"model_options": 3}, "model.embed_dim=8"),
+    ],
+)
+def test_so_are_other_blocks(suite: Path, block: dict[str, Any], setting: str) -> None:
+    edit(suite / "suite.yaml", **block)
+    with pytest.raises(BenchError, match=r"suite\.yaml: .*: expected a mapping of keys to values, found"):
+        planned(suite, setting, methods=["clip"])
+
+
 def test_tuned_settings_are_an_arms_own(suite: Path) -> None:
     config = plan_of(suite).config
     folder = suite / "tuning"
