@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 from benchmark.tasks.vqa import VQA
 
 from benchmark.evaluation.measurement import Measurement
-from tests.tasks.fakes import SPLITS, FakeDataset, evaluation, fake_dataset
+from tests.methods.fakes import SIZE
+from tests.tasks.fakes import SPLITS, FakeDataset, evaluation, fake_dataset, with_columns
 
 
 def measured(dataset: FakeDataset, encoder: Any, seed: int = 0, **options: Any) -> Measurement:
@@ -28,4 +30,17 @@ def bits(answers: tuple[str, str] = ("yes", "no"), sizes: dict[str, int] = SPLIT
             records.answer[i][:] = [answers[label % 2], answers[label // 2]]
             records.answer_type[i][:] = ["closed", "closed"]
             records.question_type[i][:] = ["bit", "bit"]
+    return dataset
+
+
+def pictures(train: int = 48) -> FakeDataset:
+    """bits() whose images show the first bit on the left and the second on the right, the questions equally long."""
+    dataset = bits(sizes={"train": train, "val": 16, "test": 32})
+    random = np.random.default_rng(0)
+    for split, records in dataset.prepared.items():
+        images = random.integers(0, 120, (len(records), 3, SIZE, SIZE), dtype=np.uint8)
+        images[:, :, :, : SIZE // 2] += (100 * (records.label % 2)).astype(np.uint8)[:, None, None, None]
+        images[:, :, :, SIZE // 2 :] += (100 * (records.label // 2)).astype(np.uint8)[:, None, None, None]
+        questions = [["one?", "two?"] for _ in records.ids]
+        dataset.prepared[split] = with_columns(records, images, question=questions)
     return dataset

@@ -16,12 +16,12 @@ from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import build_model
 from tests.evaluation.fakes import Letters
-from tests.methods.fakes import SIZE, small_card
-from tests.tasks.answering import bits, measured, values
-from tests.tasks.fakes import FakeDataset, RandomEncoder, with_columns
+from tests.methods.fakes import small_card
+from tests.tasks.answering import measured, pictures, values
+from tests.tasks.fakes import RandomEncoder
 
 WIDTH, ANSWERS = 6, 5
-SIZES = {"train": 96, "val": 16, "test": 32}
+TRAIN = 96
 
 
 @pytest.fixture
@@ -186,18 +186,6 @@ def test_grey_images_are_those_of_pillow() -> None:
     np.testing.assert_allclose(found[0, 0].numpy() * 255, np.asarray(picture), atol=1.6)
 
 
-def pictures() -> FakeDataset:
-    """bits() whose images show the first bit on the left and the second on the right, the questions equally long."""
-    dataset = bits(sizes=SIZES)
-    random = np.random.default_rng(0)
-    for split, records in dataset.prepared.items():
-        images = random.integers(0, 120, (len(records), 3, SIZE, SIZE), dtype=np.uint8)
-        images[:, :, :, : SIZE // 2] += (100 * (records.label % 2)).astype(np.uint8)[:, None, None, None]
-        images[:, :, :, SIZE // 2 :] += (100 * (records.label // 2)).astype(np.uint8)[:, None, None, None]
-        dataset.prepared[split] = with_columns(records, images, question=[["one?", "two?"] for _ in records.ids])
-    return dataset
-
-
 class Kept(ModelEncoder):
     """Keeps its copy, to look at what became of it."""
 
@@ -219,7 +207,7 @@ def encoder() -> Kept:
 def test_questions_are_answered_by_trained_towers(small: None) -> None:
     made = encoder()
     before = {name: weight.clone() for name, weight in made.model.state_dict().items()}
-    found = measured(pictures(), made, protocol="roy2024")
+    found = measured(pictures(TRAIN), made, protocol="roy2024")
     assert values(found)["accuracy"] > 0.75
     assert found.notes["epoch"] == 20
     trained = dict(made.made.model.named_parameters())
@@ -230,7 +218,7 @@ def test_questions_are_answered_by_trained_towers(small: None) -> None:
 def test_answers_depend_on_the_seed_alone(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mevf_ban, "EPOCHS", 1)
     copies = []
-    for dataset, seed in ((pictures(), 0), (pictures().shuffled(1), 0), (pictures(), 1)):
+    for dataset, seed in ((pictures(TRAIN), 0), (pictures(TRAIN).shuffled(1), 0), (pictures(TRAIN), 1)):
         made = encoder()
         measured(dataset, made, seed=seed, protocol="roy2024")
         copies.append(made.made.model.state_dict())
@@ -241,4 +229,4 @@ def test_answers_depend_on_the_seed_alone(small: None, monkeypatch: pytest.Monke
 
 def test_an_encoder_without_towers_is_told_in_a_line() -> None:
     with pytest.raises(BenchError, match=r"^vqa\.protocol=roy2024: a RandomEncoder has no towers .*; expected .*$"):
-        measured(pictures(), RandomEncoder(), protocol="roy2024")
+        measured(pictures(TRAIN), RandomEncoder(), protocol="roy2024")

@@ -13,25 +13,11 @@ from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import ModelEncoder
 from benchmark.models import DualEncoder, build_model
 from tests.evaluation.fakes import Letters
-from tests.methods.fakes import SIZE, small_card, small_method
-from tests.tasks.answering import bits, measured, values
-from tests.tasks.fakes import FakeDataset, RandomEncoder, evaluation, with_columns
+from tests.methods.fakes import small_card, small_method
+from tests.tasks.answering import measured, pictures, values
+from tests.tasks.fakes import RandomEncoder, evaluation
 
-SIZES = {"train": 48, "val": 16, "test": 32}
 QUICK: dict[str, Any] = {"towers": "trained", "epochs": 2, "batch_size": 20, "micro_batch": 8}
-
-
-def pictures() -> FakeDataset:
-    """bits() whose images show the first bit on the left and the second on the right, the questions equally long."""
-    dataset = bits(sizes=SIZES)
-    random = np.random.default_rng(0)
-    for split, records in dataset.prepared.items():
-        images = random.integers(0, 120, (len(records), 3, SIZE, SIZE), dtype=np.uint8)
-        images[:, :, :, : SIZE // 2] += (100 * (records.label % 2)).astype(np.uint8)[:, None, None, None]
-        images[:, :, :, SIZE // 2 :] += (100 * (records.label // 2)).astype(np.uint8)[:, None, None, None]
-        questions = [["one?", "two?"] for _ in records.ids]
-        dataset.prepared[split] = with_columns(records, images, question=questions)
-    return dataset
 
 
 class Kept(ModelEncoder):
