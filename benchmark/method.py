@@ -82,7 +82,7 @@ class Method(nn.Module):
         """Epochs trained so far, with fractions; set by the loop before each step."""
         self.same_text: SameText = "negative"
         self.label_smoothing = 0.0
-        """Of the training, as same_text; set by the loop at the begin of a stage."""
+        """Of the training, as same_text; set by the loop when a stage begins."""
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[str]:
@@ -91,7 +91,7 @@ class Method(nn.Module):
 
     @classmethod
     def cautions(cls, config: Any, training: Training, pairs: int | None, steps: int | None) -> list[str]:
-        """Return what to know about these settings before a training, one line each; by default nothing.
+        """Return warnings about these settings, one line each; by default none.
 
         ``bench plan`` and ``bench run`` print them. pairs: of the training data; steps: of the training; None where
         they are not known yet.

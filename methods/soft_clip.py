@@ -58,7 +58,7 @@ class SoftClip(Clip):
 
     @classmethod
     def needs_of(cls, config: Config) -> frozenset[str]:
-        """Labels, if similarity is theirs."""
+        """Require labels only where similarity is that of labels."""
         return cls.needs if config.source == "label" else frozenset()
 
     def __init__(self, model: DualEncoder, config: Config) -> None:

@@ -80,7 +80,7 @@ def claims(
     The claims are those of the papers that a suite reproduces. The report shows the same.
     """
     from benchmark.api import judge_claims
-    from benchmark.report.claims import shown
+    from benchmark.report.claims import claim_parts
     from benchmark.report.page import print_part
     from benchmark.store.store import Store
 
@@ -90,5 +90,5 @@ def claims(
         where = f"suite {suite}" if suite else f"the suites that were run in {store.folder}"
         next_step = "" if suite else ", and bench claims --suite cxr shows what it takes to test them"
         say(f"no claims of {where}; a suite states them under claims:, as cxr does{next_step}")
-    for part in shown(verdicts):
+    for part in claim_parts(verdicts):
         print_part(part, console)

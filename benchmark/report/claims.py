@@ -27,10 +27,10 @@ from benchmark.report.verdicts import (
     interval_of,
     judged,
     measure_of,
-    said,
+    measured_sentence,
     stated_by,
+    value_text,
     verdict_on,
-    written,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ Runs = dict[Column, "dict[str, dict[int, pd.DataFrame]]"]
 """By column, line and seed: the rows of a run's parts."""
 
 
-def shown(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
+def claim_parts(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
     """Show verdicts: a table of those of each suite, a sentence each, and tables of what is a mean over datasets."""
     for suite in dict.fromkeys(each.suite for each in verdicts):
         shared, of_suite = _without_shared([each for each in verdicts if each.suite == suite])
@@ -315,7 +315,7 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
     lacking = _lacking(claim, runs, lines)
     others: Sequence[str] = claim.arms[1:] or [""]
     able = [other for other in others if not {claim.a, other} & set(lacking)]
-    measured = [found for other in able if (found := _measure(claim, other, runs, lines, resamples))]
+    measured = [each for other in able if (each := _measure(claim, other, runs, lines, resamples))]
     verdict, decisive, why = verdict_on(claim, measured)
     seeds = 1 + max((seed for column in runs.values() for of_line in column.values() for seed in of_line), default=0)
     if verdict != CONTRADICTED and len(measured) < len(others):
@@ -324,7 +324,7 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
         command = case.command(absent, selectors, seeds)
         return case.verdict(NOT_RUN, None, _missing(lacking), command, measured)
     command = case.command(claim.arms, _selectors(claim), seeds) if verdict == NOT_SHOWN and decisive.seeds < 2 else ""
-    return case.verdict(verdict, decisive, f"{said(claim, decisive)} {why}", command, measured)
+    return case.verdict(verdict, decisive, f"{measured_sentence(claim, decisive)} {why}", command, measured)
 
 
 def _lacking(claim: Scored, runs: Runs, lines: Mapping[str, str]) -> dict[str, list[str]]:
@@ -455,11 +455,11 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
         ratio = replace(_ratio(first, second, claim), seeds=0)
         verdict, why = judged(claim, ratio)
         return case.verdict(
-            verdict, ratio, f"{said(claim, ratio)} Counted without training: {', '.join(absent)}. {why}"
+            verdict, ratio, f"{measured_sentence(claim, ratio)} Counted without training: {', '.join(absent)}. {why}"
         )
     a, b = (costs[costs["line"] == lines[arm]].drop_duplicates("seed").set_index("seed") for arm in claim.arms)
     ratio = _ratio(a[claim.column].astype(float), b[claim.column].astype(float), claim)
-    words = said(claim, ratio)
+    words = measured_sentence(claim, ratio)
     if not claim.is_count and set(a["device"]) | set(b["device"]) != set(a["device"]) & set(b["device"]):
         return case.verdict(NOT_SHOWN, ratio, f"{words} The devices differ.")
     if not claim.is_count and ratio.seeds < 2:
@@ -493,7 +493,7 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
     for each in verdicts:
         cells = [Cell(each.verdict, best=each.verdict in (SUPPORTED, CONTRADICTED)), Cell(stated_by(each.claim))]
         if measured := each.measured:
-            cells.append(Cell(written(each.claim, measured.value), interval_of(each.claim, measured)))
+            cells.append(Cell(value_text(each.claim, measured.value), interval_of(each.claim, measured)))
             datasets = len({dataset for _, dataset, _ in measured.columns})
             cells += [Cell(str(measured.seeds or MISSING)), Cell(str(datasets) if datasets else MISSING)]
         else:
@@ -522,8 +522,10 @@ def column_tables(suite: str, verdicts: Sequence[Verdict]) -> Iterator[Table]:
         ]
         rows = []
         for each, one in of_task:
-            found = [one.columns.get((task, *column)) for column in columns]
-            cells = [Cell(written(each.claim, x.value), interval_of(each.claim, x)) if x else Cell() for x in found]
+            measurements = [one.columns.get((task, *column)) for column in columns]
+            cells = [
+                Cell(value_text(each.claim, x.value), interval_of(each.claim, x)) if x else Cell() for x in measurements
+            ]
             several = len(each.claim.arms) > 2
             rows.append((f"{each.label} · {one.other}" if several else each.label, cells))
         caption = (

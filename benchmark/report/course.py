@@ -136,8 +136,8 @@ def compare(course: Course, resamples: Resamples) -> "pd.DataFrame":
         rows = course.rows[course.rows["point"] == point]
         lines = natural(rows["line"].unique())
         for number, other in enumerate(lines[1:], 1):
-            found = differences(rows, dict.fromkeys(lines[:number], other), resamples)
-            frames.append(found.assign(point=point, other=other))
+            of_point = differences(rows, dict.fromkeys(lines[:number], other), resamples)
+            frames.append(of_point.assign(point=point, other=other))
     compared = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMN, "p", "value"])
     compared["verdict"] = [verdict(v, p) for v, p in zip(compared["value"], holm(compared["p"].to_numpy(dtype=float)))]
     return compared
@@ -208,7 +208,7 @@ class Crossing:
 
 def crossings(course: Course, compared: "pd.DataFrame") -> list[Crossing]:
     """Find the pairs of lines that change their order between points."""
-    found = []
+    crossed = []
     for (*column, line, other), rows in compared.groupby([*COLUMN, "line", "other"]):
         rows = rows.sort_values("point")
         for shown, kept in ((True, rows[~rows["verdict"].isin([NEITHER, UNTESTED])]), (False, rows)):
@@ -217,17 +217,17 @@ def crossings(course: Course, compared: "pd.DataFrame") -> list[Crossing]:
             before = ahead[np.sign(ahead["value"]) == -np.sign(after["value"].sum())].iloc[-1:]
             if len(before):
                 ends = [(float(each["point"].iloc[0]), float(each["value"].iloc[0])) for each in (before, after)]
-                found.append(Crossing((column[0], column[1], column[2]), line, other, shown, ends[0], ends[1]))
+                crossed.append(Crossing((column[0], column[1], column[2]), line, other, shown, ends[0], ends[1]))
                 break
-    return found
+    return crossed
 
 
-def crossing_table(course: Course, found: list[Crossing], task: str, what: str, tests: int) -> Table:
+def crossing_table(course: Course, crossed: list[Crossing], task: str, what: str, tests: int) -> Table:
     """Tabulate the pairs of lines that change their order: in which columns, and whether that is significant."""
-    columns = natural({f"{each.column[1]}\n{each.column[2]}" for each in found})
-    pairs = dict.fromkeys((each.line, each.other) for each in found)
+    columns = natural({f"{each.column[1]}\n{each.column[2]}" for each in crossed})
+    pairs = dict.fromkeys((each.line, each.other) for each in crossed)
     cells: dict[tuple[str, str], dict[str, Cell]] = {pair: {} for pair in pairs}
-    for each in found:
+    for each in crossed:
         text = "crosses" if each.shown else "not shown"
         under = "\n".join(f"{points(value)} at {course.at(point)}" for point, value in (each.before, each.after))
         cells[each.line, each.other][f"{each.column[1]}\n{each.column[2]}"] = Cell(text, under)

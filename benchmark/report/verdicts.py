@@ -71,20 +71,20 @@ def verdict_on(claim: Claim, measured: Sequence[Measured]) -> tuple[str, Measure
     """
     if not measured:
         return NOT_RUN, Measured("", math.nan, math.nan, math.nan), ""
-    found = [judged(claim, each) for each in measured]
+    judgements = [judged(claim, each) for each in measured]
     if len(measured) > 1:
         from benchmark.evaluation.statistics import holm
 
         # Among many equals, one is soon better by luck.
         adjusted = holm([each.p if each.seeds > 1 else math.nan for each in measured])
         luck = f"With Holm's correction for {len(measured)} comparisons, neither is shown to be higher."
-        found = [
+        judgements = [
             (NOT_SHOWN, luck) if one[0] == CONTRADICTED and not p < SIGNIFICANT else one
-            for one, p in zip(found, adjusted)
+            for one, p in zip(judgements, adjusted)
         ]
     order = [CONTRADICTED, NOT_SHOWN, SUPPORTED]
-    first = min(range(len(found)), key=lambda i: (order.index(found[i][0]), measured[i].value))
-    return found[first][0], measured[first], found[first][1]
+    first = min(range(len(judgements)), key=lambda i: (order.index(judgements[i][0]), measured[i].value))
+    return judgements[first][0], measured[first], judgements[first][1]
 
 
 def judged(claim: Claim, measured: Measured) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def _judged_gain(claim: Gain, low: float, high: float) -> tuple[str, str]:
     return SUPPORTED, "A gain is shown."
 
 
-def said(claim: Claim, measured: Measured) -> str:
+def measured_sentence(claim: Claim, measured: Measured) -> str:
     """Say in a sentence what was measured."""
     value = 100 * measured.value
     known = not math.isnan(measured.low)
@@ -197,7 +197,7 @@ def stated_by(claim: Claim) -> str:
     return f"{claim.at_least:+g} or more" if claim.at_least else "above 0"
 
 
-def written(claim: Claim, fraction: float) -> str:
+def value_text(claim: Claim, fraction: float) -> str:
     """Write a measured value: in percent, or in points with the sign."""
     if math.isnan(fraction):
         return MISSING

@@ -19,7 +19,7 @@ from benchmark.config.claims import Claim, Claims
 from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.evaluation.statistics import paired
-from benchmark.report.claims import COLUMNS, claims_frame, shown
+from benchmark.report.claims import COLUMNS, claim_parts, claims_frame
 from benchmark.report.page import print_part
 from benchmark.report.render import Sentence, Table
 from benchmark.report.sections import verdicts_of, write_report
@@ -251,7 +251,7 @@ def test_settings_are_in_order_and_shared_ones_stand_once() -> None:
     rows, drawn = pd.concat([rows for rows, _ in every]), {key: x for _, drawn in every for key, x in drawn.items()}
     verdicts = judge(GAIN, rows, drawn)
     assert [each.setting for each in verdicts] == [variants[1], variants[2], variants[0]]
-    head, table, *sentences = shown(verdicts)
+    head, table, *sentences = claim_parts(verdicts)
     assert isinstance(head, Sentence)
     assert head.text == "Claims of suite s, judged at evaluation.resamples=50."
     assert isinstance(table, Table)
@@ -430,7 +430,7 @@ def test_the_report_begins_with_the_verdicts(tmp_path: Path) -> None:
 def test_a_terminal_shows_all_of_it(width: int) -> None:
     rows, drawn = trials({"a": 0.6, "b": 0.5}, datasets=tuple("defghijk"))
     console = Console(width=width, file=io.StringIO())
-    for part in shown(judge(GAIN, rows, drawn)):
+    for part in claim_parts(judge(GAIN, rows, drawn)):
         print_part(part, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
