@@ -10,12 +10,20 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from benchmark import BenchError, Card, Evaluation, Examples, Mean, Measurement, Metric, Task, generator, register_task
-from benchmark.metrics import Weighted, numbers
+from benchmark import (
+    BenchError,
+    Card,
+    Evaluation,
+    Mean,
+    MeanOverDraws,
+    Measurement,
+    Metric,
+    Task,
+    generator,
+    register_task,
+)
+from benchmark.metrics import MacroAUROC
 from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
-
-PAIRS = 2**22
-"""The most pairs of a positive and a negative compared at a time."""
 
 
 @register_task("few_shot")
@@ -135,62 +143,31 @@ class FewShot(Task):
         return scores
 
 
-@dataclass(frozen=True)
-class MeanAUROC(Weighted):
-    """The mean over draws of the macro AUROC of the columns ``score/FINDING@POINT/DRAW``.
-
-    Findings without positives or without negatives are left out. Draws differ in their scores only: so the comparisons
-    of pairs are averaged over draws first, and the examples are weighted once.
-    """
-
-    findings: tuple[str, ...]
-    point: str
-    draws: tuple[int, ...]
-
-    def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
-        """Compute the metric for each weighting of the examples."""
-        aurocs = []
-        for name in self.findings:
-            scores = [numbers(examples, f"score/{name}@{self.point}/{draw}") for draw in self.draws]
-            positive, negative = (np.flatnonzero(np.asarray(examples[f"label/{name}"]) == truth) for truth in (1, 0))
-            of_negative = weights[:, negative]
-            beaten = np.zeros(len(weights))
-            step = max(1, PAIRS // max(1, len(negative)))
-            for rows in (positive[i : i + step] for i in range(0, len(positive), step)):
-                beats = np.mean([np.heaviside(s[rows, None] - s[negative], 0.5) for s in scores], axis=0)
-                beaten += np.einsum("rn,rn->r", weights[:, rows] @ beats, of_negative)
-            pairs = weights[:, positive].sum(1) * of_negative.sum(1)
-            aurocs.append(np.divide(beaten, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
-        defined = ~np.isnan(aurocs)
-        total, count = np.where(defined, aurocs, 0).sum(0), defined.sum(0)
-        return np.asarray(np.divide(total, count, out=np.full(len(weights), np.nan), where=defined.any(0)))
-
-
 def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
     """Measure single-label examples. label: [n]; scores: by point, one [n, C] a draw."""
-    examples, metrics, draws = {"label": label}, dict[str, Metric](), dict[str, list[float]]()
+    examples, metrics = {"label": label}, dict[str, Metric]()
     for point, of_point in scores.items():
-        highest = np.stack([of_draw == of_draw.max(1, keepdims=True) for of_draw in of_point])
-        correct = highest[:, np.arange(len(label)), label] / highest.sum(2)
-        examples[f"correct@{point}"] = correct.mean(0)
-        metrics[f"accuracy@{point}"] = Mean(f"correct@{point}")
-        draws[f"accuracy@{point}"] = correct.mean(1).tolist()
-    return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)), notes={"draws": draws})
+        columns = [f"correct@{point}/{draw}" for draw in range(len(of_point))]
+        for column, of_draw in zip(columns, of_point):
+            highest = of_draw == of_draw.max(1, keepdims=True)
+            examples[column] = highest[np.arange(len(label)), label] / highest.sum(1)
+        metrics[f"accuracy@{point}"] = MeanOverDraws(tuple(Mean(column) for column in columns))
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)))
 
 
 def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
     """Measure multi-label examples. label: [n, C]; scores: by point, one [n, C] a draw."""
     examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
     examples["id"] = np.arange(len(label))
-    metrics, draws = dict[str, Metric](), dict[str, list[float]]()
+    metrics = dict[str, Metric]()
     for point, of_point in scores.items():
-        for draw, of_draw in enumerate(of_point):
-            examples |= {f"score/{name}@{point}/{draw}": of_draw[:, c] for c, name in enumerate(names)}
-        one = [MeanAUROC(tuple(names), point, (draw,))(examples) for draw in range(len(of_point))]
-        if not np.isnan(one).any():
-            metrics[f"macro_auroc@{point}"] = MeanAUROC(tuple(names), point, tuple(range(len(of_point))))
-            draws[f"macro_auroc@{point}"] = one
-    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5), notes={"draws": draws})
+        suffixes = [f"@{point}/{draw}" for draw in range(len(of_point))]
+        for suffix, of_draw in zip(suffixes, of_point):
+            examples |= {f"score/{name}{suffix}": of_draw[:, c] for c, name in enumerate(names)}
+        metric = MeanOverDraws(tuple(MacroAUROC(tuple(names), True, suffix=suffix) for suffix in suffixes))
+        if not np.isnan(metric(examples)):
+            metrics[f"macro_auroc@{point}"] = metric
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5))
 
 
 def kinds_of(label: np.ndarray) -> np.ndarray:

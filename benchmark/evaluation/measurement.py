@@ -37,6 +37,28 @@ Metric = Callable[[Examples], float]
 """A function of the per-example columns alone, so that it can be computed again from the stored scores."""
 
 
+@dataclass(frozen=True)
+class MeanOverDraws:
+    """The metric that is the mean over random draws of what is learned from, as images of train.
+
+    draws: the metric in each draw, one or more. They differ in the columns that they read alone: each draw is scored on
+    the same examples. Draw k must be the same for all encoders of a seed, so that differences are paired by draw too.
+    The store keeps the metric of each draw and its resamples, because a different draw would have given a different
+    mean: intervals and tests take that into account.
+    """
+
+    draws: tuple[Metric, ...]
+
+    def __call__(self, examples: Examples) -> float:
+        """Compute the mean of the metric over the draws."""
+        return float(np.mean([metric(examples) for metric in self.draws]))
+
+
+def draws_of(metric: Metric) -> tuple[Metric, ...]:
+    """Return the metric of each draw; a metric without draws is its only one."""
+    return metric.draws if isinstance(metric, MeanOverDraws) else (metric,)
+
+
 @dataclass
 class Measurement:
     """The result of a task: per-example columns, and metrics over them.
@@ -51,7 +73,6 @@ class Measurement:
         breakdown: by the name of a column and each of its values, ``n`` (examples), the primary metric over these
             examples, by its name, and ``majority``, likewise.
         curve: by the name of what is learned from (``images a class``) and each amount of it, the name of the metric.
-        draws: by metric, its value in each draw of what is learned from; the metric is their mean.
         support, recall, auroc: by class, the number of test examples, and the metrics (None where undefined).
         absent: classes without test examples. rare: classes that have means of their own.
         unknown_label: the number of examples left out. undefined: the metrics that these examples do not define.

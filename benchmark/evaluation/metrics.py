@@ -150,12 +150,14 @@ class PerClass(Weighted):
     Reads the columns ``score/CLASS``, and ``label`` (or ``label/FINDING``: 1 present, 0 absent, -1 unknown).
     over: the classes to take the mean over; default: all.
     scale: score x scale = logit.
+    suffix: of the columns ``score/CLASS``, where examples have several scores.
     """
 
     classes: tuple[str, ...]
     multi_label: bool = False
     over: tuple[str, ...] | None = None
     scale: float = 1.0
+    suffix: str = ""
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the mean for each weighting."""
@@ -166,7 +168,7 @@ class PerClass(Weighted):
 
     def per_class(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the value of each class for each weighting: [R, C], NaN where undefined."""
-        scores = np.stack([numbers(examples, f"score/{name}") for name in self.classes], axis=1)
+        scores = np.stack([numbers(examples, f"score/{name}{self.suffix}") for name in self.classes], axis=1)
         if self.multi_label:
             truth = np.stack([np.asarray(examples[f"label/{name}"]) for name in self.classes], axis=1)
         else:

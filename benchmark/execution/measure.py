@@ -8,7 +8,7 @@ import numpy as np
 from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
-from benchmark.evaluation.measurement import Mean, Measurement
+from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
 from benchmark.evaluation.statistics import bounds, resample
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
@@ -23,7 +23,7 @@ class Measured:
     """The outcome of an evaluation.
 
     rows: one per part and metric. By part: examples, the per-example columns, each [n, ...]; resamples, each metric in
-    each resample, [R]; notes, as ``Notes``.
+    each draw of what is learned from and each resample, [D, R], D = 1 without draws; notes, as ``Notes``.
     primary: the metric that the tables show; they leave out a dataset without a row for it.
     """
 
@@ -92,11 +92,16 @@ def _row(
 
 
 def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> Columns:
-    """Return each metric in each of ``count`` resamples of the groups, [count]."""
+    """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count]."""
     groups, stream = measurement.examples["group"], digest(population.tolist())
     return {
-        metric: resample(function, measurement.examples, groups, population, count, generator(0, "bootstrap", stream))
-        for metric, function in measurement.metrics.items()
+        name: np.stack(
+            [
+                resample(metric, measurement.examples, groups, population, count, generator(0, "bootstrap", stream))
+                for metric in draws_of(function)
+            ]
+        )
+        for name, function in measurement.metrics.items()
     }
 
 
@@ -105,20 +110,22 @@ def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
     examples, groups = measurement.examples, measurement.examples["group"]
     scores: list[Scores] = []
     for metric, function in measurement.metrics.items():
-        low, high = bounds(function, examples, groups, resamples[metric])
-        counted = int(function.counted(examples).sum()) if isinstance(function, Mean) else len(groups)
-        scores.append(
-            {
-                "metric": metric,
-                "value": function(examples),
-                "low": low,
-                "high": high,
-                "n": counted,
-                "groups": len(np.unique(groups)),
-                "chance": measurement.chance.get(metric),
-                "majority": measurement.majority.get(metric),
-            }
-        )
+        of_draws = [of_draw(examples) for of_draw in draws_of(function)]
+        # The draws have the same examples, so that what bounds() asks of the metric is the same for each of them.
+        one = draws_of(function)[0]
+        low, high = bounds(one, examples, groups, resamples[metric].mean(axis=0))
+        counted = int(one.counted(examples).sum()) if isinstance(one, Mean) else len(groups)
+        row: Scores = {
+            "metric": metric,
+            "value": float(np.mean(of_draws)),
+            "low": low,
+            "high": high,
+            "n": counted,
+            "groups": len(np.unique(groups)),
+            "chance": measurement.chance.get(metric),
+            "majority": measurement.majority.get(metric),
+        }
+        scores.append(row | {"of_draws": of_draws} if isinstance(function, MeanOverDraws) else row)
     return scores
 
 

@@ -170,7 +170,7 @@ def _difference(
 
 
 def resampled_means(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> np.ndarray | None:
-    """Average the resampled metric over the parts of each run: [runs, R].
+    """Average the resampled metric over the draws and the parts of each run: [runs, R].
 
     None where the runs were not measured on the same examples, or where the resamples of one were not kept.
     """
@@ -181,7 +181,7 @@ def resampled_means(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> np.
         kept = [resamples(row.cell, row.evaluation, row.part, row.metric) for row in run.itertuples()]
         if any(values is None for values in kept):
             return None
-        drawn.append([values for values in kept if values is not None])
+        drawn.append([values.mean(axis=0) for values in kept if values is not None])
     # The resamples of a run with fewer are the first ones of a run with more.
     shortest = min(len(values) for of_run in drawn for values in of_run)
     return np.array([np.mean([values[:shortest] for values in of_run], axis=0) for of_run in drawn])

@@ -26,14 +26,14 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
         yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images")
 
 
-def with_spread(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
-    """Add the columns ``draws`` and ``spread``, where notes have the metric in each of several draws of train images.
+def with_spread(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Add the columns ``draws`` and ``spread``, where rows have the metric in each of several draws of train images.
 
     draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one).
     """
-    values = [of_part.get("draws", {}).get(row.metric, []) for row, of_part in with_notes(rows, notes)]
-    if not any(values):
+    if "of_draws" not in rows:
         return rows
+    values = [of_row if isinstance(of_row, list) else [] for of_row in rows["of_draws"]]
     return rows.assign(
         draws=[len(of_row) or np.nan for of_row in values],
         spread=[np.std(of_row, ddof=1) if len(of_row) > 1 else np.nan for of_row in values],

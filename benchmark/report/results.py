@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NotesOf = Callable[[str, str], "Mapping[str, Notes]"]
 """Cell, evaluation -> the notes of its parts by name, as Store.notes() gives them."""
 Resamples = Callable[[str, str, str, str], "np.ndarray | None"]
-"""Cell, evaluation, part, metric -> the metric in each resample of the test set, as Store.resamples() gives it."""
+"""Cell, evaluation, part, metric -> the metric in each draw and resample, [D, R], as Store.resamples() gives it."""
 
 IDENTITY = ["arm", "variant", "model", "suite"]
 """The columns that tell the lines of the tables apart; the runs of a line differ in their seed alone."""

@@ -54,7 +54,8 @@ class Scores(TypedDict):
 
     value, low, high: the metric and its 95 % interval. n: the number of examples it is computed on; groups: of distinct
     groups among the part's examples. chance, majority: the metric of random scores and of always predicting the most
-    frequent answer.
+    frequent answer. of_draws: the metric in each draw of what is learned from, where there are draws; value is their
+    mean.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Scores(TypedDict):
     groups: int
     chance: float | None
     majority: float | None
+    of_draws: NotRequired[list[float]]
 
 
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
@@ -92,7 +94,6 @@ class Notes(TypedDict, total=False):
     vocabulary: int
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
-    draws: dict[str, list[float]]
     support: dict[str, int]
     recall: dict[str, float | None]
     auroc: dict[str, float | None]

@@ -120,7 +120,8 @@ class Store:
         """Write an evaluation, replacing an earlier one with the same key.
 
         content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
-        [n, ...]; resampled, each metric in each resample, [R]; notes, as ``Notes``.
+        [n, ...]; resampled, each metric in each draw of what is learned from and each resample, [D, R]; notes, as
+        ``Notes``.
         """
         import pandas as pd
 
@@ -132,7 +133,8 @@ class Store:
                 frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
                 frame.to_parquet(partial / _name("examples", part))
             for part, columns in resampled.items():
-                pd.DataFrame(columns).to_parquet(partial / _name("resamples", part))
+                frame = pd.DataFrame({name: list(v.T) if len(v) > 1 else v[0] for name, v in columns.items()})
+                frame.to_parquet(partial / _name("resamples", part))
             _write_json(partial / "evaluation.json", content)
             _write_json(partial / "notes.json", notes)
             _write_json(partial / "rows.json", rows)
@@ -161,11 +163,17 @@ class Store:
         return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
-        """Read a metric in each resample of the test set, [R]; None if there are no resamples."""
+        """Read a metric in each draw of what is learned from and each resample of the test set: [D, R].
+
+        D = 1 for a metric without draws. None if there are no resamples.
+        """
         import pandas as pd
 
         path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
-        return np.asarray(pd.read_parquet(path, columns=[metric])[metric]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        values = np.array(pd.read_parquet(path, columns=[metric])[metric].tolist(), dtype=np.float64)
+        return values.reshape(len(values), -1).T
 
     def notes(self, cell: str, key: str) -> dict[str, Notes]:
         """Read the notes of an evaluation by part; empty if there are none."""

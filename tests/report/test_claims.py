@@ -148,7 +148,7 @@ def test_a_mean_over_datasets_and_tasks_is_that_of_each_seed_and_resample() -> N
         for arm in "ab"
         for seed in range(3)
     }
-    a, b = (np.array([of[arm, seed] for seed in range(3)]) for arm in "ab")
+    a, b = (np.array([of[arm, seed][0] for seed in range(3)]) for arm in "ab")
     expected = paired(means["a"].to_numpy(), means["b"].to_numpy(), a, b, 60)
     assert (verdict.measured.low, verdict.measured.high) == pytest.approx((expected.low, expected.high))
     assert verdict.measured.examples == 3 * 60

@@ -61,7 +61,7 @@ def measured(
                     cell = f"{method}-{seed}"
                     rng = generator(0, dataset)
                     values = resample(METRIC, examples, GROUPS, np.unique(GROUPS), resamples, rng)
-                    drawn[cell, dataset, part, "accuracy"] = values
+                    drawn[cell, dataset, part, "accuracy"] = values[None]
                     rows.append(
                         {
                             "suite": "s",
@@ -137,7 +137,7 @@ def test_seeds_are_paired_and_parts_averaged() -> None:
     found = compared(rows, drawn).loc["b"]
     means = {m: np.mean([examples[m, 1, p]["correct"].mean() for p in ("x", "y")]) for m in ("a", "b")}
     assert found["value"] == pytest.approx(means["b"] - means["a"])
-    values = {m: np.mean([drawn[f"{m}-1", "d", p, "accuracy"] for p in ("x", "y")], axis=0) for m in ("a", "b")}
+    values = {m: np.mean([drawn[f"{m}-1", "d", p, "accuracy"][0] for p in ("x", "y")], axis=0) for m in ("a", "b")}
     error = np.std(values["b"] - values["a"], ddof=1) * (60 / 59) ** 0.5
     assert found["high"] - found["value"] == pytest.approx(2.001 * error, rel=1e-3)
 
@@ -308,7 +308,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
     rows = rows.assign(examples=rows["dataset"] + rows["part"], evaluation=rows["task"] + rows["dataset"], groups=90)
     random = np.random.default_rng(0)
     console = Console(width=80, file=io.StringIO())
-    files = write_report(rows, costs, tmp_path, console, lambda *_: random.normal(size=50), "msd")
+    files = write_report(rows, costs, tmp_path, console, lambda *_: random.normal(size=(1, 50)), "msd")
     assert tmp_path / "plots" / "ranks.png" in files
     page = files[0].read_text(encoding="utf-8")
     assert "difference to msd, in points" in page

@@ -34,7 +34,7 @@ class Drawn:
                 for seed in range(SEEDS):
                     right = (hard + rng.normal(0, noise, GROUPS) < value).astype(float)
                     cell, evaluation = f"{line}-{seed}", f"e-{point}"
-                    self.kept[cell, evaluation] = right[draws].mean(axis=1)
+                    self.kept[cell, evaluation] = right[draws].mean(axis=1)[None]
                     self.rows.append(
                         {
                             "suite": "s",

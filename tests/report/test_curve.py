@@ -27,7 +27,7 @@ DRAWS = {"accuracy@1": [-0.02, 0.02], "accuracy@2": [-0.01, 0.01], "accuracy@16"
 
 def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.DataFrame, Any]:
     """Rows of few_shot, the last of several methods a baseline, where method m has (10 m + p + s) percent at point p
-    of the curve and seed s; and notes where the draws of seed s are (s + 1) times as far apart as DRAWS says.
+    of the curve and seed s, and the draws of seed s are (s + 1) times as far apart as DRAWS says; and their notes.
     """
     rows, _ = synthetic(methods, datasets, seeds)
     rows = rows[(rows["task"] == "few_shot") & rows["primary"]].assign(metric="accuracy")
@@ -46,21 +46,15 @@ def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.Dat
             for p, metric in enumerate(metrics)
         ]
     )
-    value = dict(zip(zip(rows["cell"], rows["evaluation"], rows["metric"]), rows["value"]))
-
-    def notes(cell: str, evaluation: str) -> dict[str, Any]:
-        times = 1 + int(cell[4:], 16)
-        draws = {
-            metric: [value[cell, evaluation, metric] + times * off for off in DRAWS.get(metric, [0.0])]
-            for metric in metrics
-        }
-        return {"": {"curve": CURVE, "draws": draws}}
-
-    return rows, notes
+    rows["of_draws"] = [
+        [value + (1 + seed) * off for off in DRAWS.get(metric, [0.0])]
+        for value, seed, metric in zip(rows["value"], rows["seed"], rows["metric"])
+    ]
+    return rows, lambda *_: {"": {"curve": CURVE}}
 
 
 def found(rows: pd.DataFrame, notes: Any) -> tuple[pd.DataFrame, list[str]]:
-    labelled, _, lines = label_lines(with_spread(rows, notes), pd.DataFrame())
+    labelled, _, lines = label_lines(with_spread(rows), pd.DataFrame())
     return points(labelled, notes), lines
 
 
@@ -111,19 +105,19 @@ def test_what_a_line_lacks_is_a_dash() -> None:
 
 def test_without_a_curve_there_is_none() -> None:
     rows, notes = results()
-    assert with_spread(rows, lambda *_: {}) is rows
-    assert with_spread(rows.drop(columns="evaluation"), notes).columns.isin(["spread", "draws"]).sum() == 0
     for found_rows, found_notes in [(rows, lambda *_: {}), (rows.drop(columns="evaluation"), notes)]:
         labelled, _, _ = label_lines(found_rows, pd.DataFrame())
         assert points(labelled, found_notes).empty
 
 
 def test_a_curve_needs_no_draws() -> None:
-    rows, _ = results()
-    (table,) = tables(rows, lambda *_: {"": {"curve": CURVE}})
+    rows, notes = results()
+    rows = rows.drop(columns="of_draws")
+    assert with_spread(rows) is rows
+    (table,) = tables(rows, notes)
     assert {under for row in table.rows for _, under in cells(row)} == {""}
     assert table.caption == "One seed."
-    along, lines = found(rows, lambda *_: {"": {"curve": CURVE}})
+    along, lines = found(rows, notes)
     assert not any("deviation" in text for text, _ in texts(chart(along, "few_shot", lines)))
 
 

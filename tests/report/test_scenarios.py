@@ -40,7 +40,7 @@ class Results:
         examples = {"id": np.arange(len(GROUPS)), "group": GROUPS, "correct": correct}
         metric = str(changes.get("metric", "accuracy"))
         values = resample(METRIC, examples, GROUPS, np.unique(GROUPS), 300, generator(0, "draws"))
-        self.drawn[cell, f"{task}-{dataset}", "", metric] = values
+        self.drawn[cell, f"{task}-{dataset}", "", metric] = values[None]
         self.examples[cell, dataset, task] = examples
         self.rows.append(
             {

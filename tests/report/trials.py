@@ -23,7 +23,7 @@ def trials(
     resamples: int = 400,
     **labels: Any,
 ) -> tuple[pd.DataFrame, Drawn]:
-    """Rows, and the metric in resamples of the patients, of arms with these true scores.
+    """Rows, and the metric in resamples of the patients, [1, R], of arms with these true scores.
 
     Standard deviations: spread, between seeds; taste, of an arm between patients, the same for all of its seeds; noise,
     between patients for one seed.
@@ -39,7 +39,7 @@ def trials(
             for seed in range(seeds):
                 quality = score + of_seed[arm, seed] + own + rng.normal(0, noise, patients)
                 cell = f"{arm}-{seed}{labels.get('variant', '')}"
-                drawn[cell, f"{task}-{dataset}", "", "recall@10"] = quality @ weights
+                drawn[cell, f"{task}-{dataset}", "", "recall@10"] = (quality @ weights)[None]
                 row = {
                     "suite": "s",
                     "model": "tiny",

@@ -18,7 +18,7 @@ def finish(store: Store, key: str, seconds: float, value: float) -> None:
     store.finish(key, {"label": LABEL, "content": {}}, {"seconds": seconds})
     row = LABEL | {"dataset": "d", "task": "t", "part": "", "metric": "accuracy", "value": value, "cell": key}
     examples = {"": {"id": np.array(["a", "b"]), "scores": np.eye(2), "correct": np.array([True, False])}}
-    resampled = {"": {"accuracy": np.array([value, np.nan])}}
+    resampled = {"": {"accuracy": np.array([[value, np.nan]]), "of_draws": np.array([[value, 0.1], [0.2, np.nan]])}}
     store.add_evaluation(key, "t-d", {"task": "t"}, [row], examples, resampled, {"": {"absent": ["x"]}})
 
 
@@ -44,7 +44,8 @@ def test_rows_and_examples_come_back(tmp_path: Path) -> None:
     frame = pd.read_parquet(store.cell("abc") / "evaluations" / "t-d" / "examples.parquet")
     assert frame.id.tolist() == ["a", "b"]
     np.testing.assert_array_equal(np.stack(frame.scores), np.eye(2))
-    np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "accuracy"), [0.5, np.nan])
+    np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "accuracy"), [[0.5, np.nan]])
+    np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "of_draws"), [[0.5, 0.1], [0.2, np.nan]])
     assert store.resamples("abc", "t-d", "image_to_text", "accuracy") is None
 
 

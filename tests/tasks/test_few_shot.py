@@ -1,9 +1,8 @@
 from typing import Any
 
-import benchmark.tasks.few_shot
 import numpy as np
 import pytest
-from benchmark.tasks.few_shot import FewShot, MeanAUROC, draw_groups, draw_shots, kinds_of
+from benchmark.tasks.few_shot import FewShot, draw_groups, draw_shots, kinds_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
-from benchmark.evaluation.measurement import Measurement
+from benchmark.evaluation.measurement import MeanOverDraws, Measurement
 from benchmark.evaluation.probe import Labelled
 from tests.tasks.fakes import CLASSES, FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, take
 
@@ -38,6 +37,12 @@ def measured(dataset: FakeDataset, encoder: Any, seed: int = 0, **options: Any) 
 
 def values(measurement: Measurement) -> dict[str, float]:
     return {name: metric(measurement.examples) for name, metric in measurement.metrics.items()}
+
+
+def of_draws(measurement: Measurement, name: str) -> list[float]:
+    metric = measurement.metrics[name]
+    assert isinstance(metric, MeanOverDraws)
+    return [of_draw(measurement.examples) for of_draw in metric.draws]
 
 
 def drawn(dataset: FakeDataset, encoder: Any, seed: int = 0) -> list[list[str]]:
@@ -148,7 +153,7 @@ def test_scores_agree_with_sklearn() -> None:
     result = values(measurement)
     for point, of_point in {"2": correct[:2], "8": correct[2:4], "10%": correct[4:6], "100%": correct[6:]}.items():
         assert result[f"accuracy@{point}"] == pytest.approx(np.mean(of_point))
-        assert measurement.notes["draws"][f"accuracy@{point}"] == pytest.approx(np.mean(of_point, axis=1))
+        assert of_draws(measurement, f"accuracy@{point}") == pytest.approx(np.mean(of_point, axis=1))
     assert measurement.notes["curve"] == {
         "images a class": {"2": "accuracy@2", "8": "accuracy@8"},
         "share of train": {"10%": "accuracy@10%", "100%": "accuracy@100%"},
@@ -186,42 +191,7 @@ def test_findings_agree_with_sklearn_where_some_are_unknown() -> None:
     result = values(measurement)
     assert result["macro_auroc@16"] == pytest.approx(np.mean(aurocs[:2]))
     assert result["macro_auroc@100%"] == pytest.approx(aurocs[2])
-    assert measurement.notes["draws"]["macro_auroc@16"] == pytest.approx(aurocs[:2])
-
-
-@given(n=st.integers(1, 30), draws=st.integers(1, 3), step=st.integers(1, 50), seed=st.integers(0, 99))
-@settings(deadline=None)
-def test_mean_auroc_agrees_with_sklearn(n: int, draws: int, step: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    names = ("one", "two")
-    examples = {"id": np.arange(n)}
-    for name in names:
-        examples[f"label/{name}"] = rng.integers(-1, 2, n)
-        for draw in range(draws):
-            examples[f"score/{name}@4/{draw}"] = rng.integers(0, 4, n) / 4  # ties
-    weights = rng.integers(0, 3, (5, n)).astype(float)
-    found = MeanAUROC(names, "4", tuple(range(draws))).weighted(examples, weights)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark.tasks.few_shot, "PAIRS", step)
-        in_chunks = MeanAUROC(names, "4", tuple(range(draws))).weighted(examples, weights)
-    np.testing.assert_allclose(in_chunks, found)
-    for value, weight in zip(found, weights):
-        expected = []
-        for draw in range(draws):
-            of_draw = []
-            for name in names:
-                rows = (examples[f"label/{name}"] >= 0) & (weight > 0)
-                truth, score = examples[f"label/{name}"][rows], examples[f"score/{name}@4/{draw}"][rows]
-                if len(set(truth)) == 2:
-                    of_draw.append(roc_auc_score(truth, score, sample_weight=weight[rows]))
-            expected.append(np.mean(of_draw) if of_draw else np.nan)
-        assert value == pytest.approx(np.mean(expected), nan_ok=True)
-
-
-def test_score_that_is_not_a_number_is_named() -> None:
-    examples = {"id": np.array(["a", "b"]), "label/x": np.array([0, 1]), "score/x@1/0": np.array([0.0, np.nan])}
-    with pytest.raises(BenchError, match="'b'"):
-        MeanAUROC(("x",), "1", (0,))(examples)
+    assert of_draws(measurement, "macro_auroc@16") == pytest.approx(aurocs[:2])
 
 
 def test_shots_that_a_class_has_not_are_left_out() -> None:
