@@ -1,8 +1,8 @@
 """The result of a task: per-example columns, and metrics that are functions of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -57,6 +57,19 @@ class MeanOverDraws:
 def draws_of(metric: Metric) -> tuple[Metric, ...]:
     """Return the metric of each draw; a metric without draws is its only one."""
     return metric.draws if isinstance(metric, MeanOverDraws) else (metric,)
+
+
+@runtime_checkable
+class Sided(Protocol):
+    """A metric that is a mean over classes, in which examples of a rare class weigh more than others."""
+
+    def sides(self, examples: Examples) -> Iterator[tuple[np.ndarray, bool]]:
+        """Yield the examples over which each class's value averages, bool [n], and whether all have the same truth.
+
+        A recall averages over the positives of its class; an AUROC over its positives and over its negatives, which
+        are two sides; an accuracy over all examples whose truth is known, which differ in it. Classes whose value is
+        undefined have no sides.
+        """
 
 
 @dataclass

@@ -5,9 +5,9 @@ resamples, where calling a library's function on each would take seconds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -158,6 +158,8 @@ class PerClass(Weighted):
     over: tuple[str, ...] | None = None
     scale: float = 1.0
     suffix: str = ""
+    truths: ClassVar[tuple[tuple[int, ...], ...]] = ((1,),)
+    """The truths of the examples on each side that a class's value averages over; Sided says more."""
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the mean for each weighting."""
@@ -165,6 +167,17 @@ class PerClass(Weighted):
         values = self.per_class(examples, weights)[:, columns]
         defined = ~np.isnan(values)
         return _divide(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(float))
+
+    def sides(self, examples: Examples) -> Iterator[tuple[np.ndarray, bool]]:
+        """Yield the examples on each side of each class that the mean is over."""
+        for name in self.over or self.classes:
+            if self.multi_label:
+                truth = np.asarray(examples[f"label/{name}"])
+            else:
+                truth = (np.asarray(examples["label"]) == self.classes.index(name)).astype(int)
+            sides = [np.isin(truth, of_side) for of_side in self.truths]
+            if all(side.any() for side in sides):
+                yield from ((side, len(of_side) == 1) for side, of_side in zip(sides, self.truths))
 
     def per_class(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the value of each class for each weighting: [R, C], NaN where undefined."""
@@ -201,6 +214,8 @@ class PerClass(Weighted):
 class MacroAUROC(PerClass):
     """AUROC of each class against the rest, in float64, over all raw scores at once."""
 
+    truths = ((1,), (0,))
+
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the AUROC of a class."""
         return auroc(score, positive, weights)
@@ -208,6 +223,8 @@ class MacroAUROC(PerClass):
 
 class MacroAveragePrecision(PerClass):
     """Average precision of each class against the rest."""
+
+    truths = ((1,), (0,))
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the average precision of a class."""
@@ -235,6 +252,8 @@ class MacroF1(PerClass):
 class MacroBalancedAccuracy(PerClass):
     """Balanced accuracy of each finding: the mean of its sensitivity and specificity."""
 
+    truths = ((1,), (0,))
+
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the balanced accuracy of a finding."""
         sensitivity = _divide(weights @ (predicted * positive), weights @ positive.astype(float))
@@ -245,6 +264,8 @@ class MacroBalancedAccuracy(PerClass):
 class MacroAccuracy(PerClass):
     """Accuracy of each finding."""
 
+    truths = ((0, 1),)
+
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the accuracy of a finding."""
         return _divide(weights @ np.where(positive, predicted, 1 - predicted), weights.sum(axis=1))
@@ -253,6 +274,8 @@ class MacroAccuracy(PerClass):
 class MacroBrier(PerClass):
     """Brier score of each finding: the mean of (probability - truth)^2, 0..1."""
 
+    truths = ((0, 1),)
+
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the Brier score of a finding."""
         return _divide(weights @ (expit(score * self.scale) - positive) ** 2, weights.sum(axis=1))
@@ -260,6 +283,8 @@ class MacroBrier(PerClass):
 
 class MacroCalibrationError(PerClass):
     """Expected calibration error of each finding; the confidence is that of the more probable answer."""
+
+    truths = ((0, 1),)
 
     def value(self, score: np.ndarray, predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Compute the calibration error of a finding."""

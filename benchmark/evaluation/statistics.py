@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.measurement import Examples, Mean, Metric
+from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided
 from benchmark.evaluation.metrics import Weighted, numbers
 
 LEVEL = 0.95
@@ -47,6 +47,43 @@ def bounds(metric: Metric, examples: Examples, groups: np.ndarray, values: np.nd
             reach = float(share * metric.highest)
             return (0.0, reach) if low == 0 else (metric.highest - reach, metric.highest)
     return low, high
+
+
+def effective_groups(metric: Metric, examples: Examples, groups: np.ndarray) -> float:
+    """Count the groups that the sampling error of a metric rests on: at most those of ``groups`` [n], and 0 for none.
+
+    Of a mean, the groups with an example that counts. Of a mean over classes, group i has a part of the variance that
+    is v_i = sum of 1 / g_s^2 over the sides s that it has examples on, where g_s is the number of groups on side s; the
+    effective number is (sum v_i)^2 / sum v_i^2 (Kish 1965). So it is g for a recall of one class with g positive
+    groups, near the number of positive groups for an AUROC with many more negative ones, near that of the rare class
+    for a mean over many common classes and one rare, and that of all groups where all have examples of everything.
+    It depends on the labels alone, and so is the same for all methods. Degrees of freedom are one less.
+    """
+    group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
+    parts = np.zeros(group_of.max(initial=-1) + 1)
+    for side, _ in _sides(metric, examples):
+        present = np.bincount(group_of[side], minlength=len(parts)) > 0
+        parts[present] += 1 / max(1, present.sum()) ** 2
+    if not parts.any():
+        return 0.0
+    parts /= parts.max()  # Of g equal parts the answer is then g, without rounding.
+    return float(parts.sum() ** 2 / (parts**2).sum())
+
+
+def scarcest(metric: Metric, examples: Examples, groups: np.ndarray) -> int | None:
+    """Count the groups on the scarcest side of any class that a metric averages over: the fewest with one truth.
+
+    None for a metric that is no mean over classes or that does not tell the truths apart. groups: [n].
+    """
+    return min((len(np.unique(groups[side])) for side, of_one in _sides(metric, examples) if of_one), default=None)
+
+
+def _sides(metric: Metric, examples: Examples) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield the examples on each side of a metric, and whether all have the same truth; see ``Sided``."""
+    if isinstance(metric, Sided):
+        yield from metric.sides(examples)
+    else:
+        yield metric.counted(examples) if isinstance(metric, Mean) else np.ones(len(examples["id"]), dtype=bool), False
 
 
 def resample(

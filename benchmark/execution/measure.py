@@ -9,7 +9,7 @@ from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
-from benchmark.evaluation.statistics import bounds, resample
+from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
 from benchmark.store.rows import CourseColumns, Row, Scores
@@ -122,6 +122,8 @@ def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
             "high": high,
             "n": counted,
             "groups": len(np.unique(groups)),
+            "effective_groups": effective_groups(one, examples, groups),
+            "scarcest": scarcest(one, examples, groups),
             "chance": measurement.chance.get(metric),
             "majority": measurement.majority.get(metric),
         }

@@ -53,9 +53,11 @@ class Scores(TypedDict):
     """One metric of one part of a measurement.
 
     value, low, high: the metric and its 95 % interval. n: the number of examples it is computed on; groups: of distinct
-    groups among the part's examples. chance, majority: the metric of random scores and of always predicting the most
-    frequent answer. of_draws: the metric in each draw of what is learned from, where there are draws; value is their
-    mean.
+    groups among the part's examples. effective_groups: of groups that its error of sampling rests on, at most
+    ``groups``. scarcest: of groups with a positive (or with a negative, if these are fewer and the metric needs them)
+    of the scarcest class that it averages over; None for metrics that are no mean over classes. chance, majority: the
+    metric of random scores and of always predicting the most frequent answer. of_draws: the metric in each draw of what
+    is learned from, where there are draws; value is their mean.
     """
 
     metric: str
@@ -64,6 +66,8 @@ class Scores(TypedDict):
     high: float
     n: int
     groups: int
+    effective_groups: float
+    scarcest: int | None
     chance: float | None
     majority: float | None
     of_draws: NotRequired[list[float]]

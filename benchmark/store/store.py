@@ -203,6 +203,10 @@ class Store:
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
+        if "groups" in frame:
+            # Rows of earlier versions say no more than the number of groups.
+            effective = frame["effective_groups"] if "effective_groups" in frame else frame["groups"]
+            frame["effective_groups"] = effective.fillna(frame["groups"])
         return _newest(frame, [*LABEL, "dataset", "task", "part", "metric", "at"])
 
     def costs(self) -> "pd.DataFrame":

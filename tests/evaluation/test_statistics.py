@@ -11,8 +11,18 @@ from scipy import stats
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric
-from benchmark.evaluation.metrics import MacroAUROC, MacroAveragePrecision, Median, PerClass
-from benchmark.evaluation.statistics import critical, difference, holm, interval, paired, ranks, two_sources
+from benchmark.evaluation.metrics import MacroAccuracy, MacroAUROC, MacroAveragePrecision, MacroRecall, Median, PerClass
+from benchmark.evaluation.statistics import (
+    critical,
+    difference,
+    effective_groups,
+    holm,
+    interval,
+    paired,
+    ranks,
+    scarcest,
+    two_sources,
+)
 
 Columns = dict[str, np.ndarray]
 
@@ -121,6 +131,37 @@ def test_scaling_scales() -> None:
     scaled = examples | {"x": 5 * examples["x"] - 2}
     found = interval(Mean("x"), scaled, scaled["group"], 300, np.random.default_rng(1))
     assert found == pytest.approx((5 * low - 2, 5 * high - 2))
+
+
+def test_the_effective_number_of_groups() -> None:
+    """100 patients with two images each; of three findings, 50, 4 and 99 of the patients have it, one image each."""
+    group = np.repeat(np.arange(100), 2)
+    positives = {"half": 50, "rare": 4, "common": 99}
+    labels = {
+        f"label/{name}": ((group < count) & (np.arange(200) % 2 == 0)).astype(int) for name, count in positives.items()
+    }
+    examples = columns(group, x=np.zeros(200), used=group < 30, **labels)
+    names = tuple(positives)
+
+    def of(metric: Metric) -> tuple[float, int | None]:
+        return effective_groups(metric, examples, group), scarcest(metric, examples, group)
+
+    assert of(Mean("x")) == of(Median("x")) == (100, None)
+    assert of(Mean("x", "used")) == (30, None)
+    assert of(MacroRecall(names, True, ("rare",))) == (4, 4)
+    assert of(MacroAccuracy(names, True, ("rare",))) == (100, None)
+    # All patients have an image without the finding.
+    parts = np.where(np.arange(100) < 4, 1 / 4**2, 0) + 1 / 100**2
+    assert of(MacroAUROC(names, True, ("rare",))) == (pytest.approx(parts.sum() ** 2 / (parts**2).sum()), 4)
+    parts += np.where(np.arange(100) < 50, 1 / 50**2, 0) + np.where(np.arange(100) < 99, 1 / 99**2, 0) + 2 / 100**2
+    assert of(MacroAUROC(names, True)) == (pytest.approx(parts.sum() ** 2 / (parts**2).sum()), 4)
+    examples |= {f"label/{name}": 1 - column for name, column in ((name, labels[f"label/{name}"]) for name in names)}
+    assert of(MacroAUROC(names, True))[1] == 4
+    assert of(MacroRecall(names, True))[1] == 100
+    # Findings that nobody has, or whose truth is unknown, are in no mean.
+    examples["label/rare"] = np.where(group < 10, 0, -1)
+    assert of(MacroRecall(names, True, ("rare",))) == (0, None)
+    assert of(MacroAccuracy(names, True, ("rare",))) == (10, None)
 
 
 def test_one_group_has_no_interval() -> None:
