@@ -1,13 +1,13 @@
-"""Intervals and tests: bootstrap over groups (patients), pooling over seeds, paired differences.
+"""Intervals by the bootstrap over groups (patients), Holm's correction for several tests, and mean ranks over datasets.
 
-Also Holm's correction for several tests, and mean ranks over datasets.
+replicates.py has the error of seeds and draws, and paired differences.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import stats
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided
@@ -120,36 +120,6 @@ def percentiles(values: np.ndarray, groups: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def pooled(values: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> tuple[float, float, float]:
-    """Average a metric over seeds, with the 95 % interval of that mean: (mean, low, high).
-
-    values, lows, highs: the value and the interval of each seed, [S] each.
-
-    The seeds share the test examples, so the error of sampling those stays whatever S, and the error of drawing S seeds
-    comes on top: sd / sqrt(S). The interval is that of two_sources(), each side for itself: the former error is the
-    mean distance from a seed's value to the end of its interval over the normal quantile. The standard deviation over
-    seeds contains some of the sampling too, so that the interval is slightly too wide.
-    With one seed the interval is that seed's. An end is NaN where a seed has none.
-    """
-    mean = float(np.mean(values))
-    below, above = float(np.mean(values - lows)), float(np.mean(highs - values))
-    if len(values) > 1:
-        below, above = _with_seeds(below, values), _with_seeds(above, values)
-    # The interval of a fraction stays in 0..1; a metric that can be negative keeps its range.
-    low, high = np.clip([mean - below, mean + above], min(0.0, float(np.min(lows))), max(1.0, float(np.max(highs))))
-    return mean, float(low), float(high)
-
-
-def _with_seeds(distance: float, values: np.ndarray) -> float:
-    """Widen the distance from one seed's value to an end of its interval into that of the mean over seeds."""
-    quantile = float(special.ndtri((1 + LEVEL) / 2))
-    of_examples, of_seeds = (distance / quantile) ** 2, float(np.var(values, ddof=1)) / len(values)
-    variance = of_examples + of_seeds
-    if not variance > 0:
-        return distance
-    return critical(of_seeds / variance, np.inf, len(values) - 1) * float(np.sqrt(variance))
-
-
 def _resampled(
     metric: Metric, examples: Examples, group_of: np.ndarray, groups: int, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -206,25 +176,10 @@ def _repeated(examples: Examples, times: np.ndarray) -> Examples:
     return {name: np.asarray(column)[rows] for name, column in examples.items()}
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference, first minus second: the value, its 95 % interval, and the two-sided p-value of no difference."""
+def same_examples(first: Sequence[Examples], second: Sequence[Examples]) -> list[Examples]:
+    """Sort the examples of the runs of two methods by their ids: those of the first method, then of the second.
 
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def difference(
-    metric: Metric, first: Sequence[Examples], second: Sequence[Examples], resamples: int, rng: np.random.Generator
-) -> Difference:
-    """Compare a metric of two methods on the same test examples, each method measured with S seeds.
-
-    first, second: one mapping of per-example columns a seed, the same number of seeds for both; ``id`` and ``group``
-    say which examples are the same. Raises ``BenchError`` where the examples differ.
-
-    The resamples of groups are the same for both methods and all seeds; see paired() for the rest.
+    Raises ``BenchError`` where the numbers of runs or the examples differ.
     """
     if len(first) != len(second) or not first:
         raise BenchError(
@@ -236,83 +191,7 @@ def difference(
         other = np.setxor1d(run["id"], runs[0]["id"])
         if len(other):
             raise BenchError(f"the methods were not measured on the same examples: '{other[0]}' is missing in some run")
-    groups, seeds = runs[0]["group"], len(first)
-    population = np.unique(groups)
-    values = np.array([metric(run) for run in runs])
-    # Every run gets a generator in the same state, and with it the same draws.
-    seed = int(rng.integers(2**63))
-    resampled = np.stack(
-        [resample(metric, run, groups, population, resamples, np.random.default_rng(seed)) for run in runs]
-    )
-    return paired(values[:seeds], values[seeds:], resampled[:seeds], resampled[seeds:], len(population))
-
-
-def paired(
-    first: np.ndarray, second: np.ndarray, first_resampled: np.ndarray, second_resampled: np.ndarray, groups: int
-) -> Difference:
-    """Compare two methods by the metric of each seed, [S], and its values in the same R resamples, [S, R].
-
-    The resamples are of ``groups`` groups, as resample() makes them.
-
-    The error of the difference has two sources. One is the choice of patients, which all seeds share: its variance is
-    the covariance over the resamples between the differences of different seeds (with one seed, their variance), in
-    which whatever makes an example hard for both methods cancels. The other is the choice of seeds, together with the
-    errors of each seed on these patients: the variance of the S differences over S. With one seed the latter is
-    unknown, and the answer holds for these weights only. Interval and p-value are those of two_sources().
-
-    No p-value is below 2^(1 - groups), the lowest that a two-sided sign-flip test of so many groups can reach, however
-    little they differ: with five groups no difference is significant, and none has an interval. Interval and p-value
-    are NaN for a single group, and where the metric is undefined.
-    """
-    per_seed, seeds = np.asarray(first - second, dtype=np.float64), len(first)
-    value, nan = float(per_seed.mean()), float("nan")
-    resampled = first_resampled - second_resampled
-    resampled = resampled[:, np.isfinite(resampled).all(axis=0)]
-    if groups < 2 or np.isnan(value) or resampled.shape[1] < 2:
-        return Difference(value, nan, nan, nan)
-    covariance = np.atleast_2d(np.cov(resampled)) * groups / (groups - 1)
-    of_groups, of_seeds = float(covariance.mean()), 0.0
-    if seeds > 1:
-        of_one = float(covariance.trace()) / seeds
-        of_groups = max(0.0, (seeds * of_groups - of_one) / (seeds - 1))
-        # Seeds may agree only because a metric moves in steps of about the weight of one group. So the variance of
-        # rounding to these steps is added: a twelfth of the step squared (Sheppard).
-        rounding = max(0.0, of_one - of_groups) / groups / 12
-        of_seeds = (float(per_seed.var(ddof=1)) + rounding) / seeds
-    error, least = np.sqrt(of_groups + of_seeds), 2.0 ** (1 - groups)
-    if error <= 1e-12 * abs(value):
-        # All groups agree up to rounding: how far others would be is unknown.
-        return Difference(value, 0.0, 0.0, 1.0) if value == 0 else Difference(value, nan, nan, least)
-    share = of_seeds / (of_groups + of_seeds)
-    p = max(two_sources(abs(value) / error, share, groups - 1, seeds - 1), least)
-    half = critical(share, groups - 1, seeds - 1) * error if least < 1 - LEVEL else nan
-    return Difference(value, value - half, value + half, p)
-
-
-def two_sources(distance: float, share: float, of_groups: float, of_seeds: int) -> float:
-    """Compute the two-sided p-value of an estimate whose variance has two sources.
-
-    distance: how far the estimate is from the null hypothesis, in standard errors. Its variance is the sum of two
-    estimates, with ``of_groups`` and ``of_seeds`` degrees of freedom; share: the part of the seeds, 0..1.
-
-    The p-value is a mixture of the two t-tests. The weight of the seeds' test is share^(of_seeds / 2): the probability
-    that so few seeds agree this well by luck falls with that power. The single t of Welch and Satterthwaite ignores
-    that luck: in simulations at 5 % it rejects up to 12 % with two seeds and 8 % with three. This mixture rejects 1-5 %
-    with two seeds (less, the nearer their part is to that of the groups), 3-5 % with three and 4-6 % with five; at
-    0.5 %, up to 0.6 %.
-    """
-    normal = 2 * float(special.stdtr(of_groups, -distance))
-    if share == 0:
-        return normal
-    weight: float = share ** (of_seeds / 2)
-    return (1 - weight) * normal + weight * 2 * float(special.stdtr(of_seeds, -distance))
-
-
-def critical(share: float, of_groups: float, of_seeds: int) -> float:
-    """Compute half the width of a 95 % interval in standard errors: where two_sources() gives 5 %."""
-    widest = float(special.stdtrit(min(of_groups, of_seeds) if share else of_groups, (1 + LEVEL) / 2))
-    half = optimize.brentq(lambda x: two_sources(x, share, of_groups, of_seeds) - (1 - LEVEL), 0, 1.01 * widest)
-    return float(half)
+    return runs
 
 
 def _sorted(examples: Examples) -> Examples:

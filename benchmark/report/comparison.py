@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGNIFICANT = 0.05
+FEWEST_SEEDS = 3
+"""The fewest that a verdict on a method needs; with fewer it is one on the weights that were trained."""
+FEWEST_GROUPS = 10
+"""The fewest effective groups that a verdict needs: with fewer, intervals cover the truth less often than they say."""
 BETTER, WORSE, NEITHER, UNTESTED = "better", "worse", "no difference shown", "not tested"
+HIGHER, LOWER = "higher", "lower"
+THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
+"""The levels of a comparison: one seed, whose weights would do so on other patients; or several seeds."""
 FEWEST_DATASETS, FEWEST_LINES = 5, 3
 """The fewest that mean ranks are tested for: with fewer datasets Friedman's test can hardly reject, and two lines are
 compared by their paired differences (Demsar 2006, section 3)."""
