@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGNIFICANT = 0.05
+BASELINES = {"start": ("†", "the model before training"), "raw_pixels": ("‡", "raw pixels")}
+"""By the column of the rows that names its cell, each baseline that every line must beat: its mark, and its name."""
 BETTER, WORSE, NEITHER, UNTESTED = "better", "worse", "no difference shown", "not tested"
 FEWEST_DATASETS, FEWEST_LINES = 5, 3
 """The fewest that mean ranks are tested for: with fewer datasets Friedman's test can hardly reject, and two lines are
@@ -31,6 +33,18 @@ def against_reference(results: Results) -> Iterator[Table]:
     compared = differences(results.rows, against, results.resamples, picked=not results.chosen)
     if len(compared):
         yield difference_table(compared, results.task, reference, methods, picked=not results.chosen)
+
+
+def against_baselines(results: Results) -> Iterator[Table]:
+    """Show the differences of all methods to their own baselines; in the terminal where there is no other reference."""
+    for column, (_, name) in BASELINES.items():
+        own = own_baselines(results.rows, column)
+        against = {line: own[line] for line in results.methods if own.get(line, line) != line}
+        compared = differences(results.rows, against, results.resamples)
+        if len(compared):
+            table = difference_table(compared, results.task, name, results.methods)
+            table.page_only = results.reference is not None
+            yield table
 
 
 def mean_ranks(results: Results) -> Iterator[Table | Plot | Sentence]:
@@ -58,23 +72,39 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
     return str(table[count == count.max()].mean(axis=1).idxmax())
 
 
-def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, str, str]]:
-    """Find the scores that are not shown to be better than those of the weights that the line started from.
+def unbeaten(rows: "pd.DataFrame", resamples: Resamples, baseline: str = "start") -> set[tuple[str, str, str, str]]:
+    """Find the scores that are not shown to be better than those of the line's own baseline.
 
     Their paired difference is not positive, or its p-value alone, without correction, is 5 % or more; where it could
-    not be tested, the sign decides. rows: labelled; ``start`` names the cell of the initial weights, whose scores count
-    where they were evaluated. Returns task, dataset, metric and line of each.
+    not be tested, the sign decides. rows: labelled. baseline: one of ``BASELINES``, whose scores count where they were
+    evaluated. Returns task, dataset, metric and line of each.
     """
-    if not {"start", "evaluation"} <= set(rows.columns):
-        return set()
-    # By evaluation too: a cell has several lines where a task was run with several options.
-    line_of = dict(zip(zip(rows["cell"], rows["evaluation"]), rows["line"]))
-    started = rows[~rows["baseline"].astype(bool)]
-    starts = zip(started["line"], zip(started["start"], started["evaluation"]))
-    against = {line: line_of[start] for line, start in starts if start in line_of}
-    compared = differences(rows, against, resamples)
+    compared = differences(rows, own_baselines(rows, baseline), resamples)
     better = (compared["value"] > 0) & ~(compared["p"] >= SIGNIFICANT)
     return set(compared.loc[~better, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
+
+
+def marks(rows: "pd.DataFrame", resamples: Resamples) -> dict[tuple[str, str, str, str], str]:
+    """Find the scores that are not shown to beat a baseline: the marks of each, by task, dataset, metric and line."""
+    marks_of: dict[tuple[str, str, str, str], str] = {}
+    for baseline, (mark, _) in BASELINES.items():
+        for key in unbeaten(rows, resamples, baseline):
+            marks_of[key] = marks_of.get(key, "") + mark
+    return marks_of
+
+
+def own_baselines(rows: "pd.DataFrame", baseline: str) -> dict[str, str]:
+    """Find the line of each line's own baseline, where it was evaluated. rows: labelled. baseline: of ``BASELINES``.
+
+    A model with random weights is its own model before training.
+    """
+    if not {baseline, "evaluation"} <= set(rows.columns):
+        return {}
+    # By evaluation too: a cell has several lines where a task was run with several options.
+    line_of = dict(zip(zip(rows["cell"], rows["evaluation"]), rows["line"]))
+    own = rows[~rows["baseline"].astype(bool)]
+    cells = zip(own["line"], zip(own[baseline], own["evaluation"]))
+    return {line: line_of[cell] for line, cell in cells if cell in line_of}
 
 
 def find_reference(name: str, rows: "pd.DataFrame") -> str:

@@ -1,14 +1,14 @@
 """The scores of each kind of task: their summary over parts and seeds, and the tables and charts of them."""
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import unbeaten
+from benchmark.report.comparison import BASELINES, marks
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
 from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural, with_notes
@@ -39,7 +39,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     """Show the primary metric of a kind of task on all datasets: a table, and a chart."""
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
-    table = score_table(results.scores, task, results.lines, results.unbeaten, meaning)
+    table = score_table(results.scores, task, results.lines, results.marks, meaning)
     table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes)
     yield table
     yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
@@ -52,7 +52,7 @@ def secondary_scores(results: Results) -> Iterator[Table]:
     for metric in meaning:
         if (rows["metric"] == metric).any():
             of_metric = rows[rows["metric"] == metric].assign(primary=True)
-            marked = unbeaten(of_metric, results.resamples)
+            marked = marks(of_metric, results.resamples)
             yield score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
 
 
@@ -136,12 +136,12 @@ def score_table(
     scores: "pd.DataFrame",
     task: str,
     order: Sequence[str],
-    unbeaten: Container[tuple[str, str, str, str]] = (),
+    marks: Mapping[tuple[str, str, str, str], str] = MappingProxyType({}),
     meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Tabulate lines by datasets for one kind of task, then baselines, majority, chance and number of test examples.
 
-    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    marks: of the scores that are not shown to beat a baseline, as comparison.marks() gives them.
     meaning: of metrics, as defined() gives it.
     """
     scores = scores[scores["task"] == task]
@@ -150,7 +150,7 @@ def score_table(
     baselines = set(scores.loc[scores["baseline"], "line"])
     score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]
-    marked = [[(task, *key, line) in unbeaten for key in columns] for line in lines]
+    marked = [[marks.get((task, *key, line), "") for key in columns] for line in lines]
     cells = [[_score_cell(score, mark) for score, mark in zip(*row)] for row in zip(grid, marked)]
     any_score = [next(filter(None, column)) for column in zip(*grid)]
     guesses = _guesses(any_score)
@@ -164,8 +164,9 @@ def score_table(
     footer = [(name, [Cell(percent(value)) for value in values]) for name, values in guesses]
     counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
-    if any(map(any, marked)):
-        caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
+    for mark, name in BASELINES.values():
+        if any(mark in each for row in marked for each in row):
+            caption += f" {mark}: not shown to beat {name} (paired, 95 %)."
     rows = list(zip(lines, cells))
     return Table(
         f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent",
@@ -176,11 +177,11 @@ def score_table(
     )
 
 
-def _score_cell(score: Any, marked: bool) -> Cell:
-    """Write a score with its interval. score: a row of summarise(), or None. marked: with a dagger."""
+def _score_cell(score: Any, marks: str) -> Cell:
+    """Write a score with its marks and its interval. score: a row of summarise(), or None."""
     if score is None:
         return Cell()
-    return Cell(percent(score.value) + ("†" if marked else ""), interval(score.low, score.high), score.best)
+    return Cell(percent(score.value) + marks, interval(score.low, score.high), score.best)
 
 
 def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
