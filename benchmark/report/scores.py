@@ -136,12 +136,12 @@ def score_table(
     scores: "pd.DataFrame",
     task: str,
     order: Sequence[str],
-    marks: Mapping[tuple[str, str, str, str], str] = MappingProxyType({}),
+    marked: Mapping[tuple[str, str, str, str], str] = MappingProxyType({}),
     meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Tabulate lines by datasets for one kind of task, then baselines, majority, chance and number of test examples.
 
-    marks: of the scores that are not shown to beat a baseline, as comparison.marks() gives them.
+    marked: the marks of the scores that are not shown to beat a baseline, as comparison.marks() gives them.
     meaning: of metrics, as defined() gives it.
     """
     scores = scores[scores["task"] == task]
@@ -150,8 +150,8 @@ def score_table(
     baselines = set(scores.loc[scores["baseline"], "line"])
     score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]
-    marked = [[marks.get((task, *key, line), "") for key in columns] for line in lines]
-    cells = [[_score_cell(score, mark) for score, mark in zip(*row)] for row in zip(grid, marked)]
+    marks_at = [[marked.get((task, *key, line), "") for key in columns] for line in lines]
+    cells = [[_score_cell(*each) for each in zip(*row)] for row in zip(grid, marks_at)]
     any_score = [next(filter(None, column)) for column in zip(*grid)]
     guesses = _guesses(any_score)
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
@@ -165,7 +165,7 @@ def score_table(
     counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     for mark, name in BASELINES.values():
-        if any(mark in each for row in marked for each in row):
+        if any(mark in each for row in marks_at for each in row):
             caption += f" {mark}: not shown to beat {name} (paired, 95 %)."
     rows = list(zip(lines, cells))
     return Table(
@@ -177,11 +177,11 @@ def score_table(
     )
 
 
-def _score_cell(score: Any, marks: str) -> Cell:
+def _score_cell(score: Any, own_marks: str) -> Cell:
     """Write a score with its marks and its interval. score: a row of summarise(), or None."""
     if score is None:
         return Cell()
-    return Cell(percent(score.value) + marks, interval(score.low, score.high), score.best)
+    return Cell(percent(score.value) + own_marks, interval(score.low, score.high), score.best)
 
 
 def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
