@@ -88,6 +88,7 @@ def _row(
         "cell": cell.key,
         "evaluation": pair.key,
         "start": plan.starts.get(cell.seed),
+        "raw_pixels": plan.raw_pixels.get(cell.seed),
     }
 
 

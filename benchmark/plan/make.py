@@ -106,17 +106,18 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     config = config.model_copy(update={"methods": []})
     check_settings(config)
     plan = make_plan(config.model_copy(update={"baselines": True}), cache)
-    starts, plan.starts = set(plan.starts.values()), {}
-    if other is None:
-        plan.fixed = [from_card(plan.model, x, config.suite) if x.key in starts else x for x in plan.fixed]
-    else:
-        plan.fixed = [
-            fixed
-            for seed in config.seeds
-            for fixed in (other.fixed(seed, config.suite), *other.baselines(seed, config.suite))
-        ]
-    if not config.baselines:
-        plan.fixed = [fixed for fixed in plan.fixed if fixed.label.get("role") == "model"]
+    of_card, plan.fixed = plan.fixed, []
+    for seed in config.seeds:
+        if other is None:
+            initial, *below = [fixed for fixed in of_card if fixed.seed == seed]
+            model = from_card(plan.model, initial, config.suite)
+        else:
+            model, below = other.fixed(seed, config.suite), other.baselines(seed, config.suite)
+        *untrained, raw_pixels = below
+        # A model of random weights has no other untrained ones: it is held against itself, which it does not beat.
+        plan.starts[seed] = untrained[0].key if untrained else model.key
+        plan.raw_pixels[seed] = raw_pixels.key
+        plan.fixed += [model, *(below if config.baselines else [])]
     return plan
 
 
@@ -278,7 +279,7 @@ def _language(model: ModelCard, datasets: Datasets, corpus: list[str]) -> Langua
 
 
 def _add_baselines(plan: Plan, run: _Run) -> None:
-    """Set the key of the initial weights by seed, and add the baselines if the configuration wants them."""
+    """Set the keys of initial weights and raw pixels by seed; add the baselines if the configuration wants them."""
     config, model = run.config, run.model
     settings = {name: value for name, value in config.overrides.items() if name.startswith("model.")}
     variant = ", ".join(f"{name}={value}" for name, value in settings.items())
@@ -286,7 +287,7 @@ def _add_baselines(plan: Plan, run: _Run) -> None:
     for seed in config.seeds:
         tokenizer_data = run.datasets.fingerprints(run.corpus)
         of_seed = baselines(model, tokenizer_data, initial, config.suite, variant, seed)
-        plan.starts[seed] = of_seed[0].key
+        plan.starts[seed], plan.raw_pixels[seed] = of_seed[0].key, of_seed[-1].key
         plan.fixed += of_seed if config.baselines else []
 
 

@@ -322,7 +322,8 @@ class Plan:
     corpus: the datasets that the tokenizer is trained on; empty if it is not trained.
     initial: the cell whose weights the others start from.
     fixed: encoders that are evaluated without training.
-    starts: by seed, the key of the encoder with the cells' initial weights.
+    starts: by seed, the key of the encoder with the weights before training: the cells' initial ones, or those of the
+    untrained architecture of a model that was trained elsewhere. raw_pixels: by seed, the key of the raw pixels.
     language: the language model for methods that need one; None if the model's card defines none.
     plain_dataset: in a scenario that varies the evaluation data, the dataset without its difficulty.
     problems: why the plan cannot run.
@@ -340,6 +341,7 @@ class Plan:
     pairs: list[Pair]
     fixed: list[FixedEncoder] = field(default_factory=list)
     starts: dict[int, str] = field(default_factory=dict)
+    raw_pixels: dict[int, str] = field(default_factory=dict)
     language: Language | None = None
     plain_dataset: str = ""
     problems: list[str] = field(default_factory=list)

@@ -12,7 +12,15 @@ from benchmark.common.errors import unknown
 from benchmark.config.claims import Claim, Cost, Level, Scored
 from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
-from benchmark.report.comparison import SIGNIFICANT, complete_runs, resampled_means
+from benchmark.report.comparison import (
+    FEWEST_SEEDS,
+    SIGNIFICANT,
+    complete_runs,
+    few_groups,
+    highest_of,
+    measured_runs,
+    smallest_sample,
+)
 from benchmark.report.render import MISSING, Cell, Sentence, Table
 from benchmark.report.results import Resamples, common_settings, natural, own_settings, settings_of
 from benchmark.report.verdicts import (
@@ -36,8 +44,6 @@ from benchmark.report.verdicts import (
 if TYPE_CHECKING:
     import pandas as pd
 
-SEEDS = 3
-"""How many seeds the commands ask for: with two, the intervals are wider than they need to be."""
 COLUMNS = [
     "suite",
     "claim",
@@ -198,7 +204,7 @@ class _Case:
     def _command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int, model: str) -> str:
         words = ["bench", "run", "--suite", self.reference, "--methods", ",".join(arms)]
         words += ["--tasks", ",".join(tasks)] if tasks else []
-        words += ["--seeds", str(max(seeds, SEEDS))] if seeds else []
+        words += ["--seeds", str(max(seeds, FEWEST_SEEDS))] if seeds else []
         words += ["--model", model] if model else []
         shipped = self._shipped
         trained_on = self.setting.base.get("pretraining", "").split(", ")
@@ -323,7 +329,11 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
         selectors = list(dict.fromkeys(task for arm in absent for task in lacking.get(arm, claim.tasks)))
         command = case.command(absent, selectors, seeds)
         return case.verdict(NOT_RUN, None, _missing(lacking), command, measured)
-    command = case.command(claim.arms, _selectors(claim), seeds) if verdict == NOT_SHOWN and decisive.seeds < 2 else ""
+    command = (
+        case.command(claim.arms, _selectors(claim), seeds)
+        if verdict == NOT_SHOWN and decisive.seeds < FEWEST_SEEDS
+        else ""
+    )
     return case.verdict(verdict, decisive, f"{measured_sentence(claim, decisive)} {why}", command, measured)
 
 
@@ -357,7 +367,7 @@ def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], re
     """Measure an arm against another, or against the stated level, over the seeds that both have on every dataset.
 
     The mean over tasks of the mean over datasets is taken within each seed, and within each resample of the patients:
-    so paired() sees a single metric. None without such a seed.
+    so a single metric is compared. None without such a seed.
     """
     a, b = lines[claim.arms[0]], lines.get(other, "")
     names = [a, b] if other else [a]
@@ -369,49 +379,59 @@ def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], re
     per_task = {task: sum(of == task for of, _, _ in columns) for task, _, _ in columns}
     weights = np.array([1 / len(per_task) / per_task[task] for task, _, _ in columns])
     examples: dict[str, int] = {}
-    values, drawn, groups = [], [], []
+    measured = []
     for key, column in columns.items():
         of_arms = [[column[name][seed] for seed in common] for name in names]
-        values.append([[float(run["value"].astype(float).mean()) for run in of_arm] for of_arm in of_arms])
-        drawn.append(resampled_means([run for of_arm in of_arms for run in of_arm], resamples))
-        groups.append(int(min(run["groups"].min() for run in of_arms[0])) if "groups" in of_arms[0][0] else 0)
+        values, drawn = measured_runs([run for of_arm in of_arms for run in of_arm], resamples)
+        # Draws are nested in seeds, of which a verdict needs several.
+        values, drawn = values.mean(axis=1), None if drawn is None else drawn.mean(axis=1)
+        measured.append((values, drawn, *smallest_sample(of_arms[0][0])))
         examples[key[1]] = max(examples.get(key[1], 0), int(max(run["n"].max() for run in of_arms[0])))
     level = claim.above / 100 if isinstance(claim, Level) else None
-    alone = {
-        key: _paired(other, np.array(own), resampled, count, level, examples[key[1]])
-        for key, own, resampled, count in zip(columns, values, drawn, groups)
-    }
-    mean = np.einsum("k,kas->as", weights, np.array(values))
-    shortest = min((each.shape[1] for each in drawn if each is not None), default=0)
-    kept = [each[:, :shortest] for each in drawn if each is not None]
-    resampled = np.einsum("k,knr->nr", weights, np.array(kept)) if len(kept) == len(drawn) else None
-    pooled = _paired(other, mean, resampled, min(groups), level, sum(examples.values()))
+    alone = {key: _paired(other, *each, level, examples[key[1]]) for key, each in zip(columns, measured)}
+    mean = np.einsum("k,kn->n", weights, np.array([values for values, *_ in measured]))
+    kept = [drawn for _, drawn, *_ in measured if drawn is not None]
+    shortest = min((each.shape[1] for each in kept), default=0)
+    resampled = None
+    if len(kept) == len(measured):
+        resampled = np.einsum("k,knr->nr", weights, np.array([each[:, :shortest] for each in kept]))
+    scarcest = min(measured, key=lambda each: each[2])[3]
+    groups = min(each[2] for each in measured)
+    pooled = _paired(other, mean, resampled, groups, scarcest, level, sum(examples.values()))
     return Measured(**{**vars(pooled), "columns": alone})
 
 
 def _paired(
-    other: str, values: np.ndarray, resampled: np.ndarray | None, groups: int, level: float | None, examples: int
+    other: str,
+    values: np.ndarray,
+    resampled: np.ndarray | None,
+    groups: float,
+    scarcest: float,
+    level: float | None,
+    examples: int,
 ) -> Measured:
-    """Compare two arms, or one with a level. values: [arms, S]. resampled: [arms x S, R], None where there are none.
+    """Compare two arms, or one with a level. values: [arms x S]. resampled: [arms x S, R], None where there are none.
 
-    Of a level, value and interval are those of the arm itself.
+    groups, scarcest: as smallest_sample() gives them. Of a level, value and interval are those of the arm itself.
     """
-    from benchmark.evaluation.statistics import paired
+    from benchmark.evaluation.replicates import conclude, estimate
 
-    seeds = values.shape[1]
-    first, second = values[0], values[1] if level is None else np.full(seeds, level)
-    value = float((first - second).mean())
+    seeds = len(values) if level is not None else len(values) // 2
+    against = values[seeds:] if level is None else level
+    difference = values[:seeds] - against
+    value = float(difference.mean())
     if resampled is None:
         low = high = p = math.nan
     else:
-        against = resampled[seeds:] if level is None else np.full_like(resampled, level)
-        tested = paired(first, second, resampled[:seeds], against, groups)
+        drawn = resampled[:seeds] - (resampled[seeds:] if level is None else level)
+        tested = conclude([estimate(difference[:, None], drawn[:, None], groups, highest_of(values))])[0]
         low, high, p = tested.low, tested.high, tested.p
         if math.isnan(low) and p < SIGNIFICANT:
             # All groups and seeds agree.
             low = high = value
     shift = level or 0.0
-    return Measured(other, value + shift, low + shift, high + shift, p, seeds, examples)
+    few = few_groups(groups, scarcest)
+    return Measured(other, value + shift, low + shift, high + shift, p, seeds, examples, few)
 
 
 def _missing(lacking: Mapping[str, Sequence[str]]) -> str:
@@ -448,7 +468,7 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
         counted = {arm: count(arm, claim.model_of.get(arm, model)) or {} for arm in absent if claim.is_count}
         if not all(claim.column in counted.get(arm, {}) for arm in absent):
             why = f"Not trained: {', '.join(absent)}."
-            return case.verdict(NOT_RUN, None, why, case.command(absent, [], 0 if claim.is_count else SEEDS))
+            return case.verdict(NOT_RUN, None, why, case.command(absent, [], 0 if claim.is_count else FEWEST_SEEDS))
         of_arms = {arm: pd.Series([float(columns[claim.column])]) for arm, columns in counted.items()}
         trained = {arm: costs.loc[costs["line"] == lines[arm], claim.column] for arm in claim.arms if arm not in absent}
         first, second = ((of_arms | trained)[arm] for arm in claim.arms)
@@ -463,7 +483,7 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
     if not claim.is_count and set(a["device"]) | set(b["device"]) != set(a["device"]) & set(b["device"]):
         return case.verdict(NOT_SHOWN, ratio, f"{words} The devices differ.")
     if not claim.is_count and ratio.seeds < 2:
-        return case.verdict(NOT_SHOWN, ratio, f"{words} {ONE_SEED}", case.command(claim.arms, [], SEEDS))
+        return case.verdict(NOT_SHOWN, ratio, f"{words} {ONE_SEED}", case.command(claim.arms, [], FEWEST_SEEDS))
     verdict, why = judged(claim, ratio)
     return case.verdict(verdict, ratio, f"{words} {why}", others=[ratio])
 
@@ -503,7 +523,7 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
         "Differences in points, levels in percent, costs in percent of the other arm's; below: the 95 % interval over "
         "test patients and seeds. Each claim is judged alone, at 5 %. Supported: the whole interval is in favour, and "
         "reaches a stated size. Contradicted: the whole interval lies outside what is stated. Not shown: neither, or "
-        "only one seed."
+        f"fewer than {FEWEST_SEEDS} seeds."
     )
     columns = [("verdict", ""), ("stated", ""), ("measured", ""), ("seeds", ""), ("datasets", "")]
     return Table(f"claims of suite {suite}", columns, rows, [], caption)

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
-from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table
+from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, wrap
 from benchmark.report.results import Resamples, Results, columns_of, natural
 
 if TYPE_CHECKING:
@@ -23,10 +23,39 @@ FEWEST_GROUPS = 10
 BETTER, WORSE, NEITHER, UNTESTED = "better", "worse", "no difference shown", "not tested"
 HIGHER, LOWER = "higher", "lower"
 THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
-"""The levels of a comparison: one seed, whose weights would do so on other patients; or several seeds."""
+"""The levels of a comparison. With one seed: would these weights do so on other patients? With several: would this
+method, trained from other seeds too?"""
+BASELINES = {"start": ("†", "the model before training"), "raw_pixels": ("‡", "raw pixels")}
+"""By the column of the rows that names its cell, each baseline that every line must beat: its mark, and its name."""
 FEWEST_DATASETS, FEWEST_LINES = 5, 3
 """The fewest that mean ranks are tested for: with fewer datasets Friedman's test can hardly reject, and two lines are
 compared by their paired differences (Demsar 2006, section 3)."""
+
+
+DIFFERENCES = [
+    "task",
+    "dataset",
+    "metric",
+    "line",
+    "other",
+    "n",
+    "groups",
+    "effective_groups",
+    "scarcest",
+    "seeds",
+    "level",
+    "value",
+    "low",
+    "high",
+    "p",
+    "tests",
+    "adjusted",
+    "verdict",
+]
+"""Columns of differences(): two lines on a dataset; the numbers of test examples, of their groups, of groups that the
+metric's error rests on and of those with the scarcest class, and of seeds; the level; first minus second, with the 95 %
+interval of this difference alone (fractions); p; how many tests the correction counts in the kind of task; p after
+Holm's correction for these; and the verdict."""
 
 
 def against_reference(results: Results) -> Iterator[Table]:
@@ -40,11 +69,23 @@ def against_reference(results: Results) -> Iterator[Table]:
         yield difference_table(compared, results.task, reference, methods, picked=not results.chosen)
 
 
+def against_baselines(results: Results) -> Iterator[Table]:
+    """Show the differences of all methods to their own baselines; in the terminal where there is no other reference."""
+    for column, (_, name) in BASELINES.items():
+        own = own_baselines(results.rows, column)
+        against = {line: own[line] for line in results.methods if own.get(line, line) != line}
+        compared = differences(results.rows, against, results.resamples)
+        if len(compared):
+            table = difference_table(compared, results.task, name, results.methods)
+            table.page_only = results.reference is not None
+            yield table
+
+
 def mean_ranks(results: Results) -> Iterator[Table | Plot | Sentence]:
     """Show the mean ranks of the methods over datasets, or why there are none."""
     of_tasks = rankings(results.scores, results.methods)
     if any(ranking.ranks for ranking in of_tasks):
-        yield rank_table(of_tasks, results.methods)
+        yield rank_table(of_tasks, results.methods, int(results.scores["seeds"].max()))
         yield Plot(rank_chart(of_tasks, results.methods), "ranks", "mean ranks and critical difference")
     if missing := missing_ranks(of_tasks):
         yield Sentence(missing)
@@ -65,23 +106,40 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
     return str(table[count == count.max()].mean(axis=1).idxmax())
 
 
-def unbeaten(rows: "pd.DataFrame", resamples: Resamples) -> set[tuple[str, str, str, str]]:
-    """Find the scores that are not shown to be better than those of the weights that the line started from.
+def unbeaten(rows: "pd.DataFrame", resamples: Resamples, baseline: str = "start") -> set[tuple[str, str, str, str]]:
+    """Find the scores that are not shown to be better than those of the line's own baseline.
 
     Their paired difference is not positive, or its p-value alone, without correction, is 5 % or more; where it could
-    not be tested, the sign decides. rows: labelled; ``start`` names the cell of the initial weights, whose scores count
-    where they were evaluated. Returns task, dataset, metric and line of each.
+    not be tested, the sign decides. rows: labelled. baseline: one of ``BASELINES``, whose scores count where they were
+    evaluated. Returns task, dataset, metric and line of each.
     """
-    if not {"start", "evaluation"} <= set(rows.columns):
-        return set()
+    compared = differences(rows, own_baselines(rows, baseline), resamples)
+    enough = compared["effective_groups"] >= FEWEST_GROUPS
+    better = (compared["value"] > 0) & ~(compared["p"] >= SIGNIFICANT) & enough
+    return set(compared.loc[~better, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
+
+
+def marks(rows: "pd.DataFrame", resamples: Resamples) -> dict[tuple[str, str, str, str], str]:
+    """Find the scores that are not shown to beat a baseline: the marks of each, by task, dataset, metric and line."""
+    marks_of: dict[tuple[str, str, str, str], str] = {}
+    for baseline, (mark, _) in BASELINES.items():
+        for key in unbeaten(rows, resamples, baseline):
+            marks_of[key] = marks_of.get(key, "") + mark
+    return marks_of
+
+
+def own_baselines(rows: "pd.DataFrame", baseline: str) -> dict[str, str]:
+    """Find the line of each line's own baseline, where it was evaluated. rows: labelled. baseline: of ``BASELINES``.
+
+    A model with random weights is its own model before training.
+    """
+    if not {baseline, "evaluation"} <= set(rows.columns):
+        return {}
     # By evaluation too: a cell has several lines where a task was run with several options.
     line_of = dict(zip(zip(rows["cell"], rows["evaluation"]), rows["line"]))
-    started = rows[~rows["baseline"].astype(bool)]
-    starts = zip(started["line"], zip(started["start"], started["evaluation"]))
-    against = {line: line_of[start] for line, start in starts if start in line_of}
-    compared = differences(rows, against, resamples)
-    better = (compared["value"] > 0) & ~(compared["p"] >= SIGNIFICANT)
-    return set(compared.loc[~better, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
+    own = rows[~rows["baseline"].astype(bool)]
+    cells = zip(own["line"], zip(own[baseline], own["evaluation"]))
+    return {line: line_of[cell] for line, cell in cells if cell in line_of}
 
 
 def find_reference(name: str, rows: "pd.DataFrame") -> str:
@@ -111,9 +169,7 @@ def differences(
     picked: whether these very results made a line the reference. Then any pair of lines might have come to be compared,
     and the correction is for all pairs.
 
-    Returns one row per task, dataset, metric and line where both have results: value, low, high (fractions; the 95 %
-    interval of this difference alone), p, tests (how many the correction counts in the kind of task), adjusted (p by
-    Holm, for these) and verdict.
+    Returns one row per task, dataset, metric and line where both have results, with the columns of ``DIFFERENCES``.
     """
     import pandas as pd
 
@@ -130,9 +186,24 @@ def differences(
             seeds = sorted(set(runs.get(line, {})) & set(runs.get(other, {})))
             if seeds:
                 first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))
-                compared.append(dict(zip(keys, key)) | {"line": line} | _difference(first, second, resamples))
-    frame = pd.DataFrame(compared, columns=[*keys, "line", "value", "low", "high", "p"])
-    return _with_verdicts(frame, pairs if picked else None)
+                compared.append(
+                    dict(zip(keys, key)) | {"line": line, "other": other} | _difference(first, second, resamples)
+                )
+    frame = with_intervals(pd.DataFrame(compared, columns=[*DIFFERENCES, "estimate"]))
+    return _with_verdicts(frame[DIFFERENCES].copy(), pairs if picked else None)
+
+
+def with_intervals(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Fill low, high and p of the rows that have an estimate.
+
+    The seeds of all comparisons of a kind of task say together how much seeds differ.
+    """
+    from benchmark.evaluation.replicates import conclude
+
+    for _, tested in frame[frame["estimate"].notna()].groupby("task"):
+        concluded = conclude(tested["estimate"].tolist())
+        frame.loc[tested.index, ["low", "high", "p"]] = [(each.low, each.high, each.p) for each in concluded]
+    return frame
 
 
 def complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]":
@@ -155,52 +226,145 @@ def _with_verdicts(compared: "pd.DataFrame", pairs: Mapping[str, int] | None) ->
         tests = int(np.isfinite(p).sum()) if pairs is None else pairs[task]
         compared.loc[rows_of_task, "tests"] = tests
         compared.loc[rows_of_task, "adjusted"] = holm(p, tests)
-    compared["verdict"] = [verdict(value, p) for value, p in zip(compared["value"], compared["adjusted"])]
+    compared["verdict"] = verdicts_of(compared)
     return compared
+
+
+def verdicts_of(compared: "pd.DataFrame") -> list[str]:
+    """Judge differences that have the columns value, adjusted, seeds, effective_groups and scarcest."""
+    columns = ["value", "adjusted", "seeds", "effective_groups", "scarcest"]
+    return [verdict(*row) for row in compared[columns].itertuples(index=False)]
 
 
 def _difference(
     first: "Sequence[pd.DataFrame]", second: "Sequence[pd.DataFrame]", resamples: Resamples
-) -> dict[str, float]:
-    """Compute the difference of two lines. first, second: the rows of each seed's parts, in the same order."""
-    from benchmark.evaluation.statistics import paired
+) -> dict[str, Any]:
+    """Compare two lines. first, second: the rows of each seed's parts, in the same order.
 
-    ours, theirs = (np.array([float(run["value"].astype(float).mean()) for run in runs]) for runs in (first, second))
-    value = float((ours - theirs).mean())
-    runs = [*first, *second]
-    resampled = resampled_means(runs, resamples)
-    if resampled is None:
-        return {"value": value, "low": np.nan, "high": np.nan, "p": np.nan}
-    groups = int(runs[0]["groups"].min())
-    tested = paired(ours, theirs, resampled[: len(first)], resampled[len(first) :], groups)
-    return {"value": value, "low": tested.low, "high": tested.high, "p": tested.p}
-
-
-def resampled_means(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> np.ndarray | None:
-    """Average the resampled metric over the draws and the parts of each run: [runs, R].
-
-    None where the runs were not measured on the same examples, or where the resamples of one were not kept.
+    Returns columns of ``DIFFERENCES``, and the estimate, None where the runs cannot be compared by example.
     """
+    values, resampled = measured_runs([*first, *second], resamples)
+    difference = values[: len(first)] - values[len(first) :]
+    run = first[0]
+    groups = smallest_sample(run)
+    result: dict[str, Any] = {
+        "n": int(run["n"].max()) if "n" in run else 0,
+        "groups": int(run["groups"].min()) if "groups" in run else 0,
+        "effective_groups": groups[0],
+        "scarcest": groups[1],
+        "seeds": len(first),
+        "level": THESE_WEIGHTS if len(first) == 1 else THIS_METHOD,
+        "value": float(difference.mean()),
+        "low": np.nan,
+        "high": np.nan,
+        "p": np.nan,
+        "estimate": None,
+    }
+    if resampled is not None:
+        from benchmark.evaluation.replicates import estimate
+
+        drawn = resampled[: len(first)] - resampled[len(first) :]
+        result["estimate"] = estimate(difference, drawn, groups[0], highest_of(values))
+    return result
+
+
+def smallest_sample(run: "pd.DataFrame") -> tuple[float, float]:
+    """Return the fewest effective groups of a run's parts, and their scarcest class; NaN for the latter where none is.
+
+    Rows without these columns, as of results that were made by hand, count their groups.
+    """
+    groups = run["groups"] if "groups" in run else run["value"] * 0
+    effective = run["effective_groups"].fillna(groups) if "effective_groups" in run else groups
+    scarcest = run["scarcest"].astype(float).min() if "scarcest" in run else np.nan
+    return float(effective.min()), float(scarcest)
+
+
+def highest_of(values: np.ndarray) -> float:
+    """Return the most that a difference of such values can be: 1 between fractions, else unlimited."""
+    return 1.0 if (values >= 0).all() and (values <= 1).all() else np.inf
+
+
+def measured_runs(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> tuple[np.ndarray, np.ndarray | None]:
+    """Average a metric over the parts of each run: in each of D draws, [runs, D], and in each resample, [runs, D, R].
+
+    D is 1 where the metric has no draws, or the runs differ in their number. The latter is None where the runs were not
+    measured on the same examples, or where the resamples of one were not kept.
+    """
+    of_draws = [[_draws(row) for row in run.itertuples()] for run in runs]
+    drawn = _drawn(runs, resamples)
+    counts = {len(each) for of_run in (of_draws if drawn is None else drawn) for each in of_run}
+    if len(counts) > 1 or counts != {len(draws) for of_run in of_draws for draws in of_run}:
+        of_draws = [[[float(np.mean(draws))] for draws in of_run] for of_run in of_draws]
+        drawn = drawn and [[each.mean(axis=0, keepdims=True) for each in of_run] for of_run in drawn]
+    values = np.array([np.mean(of_run, axis=0) for of_run in of_draws])
+    if drawn is None:
+        return values, None
+    # The resamples of a run with fewer are the first ones of a run with more.
+    shortest = min(each.shape[1] for of_run in drawn for each in of_run)
+    return values, np.array([np.mean([each[:, :shortest] for each in of_run], axis=0) for of_run in drawn])
+
+
+def _drawn(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> list[list[np.ndarray]] | None:
+    """Read the resamples of each part of each run; None where they are not of the same examples, or were not kept."""
     if any("examples" not in run or list(run["examples"]) != list(runs[0]["examples"]) for run in runs):
         return None
     drawn: list[list[np.ndarray]] = []
     for run in runs:
         kept = [resamples(row.cell, row.evaluation, row.part, row.metric) for row in run.itertuples()]
-        if any(values is None for values in kept):
+        if any(each is None for each in kept):
             return None
-        drawn.append([values.mean(axis=0) for values in kept if values is not None])
-    # The resamples of a run with fewer are the first ones of a run with more.
-    shortest = min(len(values) for of_run in drawn for values in of_run)
-    return np.array([np.mean([values[:shortest] for values in of_run], axis=0) for of_run in drawn])
+        drawn.append([each for each in kept if each is not None])
+    return drawn
 
 
-def verdict(value: float, p: float) -> str:
-    """Judge a difference by its sign and its corrected p-value; NaN: it was not tested."""
+def _draws(row: Any) -> list[float]:
+    """Return the metric of a row in each draw of what is learned from; the value itself where there are none."""
+    draws = getattr(row, "of_draws", None)
+    return draws if isinstance(draws, list) else [float(row.value)]
+
+
+def verdict(
+    value: float, p: float, seeds: int = FEWEST_SEEDS, effective_groups: float = np.inf, scarcest: float = np.nan
+) -> str:
+    """Judge a difference by its sign and its corrected p-value; NaN: it was not tested.
+
+    effective_groups: of the test set; with too few, p does not hold what it promises. scarcest: the number of groups
+    with the scarcest class; NaN if the metric is no mean over classes.
+    """
+    if too_few := few_groups(effective_groups, scarcest):
+        return too_few
     if np.isnan(p):
         return UNTESTED
     if p >= SIGNIFICANT:
         return NEITHER
-    return BETTER if value > 0 else WORSE
+    if seeds >= FEWEST_SEEDS:
+        return BETTER if value > 0 else WORSE
+    return f"{HIGHER if value > 0 else LOWER} {scope(seeds)}"
+
+
+def few_groups(effective_groups: float, scarcest: float = np.nan) -> str:
+    """Say that there are too few groups (patients) for a verdict; empty where there are enough."""
+    if effective_groups >= FEWEST_GROUPS:
+        return ""
+    if scarcest < FEWEST_GROUPS:
+        return f"too few positive patients ({scarcest:.0f})"
+    return f"too few patients ({effective_groups:.0f})"
+
+
+def scope(seeds: int) -> str:
+    """Say what a comparison with so few seeds holds for; empty where it holds for the method.
+
+    >>> scope(1), scope(2), scope(3)
+    ('for these weights', '(2 seeds)', '')
+    """
+    if seeds >= FEWEST_SEEDS:
+        return ""
+    return "for these weights" if seeds == 1 else f"({seeds} seeds)"
+
+
+def is_shown(verdict: str) -> bool:
+    """Return whether a verdict says that there is a difference."""
+    return verdict.split()[0] in (BETTER, WORSE, HIGHER, LOWER)
 
 
 def difference_table(
@@ -221,14 +385,19 @@ def difference_table(
             of_line = [by_key.get((line, *key)) for key in columns]
             rows.append((line, [_cell(difference) if difference else Cell() for difference in of_line]))
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
-    return Table(f"{task}: difference to {reference}, in points", header, rows, [], _caption(compared, picked))
+    title = f"{task}: difference to {reference}, in points{of_level(compared['seeds'].max())}"
+    return Table(title, header, rows, [], _caption(compared, picked))
+
+
+def of_level(seeds: int) -> str:
+    """End a title with what its numbers hold for; empty where they count seeds."""
+    return "" if seeds > 1 else f", for {THESE_WEIGHTS}"
 
 
 def _cell(difference: Any) -> Cell:
     """Write a row of differences()."""
     interval = "" if np.isnan(difference.low) else f"{points(difference.low)} to {points(difference.high)}\n"
-    judged = difference.verdict.replace("no difference shown", "no difference\nshown")
-    return Cell(points(difference.value), interval + judged)
+    return Cell(points(difference.value), interval + "\n".join(wrap(difference.verdict, 13)))
 
 
 def points(fraction: float) -> str:
@@ -246,12 +415,25 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     counted = f"{tests} test{several} of this table"
     if picked:
         counted = f"{tests} pair{several} of lines, because the reference is the best of them"
+    seeds = compared["seeds"]
     caption = (
-        "Paired by test example and seed; below: the 95 % interval of this difference alone, and the verdict at 5 % "
-        f"with Holm's correction for the {counted}."
+        f"Paired by test example{' and seed' if seeds.max() > 1 else ''}; below: the 95 % interval of this difference "
+        f"alone, and the verdict at 5 % with Holm's correction for the {counted}."
     )
-    if (compared["verdict"] == UNTESTED).any():
-        caption += f" {UNTESTED}: measured on other test examples, or on a single group."
+    verdicts = set(compared["verdict"])
+    if seeds.min() == 1:
+        caption += " One seed: the interval says how these weights would do on other patients, not what another seed "
+        caption += "would have given."
+    if seeds.max() > 1:
+        caption += " Several seeds: it covers other patients and other seeds; how much seeds differ is estimated from "
+        caption += "all comparisons of this table."
+    if seeds.max() < FEWEST_SEEDS:
+        caption += f" A verdict on the method (better, worse) needs {FEWEST_SEEDS} seeds: --seeds {FEWEST_SEEDS}."
+    if any(each.startswith("too few") for each in verdicts):
+        caption += f" Too few: with fewer than {FEWEST_GROUPS} patients of the scarcer side, neither interval nor test "
+        caption += "keeps what it promises."
+    if UNTESTED in verdicts:
+        caption += f" {UNTESTED.capitalize()}: measured on other test examples, or on a single group."
     return caption
 
 
@@ -283,8 +465,11 @@ def missing_ranks(of_tasks: Sequence[Ranking]) -> str:
     return " ".join(f"No mean ranks of {', '.join(tasks)}: the test {reason}." for reason, tasks in reasons.items())
 
 
-def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str]) -> Table:
-    """Tabulate lines by kinds of task: mean rank over datasets, with the critical difference in the footer."""
+def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str], seeds: int = FEWEST_SEEDS) -> Table:
+    """Tabulate lines by kinds of task: mean rank over datasets, with the critical difference in the footer.
+
+    seeds: the most that a line has.
+    """
     shown = [(ranking, ranking.ranks) for ranking in of_tasks if ranking.ranks]
     rank_of = {
         (ranking.task, line): float(rank) for ranking, ranks in shown for line, rank in zip(ranking.lines, ranks.mean)
@@ -305,4 +490,4 @@ def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str]) -> Table:
         "1 is best. Lines whose mean ranks are closer than the critical difference (Nemenyi, 5 %; Demsar 2006) are not "
         "told apart over these datasets; where p is 0.05 or more, no lines are."
     )
-    return Table("mean rank over datasets", [(task, "") for task in best], rows, footer, caption)
+    return Table(f"mean rank over datasets{of_level(seeds)}", [(task, "") for task in best], rows, footer, caption)

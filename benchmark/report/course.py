@@ -11,7 +11,19 @@ import numpy as np
 
 from benchmark.common.errors import plural
 from benchmark.config.training import BUDGETS
-from benchmark.report.comparison import NEITHER, UNTESTED, complete_runs, differences, points, resampled_means, verdict
+from benchmark.report.comparison import (
+    UNTESTED,
+    complete_runs,
+    differences,
+    highest_of,
+    is_shown,
+    measured_runs,
+    of_level,
+    points,
+    smallest_sample,
+    verdicts_of,
+    with_intervals,
+)
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, wrap
 from benchmark.report.results import IDENTITY, Resamples, Results, natural, settings_of, with_arms
@@ -55,7 +67,7 @@ def courses(results: Results) -> Iterator[Table | Plot | Sentence]:
             compared = compare(course, cache(results.resamples))
             crossing = crossings(course, compared)
             if crossing:
-                yield crossing_table(course, crossing, results.task, what, len(compared))
+                yield crossing_table(course, crossing, results.task, what, compared)
             yield Sentence(ends(course, compared, cache(results.resamples), results.task, what, bool(crossing)))
 
 
@@ -139,7 +151,8 @@ def compare(course: Course, resamples: Resamples) -> "pd.DataFrame":
             of_point = differences(rows, dict.fromkeys(lines[:number], other), resamples)
             frames.append(of_point.assign(point=point, other=other))
     compared = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMN, "p", "value"])
-    compared["verdict"] = [verdict(v, p) for v, p in zip(compared["value"], holm(compared["p"].to_numpy(dtype=float)))]
+    compared["adjusted"] = holm(compared["p"].to_numpy(dtype=float))
+    compared["verdict"] = verdicts_of(compared)
     return compared
 
 
@@ -164,24 +177,26 @@ def gain_differences(
             if seeds := sorted(set.intersection(*(set(each) for each in runs))):
                 gained = _gain_difference([[each[seed] for seed in seeds] for each in runs], resamples)
                 compared.append(dict(zip(COLUMN, key)) | {"line": line, "other": other} | gained)
-    frame = pd.DataFrame(compared, columns=[*COLUMN, "line", "other", "value", "low", "high", "p"])
+    shown = [*COLUMN, "line", "other", "value", "low", "high", "p", "seeds", "effective_groups", "scarcest"]
+    frame = with_intervals(pd.DataFrame(compared, columns=[*shown, "estimate"]))[shown]
     return frame.sort_values([*COLUMN, "line", "other"], ignore_index=True)
 
 
-def _gain_difference(runs: "Sequence[Sequence[pd.DataFrame]]", resamples: Resamples) -> dict[str, float]:
+def _gain_difference(runs: "Sequence[Sequence[pd.DataFrame]]", resamples: Resamples) -> dict[str, Any]:
     """Compare two gains. runs: of each seed, the later and the earlier of the one line, then those of the other."""
-    from benchmark.evaluation.statistics import paired
+    values, resampled = measured_runs([run for each in runs for run in each], resamples)
+    gains = values.reshape(4, len(runs[0]), -1)
+    gain = gains[0] - gains[1] - gains[2] + gains[3]
+    groups, scarcest = smallest_sample(runs[0][0])
+    result: dict[str, Any] = {"value": float(gain.mean()), "low": np.nan, "high": np.nan, "p": np.nan, "estimate": None}
+    result |= {"seeds": len(runs[0]), "effective_groups": groups, "scarcest": scarcest}
+    if resampled is not None:
+        from benchmark.evaluation.replicates import estimate
 
-    values = np.array([[float(run["value"].astype(float).mean()) for run in each] for each in runs])
-    ours, theirs = values[0] - values[1], values[2] - values[3]
-    value = float((ours - theirs).mean())
-    resampled = resampled_means([run for each in runs for run in each], resamples)
-    if resampled is None:
-        return {"value": value, "low": np.nan, "high": np.nan, "p": np.nan}
-    drawn = resampled.reshape(4, len(runs[0]), -1)
-    groups = int(runs[0][0]["groups"].min())
-    tested = paired(ours, theirs, drawn[0] - drawn[1], drawn[2] - drawn[3], groups)
-    return {"value": value, "low": tested.low, "high": tested.high, "p": tested.p}
+        drawn = resampled.reshape(*gains.shape, -1)
+        drawn = drawn[0] - drawn[1] - drawn[2] + drawn[3]
+        result["estimate"] = estimate(gain, drawn, groups, 2 * highest_of(values))
+    return result
 
 
 def _usable(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -211,7 +226,7 @@ def crossings(course: Course, compared: "pd.DataFrame") -> list[Crossing]:
     crossed = []
     for (*column, line, other), rows in compared.groupby([*COLUMN, "line", "other"]):
         rows = rows.sort_values("point")
-        for shown, kept in ((True, rows[~rows["verdict"].isin([NEITHER, UNTESTED])]), (False, rows)):
+        for shown, kept in ((True, rows[rows["verdict"].map(is_shown).astype(bool)]), (False, rows)):
             ahead = kept[kept["value"] != 0]
             after = ahead.iloc[-1:]
             before = ahead[np.sign(ahead["value"]) == -np.sign(after["value"].sum())].iloc[-1:]
@@ -222,8 +237,9 @@ def crossings(course: Course, compared: "pd.DataFrame") -> list[Crossing]:
     return crossed
 
 
-def crossing_table(course: Course, crossed: list[Crossing], task: str, what: str, tests: int) -> Table:
+def crossing_table(course: Course, crossed: list[Crossing], task: str, what: str, compared: "pd.DataFrame") -> Table:
     """Tabulate the pairs of lines that change their order: in which columns, and whether that is significant."""
+    tests, seeds = len(compared), int(compared["seeds"].max())
     columns = natural({f"{each.column[1]}\n{each.column[2]}" for each in crossed})
     pairs = dict.fromkeys((each.line, each.other) for each in crossed)
     cells: dict[tuple[str, str], dict[str, Cell]] = {pair: {} for pair in pairs}
@@ -232,7 +248,7 @@ def crossing_table(course: Course, crossed: list[Crossing], task: str, what: str
         under = "\n".join(f"{points(value)} at {course.at(point)}" for point, value in (each.before, each.after))
         cells[each.line, each.other][f"{each.column[1]}\n{each.column[2]}"] = Cell(text, under)
     return Table(
-        f"{task}, {what}: where the order of two lines changes",
+        f"{task}, {what}: where the order of two lines changes{of_level(seeds)}",
         [tuple(column.split("\n")) for column in columns],  # type: ignore[misc]
         [(f"{line} − {other}", [of_pair.get(c, Cell()) for c in columns]) for (line, other), of_pair in cells.items()],
         [],
@@ -252,12 +268,12 @@ def ends(course: Course, compared: "pd.DataFrame", resamples: Resamples, task: s
 
     before, after = (course.rows[course.rows["point"] == point] for point in course.points[-2:])
     gains = gain_differences(before, after, list(combinations(natural(after["line"].unique()), 2)), resamples)
-    verdicts = [verdict(v, p) for v, p in zip(gains["value"], holm(gains["p"].to_numpy(dtype=float)))]
-    moving = [row for row, judged in zip(gains.itertuples(), verdicts) if judged not in (NEITHER, UNTESTED)]
+    verdicts = verdicts_of(gains.assign(adjusted=holm(gains["p"].to_numpy(dtype=float))))
+    moving = [row for row, judged in zip(gains.itertuples(), verdicts) if is_shown(judged)]
     last = compared[compared["point"] == course.points[-1]]
-    settled = int((~last["verdict"].isin([NEITHER, UNTESTED])).sum())
+    settled = int(last["verdict"].map(is_shown).sum())
     stage = f"between {course.at(course.points[-2])} and {course.at(course.points[-1])}"
-    text = f"{task}, {what}: " + ("" if changes else "no two lines change their order. ")
+    text = f"{task}, {what}{of_level(last['seeds'].max())}: " + ("" if changes else "no two lines change their order. ")
     text += f"Significant differences at {course.at(course.points[-1])}: {settled} of {len(last)}. "
     if not len(gains) or all(judged == UNTESTED for judged in verdicts):
         return f"{text}Whether the order still changes could not be tested: no two lines have both of the last points."

@@ -28,7 +28,7 @@ class Results:
     lines: in the order in which all tables and plots show them. methods: the lines that are no baselines.
     reference: the line that the others are compared with, if any; chosen: whether the user named it.
     shared: the settings that the command line gives to all lines.
-    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's initial weights.
+    marks: of the scores that are not shown to beat a baseline, by task, dataset, metric and line.
     all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
     not labelled.
     """
@@ -41,7 +41,7 @@ class Results:
     reference: str | None
     chosen: bool
     shared: str
-    unbeaten: set[tuple[str, str, str, str]]
+    marks: dict[tuple[str, str, str, str], str]
     notes: NotesOf
     resamples: Resamples
     all_rows: "pd.DataFrame"

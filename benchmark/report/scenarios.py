@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = ["scenario", "question", "varies", "condition", "plain_condition", "plain", "plain_dataset", "role", "start"]
+COLUMNS = [
+    "scenario",
+    "question",
+    "varies",
+    "condition",
+    "plain_condition",
+    "plain",
+    "plain_dataset",
+    "role",
+    "start",
+    "raw_pixels",
+]
 """Columns of the rows that Plan.scenario_of() makes; older rows lack them."""
 OF_CLASSES = ("rare_auroc", "common_auroc", "rare_recall", "common_recall")
 """Means over the rare classes and over the others, which benchmark.evaluation.metrics makes where some are rare."""
@@ -56,7 +67,8 @@ def split_scenarios(rows: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame
     main, others = rows[~of_scenario], rows[of_scenario]
     if main.empty or others.empty:
         return main, others
-    needed = others["cell"].isin({*main["cell"], *main["start"]}) & (others["role"] == "baseline")
+    cells = {*main["cell"], *main["start"], *main["raw_pixels"]}
+    needed = others["cell"].isin(cells) & (others["role"] == "baseline")
     shared = others[needed & _among(others, main, "task", "dataset")]
     return pd.concat([main, shared.assign(suite=main["suite"].iloc[0])]), others
 
@@ -131,8 +143,8 @@ def _at_conditions(rows: "pd.DataFrame", name: str) -> "pd.DataFrame":
 
 def _baselines(baselines: "pd.DataFrame", rows: "pd.DataFrame", lines: "pd.DataFrame") -> "pd.DataFrame":
     """Select the baselines of a scenario's lines, at the condition of their dataset where that is what varies."""
-    # Initial weights that none of these lines started from are those of other runs.
-    foreign = set(rows["start"].dropna()) - set(lines["start"])
+    # Initial weights that none of these lines started from are those of other trainings.
+    foreign = set(rows.loc[rows["role"].isna(), "start"].dropna()) - set(lines["start"])
     own = baselines[baselines["dataset"].isin(lines["dataset"]) & baselines["model"].isin(lines["model"])]
     own = own[~own["cell"].isin(foreign)].assign(condition=None)
     if (lines["dataset"] != lines["plain_dataset"]).any():

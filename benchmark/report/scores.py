@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import unbeaten
+from benchmark.report.comparison import BASELINES, marks, of_level
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
 from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural, with_notes
@@ -29,6 +29,7 @@ SCORES = [
     "parts",
     "n",
     "seeds",
+    "deviation",
     "baseline",
     "best",
 ]
@@ -39,7 +40,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     """Show the primary metric of a kind of task on all datasets: a table, and a chart."""
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
-    table = score_table(results.scores, task, results.lines, results.unbeaten, meaning)
+    table = score_table(results.scores, task, results.lines, results.marks, meaning)
     table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes)
     yield table
     yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
@@ -52,7 +53,7 @@ def secondary_scores(results: Results) -> Iterator[Table]:
     for metric in meaning:
         if (rows["metric"] == metric).any():
             of_metric = rows[rows["metric"] == metric].assign(primary=True)
-            marked = unbeaten(of_metric, results.resamples)
+            marked = marks(of_metric, results.resamples)
             yield score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
 
 
@@ -64,21 +65,21 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     parts; a seed that lacks a part does not count. Then the seeds are pooled.
 
     Columns besides the keys: value, low, high, chance, majority (fractions), baseline (bool), parts (names), n (as
-    shown: a count, or one per part), seeds (count), best (bool: highest of several lines that are not baselines, to the
-    decimal that is shown, and above chance and majority).
+    shown: a count, or one per part), seeds (count), deviation (standard deviation over seeds), best (bool: highest of
+    several lines that are not baselines, to the decimal that is shown, and above chance and majority).
     """
     import pandas as pd
 
     column = ["task", "dataset", "metric"]
     rows = _usable(rows, column)
     baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
-    of_seeds = _mean_over_parts(rows, column)
+    of_lines = _pool_lines(_mean_over_parts(rows, column), baselines)
     scores = []
     for key, of_column in rows.groupby(column):
-        if key not in of_seeds.index:
+        if key not in of_lines:
             continue
         chance, majority = float(of_column["chance"].mean()), float(of_column["majority"].mean())
-        lines = _pool_lines(of_seeds.loc[key])
+        lines = of_lines[key]
         ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
         parts = natural(of_column["part"].unique())
         common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "parts": tuple(parts)}
@@ -100,23 +101,49 @@ def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
     return rows
 
 
-def _mean_over_parts(rows: "pd.DataFrame", column: list[str]) -> Any:
-    """Average value, low and high over the parts of each seed that has all of them."""
+def _mean_over_parts(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
+    """Average value, low and high over the parts of each seed that has all of them; several parts have no draws."""
     numbers = ["value", "low", "high"]
+    rows = rows.assign(of_draws=rows.get("of_draws"))
     runs = rows.groupby([*column, "line", "seed"])
     means = runs[numbers].mean().where(runs[numbers].count().eq(runs.size(), axis="index"))
+    means["of_draws"] = runs["of_draws"].first().where(runs.size() == 1)
     return means[runs.size() == runs["parts"].first()]
 
 
-def _pool_lines(of_seeds: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Pool value, low and high over the seeds of each line."""
-    from benchmark.evaluation.statistics import pooled
+def _pool_lines(of_seeds: "pd.DataFrame", baselines: Container[str]) -> dict[Any, list[dict[str, Any]]]:
+    """Pool value, low and high over the seeds of each line: by task, dataset and metric, a mapping for each line.
 
-    lines = []
-    for line, seeds in of_seeds.groupby("line"):
-        value, low, high = pooled(*seeds.to_numpy().T)
-        lines.append({"line": line, "value": value, "low": low, "high": high, "seeds": len(seeds)})
+    The seeds of all lines and datasets of a kind of task say together how much seeds differ; those of baselines, which
+    were not trained, are taken apart.
+    """
+    from benchmark.evaluation.replicates import Score, pooled
+
+    runs = list(of_seeds.groupby(["task", "dataset", "metric", "line"]))
+    of_kinds: dict[Any, list[int]] = {}
+    for number, ((task, _, _, line), _) in enumerate(runs):
+        of_kinds.setdefault((task, line in baselines), []).append(number)
+    means: dict[int, tuple[float, float, float]] = {}
+    for numbers in of_kinds.values():
+        of_kind = [runs[at][1] for at in numbers]
+        scores = [
+            Score(seeds["value"].to_numpy(), seeds["low"].to_numpy(), seeds["high"].to_numpy(), _draws(seeds))
+            for seeds in of_kind
+        ]
+        means |= dict(zip(numbers, pooled(scores)))
+    lines: dict[Any, list[dict[str, Any]]] = {}
+    for number, ((*key, line), seeds) in enumerate(runs):
+        value, low, high = means[number]
+        deviation = float(seeds["value"].std(ddof=1)) if len(seeds) > 1 else np.nan
+        score = {"line": line, "value": value, "low": low, "high": high, "seeds": len(seeds), "deviation": deviation}
+        lines.setdefault(tuple(key), []).append(score)
     return lines
+
+
+def _draws(seeds: "pd.DataFrame") -> list[float]:
+    """Return the score in each draw of what is learned from; none where there are several seeds, or no draws."""
+    draws = seeds["of_draws"].iloc[0]
+    return draws if len(seeds) == 1 and isinstance(draws, list) else []
 
 
 def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
@@ -136,12 +163,12 @@ def score_table(
     scores: "pd.DataFrame",
     task: str,
     order: Sequence[str],
-    unbeaten: Container[tuple[str, str, str, str]] = (),
+    marked: Mapping[tuple[str, str, str, str], str] = MappingProxyType({}),
     meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Tabulate lines by datasets for one kind of task, then baselines, majority, chance and number of test examples.
 
-    unbeaten: task, dataset, metric and line of the scores that are not shown to beat the line's own initial weights.
+    marked: the marks of the scores that are not shown to beat a baseline, as comparison.marks() gives them.
     meaning: of metrics, as defined() gives it.
     """
     scores = scores[scores["task"] == task]
@@ -150,8 +177,8 @@ def score_table(
     baselines = set(scores.loc[scores["baseline"], "line"])
     score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]
-    marked = [[(task, *key, line) in unbeaten for key in columns] for line in lines]
-    cells = [[_score_cell(score, mark) for score, mark in zip(*row)] for row in zip(grid, marked)]
+    marks_at = [[marked.get((task, *key, line), "") for key in columns] for line in lines]
+    cells = [[_score_cell(*each) for each in zip(*row)] for row in zip(grid, marks_at)]
     any_score = [next(filter(None, column)) for column in zip(*grid)]
     guesses = _guesses(any_score)
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
@@ -164,8 +191,9 @@ def score_table(
     footer = [(name, [Cell(percent(value)) for value in values]) for name, values in guesses]
     counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
-    if any(map(any, marked)):
-        caption += " †: not shown to beat the initial weights of the same model (paired, 95 %)."
+    for mark, name in BASELINES.values():
+        if any(mark in each for row in marks_at for each in row):
+            caption += f" {mark}: not shown to beat {name} (paired, 95 %{of_level(scores['seeds'].max())})."
     rows = list(zip(lines, cells))
     return Table(
         f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent",
@@ -176,11 +204,11 @@ def score_table(
     )
 
 
-def _score_cell(score: Any, marked: bool) -> Cell:
-    """Write a score with its interval. score: a row of summarise(), or None. marked: with a dagger."""
+def _score_cell(score: Any, own_marks: str) -> Cell:
+    """Write a score with its marks and its interval. score: a row of summarise(), or None."""
     if score is None:
         return Cell()
-    return Cell(percent(score.value) + ("†" if marked else ""), interval(score.low, score.high), score.best)
+    return Cell(percent(score.value) + own_marks, interval(score.low, score.high), score.best)
 
 
 def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
@@ -241,7 +269,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
         f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
         for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
     ]
-    clauses.append(f"below: 95 % interval over test examples{' and seeds' if several else ''}")
+    clauses.append(f"below: 95 % interval over test examples{' and seeds' if several else ', for these weights'}")
     if scores["best"].any():
         clauses.append("bold: highest of the methods in its column")
     if not complete:

@@ -42,6 +42,7 @@ HEAD: list[Section] = [arms.arms]
 OF_EACH_TASK: list[Section] = [
     scores.primary_scores,
     comparison.against_reference,
+    comparison.against_baselines,
     scores.secondary_scores,
     breakdown.scores_by_kind,
     classes.scores_by_class,
@@ -130,7 +131,7 @@ def read_results(
         else comparison.default_reference(summary),
         chosen=reference is not None,
         shared=", ".join(shared_settings(main)),
-        unbeaten=comparison.unbeaten(labelled, resamples),
+        marks=comparison.marks(labelled, resamples),
         notes=notes,
         resamples=resamples,
         all_rows=rows,

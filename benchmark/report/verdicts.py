@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from benchmark.common.errors import plural
 from benchmark.config.claims import Claim, Cost, Gain, Level, NoGain
-from benchmark.report.comparison import SIGNIFICANT, points
+from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, points
 from benchmark.report.render import MISSING
 
 SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_RUN = "supported", "contradicted", "not shown", "not run"
 Column = tuple[str, str, str]
 """Task, dataset and metric."""
 ONE_SEED = "One seed says nothing about other seeds."
+FEW_SEEDS = f"A verdict on a method needs {FEWEST_SEEDS} seeds."
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Measured:
     """What the results say of a claim: a difference, a level or a ratio, as a fraction, with its 95 % interval.
 
     other: the arm that the claim's ``a`` is compared with; "" for a level. p: two-sided, of no difference. An end is
-    NaN where it is not known. seeds: those that count. columns: what the value is a mean over, each with its own.
+    NaN where it is not known. seeds: those that count. too_few: why the test set is too small for a verdict. columns:
+    what the value is a mean over, each with its own.
     """
 
     other: str
@@ -30,6 +32,7 @@ class Measured:
     p: float = math.nan
     seeds: int = 0
     examples: int = 0
+    too_few: str = ""
     columns: Mapping[Column, "Measured"] = field(default_factory=dict)
 
 
@@ -67,7 +70,7 @@ def verdict_on(claim: Claim, measured: Sequence[Measured]) -> tuple[str, Measure
 
     A claim is contradicted where the whole interval lies outside what it states. It is supported where the whole
     interval lies within, or, for a stated size, where a gain is shown and the interval is not wholly below that size.
-    One seed decides nothing.
+    Fewer than three seeds decide nothing.
     """
     if not measured:
         return NOT_RUN, Measured("", math.nan, math.nan, math.nan), ""
@@ -76,7 +79,7 @@ def verdict_on(claim: Claim, measured: Sequence[Measured]) -> tuple[str, Measure
         from benchmark.evaluation.statistics import holm
 
         # Among many equals, one is soon better by luck.
-        adjusted = holm([each.p if each.seeds > 1 else math.nan for each in measured])
+        adjusted = holm([each.p if each.seeds >= FEWEST_SEEDS else math.nan for each in measured])
         luck = f"With Holm's correction for {len(measured)} comparisons, neither is shown to be higher."
         judgements = [
             (NOT_SHOWN, luck) if one[0] == CONTRADICTED and not p < SIGNIFICANT else one
@@ -90,8 +93,10 @@ def verdict_on(claim: Claim, measured: Sequence[Measured]) -> tuple[str, Measure
 def judged(claim: Claim, measured: Measured) -> tuple[str, str]:
     """Judge one comparison: the verdict, and why."""
     low, high = 100 * measured.low, 100 * measured.high
-    if not isinstance(claim, Cost) and measured.seeds < 2:
-        return NOT_SHOWN, ONE_SEED
+    if not isinstance(claim, Cost) and measured.seeds < FEWEST_SEEDS:
+        return NOT_SHOWN, FEW_SEEDS
+    if measured.too_few:
+        return NOT_SHOWN, f"{measured.too_few.capitalize()}."
     if math.isnan(low) or math.isnan(high):
         if isinstance(claim, Cost):
             return NOT_SHOWN, f"{claim.b} has none, or it was not recorded."

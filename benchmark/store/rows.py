@@ -77,7 +77,8 @@ class Row(Label, ScenarioColumns, CourseColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
     primary: whether the tables show it. examples: a hash of the examples and of the groups that resamples draw from.
-    start: the key of the cell with the weights before training.
+    start: the key of the cell with the weights before training; for a model that was trained elsewhere, with random
+    weights in its architecture. raw_pixels: the key of the cell of the images that the model sees, as raw pixels.
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class Row(Label, ScenarioColumns, CourseColumns, Scores):
     cell: str
     evaluation: str
     start: str | None
+    raw_pixels: str | None
 
 
 class Notes(TypedDict, total=False):

@@ -392,6 +392,29 @@ def test_its_table_has_baselines(bench: Bench, quick: list[str], spec: str, eval
     assert all(name in bench.out for name in ("chance", "majority", *evaluated))
 
 
+def test_random_models_are_marked_each_against_its_own_architecture(bench: Bench, quick: list[str]) -> None:
+    path, _ = checkpoint(bench.folder, seed=0)
+    evaluated = [f"open_clip:{NAME}/{path.name}", "hf:clip", "timm:test_vit/vit.safetensors", "small.yaml"]
+    for spec in evaluated:
+        assert bench("eval", "--model", spec, *quick) == 0, bench.out + bench.err
+    rows = bench.rows()
+    models = rows[rows.role == "model"]
+    assert set(models.method) == {*evaluated[:3], "small"}
+    for _, row in models.drop_duplicates("method").iterrows():
+        for column, baseline in (("start", "untrained"), ("raw_pixels", "raw pixels")):
+            (below,) = rows[rows.cell == row[column]][["method", "model"]].drop_duplicates().itertuples(index=False)
+            itself = row.method == "small" and column == "start"
+            assert tuple(below) == (("small", row.model) if itself else (baseline, row.method))
+
+    assert bench("report") == 0
+    page = (bench.folder / "results" / "report" / "report.md").read_text()
+    probe, rest = page.split("## linear\\_probe: accuracy, in percent")[1].split("\n\n")[1], page
+    # The first has the weights of its own untrained architecture; all see the squares' colours, as raw pixels do.
+    lines = {line.split(" | ")[0]: line for line in probe.splitlines()}
+    assert {name: "†" in line for name, line in lines.items()} == {}
+    assert rest
+
+
 def test_untrained_weights_are_those_of_the_seed_and_not_the_checkpoint(tmp_path: Path) -> None:
     path, _ = checkpoint(tmp_path, seed=7)
     clip_folder(tmp_path / "clip", "siglip")

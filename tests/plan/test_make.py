@@ -422,6 +422,7 @@ def test_starts_are_known_where_no_baseline_is_evaluated(suite: Path) -> None:
     assert list(plan.starts) == [0, 1]
     both = planned(suite, **QUICK, seeds=[0, 1], baselines=True)
     assert plan.starts == {encoder.seed: encoder.key for encoder in both.fixed if "initial" in encoder.name}
+    assert plan.raw_pixels == {encoder.seed: encoder.key for encoder in both.fixed if encoder.name == "raw pixels"}
 
 
 def test_a_language_model_is_of_the_texts_of_its_own_datasets(suite: Path) -> None:
@@ -493,14 +494,40 @@ def evaluated(suite: Path, spec: str, **flags: Any) -> Plan:
 def test_an_evaluation_trains_nothing(suite: Path) -> None:
     plan = evaluated(suite, "timm:resnet18", seeds=[0, 1], baselines=True)
     assert plan.cells == []
-    assert plan.starts == {}
     assert [(encoder.name, encoder.seed, encoder.label["role"]) for encoder in plan.fixed] == [
         (name, seed, role)
         for seed in (0, 1)
         for name, role in (("timm:resnet18", "model"), ("untrained", "baseline"), ("raw pixels", "baseline"))
     ]
     assert len({encoder.key for encoder in plan.fixed}) == 6
-    assert [encoder.name for encoder in evaluated(suite, "timm:resnet18", baselines=False).fixed] == ["timm:resnet18"]
+    for name, keys in (("untrained", plan.starts), ("raw pixels", plan.raw_pixels)):
+        assert keys == {encoder.seed: encoder.key for encoder in plan.fixed if encoder.name == name}
+    alone = evaluated(suite, "timm:resnet18", seeds=[0, 1], baselines=False)
+    assert [encoder.name for encoder in alone.fixed] == ["timm:resnet18"] * 2
+    assert (alone.starts, alone.raw_pixels) == (plan.starts, plan.raw_pixels)
+
+
+def test_the_weights_of_a_card_are_held_against_random_ones(suite: Path) -> None:
+    training = {"samples": 64, "batch_size": 16, "micro_batch": 16}
+    with_init(suite, datasets=[str(suite / "squares.yaml")], method="clip", training=training)
+    card = str(suite / "general.yaml")
+    plan = evaluated(suite, card, baselines=True)
+    key = {encoder.name: encoder.key for encoder in plan.fixed}
+    assert list(key) == ["general", "untrained", "raw pixels"]
+    assert (plan.starts, plan.raw_pixels) == ({0: key["untrained"]}, {0: key["raw pixels"]})
+    # The baselines of trainings of this card are the same ones.
+    trained = planned(suite, **QUICK | {"model": card}, baselines=True)
+    assert {key["untrained"], key["raw pixels"]} <= {encoder.key for encoder in trained.fixed}
+    assert trained.starts != plan.starts
+    assert trained.raw_pixels == plan.raw_pixels
+
+
+@pytest.mark.parametrize("spec", ["small.yaml", "open_clip:RN50"])
+def test_a_model_of_random_weights_is_held_against_itself(suite: Path, spec: str) -> None:
+    plan = evaluated(suite, spec if spec.startswith("open_clip") else str(suite / spec), baselines=True)
+    model, raw_pixels = plan.fixed
+    assert model.label["role"] == "model"
+    assert (plan.starts, plan.raw_pixels) == ({0: model.key}, {0: raw_pixels.key})
 
 
 def test_an_evaluation_of_a_card_is_of_its_initial_weights(suite: Path) -> None:

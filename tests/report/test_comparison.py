@@ -1,6 +1,7 @@
 """Verdicts and ranks of a report against the statistics of the examples themselves."""
 
 import io
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from benchmark.common.seeding import generator
 from benchmark.evaluation.measurement import Mean
 from benchmark.evaluation.statistics import Ranks, difference, holm, paired, resample
 from benchmark.report.comparison import (
+    against_baselines,
     default_reference,
     difference_table,
     differences,
     find_reference,
+    marks,
     missing_ranks,
+    own_baselines,
     points,
     rank_table,
     rankings,
@@ -29,7 +33,7 @@ from benchmark.report.plots import Ranking, cliques, rank_chart
 from benchmark.report.render import to_markdown, to_terminal
 from benchmark.report.results import label_lines
 from benchmark.report.scores import ceilings, score_table, summarise
-from benchmark.report.sections import write_report
+from benchmark.report.sections import read_results, write_report
 from tests.report.fakes import synthetic
 from tests.report.reading import assert_legible
 
@@ -186,8 +190,8 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
     rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None), start="initial-0", majority=0.3)
     labelled, _, lines = label_lines(rows, pd.DataFrame())
     assert lines == ["a", "b", "initial"]
-    marked = unbeaten(labelled, lambda *key: drawn.get(key))
-    assert marked == {("probe", "d", "accuracy", "a")}
+    marked = marks(labelled, lambda *key: drawn.get(key))
+    assert marked == {("probe", "d", "accuracy", "a"): "†"}
     assert unbeaten(labelled, lambda *_: None) == {("probe", "d", "accuracy", "a")}
     assert unbeaten(labelled.drop(columns="start"), lambda *_: None) == set()
     scores = summarise(labelled)
@@ -199,10 +203,65 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
     assert [line for line, _ in table.footer] == ["initial", "majority", "chance", "examples"]
     assert table.footer[1][1][0].text == "30.0"
     assert "†: not shown to beat" in table.caption
+    assert "‡" not in table.caption
     assert default_reference(scores) == "b"
     same = score_table(summarise(labelled.assign(majority=0.2)), "probe", lines)
     assert [line for line, _ in same.footer] == ["initial", "chance, majority", "examples"]
     assert "†" not in same.caption
+
+
+def test_each_evaluated_model_is_held_against_its_own_baselines() -> None:
+    """Two models from elsewhere, whose untrained architectures differ more than the models do."""
+    chances = {"a": 0.6, "b": 0.6, "a-random": 0.6, "b-random": 0.3, "a-pixels": 0.3, "b-pixels": 0.7}
+    rows, drawn, _ = measured(chances)
+    kind = rows["method"].str.split("-").str[-1].map({"random": "untrained", "pixels": "raw pixels"})
+    of = rows["method"].str[0]
+    rows = rows.assign(
+        role=np.where(kind.isna(), "model", "baseline"),
+        model=np.where(kind.isna(), "", of),
+        method=kind.fillna(rows["method"]),
+        start=of + "-random-0",
+        raw_pixels=of + "-pixels-0",
+    )
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    assert lines == ["a", "b", "raw pixels · a", "raw pixels · b", "untrained · a", "untrained · b"]
+
+    def resamples(*key: str) -> np.ndarray | None:
+        return drawn.get(key)  # type: ignore[arg-type]
+
+    assert own_baselines(labelled, "start") == {"a": "untrained · a", "b": "untrained · b"}
+    marked = marks(labelled, resamples)
+    assert marked == {("probe", "d", "accuracy", "a"): "†", ("probe", "d", "accuracy", "b"): "‡"}
+    table = score_table(summarise(labelled), "probe", lines, marked)
+    assert [cells[0].text[-1] for _, cells in table.rows] == ["†", "‡"]
+    assert "†: not shown to beat the model before training" in table.caption
+    assert "‡: not shown to beat raw pixels" in table.caption
+
+    value = dict(zip(labelled["line"], labelled["value"]))
+    results = read_results(rows, pd.DataFrame(), lambda *_: {}, resamples, None)
+    assert results is not None
+    before, pixels = against_baselines(results.of_task("probe"))
+    assert before.page_only
+    for table, name in ((before, "untrained"), (pixels, "raw pixels")):
+        assert [(line, cells[0].text) for line, cells in table.rows] == [
+            (line, points(value[line] - value[f"{name} · {line}"])) for line in ("a", "b")
+        ]
+    (alone,) = {table.page_only for table in against_baselines(replace(results, reference=None).of_task("probe"))}
+    assert not alone
+
+
+def test_a_model_of_random_weights_is_marked_and_not_compared_with_itself() -> None:
+    rows, drawn, _ = measured({"a": 0.6})
+    rows = rows.assign(role="model", start="a-0", raw_pixels="elsewhere")
+
+    def resamples(*key: str) -> np.ndarray | None:
+        return drawn.get(key)  # type: ignore[arg-type]
+
+    labelled, _, _ = label_lines(rows, pd.DataFrame())
+    assert marks(labelled, resamples) == {("probe", "d", "accuracy", "a"): "†"}
+    results = read_results(rows, pd.DataFrame(), lambda *_: {}, resamples, None)
+    assert results is not None
+    assert list(against_baselines(results.of_task("probe"))) == []
 
 
 def test_a_line_is_held_against_its_initial_weights_under_the_same_options() -> None:
