@@ -94,7 +94,7 @@ def judged(claim: Claim, measured: Measured) -> tuple[str, str]:
     """Judge one comparison: the verdict, and why."""
     low, high = 100 * measured.low, 100 * measured.high
     if not isinstance(claim, Cost) and measured.seeds < FEWEST_SEEDS:
-        return NOT_SHOWN, FEW_SEEDS
+        return NOT_SHOWN, ONE_SEED if measured.seeds == 1 else FEW_SEEDS
     if measured.too_few:
         return NOT_SHOWN, f"{measured.too_few.capitalize()}."
     if math.isnan(low) or math.isnan(high):

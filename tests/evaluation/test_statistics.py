@@ -12,17 +12,8 @@ from scipy import stats
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import MacroAccuracy, MacroAUROC, MacroAveragePrecision, MacroRecall, Median, PerClass
-from benchmark.evaluation.statistics import (
-    critical,
-    difference,
-    effective_groups,
-    holm,
-    interval,
-    paired,
-    ranks,
-    scarcest,
-    two_sources,
-)
+from benchmark.evaluation.replicates import conclude, difference, estimate, two_sources
+from benchmark.evaluation.statistics import effective_groups, holm, interval, ranks, scarcest
 
 Columns = dict[str, np.ndarray]
 
@@ -280,7 +271,7 @@ def test_what_seeds_do_not_share_is_counted_once() -> None:
     """Seeds that err on other patients, each at random: their spread has all of it, and the interval is Student's."""
     random = np.random.default_rng(0)
     values, resampled = random.normal(0, 0.1, 5), random.normal(0, 0.1, (5, 20_000))
-    found = paired(values, np.zeros(5), resampled, np.zeros((5, 20_000)), 60)
+    (found,) = conclude([estimate(values[:, None], resampled[:, None], 60)])
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.02 * (high - low))
 
@@ -302,8 +293,6 @@ def test_of_many_tests_with_few_seeds_as_few_are_false() -> None:
 def test_two_sources_where_one_is_all() -> None:
     assert two_sources(2.0, 0.0, 30, 2) == pytest.approx(2 * stats.t.sf(2.0, 30))
     assert two_sources(2.0, 1.0, 30, 2) == pytest.approx(2 * stats.t.sf(2.0, 2))
-    for share, groups, seeds in ((0.0, 30, 0), (0.3, 30, 1), (0.3, 3, 9), (1.0, np.inf, 2)):
-        assert two_sources(critical(share, groups, seeds), share, groups, seeds) == pytest.approx(0.05)
 
 
 def test_seeds_that_agree_by_rounding_prove_nothing() -> None:

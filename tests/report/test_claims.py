@@ -18,7 +18,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
-from benchmark.evaluation.statistics import paired
+from benchmark.evaluation.replicates import conclude, estimate
 from benchmark.report.claims import COLUMNS, claim_parts, claims_frame
 from benchmark.report.page import print_part
 from benchmark.report.render import Sentence, Table
@@ -110,6 +110,10 @@ def test_an_interval_decides(fields: dict[str, Any], low: float, high: float, ex
     assert judged(claim(**fields), measured)[0] == expected
     alone = Measured("b", (low + high) / 200, low / 100, high / 100, seeds=1)
     assert judged(claim(**fields), alone) == ("not shown", "One seed says nothing about other seeds.")
+    two = Measured("b", (low + high) / 200, low / 100, high / 100, seeds=2)
+    assert judged(claim(**fields), two) == ("not shown", "A verdict on a method needs 3 seeds.")
+    few = Measured("b", (low + high) / 200, low / 100, high / 100, seeds=3, too_few="too few positive patients (4)")
+    assert judged(claim(**fields), few) == ("not shown", "Too few positive patients (4).")
     unknown = Measured("b", (low + high) / 200, float("nan"), float("nan"), seeds=3)
     assert judged(claim(**fields), unknown)[0] == "not shown"
 
@@ -131,7 +135,7 @@ def test_known_truths_come_out() -> None:
 
 
 def test_a_mean_over_datasets_and_tasks_is_that_of_each_seed_and_resample() -> None:
-    """The value by hand; the interval is that of paired() on the means that are made by hand."""
+    """The value by hand; the interval is that of conclude() on the means that are made by hand."""
     retrieval, drawn = trials({"a": 0.6, "b": 0.57}, datasets=("d", "e", "f"))
     probe, more = trials({"a": 0.8, "b": 0.78}, datasets=("d",), task="linear_probe")
     rows, drawn = pd.concat([retrieval, probe]), drawn | more
@@ -149,7 +153,8 @@ def test_a_mean_over_datasets_and_tasks_is_that_of_each_seed_and_resample() -> N
         for seed in range(3)
     }
     a, b = (np.array([of[arm, seed][0] for seed in range(3)]) for arm in "ab")
-    expected = paired(means["a"].to_numpy(), means["b"].to_numpy(), a, b, 60)
+    difference = (means["a"] - means["b"]).to_numpy()
+    (expected,) = conclude([estimate(difference[:, None], (a - b)[:, None], 60)])
     assert (verdict.measured.low, verdict.measured.high) == pytest.approx((expected.low, expected.high))
     assert verdict.measured.examples == 3 * 60
     assert len(verdict.measured.columns) == 4

@@ -13,7 +13,8 @@ from rich.console import Console
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.evaluation.measurement import Mean
-from benchmark.evaluation.statistics import Ranks, difference, holm, paired, resample
+from benchmark.evaluation.replicates import conclude, difference, estimate
+from benchmark.evaluation.statistics import Ranks, holm, resample
 from benchmark.report.comparison import (
     against_baselines,
     default_reference,
@@ -116,10 +117,40 @@ def test_pairing_makes_small_differences_visible() -> None:
     assert found["high"] - found["value"] < 0.8 * alone
 
 
-def test_verdicts() -> None:
-    rows, drawn, _ = measured({"a": 0.5, "b": 0.8, "c": 0.2, "e": 0.5})
+WORDS = {1: ("higher for these weights", "lower for these weights"), 3: ("better", "worse")}
+WORDS[2] = "higher (2 seeds)", "lower (2 seeds)"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_verdicts_say_what_they_hold_for(seeds: int) -> None:
+    """One seed says something of its weights alone; a method is better only with three."""
+    rows, drawn, _ = measured({"a": 0.5, "b": 0.8, "c": 0.2, "e": 0.5, "f": 0.8, "g": 0.2}, seeds=seeds)
     found = compared(rows, drawn)
-    assert found["verdict"].to_dict() == {"b": "better", "c": "worse", "e": "no difference shown"}
+    better, worse = WORDS[seeds]
+    expected = dict.fromkeys("bf", better) | dict.fromkeys("cg", worse) | {"e": "no difference shown"}
+    assert found["verdict"].to_dict() == expected
+    assert set(found["level"]) == {"these weights" if seeds == 1 else "this method"}
+    assert set(found["seeds"]) == {seeds}
+    table = difference_table(found.reset_index(), "probe", "a", list("bcefg"))
+    assert table.title.endswith(", for these weights") == (seeds == 1)
+    assert ("--seeds 3" in table.caption) == (seeds < 3)
+
+
+def test_too_few_patients_have_no_verdict() -> None:
+    rows, drawn, _ = measured({"a": 0.2, "b": 0.8}, seeds=3)
+    few = compared(rows.assign(effective_groups=9.4, scarcest=4), drawn).loc["b"]
+    assert (few["verdict"], few["scarcest"]) == ("too few positive patients (4)", 4)
+    assert few["p"] < 0.05
+    assert compared(rows.assign(effective_groups=9.4, scarcest=None), drawn).loc["b", "verdict"] == (
+        "too few patients (9)"
+    )
+    assert compared(rows.assign(effective_groups=10.0, scarcest=4), drawn).loc["b", "verdict"] == "better"
+    rows = rows.assign(effective_groups=8.0, start="a-0", role=np.where(rows["method"] == "a", "baseline", None))
+    labelled, _, _ = label_lines(rows, pd.DataFrame())
+    assert unbeaten(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "b")}
+
+
+def test_verdicts() -> None:
     assert verdict(0.1, 0.05) == "no difference shown"
     assert verdict(-0.1, 0.049) == "worse"
     assert verdict(0.1, np.nan) == "not tested"
@@ -401,7 +432,9 @@ def any_verdict(methods: int, seeds: int, reference: int | None) -> float:
         quality = hard + random.normal(0, seed_sd, (methods, seeds, 1)) + random.normal(0, 0.1, (methods, seeds, 60))
         values, resampled = quality.mean(axis=2), quality @ drawn
         best = int(values.mean(axis=1).argmax()) if reference is None else reference
-        p = [paired(values[i], values[best], resampled[i], resampled[best], 60).p for i in range(methods) if i != best]
+        others = [i for i in range(methods) if i != best]
+        differences = [(values[i] - values[best], resampled[i] - resampled[best]) for i in others]
+        p = [each.p for each in conclude([estimate(v[:, None], r[:, None], 60) for v, r in differences])]
         found.append((holm(p, comb(methods, 2) if reference is None else 0) < 0.05).any())
     return float(np.mean(found))
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.evaluation.measurement import Mean
-from benchmark.evaluation.statistics import difference, holm, resample
+from benchmark.evaluation.replicates import difference
+from benchmark.evaluation.statistics import holm, resample
 from benchmark.report.render import Table, to_markdown
 from benchmark.report.scenarios import View, split_scenarios, views
 from benchmark.report.sections import write_report
@@ -119,7 +120,7 @@ def test_each_line_is_held_against_itself_at_the_plain_condition() -> None:
     assert list(shown(scores))[:6] == [f"{method} · {noise} %" for method in "ab" for noise in (0, 25, 50)]
     # The best of each condition, not of all.
     assert [line for line, cells in scores.rows if cells[0].best] == ["a · 50 %", "b · 0 %", "b · 25 %"]
-    assert differences.title == "scenario noisy: difference to the same method at 0 %, in points"
+    assert differences.title == "scenario noisy: difference to the same method at 0 %, in points, for these weights"
     expected, p = {}, {}
     for method in "ab":
         for noise in (0.25, 0.5):
@@ -175,7 +176,7 @@ def test_a_scenario_that_is_in_the_test_images() -> None:
     ]
     lost = results.difference(("a-0", "far", "probe"), ("a-0", "d", "probe"))
     assert shown(differences)["a · another"] == [f"{100 * lost:+.1f}".replace("-", "−")]
-    assert "worse" in differences.rows[0][1][0].under
+    assert "lower for\nthese weights" in differences.rows[0][1][0].under
     assert "tested on d (own), far (another): images of the same patients." in scores.caption
     others = pd.DataFrame([row | {"examples": row["dataset"]} for row in results.rows])
     (view,) = views(others, pd.DataFrame(), lambda *key: results.drawn.get(key), lambda *_: {})
@@ -194,7 +195,7 @@ def test_rare_classes_stand_beside_the_others() -> None:
     assert rare.tables[0].columns == [("probe", "common_auroc"), ("probe", "rare_auroc")]
     assert main.tables[0].columns == [("probe", "")]
     common, of_rare = rare.tables[1].rows[0][1]
-    assert "worse" in of_rare.under
+    assert "lower for\nthese weights" in of_rare.under
     assert "worse" not in common.under
     assert "the rare classes: melanoma (11 of 180 test images)" in rare.tables[0].caption
 

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from scipy import stats
 
-from benchmark.evaluation.statistics import pooled
+from benchmark.evaluation.replicates import Score, pooled
 from benchmark.report.costs import cost_table, pool_costs, source_table
 from benchmark.report.render import Cell, Table, clock, interval, percent, scaled, to_markdown, wrap
 from benchmark.report.results import label_lines, natural
 from benchmark.report.scores import score_table, summarise
+from tests.moderated import hypotheses
 from tests.report.fakes import DATASETS, KINDS, synthetic
 from tests.report.reading import parsed, printed
 
@@ -65,19 +66,22 @@ def lines_of(rows, costs=None):
 # Scores
 
 
-def widened(distance, between):
-    """Half of an interval from half of that over examples and the variance between three seeds, by bisection."""
-    within = (distance / 1.959964) ** 2
-    part, narrow, wide = between / (within + between), 0.0, 10.0
-    while wide - narrow > 1e-9:
+def widened(distance, of_seeds):
+    """Half of an interval from half of that over examples and what the variance of three seeds may be, by bisection."""
+    within, narrow, wide = (distance / 1.959964) ** 2, 0.0, 10.0
+    weight, variance, degrees = np.array(of_seeds).T
+    total = within + variance / 3
+    of_t = (variance / 3 / total) ** (degrees / 2)
+    while wide - narrow > 1e-8:
         middle = (narrow + wide) / 2
-        p = 2 * ((1 - part) * stats.norm.sf(middle) + part * stats.t.sf(middle, 2))
-        narrow, wide = (middle, wide) if p > 0.05 else (narrow, middle)
-    return middle * math.sqrt(within + between)
+        normal, t = (2 * f(middle / np.sqrt(total)) for f in (stats.norm.sf, lambda x: stats.t.sf(x, degrees)))
+        narrow, wide = (middle, wide) if weight @ ((1 - of_t) * normal + of_t * t) > 0.05 else (narrow, middle)
+    return middle
 
 
 @pytest.mark.parametrize(("methods", "datasets"), [(2, 5), (12, 12)])
-def test_every_score_is_what_pandas_gives_by_hand(methods, datasets):
+def test_every_score_is_what_loops_give(methods, datasets):
+    """Of one kind of task each interval is compared, of the others the values."""
     rows, costs = synthetic(methods, datasets)
     rows, costs, lines = label_lines(rows.sample(frac=1, random_state=0), costs)
     scores = summarise(rows)
@@ -85,21 +89,27 @@ def test_every_score_is_what_pandas_gives_by_hand(methods, datasets):
     table = {task: score_table(scores, task, lines) for task in KINDS}
     by_hand = dict(list(rows[rows["primary"]].groupby(["task", "dataset", "method", "seed"])))
     found = {(score.task, score.dataset, score.line): score for score in scores.itertuples()}
-    for task, dataset, method in product(KINDS, DATASETS[:datasets], lines):
-        seeds = [by_hand[task, dataset, method, seed] for seed in range(3)]
-        means = [sum(seed["value"]) / len(seed) for seed in seeds]
-        mean = sum(means) / 3
-        between = sum((x - mean) ** 2 for x in means) / 2 / 3
-        below = widened(sum((seed["value"] - seed["low"]).mean() for seed in seeds) / 3, between)
-        above = widened(sum((seed["high"] - seed["value"]).mean() for seed in seeds) / 3, between)
-        score = found[task, dataset, method]
-        assert score.value == pytest.approx(mean)
-        assert score.low == pytest.approx(max(0, mean - below))
-        assert score.high == pytest.approx(min(1, mean + above))
-        assert score.chance == pytest.approx(seeds[0]["chance"].iloc[0])
-        shown = dict(table[task].rows)[method][natural(DATASETS[:datasets]).index(dataset)]
-        assert shown.text == f"{100 * mean:.1f}"
-        assert shown.under == f"{100 * max(0, mean - below):.1f}–{100 * min(1, mean + above):.1f}"
+    for task in KINDS:
+        units, known = list(product(DATASETS[:datasets], lines)), {}
+        for dataset, method in units:
+            seeds = [by_hand[task, dataset, method, seed] for seed in range(3)]
+            means = [sum(seed["value"]) / len(seed) for seed in seeds]
+            below = sum((seed["value"] - seed["low"]).mean() for seed in seeds) / 3
+            above = sum((seed["high"] - seed["value"]).mean() for seed in seeds) / 3
+            known[dataset, method] = (means, below, above)
+        of_seeds = [(np.var(m, ddof=1), 3, 0.0, (below + above) / 2 / 1.959964) for m, below, above in known.values()]
+        moderated = dict(zip(known, hypotheses(of_seeds))) if task == next(iter(KINDS)) else {}
+        for dataset, method in units:
+            (means, below, above), score = known[dataset, method], found[task, dataset, method]
+            assert score.value == pytest.approx(sum(means) / 3)
+            assert score.deviation == pytest.approx(np.std(means, ddof=1))
+            if moderated:
+                reach = [widened(distance, moderated[dataset, method]) for distance in (below, above)]
+                ends = max(0, score.value - reach[0]), min(1, score.value + reach[1])
+                assert (score.low, score.high) == pytest.approx(ends, abs=1e-6)
+            shown = dict(table[task].rows)[method][natural(DATASETS[:datasets]).index(dataset)]
+            assert shown.text == f"{100 * score.value:.1f}"
+            assert shown.under == f"{100 * score.low:.1f}–{100 * score.high:.1f}"
 
 
 def test_the_mean_is_over_all_datasets_and_there_is_none_without_them():
@@ -114,13 +124,13 @@ def test_the_mean_is_over_all_datasets_and_there_is_none_without_them():
 
 
 def test_one_seed_keeps_its_own_interval():
-    assert pooled(*np.array([[0.5], [0.41], [0.62]])) == pytest.approx((0.5, 0.41, 0.62))
+    assert pooled([Score(*np.array([[0.5], [0.41], [0.62]]))])[0] == pytest.approx((0.5, 0.41, 0.62))
 
 
 def test_an_interval_stays_within_what_the_metric_can_be():
-    _, low, high = pooled(np.array([0.0, 1.0]), np.array([0.0, 0.9]), np.array([0.1, 1.0]))
+    ((_, low, high),) = pooled([Score(np.array([0.0, 1.0]), np.array([0.0, 0.9]), np.array([0.1, 1.0]))])
     assert (low, high) == (0.0, 1.0)
-    _, low, _ = pooled(np.array([-0.2]), np.array([-0.4]), np.array([0.1]))
+    ((_, low, _),) = pooled([Score(np.array([-0.2]), np.array([-0.4]), np.array([0.1]))])
     assert low == pytest.approx(-0.4)
 
 
@@ -142,7 +152,7 @@ def test_the_pooled_interval_covers_the_truth(seeds, between):
     covered = 0
     for _ in range(2000):
         values = 0.5 + rng.normal(0, 0.02) + rng.normal(0, between, seeds)
-        _, low, high = pooled(values, values - 1.96 * 0.02, values + 1.96 * 0.02)
+        ((_, low, high),) = pooled([Score(values, values - 1.96 * 0.02, values + 1.96 * 0.02)])
         covered += low <= 0.5 <= high
     assert 0.935 <= covered / 2000 <= (0.99 if seeds == 2 else 0.97)
 
@@ -205,7 +215,7 @@ def test_the_caption_says_what_the_name_of_a_metric_leaves_open():
     assert "macro_auroc is the mean over classes or findings" in table.caption
     assert "@10% is trained on 10 % of the train images." in table.caption
     (table, _) = tables(one({"a": 0.5}), pd.DataFrame())
-    assert table.caption == "One seed; below: 95 % interval over test examples."
+    assert table.caption == "One seed; below: 95 % interval over test examples, for these weights."
 
 
 def test_chance_and_examples_are_below_the_lines():
