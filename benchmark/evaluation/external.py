@@ -1,7 +1,6 @@
 """External models, which this harness did not train: from open_clip, transformers and timm, by name."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
@@ -372,7 +371,8 @@ def _shown(path: Path) -> str:
 
     Relative to the current folder where it lies inside.
     """
-    full, here = Path(os.path.abspath(path)), Path.cwd()
+    # A file is not followed: in a cache of the Hugging Face Hub it is a link to one that is named by its hash.
+    full, here = path.parent.resolve() / path.name if path.is_file() else path.resolve(), Path.cwd()
     return str(full.relative_to(here)) if here in full.parents else str(full)
 
 
