@@ -186,7 +186,7 @@ def test_timm(tmp_path: Path) -> None:
     save_file(model.state_dict(), path)
     given = external_model(f"timm:test_vit/{path}")
     assert given.images_only
-    assert given.name == "timm:test_vit/vit.safetensors"
+    assert given.name == f"timm:test_vit/{path}"
     found = encoder(f"timm:test_vit/{path}")
     pixels, x = images(found.image_size)
     config = timm.data.resolve_model_data_config(model)
