@@ -453,7 +453,8 @@ def test_random_models_are_marked_each_against_its_own_architecture(bench: Bench
 def table_of(page: str, title: str) -> dict[str, list[str]]:
     """The cells of each row of a page's table, by the row's label."""
     table = page.split(f"## {title}")[1].split("\n\n")[1]
-    return {label.strip(): cells for label, *cells in (row.strip("|").split("|") for row in table.splitlines()[2:])}
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+    return {label: cells for label, *cells in rows}
 
 
 def test_untrained_weights_are_those_of_the_seed_and_not_the_checkpoint(tmp_path: Path) -> None:
