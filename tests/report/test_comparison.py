@@ -265,6 +265,16 @@ def test_a_model_of_random_weights_is_marked_and_not_compared_with_itself() -> N
     assert list(against_baselines(results.of_task("probe"))) == []
 
 
+def test_weights_from_elsewhere_make_no_verdict_on_a_method_whatever_the_seeds() -> None:
+    rows, drawn, _ = measured({"a": 0.3, "b": 0.8, "c": 0.8}, seeds=3)
+    found = compared(rows.assign(role=np.where(rows["method"] == "c", "model", None)), drawn)
+    assert found["verdict"].to_dict() == {"b": "better", "c": "higher for these weights"}
+    assert found["level"].to_dict() == {"b": "this method", "c": "these weights"}
+    # So does a method that is compared with them.
+    found = compared(rows.assign(role=np.where(rows["method"] == "a", "model", None)), drawn)
+    assert set(found["verdict"]) == {"higher for these weights"}
+
+
 def test_a_line_is_held_against_its_initial_weights_under_the_same_options() -> None:
     plain, drawn, _ = measured({"a": 0.6, "initial": 0.3})
     option, drawn_too, _ = measured({"a": 0.6, "initial": 0.9})
