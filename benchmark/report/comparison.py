@@ -53,10 +53,9 @@ DIFFERENCES = [
     "verdict",
 ]
 """Columns of differences(): two lines on a dataset; the numbers of test examples, of their groups, of groups that the
-metric's error rests on and of those with the scarcest class, and of seeds (1 where a
-line is of weights from elsewhere, which are the same in each); the level; first minus second, with the 95 %
-interval of this difference alone (fractions); p; how many tests the correction counts in the kind of task; p after
-Holm's correction for these; and the verdict."""
+metric's error rests on and of those with the scarcest class, and of seeds (1 where a line is of weights from elsewhere,
+which are the same in each); the level; first minus second, with the 95 % interval of this difference alone (fractions);
+p; how many tests the correction counts in the kind of task; p after Holm's correction for these; and the verdict."""
 
 
 def against_reference(results: Results) -> Iterator[Table]:
