@@ -117,13 +117,14 @@ def _open_clip(rest: str) -> ExternalModel:
     if rest.startswith("local-dir:"):
         folder = Path(rest.removeprefix("local-dir:"))
         content = {"open_clip": _files(folder)}
-        title = f"open_clip:{folder.name}"
+        title = f"open_clip:{_shown(folder)}"
     elif not whole:
         check_open_clip(name, pretrained or None)
+        tag = pretrained
         if Path(pretrained).suffix:
             require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
-            content["pretrained"] = _sha256(Path(pretrained))
-        title += f"/{Path(pretrained).name}" if pretrained else ""
+            content["pretrained"], tag = _sha256(Path(pretrained)), _shown(Path(pretrained))
+        title += f"/{tag}" if tag else ""
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return _open_clip_encoder(name, pretrained or None, device, fingerprint, seed)
@@ -158,7 +159,7 @@ def _hugging_face(rest: str) -> ExternalModel:
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
-    return ExternalModel(f"hf:{folder.resolve().name}", {"hf": _files(folder)}, False, build)
+    return ExternalModel(f"hf:{_shown(folder)}", {"hf": _files(folder)}, False, build)
 
 
 class HuggingFaceEncoder:
@@ -319,7 +320,7 @@ def _timm(rest: str) -> ExternalModel:
             tower = timm_image(spec, None, weights=seed is None)
         return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
-    return ExternalModel(f"timm:{name}" + (f"/{Path(file).name}" if file else ""), content, True, build)
+    return ExternalModel(f"timm:{name}" + (f"/{_shown(Path(file))}" if file else ""), content, True, build)
 
 
 class ImageEncoder:
@@ -363,6 +364,16 @@ def _files(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
     return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _shown(path: Path) -> str:
+    """Write a path in the name of a model: whole, since models of one name would replace each other in the tables.
+
+    Relative to the current folder where it lies inside.
+    """
+    # A file is not followed: in a cache of the Hugging Face Hub it is a link to one that is named by its hash.
+    full, here = path.parent.resolve() / path.name if path.is_file() else path.resolve(), Path.cwd()
+    return str(full.relative_to(here)) if here in full.parents else str(full)
 
 
 def _sha256(path: Path) -> str:

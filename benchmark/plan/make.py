@@ -106,6 +106,10 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
     config = config.model_copy(update={"methods": []})
     check_settings(config)
     plan = make_plan(config.model_copy(update={"baselines": True}), cache)
+    if other:
+        # It has its own tokenizer: what is pretrained on, and may be large, need not be prepared.
+        tested = {plan.plain_dataset, *(pair.dataset for pair in plan.pairs)}
+        plan.datasets = {name: dataset for name, dataset in plan.datasets.items() if name in tested}
     of_card, plan.fixed = plan.fixed, []
     for seed in config.seeds:
         if other is None:

@@ -53,9 +53,9 @@ DIFFERENCES = [
     "verdict",
 ]
 """Columns of differences(): two lines on a dataset; the numbers of test examples, of their groups, of groups that the
-metric's error rests on and of those with the scarcest class, and of seeds; the level; first minus second, with the 95 %
-interval of this difference alone (fractions); p; how many tests the correction counts in the kind of task; p after
-Holm's correction for these; and the verdict."""
+metric's error rests on and of those with the scarcest class, and of seeds (1 where a line is of weights from elsewhere,
+which are the same in each); the level; first minus second, with the 95 % interval of this difference alone (fractions);
+p; how many tests the correction counts in the kind of task; p after Holm's correction for these; and the verdict."""
 
 
 def against_reference(results: Results) -> Iterator[Table]:
@@ -247,13 +247,16 @@ def _difference(
     difference = values[: len(first)] - values[len(first) :]
     run = first[0]
     groups = smallest_sample(run)
+    # Weights from elsewhere are the same in each seed of the run: more seeds do not make a verdict one on a method.
+    elsewhere = any("role" in each and (each["role"] == "model").any() for each in (run, second[0]))
+    seeds = 1 if elsewhere else len(first)
     result: dict[str, Any] = {
         "n": int(run["n"].max()) if "n" in run else 0,
         "groups": int(run["groups"].min()) if "groups" in run else 0,
         "effective_groups": groups[0],
         "scarcest": groups[1],
-        "seeds": len(first),
-        "level": THESE_WEIGHTS if len(first) == 1 else THIS_METHOD,
+        "seeds": seeds,
+        "level": THESE_WEIGHTS if seeds == 1 else THIS_METHOD,
         "value": float(difference.mean()),
         "low": np.nan,
         "high": np.nan,

@@ -41,8 +41,11 @@ HOW_TO_READ = """\
 - **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
   from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
   pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the training
-  set (VQA: of each type of question). **Chance** is the score of a method that knows nothing about the images. A score
-  with † is not shown to beat the initial weights. **Examples** are the number of test examples.
+  set (VQA: of each type of question). **Chance** is the score of a method that knows nothing about the images.
+  **Examples** are the number of test examples.
+- **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
+  elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
+  evaluated, there is no mark.
 - **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
 - **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
   settings, number of pairs and test images. Their lines are in tables of their own, below the others.

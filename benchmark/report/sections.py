@@ -78,6 +78,7 @@ def write_report(
     Store.course() returns them. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
+    resamples = cache(resamples)
     results = read_results(rows, costs, cache(notes), resamples, reference, during)
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")

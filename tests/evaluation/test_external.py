@@ -186,7 +186,7 @@ def test_timm(tmp_path: Path) -> None:
     save_file(model.state_dict(), path)
     given = external_model(f"timm:test_vit/{path}")
     assert given.images_only
-    assert given.name == "timm:test_vit/vit.safetensors"
+    assert given.name == f"timm:test_vit/{path}"
     found = encoder(f"timm:test_vit/{path}")
     pixels, x = images(found.image_size)
     config = timm.data.resolve_model_data_config(model)
@@ -341,6 +341,32 @@ def test_what_is_not_there(spec: str, message: str) -> None:
     assert message in str(raised.value)
 
 
+def test_models_in_folders_of_one_name_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the same name would replace each other in the report."""
+    for run in ("a", "b"):
+        folder = tmp_path / "here" / run / "model"
+        folder.mkdir(parents=True)
+        clip_folder(folder, "clip")
+        checkpoint(folder)
+    monkeypatch.chdir(tmp_path / "here" / "b")
+
+    def names(*specs: str) -> list[str]:
+        return [external_model(spec).name for spec in specs]
+
+    other = tmp_path / "here" / "a" / "model"
+    assert names("hf:model", f"hf:{other}", "hf:../a/model") == ["hf:model", f"hf:{other}", f"hf:{other}"]
+    assert names("open_clip:local-dir:model", f"open_clip:local-dir:{other}") == [
+        "open_clip:model",
+        f"open_clip:{other}",
+    ]
+    file = "open-0.safetensors"
+    assert names(f"open_clip:{NAME}/model/{file}", f"open_clip:{NAME}/{other}/{file}") == [
+        f"open_clip:{NAME}/model/{file}",
+        f"open_clip:{NAME}/{other}/{file}",
+    ]
+    assert names(f"timm:test_vit/{other}/{file}") == [f"timm:test_vit/{other}/{file}"]
+
+
 def test_names_of_cards_are_no_external_models() -> None:
     assert not is_external("vit-b-32")
     assert not is_external("folder/model.yaml")
@@ -407,12 +433,28 @@ def test_random_models_are_marked_each_against_its_own_architecture(bench: Bench
             assert tuple(below) == (("small", row.model) if itself else (baseline, row.method))
 
     assert bench("report") == 0
-    page = (bench.folder / "results" / "report" / "report.md").read_text()
-    probe, rest = page.split("## linear\\_probe: accuracy, in percent")[1].split("\n\n")[1], page
-    # The first has the weights of its own untrained architecture; all see the squares' colours, as raw pixels do.
-    lines = {line.split(" | ")[0]: line for line in probe.splitlines()}
-    assert {name: "†" in line for name, line in lines.items()} == {}
-    assert rest
+    page = (bench.folder / "results" / "report" / "report.md").read_text().replace("\\", "")
+    probe, retrieval = (
+        table_of(page, f"{title}, in percent") for title in ("linear_probe: accuracy", "retrieval: recall@10")
+    )
+    assert {f"untrained · {name}" for name in evaluated[:3]} < set(probe)
+    # Weights of the untrained architecture itself, and those that a card leaves random, do not beat it.
+    for table in (probe, retrieval):
+        assert all("†" in table[name][0] for name in (evaluated[0], "small"))
+    # Squares of one colour each: raw pixels cannot be beaten. They have no texts to retrieve.
+    assert all("‡" in probe[name][0] for name in (*evaluated[:3], "small"))
+    assert "‡" not in str(retrieval)
+    before = table_of(page, "linear_probe: difference to the model before training, in points")
+    assert set(before) == set(evaluated[:3])
+    assert before[evaluated[0]][0].startswith("+0.0")
+    assert set(table_of(page, "linear_probe: difference to raw pixels, in points")) == {*evaluated[:3], "small"}
+
+
+def table_of(page: str, title: str) -> dict[str, list[str]]:
+    """The cells of each row of a page's table, by the row's label."""
+    table = page.split(f"## {title}")[1].split("\n\n")[1]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+    return {label: cells for label, *cells in rows}
 
 
 def test_untrained_weights_are_those_of_the_seed_and_not_the_checkpoint(tmp_path: Path) -> None:

@@ -507,6 +507,14 @@ def test_an_evaluation_trains_nothing(suite: Path) -> None:
     assert (alone.starts, alone.raw_pixels) == (plan.starts, plan.raw_pixels)
 
 
+def test_an_evaluation_reads_what_it_tests_on(suite: Path) -> None:
+    write_card(suite, "copy")
+    pretraining = {"pretraining": [str(suite / "copy.yaml")], "datasets": [str(suite / "squares.yaml")]}
+    assert set(evaluated(suite, "timm:resnet18", **pretraining).datasets) == {"squares"}
+    # The tokenizer of this card is trained on what is pretrained on.
+    assert set(evaluated(suite, str(suite / "small.yaml"), **pretraining).datasets) == {"squares", "copy"}
+
+
 def test_the_weights_of_a_card_are_held_against_random_ones(suite: Path) -> None:
     training = {"samples": 64, "batch_size": 16, "micro_batch": 16}
     with_init(suite, datasets=[str(suite / "squares.yaml")], method="clip", training=training)

@@ -242,8 +242,9 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
 
 
 def test_each_evaluated_model_is_held_against_its_own_baselines() -> None:
-    """Two models from elsewhere, whose untrained architectures differ more than the models do."""
-    chances = {"a": 0.6, "b": 0.6, "a-random": 0.6, "b-random": 0.3, "a-pixels": 0.3, "b-pixels": 0.7}
+    """Three models from elsewhere, whose baselines differ more than the models do."""
+    chances = {"a": 0.6, "b": 0.6, "c": 0.6, "a-random": 0.6, "b-random": 0.3, "c-random": 0.6}
+    chances |= {"a-pixels": 0.3, "b-pixels": 0.7, "c-pixels": 0.7}
     rows, drawn, _ = measured(chances)
     kind = rows["method"].str.split("-").str[-1].map({"random": "untrained", "pixels": "raw pixels"})
     of = rows["method"].str[0]
@@ -255,16 +256,16 @@ def test_each_evaluated_model_is_held_against_its_own_baselines() -> None:
         raw_pixels=of + "-pixels-0",
     )
     labelled, _, lines = label_lines(rows, pd.DataFrame())
-    assert lines == ["a", "b", "raw pixels · a", "raw pixels · b", "untrained · a", "untrained · b"]
+    assert lines == ["a", "b", "c", *(f"{name} · {model}" for name in ("raw pixels", "untrained") for model in "abc")]
 
     def resamples(*key: str) -> np.ndarray | None:
         return drawn.get(key)  # type: ignore[arg-type]
 
-    assert own_baselines(labelled, "start") == {"a": "untrained · a", "b": "untrained · b"}
+    assert own_baselines(labelled, "start") == {model: f"untrained · {model}" for model in "abc"}
     marked = marks(labelled, resamples)
-    assert marked == {("probe", "d", "accuracy", "a"): "†", ("probe", "d", "accuracy", "b"): "‡"}
+    assert marked == {("probe", "d", "accuracy", model): mark for model, mark in (("a", "†"), ("b", "‡"), ("c", "†‡"))}
     table = score_table(summarise(labelled), "probe", lines, marked)
-    assert [cells[0].text[-1] for _, cells in table.rows] == ["†", "‡"]
+    assert [cells[0].text[4:] for _, cells in table.rows] == ["†", "‡", "†‡"]
     assert "†: not shown to beat the model before training" in table.caption
     assert "‡: not shown to beat raw pixels" in table.caption
 
@@ -275,7 +276,7 @@ def test_each_evaluated_model_is_held_against_its_own_baselines() -> None:
     assert before.page_only
     for table, name in ((before, "untrained"), (pixels, "raw pixels")):
         assert [(line, cells[0].text) for line, cells in table.rows] == [
-            (line, points(value[line] - value[f"{name} · {line}"])) for line in ("a", "b")
+            (line, points(value[line] - value[f"{name} · {line}"])) for line in "abc"
         ]
     (alone,) = {table.page_only for table in against_baselines(replace(results, reference=None).of_task("probe"))}
     assert not alone
@@ -293,6 +294,16 @@ def test_a_model_of_random_weights_is_marked_and_not_compared_with_itself() -> N
     results = read_results(rows, pd.DataFrame(), lambda *_: {}, resamples, None)
     assert results is not None
     assert list(against_baselines(results.of_task("probe"))) == []
+
+
+def test_weights_from_elsewhere_make_no_verdict_on_a_method_whatever_the_seeds() -> None:
+    rows, drawn, _ = measured({"a": 0.3, "b": 0.8, "c": 0.8}, seeds=3)
+    found = compared(rows.assign(role=np.where(rows["method"] == "c", "model", None)), drawn)
+    assert found["verdict"].to_dict() == {"b": "better", "c": "higher for these weights"}
+    assert found["level"].to_dict() == {"b": "this method", "c": "these weights"}
+    # So does a method that is compared with them.
+    found = compared(rows.assign(role=np.where(rows["method"] == "a", "model", None)), drawn)
+    assert set(found["verdict"]) == {"higher for these weights"}
 
 
 def test_a_line_is_held_against_its_initial_weights_under_the_same_options() -> None:
