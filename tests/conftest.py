@@ -1,6 +1,7 @@
 import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,28 @@ from tests.squares import Bench, write_squares
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
 
 
-def pytest_collection_finish():
+frozen = 0
+"""Modules that were imported when the collector last froze its objects."""
+
+
+def freeze_libraries():
     """Every training collects garbage before it measures memory: the libraries need not be searched each time."""
-    METHODS.names()
+    global frozen
     gc.collect()
     gc.freeze()
+    frozen = len(sys.modules)
+
+
+def pytest_collection_finish():
+    METHODS.names()
+    freeze_libraries()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Torch and others import parts of themselves, thousands of modules, when they are first needed."""
+    if len(sys.modules) > frozen + 20:
+        freeze_libraries()
 
 
 def pytest_unconfigure():

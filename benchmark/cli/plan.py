@@ -256,7 +256,8 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
     if any(line.state != "done" for line in lines):
         for weights in to_download(plan.model):
             say(f"{weights}: not on this machine; will be downloaded", "yellow")
-    for caution in cautions_of(plan.cells, lambda cell: count.images if (count := estimator.pairs(cell)) else None):
+    pairs = {cell.key: estimator.pairs(cell, about=True) for cell in plan.cells}
+    for caution in cautions_of(plan.cells, lambda cell: count.images if (count := pairs[cell.key]) else None):
         say(caution, "yellow")
     for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")

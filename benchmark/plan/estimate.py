@@ -192,12 +192,14 @@ class Estimator:
 
     # Numbers of images
 
-    def pairs(self, cell: Cell) -> Count | None:
+    def pairs(self, cell: Cell, about: bool = False) -> Count | None:
         """Count the pairs of an epoch of a cell; None if no number is known.
 
-        Reads the data that are here, where no run has. Sets of which no number is known are left out.
+        Reads the data that are here, where no run has; with ``about`` only those whose card names no number, as reading
+        can take long. Sets of which no number is known are left out.
         """
-        counts = [self.images(name, "train", read=True) for name in cell.pretraining]
+        named = [self.plan.datasets[name].card.expected_rows if about else {} for name in cell.pretraining]
+        counts = [self.images(name, "train", "train" not in rows) for name, rows in zip(cell.pretraining, named)]
         known = [count for count in counts if count]
         return Count(sum(each.images for each in known), any(each.about for each in known)) if known else None
 

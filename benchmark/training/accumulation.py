@@ -88,11 +88,16 @@ def accumulate(
     return MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
 
 
+def keys_of(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Keys:
+    """Return the keys of an effective batch. Arguments as in ``accumulate``."""
+    return _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+
+
 @torch.no_grad()
 def effective_loss(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Losses:
     """Compute the loss terms of the effective batch without a gradient, for validation."""
     outputs = [_forward(method, batch, i, seed, precision) for i, batch in enumerate(batches)]
-    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    keys = keys_of(method, batches, seed, precision)
     embeddings = _gather([output.embeddings for output in outputs])
     losses = _Sum()
     losses.add(_contrast(method, embeddings, keys, 0), 1.0)
@@ -114,7 +119,7 @@ def _plain(method: Method, batches: Sequence[Batch], seed: int, precision: Preci
 
 def _keyed(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
     losses = _Sum()
-    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    keys = keys_of(method, batches, seed, precision)
     start = 0
     for i, batch in enumerate(batches):
         output = _forward(method, batch, i, seed, precision)
@@ -126,7 +131,7 @@ def _keyed(method: Method, batches: Sequence[Batch], seed: int, precision: Preci
 
 def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
     losses = _Sum()
-    keys = _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    keys = keys_of(method, batches, seed, precision)
     with torch.no_grad(), _same_statistics(method):
         embeddings = _gather(
             [

@@ -1,6 +1,6 @@
 """The cost of a training: parameters, floating-point operations, memory, time.
 
-A run counts operations with ``flops_by_stage`` on its method. A plan calls the same function on a ``trial_copy`` of
+A run counts operations with ``flops_by_stage`` on its method. A plan counts those of a step on a ``trial_copy`` of
 fake tensors, which have shapes but no data, and measures memory by the lifetime of these tensors.
 """
 
@@ -28,7 +28,7 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
-from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, micro_batches, training_step
+from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, keys_of, micro_batches, training_step
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
@@ -228,10 +228,17 @@ def simulated_flops(
 
     Arguments as in ``trial_copy``; ``method`` itself does not change.
     """
+    mode = accumulation_mode(method, training)
+    counts = {}
     with trial_copy(method, device, real) as copy:
-        sample = shape.batch(1)
-        _after_training_on(copy, sample, training, steps * training.batch_size)
-        return flops_by_stage(copy, sample, training)
+        _after_training_on(copy, shape.batch(1), training, steps * training.batch_size)
+        for stage in copy.stages():
+            copy.enter(stage)
+            with counting() as counter, _Passes(copy, lambda: counter.total, flops_only=True) as passes:
+                accumulate(copy, _step_batches(shape, training), mode, 0)
+            copy.zero_grad(set_to_none=True)
+            counts[stage] = passes.flops_per_sample(counter.total, training)
+    return counts
 
 
 def simulated_cost(
@@ -248,19 +255,20 @@ def simulated_cost(
         recipe = training.at_stage(first)
         optimizer = _warm_optimizer(copy, recipe)
         _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
-        batches = micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
         average = WeightAverage(copy, training.average) if training.average else None
         if average is not None:
             average.follow()
         held = held_bytes(copy, optimizer, average)
         fake = simulating(device)
-        with StoragePeak(fake) as peak, counting() as counter:
-            passes = _Passes(copy, lambda: counter.total)
+        if fake.type == "cpu":
+            _update_largest_alone(optimizer)
+        batches = _step_batches(shape, training)
+        with StoragePeak(fake) as peak, counting() as counter, _Passes(copy, lambda: counter.total) as passes:
             training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, fake), recipe.gradient_clip)
     memory = held + peak.bytes
     if len(method.stages()) > 1 or _has_keys(method):
         return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
-    flops = passes.flops_per_sample(counter.total, mode, training)
+    flops = passes.flops_per_sample(counter.total, training)
     return StepCost(dict.fromkeys(method.stages(), flops), memory)
 
 
@@ -384,8 +392,7 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
         memo: dict[int, Any] = {}
         if not real:
             numbers = {id(b): b.item() for b in method.buffers() if b.ndim == 0 and b.device.type != "meta"}
-            stack.enter_context(FakeTensorMode())
-            stack.enter_context(_AssumedValues())  # type: ignore[no-untyped-call]
+            stack.enter_context(_AssumedValues())
             for tensor in (*method.parameters(), *method.buffers()):
                 memo[id(tensor)] = _emptied(tensor, simulating(device), numbers.get(id(tensor)))
         yield deepcopy(method, memo).train()
@@ -420,17 +427,15 @@ class _NumbersKept(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _AssumedValues(FakeTensorMode):
     """Returns assumed values for operators whose result depends on the data of fake tensors."""
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.prim.device.default:
-            return NotImplemented
         kwargs = kwargs or {}
         try:
-            return func(*args, **kwargs)
+            return super().__torch_dispatch__(func, types, args, kwargs)
         except DataDependentOutputException:
             if func is not torch.ops.aten._local_scalar_dense.default:
                 raise
@@ -442,7 +447,8 @@ class _AssumedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 shape = torch.broadcast_shapes(args[0].shape, args[1].shape)  # type: ignore[no-untyped-call]
                 return args[0].new_empty(shape.numel())
             if func is torch.ops.aten.index.Tensor:
-                return func(args[0], [place for index in args[1] for place in _places(index)])
+                places = [place for index in args[1] for place in _places(index)]
+                return super().__torch_dispatch__(func, types, (args[0], places), kwargs)
             raise
 
 
@@ -467,6 +473,23 @@ def _warm_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _update_largest_alone(optimizer: torch.optim.Optimizer) -> None:
+    """Let each step update the largest parameter alone: updating all takes as long as the rest of a simulated step.
+
+    For the CPU, where one parameter is updated after the other: memory peaks at the largest.
+    """
+    held: list[Tensor] = []
+
+    def hide(*_: Any) -> None:
+        updated = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        held.extend(parameter.grad for parameter in updated)
+        for parameter in sorted(updated, key=Tensor.numel)[:-1]:
+            parameter.grad = None
+
+    optimizer.register_step_pre_hook(hide)
+    optimizer.register_step_post_hook(lambda *_: held.clear())
+
+
 def _has_keys(method: Method) -> bool:
     """Return whether the cost of a step can depend on the pairs trained on before."""
     return type(method).keys is not Method.keys
@@ -476,9 +499,17 @@ def _after_training_on(method: Method, sample: Batch, training: Training, sample
     """Put a method into its state after ``samples`` pairs: call after_step() once with as many keys."""
     if not _has_keys(method):
         return
-    _, keys = accumulate(method, [sample.rows([0, 0])], accumulation_mode(method, training), 0)
-    method.zero_grad(set_to_none=True)
+    keys = keys_of(method, [sample.rows([0, 0])], 0)
     method.after_step({name: key[:1].expand(samples, *key.shape[1:]) for name, key in keys.items()})
+
+
+def _step_batches(shape: Shape, training: Training) -> list[Batch]:
+    """Make the micro-batches of a step."""
+    return micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
+
+
+class _AllCounted(Exception):
+    """The rest of a step repeats what is counted."""
 
 
 class _Passes:
@@ -487,11 +518,14 @@ class _Passes:
     Of a pass with gradients the first two, as memory peaks in the second: the first allocates the gradients, later ones
     repeat the second. Of a pass without gradients, which takes less, the first.
 
-    method: its forward() and keys() are replaced. total: returns the operations counted so far.
+    method: its forward() and keys() are replaced in the block. total: returns the operations counted so far.
+    flops_only: leave the block at the second micro-batch of a pass with gradients.
     """
 
-    def __init__(self, method: Method, total: Callable[[], int]) -> None:
+    def __init__(self, method: Method, total: Callable[[], int], flops_only: bool = False) -> None:
+        self.method = method
         self.total = total
+        self.flops_only = flops_only
         self.calls: Counter[str] = Counter()
         self.shapes: dict[str, dict[str, Tensor]] = {}
         self.begins: list[int] = []
@@ -500,8 +534,15 @@ class _Passes:
         """Operations of the first micro-batch of each pass without gradients."""
         self.before = 0
         """Operations of all passes without gradients."""
-        method.forward = partial(self._call, "forward", method.forward)  # type: ignore[method-assign]
-        method.keys = partial(self._call, "keys", method.keys)  # type: ignore[method-assign]
+
+    def __enter__(self) -> Self:
+        self.method.forward = partial(self._call, "forward", self.method.forward)  # type: ignore[method-assign]
+        self.method.keys = partial(self._call, "keys", self.method.keys)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: Any) -> bool:
+        del self.method.forward, self.method.keys
+        return kind is _AllCounted
 
     def _call(self, name: str, compute: Callable[..., Any], batch: Batch, **options: Any) -> Any:
         kind = f"{name} {torch.is_grad_enabled()}"
@@ -510,24 +551,24 @@ class _Passes:
             tensors = {n: like.new_zeros((len(batch), *like.shape[1:])) for n, like in self.shapes[kind].items()}
             return Output(tensors) if name == "forward" else tensors
         began = self.total()
+        if torch.is_grad_enabled():
+            self.begins.append(began)
+            if self.flops_only and len(self.begins) == 2:
+                raise _AllCounted
         result = compute(batch, **options)
         tensors = result.embeddings if isinstance(result, Output) else result
         self.shapes[kind] = {n: value.new_empty((0, *value.shape[1:])) for n, value in tensors.items()}
-        if torch.is_grad_enabled():
-            self.begins.append(began)
-        else:
+        if not torch.is_grad_enabled():
             self.first.setdefault(kind, self.total() - began)
             self.before += self.total() - began
         return result
 
-    def flops_per_sample(self, total: int, mode: Accumulation, training: Training) -> float:
+    def flops_per_sample(self, total: int, training: Training) -> float:
         """Compute ``flops_per_sample`` from the step that was taken. total: all operations of the step."""
         if len(self.begins) == 1:
             return total / training.batch_size
         of_one = self.begins[1] - self.begins[0]
-        if mode == "plain":
-            return of_one / training.micro_batch
-        # contrast() over the whole batch runs between the passes without gradients and those with them.
+        # In the mode cached, contrast() over the whole batch runs between the passes without gradients and with them.
         once = self.begins[0] - self.before
         return once / training.batch_size + (of_one + sum(self.first.values())) / training.micro_batch
 

@@ -1,6 +1,8 @@
 """What every registered method must hold; a newly registered one is tested without an edit here."""
 
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -23,7 +25,9 @@ from tests.methods.fakes import Pairs, double, small_method
 
 METHOD_MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
 SHORT: dict[str, dict[str, object]] = {"msd": {"momentum": 0.9}}
-"""Settings for a training of 150 steps; with msd's own, as it warns, the teacher stays close to the initial weights."""
+"""Settings for a short training; with msd's own, as it warns, the teacher stays close to the initial weights."""
+STEPS = {"filip": 150, "soft_clip": 150}
+"""Steps to overfit sixteen pairs where the usual 75 do not do: the others have done so by step 20."""
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, brightness=0.2, contrast=0.2)
 
 
@@ -56,7 +60,13 @@ def split(pairs: Pairs, sizes: list[int]) -> list[Batch]:
 
 def warmed(name: str, same_text: SameText = "negative", **options: object) -> Method:
     """A method in the middle of its training: past its warm-up, with whatever state a few steps leave."""
-    method = double(small_method(name, dropout=0.1, patch_dropout=0.25, **options)).train()
+    return deepcopy(_warmed(METHODS[name], name, same_text, tuple(options.items())))
+
+
+@lru_cache(maxsize=32)
+def _warmed(cls: type[Method], name: str, same_text: SameText, options: tuple[tuple[str, object], ...]) -> Method:
+    """cls: the one of this name now, as another may be registered under it later."""
+    method = double(small_method(name, dropout=0.1, patch_dropout=0.25, **dict(options))).train()
     method.same_text = same_text
     method.epoch = 2.0
     pairs = Pairs(24, seed=5, augmentation=AUGMENTATION, texts=7)
@@ -98,8 +108,8 @@ def full_batch_gradient(method: Method, batches: list[Batch], seed: int, apart: 
     return gradient
 
 
+@pytest.mark.parametrize("sizes", [[6, 6, 6, 4], [4, 4, 4, 4, 1]], ids=["4", "5"])
 @pytest.mark.parametrize(("name", "mode", "options", "same_text"), CASES)
-@pytest.mark.parametrize("sizes", [[6, 6, 6, 4], [4, 4, 4, 4, 4, 4, 1]], ids=["4", "7"])
 def test_accumulated_gradient_is_the_full_batchs(
     name: str, mode: str, options: dict[str, object], same_text: SameText, sizes: list[int]
 ) -> None:
@@ -146,7 +156,7 @@ def test_overfits_sixteen_pairs(name: str, tmp_path: Path) -> None:
     method, pairs = small_method(name, **SHORT.get(name, {})), Pairs(16)
     pairs.label = torch.arange(16)  # else a method whose positives are a class cannot tell its pairs apart
     training = Training(
-        samples=16 * 150,
+        samples=16 * STEPS.get(name, 75),
         batch_size=16,
         micro_batch=16,
         learning_rate=3e-3,
@@ -185,9 +195,9 @@ def embeddings_of(method: Method, batch: Batch) -> list[Tensor]:
 
 
 def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """Seven steps of three micro-batches; with ``stop_at`` the process dies in that step and is started again."""
+    """Five steps of three micro-batches; with ``stop_at`` the process dies in that step and is started again."""
     training = Training(
-        samples=7 * 12,
+        samples=5 * 12,
         batch_size=12,
         micro_batch=5,
         learning_rate=1e-3,
@@ -230,14 +240,14 @@ def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) ->
 
 def test_resumes_bit_for_bit_and_same_seed_gives_same_weights(name: str, tmp_path: Path) -> None:
     whole = train(name, tmp_path / "whole")
-    resumed = train(name, tmp_path / "resumed", stop_at=4)
+    resumed = train(name, tmp_path / "resumed", stop_at=3)
     other = train(name, tmp_path / "other", seed=1)
     assert whole.keys() == resumed.keys()
     for tensor in whole:
         assert torch.equal(whole[tensor], resumed[tensor]), tensor
     assert any(not torch.equal(whole[tensor], other[tensor]) for tensor in whole)
     logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "resumed")]
-    assert len(logs[0]) == len(logs[1]) == 7
+    assert len(logs[0]) == len(logs[1]) == 5
     best = [load_file(tmp_path / run / "best.safetensors") for run in ("whole", "resumed")]
     assert all(torch.equal(best[0][tensor], best[1][tensor]) for tensor in best[0])
 
