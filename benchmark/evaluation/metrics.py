@@ -550,14 +550,14 @@ def _of_examples(scores: np.ndarray, label: np.ndarray, scale: float) -> dict[st
     """Make the columns of single-label examples: [n] each. Classes that tie for the highest score share it."""
     at = np.arange(len(label)), label
     highest = scores == scores.max(axis=1, keepdims=True)
-    distance = probability = softmax(scores * scale, axis=1)
-    confidence = probability.max(axis=1)
-    distance[at] -= 1
+    probability = softmax(scores * scale, axis=1)
+    truth = np.zeros_like(probability)
+    truth[at] = 1
     return {
         "predicted": scores.argmax(axis=1),
         "correct": highest[at] / highest.sum(axis=1),
-        "confidence": confidence,
-        "brier": (distance**2).sum(axis=1),
+        "confidence": probability.max(axis=1),
+        "brier": ((probability - truth) ** 2).sum(axis=1),
     }
 
 
