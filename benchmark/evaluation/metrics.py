@@ -284,7 +284,7 @@ class PerClass(Weighted):
                 truth = np.asarray(examples[f"label/{self.classes[c]}"])
             else:
                 truth = (np.asarray(examples["label"]) == c).astype(int)
-            sides = [np.isin(truth, of_side) for of_side in self.truths]
+            sides = [np.logical_or.reduce([truth == value for value in of_side]) for of_side in self.truths]
             if all(side.any() for side in sides):
                 yield from ((side, len(of_side) == 1) for side, of_side in zip(sides, self.truths))
 
