@@ -187,8 +187,7 @@ def expected_precision(above: np.ndarray, tied: np.ndarray, right_above: np.ndar
 def chance_average_precision(positives: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Compute the expected average precision of ``positives`` among ``count`` in random order.
 
-    Bestgen 2015, "Exact Expected Average Precision of the Random Baseline for System Evaluation",
-    doi:10.1515/pralin-2015-0007.
+    Bestgen 2015, "Exact Expected Average Precision of the Random Baseline for System Evaluation".
     """
     nothing = np.zeros_like(count)
     return expected_precision(nothing, count, nothing, positives)

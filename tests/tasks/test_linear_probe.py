@@ -173,12 +173,12 @@ def test_without_val_and_with_one_group_there_is_nothing_to_choose_on() -> None:
         probe(dataset, RandomEncoder())
 
 
-@pytest.mark.parametrize(("strengths", "at_edge"), [((1e-9, 1e-3), 1e-3), ((10.0, 1e-3, 1e-9), None), ((1e-3,), None)])
-def test_a_strength_at_the_end_of_those_tried_is_noted(strengths: tuple[float, ...], at_edge: float | None) -> None:
+@pytest.mark.parametrize(("strengths", "edge"), [((1e-9, 1e-3), True), ((10.0, 1e-3, 1e-9), False), ((1e-3,), False)])
+def test_a_strength_at_the_end_of_those_tried_is_noted(strengths: tuple[float, ...], edge: bool) -> None:
     dataset = fake_dataset()
-    found = probe(dataset, NoisyEncoder(dataset, noise=2.0), strengths=strengths)
+    found = probe(dataset, NoisyEncoder(dataset, width=150), strengths=strengths)
     assert found.notes["strength"] == 1e-3
-    assert found.notes["at_edge"] == ({} if at_edge is None else {"strength": at_edge})
+    assert found.notes["at_edge"] == ({"strength": 1e-3} if edge else {})
 
 
 def test_features_after_the_projection() -> None:
