@@ -312,6 +312,10 @@ def test_average_precision_is_the_mean_over_all_orders_of_what_ties(examples: li
         items += [(score, positive, weight)] * (weight > 0) if alone else [(score, positive, 1.0)] * weight
     score, positive, weight = (np.array(column) for column in zip(*examples))
     found = average_precision(score.astype(float), positive.astype(bool), weight[None].astype(float))[0]
+    # By comparison, where average_precision() sorts.
+    columns = {"id": np.arange(len(score)), "label": positive.astype(int), "score/no": -score, "score/yes": score}
+    compared = MacroAveragePrecision(("no", "yes")).per_class(columns, weight[None].astype(float))[0, 1]
+    assert compared == pytest.approx(found, abs=1e-12, nan_ok=True)
     if not any(is_positive for _, is_positive, _ in items):
         assert np.isnan(found)
         return
