@@ -38,9 +38,9 @@ class ExpectedMedian(Weighted):
         columns = np.stack([np.asarray(examples[name], dtype=np.int64) for name in ("above", "tied", "right")])
         if (columns[1] == columns[2]).all():
             return Median("above").weighted(examples, weights) + 1
-        groups, number = np.unique(columns, axis=1, return_inverse=True)
+        (above, tied, right), number = np.unique(columns, axis=1, return_inverse=True)
         member = csr_array((np.ones(len(number)), (number.ravel(), np.arange(len(number)))))
-        return self.of_groups(*groups, (member @ np.ascontiguousarray(weights.T)).T)
+        return self.of_groups(above, tied, right, (member @ np.ascontiguousarray(weights.T)).T)
 
     def of_groups(self, above: np.ndarray, tied: np.ndarray, right: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Compute the expected median of groups, [G], each of the first right candidates of ``queries`` [R, G]: [R]."""
@@ -100,7 +100,7 @@ def _by_series(
     skewness, kurtosis = third[:, None] / v**1.5, fourth[:, None] / v**2
     terms = skewness * (x**2 - 1) / 6 + kurtosis * (x**3 - 3 * x) / 24
     terms += skewness**2 * (x**5 - 10 * x**3 + 15 * x) / 72 - x / (24 * v)
-    return np.clip(ndtr(x) - terms * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), 0, 1)
+    return np.asarray(np.clip(ndtr(x) - terms * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), 0, 1))
 
 
 def _by_transform(p: np.ndarray, times: np.ndarray, limit: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ def _by_transform(p: np.ndarray, times: np.ndarray, limit: np.ndarray, mean: np.
     lowest = np.maximum(np.floor(mean) - length // 2, 0)[:, None] * (most >= length)
     count = lowest + (np.arange(length) - lowest) % length
     below = count[:, None] < limit[..., None]
-    return np.clip((chances[:, None] * below).sum(axis=2), 0, 1)
+    return np.asarray(np.clip((chances[:, None] * below).sum(axis=2), 0, 1))
 
 
 def hit_probability(above: np.ndarray, tied: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:

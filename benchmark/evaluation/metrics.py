@@ -155,7 +155,7 @@ def auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.nd
     """
     if not positive.any():
         return np.full(len(weights), np.nan)
-    return _sorted(score, positive, np.ascontiguousarray(weights.T)).auroc()[0]
+    return np.asarray(_sorted(score, positive, np.ascontiguousarray(weights.T)).auroc()[0])
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
     """
     if not positive.any():
         return np.full(len(weights), np.nan)
-    return _sorted(score, positive, np.ascontiguousarray(weights.T)).average_precision()[0]
+    return np.asarray(_sorted(score, positive, np.ascontiguousarray(weights.T)).average_precision()[0])
 
 
 def expected_precision(above: np.ndarray, tied: np.ndarray, right_above: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -244,7 +244,7 @@ class Classes:
     @property
     def right(self) -> np.ndarray:
         """How right the prediction is, 0..1; 0 where the label is unknown."""
-        return np.where(self.positive, self.predicted, 1 - self.predicted) * self.known
+        return np.asarray(np.where(self.positive, self.predicted, 1 - self.predicted) * self.known)
 
 
 @dataclass(frozen=True)
