@@ -103,10 +103,13 @@ class LinearProbe(Task):
         else:
             losses, chosen_on = self.cross_validate(train, data), f"{self.config.folds}-fold cross-validation in train"
         best = int(losses.argmin())
+        strengths = self.config.strengths
+        edges = {min(strengths), max(strengths)} if len(strengths) > 1 else set()
         return path(test.features / scale)[best], {
-            "strength": self.config.strengths[best],
+            "strength": strengths[best],
+            "at_edge": {"strength": strengths[best]} if strengths[best] in edges else {},
             "strength_chosen_on": chosen_on,
-            "cross_entropy": dict(zip(map(str, self.config.strengths), losses.tolist())),
+            "cross_entropy": dict(zip(map(str, strengths), losses.tolist())),
         }
 
     def fit(self, train: Labelled, scale: Tensor, classes: int) -> Path:

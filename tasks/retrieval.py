@@ -1,6 +1,5 @@
 """Retrieval: rank all texts of the test split by similarity to an image, and all images by similarity to a text."""
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,11 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 from scipy.sparse import csr_array
-from scipy.special import gammaln
 
 from benchmark import BenchError, Evaluation, Mean, Measurement, Metric, Task, cosines, exact, not_finite, register_task
-from benchmark.metrics import Median
+from benchmark.metrics import expected_precision
+
+from .ties import ExpectedMedian, expected_rank, expected_reciprocal_rank, hit_probability
 
 SCORES, QUERIES = 2**22, 32
 """The most scores in memory at a time, and the fewest queries: with fewer, memory would be the bottleneck."""
@@ -27,12 +27,15 @@ class Retrieval(Task):
     """Rank the distinct texts of the test split for each image, and its images for each distinct text.
 
     A text is right for an image when the image has a text with the same words or with the same ``text_id``.
-    Candidates that tie are in random order: a metric is its expected value over all orders (McSherry and Najork 2008,
-    doi:10.1007/978-3-540-78646-7_38), so that an encoder that tells nothing apart scores at chance.
+    Candidates that tie are in random order, each query's in its own: a metric is its expected value over all orders
+    (McSherry and Najork 2008, doi:10.1007/978-3-540-78646-7_38), so that an encoder that tells nothing apart scores at
+    chance.
 
     recall@K: share of queries with at least one right candidate among the first K (hit rate).
     true_recall@K: share of a query's right candidates that are among the first K.
     rank: of the first right candidate, from 1; mrr: mean of 1 / rank; map: mean average precision.
+    Stored of each query: how many candidates score higher than the best right ones (above), how many score the same
+    (tied), and how many of these are right (right).
     """
 
     summary = "Images find their texts, and texts their images, among all of the test split."
@@ -124,15 +127,16 @@ def measure(
     run = np.cumsum(new) - 1
     right_tied = np.diff(np.append(first, len(above)))[run]
     right_above = first[run] - np.repeat(start, right_count)
-    precision = expected_precision(above, tied, right_above, right_tied, harmonic)
+    precision = expected_precision(above, tied, right_above, right_tied)
     best = (above[start], tied[start], right_tied[start])
     examples = {
+        **dict(zip(("above", "tied", "right"), best)),
         "rank": expected_rank(*best),
         "reciprocal_rank": expected_reciprocal_rank(*best, harmonic),
         "average_precision": np.add.reduceat(precision, start) / right_count,
     }
     metrics: dict[str, Metric] = {
-        "median_rank": Median("rank"),
+        "median_rank": ExpectedMedian(),
         "mrr": Mean("reciprocal_rank"),
         "map": Mean("average_precision"),
     }
@@ -144,10 +148,9 @@ def measure(
         return float(values @ times / times.sum())
 
     chance = {
-        "median_rank": 1.0
-        + bisect_left(range(1, count), 0.5, key=lambda k: mean(hit_probability(blank, all_tied, numbers, k))),
+        "median_rank": float(ExpectedMedian().of_groups(blank, all_tied, numbers, times[None])[0]),
         "mrr": mean(expected_reciprocal_rank(blank, all_tied, numbers, harmonic)),
-        "map": mean(expected_precision(blank, all_tied, blank, numbers, harmonic)),
+        "map": mean(expected_precision(blank, all_tied, blank, numbers)),
     }
     for k in at:
         examples[f"recall@{k}"] = hit_probability(*best, k)
@@ -235,51 +238,3 @@ class _Product:
         queries = exact(block, self.candidates.device)
         summed = torch.mm(queries, self.candidates.T, out=self.summed[: len(block)])
         return self.rounded[: len(block)].copy_(summed)
-
-
-# Below, ``above`` candidates score higher than a group of ``tied`` equal ones; ``right`` of the group are right, and so
-# are ``right_above`` of those above. Each is an int array with one value a group. The order within a group is random.
-
-
-def hit_probability(above: np.ndarray, tied: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
-    """Compute the (hypergeometric) probability that a right one of the group is among the first k; none is above."""
-    places = np.clip(k - above, 0, tied)
-    wrong = tied - right
-    missed = np.exp(_log_choose(wrong, np.minimum(places, wrong)) - _log_choose(tied, places))
-    return np.where(places > wrong, 1.0, 1 - missed)
-
-
-def expected_rank(above: np.ndarray, tied: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compute the expected rank of the first right one."""
-    return np.asarray(above + (tied + 1) / (right + 1))
-
-
-def expected_reciprocal_rank(
-    above: np.ndarray, tied: np.ndarray, right: np.ndarray, harmonic: np.ndarray
-) -> np.ndarray:
-    """Compute the expected 1 / rank of the first right one. harmonic: the sums of 1 / 1 to 1 / i, from i = 0."""
-    groups, inverse = np.unique(np.stack([above, tied, right]), axis=1, return_inverse=True)
-    values = (harmonic[groups[0] + groups[1]] - harmonic[groups[0]]) / groups[1]
-    for i in np.flatnonzero(groups[2] > 1):
-        a, t, r = groups[:, i]
-        place = np.arange(1, t - r + 2)
-        values[i] = (np.exp(_log_choose(t - place, r - 1) - _log_choose(t, r)) / (a + place)).sum()
-    return np.asarray(values[inverse])
-
-
-def expected_precision(
-    above: np.ndarray, tied: np.ndarray, right_above: np.ndarray, right: np.ndarray, harmonic: np.ndarray
-) -> np.ndarray:
-    """Compute the expected precision at the place of a right one of the group.
-
-    The mean over places x = 1 .. tied of (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is the
-    share of right ones among the rest.
-    """
-    others = (right - 1) / np.maximum(tied - 1, 1)
-    harmonics = harmonic[above + tied] - harmonic[above]
-    return np.asarray(others + (right_above + 1 - others - above * others) * harmonics / tied)
-
-
-def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Compute the logarithm of n choose k."""
-    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

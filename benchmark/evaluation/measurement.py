@@ -88,6 +88,7 @@ class Measurement:
         curve: by the name of what is learned from (``images a class``) and each amount of it, the name of the metric.
         support, recall, auroc: by class, the number of test examples, and the metrics (None where undefined).
         absent: classes without test examples. rare: classes that have means of their own.
+        at_edge: by the name of an option, the value chosen for it where that is the lowest or highest of those tried.
         unknown_label: the number of examples left out. undefined: the metrics that these examples do not define.
     """
 

@@ -104,8 +104,10 @@ def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
     if "train" not in data.splits():
         return frozenset()
     label = data.labels("train")
-    classes = np.arange(len(data.classes))
-    support = (label == 1).sum(axis=0) if data.card.multi_label else (label[:, None] == classes).sum(axis=0)
+    if data.card.multi_label:
+        support = (label == 1).sum(axis=0)
+    else:
+        support = np.bincount(label[label >= 0], minlength=len(data.classes))
     rare = frozenset(name for name, count in zip(data.classes, support) if count < below)
     return rare if len(rare) < len(data.classes) else frozenset()
 

@@ -75,7 +75,9 @@ def scarcest(metric: Metric, examples: Examples, groups: np.ndarray) -> int | No
 
     None for a metric that is no mean over classes or that does not tell the truths apart. groups: [n].
     """
-    return min((len(np.unique(groups[side])) for side, of_one in _sides(metric, examples) if of_one), default=None)
+    group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sides = (side for side, of_one in _sides(metric, examples) if of_one)
+    return min((int(np.count_nonzero(np.bincount(group_of[side]))) for side in sides), default=None)
 
 
 def _sides(metric: Metric, examples: Examples) -> Iterator[tuple[np.ndarray, bool]]:

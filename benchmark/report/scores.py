@@ -41,7 +41,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
     table = score_table(results.scores, task, results.lines, results.marks, meaning)
-    table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes)
+    table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes) + at_edges(results.rows, notes)
     yield table
     yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
 
@@ -248,6 +248,23 @@ def ceilings(rows: "pd.DataFrame", notes: NotesOf) -> str:
     if not highest:
         return ""
     return f" Only answers of train are given; the highest possible score is: {', '.join(highest)}."
+
+
+def at_edges(rows: "pd.DataFrame", notes: NotesOf) -> str:
+    """Write a sentence on options whose chosen value is the lowest or the highest of those tried; empty where none is.
+
+    rows: labelled, of one kind of task.
+    """
+    lines: dict[str, dict[str, None]] = {}
+    for row, of_part in measurements(rows, notes):
+        for option, value in of_part.get("at_edge", {}).items():
+            lines.setdefault(f"{row.dataset}, {option} {value:g}", {})[row.line] = None
+    if not lines:
+        return ""
+    every = "; ".join(f"{chosen} ({', '.join(of_value)})" for chosen, of_value in sorted(lines.items()))
+    return (
+        f" The best of the values tried is the lowest or highest of them, so that one beyond might be better: {every}."
+    )
 
 
 def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:

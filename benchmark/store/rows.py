@@ -107,3 +107,4 @@ class Notes(TypedDict, total=False):
     rare: list[str]
     undefined: list[str]
     unknown_label: int
+    at_edge: dict[str, float]

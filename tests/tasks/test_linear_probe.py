@@ -173,6 +173,14 @@ def test_without_val_and_with_one_group_there_is_nothing_to_choose_on() -> None:
         probe(dataset, RandomEncoder())
 
 
+@pytest.mark.parametrize(("strengths", "edge"), [((1e-9, 1e-3), True), ((10.0, 1e-3, 1e-9), False), ((1e-3,), False)])
+def test_a_strength_at_the_end_of_those_tried_is_noted(strengths: tuple[float, ...], edge: bool) -> None:
+    dataset = fake_dataset()
+    found = probe(dataset, NoisyEncoder(dataset, width=150), strengths=strengths)
+    assert found.notes["strength"] == 1e-3
+    assert found.notes["at_edge"] == ({"strength": 1e-3} if edge else {})
+
+
 def test_features_after_the_projection() -> None:
     dataset = fake_dataset()
 

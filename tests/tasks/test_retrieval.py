@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, product
 
 import benchmark.tasks.retrieval as module
 import numpy as np
 import pytest
 import torch
 import torchmetrics.retrieval as tm
+from benchmark.tasks import ties
 from benchmark.tasks.retrieval import Retrieval, measure, relevant
+from benchmark.tasks.ties import ExpectedMedian
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.sparse import csr_array
 
 from benchmark.common.errors import BenchError
@@ -69,9 +73,82 @@ def test_ties_are_in_random_order(problem: tuple[np.ndarray, np.ndarray]) -> Non
     scores, right = problem
     examples = of_scores(scores, right).examples
     for i in range(len(scores)):
-        assert {name: examples[name][i] for name in examples.keys() - {"id"}} == pytest.approx(
-            over_orders(scores[i], right[i])
-        )
+        expected = over_orders(scores[i], right[i])
+        assert {name: examples[name][i] for name in expected} == pytest.approx(expected)
+
+
+def rank_in(order: tuple[int, ...], scores: np.ndarray, right: np.ndarray) -> int:
+    return next(x for x, i in enumerate(sorted(order, key=lambda i: -scores[i]), 1) if right[i])
+
+
+def median_over_orders(scores: np.ndarray, right: np.ndarray) -> float:
+    """The mean, over all orders of each query's candidates, of the median rank."""
+    orders = list(permutations(range(scores.shape[1])))
+    share = [Counter(rank_in(order, s, r) for order in orders) for s, r in zip(scores, right)]
+    total = 0.0
+    for ranks in product(*share):
+        total += np.median(ranks) * np.prod([of_query[rank] / len(orders) for of_query, rank in zip(share, ranks)])
+    return total
+
+
+@given(problems(), st.lists(st.integers(0, 2), min_size=3, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_median_rank_is_the_mean_of_the_medians_of_all_orders(
+    problem: tuple[np.ndarray, np.ndarray], times: list[int]
+) -> None:
+    scores, right = problem
+    measurement = of_scores(scores, right)
+    found, metric = values(measurement)["median_rank"], measurement.metrics["median_rank"]
+    assert found == pytest.approx(median_over_orders(scores, right), abs=1e-9)
+
+    # A query that is drawn twice is two queries, and without a query there is no median.
+    times = times[: len(scores)]
+    weights = np.array([times, [1] * len(scores)], dtype=float)
+    drawn, once = metric.weighted(measurement.examples, weights)  # type: ignore[attr-defined]
+    assert once == pytest.approx(found)
+    if any(times):
+        repeated = median_over_orders(np.repeat(scores, times, axis=0), np.repeat(right, times, axis=0))
+        assert drawn == pytest.approx(repeated, abs=1e-9)
+
+
+def distribution(probability: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The probabilities of 0, 1, ... independent events, ``times`` of each."""
+    count = np.ones(1)
+    for p, n in zip(probability, times):
+        count = np.convolve(count, stats.binom(n, p).pmf(np.arange(n + 1)))
+    return count
+
+
+def by_convolution(above: np.ndarray, tied: np.ndarray, right: np.ndarray, times: np.ndarray) -> float:
+    """The expected median of G groups of queries: a sum over ranks of the probability that the median is higher."""
+    q, total = times.sum(), 0.0
+    for k in range((above + tied).max() + 1):
+        hit = stats.hypergeom(tied, right, np.clip(k - above, 0, tied)).sf(0)
+        count = distribution(hit, times)
+        total += (count[: (q + 1) // 2].sum() + count[: q // 2 + 1].sum()) / 2
+    return total
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.mark.parametrize("queries", [9, 40, 400])
+def test_median_rank_of_many_queries_that_tie(groups: int, queries: int) -> None:
+    """Where the count of queries is known by its transform, all of it and a window, and where by the series."""
+    random = np.random.default_rng(groups)
+    above, tied = random.integers(0, 10, groups), random.integers(2, 30, groups)
+    right = random.integers(1, 3, groups)
+    times = random.multinomial(queries, np.full(groups, 1 / groups), 2)
+    found = ExpectedMedian().of_groups(above, tied, right, times.astype(float))
+    expected = [by_convolution(above, tied, right, row) for row in times]
+    np.testing.assert_allclose(found, expected, atol=1e-9 if queries < 200 else 1e-5)
+
+
+def test_few_that_vary_among_many_that_do_not() -> None:
+    """Many queries, each with a small chance: their count is known in a window alone."""
+    p, times = np.array([0.02, 0.9, 0.5]), np.array([[900, 300, 1], [800, 310, 0]])
+    limits = np.array([[288, 289], [285, 290]])
+    found = ties.fewer(p, times, limits)
+    for row, limit, count in zip(found, limits, times):
+        np.testing.assert_allclose(row, np.cumsum(distribution(p, count))[limit - 1], atol=1e-12)
 
 
 @given(problems(), st.randoms(use_true_random=False))
@@ -83,7 +160,9 @@ def test_properties(problem: tuple[np.ndarray, np.ndarray], random: object) -> N
     assert values(of_scores(scores[:, order], right[:, order])) == pytest.approx(found)
     assert values(of_scores(scores[::-1], right[::-1])) == pytest.approx(found)
     assert values(of_scores(3 * scores + 1, right)) == pytest.approx(found)
-    assert values(of_scores(np.repeat(scores, 2, axis=0), np.repeat(right, 2, axis=0))) == pytest.approx(found)
+    # Two copies of a query have two orders: the median of twice as many ranks is another.
+    twice = values(of_scores(np.repeat(scores, 2, axis=0), np.repeat(right, 2, axis=0)))
+    assert twice | {"median_rank": 0} == pytest.approx(found | {"median_rank": 0})
 
 
 @given(problems())
@@ -92,7 +171,7 @@ def test_constant_scorer_gets_chance(problem: tuple[np.ndarray, np.ndarray]) -> 
     scores, right = problem
     measurement = of_scores(np.full_like(scores, 0.3), right)
     found = values(measurement)
-    for name in found.keys() - {"median_rank"}:
+    for name in found:
         assert found[name] == pytest.approx(measurement.chance[name]), name
 
 
@@ -229,6 +308,7 @@ def test_all_queries_at_once_stand_where_each_alone_stands(most: int) -> None:
 LARGE = """
 import resource
 import numpy as np, torch
+from scipy import stats
 from scipy.sparse import csr_array
 from benchmark.tasks.retrieval import measure, relevant
 random = np.random.default_rng(0)
