@@ -100,6 +100,7 @@ class Notes(TypedDict, total=False):
     vocabulary: int
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
+    drawn: dict[str, dict[str, list[int]]]
     support: dict[str, int]
     recall: dict[str, float | None]
     auroc: dict[str, float | None]
