@@ -9,7 +9,7 @@ from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
-from benchmark.evaluation.replicates import Score, pooled
+from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
@@ -130,10 +130,10 @@ def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:
             "majority": measurement.majority.get(metric),
         }
         if isinstance(function, MeanOverDraws):
-            row |= {"of_draws": of_draws, "over_groups": [low, high]}
+            score = score_of_draws(of_draws, low, high, resamples[metric], row["effective_groups"])
+            row |= {"of_draws": of_draws, "over_groups": [float(score.lows[0]), float(score.highs[0])]}
             if len(of_draws) > 1:
-                of_one = Score(*(np.array([row[name]]) for name in ("value", "low", "high")), of_draws)
-                [(_, row["low"], row["high"])] = pooled([of_one])
+                [(_, row["low"], row["high"])] = pooled([score])
         scores.append(row)
     return scores
 

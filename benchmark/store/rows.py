@@ -59,7 +59,8 @@ class Scores(TypedDict):
     metric of random scores and of always predicting the most frequent answer.
 
     Where the metric is a mean over draws of what is learned from: of_draws, the metric in each, whose mean is value;
-    and over_groups, the ends of the interval given these draws. low and high allow for other draws too.
+    and over_groups, the ends of an interval for the error over groups that all draws share. low and high have the error
+    of the draws too.
     """
 
     metric: str

@@ -69,5 +69,5 @@ def test_the_interval_covers_the_mean_over_all_draws(spread: float) -> None:
         [row] = scores_of(measurement, resamples_of(measurement, np.arange(100), 200))
         covered.append(row["low"] <= 0.7 <= row["high"])
         given_draws.append(row["over_groups"][0] <= 0.7 <= row["over_groups"][1])
-    assert 0.93 <= np.mean(covered) <= 0.99
+    assert 0.93 <= np.mean(covered) <= 0.975
     assert spread < 0.05 or np.mean(given_draws) < 0.9
