@@ -273,8 +273,8 @@ def score_of_draws(draws: Sequence[float], low: float, high: float, resampled: n
     split = estimate(np.array([draws]), resampled[None], groups)
     total = split.of_groups + split.known / split.replicates
     share = float(np.sqrt(split.of_groups / total)) if total > 0 else 1.0
-    ends = (np.array([split.value + share * (end - split.value)]) for end in (low, high))
-    return Score(np.array([split.value]), *ends, draws)
+    lows, highs = (np.array([split.value + share * (end - split.value)]) for end in (low, high))
+    return Score(np.array([split.value]), lows, highs, draws)
 
 
 def pooled(scores: Sequence[Score]) -> list[tuple[float, float, float]]:

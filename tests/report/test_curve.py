@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from benchmark.evaluation.replicates import Score, pooled
 from benchmark.report.curve import chart, points, tables_of, with_draws
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Table, escape
 from benchmark.report.results import label_lines
+from benchmark.report.scores import summarise
 from benchmark.report.sections import write_report
 from tests.report.fakes import NAMES, synthetic
 from tests.report.reading import assert_legible, texts
@@ -177,6 +179,20 @@ def test_groups_that_are_single_images_are_not_counted_twice() -> None:
     (table,) = tables(rows, lambda *_: {"": {"curve": CURVE, "drawn": alike}})
     assert [row[0] for row in table.footer] == ["msd", "chance", "train images"]
     assert "; train images: as many as were drawn, from" in table.caption
+
+
+def test_what_draws_add_to_the_intervals_of_scores_is_counted_once() -> None:
+    """The report estimates the draws' error from all lines: the rows' own intervals have it from five draws alone."""
+    rows, notes = results(methods=1)
+    rows = rows[rows["primary"]].assign(low=0.0, high=0.2, over_groups=[[0.01, 0.05]])
+    labelled, _, _ = label_lines(with_draws(rows, notes), pd.DataFrame())
+    (score,) = summarise(labelled).to_dict("records")
+    (draws,) = rows["of_draws"]
+    ((_, *expected),) = pooled([Score(np.array([0.03]), np.array([0.01]), np.array([0.05]), draws)])
+    assert (score["low"], score["high"]) == pytest.approx(expected)
+    parts = pd.concat([labelled.assign(part=part) for part in ("x", "y")])
+    (score,) = summarise(parts).to_dict("records")
+    assert (score["low"], score["high"]) == (0.0, 0.2)
 
 
 def test_the_whole_report(tmp_path: Path) -> None:
