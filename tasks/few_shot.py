@@ -32,7 +32,8 @@ class FewShot(Task):
 
     ``@4``: four images of each class; multi-label, four with and four without each finding, in one set.
     ``@10%``: whole groups (patients) in random order up to 10 % of the images, then the next group with each class
-    (with and without each finding) that is still missing. The draws depend on seed and dataset alone, so they are the
+    (with and without each finding) that is still missing: so that it may be more than 10 %, and the notes have the
+    numbers that were drawn. The draws depend on seed and dataset alone, so they are the
     same for all methods. Only the drawn images are used: features are divided by their standard deviation over these
     images, and the regularisation has the smallest leave-one-out error on them.
 
@@ -81,13 +82,13 @@ class FewShot(Task):
             raise BenchError(f"dataset '{data.card.name}', train: no finding is known present and known absent")
         scarcest = int(kinds.sum(0).min())
         drawn: dict[str, list[np.ndarray]] = {}
+        names, group = np.unique(train.groups, return_inverse=True)
         for draw in range(self.config.draws):
             rng = generator(seed, "few_shot", data.card.name, draw)
             order = rng.permutation(len(train))
             for shots in self.config.shots:
                 if shots <= scarcest:
                     drawn.setdefault(f"{shots}", []).append(draw_shots(kinds, shots, order))
-            names, group = np.unique(train.groups, return_inverse=True)
             order = rng.permutation(len(names))
             for percentage in self.config.percentages:
                 if percentage < 100 or draw == 0:
@@ -109,7 +110,13 @@ class FewShot(Task):
                 "images a class": {point: by_point[point] for point in by_point if not point.endswith("%")},
                 "share of train": {point: by_point[point] for point in by_point if point.endswith("%")},
             },
-            "train_images": {point: [len(rows) for rows in of_point] for point, of_point in drawn.items()},
+            "drawn": {
+                by_point[point]: {
+                    "images": [len(rows) for rows in drawn[point]],
+                    "groups": [len(np.unique(group[rows])) for rows in drawn[point]],
+                }
+                for point in by_point
+            },
             "left_out": [shots for shots in self.config.shots if shots > scarcest],
             "scarcest_class": scarcest,
             "support": support,

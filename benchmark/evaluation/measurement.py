@@ -86,6 +86,7 @@ class Measurement:
         breakdown: by the name of a column and each of its values, ``n`` (examples), the primary metric over these
             examples, by its name, and ``majority``, likewise.
         curve: by the name of what is learned from (``images a class``) and each amount of it, the name of the metric.
+        drawn: by metric, the number of ``images`` and ``groups`` of train in each of its draws.
         support, recall, auroc: by class, the number of test examples, and the metrics (None where undefined).
         absent: classes without test examples. rare: classes that have means of their own.
         at_edge: by the name of an option, the value chosen for it where that is the lowest or highest of those tried.

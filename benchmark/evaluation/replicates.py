@@ -263,6 +263,20 @@ class Score:
     draws: Sequence[float] = ()
 
 
+def score_of_draws(draws: Sequence[float], low: float, high: float, resampled: np.ndarray, groups: float) -> Score:
+    """Describe the score of one seed that is a mean over draws, for pooled().
+
+    draws: the metric in each, [D]. low, high: the interval over groups of the mean of these draws. resampled: the
+    metric in R resamples of the groups, [D, R]; groups: their effective number. The ends of the interval are moved
+    towards the mean, so that it has the error over groups that all draws share: the rest of it is in their variance.
+    """
+    split = estimate(np.array([draws]), resampled[None], groups)
+    total = split.of_groups + split.known / split.replicates
+    share = float(np.sqrt(split.of_groups / total)) if total > 0 else 1.0
+    lows, highs = (np.array([split.value + share * (end - split.value)]) for end in (low, high))
+    return Score(np.array([split.value]), lows, highs, draws)
+
+
 def pooled(scores: Sequence[Score]) -> list[tuple[float, float, float]]:
     """Average each of several scores over its seeds, with the 95 % interval of that mean: (mean, low, high).
 

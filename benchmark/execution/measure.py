@@ -9,6 +9,7 @@ from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
+from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
@@ -52,12 +53,12 @@ def measure(
     measurements = list(task.evaluate(data, cell.seed))
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
-    resamples = {each.part: _resamples(each, population, plan.config.evaluation.resamples) for each in measurements}
+    resamples = {each.part: resamples_of(each, population, plan.config.evaluation.resamples) for each in measurements}
     rows = [
         _row(plan, cell, pair, course or {}, each.part, scores, scores["metric"] == primary, sample)
         for each in measurements
         for sample in [_sample(each, population)]
-        for scores in _scores(each, resamples[each.part])
+        for scores in scores_of(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
     return Measured(rows, examples, resamples, {each.part: each.notes for each in measurements}, primary)
@@ -92,7 +93,7 @@ def _row(
     }
 
 
-def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> Columns:
+def resamples_of(measurement: Measurement, population: np.ndarray, count: int) -> Columns:
     """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count]."""
     groups, stream = measurement.examples["group"], digest(population.tolist())
     return {
@@ -106,7 +107,7 @@ def _resamples(measurement: Measurement, population: np.ndarray, count: int) -> 
     }
 
 
-def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
+def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:
     """Return each metric with its interval and the numbers of examples and groups that it is computed on."""
     examples, groups = measurement.examples, measurement.examples["group"]
     scores: list[Scores] = []
@@ -128,7 +129,12 @@ def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
             "chance": measurement.chance.get(metric),
             "majority": measurement.majority.get(metric),
         }
-        scores.append(row | {"of_draws": of_draws} if isinstance(function, MeanOverDraws) else row)
+        if isinstance(function, MeanOverDraws):
+            score = score_of_draws(of_draws, low, high, resamples[metric], row["effective_groups"])
+            row |= {"of_draws": of_draws, "over_groups": [float(score.lows[0]), float(score.highs[0])]}
+            if len(of_draws) > 1:
+                [(_, row["low"], row["high"])] = pooled([score])
+        scores.append(row)
     return scores
 
 

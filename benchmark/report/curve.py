@@ -26,25 +26,35 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
         yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images")
 
 
-def with_spread(rows: "pd.DataFrame") -> "pd.DataFrame":
+DRAWN = {"images": "train images", "groups": "train groups"}
+"""By what notes count in each draw: what tables call it."""
+
+
+def with_draws(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Add the columns ``draws`` and ``spread``, where rows have the metric in each of several draws of train images.
 
-    draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one).
+    draws: how many. spread: the standard deviation of the metric over them (fraction, NaN of a single one). Where notes
+    have the numbers drawn, ``train_images`` and ``train_groups``: of each draw, a list; None where they have not.
     """
     if "of_draws" not in rows:
         return rows
     values = [of_row if isinstance(of_row, list) else [] for of_row in rows["of_draws"]]
-    return rows.assign(
+    rows = rows.assign(
         draws=[len(of_row) or np.nan for of_row in values],
         spread=[np.std(of_row, ddof=1) if len(of_row) > 1 else np.nan for of_row in values],
     )
+    drawn = [of_part.get("drawn", {}).get(row.metric, {}) for row, of_part in with_notes(rows, notes)]
+    if not any(drawn):
+        return rows
+    return rows.assign(**{f"train_{counted}": [of_row.get(counted) for of_row in drawn] for counted in DRAWN})
 
 
 def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """Collect the points of the curves: one row per dataset, part, axis, point, line and seed.
 
-    rows: labelled, of with_spread(), of one kind of task. Returns metric, value, spread, chance (fractions), draws
-    (count) and baseline; the axes in the order of the notes. Empty where these name no ``curve``.
+    rows: labelled, of with_draws(), of one kind of task. Returns metric, value, spread, chance (fractions), draws
+    (count), baseline, and train_images and train_groups (lists or None); the axes in the order of the notes. Empty
+    where these name no ``curve``.
     """
     import pandas as pd
 
@@ -62,6 +72,7 @@ def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
             "spread": getattr(row, "spread", np.nan),
             "draws": getattr(row, "draws", np.nan),
             "baseline": bool(row.baseline),
+            **{f"train_{counted}": getattr(row, f"train_{counted}", None) for counted in DRAWN},
         }
         for row, of_part in with_notes(rows, notes)
         for axis, metric_at in of_part.get("curve", {}).items()
@@ -97,7 +108,7 @@ def pool_points(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def tables_of(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterator[Table]:
-    """Tabulate lines by points, for each dataset; then baselines and chance.
+    """Tabulate lines by points, for each dataset; then baselines, chance and the numbers drawn.
 
     In the terminal these tables would hide the others, so they are on the page only.
     """
@@ -106,7 +117,7 @@ def tables_of(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterat
         baselines = set(rows.loc[rows["baseline"], "line"])
         points, chance = columns_of(rows), rows.groupby(["axis", "point"])["chance"].mean()
         cells = _cells(rows, lines, baselines, points)
-        shown = [cell for of_line in cells.values() for cell in of_line]
+        shown, counted = [cell for of_line in cells.values() for cell in of_line], list(_drawn(rows, points))
         yield Table(
             f"{task} on {name}: {metric} by {' and '.join(dict.fromkeys(rows['axis']))}, in percent",
             [(point, axis) for axis, point in points],
@@ -114,8 +125,9 @@ def tables_of(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterat
             [
                 *((line, cells[line]) for line in lines if line in baselines),
                 ("chance", [Cell(percent(float(chance[at]))) for at in points]),
+                *counted,
             ],
-            caption(rows, any(cell.text == MISSING for cell in shown), any(cell.best for cell in shown)),
+            caption(rows, any(cell.text == MISSING for cell in shown), any(cell.best for cell in shown), counted),
             page_only=True,
         )
 
@@ -138,8 +150,33 @@ def _cells(
     return cells
 
 
-def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
-    """Write the caption of a table. rows: its own. incomplete: a line lacks a point. marked: something is bold."""
+def _drawn(rows: "pd.DataFrame", points: Sequence[tuple[str, str]]) -> Iterator[tuple[str, list[Cell]]]:
+    """Write how many images and groups each point was learned from, as ``44–47`` where draws or seeds differ.
+
+    Groups are left out where each image is one.
+    """
+    import pandas as pd
+
+    at = {point: rows[(rows["axis"] == point[0]) & (rows["point"] == point[1])] for point in points}
+    counts = {
+        counted: [
+            [number for of_row in at[point][f"train_{counted}"] if isinstance(of_row, list) for number in of_row]
+            for point in points
+        ]
+        for counted in DRAWN
+    }
+    for counted, of_points in counts.items():
+        if any(of_points) and (counted == "images" or of_points != counts["images"]):
+            yield DRAWN[counted], [Cell(span(pd.Series(drawn)) if drawn else MISSING) for drawn in of_points]
+
+
+def caption(
+    rows: "pd.DataFrame", incomplete: bool, marked: bool, counted: Sequence[tuple[str, Sequence[Cell]]] = ()
+) -> str:
+    """Write the caption of a table. rows: its own. incomplete: a line lacks a point. marked: something is bold.
+
+    counted: the table's rows of numbers drawn.
+    """
     seeds = rows.groupby("line")["seed"].nunique()
     clauses = [over_seeds(seeds)]
     drawn = rows.loc[rows["draws"] > 1, "draws"].astype(int)
@@ -148,6 +185,10 @@ def caption(rows: "pd.DataFrame", incomplete: bool, marked: bool) -> str:
         spread += ", the root of its mean square over seeds" if seeds.max() > 1 else ""
         spread += ", none of a single draw" if (rows["draws"] == 1).any() else ""
         clauses.append(f"mean over {span(drawn)} draws of train images; below: ± {spread}")
+    if counted:
+        several = any("–" in cell.text for _, cells in counted for cell in cells)
+        name = ", ".join(name for name, _ in counted)
+        clauses.append(f"{name}: as many as were drawn{', from the smallest draw to the largest' if several else ''}")
     if marked:
         clauses.append("bold: highest of the methods in its column")
     if incomplete:

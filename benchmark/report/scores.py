@@ -90,7 +90,10 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
-    """Select the primary rows with a value, one per line, seed and part, and count the ``parts`` of each column."""
+    """Select the primary rows with a value, one per line, seed and part, and count the ``parts`` of each column.
+
+    low and high are without the error of draws, where that is pooled.
+    """
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
     rows["majority"] = rows.get("majority", np.nan)
     numbers = ["value", "low", "high", "chance", "majority"]
@@ -98,6 +101,10 @@ def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
     rows["part"] = rows["part"].astype(object).fillna("")
     rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
     rows["parts"] = rows.groupby(column)["part"].transform("nunique")
+    if "over_groups" in rows:
+        # What draws add to these intervals is estimated from all lines and datasets, in place of from each alone.
+        drawn = (rows["parts"] == 1) & rows["over_groups"].notna()
+        rows.loc[drawn, ["low", "high"]] = np.array([*rows.loc[drawn, "over_groups"]]).reshape(-1, 2)
     return rows
 
 

@@ -109,7 +109,7 @@ def read_results(
     """Label and summarise the results for the sections; None if there are none. Arguments as of write_report()."""
     if rows.empty:
         return None
-    rows = curve.with_spread(rows)
+    rows = curve.with_draws(rows, notes)
     main, own_costs = _without_scenarios(rows, costs)
     labelled, labelled_costs, lines = label_lines(main, own_costs)
     summary = scores.summarise(labelled)

@@ -56,8 +56,11 @@ class Scores(TypedDict):
     groups among the part's examples. effective_groups: of groups that its error of sampling rests on, at most
     ``groups``. scarcest: of groups with a positive (or with a negative, if these are fewer and the metric needs them)
     of the scarcest class that it averages over; None for metrics that are no mean over classes. chance, majority: the
-    metric of random scores and of always predicting the most frequent answer. of_draws: the metric in each draw of what
-    is learned from, where there are draws; value is their mean.
+    metric of random scores and of always predicting the most frequent answer.
+
+    Where the metric is a mean over draws of what is learned from: of_draws, the metric in each, whose mean is value;
+    and over_groups, the ends of an interval for the error over groups that all draws share. low and high have the error
+    of the draws too.
     """
 
     metric: str
@@ -71,6 +74,7 @@ class Scores(TypedDict):
     chance: float | None
     majority: float | None
     of_draws: NotRequired[list[float]]
+    over_groups: NotRequired[list[float]]
 
 
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
@@ -100,6 +104,7 @@ class Notes(TypedDict, total=False):
     vocabulary: int
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
+    drawn: dict[str, dict[str, list[int]]]
     support: dict[str, int]
     recall: dict[str, float | None]
     auroc: dict[str, float | None]

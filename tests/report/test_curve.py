@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from benchmark.report.curve import chart, points, tables_of, with_spread
+from benchmark.evaluation.replicates import Score, pooled
+from benchmark.report.curve import chart, points, tables_of, with_draws
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Table, escape
 from benchmark.report.results import label_lines
+from benchmark.report.scores import summarise
 from benchmark.report.sections import write_report
 from tests.report.fakes import NAMES, synthetic
 from tests.report.reading import assert_legible, texts
@@ -23,6 +25,12 @@ CURVE = {
 }
 DRAWS = {"accuracy@1": [-0.02, 0.02], "accuracy@2": [-0.01, 0.01], "accuracy@16": [0.0, 0.0], "accuracy": [-0.03, 0.03]}
 """By metric, how far from its value each draw is; what is not here has a single draw."""
+COUNTS = {
+    "accuracy@1": {"images": [4, 4], "groups": [4, 3]},
+    "accuracy": {"images": [44, 1047], "groups": [20, 20]},
+    "accuracy@100%": {"images": [9000], "groups": [300]},
+}
+"""By metric, how many images and groups each draw has; what is not here is not counted."""
 
 
 def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.DataFrame, Any]:
@@ -50,11 +58,11 @@ def results(methods: int = 2, datasets: int = 1, seeds: int = 1) -> tuple[pd.Dat
         [value + (1 + seed) * off for off in DRAWS.get(metric, [0.0])]
         for value, seed, metric in zip(rows["value"], rows["seed"], rows["metric"])
     ]
-    return rows, lambda *_: {"": {"curve": CURVE}}
+    return rows, lambda *_: {"": {"curve": CURVE, "drawn": COUNTS}}
 
 
 def found(rows: pd.DataFrame, notes: Any) -> tuple[pd.DataFrame, list[str]]:
-    labelled, _, lines = label_lines(with_spread(rows), pd.DataFrame())
+    labelled, _, lines = label_lines(with_draws(rows, notes), pd.DataFrame())
     return points(labelled, notes), lines
 
 
@@ -79,12 +87,15 @@ def test_a_table_a_dataset_with_the_spread_over_draws() -> None:
     assert cells(table.rows[0]) == list(zip(["0.0", "1.0", "2.0", "3.0", "4.0"], unders))
     assert cells(table.rows[1]) == list(zip(["10.0", "11.0", "12.0", "13.0", "14.0"], unders))
     assert [cell.best for cell in table.rows[1][1]] == [True] * 5
-    assert [row[0] for row in table.footer] == ["siglip", "chance"]
+    assert [row[0] for row in table.footer] == ["siglip", "chance", "train images", "train groups"]
     assert cells(table.footer[0]) == list(zip(["20.0", "21.0", "22.0", "23.0", "24.0"], unders))
     assert cells(table.footer[1]) == [("6.2", "")] * 5
+    assert [text for text, _ in cells(table.footer[2])] == ["4", "—", "—", "44–1,047", "9,000"]
+    assert [text for text, _ in cells(table.footer[3])] == ["3–4", "—", "—", "20", "300"]
     assert table.caption == (
         "One seed; mean over 2 draws of train images; below: ± the standard deviation over draws, none of a "
-        "single draw; bold: highest of the methods in its column."
+        "single draw; train images, train groups: as many as were drawn, from the smallest draw to the largest; bold: "
+        "highest of the methods in its column."
     )
 
 
@@ -113,7 +124,8 @@ def test_without_a_curve_there_is_none() -> None:
 def test_a_curve_needs_no_draws() -> None:
     rows, notes = results()
     rows = rows.drop(columns="of_draws")
-    assert with_spread(rows) is rows
+    notes = lambda *_: {"": {"curve": CURVE}}  # noqa: E731
+    assert with_draws(rows, notes) is rows
     (table,) = tables(rows, notes)
     assert {under for row in table.rows for _, under in cells(row)} == {""}
     assert table.caption == "One seed."
@@ -161,6 +173,28 @@ def test_long_names_do_not_overlap() -> None:
     assert_legible(chart(along, "few_shot", [*lines]))
 
 
+def test_groups_that_are_single_images_are_not_counted_twice() -> None:
+    rows, _ = results()
+    alike = {"accuracy@1": {"images": [4, 5], "groups": [4, 5]}}
+    (table,) = tables(rows, lambda *_: {"": {"curve": CURVE, "drawn": alike}})
+    assert [row[0] for row in table.footer] == ["msd", "chance", "train images"]
+    assert "; train images: as many as were drawn, from" in table.caption
+
+
+def test_what_draws_add_to_the_intervals_of_scores_is_counted_once() -> None:
+    """The report estimates the draws' error from all lines: the rows' own intervals have it from five draws alone."""
+    rows, notes = results(methods=1)
+    rows = rows[rows["primary"]].assign(low=0.0, high=0.2, over_groups=[[0.01, 0.05]])
+    labelled, _, _ = label_lines(with_draws(rows, notes), pd.DataFrame())
+    (score,) = summarise(labelled).to_dict("records")
+    (draws,) = rows["of_draws"]
+    ((_, *expected),) = pooled([Score(np.array([0.03]), np.array([0.01]), np.array([0.05]), draws)])
+    assert (score["low"], score["high"]) == pytest.approx(expected)
+    parts = pd.concat([labelled.assign(part=part) for part in ("x", "y")])
+    (score,) = summarise(parts).to_dict("records")
+    assert (score["low"], score["high"]) == (0.0, 0.2)
+
+
 def test_the_whole_report(tmp_path: Path) -> None:
     rows, notes = results(methods=3, datasets=2)
     terminal = Console(width=80, file=io.StringIO())
@@ -175,3 +209,6 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert set(written["draws"]) == {1, 2}
     expected = written["metric"].map({name: np.sqrt(2) * max(offsets) for name, offsets in DRAWS.items()})
     np.testing.assert_allclose(written["spread"], expected, atol=1e-9)
+    counts = written.loc[written["metric"] == "accuracy", ["train_images", "train_groups"]].drop_duplicates()
+    assert counts.to_numpy().tolist() == [["[44, 1047]", "[20, 20]"]]
+    assert written.loc[written["metric"] == "accuracy@2", "train_images"].isna().all()

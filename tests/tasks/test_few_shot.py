@@ -65,7 +65,14 @@ def test_draws_follow_from_seed_and_dataset_alone(multi_label: bool) -> None:
 def test_draws_differ_from_one_another_and_are_as_many_as_asked() -> None:
     task = Recorded(shots=(4,), percentages=(10, 100), draws=7)
     (measurement,) = task.evaluate(evaluation(RandomEncoder(), fake_dataset()), 0)
-    assert [len(counts) for counts in measurement.notes["train_images"].values()] == [7, 7, 1]
+    counts = measurement.notes["drawn"]
+    assert [len(of_draws(measurement, name)) for name in counts] == [7, 7, 1]
+    assert list(counts) == ["accuracy@4", "accuracy@10%", "accuracy@100%"] == list(measurement.metrics)
+    for counted, expected in (
+        ("images", [len(shots) for shots in task.shots]),
+        ("groups", [len(set(shots.groups)) for shots in task.shots]),
+    ):
+        assert [number for of_point in counts.values() for number in of_point[counted]] == expected
     assert len({tuple(shots.ids) for shots in task.shots}) == 15
 
 
@@ -244,7 +251,7 @@ def test_unknown_labels_are_left_out() -> None:
     (measurement,) = task.evaluate(evaluation(RandomEncoder(), dataset), 0)
     assert len(measurement.examples["id"]) == 150
     assert all((shots.label >= 0).all() for shots in task.shots)
-    assert measurement.notes["train_images"]["100%"] == [int((~rows).sum())]
+    assert measurement.notes["drawn"]["accuracy@100%"]["images"] == [int((~rows).sum())]
     dataset.prepared["train"].label[:] = -1
     with pytest.raises(BenchError, match="dataset 'fake', train: none of 240 images has a known label"):
         measured(dataset, RandomEncoder())
