@@ -117,6 +117,8 @@ def _scores(measurement: Measurement, resamples: Columns) -> list[Scores]:
                 "groups": len(np.unique(groups)),
                 "chance": measurement.chance.get(metric),
                 "majority": measurement.majority.get(metric),
+                "blind": {name: values[metric] for name, values in measurement.blind.items() if metric in values},
+                "ceiling": measurement.ceiling.get(metric),
             }
         )
     return scores

@@ -54,7 +54,7 @@ class Scores(TypedDict):
 
     value, low, high: the metric and its 95 % interval. n: the number of examples it is computed on; groups: of distinct
     groups among the part's examples. chance, majority: the metric of random scores and of always predicting the most
-    frequent answer.
+    frequent answer. blind: of other guesses without the images, by name. ceiling: the highest that is possible.
     """
 
     metric: str
@@ -65,6 +65,8 @@ class Scores(TypedDict):
     groups: int
     chance: float | None
     majority: float | None
+    blind: NotRequired[dict[str, float]]
+    ceiling: NotRequired[float | None]
 
 
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
@@ -88,8 +90,7 @@ class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
     definitions: dict[str, str]
-    ceiling: float
-    vocabulary: int
+    missing: dict[str, str]
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
     draws: dict[str, list[float]]
