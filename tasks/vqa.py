@@ -244,8 +244,8 @@ class VQA(Task):
         head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
 
         def logits(split: str, at: Tensor) -> Tensor:
-            image, question = features(split, at)
-            of_answers: Tensor = head(torch.zeros_like(image) if blind else image, question)
+            image, *question = features(split, at)
+            of_answers: Tensor = head(torch.zeros_like(image) if blind else image, *question)
             return of_answers
 
         @torch.no_grad()

@@ -50,6 +50,7 @@ class Measurement:
     notes: what a reader must know. The report reads these keys, and a task may add others:
         definitions: by metric, the rest of a sentence that begins with its name. A metric that has one and is not the
             primary one gets a table of its own.
+        vocabulary: the number of different answers of train, where no other is ever given.
         missing: by metric, why it was not computed.
         breakdown: by the name of a column and each of its values, ``n`` (examples), the primary metric over these
             examples, by its name, and ``majority``, likewise.

@@ -90,6 +90,7 @@ class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
     definitions: dict[str, str]
+    vocabulary: int
     missing: dict[str, str]
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
