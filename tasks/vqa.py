@@ -39,13 +39,15 @@ SPELLINGS = str.maketrans({**dict.fromkeys("‐‑‒–—−", "-"), **dict.fr
 """Characters that are written in several ways."""
 DECIMAL = r"(?:\d+(?:\.\d+)*|(?<!\w)\.\d+)"
 TOKEN = re.compile(
-    rf"(?:[<>≤≥~±]\s*)*(?:(?<![\w%)-])-)?{DECIMAL}(?:[-/:]{DECIMAL})*(?:\++(?!\w))?"  # a number, with its signs
+    rf"[<>≤≥~±]*(?:(?<![\w%)-])-)?{DECIMAL}(?:[-/:]{DECIMAL})*(?:\++(?!\w))?"  # a number, with its signs
     r"|[<>≤≥%]"
     r"|[^\W_]+(?:\++(?!\w)|-(?=$|[,;/)]))?"  # a word; with its sign in "HER2+" and "HER2-"
 )
 """What normalise() keeps of an answer."""
 ROWS = 16_384
-"""The most questions answered, and about the most statements encoded, at a time."""
+"""The most questions answered at a time."""
+STATEMENTS = 4096
+"""The most statements that are in memory at a time, unless one question has more."""
 DEFINITIONS = {
     "accuracy": "is the share of all questions whose predicted answer is the data's, word for word after normalisation",
     "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
@@ -521,6 +523,7 @@ def normalise(answer: str) -> str:
         (r">\s*=", "≥"),
         (r"<\s*=", "≤"),
         (r"\+\s*/?\s*-", "±"),
+        (r"(?<=[<>≤≥~±])\s+(?=[-.\d<>≤≥~±])", ""),
         (r"\bper\s*cent\b", "%"),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", "")),
         (r"(?<=\d)\s*-\s*(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
@@ -628,13 +631,13 @@ def statement_chunks(
 ) -> Iterator[tuple[list[int], dict[str, int]]]:
     """Share the questions out so that memory is bounded: rows of test, and the number of each statement they need.
 
-    A chunk has at most ROWS statements or, if these are more, those of one question.
+    A chunk has at most STATEMENTS statements or, if these are more, those of one question.
     """
     rows: list[int] = []
     number: dict[str, int] = {}
     for row in np.argsort(test.question, kind="stable").tolist():
         new = [text for text in statements(statement, test.question[row], candidates[row]) if text not in number]
-        if rows and new and len(number) + len(new) > ROWS:
+        if rows and new and len(number) + len(new) > STATEMENTS:
             yield rows, number
             rows, number = [], {}
             new = statements(statement, test.question[row], candidates[row])

@@ -420,10 +420,11 @@ def test_the_official_split_can_be_that_of_the_files(tmp_path):
         write_jsonl(tmp_path / f"{split}.jsonl", of_split)
     columns = {key: name for key, name in PAIRS.items() if key != "split"}
     source = {"files": {split: f"{split}.jsonl" for split in ("train", "test")}}
-    data = dataset_of(tmp_path, **source, columns={**columns, "official_split": "split"}, split="official")
+    published = {"columns": {**columns, "official_split": "split"}, "split": "official"}
+    data = dataset_of(tmp_path, None, **source, **published)
     assert {split: len(data.rows(split)) for split in data.splits()} == {"train": 4, "test": 2}
     with pytest.raises(BenchError, match=r"'columns\.official_split' names none; the split of the card is train, test"):
-        dataset_of(tmp_path, **source, columns=columns, split="official")
+        dataset_of(tmp_path, None, **source, columns=columns, split="official")
 
 
 def test_images_may_be_shared_in_the_official_split_alone(tmp_path):

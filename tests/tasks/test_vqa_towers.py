@@ -217,6 +217,15 @@ def test_the_weights_of_the_best_epoch_on_val_answer_test() -> None:
     assert not torch.equal(of_test, of_epochs[-1])
 
 
+def test_the_question_alone_is_answered_whatever_the_images_show() -> None:
+    dataset, other = pictures(), pictures()
+    for records in other.prepared.values():
+        records.images[:] = records.images[::-1].copy() // 2
+    first, second = (measured(each, encoder(), **QUICK) for each in (dataset, other))
+    np.testing.assert_array_equal(*(each.examples["correct_by_question_only"] for each in (first, second)))
+    assert (first.examples["correct"] != second.examples["correct"]).any()
+
+
 def test_the_seed_decides() -> None:
     made = encoder()
     for seed in (0, 0, 1):
