@@ -39,8 +39,8 @@ SPELLINGS = str.maketrans({**dict.fromkeys("‐‑‒–—−", "-"), **dict.fr
 """Characters that are written in several ways."""
 DECIMAL = r"(?:\d+(?:\.\d+)*|(?<!\w)\.\d+)"
 TOKEN = re.compile(
-    rf"[<>≤≥~±]*(?:(?<![\w%)-])-)?{DECIMAL}(?:[-/:]{DECIMAL})*(?:\++(?!\w))?"  # a number, with its signs
-    r"|[<>≤≥%]"
+    rf"(?:(?<![\w%)-])-)?{DECIMAL}(?:[-/:]{DECIMAL})*(?:\++(?!\w))?"  # a number, with its sign
+    r"|[<>≤≥~±%]"
     r"|[^\W_]+(?:\++(?!\w)|-(?=$|[,;/)]))?"  # a word; with its sign in "HER2+" and "HER2-"
 )
 """What normalise() keeps of an answer."""
@@ -523,15 +523,15 @@ def normalise(answer: str) -> str:
         (r">\s*=", "≥"),
         (r"<\s*=", "≤"),
         (r"\+\s*/?\s*-", "±"),
-        (r"(?<=[<>≤≥~±])\s+(?=[-.\d<>≤≥~±])", ""),
         (r"\bper\s*cent\b", "%"),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", "")),
-        (r"(?<=\d)\s*-\s*(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
+        (r"(?<=\d)(?:-|\s+-\s+)(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
         (r"(?<=\d)\s*x\s*(?=\.?\d)", " x "),
     ):
         text = re.sub(pattern, written, text)
     words = (re.sub(rf"(?<![\w.]){DECIMAL}(?![\w.])", shortest, token) for token in TOKEN.findall(text))
     kept = " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES)
+    kept = re.sub(r"(?<=[<>≤≥~±]) (?=[<>≤≥~±]|-?\d)", "", kept)
     return {"none": "no"}.get(kept, kept) or answer.strip().lower()
 
 

@@ -423,7 +423,7 @@ def test_the_official_split_can_be_that_of_the_files(tmp_path):
     published = {"columns": {**columns, "official_split": "split"}, "split": "official"}
     data = dataset_of(tmp_path, None, **source, **published)
     assert {split: len(data.rows(split)) for split in data.splits()} == {"train": 4, "test": 2}
-    with pytest.raises(BenchError, match=r"'columns\.official_split' names none; the split of the card is train, test"):
+    with pytest.raises(BenchError, match=r"'columns\.official_split' names none; the split of the card is test, train"):
         dataset_of(tmp_path, None, **source, columns=columns, split="official")
 
 
