@@ -2,8 +2,9 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -34,12 +35,27 @@ from . import mevf_ban
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = {"a", "an", "the"}
+SPELLINGS = str.maketrans({**dict.fromkeys("‐‑‒–—−", "-"), **dict.fromkeys("≈∼∽", "~"), "⁄": "/", "×": "x"})
+"""Characters that are written in several ways."""
+DECIMAL = r"(?:\d+(?:\.\d+)*|(?<!\w)\.\d+)"
+TOKEN = re.compile(
+    rf"(?:(?<![\w%)-])-)?{DECIMAL}(?:[-/:]{DECIMAL})*(?:\++(?!\w))?"  # a number, with its sign
+    r"|[<>≤≥~±%]"
+    r"|[^\W_]+(?:\++(?!\w)|-(?=$|[,;/)]))?"  # a word; with its sign in "HER2+" and "HER2-"
+)
+"""What normalise() keeps of an answer."""
 ROWS = 16_384
 """The most questions answered at a time."""
+STATEMENTS = 4096
+"""The most statements that are in memory at a time, unless one question has more."""
 DEFINITIONS = {
-    "accuracy": "is the share of all questions whose predicted answer is the data's",
+    "accuracy": "is the share of all questions whose predicted answer is the data's, word for word after normalisation",
     "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
     "accuracy_closed": "is the accuracy over the questions that the data call closed (mostly yes or no)",
+    "accuracy_gain": "is the accuracy minus that of the same head trained and tested on the questions alone, paired by "
+    "question: not above 0, the image adds nothing",
+    "token_f1_open": "is, over open questions, the mean F1 of the words of the predicted answer and of the data's",
+    "token_recall_open": "is, over open questions, the mean share of the words of the data's answer that are predicted",
     "zero_shot_accuracy": "is, without training, the share of questions for which the statement of the right answer is "
     "nearest to the image, among the answers that train gives to questions of the same types",
 }
@@ -70,13 +86,20 @@ class VQA(Task):
     starts from random weights, because those of MEVF, which Roy et al. start from, do not come with the harness [I].
 
     accuracy: the share of test questions with the right answer. An answer that train lacks is never given, so the share
-    of test answers that train has (``ceiling`` in the notes) is the highest accuracy possible.
+    of test answers that train has is the highest accuracy possible, the ceiling.
     accuracy_open, accuracy_closed: over the questions of that answer_type; the dataset defines what is closed, most
     often yes or no.
+    token_f1_open, token_recall_open: the words that the predicted answer shares with the data's, see overlap(). Their
+    ceiling is the mean over questions of the best that an answer of train gets.
     zero_shot_accuracy: without any training. The candidates are the answers of train to questions of the same
     answer_type and question_type; the one whose statement is nearest to the image is chosen.
-    Chance is the accuracy of train's most common answer to questions of the same question_type; in zero-shot, that of
-    a random candidate.
+    Chance and majority are the score of train's most common answer to questions of the same question_type; in
+    zero-shot, chance is that of a random candidate.
+
+    Two guesses look at no image (blind baselines as in Goyal et al. 2017, arXiv:1612.00837). Question only: the same
+    head, trained as the other is (weights at the start, batches, schedule, choice of the epoch), but with the image
+    features 0 in all splits. Same question: train's most common answer to the same words; the majority where train
+    lacks them. accuracy_gain: accuracy minus that of question only.
     """
 
     summary = "A head on image and question features, frozen or trained along, chooses among the answers of train."
@@ -102,7 +125,7 @@ class VQA(Task):
         batch_size: questions a step. micro_batch: how many of these pass through trained towers at a time; it changes
         memory and time (and the units that the head's dropout draws), not the gradient.
         statement: made of a question and an answer, and compared with the image in zero-shot, which is left out where
-        there are more than max_statements.
+        there are more than max_statements. Each passes through the text tower once; they take little memory.
         """
 
         protocol: Literal["pooled", "roy2024"] = "pooled"
@@ -118,7 +141,7 @@ class VQA(Task):
         tower_learning_rate: PositiveFloat = 1e-4
         weight_decay: NonNegativeFloat = 0.05
         statement: str = "{question} {answer}"
-        max_statements: NonNegativeInt = 10_000
+        max_statements: NonNegativeInt = 100_000
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Train the head on train, and answer the questions of test, with and without training."""
@@ -128,59 +151,90 @@ class VQA(Task):
             if split not in splits:
                 raise BenchError(f"dataset '{data.card.name}', {split}: no image has a question")
         train, test = splits["train"], splits["test"]
-        try:
-            with torch_seed(stream(seed, "vqa", data.card.name)):
-                if self.config.protocol == "roy2024":
-                    predicted, epoch = self.learn_mevf_ban(data, splits)
-                else:
-                    predicted, epoch = self.learn(data, splits)
-        except torch.cuda.OutOfMemoryError as error:
-            if self.config.protocol == "pooled" and self.config.towers == "frozen":
-                raise
-            raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
+        predicted, epoch = self.answer(data, splits, seed)
         common = most_common_answers(train, test)
+        guesses = {
+            "question only": self.answer(data, splits, seed, blind=True)[0],
+            "same question": same_question_answers(train, test, common),
+        }
+        vocabulary = np.unique(train.answer)
         examples: dict[str, np.ndarray] = {
             "id": test.ids,
             "group": test.groups,
             "question_type": test.question_type,
             "answer": test.answer,
             "predicted": predicted,
-            "correct": predicted == test.answer,
+            **marks(predicted, test.answer),
             "correct_by_most_common": common == test.answer,
+            **{f"correct_by_{name.replace(' ', '_')}": answers == test.answer for name, answers in guesses.items()},
             "open": test.answer_type == "open",
             "closed": test.answer_type == "closed",
         }
-        vocabulary = np.unique(train.answer)
-        notes = {
-            "ceiling": float(np.isin(test.answer, vocabulary).mean()),
-            "vocabulary": len(vocabulary),
-            "train_questions": len(train),
-            "epoch": epoch,
-            "definitions": DEFINITIONS,
-            "breakdown": {"question_type": by_question_type(examples)},
-        }
-        trained = {"accuracy": Mean("correct")}
-        trained |= {f"accuracy_{kind}": Mean("correct", kind) for kind in ("open", "closed") if examples[kind].any()}
-        metrics: dict[str, Metric] = {**trained}
-        majority = {name: Mean("correct_by_most_common", metric.where)(examples) for name, metric in trained.items()}
-        chance = dict(majority)
-        candidates = candidate_answers(train, test)
-        statements = {
-            (question, answer): self.config.statement.replace("{question}", question).replace("{answer}", answer)
-            for question, answers in zip(test.question, candidates)
-            for answer in answers
-        }
-        notes["statements"] = len(statements)
-        if len(statements) <= self.config.max_statements:
-            examples["correct_zero_shot"] = zero_shot(data, test, candidates, statements)
-            metrics["zero_shot_accuracy"] = Mean("correct_zero_shot")
-            chance["zero_shot_accuracy"] = float(
-                np.mean([(answer in answers) / len(answers) for answer, answers in zip(test.answer, candidates)])
-            )
-        yield Measurement(examples, metrics, chance, notes=notes, majority=majority)
+        examples["gain"] = examples["correct"].astype(float) - examples["correct_by_question_only"]
+        learned: dict[str, Metric] = {"accuracy": Mean("correct")}
+        learned |= {f"accuracy_{kind}": Mean("correct", kind) for kind in ("open", "closed") if examples[kind].any()}
+        if examples["open"].any():
+            learned |= {f"{score}_open": Mean(score, "open") for score in ("token_f1", "token_recall")}
 
-    def learn(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
-        """Train the head. Returns the answer to each question of test, and the epoch whose weights were kept."""
+        def scores(of_answers: dict[str, np.ndarray]) -> dict[str, float]:
+            return {name: metric(examples | of_answers) for name, metric in learned.items()}
+
+        majority = scores(marks(common, test.answer))
+        measurement = Measurement(
+            examples,
+            learned | {"accuracy_gain": Mean("gain", lowest=-1.0)},
+            majority | {"accuracy_gain": 0.0},
+            majority=majority,
+            blind={name: scores(marks(answers, test.answer)) for name, answers in guesses.items()},
+            ceiling=scores(highest_marks(vocabulary, test.answer)),
+            notes={
+                "vocabulary": len(vocabulary),
+                "train_questions": len(train),
+                "epoch": epoch,
+                "definitions": DEFINITIONS,
+                "breakdown": {"question_type": by_question_type(examples)},
+            },
+        )
+        self.add_zero_shot(measurement, data, train, test)
+        yield measurement
+
+    def answer(
+        self, data: Evaluation, splits: dict[str, "Questions"], seed: int, blind: bool = False
+    ) -> tuple[np.ndarray, int]:
+        """Train a head, or the one of the protocol. Returns as learn() does. blind: with no image, in all splits."""
+        learn = self.learn_mevf_ban if self.config.protocol == "roy2024" else self.learn
+        try:
+            # The seeds are the same with and without images, and so are initial weights, batches and dropout.
+            with torch_seed(stream(seed, "vqa", data.card.name)):
+                return learn(data, splits, blind)
+        except torch.cuda.OutOfMemoryError as error:
+            if self.config.protocol == "pooled" and self.config.towers == "frozen":
+                raise
+            raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
+
+    def add_zero_shot(self, measurement: Measurement, data: Evaluation, train: "Questions", test: "Questions") -> None:
+        """Add zero_shot_accuracy, or say in the notes why it is missing."""
+        candidates, limit = candidate_answers(train, test), self.config.max_statements
+        count = count_statements(test, candidates, self.config.statement)
+        measurement.notes["statements"] = count
+        if count > limit:
+            measurement.notes["missing"] = {
+                "zero_shot_accuracy": f"it compares {count:,} statements, more than vqa.max_statements ({limit:,})"
+            }
+            return
+        possible = [answer in answers for answer, answers in zip(test.answer, candidates)]
+        measurement.examples["correct_zero_shot"] = zero_shot(data, test, candidates, self.config.statement)
+        measurement.metrics["zero_shot_accuracy"] = Mean("correct_zero_shot")
+        measurement.ceiling["zero_shot_accuracy"] = float(np.mean(possible))
+        measurement.chance["zero_shot_accuracy"] = float(
+            np.mean([right / len(answers) for right, answers in zip(possible, candidates)])
+        )
+
+    def learn(self, data: Evaluation, splits: dict[str, "Questions"], blind: bool) -> tuple[np.ndarray, int]:
+        """Train the head. Returns the answer to each question of test, and the epoch whose weights were kept.
+
+        blind: all image features are 0, the mean over train.
+        """
         config = self.config
         frozen = config.towers == "frozen"
         features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
@@ -191,11 +245,16 @@ class VQA(Task):
         build = {"product": Product, "bilinear": Bilinear}[config.head]
         head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
 
+        def logits(split: str, at: Tensor) -> Tensor:
+            image, *question = features(split, at)
+            of_answers: Tensor = head(torch.zeros_like(image) if blind else image, *question)
+            return of_answers
+
         @torch.no_grad()
         def answers(split: str) -> np.ndarray:
             head.eval()
             every = torch.arange(len(splits[split]), device=device)
-            chosen = [head(*features(split, at)).argmax(1).cpu() for at in torch.split(every, rows)]
+            chosen = [logits(split, at).argmax(1).cpu() for at in torch.split(every, rows)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
         of_head, of_towers = list(head.parameters()), features.parameters()
@@ -214,7 +273,7 @@ class VQA(Task):
             for batch in torch.split(torch.randperm(len(targets)).to(device), config.batch_size):
                 optimizer.zero_grad()
                 for part in torch.split(batch, micro_batch):
-                    loss = nn.functional.cross_entropy(head(*features("train", part)), targets[part])
+                    loss = nn.functional.cross_entropy(logits("train", part), targets[part])
                     torch.autograd.backward(loss * (len(part) / len(batch)))
                 optimizer.step()
                 schedule.step()
@@ -232,8 +291,11 @@ class VQA(Task):
                 weight.copy_(value)
         return answers("test"), kept_epoch
 
-    def learn_mevf_ban(self, data: Evaluation, splits: dict[str, "Questions"]) -> tuple[np.ndarray, int]:
-        """Train the head of Roy et al. 2024 and both towers. Returns as learn() does."""
+    def learn_mevf_ban(self, data: Evaluation, splits: dict[str, "Questions"], blind: bool) -> tuple[np.ndarray, int]:
+        """Train the head of Roy et al. 2024 and both towers. Returns as learn() does.
+
+        blind: all image features and grey images are 0.
+        """
         encoder = trainable_copy(data, "vqa.protocol=roy2024")
         device = torch.device(getattr(encoder, "device", "cpu"))
         images = {split: (data.records(split).images, by_id(data, split)) for split in ("train", "test")}
@@ -241,8 +303,11 @@ class VQA(Task):
         def inputs(split: str, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             rows, (pixels, order) = at.cpu().numpy(), images[split]
             shown = torch.from_numpy(np.array(pixels[order[splits[split].image[rows]]]))
-            words = encoder.projected_words(splits[split].question[rows].tolist(), mevf_ban.TOKENS)
-            return encoder.projected_images(shown).float(), words.float(), mevf_ban.grey(shown.to(device))
+            words = encoder.projected_words(splits[split].question[rows].tolist(), mevf_ban.TOKENS).float()
+            if blind:
+                side = mevf_ban.SIDE
+                return words.new_zeros(len(rows), width), words, words.new_zeros(len(rows), 1, side, side)
+            return encoder.projected_images(shown).float(), words, mevf_ban.grey(shown.to(device))
 
         vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
         width = data.images("test").embeddings.shape[1]
@@ -442,16 +507,75 @@ def by_id(data: Evaluation, split: str) -> np.ndarray:
 
 
 def normalise(answer: str) -> str:
-    """Normalise an answer, so that answers with the same meaning compare as equal.
+    """Normalise an answer, so that answers with the same meaning compare as equal, and only those.
 
-    Lower case, without punctuation (except points and slashes inside numbers) or articles, and zero to ten as digits.
-    After the evaluation code of VQA (Antol et al. 2015, arXiv:1505.00468).
+    Lower case, without articles and punctuation, zero to ten as digits, after the evaluation code of VQA (Antol et al.
+    2015, arXiv:1505.00468; GT-Vision-Lab/VQA, vqaEval.py). That code drops the signs of numbers, which change what an
+    answer says; here ``<``, ``>``, ``≤``, ``≥``, ``±``, ``~``, minus and ``%`` stay, as do ratios, ranges and the signs
+    of "HER2+" and "HER2-". Numbers are written the shortest way: 5 for 5.0, 0.5 for .5, 1000 for 1,000; units are not
+    converted. "None" is "no", which it is in answer to what is present; VQA makes it 0, which counts say as "0" here.
 
-    >>> normalise("The X-ray."), normalise("two"), normalise("1.5 cm")
-    ('x ray', '2', '1.5 cm')
+    >>> normalise("The X-ray."), normalise("two"), normalise("1.50 cm"), normalise("< 5 %"), normalise("5 to 10 mm")
+    ('x ray', '2', '1.5 cm', '<5 %', '5-10 mm')
     """
-    words = re.findall(r"\d+(?:[./]\d+)*|[^\W_]+", answer.lower())
-    return " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES) or answer.strip().lower()
+    text = unicodedata.normalize("NFKC", answer).translate(SPELLINGS).lower()
+    for pattern, written in (
+        (r">\s*=", "≥"),
+        (r"<\s*=", "≤"),
+        (r"\+\s*/?\s*-", "±"),
+        (r"\bper\s*cent\b", "%"),
+        (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", "")),
+        (r"(?<=\d)(?:-|\s+-\s+)(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
+        (r"(?<=\d)\s*x\s*(?=\.?\d)", " x "),
+    ):
+        text = re.sub(pattern, written, text)
+    words = (re.sub(rf"(?<![\w.]){DECIMAL}(?![\w.])", shortest, token) for token in TOKEN.findall(text))
+    kept = " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES)
+    kept = re.sub(r"(?<=[<>≤≥~±]) (?=[<>≤≥~±]|-?\d)", "", kept)
+    return {"none": "no"}.get(kept, kept) or answer.strip().lower()
+
+
+def shortest(number: "re.Match[str]") -> str:
+    """Write a number without zeros at its ends: 5 for 05.0. A number with several points (1.2.3) stays."""
+    whole, *parts = number[0].split(".")
+    if len(parts) > 1:
+        return number[0]
+    return f"{whole.lstrip('0') or '0'}.{''.join(parts).rstrip('0')}".rstrip(".")
+
+
+def marks(predicted: np.ndarray, answer: np.ndarray) -> dict[str, np.ndarray]:
+    """Score predicted answers: the columns correct, bool [n], and token_f1 and token_recall, float64 [n]."""
+    overlaps = np.array([overlap(*pair) for pair in zip(predicted, answer)])
+    return {"correct": predicted == answer, "token_f1": overlaps[:, 0], "token_recall": overlaps[:, 1]}
+
+
+def overlap(predicted: str, answer: str) -> tuple[float, float]:
+    """Return F1 and recall of the words of a predicted answer, each counted as often as both answers have it.
+
+    F1: as for SQuAD (Rajpurkar et al. 2016, arXiv:1606.05250). Recall: the score of LLaVA-Med for open questions (Li et
+    al. 2023, arXiv:2306.00890).
+    """
+    words, right = Counter(predicted.split()), Counter(answer.split())
+    if not words or not right:
+        return float(words == right), float(words == right)
+    shared = (words & right).total()
+    return 2 * shared / (words.total() + right.total()), shared / right.total()
+
+
+def highest_marks(vocabulary: np.ndarray, answer: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the highest score that an answer of the vocabulary can get in each column of marks(), for each answer."""
+    answers_with: defaultdict[str, set[str]] = defaultdict(set)
+    for known in vocabulary.tolist():
+        for word in known.split():
+            answers_with[word].add(known)
+    correct = np.isin(answer, vocabulary)
+    highest = dict.fromkeys(answer[correct].tolist(), (1.0, 1.0))
+    for right in np.unique(answer[~correct]).tolist():
+        near = {known for word in right.split() for known in answers_with.get(word, ())}
+        f1, recall = zip((0.0, 0.0), *(overlap(known, right) for known in near))
+        highest[right] = (max(f1), max(recall))
+    f1, recall = np.array([highest[right] for right in answer.tolist()]).T
+    return {"correct": correct, "token_f1": f1, "token_recall": recall}
 
 
 def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
@@ -459,12 +583,25 @@ def most_common_answers(train: Questions, test: Questions) -> np.ndarray:
 
     Of all answers, where train has no question of that type. Of several, the first in alphabetical order.
     """
-    counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
-    for question_type, answer in zip(train.question_type, train.answer):
-        counts[question_type][answer] += 1
-        counts[None][answer] += 1
-    common = {key: min(count, key=lambda answer: (-count[answer], answer)) for key, count in counts.items()}
+    common = most_common([*zip(train.question_type, train.answer), *((None, answer) for answer in train.answer)])
     return np.array([common.get(question_type, common[None]) for question_type in test.question_type])
+
+
+def same_question_answers(train: Questions, test: Questions, otherwise: np.ndarray) -> np.ndarray:
+    """Find, for each question of test, the most common answer of train to the same words, after normalise().
+
+    Where train does not ask that: the one of ``otherwise``, [n].
+    """
+    common = most_common(zip(map(normalise, train.question), train.answer))
+    return np.array([common.get(normalise(asked), guess) for asked, guess in zip(test.question, otherwise)])
+
+
+def most_common(answers: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
+    """Find the most common answer of each key, from pairs of both; of several, the first in alphabetical order."""
+    counts: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
+    for key, answer in answers:
+        counts[key][answer] += 1
+    return {key: min(count, key=lambda answer: (-count[answer], answer)) for key, count in counts.items()}
 
 
 def candidate_answers(train: Questions, test: Questions) -> list[list[str]]:
@@ -480,22 +617,58 @@ def candidate_answers(train: Questions, test: Questions) -> list[list[str]]:
     return [ordered.get(key, ordered[None]) for key in zip(test.answer_type, test.question_type)]
 
 
-def zero_shot(
-    data: Evaluation, test: Questions, candidates: list[list[str]], statements: dict[tuple[str, str], str]
-) -> np.ndarray:
+def count_statements(test: Questions, candidates: list[list[str]], statement: str) -> int:
+    """Count the distinct statements that zero_shot() encodes."""
+    lists: defaultdict[str, dict[int, list[str]]] = defaultdict(dict)
+    for question, answers in zip(test.question, candidates):
+        # candidate_answers() gives questions of the same types the same list.
+        lists[question if "{question}" in statement else ""][id(answers)] = answers
+    return sum(len(set().union(*of_question.values())) for of_question in lists.values())
+
+
+def statement_chunks(
+    test: Questions, candidates: list[list[str]], statement: str
+) -> Iterator[tuple[list[int], dict[str, int]]]:
+    """Share the questions out so that memory is bounded: rows of test, and the number of each statement they need.
+
+    A chunk has at most STATEMENTS statements or, if these are more, those of one question.
+    """
+    rows: list[int] = []
+    number: dict[str, int] = {}
+    for row in np.argsort(test.question, kind="stable").tolist():
+        new = [text for text in statements(statement, test.question[row], candidates[row]) if text not in number]
+        if rows and new and len(number) + len(new) > STATEMENTS:
+            yield rows, number
+            rows, number = [], {}
+            new = statements(statement, test.question[row], candidates[row])
+        rows.append(row)
+        for text in new:
+            number.setdefault(text, len(number))
+    yield rows, number
+
+
+def statements(statement: str, question: str, answers: list[str]) -> list[str]:
+    """Join a question with each answer."""
+    asked = statement.replace("{question}", question)
+    return [asked.replace("{answer}", answer) for answer in answers]
+
+
+def zero_shot(data: Evaluation, test: Questions, candidates: list[list[str]], statement: str) -> np.ndarray:
     """Score each question, float64 [n]: 1 where the right answer's statement has the highest cosine with the image.
 
     Statements that tie share the 1.
     """
-    texts = sorted(set(statements.values()))
-    row = {text: i for i, text in enumerate(texts)}
-    embeddings = data.texts(texts).embeddings
     images = data.images("test").embeddings[by_id(data, "test")]
     correct = np.zeros(len(test))
-    for i, answers in enumerate(candidates):
-        cosines = embeddings[[row[statements[test.question[i], answer]] for answer in answers]] @ images[test.image[i]]
-        best = cosines == cosines.max()
-        correct[i] = best[answers.index(test.answer[i])] / best.sum() if test.answer[i] in answers else 0.0
+    for rows, number in statement_chunks(test, candidates, statement):
+        embeddings = data.texts(list(number), keep=False).embeddings
+        for row in rows:
+            answers = candidates[row]
+            at = [number[text] for text in statements(statement, test.question[row], answers)]
+            cosines = embeddings[at] @ images[test.image[row]]
+            best = cosines == cosines.max()
+            if test.answer[row] in answers:
+                correct[row] = best[answers.index(test.answer[row])] / best.sum()
     return correct
 
 

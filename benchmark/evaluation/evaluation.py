@@ -121,8 +121,11 @@ class Evaluation:
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
         return self._once(name, np.arange(len(records)), encode)
 
-    def texts(self, texts: Sequence[str]) -> Encoded:
-        """Encode texts: one row per text, repeated texts included; each distinct text is encoded once."""
+    def texts(self, texts: Sequence[str], keep: bool = True) -> Encoded:
+        """Encode texts: one row per text, repeated texts included; each distinct text is encoded once.
+
+        keep: store the result; without, texts that no other call asks for take neither memory nor disk for long.
+        """
         if not texts:
             raise BenchError(f"dataset '{self.card.name}': no texts to encode")
         number: dict[str, int] = {}
@@ -136,7 +139,8 @@ class Evaluation:
 
         # Batches of texts of similar length need little padding.
         order = np.argsort([len(text) for text in distinct], kind="stable")
-        encoded = self._once(f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}", order, encode)
+        name = f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}"
+        encoded = self._once(name, order, encode) if keep else self._fill(None, order, encode)
         if len(distinct) == len(texts):
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]

@@ -15,12 +15,13 @@ class Mean:
     """The metric that is the mean of a per-example column.
 
     where: a boolean column; only the examples where it holds count (NaN where it holds nowhere).
-    highest: the highest value that an example can have; the lowest is 0.
+    lowest, highest: the range of an example's value.
     """
 
     column: str
     where: str | None = None
     highest: float = 1.0
+    lowest: float = 0.0
 
     def __call__(self, examples: Examples) -> float:
         """Compute the mean."""
@@ -79,10 +80,13 @@ class Measurement:
     part: tells apart several measurements of one task whose examples differ (``image_to_text``, ``text_to_image``).
     chance: what each metric is for a scorer that knows nothing.
     majority: what a metric is when the answer is always the most common one of train.
+    blind: by name, what each metric is for other guesses that do not look at the images.
+    ceiling: the highest value of a metric that is possible, where that is not its perfect value.
     notes: what a reader must know. The report reads these keys, and a task may add others:
         definitions: by metric, the rest of a sentence that begins with its name. A metric that has one and is not the
             primary one gets a table of its own.
-        ceiling, vocabulary: the highest score that the answers of train allow, and their number.
+        vocabulary: the number of different answers of train, where no other is ever given.
+        missing: by metric, why it was not computed.
         breakdown: by the name of a column and each of its values, ``n`` (examples), the primary metric over these
             examples, by its name, and ``majority``, likewise.
         curve: by the name of what is learned from (``images a class``) and each amount of it, the name of the metric.
@@ -99,3 +103,5 @@ class Measurement:
     part: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
     majority: dict[str, float] = field(default_factory=dict)
+    blind: dict[str, dict[str, float]] = field(default_factory=dict)
+    ceiling: dict[str, float] = field(default_factory=dict)

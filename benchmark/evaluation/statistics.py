@@ -33,19 +33,19 @@ def interval(
 def bounds(metric: Metric, examples: Examples, groups: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     """Compute the 95 % interval (low, high) of a metric from its resampled ``values``: their percentiles().
 
-    The exception is a mean whose examples all have the lowest or all the highest score, so that the resamples are all
-    the same. None of its G groups scored otherwise; by the interval of Clopper and Pearson (1934), a share of up to
-    1 - 0.025^(1/G) of all groups might (about 3.7 / G). That share is assumed to have the opposite score. Other metrics
+    The exception is a mean whose examples all have the lowest or all the highest score (or all 0, of a mean that can be
+    negative), so that the resamples are all the same. None of its G groups scored otherwise; by the interval of Clopper
+    and Pearson (1934), a share of up to 1 - 0.025^(1/G) of all groups might (about 3.7 / G). That share is assumed to
+    have the opposite score (each of both, if negative is possible). Other metrics
     (AUROC, mean recall) have no such bound: their interval is the single value of their resamples.
     """
     low, high = percentiles(values, len(np.unique(groups)))
-    if isinstance(metric, Mean) and low == high and low in (0.0, metric.highest):
+    if isinstance(metric, Mean) and low == high and low in (metric.lowest, 0.0, metric.highest):
         used = metric.counted(examples)
         column = np.asarray(examples[metric.column], dtype=np.float64)[used]
         if (column == low).all():
             share = 1 - ((1 - LEVEL) / 2) ** (1 / len(np.unique(groups[used])))
-            reach = float(share * metric.highest)
-            return (0.0, reach) if low == 0 else (metric.highest - reach, metric.highest)
+            return low - share * (low - metric.lowest), low + share * (metric.highest - low)
     return low, high
 
 

@@ -128,6 +128,8 @@ def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:
             "scarcest": scarcest(one, examples, groups),
             "chance": measurement.chance.get(metric),
             "majority": measurement.majority.get(metric),
+            "blind": {name: values[metric] for name, values in measurement.blind.items() if metric in values},
+            "ceiling": measurement.ceiling.get(metric),
         }
         if isinstance(function, MeanOverDraws):
             score = score_of_draws(of_draws, low, high, resamples[metric], row["effective_groups"])

@@ -11,7 +11,7 @@ from benchmark.report.classes import left_out
 from benchmark.report.comparison import BASELINES, marks, of_level
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
-from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural, with_notes
+from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,8 @@ SCORES = [
     "high",
     "chance",
     "majority",
+    "blind",
+    "ceiling",
     "parts",
     "n",
     "seeds",
@@ -41,7 +43,8 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
     table = score_table(results.scores, task, results.lines, results.marks, meaning)
-    table.caption += ceilings(results.rows, notes) + left_out(results.rows, notes) + at_edges(results.rows, notes)
+    for said in (vocabularies, left_out, missing, at_edges):
+        table.caption += said(results.rows, notes)
     yield table
     yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
 
@@ -64,9 +67,10 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     the ends of their intervals, which gives an interval that is right or too wide, whatever the correlation of the
     parts; a seed that lacks a part does not count. Then the seeds are pooled.
 
-    Columns besides the keys: value, low, high, chance, majority (fractions), baseline (bool), parts (names), n (as
-    shown: a count, or one per part), seeds (count), deviation (standard deviation over seeds), best (bool: highest of
-    several lines that are not baselines, to the decimal that is shown, and above chance and majority).
+    Columns besides the keys: value, low, high, chance, majority (fractions), blind (the fraction of each other guess
+    without the images, by name: the mean over seeds of the line where it is highest), ceiling, baseline (bool), parts
+    (names), n (as shown: a count, or one per part), seeds (count), deviation (standard deviation over seeds), best
+    (bool: highest of several lines that are not baselines, to the decimal that is shown, and above all guesses).
     """
     import pandas as pd
 
@@ -82,9 +86,10 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         lines = of_lines[key]
         ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
         parts = natural(of_column["part"].unique())
-        common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "parts": tuple(parts)}
-        common["n"] = examples(of_column, parts)
-        for score, best in zip(lines, best_of(ours, np.fmax(chance, majority))):
+        blind, ceiling = _blind(of_column), float(of_column["ceiling"].mean())
+        common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
+        common |= {"parts": tuple(parts), "n": examples(of_column, parts)}
+        for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
             scores.append({**common, **score, "baseline": score["line"] in baselines, "best": best})
     return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool})
 
@@ -95,8 +100,9 @@ def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
     low and high are without the error of draws, where that is pooled.
     """
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
-    rows["majority"] = rows.get("majority", np.nan)
-    numbers = ["value", "low", "high", "chance", "majority"]
+    for optional in ("majority", "blind", "ceiling"):
+        rows[optional] = rows.get(optional, np.nan)
+    numbers = ["value", "low", "high", "chance", "majority", "ceiling"]
     rows[numbers] = rows[numbers].astype(float)
     rows["part"] = rows["part"].astype(object).fillna("")
     rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
@@ -153,6 +159,18 @@ def _draws(seeds: "pd.DataFrame") -> list[float]:
     return draws if len(seeds) == 1 and isinstance(draws, list) else []
 
 
+def _blind(column: "pd.DataFrame") -> dict[str, float]:
+    """Find, for each guess without the images, the highest of the lines' means over seeds and parts.
+
+    A guess may be made with the line's own encoder of texts. With the best one it is the score to beat for all.
+    """
+    import pandas as pd
+
+    guesses = [guess if isinstance(guess, dict) else {} for guess in column["blind"]]
+    of_lines = pd.DataFrame(guesses, column.index, dtype=float).groupby(column["line"]).mean()
+    return {str(name): float(value) for name, value in of_lines.max().items()}
+
+
 def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
     """Write the number of test examples: one, one per part, or a range if runs were measured on different ones."""
     return "/".join(dict.fromkeys(span(column.loc[column["part"] == part, "n"].astype(int)) for part in parts))
@@ -173,7 +191,7 @@ def score_table(
     marked: Mapping[tuple[str, str, str, str], str] = MappingProxyType({}),
     meaning: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
-    """Tabulate lines by datasets for one kind of task, then baselines, majority, chance and number of test examples.
+    """Tabulate lines by datasets for one kind of task, then baselines, guesses, ceiling and number of test examples.
 
     marked: the marks of the scores that are not shown to beat a baseline, as comparison.marks() gives them.
     meaning: of metrics, as defined() gives it.
@@ -195,12 +213,18 @@ def score_table(
         for row, mean in zip(cells, _mean_cells(grid, ours, np.fmax.reduce([mean_of(v) for _, v in guesses]))):
             row.append(mean)
         guesses = [(name, [*values, mean_of(values)]) for name, values in guesses]
-    footer = [(name, [Cell(percent(value)) for value in values]) for name, values in guesses]
+    ceiling = [score.ceiling for score in any_score]
+    limits = [] if np.isnan(ceiling).all() else [("ceiling", ceiling + [mean_of(ceiling)] * (len(columns) > 1))]
+    footer = [(name, [Cell(percent(value)) for value in values]) for name, values in [*guesses, *limits]]
     counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     for mark, name in BASELINES.values():
         if any(mark in each for row in marks_at for each in row):
             caption += f" {mark}: not shown to beat {name} (paired, 95 %{of_level(scores['seeds'].max())})."
+    if blind := list(dict.fromkeys(name for score in any_score for name in score.blind)):
+        caption += f" {', '.join(blind)}: without the images, the highest of all lines."
+    if limits:
+        caption += " ceiling: the highest that is possible."
     rows = list(zip(lines, cells))
     return Table(
         f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent",
@@ -219,17 +243,22 @@ def _score_cell(score: Any, own_marks: str) -> Cell:
 
 
 def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
-    """List majority and chance of each column, in one row where they are the same. scores: one of each column."""
+    """List what guesses get in each column: the blind ones, majority and chance, in one row where these are the same.
+
+    scores: one of each column.
+    """
     majority, chance = [score.majority for score in scores], [score.chance for score in scores]
+    names = dict.fromkeys(name for score in scores for name in score.blind)
+    guesses = [(name, [score.blind.get(name, np.nan) for score in scores]) for name in names]
     if np.array_equal(majority, chance):
-        return [("chance, majority", chance)]
-    return [("majority", majority), ("chance", chance)] if not np.isnan(majority).all() else [("chance", chance)]
+        return [*guesses, ("chance, majority", chance)]
+    return [*guesses, *([] if np.isnan(majority).all() else [("majority", majority)]), ("chance", chance)]
 
 
 def _mean_cells(grid: Sequence[Sequence[Any]], ours: Sequence[bool], guess: float) -> list[Cell]:
     """Write the mean of each line over all columns: a mean over fewer is not comparable, and is not shown.
 
-    ours: which lines are no baselines. guess: the mean of chance or majority, which the best must beat.
+    ours: which lines are no baselines. guess: the highest mean of a guess, which the best must beat.
     """
     means = [mean_of(np.nan if score is None else score.value for score in row) for row in grid]
     best = best_of([mean if own else np.nan for mean, own in zip(means, ours)], guess)
@@ -241,20 +270,29 @@ def mean_of(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def ceilings(rows: "pd.DataFrame", notes: NotesOf) -> str:
-    """Write a sentence on the highest scores that a task's answers allow; empty where its notes name no ``ceiling``.
+def vocabularies(rows: "pd.DataFrame", notes: NotesOf) -> str:
+    """Write a sentence on how many answers there are to choose from; empty where a task's notes do not say.
 
     rows: labelled, of one kind of task.
     """
-    primary = rows[rows["primary"].astype(bool)].drop_duplicates("dataset")
-    highest = [
-        f"{row.dataset} {percent(of_part['ceiling'])} ({of_part['vocabulary']:,} answers)"
-        for row, of_part in with_notes(primary, notes)
-        if "ceiling" in of_part
-    ]
-    if not highest:
-        return ""
-    return f" Only answers of train are given; the highest possible score is: {', '.join(highest)}."
+    sizes = {
+        row.dataset: of_part["vocabulary"] for row, of_part in measurements(rows, notes) if "vocabulary" in of_part
+    }
+    listed = ", ".join(f"{dataset} {sizes[dataset]:,}" for dataset in natural(sizes))
+    return f" Only answers of train are given: {listed} different ones." if sizes else ""
+
+
+def missing(rows: "pd.DataFrame", notes: NotesOf) -> str:
+    """Write a sentence on the metrics that a task's notes say were not computed, and why; empty if there are none.
+
+    rows: labelled, of one kind of task.
+    """
+    reasons = dict.fromkeys(
+        f" No {metric} of {row.dataset}: {reason}."
+        for row, of_part in measurements(rows, notes)
+        for metric, reason in of_part.get("missing", {}).items()
+    )
+    return "".join(reasons)
 
 
 def at_edges(rows: "pd.DataFrame", notes: NotesOf) -> str:

@@ -165,7 +165,10 @@ def _without_scenarios(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd
 
 def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
     """Lay out the numbers behind the report, by file name."""
-    flat_costs = results.all_costs.map(lambda value: json.dumps(value) if isinstance(value, dict) else value)
-    files = {"results.csv": results.all_rows, "costs.csv": flat_costs}
+    numbers = {"results.csv": results.all_rows, "costs.csv": results.all_costs}
+    files = {
+        name: frame.map(lambda value: json.dumps(value) if isinstance(value, dict) else value)
+        for name, frame in numbers.items()
+    }
     of_classes = classes.by_class(results.all_rows, results.notes)
     return files | {"classes.csv": of_classes} if len(of_classes) else files

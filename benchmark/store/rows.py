@@ -56,7 +56,8 @@ class Scores(TypedDict):
     groups among the part's examples. effective_groups: of groups that its error of sampling rests on, at most
     ``groups``. scarcest: of groups with a positive (or with a negative, if these are fewer and the metric needs them)
     of the scarcest class that it averages over; None for metrics that are no mean over classes. chance, majority: the
-    metric of random scores and of always predicting the most frequent answer.
+    metric of random scores and of always predicting the most frequent answer. blind: of other guesses without the
+    images, by name. ceiling: the highest that is possible.
 
     Where the metric is a mean over draws of what is learned from: of_draws, the metric in each, whose mean is value;
     and over_groups, the ends of an interval for the error over groups that all draws share. low and high have the error
@@ -75,6 +76,8 @@ class Scores(TypedDict):
     majority: float | None
     of_draws: NotRequired[list[float]]
     over_groups: NotRequired[list[float]]
+    blind: NotRequired[dict[str, float]]
+    ceiling: NotRequired[float | None]
 
 
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
@@ -100,8 +103,8 @@ class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
     definitions: dict[str, str]
-    ceiling: float
     vocabulary: int
+    missing: dict[str, str]
     breakdown: dict[str, dict[str, dict[str, float]]]
     curve: dict[str, dict[str, str]]
     drawn: dict[str, dict[str, list[int]]]

@@ -387,6 +387,9 @@ def test_a_column_may_be_absent_from_some_lines(tmp_path):
         ({"file": "rows.doc"}, "'rows.doc': expected a name in .csv, .tsv, .txt, .jsonl"),
         ({"files": {"train": "a.csv"}}, "expected either 'file' or 'files'"),
         ({"split": {"train": 1.0}}, "expected the split in one place"),
+        ({"split": "official"}, "'columns.official_split' names none; the split of the card is that of column 'split'"),
+        ({"split": "offical"}, "split: 'offical': expected official, or the shares of train, val and test to draw"),
+        ({"split": "official", "columns": {**PAIRS, "official_split": "fold"}}, "columns.split: unknown column 'fold'"),
         ({"columns": {**PAIRS, "question": "q"}}, "'question' and 'answer' go together"),
         ({"columns": {**PAIRS, "txt": "q"}}, "unknown key of columns 'txt'; did you mean 'text'?"),
         ({"columns": {"image": "image", "split": "split", "text_id": "t"}}, "'text_id' needs 'text'"),
@@ -398,6 +401,47 @@ def test_bad_sources(tmp_path, change, message):
     with pytest.raises(BenchError) as caught:
         check(dataset_of(tmp_path, **({"file": "rows.jsonl", "columns": PAIRS} | change)))
     assert message in str(caught.value)
+
+
+def test_the_official_split_is_used_where_the_card_asks_for_it(tmp_path):
+    rows = [row | {"published": ("test", "train")[i % 2]} for i, row in enumerate(pairs(tmp_path))]
+    columns = {**PAIRS, "official_split": "published"}
+    own, official = (dataset(tmp_path, rows, columns=columns, **split) for split in ({}, {"split": "official"}))
+    assert {split: len(own.rows(split)) for split in own.splits()} == {"train": 2, "val": 2, "test": 2}
+    assert {split: len(official.rows(split)) for split in official.splits()} == {"train": 3, "test": 3}
+    assert official.table("train").column("id").to_pylist() == ["r1", "r3", "r5"]
+    named = dataset(tmp_path, rows, columns={**PAIRS, "split": "published"})
+    assert official.fingerprint == named.fingerprint != own.fingerprint == dataset(tmp_path, rows).fingerprint
+
+
+def test_the_official_split_can_be_that_of_the_files(tmp_path):
+    rows = pairs(tmp_path)
+    for split, of_split in {"train": rows[:4], "test": rows[4:]}.items():
+        write_jsonl(tmp_path / f"{split}.jsonl", of_split)
+    columns = {key: name for key, name in PAIRS.items() if key != "split"}
+    source = {"files": {split: f"{split}.jsonl" for split in ("train", "test")}}
+    published = {"columns": {**columns, "official_split": "split"}, "split": "official"}
+    data = dataset_of(tmp_path, None, **source, **published)
+    assert {split: len(data.rows(split)) for split in data.splits()} == {"train": 4, "test": 2}
+    with pytest.raises(BenchError, match=r"'columns\.official_split' names none; the split of the card is test, train"):
+        dataset_of(tmp_path, None, **source, columns=columns, split="official")
+
+
+def test_images_may_be_shared_in_the_official_split_alone(tmp_path):
+    rows = [
+        row | {"published": split, "id": f"{row['id']}{split}"}
+        for row in pairs(tmp_path)
+        for split in ("train", "test")
+    ]
+    asked = {**PAIRS, "official_split": "published", "question": "text", "answer": "patient", "group": "image"}
+    columns = {key: name for key, name in asked.items() if key not in ("text", "group")}
+    official = dataset(tmp_path, rows, columns=columns, split="official", shared_images="official")
+    assert {split: len(official.rows(split)) for split in official.splits()} == {"train": 6, "test": 6}
+    assert official.card.source.shares_images()
+    own = dataset(tmp_path, rows, columns=columns, shared_images="official")
+    assert not own.card.source.shares_images()
+    with pytest.raises(BenchError, match="has split 'test' here, but 'train'"):
+        check(dataset(tmp_path, rows, columns=columns | {"split": "published"}, shared_images="official"))
 
 
 def test_paths_are_below_bench_data_or_the_card(tmp_path, monkeypatch):

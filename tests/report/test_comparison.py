@@ -33,7 +33,7 @@ from benchmark.report.comparison import (
 from benchmark.report.plots import Ranking, cliques, rank_chart
 from benchmark.report.render import to_markdown, to_terminal
 from benchmark.report.results import label_lines
-from benchmark.report.scores import ceilings, score_table, summarise
+from benchmark.report.scores import missing, score_table, summarise, vocabularies
 from benchmark.report.sections import read_results, write_report
 from tests.report.fakes import synthetic
 from tests.report.reading import assert_legible
@@ -420,12 +420,45 @@ def test_the_whole_report(tmp_path: Path) -> None:
         write_report(rows, costs, tmp_path, console, reference="sigclip")
 
 
-def test_the_caption_says_what_can_be_reached() -> None:
+def test_the_caption_says_how_many_answers_there_are_and_which_metrics_are_missing() -> None:
     rows, _, _ = measured({"a": 0.5, "b": 0.6}, datasets=("d", "dd"))
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    said = ceilings(labelled, lambda cell, key: {"": {"ceiling": 0.912, "vocabulary": 1458}} if key == "d" else {})
-    assert said.endswith("the highest possible score is: d 91.2 (1,458 answers).")
-    assert ceilings(labelled, lambda *_: {}) == ""
+    notes = {"d": {"": {"vocabulary": 1458}}, "dd": {"": {"vocabulary": 7, "missing": {"zero": "it takes years"}}}}
+    assert vocabularies(labelled, lambda cell, key: notes[key]) == (
+        " Only answers of train are given: d 1,458, dd 7 different ones."
+    )
+    assert missing(labelled, lambda cell, key: notes[key]) == " No zero of dd: it takes years."
+    assert vocabularies(labelled, lambda *_: {}) == missing(labelled, lambda *_: {}) == ""
+
+
+def test_guesses_without_the_images_and_ceilings_stand_below_the_scores_and_must_be_beaten() -> None:
+    """a's own guess is 0.25 and 0.35 in two seeds, b's 0.4 and 0.5: the higher mean, 45.0, is the one to beat."""
+    rows, _, _ = measured({"a": 0.5, "b": 0.6}, seeds=2)
+    by_line = {("a", 0): 0.25, ("a", 1): 0.35, ("b", 0): 0.4, ("b", 1): 0.5}
+    guesses = [{"text alone": by_line[key], "lookup": 0.3} for key in zip(rows["method"], rows["seed"])]
+    labelled, _, lines = label_lines(rows.assign(blind=guesses, majority=0.2, ceiling=0.95), pd.DataFrame())
+    table = score_table(summarise(labelled), "probe", lines)
+    footer = {name: cells[0].text for name, cells in table.footer}
+    assert list(footer) == ["text alone", "lookup", "chance, majority", "ceiling", "examples"]
+    assert (footer["text alone"], footer["lookup"], footer["ceiling"]) == ("45.0", "30.0", "95.0")
+    assert "text alone, lookup: without the images, the highest of all lines. ceiling: the hig" in table.caption
+    assert [cells[0].best for _, cells in table.rows] == [False, True]
+    strong = [guess | {"lookup": 0.7} for guess in guesses]
+    beaten = score_table(summarise(labelled.assign(blind=strong)), "probe", lines)
+    assert not any(cells[0].best for _, cells in beaten.rows)
+
+
+def test_the_highest_mean_guess_is_the_one_the_best_mean_must_beat() -> None:
+    rows, _, _ = measured({"a": 0.5, "b": 0.6}, datasets=("d", "dd"))
+    guesses = [{"lookup": 0.7 if dataset == "d" else 0.66} for dataset in rows["dataset"]]
+    labelled, _, lines = label_lines(rows.assign(blind=guesses), pd.DataFrame())
+    table = score_table(summarise(labelled), "probe", lines)
+    assert dict(table.footer)["lookup"][-1].text == "68.0"
+    assert not any(cell.best for _, cells in table.rows for cell in cells)
+    only_d = [guess if dataset == "d" else {} for guess, dataset in zip(guesses, rows["dataset"])]
+    of_one = score_table(summarise(labelled.assign(blind=only_d)), "probe", lines)
+    assert [cell.text for cell in dict(of_one.footer)["lookup"]] == ["70.0", "—", "—"]
+    assert [cells[1].best for _, cells in of_one.rows] == [False, True]
 
 
 def any_verdict(methods: int, seeds: int, reference: int | None) -> float:

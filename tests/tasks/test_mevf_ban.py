@@ -227,6 +227,16 @@ def test_answers_depend_on_the_seed_alone(small: None, monkeypatch: pytest.Monke
     assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
 
 
+def test_the_question_alone_is_answered_whatever_the_images_show(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mevf_ban, "EPOCHS", 2)
+    dataset, other = pictures(TRAIN), pictures(TRAIN)
+    for records in other.prepared.values():
+        records.images[:] = records.images[::-1].copy() // 2
+    first, second = (measured(each, encoder(), protocol="roy2024") for each in (dataset, other))
+    np.testing.assert_array_equal(*(each.examples["correct_by_question_only"] for each in (first, second)))
+    assert first.blind["question only"]["accuracy"] == first.examples["correct_by_question_only"].mean()
+
+
 def test_an_encoder_without_towers_is_told_in_a_line() -> None:
     with pytest.raises(BenchError, match=r"^vqa\.protocol=roy2024: a RandomEncoder has no towers .*; expected .*$"):
         measured(pictures(TRAIN), RandomEncoder(), protocol="roy2024")

@@ -211,17 +211,28 @@ def test_the_weights_of_the_best_epoch_on_val_answer_test() -> None:
         answers[:] = ["yes", "yes"]
     found = measured(dataset, encoder(kind=Diary), **QUICK | {"epochs": 6})
     # All of a split is one batch of the encoding: first the frozen model's, then val after each epoch, then test.
-    *of_epochs, of_test = stems[-7:]
+    # The same follows for the head on the question alone.
+    *of_epochs, of_test = stems[-14:-7]
     assert found.notes["epoch"] < 6
     assert torch.equal(of_test, of_epochs[found.notes["epoch"] - 1])
     assert not torch.equal(of_test, of_epochs[-1])
+
+
+def test_the_question_alone_is_answered_whatever_the_images_show() -> None:
+    dataset, other = pictures(), pictures()
+    for records in other.prepared.values():
+        records.images[:] = records.images[::-1].copy() // 2
+    first, second = (measured(each, encoder(), **QUICK) for each in (dataset, other))
+    np.testing.assert_array_equal(*(each.examples["correct_by_question_only"] for each in (first, second)))
+    assert (first.examples["correct"] != second.examples["correct"]).any()
 
 
 def test_the_seed_decides() -> None:
     made = encoder()
     for seed in (0, 0, 1):
         measured(pictures(), made, seed=seed, **QUICK)
-    first, again, other = (copy.model.state_dict() for copy in made.copies)
+    # Each measurement trains a copy with images, then one without.
+    first, again, other = (copy.model.state_dict() for copy in made.copies[::2])
     assert all(torch.equal(weight, again[name]) for name, weight in first.items())
     assert any(not torch.equal(weight, other[name]) for name, weight in first.items())
 

@@ -2,6 +2,7 @@
 
 import re
 from string import Formatter
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +15,8 @@ class Columns(BaseModel):
 
     ``files/{patient:.2}/{image}.jpg`` is a template; ``:.2`` takes the first two characters.
 
+    official_split: the published split, where ``split`` is another; used instead of it with ``split: official`` in the
+    source. ``split`` here stands for that of the source's files, where these are the published ones.
     label: a column of class names (one, or a list of them) or of class numbers; or one column of 0, 1 and -1 or empty
     (unknown) for each class: as a list if the columns are named like the classes, else as a mapping from class to
     column.
@@ -28,6 +31,7 @@ class Columns(BaseModel):
     label: str | list[str] | dict[str, str] | None = None
     group: str | None = None
     split: str | None = None
+    official_split: Annotated[str | None, Field(exclude=True)] = None
     question: str | None = None
     answer: str | None = None
     answer_type: str | None = None

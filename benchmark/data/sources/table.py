@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from pydantic import model_validator
 from typing_extensions import override
@@ -49,6 +50,9 @@ from benchmark.data.sources.values import (
     strings,
 )
 
+BY_SPLIT = ("files", "splits_of", "shards")
+"""The keys of sources that name a table, or several, for each split."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -67,7 +71,7 @@ class Table:
 class TableSource(Source):
     """A row for each image, or for each question or caption (gathered by image, unless captions come with an ``id``).
 
-    split: shares of the rows, if nothing else gives the split.
+    split: shares of the rows, if nothing else gives the split; or ``official``, the published one, see Columns.
     extract: new columns from parts of others; applied before everything else.
     values: column -> value -> its replacement ("*": for any value not listed); applied before ``where``.
     where, where_not: keep only the rows that have, or do not have, this value (or one of these) in this column.
@@ -80,7 +84,7 @@ class TableSource(Source):
     find: the image's path may lack folders: search for the file of that name below the image folder.
     strip_prefix: removed from the start of the image's path.
     shared_images: the published split has one image in several splits, as question answering sets do. This turns off
-    the warning, so mention it in the card's notes.
+    the warning, so mention it in the card's notes. ``official``: only with ``split: official``.
     """
 
     columns: Columns
@@ -96,6 +100,28 @@ class TableSource(Source):
     find: bool = False
     strip_prefix: str = ""
     shared_images: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official(cls, source: Any) -> Any:
+        """Read the official split as any other: from ``columns.split``, or from the source's files."""
+        if not isinstance(source, dict) or not isinstance(source.get("columns"), dict):
+            return source
+        wanted, columns = source.get("split"), source["columns"]
+        official = columns.get("official_split")
+        files = next((source[key] for key in BY_SPLIT if isinstance(source.get(key), dict)), {})
+        if isinstance(wanted, str) and wanted != "official":
+            raise ValueError(f"split: '{wanted}': expected official, or the shares of train, val and test to draw")
+        if wanted == "official" and not official:
+            others = f"that of column '{columns['split']}'" if columns.get("split") else ", ".join(files) or "none"
+            raise ValueError(f"split: official: 'columns.official_split' names none; the split of the card is {others}")
+        read = {**source, "shared_images": source.get("shared_images", False)}
+        if wanted == "official":
+            read["split"] = None
+            read["columns"] = columns if files and official == "split" else columns | {"split": official}
+        if read["shared_images"] == "official":
+            read["shared_images"] = wanted == "official"
+        return read
 
     @model_validator(mode="after")
     def _agrees(self) -> "TableSource":
