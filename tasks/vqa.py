@@ -27,9 +27,11 @@ from benchmark import (
     stream,
     torch_seed,
 )
-from benchmark.probe import Stage, deviation
+from benchmark.probe import Stage
 
 from . import mevf_ban
+from .attention import Ban, Tokens
+from .scale import Scale
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
@@ -108,7 +110,7 @@ class VQA(Task):
         protocol: Literal["pooled", "roy2024"] = "pooled"
         features: Stage = "before"
         towers: Literal["frozen", "trained"] = "frozen"
-        head: Literal["product", "bilinear"] = "product"
+        head: Literal["product", "bilinear", "ban"] = "product"
         width: PositiveInt = 128
         dropout: ShareBelowOne = 0.4
         epochs: PositiveInt = 12
@@ -135,7 +137,8 @@ class VQA(Task):
                 else:
                     predicted, epoch = self.learn(data, splits)
         except torch.cuda.OutOfMemoryError as error:
-            if self.config.protocol == "pooled" and self.config.towers == "frozen":
+            config = self.config
+            if config.protocol == "pooled" and config.towers == "frozen" and config.head != "ban":
                 raise
             raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
         common = most_common_answers(train, test)
@@ -183,12 +186,17 @@ class VQA(Task):
         """Train the head. Returns the answer to each question of test, and the epoch whose weights were kept."""
         config = self.config
         frozen = config.towers == "frozen"
-        features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
-        micro_batch, rows = (config.batch_size, ROWS) if frozen else (config.micro_batch, data.batch_size)
+        features: Features | Tokens
+        if config.head == "ban":
+            features = tokens(data, splits, config)
+        else:
+            features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
+        whole = frozen and config.head != "ban"
+        micro_batch, rows = (config.batch_size, ROWS) if whole else (config.micro_batch, data.batch_size)
         device = features.device
         vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
         targets = torch.from_numpy(target).to(device)
-        build = {"product": Product, "bilinear": Bilinear}[config.head]
+        build = {"product": Product, "bilinear": Bilinear, "ban": Ban}[config.head]
         head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
 
         @torch.no_grad()
@@ -334,27 +342,28 @@ class TrainedFeatures(Features):
         return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
 
 
+def tokens(data: Evaluation, splits: dict[str, "Questions"], config: VQA.Config) -> Tokens:
+    """Prepare the tokens that BAN reads. Raises ``BenchError`` for an encoder that has none."""
+    if config.features != "before":
+        raise BenchError(
+            f"vqa.features={config.features}: vqa.head=ban reads tokens before the projection; expected before"
+        )
+    encoder: object = data.encoder
+    weights: list[nn.Parameter] = []
+    if config.towers == "trained":
+        encoder = copy = trainable_copy(data, "vqa.towers=trained")
+        weights = [parameter for parameter in copy.parameters() if parameter.requires_grad]
+
+    def pixels(split: str, rows: list[int]) -> Tensor:
+        return torch.from_numpy(np.array(data.records(split).images[order[split][rows]]))
+
+    order = {split: by_id(data, split) for split in splits}
+    return Tokens(encoder, pixels, splits, weights, data.batch_size)
+
+
 def at_stage(encoded: Encoded, stage: Stage) -> np.ndarray:
     """Return features or embeddings."""
     return encoded.features if stage == "before" else encoded.embeddings
-
-
-class Scale:
-    """Scales features to mean 0 and standard deviation 1 over ``features`` [n, d]."""
-
-    def __init__(self, features: np.ndarray) -> None:
-        known = torch.from_numpy(np.asarray(features, np.float64))
-        self.mean, self.deviation = known.mean(0), deviation(known)
-
-    def __call__(self, features: np.ndarray) -> Tensor:
-        """Scale features: float32, of the same shape."""
-        return ((torch.from_numpy(np.asarray(features, np.float64)) - self.mean) / self.deviation).float()
-
-    def of(self, features: Tensor) -> Tensor:
-        """Scale a tensor, with its graph, on its device and in its precision, at least float32."""
-        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
-        mean, deviation = (x.to(features.dtype).to(features.device) for x in (self.mean, self.deviation))
-        return (features - mean) / deviation
 
 
 class Product(nn.Module):
