@@ -24,8 +24,8 @@ HELD = 2**31
 class Ban(nn.Module):
     """Glimpses of low-rank bilinear pooling of image tokens v_j and question tokens q_i, weighted by attention maps.
 
-    Kim et al. 2018, section 3, and jnhwkim/ban-vqa for what it leaves open. U, V, U', V' are linear maps with ReLU, * is
-    the product by elements, and q_i is first a linear map of the token, in the place of the paper's recurrent network:
+    Kim et al. 2018, section 3; what it leaves open is as in jnhwkim/ban-vqa. U, V, U', V' are linear maps with ReLU,
+    * is the product by elements, and q_i is first a linear map of the token, in the place of a recurrent network:
 
         A_g     = softmax over all pairs (i, j) of  p_g . (U(q_i) * V(v_j)), with these first q_i
         f_g     = P_g(sum over i, j of A_g[i, j] U'_g(q_i) * V'_g(v_j))
@@ -61,7 +61,8 @@ class Ban(nn.Module):
     def maps(self, image: Tensor, question: Tensor, mask: Tensor) -> Tensor:
         """Compute the attention maps [b, glimpses, L, T], each of sum 1.
 
-        question: the first q_i, [b, L, width]; image and mask: as in forward(). A bias would be the same for all pairs, which the softmax cancels.
+        question: the first q_i, [b, L, width]; image and mask: as in forward(). There is no bias, which would be the
+        same for all pairs.
         """
         weights = self.attention.weight[:, None]
         scores = (self.attend_question(question)[:, None] * weights) @ self.attend_image(image)[:, None].mT
@@ -104,7 +105,8 @@ class Asked(Protocol):
 class Tokens:
     """The tokens of questions and their images, scaled over those of train.
 
-    pixels: loads images of a split by their places in it, uint8 [n, 3, S, S]. weights: those of the encoder that are trained along with the head; where there are none, tokens are held.
+    pixels: loads images of a split by their places in it, uint8 [n, 3, S, S]. weights: those of the encoder that are
+    trained along with the head; where there are none, tokens are held.
     batch_size: images and texts encoded at a time for the scale.
     widths: of the tokens of images and of questions.
     Raises ``BenchError`` for an encoder without tokens of both.
