@@ -59,7 +59,8 @@ class VQA(Task):
     They are trained whole, whatever the pretraining froze (partial_freeze, locked_image, locked_text): the task
     compares the weights that methods end with, and all get the same opportunity. Only a language model that adapters or
     virtual tokens tune from outside (cleft) stays frozen; the parts of it that its last stage trained are trained
-    further. The features are the pooled ones, also for a method that compares tokens. The towers stay in eval mode,
+    further. The features are the pooled ones, also for a method that compares tokens; the head ban reads tokens, also
+    of a method that compares pooled ones. The towers stay in eval mode,
     without dropout or patch dropout and with the running statistics of batch normalisation, so that no answer depends
     on the other questions of its micro-batch, and micro-batches add up to the gradient of the batch. An encoder that is
     not made of a model has no towers to train, which raises ``BenchError``; among the baselines that is raw pixels,
@@ -98,11 +99,12 @@ class VQA(Task):
         those about statements matter.
         features: before or after the projection into the shared space.
         towers: "frozen", or "trained" along with the head.
-        head: Product or Bilinear. width: the dimension that image and question are projected to.
+        head: Product or Bilinear, of the pooled features; or Ban, whose attention reads the tokens of both, before the
+        projection, from encoders that give them. width: the dimension that image and question are projected to.
         learning_rate: of the head; tower_learning_rate: of trained towers. Both fall to 0 along a cosine over the
         epochs.
-        batch_size: questions a step. micro_batch: how many of these pass through trained towers at a time; it changes
-        memory and time (and the units that the head's dropout draws), not the gradient.
+        batch_size: questions a step. micro_batch: how many of these pass through trained towers, or through the head
+        ban, at a time; it changes memory and time (and the units that the head's dropout draws), not the gradient.
         statement: made of a question and an answer, and compared with the image in zero-shot, which is left out where
         there are more than max_statements.
         """
@@ -387,10 +389,11 @@ class Product(nn.Module):
 
 
 class Bilinear(nn.Module):
-    """Bilinear attention network of one image vector and one question vector, so that all attention is on that pair.
+    """Low-rank bilinear pooling of one image vector and one question vector, without attention.
 
-    Kim et al. 2018, arXiv:1805.07932, as in MEVF (Nguyen et al. 2019, arXiv:1909.11867): two glimpses of low-rank
-    bilinear pooling (Kim et al. 2017, arXiv:1610.04325), each added to the state that the next one reads.
+    MLB (Kim et al. 2017, arXiv:1610.04325): the product of both projections after tanh. Twice, each time added to the
+    question that the next one reads, as the glimpses of BAN are: BAN, where image and question have a single token, has
+    nothing to attend to. See attention.Ban for the attention.
     """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:
