@@ -124,6 +124,13 @@ class VQA(Task):
         statement: str = "{question} {answer}"
         max_statements: NonNegativeInt = 10_000
 
+    @classmethod
+    def model_needs(cls, config: Config) -> frozenset[str]:
+        """Return what the heads with attention read."""
+        if config.protocol == "roy2024":
+            return frozenset({"text_tokens"})
+        return frozenset({"image_tokens", "text_tokens"} if config.head == "ban" else ())
+
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Train the head on train, and answer the questions of test, with and without training."""
         of_splits = {split: questions(data, split) for split in data.splits() if split in ("train", "val", "test")}
