@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.data.batch import Batch as Batch
     from benchmark.data.card import Card as Card
     from benchmark.evaluation.encoder import Encoded as Encoded
+    from benchmark.evaluation.encoder import TokenEncoder as TokenEncoder
     from benchmark.evaluation.encoder import Trainable as Trainable
     from benchmark.evaluation.encoder import cosines as cosines
     from benchmark.evaluation.encoder import exact as exact
@@ -63,7 +64,7 @@ _SURFACE = {
     "benchmark.config.training": ["Training"],
     "benchmark.data.batch": ["Batch"],
     "benchmark.data.card": ["Card"],
-    "benchmark.evaluation.encoder": ["Encoded", "Trainable", "cosines", "exact"],
+    "benchmark.evaluation.encoder": ["Encoded", "TokenEncoder", "Trainable", "cosines", "exact"],
     "benchmark.evaluation.evaluation": ["Evaluation", "not_finite"],
     "benchmark.evaluation.measurement": ["Examples", "Mean", "MeanOverDraws", "Measurement", "Metric"],
     "benchmark.method": ["Embeddings", "Keys", "Method", "Output", "register_method"],

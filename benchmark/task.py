@@ -39,6 +39,14 @@ class Task:
         """Return the primary metric on the dataset of ``card``; by default ``primary``, whatever the dataset."""
         return cls.primary
 
+    @classmethod
+    def model_needs(cls, config: Any) -> frozenset[str]:
+        """Return what a model must provide with ``config``: any of "image_tokens", "text_tokens"; by default nothing.
+
+        A plan refuses a run whose model lacks it.
+        """
+        return frozenset()
+
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Measure the encoder of ``data`` on its dataset.
 

@@ -28,9 +28,11 @@ from benchmark import (
     stream,
     torch_seed,
 )
-from benchmark.probe import Stage, deviation
+from benchmark.probe import Stage
 
 from . import mevf_ban
+from .attention import Ban, Tokens
+from .scale import Scale
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {word: str(number) for number, word in enumerate(DIGITS)}
@@ -73,7 +75,8 @@ class VQA(Task):
     They are trained whole, whatever the pretraining froze (partial_freeze, locked_image, locked_text): the task
     compares the weights that methods end with, and all get the same opportunity. Only a language model that adapters or
     virtual tokens tune from outside (cleft) stays frozen; the parts of it that its last stage trained are trained
-    further. The features are the pooled ones, also for a method that compares tokens. The towers stay in eval mode,
+    further. The features are the pooled ones, also for a method that compares tokens; the head ban reads tokens, also
+    of a method that compares pooled ones. The towers stay in eval mode,
     without dropout or patch dropout and with the running statistics of batch normalisation, so that no answer depends
     on the other questions of its micro-batch, and micro-batches add up to the gradient of the batch. An encoder that is
     not made of a model has no towers to train, which raises ``BenchError``; among the baselines that is raw pixels,
@@ -119,11 +122,12 @@ class VQA(Task):
         those about statements matter.
         features: before or after the projection into the shared space.
         towers: "frozen", or "trained" along with the head.
-        head: Product or Bilinear. width: the dimension that image and question are projected to.
+        head: Product or Bilinear, of the pooled features; or Ban, whose attention reads the tokens of both, before the
+        projection, from encoders that give them. width: the dimension that image and question are projected to.
         learning_rate: of the head; tower_learning_rate: of trained towers. Both fall to 0 along a cosine over the
         epochs.
-        batch_size: questions a step. micro_batch: how many of these pass through trained towers at a time; it changes
-        memory and time (and the units that the head's dropout draws), not the gradient.
+        batch_size: questions a step. micro_batch: how many of these pass through trained towers, or through the head
+        ban, at a time; it changes memory and time (and the units that the head's dropout draws), not the gradient.
         statement: made of a question and an answer, and compared with the image in zero-shot, which is left out where
         there are more than max_statements. Each passes through the text tower once; they take little memory.
         """
@@ -131,7 +135,7 @@ class VQA(Task):
         protocol: Literal["pooled", "roy2024"] = "pooled"
         features: Stage = "before"
         towers: Literal["frozen", "trained"] = "frozen"
-        head: Literal["product", "bilinear"] = "product"
+        head: Literal["product", "bilinear", "ban"] = "product"
         width: PositiveInt = 128
         dropout: ShareBelowOne = 0.4
         epochs: PositiveInt = 12
@@ -142,6 +146,13 @@ class VQA(Task):
         weight_decay: NonNegativeFloat = 0.05
         statement: str = "{question} {answer}"
         max_statements: NonNegativeInt = 100_000
+
+    @classmethod
+    def model_needs(cls, config: Config) -> frozenset[str]:
+        """Return what the heads with attention read."""
+        if config.protocol == "roy2024":
+            return frozenset({"text_tokens"})
+        return frozenset({"image_tokens", "text_tokens"} if config.head == "ban" else ())
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Train the head on train, and answer the questions of test, with and without training."""
@@ -208,7 +219,8 @@ class VQA(Task):
             with torch_seed(stream(seed, "vqa", data.card.name)):
                 return learn(data, splits, blind)
         except torch.cuda.OutOfMemoryError as error:
-            if self.config.protocol == "pooled" and self.config.towers == "frozen":
+            config = self.config
+            if config.protocol == "pooled" and config.towers == "frozen" and config.head != "ban":
                 raise
             raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
 
@@ -237,12 +249,17 @@ class VQA(Task):
         """
         config = self.config
         frozen = config.towers == "frozen"
-        features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
-        micro_batch, rows = (config.batch_size, ROWS) if frozen else (config.micro_batch, data.batch_size)
+        features: Features | Tokens
+        if config.head == "ban":
+            features = tokens(data, splits, config)
+        else:
+            features = (Features if frozen else TrainedFeatures)(data, splits, config.features)
+        whole = frozen and config.head != "ban"
+        micro_batch, rows = (config.batch_size, ROWS) if whole else (config.micro_batch, data.batch_size)
         device = features.device
         vocabulary, target = np.unique(splits["train"].answer, return_inverse=True)
         targets = torch.from_numpy(target).to(device)
-        build = {"product": Product, "bilinear": Bilinear}[config.head]
+        build = {"product": Product, "bilinear": Bilinear, "ban": Ban}[config.head]
         head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
 
         def logits(split: str, at: Tensor) -> Tensor:
@@ -399,27 +416,28 @@ class TrainedFeatures(Features):
         return [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
 
 
+def tokens(data: Evaluation, splits: dict[str, "Questions"], config: VQA.Config) -> Tokens:
+    """Prepare the tokens that BAN reads. Raises ``BenchError`` for an encoder that has none."""
+    if config.features != "before":
+        raise BenchError(
+            f"vqa.features={config.features}: vqa.head=ban reads tokens before the projection; expected before"
+        )
+    encoder: object = data.encoder
+    weights: list[nn.Parameter] = []
+    if config.towers == "trained":
+        encoder = copy = trainable_copy(data, "vqa.towers=trained")
+        weights = [parameter for parameter in copy.parameters() if parameter.requires_grad]
+
+    def pixels(split: str, rows: list[int]) -> Tensor:
+        return torch.from_numpy(np.array(data.records(split).images[order[split][rows]]))
+
+    order = {split: by_id(data, split) for split in splits}
+    return Tokens(encoder, pixels, splits, weights, data.batch_size)
+
+
 def at_stage(encoded: Encoded, stage: Stage) -> np.ndarray:
     """Return features or embeddings."""
     return encoded.features if stage == "before" else encoded.embeddings
-
-
-class Scale:
-    """Scales features to mean 0 and standard deviation 1 over ``features`` [n, d]."""
-
-    def __init__(self, features: np.ndarray) -> None:
-        known = torch.from_numpy(np.asarray(features, np.float64))
-        self.mean, self.deviation = known.mean(0), deviation(known)
-
-    def __call__(self, features: np.ndarray) -> Tensor:
-        """Scale features: float32, of the same shape."""
-        return ((torch.from_numpy(np.asarray(features, np.float64)) - self.mean) / self.deviation).float()
-
-    def of(self, features: Tensor) -> Tensor:
-        """Scale a tensor, with its graph, on its device and in its precision, at least float32."""
-        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
-        mean, deviation = (x.to(features.dtype).to(features.device) for x in (self.mean, self.deviation))
-        return (features - mean) / deviation
 
 
 class Product(nn.Module):
@@ -443,10 +461,11 @@ class Product(nn.Module):
 
 
 class Bilinear(nn.Module):
-    """Bilinear attention network of one image vector and one question vector, so that all attention is on that pair.
+    """Low-rank bilinear pooling of one image vector and one question vector, without attention.
 
-    Kim et al. 2018, arXiv:1805.07932, as in MEVF (Nguyen et al. 2019, arXiv:1909.11867): two glimpses of low-rank
-    bilinear pooling (Kim et al. 2017, arXiv:1610.04325), each added to the state that the next one reads.
+    MLB (Kim et al. 2017, arXiv:1610.04325): the product of both projections after tanh. Twice, each time added to the
+    question that the next one reads, as the glimpses of BAN are: BAN, where image and question have a single token, has
+    nothing to attend to. See attention.Ban for the attention.
     """
 
     def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:

@@ -131,6 +131,26 @@ class Trainable(Protocol):
         """
 
 
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """An encoder that gives a vector for each part of an image and each token of a text, both before the projection.
+
+    They have a graph where gradients are enabled.
+    """
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        """Compute the tokens of images, [b, T, Wi]: patches, or the places of the last feature map.
+
+        Raises ``BenchError`` for an image tower without tokens.
+        """
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute the tokens of texts, [b, L, Wt], and the mask bool [b, L], False on padding.
+
+        Start and end are among the tokens. Raises ``BenchError`` for a text tower without tokens.
+        """
+
+
 class ModelEncoder:
     """The encoder made of a dual encoder and its tokenizer. Puts the model into eval mode, on ``device``.
 
@@ -218,6 +238,17 @@ class ModelEncoder:
         with self._autocast():
             words: Tensor = self.model.text_projection(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
         return nn.functional.pad(words, (0, 0, 0, length - words.shape[1]))
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        """Compute the tokens of images before the projection, [b, T, Wi], with a graph."""
+        with self._autocast():
+            return self.model.image_tokens(self._pixels(images))
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute the tokens of texts before the projection, [b, L, Wt], with a graph, and the mask bool [b, L]."""
+        tokens, mask = self._tokens(texts)
+        with self._autocast():
+            return self.model.text_tokens(tokens, mask), mask
 
     def _pixels(self, images: Tensor) -> Tensor:
         return images.to(self.device).float() / 255

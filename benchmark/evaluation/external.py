@@ -248,10 +248,25 @@ class HuggingFaceEncoder:
         words = (words * mask[:, :, None])[:, :length]
         return F.pad(words, (0, 0, 0, length - words.shape[1]))
 
+    def image_tokens(self, images: Tensor) -> Tensor:
+        """Compute the patches of images after the last norm, [b, T, Wi], with a graph."""
+        states: Tensor = self._image_states(images).last_hidden_state
+        # SigLIP norms them itself, and has no class token.
+        return states if self.padded else self.model.vision_model.post_layernorm(states[:, 1:])
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Compute the tokens of texts after the last norm, [b, L, Wt], with a graph, and the mask bool [b, L]."""
+        states, mask = self._text_states(texts)
+        return states.last_hidden_state, mask.bool()
+
     def _image_features(self, images: Tensor) -> Tensor:
-        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
-        features: Tensor = self.model.vision_model(pixel_values=pixels).pooler_output
+        features: Tensor = self._image_states(images).pooler_output
         return features
+
+    def _image_states(self, images: Tensor) -> Any:
+        """Return the outputs of the image tower."""
+        pixels = (images.to(self.device).float() * self.factor - self.mean) / self.std
+        return self.model.vision_model(pixel_values=pixels)
 
     def _text_states(self, texts: Sequence[str]) -> tuple[Any, Tensor]:
         """Return the outputs of the text tower, and a mask [b, L] that is 0 on padding."""

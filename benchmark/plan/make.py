@@ -84,13 +84,14 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     )
     _add_baselines(plan, run)
     plan.left_out += _unvalidated(plan)
-    unmet = _unmet(plan)
+    provides = _model_provides(build_model(plan.model, 0, "meta"))
+    unmet = _unmet(plan, provides)
     reasons = list(dict.fromkeys(reason for of_cell in unmet.values() for reason in of_cell))
     if config.methods == ["all"]:
         plan.cells = [cell for cell in plan.cells if cell.key not in unmet]
         plan.left_out += reasons
         reasons = []
-    plan.problems = reasons + _problems(plan)
+    plan.problems = reasons + _problems(plan) + _unmet_by_tasks(plan, provides)
     return plan
 
 
@@ -110,6 +111,7 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
         # It has its own tokenizer: what is pretrained on, and may be large, need not be prepared.
         tested = {plan.plain_dataset, *(pair.dataset for pair in plan.pairs)}
         plan.datasets = {name: dataset for name, dataset in plan.datasets.items() if name in tested}
+        plan.problems = []  # They are those of the suite's own model.
     of_card, plan.fixed = plan.fixed, []
     for seed in config.seeds:
         if other is None:
@@ -483,9 +485,22 @@ def _lacking(task: type[Task], dataset: Dataset) -> str:
     return f"has no split {', '.join(splits)}" if splits else ""
 
 
-def _unmet(plan: Plan) -> dict[str, list[str]]:
-    """List the unmet needs of each cell's method, by the cell's key."""
-    provides = _model_provides(build_model(plan.model, 0, "meta"))
+def _unmet_by_tasks(plan: Plan, provides: Mapping[str, bool]) -> list[str]:
+    """List what tasks need of the model and it does not provide."""
+    needs = {
+        (pair.task, need)
+        for pair in plan.pairs
+        for need in TASKS[pair.task].model_needs(TASKS[pair.task].Config(**pair.options))
+    }
+    return [
+        f"task '{task}' with these options needs {need}: model '{plan.model.name}' does not provide it"
+        for task, need in sorted(needs)
+        if not provides[need]
+    ]
+
+
+def _unmet(plan: Plan, provides: Mapping[str, bool]) -> dict[str, list[str]]:
+    """List the unmet needs of each cell's method, by the cell's key. provides: what the model provides."""
     unmet: dict[str, list[str]] = {}
     for cell in plan.cells:
         method = METHODS[cell.method]

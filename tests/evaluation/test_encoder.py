@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.encoder import Encoded, ModelEncoder, cosines
+from benchmark.evaluation.encoder import Encoded, ModelEncoder, TokenEncoder, cosines
 from benchmark.models import build_model
 from tests.evaluation.fakes import Letters
 from tests.methods.fakes import CONTEXT, SIZE, small_card
@@ -190,6 +190,21 @@ def test_projections_are_those_before_the_unit_length() -> None:
         wanted = encoder.model.text_projection(hidden)[0]
         torch.testing.assert_close(found[: len(wanted)], wanted)
         assert not found[len(wanted) :].any()
+
+
+def test_tokens_before_the_projection_are_those_that_are_pooled() -> None:
+    """The tiny towers pool by the mean."""
+    encoder, texts = model_encoder(), ["abc", "a longer one", ""]
+    assert isinstance(encoder, TokenEncoder)
+    images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    tokens = encoder.image_tokens(images)
+    assert tokens.shape == (4, 4, 32)
+    assert tokens.requires_grad
+    torch.testing.assert_close(tokens.mean(1), encoder.image_outputs(images)[0])
+    words, mask = encoder.text_tokens(texts)
+    assert mask.sum(1).tolist() == [len(row) for row in Letters()(texts)]
+    means = torch.stack([row[own].mean(0) for row, own in zip(words, mask)])
+    torch.testing.assert_close(means, encoder.text_outputs(texts)[0])
 
 
 def test_model_encoder_repeats_itself() -> None:

@@ -18,7 +18,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, resized
-from benchmark.evaluation.encoder import Encoder, ModelEncoder, Trainable
+from benchmark.evaluation.encoder import Encoder, ModelEncoder, TokenEncoder, Trainable
 from benchmark.evaluation.external import ImageEncoder, external_model, is_external
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
@@ -177,6 +177,31 @@ def test_hugging_face_projects_images_and_words(kind: str, tmp_path: Path) -> No
         last = words[torch.arange(len(TEXTS)), tokens.argmax(dim=-1)]
         torch.testing.assert_close(F.normalize(last, dim=-1), model.text_outputs(TEXTS)[1])
     torch.testing.assert_close(model.projected_words(TEXTS, 3), words[:, :3])
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@torch.no_grad()
+def test_hugging_face_gives_tokens_before_the_projection(kind: str, tmp_path: Path) -> None:
+    clip_folder(tmp_path, kind)
+    model: Any = encoder(f"hf:{tmp_path}")
+    assert isinstance(model, TokenEncoder)
+    pixels, _ = images(32)
+    tower = model.model.vision_model
+    hidden = tower(pixel_values=(pixels / 255 - model.mean) / model.std, output_hidden_states=True).hidden_states[-1]
+    tokens = model.image_tokens(pixels)
+    assert tokens.shape == (len(pixels), 16, 16)
+    # 4 x 4 patches after the last norm; CLIP's class token is its feature, SigLIP pools them by attention.
+    torch.testing.assert_close(tokens, tower.post_layernorm(hidden)[:, -16:])
+    pooled = tower.post_layernorm(hidden[:, 0]) if kind == "clip" else tower.head(tokens)
+    torch.testing.assert_close(pooled, model.image_outputs(pixels)[0])
+    words, mask = model.text_tokens(TEXTS)
+    rows = model.tokenizer(TEXTS, truncation=True, max_length=model.context_length).input_ids
+    assert mask.sum(1).tolist() == [len(row) for row in rows]
+    assert mask.sum(1).unique().numel() > 1
+    if kind == "clip":
+        # CLIP's feature is one token of each text, here the first of the highest number.
+        highest = torch.stack([tokens[row.index(max(row))] for tokens, row in zip(words, rows)])
+        torch.testing.assert_close(highest, model.text_outputs(TEXTS)[0])
 
 
 def test_timm(tmp_path: Path) -> None:

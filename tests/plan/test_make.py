@@ -18,11 +18,14 @@ from benchmark.config.load import load_run_config
 from benchmark.execution.materials import Materials
 from benchmark.method import METHODS, Method, register_method
 from benchmark.models import build_model, load_model_card
+from benchmark.models.tiny import TinyImageTower
 from benchmark.plan.cautions import cautions_of
 from benchmark.plan.make import evaluation_plan, make_plan
 from benchmark.plan.plan import Cell, Plan, plain_options
 from benchmark.plan.resolve import build_method, method_options
 from benchmark.plan.tuned import settings_file
+from benchmark.task import TASKS
+from tests.conformance import registered
 from tests.squares import CARD, MODEL, edit, planned, write_scenario
 
 QUICK = {"methods": ["clip"], "tasks": ["zero_shot"]}
@@ -254,6 +257,46 @@ def test_a_method_that_does_not_get_what_it_needs(suite: Path) -> None:
     assert "clip" in {cell.method for cell in everything.cells}
     assert "simclr" not in {cell.method for cell in everything.cells}
     assert problem in everything.left_out
+
+
+READER = '''
+from dataclasses import dataclass
+
+from benchmark import Task, register_task
+
+
+@register_task("reader")
+class Reader(Task):
+    """Reads tokens, if told to."""
+
+    primary, needs = "accuracy", frozenset({"label"})
+
+    @dataclass
+    class Config:
+        """by_tokens: whether to read tokens."""
+
+        by_tokens: bool = False
+
+    @classmethod
+    def model_needs(cls, config):
+        return frozenset({"image_tokens"} if config.by_tokens else ())
+
+    def evaluate(self, data, seed):
+        """Measure nothing."""
+'''
+
+
+def test_a_task_that_does_not_get_what_it_needs(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"methods": ["clip"], "tasks": ["reader"]}
+    with registered(TASKS, tmp_path / "reader.py", READER):
+        assert planned(suite, "reader.by_tokens=true", **quick).problems == []
+        monkeypatch.setattr(TinyImageTower, "has_tokens", False)
+        plan = planned(suite, "reader.by_tokens=true", **quick)
+        model = plan.model.name
+        assert plan.problems == [
+            f"task 'reader' with these options needs image_tokens: model '{model}' does not provide it"
+        ]
+        assert planned(suite, **quick).problems == []
 
 
 def test_a_method_whose_losses_do_not_follow_a_setting(suite: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
@@ -140,7 +141,10 @@ def evaluation(encoder: Any, dataset: FakeDataset, folder: Path | None = None, b
 
 
 class RandomEncoder:
-    """Knows nothing: each image and each text its own random vector, the same whatever the batch."""
+    """Knows nothing: each image and each text its own random vector, the same whatever the batch.
+
+    Its tokens are two such vectors of an image, and one or two of a text.
+    """
 
     image_size = SIZE
     resizing = DEFAULT
@@ -156,6 +160,18 @@ class RandomEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         return self._encode([text.encode() for text in texts])
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        items = [image.tobytes() for image in images.numpy()]
+        return torch.stack([self._tokens(items), self._tokens(items, b"second")], 1)
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        items = [text.encode() for text in texts]
+        mask = torch.tensor([[True, len(text) % 2 == 0] for text in texts])
+        return torch.stack([self._tokens(items), self._tokens(items, b"second")], 1), mask
+
+    def _tokens(self, items: Sequence[bytes], which: bytes = b"") -> Tensor:
+        return torch.from_numpy(self._encode([item + which for item in items]).features)
 
     def _encode(self, items: Sequence[bytes]) -> Encoded:
         def draw(item: bytes) -> np.ndarray:
@@ -190,7 +206,7 @@ class OracleEncoder:
     caption on its own (captions with the same words or text_id share one), and an image on the axes of its class and
     captions, so that all that is right scores high and all else 0.
     Features: of an image its class as one-hot (findings as -1 and 1), from which class and answers follow linearly; of
-    a text one axis a question. Writes an image's first text.
+    a text one axis a question. Its tokens are these, and padding. Writes an image's first text.
     """
 
     image_size = SIZE
@@ -243,6 +259,14 @@ class OracleEncoder:
             [self.question.get(text, len(QUESTIONS)) for text in texts]
         ]
         return Encoded(features, embeddings)
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.encode_images(images).features)[:, None]
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        features = torch.from_numpy(self.encode_texts(texts).features)
+        mask = torch.tensor([True, False]).expand(len(texts), -1)
+        return torch.stack([features, torch.full_like(features, 9.0)], 1), mask
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

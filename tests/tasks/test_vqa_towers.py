@@ -45,8 +45,17 @@ def changed(made: Kept) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(("side", "features"), [("image", "before"), ("image", "after"), ("text", "before")])
-def test_towers_learn_what_frozen_features_do_not_tell(side: str, features: str) -> None:
+@pytest.mark.parametrize(
+    ("side", "features", "head"),
+    [
+        ("image", "before", "product"),
+        ("image", "after", "product"),
+        ("text", "before", "product"),
+        ("image", "before", "ban"),
+        ("text", "before", "ban"),
+    ],
+)
+def test_towers_learn_what_frozen_features_do_not_tell(side: str, features: str, head: str) -> None:
     """Before training, one side sees no difference between its inputs."""
 
     def blind() -> Kept:
@@ -54,7 +63,7 @@ def test_towers_learn_what_frozen_features_do_not_tell(side: str, features: str)
         nn.init.zeros_(model.image.stem.weight if side == "image" else model.text.embedding.weight)
         return encoder(model)
 
-    options = {"features": features, "epochs": 12, "batch_size": 16, "dropout": 0.0}
+    options = {"features": features, "head": head, "epochs": 12, "batch_size": 16, "dropout": 0.0}
     frozen = measured(pictures(), blind(), **options)
     assert values(frozen)["accuracy"] <= 0.75
     trained = measured(pictures(), blind(), towers="trained", tower_learning_rate=1e-3, **options)
@@ -62,9 +71,9 @@ def test_towers_learn_what_frozen_features_do_not_tell(side: str, features: str)
     assert values(trained)["zero_shot_accuracy"] == values(frozen)["zero_shot_accuracy"]
 
 
-@pytest.mark.parametrize("features", ["before", "after"])
-def test_towers_that_do_not_learn_answer_as_frozen_ones(features: str) -> None:
-    options = QUICK | {"features": features, "micro_batch": 20, "epochs": 4}
+@pytest.mark.parametrize(("features", "head"), [("before", "product"), ("after", "product"), ("before", "ban")])
+def test_towers_that_do_not_learn_answer_as_frozen_ones(features: str, head: str) -> None:
+    options = QUICK | {"features": features, "head": head, "micro_batch": 20, "epochs": 4}
     frozen = measured(pictures(), encoder(), **options | {"towers": "frozen"})
     made = encoder()
     still = measured(pictures(), made, **options | {"tower_learning_rate": 0.0})
@@ -78,6 +87,9 @@ class Double(Kept):
         features = self.model.image_features(images.double() / 255)
         return features, self.model.project_image(features)
 
+    def image_tokens(self, images: Tensor) -> Tensor:
+        return self.model.image_tokens(images.double() / 255)
+
 
 @pytest.fixture
 def double() -> Iterator[None]:
@@ -86,7 +98,7 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("head", ["product", "bilinear"])
+@pytest.mark.parametrize("head", ["product", "bilinear", "ban"])
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(head: str, double: None) -> None:
     start = build_model(small_card(), 0).double().state_dict()
     found = []
@@ -101,7 +113,8 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(head: str, double: No
         torch.testing.assert_close(added[name], weight, rtol=0, atol=1e-9)
 
 
-def test_no_more_than_a_micro_batch_passes_with_a_graph() -> None:
+@pytest.mark.parametrize("head", ["product", "ban"])
+def test_no_more_than_a_micro_batch_passes_with_a_graph(head: str) -> None:
     passed = []
 
     class Counting(Kept):
@@ -113,8 +126,12 @@ def test_no_more_than_a_micro_batch_passes_with_a_graph() -> None:
             passed.append((torch.is_grad_enabled(), len(texts)))
             return super().text_outputs(texts)
 
+        def image_tokens(self, images: Tensor) -> Tensor:
+            passed.append((torch.is_grad_enabled(), len(images)))
+            return super().image_tokens(images)
+
     data = evaluation(encoder(kind=Counting), pictures(), batch_size=10)
-    next(VQA(VQA.Config(**QUICK)).evaluate(data, 0))
+    next(VQA(VQA.Config(**QUICK, head=head)).evaluate(data, 0))
     assert max(count for graph, count in passed if graph) == QUICK["micro_batch"]
     assert max(count for _, count in passed) == 10
 
