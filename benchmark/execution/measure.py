@@ -115,11 +115,12 @@ def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:
         of_draws = [of_draw(examples) for of_draw in draws_of(function)]
         # The draws have the same examples, so that what bounds() asks of the metric is the same for each of them.
         one = draws_of(function)[0]
-        low, high = bounds(one, examples, groups, resamples[metric].mean(axis=0))
+        value = float(np.mean(of_draws))
+        low, high = bounds(one, examples, groups, value, resamples[metric].mean(axis=0))
         counted = int(one.counted(examples).sum()) if isinstance(one, Mean) else len(groups)
         row: Scores = {
             "metric": metric,
-            "value": float(np.mean(of_draws)),
+            "value": value,
             "low": low,
             "high": high,
             "n": counted,
