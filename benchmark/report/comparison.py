@@ -58,24 +58,40 @@ which are the same in each); the level; first minus second, with the 95 % interv
 p; how many tests the correction counts in the kind of task; p after Holm's correction for these; and the verdict."""
 
 
+REFERENCE = "reference"
+"""The comparison with the reference, beside those with ``BASELINES``."""
+
+
+def comparisons(
+    rows: "pd.DataFrame", resamples: Resamples, methods: Sequence[str], reference: str | None, chosen: bool
+) -> "dict[str, pd.DataFrame]":
+    """Compute all differences that a report shows, by what lines are compared with: the reference, their baselines.
+
+    rows: labelled. methods: the lines that are compared. chosen: whether the user named the reference.
+    """
+    against = {REFERENCE: {line: reference for line in methods if line != reference} if reference else {}}
+    for baseline in BASELINES:
+        own = own_baselines(rows, baseline)
+        against[baseline] = {line: own[line] for line in methods if line in own}
+    return {
+        name: differences(rows, pairs, resamples, picked=name == REFERENCE and not chosen)
+        for name, pairs in against.items()
+    }
+
+
 def against_reference(results: Results) -> Iterator[Table]:
     """Show the differences of all methods to the reference in a kind of task."""
-    reference, methods = results.reference, results.methods
-    if reference is None:
-        return
-    against = {line: reference for line in methods if line != reference}
-    compared = differences(results.rows, against, results.resamples, picked=not results.chosen)
-    if len(compared):
-        yield difference_table(compared, results.task, reference, methods, picked=not results.chosen)
+    compared = results.compared[REFERENCE]
+    if results.reference is not None and (compared["task"] == results.task).any():
+        yield difference_table(compared, results.task, results.reference, results.methods, picked=not results.chosen)
 
 
 def against_baselines(results: Results) -> Iterator[Table]:
     """Show the differences of all methods to their own baselines; in the terminal where there is no other reference."""
-    for column, (_, name) in BASELINES.items():
-        own = own_baselines(results.rows, column)
-        against = {line: own[line] for line in results.methods if own.get(line, line) != line}
-        compared = differences(results.rows, against, results.resamples)
-        if len(compared):
+    for baseline, (_, name) in BASELINES.items():
+        compared = results.compared[baseline]
+        compared = compared[compared["line"] != compared["other"]]
+        if (compared["task"] == results.task).any():
             table = difference_table(compared, results.task, name, results.methods)
             table.page_only = results.reference is not None
             yield table
@@ -106,24 +122,25 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
     return str(table[count == count.max()].mean(axis=1).idxmax())
 
 
-def unbeaten(rows: "pd.DataFrame", resamples: Resamples, baseline: str = "start") -> set[tuple[str, str, str, str]]:
-    """Find the scores that are not shown to be better than those of the line's own baseline.
+def _not_better(compared: "pd.DataFrame") -> set[tuple[str, str, str, str]]:
+    """Select the scores that are not shown to be better than the other line's: task, dataset, metric and line of each.
 
-    Their paired difference is not positive, or its p-value alone, without correction, is 5 % or more; where it could
-    not be tested, the sign decides. rows: labelled. baseline: one of ``BASELINES``, whose scores count where they were
-    evaluated. Returns task, dataset, metric and line of each.
+    Their paired difference is not positive, or its p-value alone, without correction, is 5 % or more, or there are too
+    few groups; where it could not be tested, the sign decides. compared: as differences() gives it.
     """
-    compared = differences(rows, own_baselines(rows, baseline), resamples)
     enough = compared["effective_groups"] >= FEWEST_GROUPS
     better = (compared["value"] > 0) & ~(compared["p"] >= SIGNIFICANT) & enough
     return set(compared.loc[~better, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
 
 
-def marks(rows: "pd.DataFrame", resamples: Resamples) -> dict[tuple[str, str, str, str], str]:
-    """Find the scores that are not shown to beat a baseline: the marks of each, by task, dataset, metric and line."""
+def marks(compared: "Mapping[str, pd.DataFrame]") -> dict[tuple[str, str, str, str], str]:
+    """Find the scores that are not shown to beat a baseline: the marks of each, by task, dataset, metric and line.
+
+    compared: as comparisons() gives it.
+    """
     marks_of: dict[tuple[str, str, str, str], str] = {}
     for baseline, (mark, _) in BASELINES.items():
-        for key in unbeaten(rows, resamples, baseline):
+        for key in _not_better(compared[baseline]):
             marks_of[key] = marks_of.get(key, "") + mark
     return marks_of
 
@@ -438,6 +455,19 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     if UNTESTED in verdicts:
         caption += f" {UNTESTED.capitalize()}: measured on other test examples, or on a single group."
     return caption
+
+
+def differences_frame(compared: "Mapping[str, pd.DataFrame]") -> "pd.DataFrame":
+    """Lay out all differences of a report for differences.csv, one row each. compared: as comparisons() gives it."""
+    import pandas as pd
+
+    others = {name: frame[frame["line"] != frame["other"]] for name, frame in compared.items()}
+    frames = [frame.assign(against=name) for name, frame in others.items() if len(frame)]
+    names = {"task": "kind", "value": "difference", "adjusted": "p_holm"}
+    columns = [*DIFFERENCES[:5], "against", *DIFFERENCES[5:]]
+    if not frames:
+        return pd.DataFrame(columns=columns).rename(columns=names)
+    return pd.concat(frames, ignore_index=True)[columns].rename(columns=names)
 
 
 def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:

@@ -28,6 +28,7 @@ class Results:
     lines: in the order in which all tables and plots show them. methods: the lines that are no baselines.
     reference: the line that the others are compared with, if any; chosen: whether the user named it.
     shared: the settings that the command line gives to all lines.
+    compared: the differences to the reference and to baselines, as comparison.comparisons() gives them.
     marks: of the scores that are not shown to beat a baseline, by task, dataset, metric and line.
     all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
     not labelled.
@@ -41,6 +42,7 @@ class Results:
     reference: str | None
     chosen: bool
     shared: str
+    compared: "Mapping[str, pd.DataFrame]"
     marks: dict[tuple[str, str, str, str], str]
     notes: NotesOf
     resamples: Resamples

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import BASELINES, marks, of_level
+from benchmark.report.comparison import BASELINES, THESE_WEIGHTS, THIS_METHOD, comparisons, marks, of_level
 from benchmark.report.plots import score_chart
 from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
 from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural
@@ -36,6 +36,26 @@ SCORES = [
     "best",
 ]
 """Columns of summarise()."""
+SCORE_COLUMNS = [
+    "task",
+    "dataset",
+    "metric",
+    "line",
+    "baseline",
+    "primary",
+    "parts",
+    "n",
+    "seeds",
+    "level",
+    "value",
+    "deviation",
+    "low",
+    "high",
+    "chance",
+    "majority",
+    "ceiling",
+]
+"""Columns of scores_frame(), before ``task`` and ``value`` are called ``kind`` and ``mean``."""
 
 
 def primary_scores(results: Results) -> Iterator[Table | Plot]:
@@ -56,7 +76,7 @@ def secondary_scores(results: Results) -> Iterator[Table]:
     for metric in meaning:
         if (rows["metric"] == metric).any():
             of_metric = rows[rows["metric"] == metric].assign(primary=True)
-            marked = marks(of_metric, results.resamples)
+            marked = marks(comparisons(of_metric, results.resamples, results.methods, None, False))
             yield score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
 
 
@@ -92,6 +112,25 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
             scores.append({**common, **score, "baseline": score["line"] in baselines, "best": best})
     return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool})
+
+
+def scores_frame(results: Results) -> "pd.DataFrame":
+    """Lay out every metric for scores.csv, one row per line, dataset and metric, over the seeds of the line.
+
+    The numbers of the metrics that tables show are those of the tables. ``results``: of all kinds of task.
+    """
+    import pandas as pd
+
+    rows = results.rows[results.rows["value"].notna()]
+    shown = set(zip(results.scores["task"], results.scores["metric"]))
+    frames = [results.scores.assign(primary=True)]
+    for (task, metric), of_metric in rows.groupby(["task", "metric"]):
+        if (task, metric) not in shown:
+            frames.append(summarise(of_metric.assign(primary=True)).assign(primary=False))
+    frame = pd.concat(frames, ignore_index=True)
+    levels = [THESE_WEIGHTS if seeds == 1 else THIS_METHOD for seeds in frame["seeds"]]
+    frame = frame.assign(level=levels, parts=["; ".join(parts) for parts in frame["parts"]])
+    return frame[SCORE_COLUMNS].rename(columns={"task": "kind", "value": "mean"})
 
 
 def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":

@@ -66,7 +66,7 @@ def write_report(
     stated: StatedClaims = MappingProxyType({}),
     during: "pd.DataFrame | None" = None,
 ) -> list[Path]:
-    """Print the tables; write report.md, results.csv, costs.csv, classes.csv and plots/*.png, *.svg into ``folder``.
+    """Print the tables; write report.md, the CSV files of data_files() and plots/*.png, *.svg into ``folder``.
 
     With claims, claims.csv too, and their verdicts below the arms.
 
@@ -121,18 +121,20 @@ def read_results(
             "itself; leave the option out"
         )
     baselines = set(labelled.loc[labelled["baseline"], "line"])
+    methods = [line for line in lines if line not in baselines]
+    named = comparison.find_reference(reference, labelled) if reference else comparison.default_reference(summary)
+    compared = comparison.comparisons(labelled, resamples, methods, named, reference is not None)
     return Results(
         rows=labelled,
         costs=labelled_costs,
         scores=summary,
         lines=lines,
-        methods=[line for line in lines if line not in baselines],
-        reference=comparison.find_reference(reference, labelled)
-        if reference
-        else comparison.default_reference(summary),
+        methods=methods,
+        reference=named,
         chosen=reference is not None,
         shared=", ".join(shared_settings(main)),
-        marks=comparison.marks(labelled, resamples),
+        compared=compared,
+        marks=comparison.marks(compared),
         notes=notes,
         resamples=resamples,
         all_rows=rows,
@@ -170,5 +172,8 @@ def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
         name: frame.map(lambda value: json.dumps(value) if isinstance(value, dict) else value)
         for name, frame in numbers.items()
     }
+    files["scores.csv"] = scores.scores_frame(results)
+    if len(of_pairs := comparison.differences_frame(results.compared)):
+        files["differences.csv"] = of_pairs
     of_classes = classes.by_class(results.all_rows, results.notes)
     return files | {"classes.csv": of_classes} if len(of_classes) else files

@@ -17,6 +17,7 @@ from benchmark.evaluation.replicates import conclude, difference, estimate
 from benchmark.evaluation.statistics import Ranks, holm, resample
 from benchmark.report.comparison import (
     against_baselines,
+    comparisons,
     default_reference,
     difference_table,
     differences,
@@ -27,12 +28,11 @@ from benchmark.report.comparison import (
     points,
     rank_table,
     rankings,
-    unbeaten,
     verdict,
 )
 from benchmark.report.plots import Ranking, cliques, rank_chart
 from benchmark.report.render import to_markdown, to_terminal
-from benchmark.report.results import label_lines
+from benchmark.report.results import Resamples, label_lines, natural
 from benchmark.report.scores import missing, score_table, summarise, vocabularies
 from benchmark.report.sections import read_results, write_report
 from tests.report.fakes import synthetic
@@ -93,6 +93,11 @@ def measured(
     return pd.DataFrame(rows), drawn, behind
 
 
+def not_shown(labelled: pd.DataFrame, resamples: Resamples) -> dict[tuple[str, str, str, str], str]:
+    methods = natural(set(labelled.loc[~labelled["baseline"].astype(bool), "line"]))
+    return marks(comparisons(labelled, resamples, methods, None, False))
+
+
 def compared(rows: pd.DataFrame, drawn: dict, reference: str = "a") -> pd.DataFrame:
     labelled, _, lines = label_lines(rows, pd.DataFrame())
     against = {line: reference for line in lines if line != reference}
@@ -147,7 +152,7 @@ def test_too_few_patients_have_no_verdict() -> None:
     assert compared(rows.assign(effective_groups=10.0, scarcest=4), drawn).loc["b", "verdict"] == "better"
     rows = rows.assign(effective_groups=8.0, start="a-0", role=np.where(rows["method"] == "a", "baseline", None))
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    assert unbeaten(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "b")}
+    assert not_shown(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "b"): "†"}
 
 
 def test_verdicts() -> None:
@@ -221,10 +226,10 @@ def test_what_does_not_beat_its_initial_weights_is_marked() -> None:
     rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None), start="initial-0", majority=0.3)
     labelled, _, lines = label_lines(rows, pd.DataFrame())
     assert lines == ["a", "b", "initial"]
-    marked = marks(labelled, lambda *key: drawn.get(key))
+    marked = not_shown(labelled, lambda *key: drawn.get(key))
     assert marked == {("probe", "d", "accuracy", "a"): "†"}
-    assert unbeaten(labelled, lambda *_: None) == {("probe", "d", "accuracy", "a")}
-    assert unbeaten(labelled.drop(columns="start"), lambda *_: None) == set()
+    assert not_shown(labelled, lambda *_: None) == {("probe", "d", "accuracy", "a"): "†"}
+    assert not_shown(labelled.drop(columns="start"), lambda *_: None) == {}
     scores = summarise(labelled)
     table = score_table(scores, "probe", lines, marked)
     assert [(line, "†" in cells[0].text, cells[0].best) for line, cells in table.rows] == [
@@ -262,7 +267,7 @@ def test_each_evaluated_model_is_held_against_its_own_baselines() -> None:
         return drawn.get(key)  # type: ignore[arg-type]
 
     assert own_baselines(labelled, "start") == {model: f"untrained · {model}" for model in "abc"}
-    marked = marks(labelled, resamples)
+    marked = not_shown(labelled, resamples)
     assert marked == {("probe", "d", "accuracy", model): mark for model, mark in (("a", "†"), ("b", "‡"), ("c", "†‡"))}
     table = score_table(summarise(labelled), "probe", lines, marked)
     assert [cells[0].text[4:] for _, cells in table.rows] == ["†", "‡", "†‡"]
@@ -290,7 +295,7 @@ def test_a_model_of_random_weights_is_marked_and_not_compared_with_itself() -> N
         return drawn.get(key)  # type: ignore[arg-type]
 
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    assert marks(labelled, resamples) == {("probe", "d", "accuracy", "a"): "†"}
+    assert not_shown(labelled, resamples) == {("probe", "d", "accuracy", "a"): "†"}
     results = read_results(rows, pd.DataFrame(), lambda *_: {}, resamples, None)
     assert results is not None
     assert list(against_baselines(results.of_task("probe"))) == []
@@ -313,7 +318,7 @@ def test_a_line_is_held_against_its_initial_weights_under_the_same_options() -> 
     rows = pd.concat([plain, option.assign(variant="option", evaluation="other")])
     rows = rows.assign(role=np.where(rows["method"] == "initial", "baseline", None), start="initial-0")
     labelled, _, _ = label_lines(rows, pd.DataFrame())
-    assert unbeaten(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "a · option")}
+    assert not_shown(labelled, lambda *key: drawn.get(key)) == {("probe", "d", "accuracy", "a · option"): "†"}
 
 
 def test_a_baseline_is_never_bold() -> None:
@@ -510,3 +515,35 @@ def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
     ]
     assert "for the 5 tests of this table" in said[0]
     assert "for the 9 pairs of lines, because the reference is the best of them" in said[1]
+
+
+def test_the_files_have_the_numbers_of_the_tables_and_more(tmp_path: Path) -> None:
+    """differences.csv against the examples themselves; scores.csv against pandas."""
+    rows, drawn, examples = measured({"a": 0.5, "b": 0.7, "initial": 0.4}, seeds=3, datasets=("d", "dd"))
+    rows = rows.assign(
+        role=np.where(rows["method"] == "initial", "baseline", None), start=[f"initial-{seed}" for seed in rows["seed"]]
+    )
+    other = rows.assign(metric="ece", primary=False, value=rows["value"] / 2)
+    both = pd.concat([rows, other], ignore_index=True)
+    write_report(both, pd.DataFrame(), tmp_path, Console(file=io.StringIO()), lambda *key: drawn.get(key), "a")
+    differences_csv = pd.read_csv(tmp_path / "differences.csv")
+    assert list(differences_csv.columns) == [
+        *["kind", "dataset", "metric", "line", "other", "against", "n", "groups", "effective_groups", "scarcest"],
+        *["seeds", "level", "difference", "low", "high", "p", "tests", "p_holm", "verdict"],
+    ]
+    keys = zip(differences_csv["against"], differences_csv["line"], differences_csv["other"])
+    assert set(keys) == {("reference", "b", "a"), ("start", "a", "initial"), ("start", "b", "initial")}
+    row = differences_csv[(differences_csv["against"] == "reference") & (differences_csv["dataset"] == "dd")].iloc[0]
+    runs = [[examples[method, seed, ""] for seed in range(3)] for method in ("b", "a")]
+    assert row["difference"] == pytest.approx(difference(METRIC, *runs, 10, np.random.default_rng(0)).value)
+    assert (row["n"], row["groups"], row["seeds"], row["level"]) == (180, 60, 3, "this method")
+    assert row["verdict"] == "better"
+    of_pair = differences_csv[differences_csv["against"] == "reference"]
+    np.testing.assert_allclose(of_pair["p_holm"], holm(of_pair["p"].to_numpy()))
+    scores_csv = pd.read_csv(tmp_path / "scores.csv").set_index(["metric", "dataset", "line"])
+    assert len(scores_csv) == 2 * 2 * 3
+    for (metric, dataset, method), of_line in both.groupby(["metric", "dataset", "method"]):
+        score = scores_csv.loc[(metric, dataset, method)]
+        assert (score["mean"], score["deviation"]) == pytest.approx((of_line["value"].mean(), of_line["value"].std()))
+        assert (score["seeds"], score["level"], score["primary"]) == (3, "this method", metric == "accuracy")
+        assert score["low"] <= score["mean"] <= score["high"]

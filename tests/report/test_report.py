@@ -23,9 +23,8 @@ def test_the_whole_report(tmp_path):
     files = write_report(rows, costs, tmp_path / "out", terminal)
 
     names = [f"{name}.{ending}" for name in [*KINDS, "quality-against-cost"] for ending in ("png", "svg")]
-    assert files == [tmp_path / "out" / name for name in ("report.md", "results.csv", "costs.csv")] + [
-        tmp_path / "out" / "plots" / name for name in names
-    ]
+    data = ["report.md", "results.csv", "costs.csv", "scores.csv", "differences.csv"]
+    assert files == [tmp_path / "out" / name for name in [*data, *(f"plots/{name}" for name in names)]]
     assert all(file.stat().st_size > 0 for file in files)
     assert_frame_equal(pd.read_csv(files[1], keep_default_na=False, dtype={"cell": str}), rows, check_dtype=False)
     assert_frame_equal(pd.read_csv(files[2], keep_default_na=False, dtype={"cell": str}), costs, check_dtype=False)
@@ -45,7 +44,14 @@ def test_the_whole_report(tmp_path):
 def test_a_report_on_results_alone(tmp_path):
     rows, _ = synthetic(1, 1, seeds=1)
     files = write_report(rows[rows["task"] == "vqa"], pd.DataFrame(), tmp_path, console())
-    assert [file.name for file in files] == ["report.md", "results.csv", "costs.csv", "vqa.png", "vqa.svg"]
+    assert [file.name for file in files] == [
+        "report.md",
+        "results.csv",
+        "costs.csv",
+        "scores.csv",
+        "vqa.png",
+        "vqa.svg",
+    ]
 
 
 def test_metrics_that_the_notes_define_have_tables_of_their_own(tmp_path):
