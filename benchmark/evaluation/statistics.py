@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special, stats
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided
+from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided, draws_of
 from benchmark.evaluation.metrics import Weighted, numbers
 
 LEVEL = 0.95
@@ -168,9 +168,11 @@ def _resampled(
     values = []
     for drawn in _draws(groups, max(groups, len(group_of)), resamples, rng):
         counts = _counts(drawn, groups)
-        if isinstance(metric, Weighted):
+        weighted = [of_draw for of_draw in draws_of(metric) if isinstance(of_draw, Weighted)]
+        if len(weighted) == len(draws_of(metric)):
             # The weights of an example in all resamples are contiguous, which makes sums over examples fast.
-            values.append(metric.weighted(examples, counts.T.astype(float, order="C")[group_of].T))
+            weights = counts.T.astype(float, order="C")[group_of].T
+            values.append(np.mean([of_draw.weighted(examples, weights) for of_draw in weighted], axis=0))
         else:
             values.append(np.array([metric(_repeated(examples, row[group_of])) for row in counts]))
     return np.concatenate(values)
