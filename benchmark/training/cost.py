@@ -28,14 +28,7 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
-from benchmark.training.accumulation import (
-    MODES,
-    accumulate,
-    accumulation_mode,
-    keys_of,
-    micro_batches,
-    training_step,
-)
+from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, keys_of, micro_batches, training_step
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
