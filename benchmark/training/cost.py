@@ -260,8 +260,6 @@ def simulated_cost(
             average.follow()
         held = held_bytes(copy, optimizer, average)
         fake = simulating(device)
-        if fake.type == "cpu":
-            _update_largest_alone(optimizer)
         batches = _step_batches(shape, training)
         with StoragePeak(fake) as peak, counting() as counter, _Passes(copy, lambda: counter.total) as passes:
             training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, fake), recipe.gradient_clip)
@@ -471,23 +469,6 @@ def _warm_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
         group["foreach"] = None
     optimizer.zero_grad(set_to_none=True)
     return optimizer
-
-
-def _update_largest_alone(optimizer: torch.optim.Optimizer) -> None:
-    """Let each step update the largest parameter alone: updating all takes as long as the rest of a simulated step.
-
-    For the CPU, where one parameter is updated after the other: memory peaks at the largest.
-    """
-    held: list[Tensor] = []
-
-    def hide(*_: Any) -> None:
-        updated = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        held.extend(parameter.grad for parameter in updated)
-        for parameter in sorted(updated, key=Tensor.numel)[:-1]:
-            parameter.grad = None
-
-    optimizer.register_step_pre_hook(hide)
-    optimizer.register_step_post_hook(lambda *_: held.clear())
 
 
 def _has_keys(method: Method) -> bool:

@@ -52,7 +52,7 @@ def test_the_page_on_the_python_api_runs(examples: Path, capsys: pytest.CaptureF
     assert "unknown key of training 'batch_sice'; did you mean 'batch_size'?" in capsys.readouterr().out
     assert set(names["main"].method) >= {"decoupled", "clip"}
     assert set(names["examples"].seed) == {0}
-    assert names["logs"].step.max() == 20
+    assert names["logs"].step.max() == 10
     assert names["files"][0].is_file()
 
 
