@@ -541,11 +541,11 @@ def normalise(answer: str) -> str:
     for pattern, written in (
         (r">\s*=", "≥"),
         (r"<\s*=", "≤"),
-        (r"\+\s*/?\s*-", "±"),
+        (r"\+(?:\s*/\s*)?-", "±"),
         (r"\bper\s*cent\b", "%"),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", "")),
         (r"(?<=\d)(?:-|\s+-\s+)(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
-        (r"(?<=\d)\s*x\s*(?=\.?\d)", " x "),
+        (r"(?<=\d)(?:x|\s+x\s+)(?=\.?\d)", " x "),
     ):
         text = re.sub(pattern, written, text)
     words = (re.sub(rf"(?<![\w.]){DECIMAL}(?![\w.])", shortest, token) for token in TOKEN.findall(text))
