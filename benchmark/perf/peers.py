@@ -173,7 +173,7 @@ def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
         def images(self, split: str) -> Encoded:
             return Encoded(images, images)
 
-        def texts(self, each: Sequence[str]) -> Encoded:
+        def texts(self, each: Sequence[str], keep: bool = True) -> Encoded:
             return Encoded(texts, texts)
 
     return Embedded()

@@ -109,7 +109,7 @@ class TableSource(Source):
             return source
         wanted, columns = source.get("split"), source["columns"]
         official = columns.get("official_split")
-        files = next((source[key] for key in BY_SPLIT if isinstance(source.get(key), dict)), {})
+        files: dict[str, Any] = next((source[key] for key in BY_SPLIT if isinstance(source.get(key), dict)), {})
         if isinstance(wanted, str) and wanted != "official":
             raise ValueError(f"split: '{wanted}': expected official, or the shares of train, val and test to draw")
         if wanted == "official" and not official:
