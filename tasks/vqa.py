@@ -541,11 +541,11 @@ def normalise(answer: str) -> str:
     for pattern, written in (
         (r">\s*=", "≥"),
         (r"<\s*=", "≤"),
-        (r"\+\s*/?\s*-", "±"),
+        (r"\+(?:\s*/\s*)?-", "±"),
         (r"\bper\s*cent\b", "%"),
         (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", "")),
         (r"(?<=\d)(?:-|\s+-\s+)(?=\.?\d)|(?<=\d)\s+to\s+(?=\.?\d)", "-"),
-        (r"(?<=\d)\s*x\s*(?=\.?\d)", " x "),
+        (r"(?<=\d)(?:x|\s+x\s+)(?=\.?\d)", " x "),
     ):
         text = re.sub(pattern, written, text)
     words = (re.sub(rf"(?<![\w.]){DECIMAL}(?![\w.])", shortest, token) for token in TOKEN.findall(text))
@@ -692,13 +692,15 @@ def zero_shot(data: Evaluation, test: Questions, candidates: list[list[str]], st
 
 
 def by_question_type(examples: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Compute, for each question_type, the number of questions, their accuracy, and that of the most common answer."""
+    """Compute, for each question_type, the number of questions, their accuracy, and that of the guesses."""
     scores = {}
     for name in np.unique(examples["question_type"]):
         rows = examples["question_type"] == name
         scores[str(name)] = {
             "n": int(rows.sum()),
             "accuracy": float(examples["correct"][rows].mean()),
+            "question only": float(examples["correct_by_question_only"][rows].mean()),
+            "same question": float(examples["correct_by_same_question"][rows].mean()),
             "majority": float(examples["correct_by_most_common"][rows].mean()),
         }
     return scores

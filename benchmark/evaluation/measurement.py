@@ -88,7 +88,7 @@ class Measurement:
         vocabulary: the number of different answers of train, where no other is ever given.
         missing: by metric, why it was not computed.
         breakdown: by the name of a column and each of its values, ``n`` (examples), the primary metric over these
-            examples, by its name, and ``majority``, likewise.
+            examples, by its name, and what guesses get, by theirs (``majority``).
         curve: by the name of what is learned from (``images a class``) and each amount of it, the name of the metric.
         drawn: by metric, the number of ``images`` and ``groups`` of train in each of its draws.
         support, recall, auroc: by class, the number of test examples, and the metrics (None where undefined).

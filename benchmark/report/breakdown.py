@@ -8,6 +8,7 @@ import numpy as np
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
 from benchmark.report.results import NotesOf, Results, natural, with_notes
+from benchmark.report.scores import highest_guesses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,8 @@ def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"
     """Collect the scores by kind of example, for each column that tells the kinds apart (``question_type``).
 
     rows: labelled, of one kind of task; the primary ones count. Returns one row per dataset, part, metric, kind, line
-    and seed: value, majority (fractions, NaN where there is none), n and baseline. Datasets with a single kind are left
-    out.
+    and seed: value, guesses (what guesses get, by name), majority (fractions, NaN where there is none), n and baseline.
+    Datasets with a single kind are left out.
     """
     import pandas as pd
 
@@ -43,6 +44,7 @@ def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"
             "line": row.line,
             "seed": row.seed,
             "value": numbers.get(row.metric, np.nan),
+            "guesses": {name: guess for name, guess in numbers.items() if name not in ("n", row.metric)},
             "majority": numbers.get("majority", np.nan),
             "n": numbers["n"],
             "baseline": bool(row.baseline),
@@ -72,9 +74,10 @@ def panels(scores: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame, li
 
 
 def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> Iterator[Table]:
-    """Tabulate lines by kinds of example, for each dataset; then baselines, majority and number of test examples."""
+    """Tabulate lines by kinds of example, for each dataset; then baselines, guesses and number of test examples."""
     for name, metric, rows, kinds in panels(scores):
-        value, majority = rows.groupby(["line", "kind"])["value"].mean(), rows.groupby("kind")["majority"].mean()
+        value = rows.groupby(["line", "kind"])["value"].mean()
+        guesses = {kind: highest_guesses(of_kind["guesses"], of_kind["line"]) for kind, of_kind in rows.groupby("kind")}
         cells = {
             line: [Cell(percent(float(value.get((line, kind), np.nan)))) for kind in kinds]
             for line in order
@@ -82,8 +85,8 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
         }
         baselines = set(rows.loc[rows["baseline"], "line"])
         footer = [(line, of_line) for line, of_line in cells.items() if line in baselines]
-        if majority.notna().any():
-            footer.append(("majority", [Cell(percent(majority[kind])) for kind in kinds]))
+        for guess in dict.fromkeys(guess for of_row in rows["guesses"] for guess in of_row):
+            footer.append((guess, [Cell(percent(guesses[kind].get(guess, np.nan))) for kind in kinds]))
         footer.append(("examples", [Cell(span(rows.loc[rows["kind"] == kind, "n"])) for kind in kinds]))
         caption = over_seeds(rows.groupby("line")["seed"].nunique())
         if any(cell.text == MISSING for of_line in cells.values() for cell in of_line):

@@ -106,7 +106,7 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         lines = of_lines[key]
         ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
         parts = natural(of_column["part"].unique())
-        blind, ceiling = _blind(of_column), float(of_column["ceiling"].mean())
+        blind, ceiling = highest_guesses(of_column["blind"], of_column["line"]), float(of_column["ceiling"].mean())
         common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
         common |= {"parts": tuple(parts), "n": examples(of_column, parts)}
         for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
@@ -198,15 +198,16 @@ def _draws(seeds: "pd.DataFrame") -> list[float]:
     return draws if len(seeds) == 1 and isinstance(draws, list) else []
 
 
-def _blind(column: "pd.DataFrame") -> dict[str, float]:
+def highest_guesses(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[str, float]:
     """Find, for each guess without the images, the highest of the lines' means over seeds and parts.
 
     A guess may be made with the line's own encoder of texts. With the best one it is the score to beat for all.
+    guesses: a mapping from names to scores, or NaN, for each row. lines: the line of each.
     """
     import pandas as pd
 
-    guesses = [guess if isinstance(guess, dict) else {} for guess in column["blind"]]
-    of_lines = pd.DataFrame(guesses, column.index, dtype=float).groupby(column["line"]).mean()
+    named = [guess if isinstance(guess, dict) else {} for guess in guesses]
+    of_lines = pd.DataFrame(named, guesses.index, dtype=float).groupby(lines).mean()
     return {str(name): float(value) for name, value in of_lines.max().items()}
 
 

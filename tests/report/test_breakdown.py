@@ -81,6 +81,23 @@ def test_a_line_without_notes_has_no_result() -> None:
     assert cells(chest.footer[1]) == ["51.0", "50.0", "52.0"]
 
 
+def test_of_a_guess_that_lines_make_differently_the_highest_is_shown() -> None:
+    rows, notes = results(methods=3)
+
+    def guessed(cell: str, evaluation: str) -> dict[str, Any]:
+        of_part = notes(cell, evaluation)
+        for numbers in of_part[""]["breakdown"]["question_type"].values():
+            numbers["own guess"] = 0.4 + int(cell[:4], 16) / 10 + int(cell[4:], 16) / 50
+        return of_part
+
+    chest, _ = tables(rows, guessed)
+    # The third of the lines guesses 60 and 62 % with two seeds.
+    assert [(row[0], cells(row)) for row in chest.footer[1:3]] == [
+        ("majority", ["51.0", "50.0", "52.0"]),
+        ("own guess", ["61.0"] * 3),
+    ]
+
+
 def test_notes_without_a_majority_and_with_other_counts() -> None:
     rows, _ = results(seeds=1)
 

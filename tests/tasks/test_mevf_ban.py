@@ -192,8 +192,10 @@ class Kept(ModelEncoder):
     made: ModelEncoder
 
     def copy(self) -> Any:
-        self.made = super().copy()
-        return self.made
+        made = super().copy()
+        # The second copy is trained on the question alone.
+        self.made = getattr(self, "made", made)
+        return made
 
     def projected_words(self, texts: Sequence[str], length: int) -> Tensor:
         assert length == 12
