@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from benchmark.tasks import attention
 from benchmark.tasks.attention import Ban, Held
 from benchmark.tasks.scale import Scale
 from torch import Tensor, nn
@@ -166,6 +168,26 @@ def test_learns_what_neither_image_nor_question_tells_alone() -> None:
     assert values(found)["accuracy"] > 0.95
 
 
+def test_tokens_that_are_held_and_those_computed_anew_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"head": "ban", "epochs": 3, "batch_size": 16}
+    encoded: list[int] = []
+
+    class Counting(ModelEncoder):
+        def image_tokens(self, images: Tensor) -> Tensor:
+            encoded.append(len(images))
+            return super().image_tokens(images)
+
+    def found() -> np.ndarray:
+        made = Counting(build_model(small_card(), 0), Letters(), "cpu", "weights", 10.0)
+        return measured(pictures(), made, **options).examples["predicted"]
+
+    held = found()
+    once = sum(encoded)
+    monkeypatch.setattr(attention, "HELD", 0)
+    np.testing.assert_array_equal(found(), held)
+    assert sum(encoded) - once > 2 * once
+
+
 class Pooled:
     """An encoder without tokens."""
 
@@ -210,6 +232,7 @@ class Variant(VQA):
     class Config(VQA.Config):
         head: str = "ban"
         width: int = 64
+        micro_batch: int = 256
 '''
 
 
