@@ -36,11 +36,11 @@ def bounds(
 ) -> tuple[float, float]:
     """Compute the 95 % interval (low, high) of a metric from its value and its resampled values, [R].
 
-    Of a metric that lies in 0..highest (a mean, a mean over classes) it is that of on_logit(). Where value and
-    resamples are all at one end, as of an AUROC of 1, or all 0 of a mean that can be negative, none of the G effective
-    groups scored otherwise; by the interval of Clopper and Pearson (1934), a share of up to 1 - 0.025^(1/G) of all
-    groups might (about 3.7 / G). That share is assumed to have the opposite score (if negative is possible, each of
-    both). Of other metrics, the interval is that of percentiles().
+    Of a metric that has a range (a mean, a mean over classes) it is that of on_logit(). Where value and resamples are
+    all at one end, as of an AUROC of 1, or all 0 of a mean that can be negative, none of the G effective groups scored
+    otherwise; by the interval of Clopper and Pearson (1934), a share of up to 1 - 0.025^(1/G) of all groups might
+    (about 3.7 / G). That share is assumed to have the opposite score (if negative is possible, each of both).
+    Of other metrics, the interval is that of percentiles().
     (NaN, NaN) for a single group, and where the metric is undefined.
     """
     count, undefined = effective_groups(metric, examples, groups), (float("nan"), float("nan"))
@@ -51,12 +51,16 @@ def bounds(
     # A mean of numbers that its column says cannot be has no such range.
     if not np.isfinite(highest) or min(value, resampled.min()) < lowest or max(value, resampled.max()) > highest:
         return percentiles(resampled, count) if count > 1 else undefined
+    span = highest - lowest
+    part, drawn = (value - lowest) / span, (resampled - lowest) / span
     if value in (lowest, 0.0, highest) and (resampled == value).all():
         share = float(1 - ((1 - LEVEL) / 2) ** (1 / count))
-        return value - share * (value - lowest), value + share * (highest - value)
-    if count <= 1:
+        low, high = part - share * part, part + share * (1 - part)
+    elif count > 1:
+        low, high = on_logit(part, drawn, count)
+    else:
         return undefined
-    return on_logit(value, resampled, count, highest) if lowest == 0 else percentiles(resampled, count)
+    return lowest + span * low, lowest + span * high
 
 
 def _range(metric: Metric) -> tuple[float, float]:
@@ -66,22 +70,21 @@ def _range(metric: Metric) -> tuple[float, float]:
     return (0.0, 1.0) if isinstance(metric, Sided) else (-np.inf, np.inf)
 
 
-def on_logit(value: float, resampled: np.ndarray, groups: float, highest: float) -> tuple[float, float]:
-    """Compute the 95 % interval (low, high) of a value in 0..highest, symmetric on the scale of the logit.
+def on_logit(value: float, resampled: np.ndarray, groups: float) -> tuple[float, float]:
+    """Compute the 95 % interval (low, high) of a value in 0..1, symmetric on the scale of the logit.
 
-    logit(value / highest) +- t se / (p (1 - p)), with p = value / highest, t of ``groups`` - 1 degrees of freedom, and
-    se the standard deviation of the resampled values over highest, times sqrt(groups / (groups - 1)), because a
-    resample of few groups varies too little. Of an AUROC this is the interval that Pepe 2003, "The Statistical
-    Evaluation of Medical Tests", section 5.2 makes of a standard error, here that of the bootstrap over groups instead
-    of DeLong's. In simulations it covers the truth where few groups have a class or nearly all is right, where
-    percentiles do not: docs/statistics.md has the figures.
+    logit(value) +- t se / (value (1 - value)), with t of ``groups`` - 1 degrees of freedom, and se the standard
+    deviation of the resampled values times sqrt(groups / (groups - 1)), because a resample of few groups varies too
+    little. Of an AUROC this is the interval that Pepe 2003, "The Statistical Evaluation of Medical Tests for
+    Classification and Prediction", makes of a standard error, here that of the bootstrap over groups. In simulations it
+    covers the truth where few groups have a class or nearly all is right, where percentiles do not: docs/statistics.md
+    has the figures. groups: their effective number, above 1.
     """
-    p = value / highest
-    error = float(resampled.std(ddof=1) if len(resampled) > 1 else 0.0) / highest * np.sqrt(groups / (groups - 1))
-    if not 0 < p < 1 or error == 0:
-        return float(value), float(value)
-    reach = special.stdtrit(groups - 1, (1 + LEVEL) / 2) * error / (p * (1 - p))
-    low, high = highest * special.expit(special.logit(p) + np.array([-reach, reach]))
+    error = float(resampled.std(ddof=1) if len(resampled) > 1 else 0.0) * np.sqrt(groups / (groups - 1))
+    if not 0 < value < 1 or error == 0:
+        return value, value
+    reach = special.stdtrit(groups - 1, (1 + LEVEL) / 2) * error / (value * (1 - value))
+    low, high = special.expit(special.logit(value) + np.array([-reach, reach]))
     return float(low), float(high)
 
 
