@@ -85,8 +85,10 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
         }
         baselines = set(rows.loc[rows["baseline"], "line"])
         footer = [(line, of_line) for line, of_line in cells.items() if line in baselines]
-        for guess in dict.fromkeys(guess for of_row in rows["guesses"] for guess in of_row):
-            footer.append((guess, [Cell(percent(guesses[kind].get(guess, np.nan))) for kind in kinds]))
+        footer += [
+            (guess, [Cell(percent(guesses[kind].get(guess, np.nan))) for kind in kinds])
+            for guess in dict.fromkeys(guess for of_row in rows["guesses"] for guess in of_row)
+        ]
         footer.append(("examples", [Cell(span(rows.loc[rows["kind"] == kind, "n"])) for kind in kinds]))
         caption = over_seeds(rows.groupby("line")["seed"].nunique())
         if any(cell.text == MISSING for of_line in cells.values() for cell in of_line):

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
-from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, wrap
+from benchmark.report.render import MISSING, THESE_WEIGHTS, THIS_METHOD, Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import Resamples, Results, columns_of, natural
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ FEWEST_GROUPS = 10
 """The fewest effective groups that a verdict needs: with fewer, intervals cover the truth less often than they say."""
 BETTER, WORSE, NEITHER, UNTESTED = "better", "worse", "no difference shown", "not tested"
 HIGHER, LOWER = "higher", "lower"
-THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
-"""The levels of a comparison. With one seed: would these weights do so on other patients? With several: would this
-method, trained from other seeds too?"""
 BASELINES = {"start": ("†", "the model before training"), "raw_pixels": ("‡", "raw pixels")}
 """By the column of the rows that names its cell, each baseline that every line must beat: its mark, and its name."""
 FEWEST_DATASETS, FEWEST_LINES = 5, 3
@@ -101,7 +98,7 @@ def mean_ranks(results: Results) -> Iterator[Table | Plot | Sentence]:
     """Show the mean ranks of the methods over datasets, or why there are none."""
     of_tasks = rankings(results.scores, results.methods)
     if any(ranking.ranks for ranking in of_tasks):
-        yield rank_table(of_tasks, results.methods, int(results.scores["seeds"].max()))
+        yield rank_table(of_tasks, results.methods)
         yield Plot(rank_chart(of_tasks, results.methods), "ranks", "mean ranks and critical difference")
     if missing := missing_ranks(of_tasks):
         yield Sentence(missing)
@@ -409,11 +406,6 @@ def difference_table(
     return Table(title, header, rows, [], _caption(compared, picked))
 
 
-def of_level(seeds: int) -> str:
-    """End a title with what its numbers hold for; empty where they count seeds."""
-    return "" if seeds > 1 else f", for {THESE_WEIGHTS}"
-
-
 def _cell(difference: Any) -> Cell:
     """Write a row of differences()."""
     interval = "" if np.isnan(difference.low) else f"{points(difference.low)} to {points(difference.high)}\n"
@@ -485,7 +477,8 @@ def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
             missing = f"needs {FEWEST_DATASETS} datasets and {FEWEST_LINES} lines, found {have}"
             of_tasks.append(Ranking(task, lines, datasets, None, missing))
         else:
-            of_tasks.append(Ranking(task, lines, datasets, ranks(table[lines].to_numpy())))
+            seeds = int(scores.loc[scores["task"] == task, "seeds"].max())
+            of_tasks.append(Ranking(task, lines, datasets, ranks(table[lines].to_numpy()), seeds=seeds))
     return of_tasks
 
 
@@ -498,11 +491,8 @@ def missing_ranks(of_tasks: Sequence[Ranking]) -> str:
     return " ".join(f"No mean ranks of {', '.join(tasks)}: the test {reason}." for reason, tasks in reasons.items())
 
 
-def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str], seeds: int = FEWEST_SEEDS) -> Table:
-    """Tabulate lines by kinds of task: mean rank over datasets, with the critical difference in the footer.
-
-    seeds: the most that a line has.
-    """
+def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str]) -> Table:
+    """Tabulate lines by kinds of task: mean rank over datasets, with the critical difference in the footer."""
     shown = [(ranking, ranking.ranks) for ranking in of_tasks if ranking.ranks]
     rank_of = {
         (ranking.task, line): float(rank) for ranking, ranks in shown for line, rank in zip(ranking.lines, ranks.mean)
@@ -523,4 +513,10 @@ def rank_table(of_tasks: Sequence[Ranking], order: Sequence[str], seeds: int = F
         "1 is best. Lines whose mean ranks are closer than the critical difference (Nemenyi, 5 %; Demsar 2006) are not "
         "told apart over these datasets; where p is 0.05 or more, no lines are."
     )
-    return Table(f"mean rank over datasets{of_level(seeds)}", [(task, "") for task in best], rows, footer, caption)
+    return Table(
+        f"mean rank over datasets{of_level(max(ranking.seeds for ranking, _ in shown))}",
+        [(task, "") for task in best],
+        rows,
+        footer,
+        caption,
+    )

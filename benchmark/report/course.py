@@ -18,14 +18,13 @@ from benchmark.report.comparison import (
     highest_of,
     is_shown,
     measured_runs,
-    of_level,
     points,
     smallest_sample,
     verdicts_of,
     with_intervals,
 )
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.render import Cell, Plot, Sentence, Table, wrap
+from benchmark.report.render import Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import IDENTITY, Resamples, Results, natural, settings_of, with_arms
 from benchmark.report.scores import summarise
 
@@ -316,7 +315,8 @@ def chart(course: Course, task: str, order: list[str]) -> "Figure":
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False)
         each = "a line is one training" if course.kind == "share" else "a point is a training of its own"
-        figure.supxlabel(f"{task}: scores in percent with 95 % intervals; {each}; dashed: chance", fontsize=7)
+        level = of_level(course.rows["seed"].nunique())
+        figure.supxlabel(f"{task}: scores in percent with 95 % intervals{level}; {each}; dashed: chance", fontsize=7)
     return figure
 
 

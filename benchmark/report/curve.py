@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
+from benchmark.report.render import MISSING, Cell, Plot, Table, of_level, over_seeds, percent, span, wrap
 from benchmark.report.results import NotesOf, Results, natural, with_notes
 from benchmark.report.scores import best_of
 
@@ -227,7 +227,8 @@ def chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False)
         bars = "; bars: ± the standard deviation over draws" if scores["spread"].notna().any() else ""
-        figure.supxlabel(f"{task}: scores in percent{bars}; dashed: chance", fontsize=7)
+        level = of_level(scores["seed"].nunique())
+        figure.supxlabel(f"{task}: scores in percent{level}{bars}; dashed: chance", fontsize=7)
     return figure
 
 

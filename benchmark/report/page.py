@@ -15,28 +15,32 @@ if TYPE_CHECKING:
 HOW_TO_READ = """\
 ## How to read this
 
+- **Two questions.** *These weights*: would the weights that were trained do so on other patients? One seed answers this
+  and nothing else: another seed of the same method may do better or worse. *This method*: would it do so from other
+  seeds too? Two seeds answer it roughly. Only with three or more does a verdict say *better* or *worse*; with fewer it
+  says *higher* or *lower*, for these weights or with the number of seeds. Titles say which question a table answers.
 - **Claims** are what the suite says that papers found. A claim about scores is judged by the mean over its tasks and
   datasets, paired by test patient and seed as differences are. *Supported*: the whole interval lies in favour and
-  reaches the stated size. *Contradicted*: the whole interval lies outside what is stated. *Not shown*: neither, or one
-  seed. *Not run*: results are missing. `claims.csv` has the same.
-- **Scores** are the primary metric of each kind of task, in percent, averaged over seeds. `results.csv` has every
-  metric of every seed as a fraction, with method, variant, model, suite and cell. `classes.csv` has the recall and
-  AUROC of each class likewise, with its number of test examples (support).
-- **Intervals** are at 95 %. With one seed, it is the bootstrap interval over the groups (patients) of the test set.
-  With S seeds, two errors are added in quadrature on each side: the interval of one seed, and the standard deviation
-  over seeds / sqrt(S). The quantile lies between the normal one and that of t with S - 1 degrees of freedom: two or
-  three seeds say little about other seeds, and the interval is wide accordingly. Where a score is a mean of parts, the
-  ends of its interval are the means of theirs, which makes it too wide rather than too narrow.
-- **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance; a baseline
-  below may be higher. It is no verdict: where intervals overlap widely, the table does not show that one line is better
-  than another.
+  reaches the stated size. *Contradicted*: the whole interval lies outside what is stated. *Not shown*: neither, or
+  fewer than three seeds, or too few patients. *Not run*: results are missing. `claims.csv` has the same.
+- **Scores** are the primary metric of each kind of task, in percent, averaged over seeds. `scores.csv` has every metric
+  as a fraction, with the deviation over seeds; `results.csv` has each seed, with method, variant, model, suite and
+  cell. `classes.csv` has the recall and AUROC of each class, with its number of test examples (support).
+- **Intervals** are at 95 %: a score's over the groups (patients) of the test set, and over seeds if there are several.
+  How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), because two
+  or three seeds of one line say little. Where a score is a mean of parts, the ends of its interval are the means of
+  theirs, which makes it too wide rather than too narrow.
+- **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance and above
+  every guess that does not look at the images; a baseline below may be higher. It is no verdict: where intervals
+  overlap widely, the table does not show that one line is better than another.
 - **Differences** compare two lines on the same test examples: both are computed on the same bootstrap resamples of the
-  test patients, so that whatever makes an image hard for both cancels. With S seeds, the variance of the difference
-  between seeds is added. Interval and p-value then lie between Student's t for the patients and that for the seeds;
-  with two seeds they are conservative. No p is below 2^(1 - patients). The verdict corrects p for the number of tests
-  in its table (Holm 1979): with `--reference`, one for each line and dataset; without it, one for each pair of lines
-  on each dataset, because the reference is then the line that scored best, and could have been any of them. "No
-  difference shown" does not prove that there is none.
+  test patients, so that whatever makes an image hard for both cancels. Several seeds, or several draws of the images
+  that a task learns from, add their own error. No p is below 2^(1 - patients). The verdict corrects p for the number of
+  tests in its table (Holm 1979): with `--reference`, one for each line and dataset; without it, one for each pair of
+  lines on each dataset, because the reference is then the line that scored best, and could have been any of them. "No
+  difference shown" does not prove that there is none. *Too few patients*, *too few positive patients*: with fewer than
+  ten on the scarcer side, neither interval nor test keeps what it promises, and there is no verdict.
+  `differences.csv` has all of them, with p before and after correction.
 - **Mean ranks** count each dataset once, however large a difference is (Friedman and Nemenyi; Demsar 2006).
 - **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
   from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.common.errors import plural
-from benchmark.report.render import percent, scaled, wrap
+from benchmark.report.render import of_level, percent, scaled, wrap
 from benchmark.report.results import columns_of, natural
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
         for ax in axes.flat[max(0, len(panels) - across) : len(panels)]:
             ax.xaxis.set_tick_params(labelbottom=True)
         measure = metrics[0] if len(metrics) == 1 else "score"
-        figure.supxlabel(f"{task}: {measure} in percent, with 95 % interval; dashed: chance", fontsize=7)
+        level = of_level(scores["seeds"].max())
+        figure.supxlabel(f"{task}: {measure} in percent, with 95 % interval{level}; dashed: chance", fontsize=7)
     return figure
 
 
@@ -258,13 +259,17 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of lines over the datasets of a kind of task, or, in ``missing``, why there are none."""
+    """Mean ranks of lines over the datasets of a kind of task, or, in ``missing``, why there are none.
+
+    seeds: the most that a line has.
+    """
 
     task: str
     lines: list[str]
     datasets: int
     ranks: "Ranks | None"
     missing: str = ""
+    seeds: int = 1
 
 
 def rank_chart(rankings: Sequence[Ranking], order: Sequence[str]) -> "Figure":
@@ -296,7 +301,8 @@ def _rank_axis(ax: "Axes", ranking: Ranking, ranks: "Ranks", height: float) -> N
     reach = count - 1
     ax.set_xlim(count + 0.6 * reach, 1 - 0.6 * reach)
     ax.set_ylim(height - 0.3, -0.3)
-    ax.set_title(f"{ranking.task}: mean rank over {plural(ranking.datasets, 'dataset')}", loc="left", pad=2)
+    title = f"{ranking.task}: mean rank over {plural(ranking.datasets, 'dataset')}{of_level(ranking.seeds)}"
+    ax.set_title(title, loc="left", pad=2)
     ax.set_axis_off()
     ax.hlines(0, 1, count, color=INK, linewidth=0.6)
     for rank in range(1, count + 1):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 MISSING = "—"
+THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
+"""The levels of a comparison. With one seed: would these weights do so on other patients? With several: would this
+method, trained from other seeds too?"""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,11 @@ def span(counts: "pd.Series[int]") -> str:
 def over_seeds(seeds: "pd.Series[int]") -> str:
     """Begin a caption with the number of seeds of each line."""
     return f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"
+
+
+def of_level(seeds: int) -> str:
+    """End a title with what its numbers hold for; empty where they count several seeds."""
+    return "" if seeds > 1 else f", for {THESE_WEIGHTS}"
 
 
 def clock(seconds: float) -> str:

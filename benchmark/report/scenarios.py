@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.report.comparison import difference_table, differences
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.render import Plot, Table, span, wrap
+from benchmark.report.render import Plot, Table, of_level, span, wrap
 from benchmark.report.results import NotesOf, Resamples, Results, columns_of, label_lines, natural
 from benchmark.report.scores import score_caption, score_table, summarise
 
@@ -306,7 +306,8 @@ def chart(
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
         condition_axis = f"{varies} (without the difficulty: {shown(plain)})"
-        figure.supxlabel(f"{condition_axis}; scores in percent, with 95 % interval; dashed: chance", fontsize=7)
+        level = of_level(scores["seeds"].max())
+        figure.supxlabel(f"{condition_axis}; scores in percent, with 95 % interval{level}; dashed: chance", fontsize=7)
     return figure
 
 

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import BASELINES, THESE_WEIGHTS, THIS_METHOD, comparisons, marks, of_level
+from benchmark.report.comparison import BASELINES, comparisons, marks
 from benchmark.report.plots import score_chart
-from benchmark.report.render import MISSING, Cell, Plot, Table, interval, over_seeds, percent, span
+from benchmark.report.render import (
+    MISSING,
+    THESE_WEIGHTS,
+    THIS_METHOD,
+    Cell,
+    Plot,
+    Table,
+    interval,
+    of_level,
+    over_seeds,
+    percent,
+    span,
+)
 from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural
 
 if TYPE_CHECKING:
