@@ -11,12 +11,14 @@ def arms(results: Results) -> Iterator[Table | Sentence]:
     if results.shared:
         yield Sentence(f"All lines: {results.shared}.")
     rows = results.rows[~results.rows["baseline"]].drop_duplicates("line").set_index("line")
+    # A line that was trained and not evaluated has costs alone.
+    lines = [line for line in results.methods if line in rows.index]
     recipes = {}
-    for line in results.methods:
+    for line in lines:
         recipe = rows.loc[line].get("recipe")
         recipes[line] = dict(each.split("=", 1) for each in settings_of(recipe if isinstance(recipe, str) else ""))
     methods = rows["method"].to_dict()
-    if not any(recipes.values()) and all(rows.loc[line, "arm"] == methods[line] for line in results.methods):
+    if not any(recipes.values()) and all(rows.loc[line, "arm"] == methods[line] for line in lines):
         return
     settings = list(dict.fromkeys(name for recipe in recipes.values() for name in recipe))
     columns = [name.removeprefix("training.") for name in settings]

@@ -75,7 +75,7 @@ def panels(scores: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame, li
 
 def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> Iterator[Table]:
     """Tabulate lines by kinds of example, for each dataset; then baselines, guesses and number of test examples."""
-    for name, metric, rows, kinds in panels(scores):
+    for panel, metric, rows, kinds in panels(scores):
         value = rows.groupby(["line", "kind"])["value"].mean()
         guesses = {kind: highest_guesses(of_kind["guesses"], of_kind["line"]) for kind, of_kind in rows.groupby("kind")}
         cells = {
@@ -85,16 +85,14 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
         }
         baselines = set(rows.loc[rows["baseline"], "line"])
         footer = [(line, of_line) for line, of_line in cells.items() if line in baselines]
-        footer += [
-            (guess, [Cell(percent(guesses[kind].get(guess, np.nan))) for kind in kinds])
-            for guess in dict.fromkeys(guess for of_row in rows["guesses"] for guess in of_row)
-        ]
+        names = dict.fromkeys(name for of_row in rows["guesses"] for name in of_row)
+        footer += [(name, [Cell(percent(guesses[kind].get(name, np.nan))) for kind in kinds]) for name in names]
         footer.append(("examples", [Cell(span(rows.loc[rows["kind"] == kind, "n"])) for kind in kinds]))
         caption = over_seeds(rows.groupby("line")["seed"].nunique())
         if any(cell.text == MISSING for of_line in cells.values() for cell in of_line):
             caption += f"; {MISSING}: no result"
         yield Table(
-            f"{task} on {name}: {metric} by {column}, in percent",
+            f"{task} on {panel}: {metric} by {column}, in percent",
             [(kind, "") for kind in kinds],
             [(line, of_line) for line, of_line in cells.items() if line not in baselines],
             footer,

@@ -164,7 +164,11 @@ def percent(fraction: float) -> str:
 
 def interval(low: float, high: float) -> str:
     """Write an interval of fractions in percent; nothing where an end is NaN."""
-    return "" if np.isnan(low) or np.isnan(high) else f"{100 * low:.1f}–{100 * high:.1f}"
+    if np.isnan(low) or np.isnan(high):
+        return ""
+    # A dash beside a minus would be read as one.
+    between = "–" if low >= 0 else " to "
+    return f"{100 * low:.1f}{between}{100 * high:.1f}".replace("-", "−")
 
 
 def span(counts: "pd.Series[int]") -> str:

@@ -71,3 +71,13 @@ def test_the_interval_covers_the_mean_over_all_draws(spread: float) -> None:
         given_draws.append(row["over_groups"][0] <= 0.7 <= row["over_groups"][1])
     assert 0.93 <= np.mean(covered) <= 0.975
     assert spread < 0.05 or np.mean(given_draws) < 0.9
+
+
+def test_a_row_says_what_guesses_get_and_what_is_possible() -> None:
+    examples = {"id": np.arange(4), "group": np.arange(4), "right": np.array([0.0, 1, 1, 0])}
+    metrics = {"accuracy": Mean("right"), "gain": Mean("right", lowest=-1.0)}
+    blind = {"lookup": {"accuracy": 0.25}, "text": {"accuracy": 0.5, "gain": 0.0}}
+    measurement = Measurement(examples, dict(metrics), {"accuracy": 0.1}, blind=blind, ceiling={"accuracy": 0.9})
+    accuracy, gain = scores_of(measurement, resamples_of(measurement, np.arange(4), 20))
+    assert (accuracy["blind"], accuracy["ceiling"]) == ({"lookup": 0.25, "text": 0.5}, 0.9)
+    assert (gain["blind"], gain["ceiling"]) == ({"text": 0.0}, None)
