@@ -44,7 +44,8 @@ def bounds(
     (NaN, NaN) for a single group, and where the metric is undefined.
     """
     count, undefined = effective_groups(metric, examples, groups), (float("nan"), float("nan"))
-    resampled = resampled[~np.isnan(resampled)]
+    # Rounded, so that what adds up to the highest value but for an error of floating point is there.
+    value, resampled = round(value, 12), np.round(resampled[~np.isnan(resampled)], 12)
     if len(np.unique(groups)) < 2 or count < 1 or np.isnan(value) or not len(resampled):
         return undefined
     lowest, highest = _range(metric)

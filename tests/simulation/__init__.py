@@ -1,0 +1,1 @@
+"""How often intervals cover the truth and tests err, by simulation: the table of docs/statistics.md."""
