@@ -90,7 +90,7 @@ def estimate(values: np.ndarray, resampled: np.ndarray, groups: float, highest: 
     of_draws = [_shared(np.atleast_2d(np.cov(of_seed)) * scale) for of_seed in resampled]
     if seeds == 1:
         shared, own = of_draws[0]
-        variance = float(values[0].var(ddof=1)) if draws > 1 else 0.0
+        variance = _variance(values[0])
         return Estimate(value, shared, groups, draws, variance, own, float(np.sqrt(own)), False, highest)
     shared, own = _shared(np.cov(resampled.mean(axis=1)) * scale)
     known = own
@@ -98,8 +98,15 @@ def estimate(values: np.ndarray, resampled: np.ndarray, groups: float, highest: 
         # The draws' variance beyond what the resamples explain, which ``own`` has already.
         beyond = [max(0.0, of_seed.var(ddof=1) - unique) for of_seed, (_, unique) in zip(values, of_draws)]
         known += float(np.mean(beyond)) / draws
-    variance = float(values.mean(axis=1).var(ddof=1))
+    variance = _variance(values.mean(axis=1))
     return Estimate(value, shared, groups, seeds, variance, known, float(np.sqrt(known)), True, highest)
+
+
+def _variance(values: np.ndarray) -> float:
+    """Compute the variance of replicates; exactly 0 for one, and where they agree up to rounding."""
+    if len(values) < 2 or np.ptp(values) <= 1e-12 * np.abs(values).max():
+        return 0.0
+    return float(values.var(ddof=1))
 
 
 def _shared(covariance: np.ndarray) -> tuple[float, float]:
@@ -296,7 +303,7 @@ def _of_score(score: Score) -> Estimate:
     error = float(np.mean(score.highs - score.lows)) / 2 / QUANTILE
     of_seeds = len(score.values) > 1
     replicates = score.values if of_seeds else np.asarray(score.draws, dtype=np.float64)
-    variance = float(replicates.var(ddof=1)) if len(replicates) > 1 else 0.0
+    variance = _variance(replicates)
     count = max(1, len(replicates))
     return Estimate(float(score.values.mean()), error**2, np.inf, count, variance, 0.0, error, of_seeds)
 
