@@ -425,7 +425,7 @@ def test_the_report_begins_with_the_verdicts(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "claims.csv")
     assert list(table.columns) == COLUMNS
     assert table["verdict"].tolist() == ["supported", "not run", "not run"]
-    assert files[3] == tmp_path / "claims.csv"
+    assert tmp_path / "claims.csv" in files
     without = write_report(rows, pd.DataFrame(), tmp_path / "none", console, lambda *key: drawn.get(key))
     assert "claims of" not in without[0].read_text(encoding="utf-8")
     assert not (tmp_path / "none" / "claims.csv").exists()

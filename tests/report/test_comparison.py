@@ -360,7 +360,7 @@ def test_the_table_says_so() -> None:
 def scored(values: dict[str, list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"task": "t", "dataset": f"d{i}", "metric": "accuracy", "line": line, "value": value}
+            {"task": "t", "dataset": f"d{i}", "metric": "accuracy", "line": line, "value": value, "seeds": 3}
             for line, of_line in values.items()
             for i, value in enumerate(of_line)
         ]

@@ -131,8 +131,8 @@ def test_each_line_is_held_against_itself_at_the_plain_condition() -> None:
     assert {line: cells[0].text for line, cells in differences.rows} == expected
     corrected = dict(zip(p, holm(list(p.values()))))
     for line, cells in differences.rows:
-        assert ("worse" in cells[0].under) == (corrected[line] < 0.05)
-    assert "worse" in dict(differences.rows)["b · 50 %"][0].under
+        assert ("lower" in cells[0].under) == (corrected[line] < 0.05)
+    assert "lower" in dict(differences.rows)["b · 50 %"][0].under
     assert "Holm's correction for the 4 tests" in differences.caption
 
 
