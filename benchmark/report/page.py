@@ -45,8 +45,10 @@ HOW_TO_READ = """\
 - **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
   from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
   pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the training
-  set (VQA: of each type of question). **Chance** is the score of a method that knows nothing about the images.
-  **Examples** are the number of test examples.
+  set (VQA: of each type of question). **Question only** is the same head trained without the image, and **same
+  question** gives the answer that train most often has to the question: what a score is above them comes from the
+  image. **Chance** is the score of a method that knows nothing about the images. **Ceiling** is the highest score that
+  is possible. **Examples** are the number of test examples.
 - **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
   elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
   evaluated, there is no mark.
@@ -54,7 +56,9 @@ HOW_TO_READ = """\
 - **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
   settings, number of pairs and test images. Their lines are in tables of their own, below the others.
 - **± over draws** is how much a score depends on which training images were drawn: the standard deviation over draws.
-  It is not an interval of their mean. `results.csv` has it as `spread`, with the number of `draws`.
+  It is not an interval of their mean; the intervals and tests of a mean over draws count it. A share of train is drawn
+  in whole groups, and may be more than its name says where a class was missing: see the rows *train images*.
+  `results.csv` has the spread, the number of draws and what was drawn.
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
   the same text are correct. It is not the share of all correct items that are retrieved.
 - **Quality against cost** plots the mean over kinds of task of the mean over datasets, against the training time of a
