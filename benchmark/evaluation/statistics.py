@@ -74,17 +74,21 @@ def _range(metric: Metric) -> tuple[float, float]:
 def on_logit(value: float, resampled: np.ndarray, groups: float) -> tuple[float, float]:
     """Compute the 95 % interval (low, high) of a value in 0..1, symmetric on the scale of the logit.
 
-    logit(value) +- t se / (value (1 - value)), with t of ``groups`` - 1 degrees of freedom, and se the standard
-    deviation of the resampled values times sqrt(groups / (groups - 1)), because a resample of few groups varies too
-    little. Of an AUROC this is the interval that Pepe 2003, "The Statistical Evaluation of Medical Tests for
-    Classification and Prediction", makes of a standard error, here that of the bootstrap over groups. In simulations it
-    covers the truth where few groups have a class or nearly all is right, where percentiles do not: docs/statistics.md
-    has the figures. groups: their effective number, above 1.
+    logit(value) +- t se, with t of ``groups`` - 1 degrees of freedom. The bootstrap gives the variance of the logit in
+    two ways: that of the resampled values over (value (1 - value))^2, as Pepe 2003, "The Statistical Evaluation of
+    Medical Tests for Classification and Prediction", makes it of an AUROC's; and that of the logits of the resampled
+    values, where those at an end count as the last before it. Near an end the former is too small and the latter too
+    large: se^2 is their mean, times groups / (groups - 1), because a resample of few groups varies too little. In
+    simulations the interval covers the truth where few groups have a class or nearly all is right, where percentiles do
+    not: docs/statistics.md has the figures. groups: their effective number, above 1.
     """
-    error = float(resampled.std(ddof=1) if len(resampled) > 1 else 0.0) * np.sqrt(groups / (groups - 1))
-    if not 0 < value < 1 or error == 0:
+    inside = resampled[(resampled > 0) & (resampled < 1)]
+    if not 0 < value < 1 or len(inside) < 2:
         return value, value
-    reach = special.stdtrit(groups - 1, (1 + LEVEL) / 2) * error / (value * (1 - value))
+    by_slope = float(resampled.var(ddof=1)) / (value * (1 - value)) ** 2
+    of_logits = float(special.logit(resampled.clip(inside.min(), inside.max())).var(ddof=1))
+    error = np.sqrt((by_slope + of_logits) / 2 * groups / (groups - 1))
+    reach = special.stdtrit(groups - 1, (1 + LEVEL) / 2) * error
     low, high = special.expit(special.logit(value) + np.array([-reach, reach]))
     return float(low), float(high)
 

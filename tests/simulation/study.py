@@ -86,7 +86,8 @@ def pair(population: Population, patients: int, few: bool = False) -> Trial:
         if count < (2 if few else FEWEST_GROUPS):
             return None
         found = difference(population.metric, [first], [second], RESAMPLES, random)
-        return {"covers": [bool(found.low <= 0 <= found.high)], "rejects": [found.p < 0.05]}
+        # Where there is no interval, nothing is claimed.
+        return {"covers": [not (found.low > 0 or found.high < 0)], "rejects": [found.p < 0.05]}
 
     return trial
 
