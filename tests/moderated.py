@@ -1,7 +1,8 @@
 """The variance of seeds that many lines and datasets share, in loops from the formulas: a reference for the tests.
 
 Variance V_i of S_i seeds, with f_i = S_i - 1 degrees of freedom: V_i / (tau^2 + known_i) ~ F(f_i, d). Beforehand, d is
-one of six values and tau is at one of forty points that are equally likely under a half-Cauchy distribution.
+one of six values and tau is at one of forty points that are equally likely under a half-Cauchy distribution, or, of few
+units, a Lomax distribution of shape 1/2.
 """
 
 import math
@@ -19,13 +20,14 @@ def log_f_density(x: float, m: float, n: float) -> float:
     return (m / 2) * math.log(m / n) + (m / 2 - 1) * math.log(x) - (m + n) / 2 * math.log1p(m * x / n) - log_beta
 
 
-def hypotheses(units: Sequence[tuple[float, int, float, float]]) -> list[list[Hypothesis]]:
+def hypotheses(units: Sequence[tuple[float, int, float, float]], few: bool = False) -> list[list[Hypothesis]]:
     """Of each unit (variance, seeds, known part of the variance, scale): what its variance may be, and how likely."""
     scale = 0.7 * math.sqrt(sum(unit[3] ** 2 for unit in units) / len(units))
     joint = []
     for d in DEGREES:
         for k in range(40):
-            tau = scale * math.tan(math.pi / 2 * (k + 0.5) / 40)
+            below = (k + 0.5) / 40
+            tau = scale * (1 / (1 - below) ** 2 - 1 if few else math.tan(math.pi / 2 * below))
             log = 0.0
             for variance, seeds, known, _ in units:
                 expected = tau**2 + known

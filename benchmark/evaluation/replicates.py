@@ -14,8 +14,9 @@ from scipy import optimize, special, stats
 from benchmark.evaluation.measurement import Examples, Metric
 from benchmark.evaluation.statistics import LEVEL, effective_groups, resample, same_examples
 
-ALONE = 3
-"""The most estimates that do not borrow from each other: so few cannot say how alike their variances are."""
+FEW = 3
+"""The most estimates that do not borrow from each other, if they have three replicates or more: so few cannot say how
+alike their variances are."""
 PRIOR_DEGREES = np.array([2.0, 4.0, 8.0, 16.0, 64.0, 1024.0])
 """How alike the variances may be, as degrees of freedom; all are equally likely beforehand."""
 PRIOR_SCALE = 0.7
@@ -131,7 +132,9 @@ def spreads(estimates: Sequence[Estimate]) -> list[Spread]:
     their likelihood is flat, so it is averaged over here, with d from ``PRIOR_DEGREES`` and tau from a half-Cauchy
     distribution (Gelman 2006, doi:10.1214/06-BA117A) whose median is ``PRIOR_SCALE`` times the estimates' scale.
 
-    Up to ``ALONE`` estimates are taken by themselves, each with the variance of its own replicates.
+    Up to ``FEW`` estimates are taken by themselves, each with the variance of its own replicates. Where these are two,
+    that would leave any value possible. Then tau has a distribution whose tail is heavier than any that has a mean, a
+    Lomax one of shape 1/2: in simulations, few tests are false even where seeds differ much more than expected.
     """
     several = [i for i, each in enumerate(estimates) if each.replicates > 1 and np.isfinite(each.of_groups)]
     # Replicates that agree in everything, as those of an encoder without randomness, say nothing about others.
@@ -141,7 +144,9 @@ def spreads(estimates: Sequence[Estimate]) -> list[Spread]:
     for of_seeds in (True, False):
         alike = [i for i in several if estimates[i].of_seeds == of_seeds]
         of_kind = [estimates[i] for i in alike]
-        made = [_alone(each) for each in of_kind] if len(alike) <= ALONE else _together(of_kind)
+        few = len(alike) <= FEW
+        pairs = min((each.replicates for each in of_kind), default=0) == 2
+        made = [_alone(each) for each in of_kind] if few and not pairs else _together(of_kind, few)
         for i, spread in zip(alike, made):
             result[i] = spread
     return result
@@ -157,7 +162,7 @@ def _alone(estimate: Estimate) -> Spread:
     return Spread(np.ones(1), np.array([estimate.variance + rounding]), np.array([float(estimate.replicates - 1)]))
 
 
-def _together(estimates: Sequence[Estimate]) -> list[Spread]:
+def _together(estimates: Sequence[Estimate], few: bool) -> list[Spread]:
     """Moderate the variances of several estimates; see spreads()."""
     variance = np.array([each.variance for each in estimates])
     known = np.array([each.known for each in estimates])
@@ -166,7 +171,8 @@ def _together(estimates: Sequence[Estimate]) -> list[Spread]:
     if not scale > 0:
         return [_alone(each) for each in estimates]
     # Points of equal probability.
-    tau = scale * np.tan(np.pi / 2 * (np.arange(PRIOR_POINTS) + 0.5) / PRIOR_POINTS)
+    below = (np.arange(PRIOR_POINTS) + 0.5) / PRIOR_POINTS
+    tau = scale * ((1 - below) ** -2 - 1 if few else np.tan(np.pi / 2 * below))
     expected = tau[:, None] ** 2 + known
     # [d, tau, estimate]; a variance of 0 is one below all that floating point can tell from it.
     ratio = np.maximum(variance, 1e-9 * expected) / expected

@@ -145,8 +145,8 @@ def test_a_seed_without_interval_leaves_the_score_without():
 @pytest.mark.parametrize("between", [0.0, 0.005, 0.02, 0.1])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_pooled_interval_covers_the_truth(seeds, between):
-    """Truth 0.5; an error of the test set that the seeds share (sd 0.02), and one of each seed's own. Two seeds may
-    cover more.
+    """Truth 0.5; an error of the test set that the seeds share (sd 0.02), and one of each seed's own. Two seeds
+    cover more: alone they say little about other seeds, which may differ much more.
     """
     rng = np.random.default_rng(seeds)
     covered = 0
@@ -154,7 +154,7 @@ def test_the_pooled_interval_covers_the_truth(seeds, between):
         values = 0.5 + rng.normal(0, 0.02) + rng.normal(0, between, seeds)
         ((_, low, high),) = pooled([Score(values, values - 1.96 * 0.02, values + 1.96 * 0.02)])
         covered += low <= 0.5 <= high
-    assert 0.935 <= covered / 2000 <= (0.99 if seeds == 2 else 0.97)
+    assert 0.935 <= covered / 2000 <= (0.995 if seeds == 2 else 0.97)
 
 
 def test_both_directions_of_retrieval_are_averaged_and_both_counts_shown():
