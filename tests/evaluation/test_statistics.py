@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import MacroAccuracy, MacroAUROC, MacroAveragePrecision, MacroRecall, Median, PerClass
 from benchmark.evaluation.replicates import conclude, difference, estimate, two_sources
-from benchmark.evaluation.statistics import effective_groups, holm, interval, ranks, scarcest
+from benchmark.evaluation.statistics import effective_groups, holm, interval, ranks, resample, scarcest
 
 Columns = dict[str, np.ndarray]
 
@@ -96,9 +96,10 @@ class Plain:
 def test_fast_ways_draw_the_same_resamples(metric: Metric, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = auroc_problem(np.random.default_rng(0), 30)[0]
     examples |= {"x": examples["score/yes"], "used": examples["label"] == 1}
-    slow = interval(Plain(metric), examples, examples["group"], 100, np.random.default_rng(1))
+    drawn = examples, examples["group"], np.unique(examples["group"]), 100
+    slow = resample(Plain(metric), *drawn, np.random.default_rng(1))
     monkeypatch.setattr("benchmark.evaluation.statistics.ELEMENTS", elements)
-    assert interval(metric, examples, examples["group"], 100, np.random.default_rng(1)) == pytest.approx(slow)
+    np.testing.assert_allclose(resample(metric, *drawn, np.random.default_rng(1)), slow)
 
 
 @pytest.mark.parametrize("metric", [Mean("x"), MacroAUROC(("no", "yes"))])
@@ -190,11 +191,55 @@ def test_intervals_near_the_end_cover_the_truth() -> None:
     assert np.mean(covered) >= 0.93
 
 
+def test_the_interval_is_symmetric_on_the_scale_of_the_logit() -> None:
+    """The formula, step by step, where all of 12 patients count and some resamples have no error."""
+    x = np.array([1.0] * 10 + [0.0, 0.6])
+    examples = columns(np.arange(12), x=x)
+    low, high = interval(Mean("x"), examples, examples["group"], 500, np.random.default_rng(1))
+    drawn = resample(Mean("x"), examples, examples["group"], np.arange(12), 500, np.random.default_rng(1))
+    assert drawn.max() == 1
+    value = x.mean()
+    below = [float(each) for each in drawn if each < 1]
+    logits = [np.log(each / (1 - each)) for each in [min(each, max(below)) for each in drawn]]
+    variance = (np.var(drawn, ddof=1) / (value * (1 - value)) ** 2 + np.var(logits, ddof=1)) / 2 * 12 / 11
+    ends = np.log(value / (1 - value)) + np.array([-1, 1]) * stats.t.ppf(0.975, 11) * variance**0.5
+    assert (low, high) == pytest.approx(tuple(1 / (1 + np.exp(-ends))))
+    assert 0 < low < value < high < 1
+    # A mean in -1..1 is moved into 0..1, and one in 0..2 is halved.
+    moved = examples | {"x": 2 * x - 1, "twice": 2 * x}
+    of_moved = interval(Mean("x", lowest=-1.0), moved, moved["group"], 500, np.random.default_rng(1))
+    assert of_moved == pytest.approx((2 * low - 1, 2 * high - 1))
+    of_twice = interval(Mean("twice", highest=2.0), moved, moved["group"], 500, np.random.default_rng(1))
+    assert of_twice == pytest.approx((2 * low, 2 * high))
+
+
+def test_perfect_separation_has_the_bound_of_the_scarcer_side() -> None:
+    """An AUROC or a recall of 1 on few patients with the finding: others may be ranked otherwise."""
+    group = np.repeat(np.arange(400), 2)
+    label = (group < 10).astype(int)
+    examples = columns(group, **{"label/a": label, "score/a": label - 0.5})
+    low, high = interval(MacroAUROC(("a",), True), examples, group, 100, np.random.default_rng(0))
+    of_ten = stats.binomtest(10, 10).proportion_ci(0.95, "exact").low
+    assert of_ten < low < of_ten + 0.02
+    assert high == 1
+    of_recall = interval(MacroRecall(("a",), True), examples, group, 100, np.random.default_rng(0))
+    assert of_recall == pytest.approx((of_ten, 1))
+    wrong = examples | {"score/a": 0.5 - label}
+    assert interval(MacroAUROC(("a",), True), wrong, group, 100, np.random.default_rng(0)) == pytest.approx(
+        (0, 1 - low)
+    )
+
+
 def test_resamples_without_a_class_are_left_out() -> None:
     examples = columns(
         np.arange(4), label=np.array([0, 0, 0, 1]), **{"score/a": -np.arange(4.0), "score/b": np.arange(4.0)}
     )
-    assert interval(MacroAUROC(("a", "b")), examples, examples["group"], 200, np.random.default_rng(0)) == (1.0, 1.0)
+    drawn = resample(MacroAUROC(("a", "b")), examples, np.arange(4), np.arange(4), 200, np.random.default_rng(0))
+    assert np.isnan(drawn).any()
+    # One group with the class and three without: (1 + 1/3)^2 / (1 + 1/27) effective groups.
+    expected = 0.025 ** (1 / ((1 + 1 / 3) ** 2 / (1 + 1 / 27)))
+    found = interval(MacroAUROC(("a", "b")), examples, examples["group"], 200, np.random.default_rng(0))
+    assert found == pytest.approx((expected, 1.0))
     examples["label"] = np.zeros(4, int)
     assert np.isnan(interval(MacroAUROC(("a", "b")), examples, examples["group"], 200, np.random.default_rng(0))).all()
 

@@ -1,4 +1,4 @@
-"""Run the study and print the table of docs/statistics.md: python -m tests.simulation [SECTION ...]."""
+"""Run the study and print the tables of docs/statistics.md: python -m tests.simulation [SECTION ...]."""
 
 import sys
 
@@ -6,10 +6,15 @@ from tests.simulation.study import Outcome, Setting, outcome, settings
 
 
 def line(setting: Setting, found: Outcome) -> str:
-    """Write a row of the table."""
-    promised = "-" if setting.promised is None else "-".join(f"{100 * end:.0f}" for end in setting.promised)
+    """Write a row of a table."""
     first, *others = [f"{100 * share:.1f}" for share in found.shares.values()]
-    return f"| {setting.name} | {setting.repetitions} | {first} ± {100 * found.error:.1f} | {', '.join(others) or '-'} | {promised} |"
+    cells = [setting.name, f"{setting.repetitions}", f"{first} ± {100 * found.error:.1f}", *others]
+    return f"| {' | '.join([*cells, promise(setting)])} |"
+
+
+def promise(setting: Setting) -> str:
+    """Write the range that a setting promises."""
+    return "-" if setting.promised is None else "-".join(f"{100 * end:.0f}" for end in setting.promised)
 
 
 def main(chosen: list[str]) -> None:
@@ -21,10 +26,8 @@ def main(chosen: list[str]) -> None:
         found = outcome(setting)
         if setting.section != section:
             section = setting.section
-            first, *others = found.shares
-            print(
-                f"\n| {section} | repetitions | {first} (%) | {', '.join(others) or '-'} (%) | promised |\n|---|---:|---:|---:|---:|"
-            )
+            print(f"\n| {' | '.join([section, 'repetitions', *found.shares, 'promised'])} |")
+            print(f"|---|{'---:|' * (len(found.shares) + 2)}")
         print(line(setting, found), flush=True)
 
 

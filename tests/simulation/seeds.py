@@ -37,8 +37,8 @@ class Arms:
     def compare(self, random: np.random.Generator) -> tuple[list[Difference], np.ndarray, np.ndarray]:
         """Draw test sets and seeds, and compare each arm with the reference on each dataset.
 
-        Returns the differences, their truths (of these weights with one seed, else of the methods), and p of a sign-flip test
-        over patients, [datasets x arms] each.
+        Returns the differences, their truths (of these weights with one seed, else of the methods), and p of a
+        sign-flip test over patients, [datasets x arms] each.
         """
         estimates: list[Estimate] = []
         truths, flips = [], []
