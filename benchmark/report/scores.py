@@ -278,7 +278,9 @@ def score_table(
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     for mark, name in BASELINES.values():
         if any(mark in each for row in marks_at for each in row):
-            caption += f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
+            caption += (
+                f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
+            )
     if blind := list(dict.fromkeys(name for score in any_score for name in score.blind)):
         caption += f" {', '.join(blind)}: without the images, the highest of all lines."
     if limits:
