@@ -211,11 +211,22 @@ def _concluded(estimate: Estimate, spread: Spread) -> Difference:
     error = np.sqrt(estimate.of_groups + spread.variances / estimate.replicates)
     if error.max() <= 1e-12 * abs(value) or error.max() == 0:
         # All groups agree up to rounding: how far others would be is unknown.
-        return Difference(value, 0.0, 0.0, 1.0) if value == 0 else Difference(value, nan, nan, least)
+        return _no_difference(estimate) if value == 0 else Difference(value, nan, nan, least)
     tail = tail_of(estimate, spread)
     half = half_width(tail, error, min(estimate.groups - 1, spread.degrees.min())) if least < 1 - LEVEL else nan
     low, high = np.clip([value - half, value + half], -estimate.highest, estimate.highest)
     return Difference(value, float(low), float(high), max(tail(abs(value)), least))
+
+
+def _no_difference(estimate: Estimate) -> Difference:
+    """Conclude from groups that all have a difference of 0.
+
+    By the bound of Clopper and Pearson (1934), as in bounds(), a share of all groups might differ, each by the most
+    that is possible. Where that is not known, neither is an interval: it is the one point that was measured.
+    """
+    share = float(1 - ((1 - LEVEL) / 2) ** (1 / estimate.groups))
+    reach = share * estimate.highest if np.isfinite(estimate.highest) else 0.0
+    return Difference(0.0, -reach, reach, 1.0)
 
 
 def tail_of(estimate: Estimate, spread: Spread) -> Callable[[float], float]:
@@ -298,7 +309,7 @@ def pooled(scores: Sequence[Score]) -> list[tuple[float, float, float]]:
     value to the end of its interval over the normal quantile; the latter is estimated from all scores, by spreads(). A
     seed's interval has some of the latter in it too, so that the interval is slightly too wide.
     With one seed and no draws the interval is that seed's. An end is NaN where a seed has none. The interval of a
-    fraction stays in 0..1; a metric that can be negative keeps its range.
+    fraction stays in 0..1, that of a difference of fractions in -1..1.
     """
     estimates = [_of_score(each) for each in scores]
     return [_with_interval(*each) for each in zip(scores, estimates, spreads(estimates))]
@@ -320,10 +331,14 @@ def _with_interval(score: Score, estimate: Estimate, spread: Spread) -> tuple[fl
         _reach(float(np.mean(distance)) / QUANTILE, estimate, spread)
         for distance in (score.values - score.lows, score.highs - score.values)
     )
-    # An interval over draws may be wider than that of its seed, but not than the range of the metric.
-    limits = min(0.0, float(np.min(score.lows))), max(1.0, float(np.max(score.highs)))
-    low, high = np.clip([estimate.value - below, estimate.value + above], *limits)
+    low, high = np.clip([estimate.value - below, estimate.value + above], *_limits(score))
     return estimate.value, float(low), float(high)
+
+
+def _limits(score: Score) -> tuple[float, float]:
+    """Return the ends of the range of a metric, as far as its values tell: 0..1, -1..1, or beyond."""
+    lowest, highest = float(np.min(score.lows)), float(np.max(score.highs))
+    return 0.0 if lowest >= 0 else -1.0 if lowest >= -1 else -np.inf, 1.0 if highest <= 1 else np.inf
 
 
 def _reach(error: float, estimate: Estimate, spread: Spread) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
-from benchmark.report.render import MISSING, Cell, Plot, Table, over_seeds, percent, span, wrap
+from benchmark.report.render import MISSING, Cell, Plot, Table, of_level, over_seeds, percent, span, wrap
 from benchmark.report.results import NotesOf, Results, natural, with_notes
 from benchmark.report.scores import highest_guesses
 
@@ -29,7 +29,7 @@ def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"
     """Collect the scores by kind of example, for each column that tells the kinds apart (``question_type``).
 
     rows: labelled, of one kind of task; the primary ones count. Returns one row per dataset, part, metric, kind, line
-    and seed: value, guesses (what guesses get, by name), majority (fractions, NaN where there is none), n and baseline.
+    and seed: value, guesses (what guesses get, by name; fractions), n and baseline.
     Datasets with a single kind are left out.
     """
     import pandas as pd
@@ -45,7 +45,6 @@ def breakdowns(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, "pd.DataFrame"
             "seed": row.seed,
             "value": numbers.get(row.metric, np.nan),
             "guesses": {name: guess for name, guess in numbers.items() if name not in ("n", row.metric)},
-            "majority": numbers.get("majority", np.nan),
             "n": numbers["n"],
             "baseline": bool(row.baseline),
         }
@@ -96,12 +95,16 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
             [(kind, "") for kind in kinds],
             [(line, of_line) for line, of_line in cells.items() if line not in baselines],
             footer,
-            f"{caption}. Without intervals: a share of n examples is accurate to about ± 100 / √n points (95 %).",
+            f"{caption}. Without intervals: a share of n examples is accurate to about ± 100 / √n points (95 %), and to "
+            "less where patients have several.",
         )
 
 
 def chart(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> "Figure":
-    """Draw a panel for each dataset, a row for each kind of example, a marker for each line; a stroke: majority."""
+    """Draw a panel for each dataset, a row for each kind of example, a marker for each line.
+
+    A stroke marks the majority; where other guesses do without the images, the highest of all.
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -122,7 +125,10 @@ def chart(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) 
         axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
         for ax, of_panel, panel in zip(axes, labels, shown):
             _draw_panel(ax, panel, of_panel, {line: colour[line] for line in lines})
-        figure.supxlabel(f"{task} by {column}, in percent; stroke: majority; in brackets: examples", fontsize=7)
+        blind = any(set(guesses) - {"majority"} for guesses in scores["guesses"])
+        stroke = "the best guess without the images" if blind else "majority"
+        level = of_level(scores["seed"].nunique())
+        figure.supxlabel(f"{task} by {column}, in percent{level}; stroke: {stroke}; in brackets: examples", fontsize=7)
         handles = [
             Line2D(
                 [], [], color=colour[line], linestyle="", marker="o", markersize=3.5, label="\n".join(wrap(line, 24))
@@ -141,10 +147,14 @@ def _draw_panel(
 ) -> None:
     """Draw a dataset. panel: as panels() gives it. labels: the lines of each kind's label. colour: of each line."""
     name, metric, rows, kinds = panel
-    value, majority = rows.groupby(["line", "kind"])["value"].mean(), rows.groupby("kind")["majority"].mean()
+    value = rows.groupby(["line", "kind"])["value"].mean()
+    guessed = {
+        kind: float(np.fmax.reduce([np.nan, *highest_guesses(of_kind["guesses"], of_kind["line"]).values()]))
+        for kind, of_kind in rows.groupby("kind")
+    }
     places = np.arange(len(kinds), dtype=float)
     ax.hlines(places[1:] - 0.5, 0, 100, color=GREY, linewidth=0.3)
-    ax.vlines(100 * majority[kinds], places - 0.45, places + 0.45, color=INK, linewidth=0.8)
+    ax.vlines([100 * guessed[kind] for kind in kinds], places - 0.45, places + 0.45, color=INK, linewidth=0.8)
     for line, below in zip(colour, np.linspace(-0.5, 0.5, len(colour) + 2)[1:]):
         values = [100 * float(value.get((line, kind), np.nan)) for kind in kinds]
         ax.scatter(values, places + below, s=12, color=colour[line], zorder=3, clip_on=False)

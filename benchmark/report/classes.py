@@ -76,7 +76,7 @@ def tables_of(scores: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
                 [*((line, of_line) for line, of_line in cells.items() if line in baselines), ("support", support)],
                 f"{caption}; below: AUROC of the class against the rest. Recall is the share of a class's test "
                 "examples that are classified as such; support is their number. Without intervals: a share of n "
-                "examples is accurate to about ± 100 / √n points (95 %).",
+                "examples is accurate to about ± 100 / √n points (95 %), and to less where patients have several.",
                 page_only=True,
             )
 

@@ -422,23 +422,26 @@ def points(fraction: float) -> str:
 
 
 def _caption(compared: "pd.DataFrame", picked: bool) -> str:
-    tests = int(compared["tests"].max())
-    several = "s" if tests > 1 else ""
-    counted = f"{tests} test{several} of this table"
+    tests, seeds = int(compared["tests"].max()), compared["seeds"]
+    counted = f"the {tests} tests of this table"
     if picked:
-        counted = f"{tests} pair{several} of lines, because the reference is the best of them"
-    seeds = compared["seeds"]
+        counted = f"{tests} tests, one for each pair of lines on each dataset, because the reference is the best line"
+    corrected = f" with Holm's correction for {counted}" if tests > 1 else ""
     caption = (
         f"Paired by test example{' and seed' if seeds.max() > 1 else ''}; below: the 95 % interval of this difference "
-        f"alone, and the verdict at 5 % with Holm's correction for the {counted}."
+        f"alone, and the verdict at 5 %{corrected}."
     )
     verdicts = set(compared["verdict"])
     if seeds.min() == 1:
-        caption += " One seed: the interval says how these weights would do on other patients, not what another seed "
-        caption += "would have given."
+        alone = f" ({', '.join(dict.fromkeys(compared.loc[seeds == 1, 'line']))})" if seeds.max() > 1 else ""
+        caption += f" One seed{alone}: the interval says how these weights would do on other patients, not what "
+        caption += "another seed would have given."
     if seeds.max() > 1:
+        from benchmark.evaluation.replicates import ALONE
+
+        together = int(((seeds > 1) & compared["low"].notna()).sum()) > ALONE
         caption += " Several seeds: it covers other patients and other seeds; how much seeds differ is estimated from "
-        caption += "all comparisons of this table."
+        caption += "all comparisons of this table." if together else "the seeds of each comparison alone."
     if seeds.max() < FEWEST_SEEDS:
         caption += f" A verdict on the method (better, worse) needs {FEWEST_SEEDS} seeds: --seeds {FEWEST_SEEDS}."
     if any(each.startswith("too few") for each in verdicts):

@@ -251,7 +251,7 @@ def crossing_table(course: Course, crossed: list[Crossing], task: str, what: str
         [tuple(column.split("\n")) for column in columns],  # type: ignore[misc]
         [(f"{line} − {other}", [of_pair.get(c, Cell()) for c in columns]) for (line, other), of_pair in cells.items()],
         [],
-        "crosses: each of the two is significantly better at some point (paired by test example and seed, 5 % with "
+        "crosses: each of the two is significantly ahead at some point (paired by test example and seed, 5 % with "
         f"Holm's correction for {plural(tests, 'test')}); not shown: their scores change order, but not both sides are "
         "significant. Below: differences in points where the order last changes.",
         page_only=True,

@@ -28,7 +28,7 @@ HOW_TO_READ = """\
   cell. `classes.csv` has the recall and AUROC of each class, with its number of test examples (support).
 - **Intervals** are at 95 %: a score's over the groups (patients) of the test set, and over seeds if there are several.
   How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), because two
-  or three seeds of one line say little. Where a score is a mean of parts, the ends of its interval are the means of
+  or three seeds of one line say little; up to three, which cannot say how alike they are, are taken each alone. Where a score is a mean of parts, the ends of its interval are the means of
   theirs, which makes it too wide rather than too narrow.
 - **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance and above
   every guess that does not look at the images; a baseline below may be higher. It is no verdict: where intervals
@@ -51,7 +51,8 @@ HOW_TO_READ = """\
   is possible. **Examples** are the number of test examples.
 - **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
   elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
-  evaluated, there is no mark.
+  evaluated, there is no mark. Each score is tested alone: of forty that are no better than the baseline, about one has
+  no mark. The table of differences to the baseline corrects for their number.
 - **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
 - **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
   settings, number of pairs and test images. Their lines are in tables of their own, below the others.

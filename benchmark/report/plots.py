@@ -69,7 +69,10 @@ def colours(order: Sequence[str]) -> dict[str, str]:
 
 
 def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
-    """Draw a panel for each dataset and a bar for each line, with interval and value; chance is dashed."""
+    """Draw a panel for each dataset and a bar for each line, with interval and value; chance is dashed.
+
+    Where other guesses do without the images, it is the highest of all.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -98,7 +101,9 @@ def score_chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Fig
             ax.xaxis.set_tick_params(labelbottom=True)
         measure = metrics[0] if len(metrics) == 1 else "score"
         level = of_level(scores["seeds"].max())
-        figure.supxlabel(f"{task}: {measure} in percent, with 95 % interval{level}; dashed: chance", fontsize=7)
+        blind = any(guesses for guesses in scores["blind"])
+        dashed = "the best guess without the images" if blind else "chance"
+        figure.supxlabel(f"{task}: {measure} in percent, with 95 % interval{level}; dashed: {dashed}", fontsize=7)
     return figure
 
 
@@ -117,7 +122,8 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
             va="center_baseline",
             weight="bold" if best is True else "normal",
         )
-    chance = panel["chance"].mean()
+    blind = [guess for guesses in panel["blind"].dropna() for guess in guesses.values()]
+    chance = float(np.fmax.reduce([panel["chance"].mean(), *blind]))
     if np.isfinite(chance):
         ax.axvline(100 * chance, color="white", linewidth=1.6)
         ax.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
@@ -160,7 +166,7 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
         datasets = {dataset for _, dataset in pairs}
         ax.set_ylabel(
             f"mean score of {plural(len({task for task, _ in pairs}), 'task')} "
-            f"on {plural(len(datasets), 'dataset')} (%)"
+            f"on {plural(len(datasets), 'dataset')} (%){of_level(points['seeds'].max())}"
         )
         handles: list[Any] = [Line2D([], [], color=GREY, linewidth=0.8, label="Pareto frontier")]
         sizes = np.unique(known)

@@ -158,8 +158,12 @@ def escape(text: str) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Write a fraction in percent with one decimal, and NaN as a dash."""
-    return MISSING if np.isnan(fraction) else f"{100 * fraction:.1f}"
+    """Write a fraction in percent with one decimal, and NaN as a dash.
+
+    >>> percent(0.5), percent(-0.025), percent(-0.0001)
+    ('50.0', '−2.5', '0.0')
+    """
+    return MISSING if np.isnan(fraction) else f"{100 * fraction:z.1f}".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
@@ -168,7 +172,7 @@ def interval(low: float, high: float) -> str:
         return ""
     # A dash beside a minus would be read as one.
     between = "–" if low >= 0 else " to "
-    return f"{100 * low:.1f}{between}{100 * high:.1f}".replace("-", "−")
+    return f"{percent(low)}{between}{percent(high)}"
 
 
 def span(counts: "pd.Series[int]") -> str:
@@ -177,8 +181,12 @@ def span(counts: "pd.Series[int]") -> str:
 
 
 def over_seeds(seeds: "pd.Series[int]") -> str:
-    """Begin a caption with the number of seeds of each line."""
-    return f"Mean over {span(seeds)} seeds" if seeds.max() > 1 else "One seed"
+    """Begin a caption with the numbers of seeds, whose index is the line of each."""
+    if seeds.max() == 1:
+        return f"One seed, for {THESE_WEIGHTS}"
+    alone = list(dict.fromkeys(seeds.index[seeds == 1]))
+    lines = f" (one seed, for {THESE_WEIGHTS} alone: {', '.join(alone)})" if alone else ""
+    return f"Mean over {span(seeds)} seeds{lines}"
 
 
 def of_level(seeds: int) -> str:

@@ -42,6 +42,7 @@ SCORES = [
     "ceiling",
     "parts",
     "n",
+    "drawn",
     "seeds",
     "deviation",
     "baseline",
@@ -101,7 +102,8 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
 
     Columns besides the keys: value, low, high, chance, majority (fractions), blind (the fraction of each other guess
     without the images, by name: the mean over seeds of the line where it is highest), ceiling, baseline (bool), parts
-    (names), n (as shown: a count, or one per part), seeds (count), deviation (standard deviation over seeds), best
+    (names), n (as shown: a count, or one per part), drawn (bool: whether what is learned from was drawn several times,
+    which the interval counts), seeds (count), deviation (standard deviation over seeds), best
     (bool: highest of several lines that are not baselines, to the decimal that is shown, and above all guesses).
     """
     import pandas as pd
@@ -120,10 +122,10 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         parts = natural(of_column["part"].unique())
         blind, ceiling = highest_guesses(of_column["blind"], of_column["line"]), float(of_column["ceiling"].mean())
         common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
-        common |= {"parts": tuple(parts), "n": examples(of_column, parts)}
+        common |= {"parts": tuple(parts), "n": examples(of_column, parts), "drawn": _is_drawn(of_column)}
         for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
             scores.append({**common, **score, "baseline": score["line"] in baselines, "best": best})
-    return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool})
+    return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool, "drawn": bool})
 
 
 def scores_frame(results: Results) -> "pd.DataFrame":
@@ -204,6 +206,10 @@ def _pool_lines(of_seeds: "pd.DataFrame", baselines: Container[str]) -> dict[Any
     return lines
 
 
+def _is_drawn(column: "pd.DataFrame") -> bool:
+    return "of_draws" in column and any(isinstance(draws, list) and len(draws) > 1 for draws in column["of_draws"])
+
+
 def _draws(seeds: "pd.DataFrame") -> list[float]:
     """Return the score in each draw of what is learned from; none where there are several seeds, or no draws."""
     draws = seeds["of_draws"].iloc[0]
@@ -272,7 +278,9 @@ def score_table(
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
     for mark, name in BASELINES.values():
         if any(mark in each for row in marks_at for each in row):
-            caption += f" {mark}: not shown to beat {name} (paired, 95 %{of_level(scores['seeds'].max())})."
+            caption += (
+                f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
+            )
     if blind := list(dict.fromkeys(name for score in any_score for name in score.blind)):
         caption += f" {', '.join(blind)}: without the images, the highest of all lines."
     if limits:
@@ -377,13 +385,14 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
 
     complete: whether every line has a score in every column. meaning: of metrics, as defined() gives it.
     """
-    several = scores["seeds"].max() > 1
-    clauses = [over_seeds(scores["seeds"])]
+    several = bool(scores["seeds"].max() > 1)
+    clauses = [over_seeds(scores.set_index("line")["seeds"])]
     clauses += [
         f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
         for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
     ]
-    clauses.append(f"below: 95 % interval over test examples{' and seeds' if several else ', for these weights'}")
+    sources = ["test examples", *["draws of train images"] * bool(scores["drawn"].any()), *["seeds"] * several]
+    clauses.append(f"below: 95 % interval over {', '.join(sources[:-2] + [' and '.join(sources[-2:])])}")
     if scores["best"].any():
         clauses.append("bold: highest of the methods in its column")
     if not complete:

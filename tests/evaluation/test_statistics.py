@@ -398,6 +398,14 @@ def test_no_difference_at_all() -> None:
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_lines_that_agree_on_all_patients_may_differ_on_others(seeds: int) -> None:
+    """The share of patients on which they differ has the bound of Clopper and Pearson for 0 of 20."""
+    (found,) = conclude([estimate(np.zeros((seeds, 1)), np.zeros((seeds, 1, 50)), groups=20, highest=1.0)])
+    bound = stats.beta.ppf(0.975, 1, 20)
+    assert (found.value, found.low, found.high, found.p) == (0, pytest.approx(-bound), pytest.approx(bound), 1)
+
+
 def test_differences_of_what_was_not_measured_alike() -> None:
     examples = mean_problem(np.random.default_rng(0), 20)[0]
     fewer = {name: column[1:] for name, column in examples.items()}

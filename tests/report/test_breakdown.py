@@ -67,7 +67,7 @@ def test_a_table_a_dataset_with_the_mean_over_seeds() -> None:
     assert chest.caption.startswith("Mean over 2 seeds. Without intervals")
     assert mammo.columns == [("shape", ""), ("organ", "")]
     assert cells(mammo.rows[0]) == ["1.0", "2.0"]
-    assert tables(*results(seeds=1))[0].caption.startswith("One seed. ")
+    assert tables(*results(seeds=1))[0].caption.startswith("One seed, for these weights. ")
 
 
 def test_a_line_without_notes_has_no_result() -> None:
@@ -96,6 +96,11 @@ def test_of_a_guess_that_lines_make_differently_the_highest_is_shown() -> None:
         ("majority", ["51.0", "50.0", "52.0"]),
         ("own guess", ["61.0"] * 3),
     ]
+    labelled, _, lines = label_lines(rows, pd.DataFrame())
+    figure = chart(breakdowns(labelled, guessed)["question_type"], "vqa", "question_type", lines)
+    assert any("stroke: the best guess without the images" in text for text, _ in texts(figure))
+    strokes = figure.axes[0].collections[1].get_segments()
+    assert [float(segment[0, 0]) for segment in strokes] == pytest.approx([61.0] * 3)
 
 
 def test_notes_without_a_majority_and_with_other_counts() -> None:

@@ -61,6 +61,23 @@ def test_bars_intervals_chance_and_values_are_the_scores():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["clip", "msd"]
 
 
+def test_the_best_guess_without_the_images_takes_the_place_of_chance():
+    rows, costs = synthetic(2, 1, seeds=1)
+    rows = rows.assign(blind=[{"question only": 0.9, "same question": 0.4}] * len(rows))
+    scores, *_, lines = prepared(rows, costs)
+    figure = score_chart(scores, "vqa", lines)
+    assert {line.get_xdata()[0] for line in figure.axes[0].lines} == {90.0}
+    assert any("dashed: the best guess without the images" in text for text, _ in texts(figure))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_chart_of_costs_says_what_one_seed_holds_for(seeds):
+    rows, costs = synthetic(2, 1, seeds=seeds)
+    scores, rows, costs, lines = prepared(rows, costs)
+    drawn = texts(cost_chart(*quality_and_cost(scores, rows, costs)[:2], lines))
+    assert any("for these weights" in text for text, _ in drawn) == (seeds == 1)
+
+
 def test_the_metric_is_named_once_or_on_each_panel():
     rows, costs = synthetic(2, 2, seeds=1)
     scores, *_, lines = prepared(rows, costs)

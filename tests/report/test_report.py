@@ -38,7 +38,7 @@ def test_the_whole_report(tmp_path):
     assert "cost of pretraining" in text
     assert "## cost of pretraining" in page
     assert "## How to read this" in page
-    assert "for the 2 pairs of lines, because the reference is the best of them" in page
+    assert "for 2 tests, one for each pair of lines on each dataset, because the reference is the best line" in page
 
 
 def test_a_report_on_results_alone(tmp_path):

@@ -132,6 +132,11 @@ def test_an_interval_stays_within_what_the_metric_can_be():
     assert (low, high) == (0.0, 1.0)
     ((_, low, _),) = pooled([Score(np.array([-0.2]), np.array([-0.4]), np.array([0.1]))])
     assert low == pytest.approx(-0.4)
+    # The interval of a metric that can be negative is not cut off at the end of a seed's.
+    values = np.array([0.01, 0.20])
+    ((_, low, high),) = pooled([Score(values, values - 0.02, values + 0.02)])
+    assert low == pytest.approx(0.105 - (high - 0.105))
+    assert low < -0.5
 
 
 def test_a_seed_without_interval_leaves_the_score_without():
@@ -215,7 +220,24 @@ def test_the_caption_says_what_the_name_of_a_metric_leaves_open():
     assert "macro_auroc is the mean over classes or findings" in table.caption
     assert "@10% is trained on 10 % of the train images." in table.caption
     (table, _) = tables(one({"a": 0.5}), pd.DataFrame())
-    assert table.caption == "One seed; below: 95 % interval over test examples, for these weights."
+    assert table.caption == "One seed, for these weights; below: 95 % interval over test examples."
+
+
+def test_the_caption_names_the_lines_of_one_seed_and_says_what_the_interval_counts():
+    rows = one({"a": [0.5, 0.6], "b": 0.7})
+    (table, _) = tables(rows, pd.DataFrame())
+    assert table.caption.startswith("Mean over 1–2 seeds (one seed, for these weights alone: b); ")
+    assert "95 % interval over test examples and seeds" in table.caption
+    (table, _) = tables(rows.assign(of_draws=[[0.4, 0.6]] * 3, over_groups=[[0.4, 0.7]] * 3), pd.DataFrame())
+    assert "95 % interval over test examples, draws of train images and seeds" in table.caption
+    (table, _) = tables(one({"a": 0.5}).assign(of_draws=[[0.4, 0.6]], over_groups=[[0.4, 0.7]]), pd.DataFrame())
+    assert "95 % interval over test examples and draws of train images." in table.caption
+
+
+def test_a_negative_score_has_a_minus_sign():
+    (table, _) = tables(one({"a": -0.025}, low=-0.06, high=0.01), pd.DataFrame())
+    ((_, (cell,)),) = table.rows
+    assert (cell.text, cell.under) == ("−2.5", "−6.0 to 1.0")
 
 
 def test_chance_and_examples_are_below_the_lines():
