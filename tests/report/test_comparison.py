@@ -521,7 +521,7 @@ def test_the_caption_says_where_seeds_are_known_from_one_comparison_alone() -> N
     for datasets, said in (("d", "the seeds of each comparison alone."), ("defg", "all comparisons of this table.")):
         rows, drawn, _ = measured({"a": 0.5, "b": 0.6}, seeds=2, datasets=tuple(datasets))
         labelled, _, lines = label_lines(rows, pd.DataFrame())
-        compared = differences(labelled, {"b": "a"}, lambda *key: drawn.get(key))
+        compared = differences(labelled, {"b": "a"}, lambda *key, drawn=drawn: drawn.get(key))
         assert f"is estimated from {said}" in difference_table(compared, "probe", "a", lines).caption
 
 
