@@ -437,8 +437,7 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
         caption += f" One seed{alone}: the interval says how these weights would do on other patients, not what "
         caption += "another seed would have given."
     if seeds.max() > 1:
-        caption += " Several seeds: it covers other patients and other seeds; how much seeds differ is estimated from "
-        caption += "all comparisons of this table."
+        caption += " Several seeds: it covers other patients and other seeds."
     if seeds.max() < FEWEST_SEEDS:
         caption += f" A verdict on the method (better, worse) needs {FEWEST_SEEDS} seeds: --seeds {FEWEST_SEEDS}."
     if any(each.startswith("too few") for each in verdicts):

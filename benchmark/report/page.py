@@ -27,9 +27,9 @@ HOW_TO_READ = """\
   as a fraction, with the deviation over seeds; `results.csv` has each seed, with method, variant, model, suite and
   cell. `classes.csv` has the recall and AUROC of each class, with its number of test examples (support).
 - **Intervals** are at 95 %: a score's over the groups (patients) of the test set, and over seeds if there are several.
-  How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), because two
-  or three seeds of one line say little. Where a score is a mean of parts, the ends of its interval are the means of
-  theirs, which makes it too wide rather than too narrow.
+  How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), where these
+  are more than three, because two or three seeds of one line say little. Where a score is a mean of parts, the ends of
+  its interval are the means of theirs, which makes it too wide rather than too narrow.
 - **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance and above
   every guess that does not look at the images; a baseline below may be higher. It is no verdict: where intervals
   overlap widely, the table does not show that one line is better than another.
