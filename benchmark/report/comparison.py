@@ -439,7 +439,7 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     if seeds.max() > 1:
         caption += " Several seeds: it covers other patients and other seeds."
     if seeds.max() < FEWEST_SEEDS:
-        caption += f" A verdict on the method (better, worse) needs {FEWEST_SEEDS} seeds: --seeds {FEWEST_SEEDS}."
+        caption += f" A verdict on a method (better, worse) needs trainings of {FEWEST_SEEDS} seeds."
     if any(each.startswith("too few") for each in verdicts):
         caption += f" Too few: with fewer than {FEWEST_GROUPS} patients of the scarcer side, neither interval nor test "
         caption += "keeps what it promises."
