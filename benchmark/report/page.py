@@ -18,7 +18,8 @@ HOW_TO_READ = """\
 - **Two questions.** *These weights*: would the weights that were trained do so on other patients? One seed answers this
   and nothing else: another seed of the same method may do better or worse. *This method*: would it do so from other
   seeds too? Two seeds answer it roughly. Only with three or more does a verdict say *better* or *worse*; with fewer it
-  says *higher* or *lower*, for these weights or with the number of seeds. Titles say which question a table answers.
+  says *higher* or *lower*, for these weights or with the number of seeds. Titles and captions say *for these weights*
+  where they answer the first question; the others answer the second.
 - **Claims** are what the suite says that papers found. A claim about scores is judged by the mean over its tasks and
   datasets, paired by test patient and seed as differences are. *Supported*: the whole interval lies in favour and
   reaches the stated size. *Contradicted*: the whole interval lies outside what is stated. *Not shown*: neither, or
