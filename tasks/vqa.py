@@ -96,8 +96,8 @@ class VQA(Task):
     ceiling is the mean over questions of the best that an answer of train gets.
     zero_shot_accuracy: without any training. The candidates are the answers of train to questions of the same
     answer_type and question_type; the one whose statement is nearest to the image is chosen.
-    Chance and majority are the score of train's most common answer to questions of the same question_type; in
-    zero-shot, chance is that of a random candidate.
+    Majority is the score of train's most common answer to questions of the same question_type, and so is chance but
+    in zero-shot, where it is that of a random candidate.
 
     Two guesses look at no image (blind baselines as in Goyal et al. 2017, arXiv:1612.00837). Question only: the same
     head, trained as the other is (weights at the start, batches, schedule, choice of the epoch), but with the image
@@ -238,6 +238,8 @@ class VQA(Task):
         measurement.examples["correct_zero_shot"] = zero_shot(data, test, candidates, self.config.statement)
         measurement.metrics["zero_shot_accuracy"] = Mean("correct_zero_shot")
         measurement.ceiling["zero_shot_accuracy"] = float(np.mean(possible))
+        # A candidate like the others, and one that needs no image.
+        measurement.majority["zero_shot_accuracy"] = measurement.majority["accuracy"]
         measurement.chance["zero_shot_accuracy"] = float(
             np.mean([right / len(answers) for right, answers in zip(possible, candidates)])
         )

@@ -95,8 +95,8 @@ def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[st
             [(kind, "") for kind in kinds],
             [(line, of_line) for line, of_line in cells.items() if line not in baselines],
             footer,
-            f"{caption}. Without intervals: a share of n examples is accurate to about ± 100 / √n points (95 %), and to "
-            "less where patients have several.",
+            f"{caption}. Without intervals: a share of n examples is accurate to about ± 100 / √n points (95 %), and "
+            "to less where patients have several.",
         )
 
 

@@ -437,13 +437,9 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
         caption += f" One seed{alone}: the interval says how these weights would do on other patients, not what "
         caption += "another seed would have given."
     if seeds.max() > 1:
-        from benchmark.evaluation.replicates import FEW
-
-        together = int(((seeds > 1) & compared["low"].notna()).sum()) > FEW
-        caption += " Several seeds: it covers other patients and other seeds; how much seeds differ is estimated from "
-        caption += "all comparisons of this table." if together else "the seeds of each comparison alone."
+        caption += " Several seeds: it covers other patients and other seeds."
     if seeds.max() < FEWEST_SEEDS:
-        caption += f" A verdict on the method (better, worse) needs {FEWEST_SEEDS} seeds: --seeds {FEWEST_SEEDS}."
+        caption += f" A verdict on a method (better, worse) needs trainings of {FEWEST_SEEDS} seeds."
     if any(each.startswith("too few") for each in verdicts):
         caption += f" Too few: with fewer than {FEWEST_GROUPS} patients of the scarcer side, neither interval nor test "
         caption += "keeps what it promises."

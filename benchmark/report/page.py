@@ -18,7 +18,8 @@ HOW_TO_READ = """\
 - **Two questions.** *These weights*: would the weights that were trained do so on other patients? One seed answers this
   and nothing else: another seed of the same method may do better or worse. *This method*: would it do so from other
   seeds too? Two seeds answer it roughly. Only with three or more does a verdict say *better* or *worse*; with fewer it
-  says *higher* or *lower*, for these weights or with the number of seeds. Titles say which question a table answers.
+  says *higher* or *lower*, for these weights or with the number of seeds. Titles and captions say *for these weights*
+  where they answer the first question; the others answer the second.
 - **Claims** are what the suite says that papers found. A claim about scores is judged by the mean over its tasks and
   datasets, paired by test patient and seed as differences are. *Supported*: the whole interval lies in favour and
   reaches the stated size. *Contradicted*: the whole interval lies outside what is stated. *Not shown*: neither, or
@@ -27,9 +28,9 @@ HOW_TO_READ = """\
   as a fraction, with the deviation over seeds; `results.csv` has each seed, with method, variant, model, suite and
   cell. `classes.csv` has the recall and AUROC of each class, with its number of test examples (support).
 - **Intervals** are at 95 %: a score's over the groups (patients) of the test set, and over seeds if there are several.
-  How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), because two
-  or three seeds of one line say little; up to three, which cannot say how alike they are, are taken each alone. Where a score is a mean of parts, the ends of its interval are the means of
-  theirs, which makes it too wide rather than too narrow.
+  How much seeds differ is estimated from all lines and datasets of a kind of task together (Smyth 2004), where these
+  are more than three, because two or three seeds of one line say little. Where a score is a mean of parts, the ends of
+  its interval are the means of theirs, which makes it too wide rather than too narrow.
 - **Bold** marks the highest score of the methods in its column, to the decimal shown, if it is above chance and above
   every guess that does not look at the images; a baseline below may be higher. It is no verdict: where intervals
   overlap widely, the table does not show that one line is better than another.

@@ -392,7 +392,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
         for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
     ]
     sources = ["test examples", *["draws of train images"] * bool(scores["drawn"].any()), *["seeds"] * several]
-    clauses.append(f"below: 95 % interval over {', '.join(sources[:-2] + [' and '.join(sources[-2:])])}")
+    clauses.append(f"below: 95 % interval over {', '.join([*sources[:-2], ' and '.join(sources[-2:])])}")
     if scores["best"].any():
         clauses.append("bold: highest of the methods in its column")
     if not complete:

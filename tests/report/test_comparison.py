@@ -517,14 +517,6 @@ def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
     assert "for 9 tests, one for each pair of lines on each dataset, because the reference is the best line" in said[1]
 
 
-def test_the_caption_says_where_seeds_are_known_from_one_comparison_alone() -> None:
-    for datasets, said in (("d", "the seeds of each comparison alone."), ("defg", "all comparisons of this table.")):
-        rows, drawn, _ = measured({"a": 0.5, "b": 0.6}, seeds=2, datasets=tuple(datasets))
-        labelled, _, lines = label_lines(rows, pd.DataFrame())
-        compared = differences(labelled, {"b": "a"}, lambda *key: drawn.get(key))
-        assert f"is estimated from {said}" in difference_table(compared, "probe", "a", lines).caption
-
-
 def test_the_files_have_the_numbers_of_the_tables_and_more(tmp_path: Path) -> None:
     """differences.csv against the examples themselves; scores.csv against pandas."""
     rows, drawn, examples = measured({"a": 0.5, "b": 0.7, "initial": 0.4}, seeds=3, datasets=("d", "dd"))

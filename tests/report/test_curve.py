@@ -93,9 +93,9 @@ def test_a_table_a_dataset_with_the_spread_over_draws() -> None:
     assert [text for text, _ in cells(table.footer[2])] == ["4", "—", "—", "44–1,047", "9,000"]
     assert [text for text, _ in cells(table.footer[3])] == ["3–4", "—", "—", "20", "300"]
     assert table.caption == (
-        "One seed, for these weights; mean over 2 draws of train images; below: ± the standard deviation over draws, none of a "
-        "single draw; train images, train groups: as many as were drawn, from the smallest draw to the largest; bold: "
-        "highest of the methods in its column."
+        "One seed, for these weights; mean over 2 draws of train images; below: ± the standard deviation over draws, "
+        "none of a single draw; train images, train groups: as many as were drawn, from the smallest draw to the "
+        "largest; bold: highest of the methods in its column."
     )
 
 
