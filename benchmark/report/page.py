@@ -64,8 +64,8 @@ HOW_TO_READ = """\
 - **recall@K** is the hit rate: the share of queries with at least one correct item among the first K. All items with
   the same text are correct. It is not the share of all correct items that are retrieved.
 - **Quality against cost** plots the mean over kinds of task of the mean over datasets, against the training time of a
-  seed. No line has both a higher score and a shorter time than a line on the **Pareto frontier**. Times are comparable
-  only on the same device.
+  seed. No line has both a higher score and a shorter time than a line on the **Pareto frontier**. It has no intervals,
+  so that a place on the frontier is no verdict. Times are comparable only on the same device.
 """
 
 

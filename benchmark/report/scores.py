@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import BASELINES, comparisons, marks
+from benchmark.report.comparison import BASELINES, comparisons, few_groups, marks, smallest_sample
 from benchmark.report.plots import score_chart
 from benchmark.report.render import (
     MISSING,
@@ -78,6 +78,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     table = score_table(results.scores, task, results.lines, results.marks, meaning)
     for said in (vocabularies, left_out, missing, at_edges):
         table.caption += said(results.rows, notes)
+    table.caption += too_few(results.rows[results.rows["primary"].astype(bool)])
     yield table
     yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
 
@@ -90,7 +91,9 @@ def secondary_scores(results: Results) -> Iterator[Table]:
         if (rows["metric"] == metric).any():
             of_metric = rows[rows["metric"] == metric].assign(primary=True)
             marked = marks(comparisons(of_metric, results.resamples, results.methods, None, False))
-            yield score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
+            table = score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
+            table.caption += too_few(of_metric)
+            yield table
 
 
 def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -353,6 +356,19 @@ def missing(rows: "pd.DataFrame", notes: NotesOf) -> str:
         for metric, reason in of_part.get("missing", {}).items()
     )
     return "".join(reasons)
+
+
+def too_few(rows: "pd.DataFrame") -> str:
+    """Write a sentence on the datasets with too few patients for an interval; empty where all have enough.
+
+    rows: labelled, of one metric.
+    """
+    rows = rows[rows["value"].notna()]
+    if "groups" not in rows:
+        return ""
+    samples = {dataset: few_groups(*smallest_sample(of_dataset)) for dataset, of_dataset in rows.groupby("dataset")}
+    listed = "; ".join(f"{dataset}, {samples[dataset]}" for dataset in natural(samples) if samples[dataset])
+    return f" Intervals do not keep what they promise: {listed}." if listed else ""
 
 
 def at_edges(rows: "pd.DataFrame", notes: NotesOf) -> str:

@@ -234,6 +234,17 @@ def test_the_caption_names_the_lines_of_one_seed_and_says_what_the_interval_coun
     assert "95 % interval over test examples and draws of train images." in table.caption
 
 
+def test_the_caption_names_datasets_with_too_few_patients():
+    rows = pd.concat([one({"a": 0.5}, groups=20), one({"a": 0.5}, dataset="e", groups=8)])
+    (table, _) = tables(rows.assign(effective_groups=rows["groups"].astype(float)), pd.DataFrame())
+    assert table.caption.endswith(" Intervals do not keep what they promise: e, too few patients (8).")
+    rows = one({"a": 0.5}, metric="macro_auroc", groups=100, effective_groups=9.5, scarcest=3)
+    (table, _) = tables(rows, pd.DataFrame())
+    assert table.caption.endswith(": d, too few positive patients (3).")
+    (table, _) = tables(one({"a": 0.5}, groups=20, effective_groups=20.0), pd.DataFrame())
+    assert "promise" not in table.caption
+
+
 def test_a_negative_score_has_a_minus_sign():
     (table, _) = tables(one({"a": -0.025}, low=-0.06, high=0.01), pd.DataFrame())
     ((_, (cell,)),) = table.rows
