@@ -248,8 +248,15 @@ def half_width(tail: Callable[[float], float], error: np.ndarray, degrees: float
 
     error: the standard errors that it may have. degrees: the fewest degrees of freedom.
     """
+    # Tails of t are between those of the normal distribution and those with the fewest degrees of freedom.
+    narrowest = 0.99 * QUANTILE * float(error.min())
     widest = 1.01 * float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * float(error.max())
-    return float(optimize.brentq(lambda x: tail(x) - (1 - LEVEL), 0, widest))
+
+    def above(distance: float) -> float:
+        # As a quantile of the normal distribution the tail is nearly a line, whose root takes few steps to find.
+        return float(special.ndtri(max(tail(distance), 1e-99) / 2)) + QUANTILE
+
+    return float(optimize.brentq(above, narrowest, widest, rtol=1e-10))
 
 
 def two_sources(

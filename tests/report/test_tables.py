@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from scipy import stats
+from scipy import special
 
 from benchmark.evaluation.replicates import Score, pooled
 from benchmark.report.costs import cost_table, pool_costs, source_table
@@ -74,7 +74,9 @@ def widened(distance, of_seeds):
     of_t = (variance / 3 / total) ** (degrees / 2)
     while wide - narrow > 1e-8:
         middle = (narrow + wide) / 2
-        normal, t = (2 * f(middle / np.sqrt(total)) for f in (stats.norm.sf, lambda x: stats.t.sf(x, degrees)))
+        normal, t = (
+            2 * p for p in (special.ndtr(-middle / np.sqrt(total)), special.stdtr(degrees, -middle / np.sqrt(total)))
+        )
         narrow, wide = (middle, wide) if weight @ ((1 - of_t) * normal + of_t * t) > 0.05 else (narrow, middle)
     return middle
 

@@ -21,7 +21,7 @@ from tests.conformance import checks_of, judge, registered
 from tests.evaluation.fakes import Letters
 from tests.methods.fakes import small_card
 from tests.tasks import test_conformance as suite
-from tests.tasks.answering import measured, pictures, values
+from tests.tasks.answering import measured, pictures, sighted, values
 from tests.tasks.fakes import RandomEncoder
 
 IMAGE, QUESTION, WIDTH, ANSWERS = 5, 6, 4, 3
@@ -164,7 +164,7 @@ def encoder(model: DualEncoder | None = None) -> ModelEncoder:
 
 
 def test_learns_what_neither_image_nor_question_tells_alone() -> None:
-    found = measured(pictures(), encoder(), head="ban", epochs=12, batch_size=16, dropout=0.0)
+    found = sighted(pictures(), encoder(), head="ban", epochs=12, batch_size=16, dropout=0.0)
     assert values(found)["accuracy"] > 0.95
 
 
@@ -179,7 +179,7 @@ def test_tokens_that_are_held_and_those_computed_anew_answer_alike(monkeypatch: 
 
     def found() -> np.ndarray:
         made = Counting(build_model(small_card(), 0), Letters(), "cpu", "weights", 10.0)
-        return measured(pictures(), made, **options).examples["predicted"]
+        return sighted(pictures(), made, **options).examples["predicted"]
 
     held = found()
     once = sum(encoded)

@@ -22,7 +22,7 @@ from torchmetrics.functional.text import squad
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoded
-from tests.tasks.answering import bits, measured, values
+from tests.tasks.answering import bits, measured, sighted, values
 from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomEncoder, evaluation, fake_dataset, read_row, take
 
 
@@ -245,7 +245,7 @@ class Bits(RandomEncoder):
 @pytest.mark.parametrize("head", ["product", "bilinear"])
 def test_heads_learn_what_neither_image_nor_question_tells_alone(head: str) -> None:
     dataset = bits()
-    found = measured(dataset, Bits(dataset), head=head, epochs=30)
+    found = sighted(dataset, Bits(dataset), head=head, epochs=30)
     assert values(found)["accuracy"] > 0.97
     assert found.chance["accuracy"] == 0.5
 
@@ -324,7 +324,7 @@ def test_features_after_the_projection() -> None:
             encoded = super().encode_images(images)
             return Encoded(encoded.embeddings, encoded.features)
 
-    assert values(measured(dataset, Swapped(dataset), features="after", epochs=30))["accuracy"] > 0.97
+    assert values(sighted(dataset, Swapped(dataset), features="after", epochs=30))["accuracy"] > 0.97
 
 
 def test_scale_and_offset_of_the_features_change_nothing() -> None:
@@ -336,7 +336,7 @@ def test_scale_and_offset_of_the_features_change_nothing() -> None:
             features = encoded.features * 1000 + 300
             return Encoded(np.concatenate([features, np.ones((len(features), 1), np.float32)], 1), encoded.embeddings)
 
-    assert values(measured(dataset, Rescaled(dataset), epochs=30))["accuracy"] > 0.97
+    assert values(sighted(dataset, Rescaled(dataset), epochs=30))["accuracy"] > 0.97
 
 
 def test_open_and_closed_are_the_answer_types_of_the_data() -> None:
@@ -369,11 +369,11 @@ def test_answer_that_train_has_not_is_wrong() -> None:
 def test_answers_are_compared_normalised() -> None:
     dataset = bits()
     encoder = Bits(dataset)
-    plain = measured(dataset, encoder, epochs=4)
+    plain = sighted(dataset, encoder, epochs=4)
     for records in dataset.prepared.values():
         for i, answers in enumerate(records.answer):
             answers[:] = [("{}", "The {}.", " {}")[i % 3].format(answer.upper()) for answer in answers]
-    written = measured(dataset, encoder, epochs=4)
+    written = sighted(dataset, encoder, epochs=4)
     for name, column in plain.examples.items():
         np.testing.assert_array_equal(column, written.examples[name])
 
@@ -476,10 +476,10 @@ def test_the_best_epoch_on_val_is_kept() -> None:
     encoder = Bits(dataset)
     for answers in dataset.prepared["val"].answer:
         answers[:] = ["yes", "yes"]
-    found = measured(dataset, encoder, epochs=12)
+    found = sighted(dataset, encoder, epochs=12)
     assert found.notes["epoch"] < 12
     without = replace(dataset, prepared={k: v for k, v in dataset.prepared.items() if k != "val"})
-    assert measured(without, encoder, epochs=12).notes["epoch"] == 12
+    assert sighted(without, encoder, epochs=12).notes["epoch"] == 12
     for column in (
         dataset.prepared["val"].question,
         dataset.prepared["val"].answer,
@@ -487,7 +487,7 @@ def test_the_best_epoch_on_val_is_kept() -> None:
         dataset.prepared["val"].question_type,
     ):
         column[:] = [[] for _ in column]
-    assert measured(dataset, encoder, epochs=12).notes["epoch"] == 12
+    assert sighted(dataset, encoder, epochs=12).notes["epoch"] == 12
 
 
 def test_the_seed_decides_and_global_generators_are_left_alone() -> None:
