@@ -128,15 +128,18 @@ class Results:
 
         return claims_frame(judge_claims(self.store, suite))
 
-    def report(self, folder: str | Path | None = None, reference: str | None = None) -> list[Path]:
+    def report(self, folder: str | Path | None = None, reference: str | None = None, latex: bool = False) -> list[Path]:
         """Write the report into ``folder`` (default: ``report`` in the results folder); return its files.
 
-        reference: the line that the others are compared with. Raises ``BenchError`` if there is nothing to report.
+        reference: the line that the others are compared with. latex: whether to write LaTeX tables, references.bib and
+        plots as PDF too. Raises ``BenchError`` if there is nothing to report.
         """
-        return write_report(self.store, folder, reference, Console(quiet=True))
+        return write_report(self.store, folder, reference, Console(quiet=True), latex)
 
 
-def write_report(store: Store, folder: str | Path | None, reference: str | None, console: Console) -> list[Path]:
+def write_report(
+    store: Store, folder: str | Path | None, reference: str | None, console: Console, latex: bool = False
+) -> list[Path]:
     """Print the report's tables on ``console`` and write it into ``folder``; return its files."""
     from benchmark.report import sections
 
@@ -151,6 +154,7 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
         store.notes,
         store.claims(),
         store.course(),
+        latex,
     )
 
 

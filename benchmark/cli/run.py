@@ -60,12 +60,15 @@ def report(
         str | None,
         typer.Option(help="The method (or line of the tables) that the others are compared with. Default: the best."),
     ] = None,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write LaTeX tables and references.bib too, and the plots as PDF.")
+    ] = False,
 ) -> None:
     """Print the tables of the results, and write report.md, results.csv and plots."""
     from benchmark.api import write_report
     from benchmark.store.store import Store
 
-    for path in write_report(Store(folder_of(results)), None, reference, console):
+    for path in write_report(Store(folder_of(results)), None, reference, console, latex):
         say(str(path))
 
 

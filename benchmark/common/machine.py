@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "numpy", "scikit-learn")
+PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "numpy", "scikit-learn")
 
 
 @cache
@@ -22,7 +22,7 @@ def machine() -> dict[str, str | int]:
         "gpu": gpu,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        **{package: version(package) for package in PACKAGES},
     }
 
 

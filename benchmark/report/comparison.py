@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,6 +186,29 @@ def differences(
 
     Returns one row per task, dataset, metric and line where both have results, with the columns of ``DIFFERENCES``.
     """
+    return _differences(rows, lambda _: against, {*against, *against.values()}, resamples, picked)
+
+
+def differences_to_best(
+    rows: "pd.DataFrame", best: Mapping[tuple[str, str, str], str], lines: Sequence[str], resamples: Resamples
+) -> "pd.DataFrame":
+    """Compute the difference of each of the lines to the best of them in each column of the tables.
+
+    best: by task, dataset and metric. The other arguments, and what is returned, as in differences(). The results have
+    chosen what is best, so the correction is for all pairs of the lines.
+    """
+    of_columns = {column: {line: first for line in lines if line != first} for column, first in best.items()}
+    return _differences(rows, lambda column: of_columns.get(column, {}), {*lines}, resamples, picked=True)
+
+
+def _differences(
+    rows: "pd.DataFrame",
+    against: Callable[[tuple[str, str, str]], Mapping[str, str]],
+    lines: AbstractSet[str],
+    resamples: Resamples,
+    picked: bool,
+) -> "pd.DataFrame":
+    """Compute differences as differences() does. against: given task, dataset and metric. lines: all that may be."""
     import pandas as pd
 
     keys = ["task", "dataset", "metric"]
@@ -192,11 +216,10 @@ def differences(
     rows = rows.drop_duplicates([*keys, "line", "seed", "part"], keep="last")
     compared: list[dict[str, Any]] = []
     pairs: Counter[str] = Counter()
-    lines = {*against, *against.values()}
     for key, column in rows.groupby(keys):
         runs = complete_runs(column)
         pairs[key[0]] += math.comb(len(lines & set(runs)), 2)
-        for line, other in against.items():
+        for line, other in against(key).items():
             seeds = sorted(set(runs.get(line, {})) & set(runs.get(other, {})))
             if seeds:
                 first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))

@@ -72,11 +72,11 @@ HOW_TO_READ = """\
 class Page:
     """Collects the parts of a report; creates the folder, and writes data and plots into it as they are added.
 
-    files: those written, report.md first.
+    files: those written, report.md first. pdf: whether plots are saved as PDF too.
     """
 
-    def __init__(self, folder: Path, console: "Console") -> None:
-        self.folder, self.console = folder, console
+    def __init__(self, folder: Path, console: "Console", pdf: bool = False) -> None:
+        self.folder, self.console, self.pdf = folder, console, pdf
         self.files = [folder / "report.md"]
         self.text = ["# Report\n"]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -105,8 +105,8 @@ class Page:
         return self.files
 
     def _draw(self, plot: Plot) -> None:
-        png, svg = save(plot.figure, self.folder / "plots" / re.sub(r"[^\w-]+", "-", plot.name))
-        self.files += [png, svg]
+        png, svg, *pdf = save(plot.figure, self.folder / "plots" / re.sub(r"[^\w-]+", "-", plot.name), self.pdf)
+        self.files += [png, svg, *pdf]
         self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
 

@@ -60,6 +60,8 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
+    # Text stays text: many journals refuse Type 3 fonts.
+    "pdf.fonttype": 42,
 }
 
 
@@ -359,14 +361,16 @@ def cliques(ranks: "Ranks") -> list[tuple[float, float]]:
     ]
 
 
-def save(figure: "Figure", path: Path) -> list[Path]:
-    """Save a figure under ``path`` with the endings .png and .svg, the latter with text as text."""
+def save(figure: "Figure", path: Path, pdf: bool = False) -> list[Path]:
+    """Save a figure under ``path`` with the endings .png, .svg, with text as text, and, if asked, .pdf."""
     import matplotlib
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    paths = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")]
+    paths = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg", "pdf")[: 3 if pdf else 2]]
     with matplotlib.rc_context(STYLE):
         figure.savefig(paths[0], dpi=200)
         figure.set_layout_engine("none")
         figure.savefig(paths[1], metadata={"Date": None})
+        if pdf:
+            figure.savefig(paths[2], metadata={"CreationDate": None})
     return paths

@@ -279,15 +279,7 @@ def score_table(
     footer = [(name, [Cell(percent(value)) for value in values]) for name, values in [*guesses, *limits]]
     counts = [Cell(score.n) for score in any_score] + [Cell("")] * (len(header) - len(columns))
     caption = score_caption(scores, complete=len(scores) == len(lines) * len(columns), meaning=meaning)
-    for mark, name in BASELINES.values():
-        if any(mark in each for row in marks_at for each in row):
-            caption += (
-                f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
-            )
-    if blind := list(dict.fromkeys(name for score in any_score for name in score.blind)):
-        caption += f" {', '.join(blind)}: without the images, the highest of all lines."
-    if limits:
-        caption += " ceiling: the highest that is possible."
+    caption += explained(scores, "".join(each for row in marks_at for each in row))
     rows = list(zip(lines, cells))
     return Table(
         f"{task}: {metrics[0]}, in percent" if len(metrics) == 1 else f"{task}, in percent",
@@ -296,6 +288,20 @@ def score_table(
         [*(row for row in rows if row[0] in baselines), *footer, ("examples", counts)],
         caption,
     )
+
+
+def explained(scores: "pd.DataFrame", own_marks: str) -> str:
+    """Write a sentence on each mark and on each guess and limit of a table. own_marks: those that it has."""
+    sentences = [
+        f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
+        for mark, name in BASELINES.values()
+        if mark in own_marks
+    ]
+    if blind := list(dict.fromkeys(name for guesses in scores["blind"] for name in guesses)):
+        sentences.append(f" {', '.join(blind)}: without the images, the highest of all lines.")
+    if scores["ceiling"].notna().any():
+        sentences.append(" ceiling: the highest that is possible.")
+    return "".join(sentences)
 
 
 def _score_cell(score: Any, own_marks: str) -> Cell:
@@ -402,11 +408,7 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
     complete: whether every line has a score in every column. meaning: of metrics, as defined() gives it.
     """
     several = bool(scores["seeds"].max() > 1)
-    clauses = [over_seeds(scores.set_index("line")["seeds"])]
-    clauses += [
-        f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
-        for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
-    ]
+    clauses = [over_seeds(scores.set_index("line")["seeds"]), *means_of_parts(scores)]
     sources = ["test examples", *["draws of train images"] * bool(scores["drawn"].any()), *["seeds"] * several]
     clauses.append(f"below: 95 % interval over {', '.join([*sources[:-2], ' and '.join(sources[-2:])])}")
     if scores["best"].any():
@@ -414,6 +416,14 @@ def score_caption(scores: "pd.DataFrame", complete: bool, meaning: Mapping[str, 
     if not complete:
         clauses.append(f"{MISSING}: no result")
     return " ".join(["; ".join(clauses) + ".", *definitions(scores["metric"].unique(), meaning)])
+
+
+def means_of_parts(scores: "pd.DataFrame") -> list[str]:
+    """Say which parts a score is the mean of, where it has several."""
+    return [
+        f"mean of {' and '.join(names) if len(names) == 2 else ', '.join(names)}"
+        for names in sorted({parts for parts in scores["parts"] if len(parts) > 1})
+    ]
 
 
 def definitions(metrics: Iterable[str], meaning: Mapping[str, str]) -> list[str]:

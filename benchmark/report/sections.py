@@ -25,6 +25,7 @@ from benchmark.report import (
     scenarios,
     scores,
 )
+from benchmark.report.latex import write_latex
 from benchmark.report.page import Page
 from benchmark.report.render import Plot, Sentence, Table
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
@@ -65,6 +66,7 @@ def write_report(
     notes: NotesOf = lambda *_: {},
     stated: StatedClaims = MappingProxyType({}),
     during: "pd.DataFrame | None" = None,
+    latex: bool = False,
 ) -> list[Path]:
     """Print the tables; write report.md, the CSV files of data_files() and plots/*.png, *.svg into ``folder``.
 
@@ -75,14 +77,15 @@ def write_report(
     resamples: of the rows' evaluations, for the tests of differences. reference: the line that the others are compared
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
-    Store.course() returns them. Returns the files, report.md first.
+    Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
+    plots as PDF too. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
     results = read_results(rows, costs, cache(notes), resamples, reference, during)
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
-    page = Page(folder, console)
+    page = Page(folder, console, pdf=latex)
     for name, frame in data_files(results).items():
         page.add_data(name, frame)
     for section in HEAD:
@@ -95,7 +98,7 @@ def write_report(
             page.add(section(results.of_task(task)))
     for section in OF_ALL_TASKS:
         page.add(section(results))
-    return page.write()
+    return [*page.write(), *(write_latex(results, folder / "latex") if latex else [])]
 
 
 def read_results(
