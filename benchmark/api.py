@@ -136,8 +136,13 @@ class Results:
         return write_report(self.store, folder, reference, Console(quiet=True))
 
 
-def write_report(store: Store, folder: str | Path | None, reference: str | None, console: Console) -> list[Path]:
-    """Print the report's tables on ``console`` and write it into ``folder``; return its files."""
+def write_report(
+    store: Store, folder: str | Path | None, reference: str | None, console: Console, details: bool = True
+) -> list[Path]:
+    """Print the report's tables on ``console`` and write it into ``folder``; return its files.
+
+    details: whether all tables are printed, or only the answer and the overview.
+    """
     from benchmark.report import sections
 
     target = Path(folder) if folder else store.folder / "report"
@@ -151,6 +156,7 @@ def write_report(store: Store, folder: str | Path | None, reference: str | None,
         store.notes,
         store.claims(),
         store.course(),
+        details,
     )
 
 
