@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ["task", "dataset", "metric"]
+Outcome = tuple[int, int, int, str, str]
+"""Of a line against another: on how many datasets it is worse, and better; of how many; the first one; the scope."""
+EQUAL: Outcome = (0, 0, 0, "", "")
 
 
 def overview(results: Results) -> Iterator[Answer | Table]:
@@ -45,7 +48,7 @@ def overview(results: Results) -> Iterator[Answer | Table]:
 
 
 def answer(results: Results) -> Answer | None:
-    """Say which lines are told apart, by the verdicts on the differences to the reference; a sentence each kind of task.
+    """Say which lines are told apart, by the verdicts on the differences to the reference, for each kind of task.
 
     A single line is compared with its model before training, or else with raw pixels. None if there is nothing to
     compare.
@@ -78,12 +81,12 @@ def of_verdicts(compared: "pd.DataFrame", name: str, with_scope: bool = False) -
     compared: as differences() gives it, of one kind of task. with_scope: whether each part says what it holds for.
     """
     judged = compared[[is_shown(verdict) or verdict == NEITHER for verdict in compared["verdict"]]]
-    groups: dict[tuple[int, int, int, str, str], list[str]] = {}
+    groups: dict[Outcome, list[str]] = {}
     for line, of_line in judged.groupby("line", sort=False):
         shown = of_line[[is_shown(verdict) for verdict in of_line["verdict"]]]
         worse, better = int((shown["value"] < 0).sum()), int((shown["value"] > 0).sum())
         if not worse and not better:
-            key = (0, 0, 0, "", "")
+            key = EQUAL
         else:
             held = scope(int(of_line["seeds"].min())) if with_scope else ""
             key = (worse, better, len(of_line), of_line["dataset"].iloc[0], held)
@@ -96,19 +99,19 @@ def of_verdicts(compared: "pd.DataFrame", name: str, with_scope: bool = False) -
     ]
     if beaten:
         clauses.append(f"{name} beats {listed(beaten)}")
+    if equal := groups.get(EQUAL):
+        every = len(equal) == compared["line"].nunique() > 2
+        others = f"any of the {len(equal)} other lines" if every else listed(equal)
+        clauses.append(f"{'it' if beaten else name} is not told apart from {others}")
     for (worse, better, count, dataset, held), lines in sorted(groups.items(), key=_share):
         if better:
             beats = f"{listed(lines)} beat{'s' if len(lines) == 1 else ''} {name}"
             lost = f", and {'is' if len(lines) == 1 else 'are'} beaten on {worse}" if worse else ""
             clauses.append(f"{beats} {_on(better, count, dataset)}{lost}{_held(held)}")
-    if equal := groups.get((0, 0, 0, "", "")):
-        every = len(equal) == compared["line"].nunique() > 2
-        others = f"any of the {len(equal)} other lines" if every else listed(equal)
-        clauses.append(f"{'it' if beaten else name} is not told apart from {others}")
     return " ".join(filter(None, ["; ".join(clauses) + "." if clauses else "", _no_verdict(compared)]))
 
 
-def _share(item: tuple[tuple[int, int, int, str, str], Any]) -> float:
+def _share(item: tuple[Outcome, Any]) -> float:
     """Order groups of lines by the share of the datasets on which a difference is shown, largest first."""
     worse, better, count, *_ = item[0]
     return -(worse + better) / max(count, 1)
@@ -127,6 +130,8 @@ def _held(scope_of: str) -> str:
 
 def _no_verdict(compared: "pd.DataFrame") -> str:
     """Say on which datasets there is no verdict, and why; empty where there is one on all."""
+    if not any(is_shown(verdict) or verdict == NEITHER for verdict in compared["verdict"]):
+        return f"no verdict ({', '.join(dict.fromkeys(compared['verdict'].str.partition(' (')[0]))})."
     reasons: dict[str, dict[str, None]] = {}
     for dataset, of_dataset in compared.groupby("dataset", sort=False):
         lines_of: dict[str, list[str]] = {}
@@ -226,13 +231,13 @@ def _cost_columns(results: Results) -> list[tuple[str, str, Mapping[str, str]]]:
 
 def _caption(results: Results, means: "pd.DataFrame", marked: set[str], costs: bool) -> str:
     """Write what a reader must know to quote a number of the table."""
-    several = means["seeds"].max() > 1
-    clauses = [over_seeds(results.scores["seeds"]), "the mean of each kind of task's primary metric over its datasets"]
+    caption = f"{over_seeds(results.scores['seeds'])}."
     if means["low"].notna().any():
-        clauses.append(f"below: its 95 % interval for other patients{' and seeds' if several else ''} of these datasets")
-    clauses.append("bold: the highest, which is no verdict")
-    clauses.append("highest guess: of those that do not look at the images")
-    caption = "; ".join(clauses) + "."
+        seeds = " and seeds" if means["seeds"].max() > 1 else ""
+        caption += f" Below: the 95 % interval of the mean, for other patients{seeds} of these datasets."
+    caption += " Bold: the highest, which is no verdict. Highest guess: without the images."
+    if results.scores.groupby("task")["metric"].nunique().max() > 1:
+        caption += " 2 metrics: datasets differ in theirs."
     for mark, name in BASELINES.values():
         if mark in marked:
             caption += f" {mark}: this mean is not shown to beat {name}."
@@ -242,7 +247,7 @@ def _caption(results: Results, means: "pd.DataFrame", marked: set[str], costs: b
 
 
 def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) -> "pd.DataFrame":
-    """Compare each line's mean over the datasets of a kind of task with that of its own baseline, as differences() does.
+    """Compare each line's mean over the datasets of a kind of task with that of its own baseline.
 
     The mean is taken within each seed, draw and resample, so that a single number is compared. rows: labelled.
     baseline: of ``BASELINES``. One row per kind of task and line where both have all datasets and a common seed: task,

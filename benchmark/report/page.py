@@ -69,12 +69,10 @@ class Page:
     """Collects the parts of a report; creates the folder, and writes data and plots into it as they are added.
 
     details: whether the terminal shows every table, or only the main parts. files: those written, report.md first.
-    held_back: whether the terminal lacks any.
     """
 
     def __init__(self, folder: Path, console: "Console", details: bool = True) -> None:
         self.folder, self.console, self.details = folder, console, details
-        self.held_back = False
         self.files = [folder / "report.md"]
         self.text = ["# Report\n"]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -91,18 +89,17 @@ class Page:
                 self._draw(part)
                 continue
             if isinstance(part, Answer):
-                self.text.append("\n".join([escape(part.text) + "\n", *(f"- {escape(each)}" for each in part.findings), ""]))
+                self.text.append(
+                    "\n".join([escape(part.text) + "\n", *(f"- {escape(each)}" for each in part.findings), ""])
+                )
                 print_answer(part, self.console)
                 continue
             if isinstance(part, Table):
                 self.text.append(to_markdown(part))
             else:
                 self.text.append(escape(part.text) + "\n" + (f"\n    {part.command}\n" if part.command else ""))
-            if self.details or part.main:
-                if not part.page_only:
-                    print_part(part, self.console)
-            else:
-                self.held_back = True
+            if part.main or (self.details and not part.page_only):
+                print_part(part, self.console)
 
     def write(self) -> list[Path]:
         """Write report.md. Returns all files."""

@@ -118,6 +118,8 @@ def grid(table: Table, block: Sequence[int], first: int, widths: Sequence[int]) 
         result.add_column(header, width=widths[index], overflow="fold", justify="right")
     for rows, style in ((table.rows, ""), (table.footer, "dim")):
         for label, cells in rows:
+            if rows is table.footer and not any(cells[index].text for index in block):
+                continue
             line = [Text("\n".join(wrap(label, first)), style=style)]
             for index in block:
                 cell = cells[index]

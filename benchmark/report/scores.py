@@ -118,7 +118,7 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
         lines = of_lines[key]
         ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
         parts = natural(of_column["part"].unique())
-        blind, ceiling = highestguesses_of(of_column["blind"], of_column["line"]), float(of_column["ceiling"].mean())
+        blind, ceiling = highest_guesses(of_column["blind"], of_column["line"]), float(of_column["ceiling"].mean())
         common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
         common |= {"parts": tuple(parts), "n": examples(of_column, parts)}
         for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
@@ -168,7 +168,9 @@ def _mean_over_columns(columns: "Sequence[pd.DataFrame]", apart: bool) -> Iterat
         yield {"seed": 0, "value": value, "low": np.nan, "high": np.nan, "of_draws": None}
         return
     for seed in columns[0].index:
-        values, lows, highs = (np.array([column.loc[seed, name] for column in columns]) for name in ("value", "low", "high"))
+        values, lows, highs = (
+            np.array([column.loc[seed, name] for column in columns]) for name in ("value", "low", "high")
+        )
         value = float(values.mean())
         below, above = (float(np.sqrt((each**2).sum())) / len(columns) for each in (values - lows, highs - values))
         kept = [column.loc[seed, "of_draws"] for column in columns]
@@ -265,7 +267,7 @@ def _draws(seeds: "pd.DataFrame") -> list[float]:
     return draws if len(seeds) == 1 and isinstance(draws, list) else []
 
 
-def highestguesses_of(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[str, float]:
+def highest_guesses(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[str, float]:
     """Find, for each guess without the images, the highest of the lines' means over seeds and parts.
 
     A guess may be made with the line's own encoder of texts. With the best one it is the score to beat for all.

@@ -92,7 +92,7 @@ def write_report(
         page.add(section(results))
     if verdicts := verdicts_of(rows, costs, resamples, stated):
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-        page.add(claims.claim_parts(verdicts))
+        page.add([claims.summary(verdicts), *claims.claim_parts(verdicts)])
     for task in natural(results.scores["task"].unique()):
         for section in OF_EACH_TASK:
             page.add(section(results.of_task(task)))
