@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from benchmark.report import page as page_module
 from benchmark.report.comparison import DIFFERENCES, NEITHER, UNTESTED
 from benchmark.report.overview import mean_differences, of_verdicts, overview
 from benchmark.report.results import label_lines
@@ -83,7 +84,7 @@ def test_parts_that_hold_for_different_things_say_so():
 
 @pytest.mark.parametrize(("seeds", "held"), [(1, ", for these weights;"), (2, ", (2 seeds);"), (3, "score;")])
 def test_the_answer_says_what_it_holds_for_and_names_the_reference(seeds, held):
-    rows, drawn = trials({"clip": 0.6, "msd": 0.3}, seeds=seeds, datasets=("x", "y"))
+    rows, drawn = trials({"clip": 0.6, "msd": 0.3}, seeds=seeds, datasets=("x", "y"), spread=0.001, noise=0.02)
     said, table = shown(rows, None, drawn)
     assert said.text.startswith("Compared with clip, which has the highest mean score")
     assert held in said.text
@@ -166,15 +167,14 @@ def test_the_mean_over_one_dataset_is_its_score():
     pd.testing.assert_frame_equal(mean_scores(rows)[columns], summarise(rows)[columns])
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.05])
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.05)])
 def test_the_interval_of_a_mean_covers_the_truth(seeds, spread):
-    """A thousand lines. The truth of one seed is that of its weights; of several, that of the method."""
+    """Many lines. The truth of one seed is that of its weights; of several, that of the method."""
     rng = np.random.default_rng(seeds)
-    rows = many(1000, 4, seeds, rng, spread if seeds > 1 else 0.0)
+    rows = many(300, 4, seeds, rng, spread)
     means = mean_scores(rows)
     covered = ((means["low"] <= 0.5) & (means["high"] >= 0.5)).mean()
-    assert 0.93 <= covered <= 0.975
+    assert 0.925 <= covered <= 0.98
     if spread == 0.0:
         # Averages of the ends would be twice as wide.
         assert (means["high"] - means["low"]).mean() < 1.3 * 2 * 1.96 * 0.02 / 2
@@ -276,7 +276,8 @@ def test_results_without_costs_have_no_columns_of_them():
 
 
 @pytest.mark.parametrize("methods", [3, 12])
-def test_the_terminal_has_the_answer_and_the_overview_and_the_page_all(methods, tmp_path):
+def test_the_terminal_has_the_answer_and_the_overview_and_the_page_all(methods, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "save", lambda _, path: (path, path))
     rows, costs = synthetic(methods, 3, seeds=1)
     console = Console(width=80, file=io.StringIO())
     page, *_ = write_report(rows, costs, tmp_path, console, details=False)
