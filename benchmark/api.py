@@ -138,9 +138,18 @@ class Results:
 
 
 def write_report(
-    store: Store, folder: str | Path | None, reference: str | None, console: Console, latex: bool = False
+    store: Store,
+    folder: str | Path | None,
+    reference: str | None,
+    console: Console,
+    latex: bool = False,
+    details: bool = True,
 ) -> list[Path]:
-    """Print the report's tables on ``console`` and write it into ``folder``; return its files."""
+    """Print the report's tables on ``console`` and write it into ``folder``; return its files.
+
+    latex: whether to write LaTeX tables too. details: whether all tables are printed, or only the answer and the
+    overview.
+    """
     from benchmark.report import sections
 
     target = Path(folder) if folder else store.folder / "report"
@@ -155,6 +164,7 @@ def write_report(
         store.claims(),
         store.course(),
         latex,
+        details,
     )
 
 

@@ -63,13 +63,20 @@ def report(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write LaTeX tables and references.bib too, and the plots as PDF.")
     ] = False,
+    details: Annotated[bool, typer.Option("--details", help="Print all tables, and every file's path.")] = False,
 ) -> None:
-    """Print the tables of the results, and write report.md, results.csv and plots."""
+    """Print the answer and the overview of the results, and write report.md, CSV files and plots.
+
+    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too.
+    """
     from benchmark.api import write_report
     from benchmark.store.store import Store
 
-    for path in write_report(Store(folder_of(results)), None, reference, console, latex):
+    files = write_report(Store(folder_of(results)), None, reference, console, latex, details)
+    for path in files if details else files[:1]:
         say(str(path))
+    if not details:
+        say("--details prints all tables; report.md has them")
 
 
 def claims(

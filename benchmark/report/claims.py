@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,15 @@ def claim_parts(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:
         yield verdict_table(suite, of_suite)
         yield from (Sentence(each.sentence, command=each.command) for each in of_suite)
         yield from column_tables(suite, of_suite)
+
+
+def summary(verdicts: Sequence[Verdict]) -> Sentence:
+    """Count verdicts by their word."""
+    counts = Counter(each.verdict for each in verdicts)
+    words = ", ".join(
+        f"{counts[word]} {word}" for word in (SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_RUN) if counts[word]
+    )
+    return Sentence(f"Claims: {words}; `bench claims` says why.", main=True)
 
 
 def _without_shared(verdicts: Sequence[Verdict]) -> tuple[list[str], list[Verdict]]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.report.plots import save
-from benchmark.report.render import Plot, Sentence, Table, escape, to_markdown, to_terminal
+from benchmark.report.render import Answer, Plot, Sentence, Table, escape, to_markdown, to_terminal, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+Part = Table | Plot | Sentence | Answer
 
 HOW_TO_READ = """\
 ## How to read this
@@ -72,11 +74,12 @@ HOW_TO_READ = """\
 class Page:
     """Collects the parts of a report; creates the folder, and writes data and plots into it as they are added.
 
-    files: those written, report.md first. pdf: whether plots are saved as PDF too.
+    details: whether the terminal shows every table, or only the main parts. pdf: whether plots are saved as PDF too.
+    files: those written, report.md first.
     """
 
-    def __init__(self, folder: Path, console: "Console", pdf: bool = False) -> None:
-        self.folder, self.console, self.pdf = folder, console, pdf
+    def __init__(self, folder: Path, console: "Console", pdf: bool = False, details: bool = True) -> None:
+        self.folder, self.console, self.pdf, self.details = folder, console, pdf, details
         self.files = [folder / "report.md"]
         self.text = ["# Report\n"]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -86,17 +89,23 @@ class Page:
         self.files.append(self.folder / name)
         frame.to_csv(self.files[-1], index=False)
 
-    def add(self, parts: Iterable[Table | Plot | Sentence]) -> None:
-        """Add what a section shows, on the page and, unless it is for the page only, in the terminal."""
+    def add(self, parts: Iterable[Part]) -> None:
+        """Add what a section shows, on the page and, unless it is for the page only or a detail, in the terminal."""
         for part in parts:
             if isinstance(part, Plot):
                 self._draw(part)
+                continue
+            if isinstance(part, Answer):
+                self.text.append(
+                    "\n".join([escape(part.text) + "\n", *(f"- {escape(each)}" for each in part.findings), ""])
+                )
+                print_answer(part, self.console)
                 continue
             if isinstance(part, Table):
                 self.text.append(to_markdown(part))
             else:
                 self.text.append(escape(part.text) + "\n" + (f"\n    {part.command}\n" if part.command else ""))
-            if not part.page_only:
+            if part.main or (self.details and not part.page_only):
                 print_part(part, self.console)
 
     def write(self) -> list[Path]:
@@ -108,6 +117,15 @@ class Page:
         png, svg, *pdf = save(plot.figure, self.folder / "plots" / re.sub(r"[^\w-]+", "-", plot.name), self.pdf)
         self.files += [png, svg, *pdf]
         self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
+
+
+def print_answer(answer: Answer, console: "Console") -> None:
+    """Print the answer as a list, each finding on lines of its own."""
+    console.print(answer.text, highlight=False, markup=False)
+    for finding in answer.findings:
+        lines = wrap(finding, console.width - 2)
+        console.print("\n".join(["- " + lines[0], *(f"  {line}" for line in lines[1:])]), highlight=False, markup=False)
+    console.print()
 
 
 def print_part(part: Table | Sentence, console: "Console") -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError
 from benchmark.common.machine import PACKAGES
@@ -191,7 +191,7 @@ def _library(package: str, versions: Sequence[str]) -> Work:
     if versions:
         work.fields["note"] = f"Version {', '.join(natural(set(versions)))}"
     try:
-        about = metadata(package)
+        about: Any = metadata(package)
     except PackageNotFoundError:
         return work
     if summary := about.get("Summary"):
@@ -208,7 +208,9 @@ def _entry(work: Work, escape: Callable[[str], str]) -> str:
     fields = dict(work.fields)
     identifiers = [f"arXiv:{fields['eprint']}"] if "eprint" in fields else []
     identifiers += [f"doi:{fields['doi']}"] if "doi" in fields else []
-    texts = {name: escape(fields[name]) for name in ("title", "author", "year", "note") if name in fields}
+    texts: dict[str, str] = {
+        name: escape(fields[name]) for name in ("title", "author", "year", "note") if name in fields
+    }
     if "title" in texts:
         # Double braces keep capitals.
         texts["title"] = f"{{{texts['title']}}}"

@@ -34,7 +34,7 @@ class Table:
     """A table of the report.
 
     columns: name and unit. rows: a label, and one cell per column. footer: likewise, what the rows are compared with.
-    page_only: whether the terminal leaves it out.
+    page_only: whether the terminal leaves it out. main: whether it is shown there without --details too.
     """
 
     title: str
@@ -43,6 +43,7 @@ class Table:
     footer: list[tuple[str, list[Cell]]]
     caption: str
     page_only: bool = False
+    main: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,20 @@ class Plot:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A remark next to the tables. page_only: whether the terminal leaves it out. command: one to copy, below it."""
+    """A remark next to the tables. page_only, main: as of a table. command: one to copy, below it."""
 
     text: str
     page_only: bool = False
     command: str = ""
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the tests say, at the top of the report: what is compared with what, and the findings, a sentence each."""
+
+    text: str
+    findings: list[str]
 
 
 def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
@@ -108,6 +118,8 @@ def grid(table: Table, block: Sequence[int], first: int, widths: Sequence[int]) 
         result.add_column(header, width=widths[index], overflow="fold", justify="right")
     for rows, style in ((table.rows, ""), (table.footer, "dim")):
         for label, cells in rows:
+            if rows is table.footer and not any(cells[index].text for index in block):
+                continue
             line = [Text("\n".join(wrap(label, first)), style=style)]
             for index in block:
                 cell = cells[index]

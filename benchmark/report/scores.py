@@ -131,6 +131,63 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool, "drawn": bool})
 
 
+def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Average the scores of each kind of task over its datasets: one row per task and line that has all of them.
+
+    rows: labelled. Columns: task, line, value, low, high, seeds. The mean is taken within each seed, because a seed's
+    weights are the same on all datasets, and the seeds are pooled as summarise() pools them. The errors of a seed on
+    the datasets' patients are independent: of their mean over K datasets, the end of the interval is as far away as the
+    root of the sum of their squares, over K. No interval (NaN) where one is missing, where datasets have the same
+    patients or not the same seeds, or where one seed has different numbers of draws.
+    """
+    import pandas as pd
+
+    column = ["task", "dataset", "metric"]
+    rows = _usable(rows, column)
+    rows["examples"] = rows["examples"].fillna("") if "examples" in rows else ""
+    baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
+    runs: list[dict[str, Any]] = []
+    for task, of_task in _mean_over_parts(rows, column).reset_index().groupby("task"):
+        count = of_task.groupby(column).ngroups
+        samples = [frozenset(of_column["examples"]) for _, of_column in rows[rows["task"] == task].groupby(column)]
+        apart = len(set(samples)) == count or samples == [frozenset({""})] * count
+        for line, of_line in of_task.groupby("line"):
+            of_columns = [of_column.set_index("seed") for _, of_column in of_line.groupby(column)]
+            if len(of_columns) == count:
+                of_seeds = _mean_over_columns(of_columns, apart)
+                runs += [{"task": task, "dataset": "", "metric": "", "line": line, **run} for run in of_seeds]
+    if not runs:
+        return pd.DataFrame(columns=["task", "line", "value", "low", "high", "seeds"])
+    pooled = _pool_lines(pd.DataFrame(runs).set_index([*column, "line", "seed"]), baselines)
+    return pd.DataFrame([{"task": task, **mean} for (task, *_), means in pooled.items() for mean in means])
+
+
+def _mean_over_columns(columns: "Sequence[pd.DataFrame]", apart: bool) -> Iterator[dict[str, Any]]:
+    """Average a line's scores over the columns of a table, within each seed: value, low, high and of_draws.
+
+    columns: by seed, as _mean_over_parts() gives them. apart: whether their test examples differ.
+    """
+    if len({frozenset(column.index) for column in columns}) > 1:
+        # No seed's mean; that of the means over seeds is the one that the table of scores has.
+        value = float(np.mean([column["value"].mean() for column in columns]))
+        yield {"seed": 0, "value": value, "low": np.nan, "high": np.nan, "of_draws": None}
+        return
+    for seed in columns[0].index:
+        values, lows, highs = (
+            np.array([column.loc[seed, name] for column in columns]) for name in ("value", "low", "high")
+        )
+        value = float(values.mean())
+        below, above = (float(np.sqrt((each**2).sum())) / len(columns) for each in (values - lows, highs - values))
+        kept = [column.loc[seed, "of_draws"] for column in columns]
+        drawn = [draws for draws in kept if isinstance(draws, list)]
+        known = len(columns) == 1 or (apart and len({len(draws) for draws in drawn}) <= 1)
+        low, high = (value - below, value + above) if known else (np.nan, np.nan)
+        # Draws are of each dataset's own images: any of one may go with any of another.
+        fixed = sum(value for value, draws in zip(values, kept) if not isinstance(draws, list))
+        of_draws = ((np.sum(drawn, axis=0) + fixed) / len(columns)).tolist() if drawn and known else None
+        yield {"seed": seed, "value": value, "low": low, "high": high, "of_draws": of_draws}
+
+
 def scores_frame(results: Results) -> "pd.DataFrame":
     """Lay out every metric for scores.csv, one row per line, dataset and metric, over the seeds of the line.
 
@@ -266,7 +323,7 @@ def score_table(
     marks_at = [[marked.get((task, *key, line), "") for key in columns] for line in lines]
     cells = [[_score_cell(*each) for each in zip(*row)] for row in zip(grid, marks_at)]
     any_score = [next(filter(None, column)) for column in zip(*grid)]
-    guesses = _guesses(any_score)
+    guesses = guesses_of(any_score)
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
     if len(columns) > 1:
         header.append(("mean", ""))
@@ -311,7 +368,7 @@ def _score_cell(score: Any, own_marks: str) -> Cell:
     return Cell(percent(score.value) + own_marks, interval(score.low, score.high), score.best)
 
 
-def _guesses(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
+def guesses_of(scores: Sequence[Any]) -> list[tuple[str, list[float]]]:
     """List what guesses get in each column: the blind ones, majority and chance, in one row where these are the same.
 
     scores: one of each column.

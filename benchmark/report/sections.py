@@ -22,12 +22,12 @@ from benchmark.report import (
     course,
     curve,
     grids,
+    overview,
     scenarios,
     scores,
 )
 from benchmark.report.latex import write_latex
-from benchmark.report.page import Page
-from benchmark.report.render import Plot, Sentence, Table
+from benchmark.report.page import Page, Part
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
 from benchmark.report.verdicts import Verdict
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-Section = Callable[[Results], Iterator[Table | Plot | Sentence]]
+Section = Callable[[Results], Iterator[Part]]
 StatedClaims = Mapping[str, Mapping[str, Claim]]
 """The claims by suite and name, as Store.claims() gives them."""
-HEAD: list[Section] = [arms.arms]
-"""Sections that come first: what is compared."""
+HEAD: list[Section] = [overview.overview, arms.arms]
+"""Sections that come first: the answer, and what is compared."""
 OF_EACH_TASK: list[Section] = [
     scores.primary_scores,
     comparison.against_reference,
@@ -67,6 +67,7 @@ def write_report(
     stated: StatedClaims = MappingProxyType({}),
     during: "pd.DataFrame | None" = None,
     latex: bool = False,
+    details: bool = True,
 ) -> list[Path]:
     """Print the tables; write report.md, the CSV files of data_files() and plots/*.png, *.svg into ``folder``.
 
@@ -78,21 +79,23 @@ def write_report(
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
-    plots as PDF too. Returns the files, report.md first.
+    plots as PDF too. details: whether all tables are printed, or only the answer and the overview. Returns the files,
+    report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
     results = read_results(rows, costs, cache(notes), resamples, reference, during)
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
-    page = Page(folder, console, pdf=latex)
+    # Scenarios have no overview: without their tables nothing would be printed.
+    page = Page(folder, console, latex, details or results.scores.empty)
     for name, frame in data_files(results).items():
         page.add_data(name, frame)
     for section in HEAD:
         page.add(section(results))
     if verdicts := verdicts_of(rows, costs, resamples, stated):
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-        page.add(claims.claim_parts(verdicts))
+        page.add([claims.summary(verdicts), *claims.claim_parts(verdicts)])
     for task in natural(results.scores["task"].unique()):
         for section in OF_EACH_TASK:
             page.add(section(results.of_task(task)))

@@ -45,6 +45,17 @@ def test_run_then_report(bench: Bench) -> None:
 
     assert bench("report") == 0
     assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
+    assert bench.out.startswith("Compared with ")
+    for word in ("zero_shot", "retrieval", "linear_probe", "few_shot", "vqa", "msd", "clip", "overview", "FLOPs"):
+        assert word in bench.out
+    assert "in points" not in bench.out
+    assert bench.out.splitlines()[-2:] == [
+        "results/report/report.md",
+        "--details prints all tables; report.md has them",
+    ]
+    assert bench("report", "--details") == 0
+    assert "--details" not in bench.out
+    assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
     for word in ("zero_shot", "retrieval", "linear_probe", "few_shot", "vqa", "msd", "clip", "chance"):
         assert word in bench.out
     for metric in ("accuracy", "accuracy_open", "accuracy_closed", "zero_shot_accuracy"):
@@ -82,7 +93,11 @@ def test_baselines_stand_below_the_methods(bench: Bench) -> None:
     assert bench("run", *quick) == 0
     assert "trained 0, evaluated 0, done before 6, failed 0" in bench.out
     assert bench("report") == 0
-    table = bench.out[bench.out.index("linear_probe") :]
+    assert "Compared with the model before training, for these weights" in " ".join(bench.out.split())
+    table = bench.out[bench.out.index("overview") :]
+    assert table.index("clip") < table.index("initial") < table.index("raw pixels") < table.index("highest guess")
+    assert bench("report", "--details") == 0
+    table = bench.out[bench.out.index("linear_probe: ") :]
     assert table.index("clip") < table.index("initial") < table.index("raw pixels") < table.index("majority")
 
 
@@ -90,7 +105,7 @@ def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Benc
     quick = ["--suite", "suite.yaml", "--tasks", "linear_probe", "--set", "training.samples=96"]
     for method in ("clip", "msd"):
         assert bench("run", *quick, "--methods", method) == 0
-    assert bench("report", "--reference", "clip") == 0
+    assert bench("report", "--reference", "clip", "--details") == 0
     assert "difference to clip, in points" in bench.out
     assert "not tested" not in bench.out
     assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
@@ -142,7 +157,7 @@ def test_a_scenario_trains_twice_and_reports_the_difference(bench: Bench) -> Non
     assert bench("run", *plain) == 0
     assert bench("run", *arguments) == 0
     assert "trained 1, evaluated 1, done before 2" in bench.out
-    assert bench("report") == 0
+    assert bench("report", "--details") == 0
     value = bench.rows().query("primary").set_index("pretraining").value
     lost = f"{100 * (value['few'] - value['squares']):+.1f}".replace("-", "−")
     main, _, rest = bench.out.partition("scenario small: accuracy, in percent")
