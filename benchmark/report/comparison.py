@@ -449,7 +449,7 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     tests, seeds = int(compared["tests"].max()), compared["seeds"]
     counted = f"the {tests} tests of this table"
     if picked:
-        counted = f"{tests} tests, one for each pair of lines on each dataset, because the reference is the best line"
+        counted = f"{tests} tests, one for each pair of lines and dataset, because the reference is the best line"
     corrected = f" with Holm's correction for {counted}" if tests > 1 else ""
     caption = (
         f"Paired by test example{' and seed' if seeds.max() > 1 else ''}; below: the 95 % interval of this difference "
@@ -463,7 +463,7 @@ def _caption(compared: "pd.DataFrame", picked: bool) -> str:
     if seeds.max() > 1:
         caption += " Several seeds: it covers other patients and other seeds."
     if seeds.max() < FEWEST_SEEDS:
-        caption += f" A verdict on a method (better, worse) needs trainings of {FEWEST_SEEDS} seeds."
+        caption += f" A verdict on a method (better, worse) needs {FEWEST_SEEDS} trainings: --seeds {FEWEST_SEEDS}."
     if any(each.startswith("too few") for each in verdicts):
         caption += f" Too few: with fewer than {FEWEST_GROUPS} patients of the scarcer side, neither interval nor test "
         caption += "keeps what it promises."

@@ -514,7 +514,7 @@ def test_a_reference_that_the_scores_made_is_corrected_for_all_pairs() -> None:
         difference_table(picked, "probe", "e", lines, True).caption,
     ]
     assert "for the 5 tests of this table" in said[0]
-    assert "for 9 tests, one for each pair of lines on each dataset, because the reference is the best line" in said[1]
+    assert "for 9 tests, one for each pair of lines and dataset, because the reference is the best line" in said[1]
 
 
 def test_the_files_have_the_numbers_of_the_tables_and_more(tmp_path: Path) -> None:

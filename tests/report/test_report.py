@@ -38,7 +38,7 @@ def test_the_whole_report(tmp_path):
     assert "cost of pretraining" in text
     assert "## cost of pretraining" in page
     assert "## How to read this" in page
-    assert "for 2 tests, one for each pair of lines on each dataset, because the reference is the best line" in page
+    assert "for 2 tests, one for each pair of lines and dataset, because the reference is the best line" in page
 
 
 def test_a_report_on_results_alone(tmp_path):
@@ -52,6 +52,14 @@ def test_a_report_on_results_alone(tmp_path):
         "vqa.png",
         "vqa.svg",
     ]
+
+
+def test_tables_say_where_patients_are_too_few(tmp_path):
+    rows, _ = synthetic(1, 1, seeds=1)
+    rows = rows[rows["task"] == "vqa"].assign(groups=8, effective_groups=8.0)
+    page, *_ = write_report(rows, pd.DataFrame(), tmp_path, console())
+    said = "Intervals do not keep what they promise: phantom\\_chest, too few patients (8)."
+    assert page.read_text(encoding="utf-8").count(said) == 1
 
 
 def test_metrics_that_the_notes_define_have_tables_of_their_own(tmp_path):

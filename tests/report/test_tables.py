@@ -14,7 +14,7 @@ from benchmark.evaluation.replicates import Score, pooled
 from benchmark.report.costs import cost_table, pool_costs, source_table
 from benchmark.report.render import Cell, Table, clock, interval, percent, scaled, to_markdown, wrap
 from benchmark.report.results import label_lines, natural
-from benchmark.report.scores import score_table, summarise
+from benchmark.report.scores import score_table, summarise, too_few
 from tests.moderated import hypotheses
 from tests.report.fakes import DATASETS, KINDS, synthetic
 from tests.report.reading import parsed, printed
@@ -236,15 +236,13 @@ def test_the_caption_names_the_lines_of_one_seed_and_says_what_the_interval_coun
     assert "95 % interval over test examples and draws of train images." in table.caption
 
 
-def test_the_caption_names_datasets_with_too_few_patients():
+def test_datasets_with_too_few_patients_are_named():
     rows = pd.concat([one({"a": 0.5}, groups=20), one({"a": 0.5}, dataset="e", groups=8)])
-    (table, _) = tables(rows.assign(effective_groups=rows["groups"].astype(float)), pd.DataFrame())
-    assert table.caption.endswith(" Intervals do not keep what they promise: e, too few patients (8).")
-    rows = one({"a": 0.5}, metric="macro_auroc", groups=100, effective_groups=9.5, scarcest=3)
-    (table, _) = tables(rows, pd.DataFrame())
-    assert table.caption.endswith(": d, too few positive patients (3).")
-    (table, _) = tables(one({"a": 0.5}, groups=20, effective_groups=20.0), pd.DataFrame())
-    assert "promise" not in table.caption
+    found = too_few(rows.assign(effective_groups=rows["groups"].astype(float)))
+    assert found == " Intervals do not keep what they promise: e, too few patients (8)."
+    found = too_few(one({"a": [0.5, 0.6]}, groups=100, effective_groups=9.5, scarcest=3))
+    assert found == " Intervals do not keep what they promise: d, too few positive patients (3)."
+    assert too_few(one({"a": 0.5}, groups=20, effective_groups=20.0)) == ""
 
 
 def test_a_negative_score_has_a_minus_sign():
