@@ -226,7 +226,7 @@ def complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]
     runs: dict[str, dict[int, pd.DataFrame]] = {}
     for (line, seed), run in column.groupby(["line", "seed"]):
         if set(run["part"]) == parts:
-            runs.setdefault(line, {})[seed] = run.sort_values("part")
+            runs.setdefault(line, {})[seed] = run.sort_values("part") if len(run) > 1 else run
     return runs
 
 
@@ -307,7 +307,7 @@ def measured_runs(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> tuple
     D is 1 where the metric has no draws, or the runs differ in their number. The latter is None where the runs were not
     measured on the same examples, or where the resamples of one were not kept.
     """
-    of_draws = [[_draws(row) for row in run.itertuples()] for run in runs]
+    of_draws = [_draws(run) for run in runs]
     drawn = _drawn(runs, resamples)
     counts = {len(each) for of_run in (of_draws if drawn is None else drawn) for each in of_run}
     if len(counts) > 1 or counts != {len(draws) for of_run in of_draws for draws in of_run}:
@@ -327,17 +327,20 @@ def _drawn(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> list[list[np
         return None
     drawn: list[list[np.ndarray]] = []
     for run in runs:
-        kept = [resamples(row.cell, row.evaluation, row.part, row.metric) for row in run.itertuples()]
+        kept = [resamples(*key) for key in zip(run["cell"], run["evaluation"], run["part"], run["metric"])]
         if any(each is None for each in kept):
             return None
         drawn.append([each for each in kept if each is not None])
     return drawn
 
 
-def _draws(row: Any) -> list[float]:
-    """Return the metric of a row in each draw of what is learned from; the value itself where there are none."""
-    draws = getattr(row, "of_draws", None)
-    return draws if isinstance(draws, list) else [float(row.value)]
+def _draws(run: "pd.DataFrame") -> list[list[float]]:
+    """Return the metric of each row in each draw of what is learned from; the value itself where there are none."""
+    of_draws = run["of_draws"] if "of_draws" in run else [None] * len(run)
+    return [
+        draws if isinstance(draws, list) else [float(value)]
+        for draws, value in zip(of_draws, run["value"], strict=True)
+    ]
 
 
 def verdict(
