@@ -249,7 +249,7 @@ def complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]
     runs: dict[str, dict[int, pd.DataFrame]] = {}
     for (line, seed), run in column.groupby(["line", "seed"]):
         if set(run["part"]) == parts:
-            runs.setdefault(line, {})[seed] = run.sort_values("part")
+            runs.setdefault(line, {})[seed] = run.sort_values("part") if len(run) > 1 else run
     return runs
 
 

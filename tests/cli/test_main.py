@@ -387,7 +387,9 @@ def test_weights_that_are_not_here_are_said_and_without_a_network_nothing_starts
     bench.monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(bench.folder / "hub"))
     bench.monkeypatch.setattr("benchmark.execution.runner.hub_answers", lambda: False)
     bench.monkeypatch.setenv("BENCH_CACHE", str(bench.folder / "cache"))
+    # One micro-batch a step: the plan counts the operations of a large model.
     arguments = ["--suite", "suite.yaml", "--methods", "clip", "--model", "vit-b-16"]
+    arguments += ["--set", "training.micro_batch=32"]
     weights = "weights 'openai' of open_clip's 'ViT-B-16': not on this machine"
     assert bench("plan", *arguments) == 0
     assert [line for line in bench.out.splitlines() if "not on this" in line] == [f"{weights}; will be downloaded"]

@@ -410,7 +410,8 @@ def test_the_diagram_is_legible(count: int) -> None:
 
 
 def test_the_whole_report(tmp_path: Path) -> None:
-    rows, costs = synthetic(4, 6, seeds=2)
+    rows, costs = synthetic(3, 5, seeds=2)
+    rows = rows[rows["task"].isin(["retrieval", "vqa"])]
     rows = rows.assign(examples=rows["dataset"] + rows["part"], evaluation=rows["task"] + rows["dataset"], groups=90)
     random = np.random.default_rng(0)
     console = Console(width=80, file=io.StringIO())

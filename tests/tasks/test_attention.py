@@ -232,6 +232,7 @@ class Variant(VQA):
     class Config(VQA.Config):
         head: str = "ban"
         width: int = 64
+        epochs: int = 6
         micro_batch: int = 256
 '''
 
