@@ -12,15 +12,19 @@ from benchmark.common.errors import plural
 from benchmark.report.classes import left_out
 from benchmark.report.comparison import FEWEST_SEEDS, differences_to_best, is_shown
 from benchmark.report.references import references
-from benchmark.report.render import MISSING, Cell, Table, interval, of_level, over_seeds, percent, wrap
+from benchmark.report.render import MISSING, Cell, Table, break_points, interval, of_level, over_seeds, percent, wrap
 from benchmark.report.results import Results, columns_of, natural
 from benchmark.report.scores import defined, definitions, explained, means_of_parts, missing, score_table, vocabularies
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDEST = 74
-"""About the most characters of a row that fit into a text width, in small type; a column takes three more."""
+WIDEST = 75
+"""About the most characters of a row that fit into the text width of an article, in small type."""
+BETWEEN = 2
+"""About the characters between two columns."""
+TALLEST = 55
+"""About the most rows that fit on a page."""
 WIDEST_NAME = 26
 """The most characters of a line's name that stand in one row."""
 WIDEST_HEADER = 14
@@ -117,7 +121,7 @@ def slug(name: str) -> str:
     >>> slug("zero_shot: 5 % of train")
     'zero_shot-5-of-train'
     """
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "task"
 
 
 def escape_latex(text: str) -> str:
@@ -174,18 +178,18 @@ def latex_table(results: Results) -> str:
         _tabular(above, body, block, label_column) for block in _blocks(widths, min(first, WIDEST_NAME), WIDEST)
     ]
     caption = escape_latex(_caption(results, table, compared, bool(bold), bool(second)))
-    return "\n".join(
-        [
-            "% Written by bench report --latex. It needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.",
-            "\\begin{table}[tbp]",
-            "\\centering\\small",
-            f"\\caption[{escape_latex(table.title)}]{{{caption}}}",
-            f"\\label{{tab:{slug(task)}}}",
-            "\n\\par\\medskip\n".join(tabulars),
-            "\\end{table}",
-            "",
-        ]
-    )
+    label = f"tab:{slug(task)}"
+    heads = [f"\\caption[{escape_latex(table.title)}]{{{caption}}}\n\\label{{{label}}}"]
+    # A float cannot be broken.
+    at_once = max(1, TALLEST // (tabulars[0].count("\n") + 1))
+    floats = [tabulars[at : at + at_once] for at in range(0, len(tabulars), at_once)]
+    heads += [f"Table~\\ref{{{label}}}, continued."] * (len(floats) - 1)
+    lines = ["% Written by bench report --latex. It needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]
+    for head, of_float in zip(heads, floats):
+        lines += ["\\begin{table}[tbp]", "\\centering\\small\\setlength{\\tabcolsep}{4pt}", head]
+        lines += [f"\\par\\medskip\n{tabular}" for tabular in of_float]
+        lines.append("\\end{table}")
+    return "\n".join([*lines, ""])
 
 
 def highest(scores: "pd.DataFrame") -> dict[tuple[str, str, str], str]:
@@ -244,10 +248,9 @@ def _name(label: str) -> str:
     """Write a line's name; a long one may break after spaces and separators."""
     if len(label) <= WIDEST_NAME:
         return escape_latex(label)
-    pieces = re.split(r"(?<=[\s_/=,-])", label)
-    return "\\raggedright " + "\\allowbreak ".join(
-        escape_latex(piece) + (" " if piece.endswith(" ") else "") for piece in pieces
-    )
+    pieces = break_points(label)
+    texts = [escape_latex(piece) + (" " if piece.endswith(" ") else "\\allowbreak ") for piece in pieces[:-1]]
+    return "\\raggedright " + "".join([*texts, escape_latex(pieces[-1])])
 
 
 def _head(name: str) -> str:
@@ -273,7 +276,7 @@ def _blocks(widths: Sequence[int], first: int, widest: int) -> list[list[int]]:
     """Divide columns into blocks of like numbers that are at most so wide, with the names of the lines in each."""
     for number in range(1, len(widths) + 1):
         blocks = [block.tolist() for block in np.array_split(np.arange(len(widths)), number)]
-        if all(first + sum(widths[index] + 3 for index in block) <= widest for block in blocks):
+        if all(first + sum(widths[index] + BETWEEN for index in block) <= widest for block in blocks):
             break
     return blocks
 

@@ -128,11 +128,11 @@ def cited(text: str) -> Iterator[Work]:
 def _work(author: str, text: str, name: str) -> Iterator[Work]:
     """Make a work of its authors and the text after them, and one of each further identifier of the same kind."""
     arxiv, doi = ARXIV.findall(text), DOI.findall(text)
-    rest = PLACE.sub("", DOI.sub("", ARXIV.sub("", text)))
+    rest = re.sub(r"\(\W*\)", "", PLACE.sub("", DOI.sub("", ARXIV.sub("", text))))
     year = YEAR.search(rest)
     if author and year:
         rest = rest[: year.start()] + rest[year.end() :]
-    words = ", ".join(filter(None, (piece.strip(" .()") for piece in rest.split(","))))
+    words = ", ".join(filter(None, (piece.strip(" .") for piece in rest.split(","))))
     fields = {
         "author": author,
         "year": year[0] if year and (author or arxiv or doi) else "",
@@ -189,18 +189,20 @@ def _libraries(costs: "pd.DataFrame") -> list[Work]:
 def _library(package: str, versions: Sequence[str]) -> Work:
     work = Work({"title": package}, [] if package == HARNESS else ["library"], package)
     if versions:
-        work.fields["note"] = f"Version {', '.join(natural(set(versions)))}"
+        work.fields["note"] = f"Version {', '.join(sorted(set(versions), key=_numbers))}"
     try:
         about: Any = metadata(package)
     except PackageNotFoundError:
         return work
-    if summary := about.get("Summary"):
+    for summary in about.get_all("Summary") or []:
         work.fields["title"] = f"{package}: {summary.rstrip('.')}"
     urls = dict(each.split(", ", 1) for each in about.get_all("Project-URL") or [])
-    home = about.get("Home-page") or next((url for name, url in urls.items() if name.lower() == "homepage"), "")
-    if home:
-        work.fields["url"] = home
-    return work
+    homes = [url for name, url in urls.items() if name.lower() == "homepage"] + (about.get_all("Home-page") or [])
+    return Work(work.fields | ({"url": homes[0]} if homes else {}), work.users, package)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _entry(work: Work, escape: Callable[[str], str]) -> str:
@@ -214,9 +216,9 @@ def _entry(work: Work, escape: Callable[[str], str]) -> str:
     if "title" in texts:
         # Double braces keep capitals.
         texts["title"] = f"{{{texts['title']}}}"
-    else:
-        # What an entry without author is sorted by.
-        texts |= {} if "author" in texts else {"key": escape(fields.get("note", work.key))}
+    if "author" not in texts:
+        # What it is sorted by.
+        texts["key"] = escape(work.name or fields.get("note", work.key))
     if identifiers:
         texts["howpublished"] = escape(", ".join(identifiers))
     if "eprint" in fields:
