@@ -75,8 +75,6 @@ def report(
     files = write_report(Store(folder_of(results)), None, reference, console, latex, details)
     for path in files if details else files[:1]:
         say(str(path))
-    if not details:
-        say("--details prints all tables; report.md has them")
 
 
 def claims(

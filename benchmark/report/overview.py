@@ -69,9 +69,9 @@ def answer(results: Results) -> Answer | None:
         of_task = compared[compared["task"] == task]
         said = of_verdicts(of_task, name, common is None) if len(of_task) else _not_compared(results, task, name)
         tasks_of.setdefault(said, []).append(task)
-    chosen = "" if results.chosen or against != REFERENCE else ", which has the highest mean score"
-    held = {"": "", None: ""}.get(common, f", {common}")
-    text = f"Compared with {name}{chosen}{held}; paired tests on each dataset, at 5 %:"
+    chosen = "" if results.chosen or against != REFERENCE else " (highest mean score)"
+    held = "" if not common else f", {common}" if common == scope(1) else f", with {common.strip('()')}"
+    text = f"Compared with {name}{chosen}{held}, by paired tests on each dataset at 5 %:"
     return Answer(text, [f"{', '.join(tasks)}: {said}" for said, tasks in tasks_of.items()])
 
 
@@ -175,9 +175,12 @@ def overview_table(results: Results) -> Table:
     means = mean_scores(results.rows)
     at: dict[Any, Any] = dict(zip(zip(means["task"], means["line"]), means.itertuples()))
     marked = marks({baseline: mean_differences(results.rows, baseline, results.resamples) for baseline in BASELINES})
-    costs = _cost_columns(results)
+    pooled = line_costs(results)
+    costs = _cost_columns(pooled)
+    shown = {*scores["line"], *pooled.index}
+    methods = [line for line in results.methods if line in shown]
     baselines = [line for line in results.lines if line not in results.methods]
-    ours: dict[str, list[Cell]] = {line: [] for line in results.methods}
+    ours: dict[str, list[Cell]] = {line: [] for line in methods}
     below: dict[str, list[Cell]] = {line: [] for line in [*baselines, "highest guess", "datasets"]}
     columns = []
     for task in tasks:
@@ -185,8 +188,8 @@ def overview_table(results: Results) -> Table:
         keys = columns_of(of_task)
         first = of_task.drop_duplicates(["dataset", "metric"]).set_index(["dataset", "metric"]).loc[keys]
         guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(first.itertuples()))]))
-        values = [at[task, line].value if (task, line) in at else np.nan for line in results.methods]
-        for line, best in zip(results.methods, best_of(values, guess)):
+        values = [at[task, line].value if (task, line) in at else np.nan for line in methods]
+        for line, best in zip(methods, best_of(values, guess)):
             ours[line].append(_mean_cell(at.get((task, line)), marked.get((task, "", "", line), ""), best))
         for line in baselines:
             below[line].append(_mean_cell(at.get((task, line))))
@@ -210,12 +213,25 @@ def _mean_cell(mean: Any, own_marks: str = "", best: bool = False) -> Cell:
     return Cell(percent(mean.value) + own_marks, interval(mean.low, mean.high), best) if mean else Cell()
 
 
-def _cost_columns(results: Results) -> list[tuple[str, str, Mapping[str, str]]]:
-    """Write the costs: name and unit of each column that was recorded, and the texts by line."""
+def line_costs(results: Results) -> "pd.DataFrame":
+    """Pool the costs of the lines that the table shows: those with a score, by their cells, and those not evaluated.
+
+    A line may have the cells of another, where a task was run with several options.
+    """
+    import pandas as pd
+
     if not len(results.costs):
+        return pd.DataFrame()
+    runs = results.rows.loc[results.rows["line"].isin(results.scores["line"]), ["line", "cell"]].drop_duplicates()
+    evaluated = runs.merge(results.costs.drop(columns="line"), on="cell")
+    alone = results.costs[~results.costs["cell"].isin(results.rows["cell"])]
+    return pool_costs(pd.concat([evaluated, alone], ignore_index=True))
+
+
+def _cost_columns(pooled: "pd.DataFrame") -> list[tuple[str, str, Mapping[str, str]]]:
+    """Write costs of line_costs(): name and unit of each column that was recorded, and the texts by line."""
+    if not len(pooled):
         return []
-    pooled = pool_costs(results.costs)
-    pooled = pooled.loc[[line for line in results.lines if line in pooled.index]]
     written = [
         ("time", "h:mm:ss", [MISSING if np.isnan(x) else clock(x) for x in pooled["seconds"]], "seconds"),
         ("peak memory", *with_unit(pooled["peak_memory"], "B"), "peak_memory"),

@@ -75,11 +75,12 @@ class Page:
     """Collects the parts of a report; creates the folder, and writes data and plots into it as they are added.
 
     details: whether the terminal shows every table, or only the main parts. pdf: whether plots are saved as PDF too.
-    files: those written, report.md first.
+    files: those written, report.md first. held_back: whether the terminal lacks a detail.
     """
 
     def __init__(self, folder: Path, console: "Console", pdf: bool = False, details: bool = True) -> None:
         self.folder, self.console, self.pdf, self.details = folder, console, pdf, details
+        self.held_back = False
         self.files = [folder / "report.md"]
         self.text = ["# Report\n"]
         (folder / "plots").mkdir(parents=True, exist_ok=True)
@@ -107,9 +108,12 @@ class Page:
                 self.text.append(escape(part.text) + "\n" + (f"\n    {part.command}\n" if part.command else ""))
             if part.main or (self.details and not part.page_only):
                 print_part(part, self.console)
+            self.held_back |= not (part.main or self.details)
 
     def write(self) -> list[Path]:
-        """Write report.md. Returns all files."""
+        """Write report.md, and say where the tables are that were not printed. Returns all files."""
+        if self.held_back:
+            self.console.print("--details prints all tables; report.md has them", highlight=False, markup=False)
         self.files[0].write_text("\n".join([*self.text, HOW_TO_READ]), encoding="utf-8")
         return self.files
 

@@ -82,11 +82,13 @@ def test_parts_that_hold_for_different_things_say_so():
     assert of_verdicts(compared, "clip", True) == "clip beats a on d0 for these weights and b on d0."
 
 
-@pytest.mark.parametrize(("seeds", "held"), [(1, ", for these weights;"), (2, ", (2 seeds);"), (3, "score;")])
+@pytest.mark.parametrize(
+    ("seeds", "held"), [(1, "score), for these weights, by"), (2, "score), with 2 seeds, by"), (3, "score), by")]
+)
 def test_the_answer_says_what_it_holds_for_and_names_the_reference(seeds, held):
     rows, drawn = trials({"clip": 0.6, "msd": 0.3}, seeds=seeds, datasets=("x", "y"), spread=0.001, noise=0.02)
     said, table = shown(rows, None, drawn)
-    assert said.text.startswith("Compared with clip, which has the highest mean score")
+    assert said.text.startswith("Compared with clip (highest mean score)")
     assert held in said.text
     assert said.findings == ["retrieval: clip beats msd on all 2 datasets."]
     assert table.title.endswith(", for these weights") == (seeds == 1)
@@ -111,9 +113,7 @@ def test_a_single_line_is_compared_with_its_model_before_training():
     start = rows.loc[rows["arm"] == "initial", "cell"].item()
     rows = rows.assign(role=np.where(rows["arm"] == "initial", "baseline", "method"), start=start)
     said, _ = shown(rows, None, drawn)
-    assert (
-        said.text == "Compared with the model before training, for these weights; paired tests on each dataset, at 5 %:"
-    )
+    assert said.text.startswith("Compared with the model before training, for these weights, by paired tests")
     assert said.findings == ["retrieval: clip beats the model before training on d."]
     (table,) = shown(rows[rows["arm"] == "clip"], None, drawn)
     assert table.main
@@ -302,3 +302,20 @@ def test_what_a_block_of_columns_says_nothing_about_is_left_out():
     assert printed(table, 200).count("highest guess") == 1
     assert printed(table).count("siglip") == 0
     assert printed(table).count("msd") == 2
+
+
+def test_lines_that_share_a_cell_share_its_costs_and_lines_without_scores_are_left_out():
+    rows, costs = synthetic(2, 2, seeds=1)
+    rows = rows.assign(evaluation=rows["task"])
+    other = rows[(rows["task"] == "vqa") & (rows["method"] == "clip")].assign(
+        variant="vqa.head=ban", evaluation="other"
+    )
+    unscored = other.assign(variant="vqa.head=none", value=math.nan)
+    untested = costs[costs["method"] == "msd"].assign(method="siglip", cell="ffff", seconds=7.0)
+    (_, table) = shown(pd.concat([rows, other, unscored]), pd.concat([costs, untested]))
+    lines = dict(table.rows)
+    assert list(lines) == ["clip", "clip · vqa.head=ban", "msd", "siglip"]
+    time = [name for name, _ in table.columns].index("time")
+    assert lines["clip"][time].text == lines["clip · vqa.head=ban"][time].text != "—"
+    assert lines["siglip"][time].text == "0:00:07"
+    assert lines["siglip"][0].text == lines["clip · vqa.head=ban"][0].text == "—"
