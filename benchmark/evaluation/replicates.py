@@ -153,12 +153,13 @@ def spreads(estimates: Sequence[Estimate]) -> list[Spread]:
 
 
 def _alone(estimate: Estimate) -> Spread:
-    """Take the variance of an estimate's own replicates, or what the resamples know of it, if that is more.
+    """Take the variance of an estimate's own replicates.
 
-    Few replicates may agree by luck, or because a metric moves in steps, though each errs on groups of its own.
+    They may agree only because a metric moves in steps of about the weight of one group. So the variance of rounding to
+    these steps is added: a twelfth of the step squared (Sheppard).
     """
-    variance = max(estimate.variance, estimate.known)
-    return Spread(np.ones(1), np.array([variance]), np.array([float(estimate.replicates - 1)]))
+    rounding = estimate.known / estimate.groups / 12
+    return Spread(np.ones(1), np.array([estimate.variance + rounding]), np.array([float(estimate.replicates - 1)]))
 
 
 def _together(estimates: Sequence[Estimate], few: bool) -> list[Spread]:

@@ -123,11 +123,12 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
 def _not_better(compared: "pd.DataFrame") -> set[tuple[str, str, str, str]]:
     """Select the scores that are not shown to be better than the other line's: task, dataset, metric and line of each.
 
-    Their paired difference is not positive, or its p-value alone, without correction, is 5 % or more, or there are too
-    few groups; where it could not be tested, the sign decides. compared: as differences() gives it.
+    Their paired difference is not positive, or its corrected p-value is 5 % or more, or there are too few groups: the
+    table of these differences says the same. Where it could not be tested, the sign decides. compared: as differences()
+    gives it.
     """
     enough = compared["effective_groups"] >= FEWEST_GROUPS
-    better = (compared["value"] > 0) & ~(compared["p"] >= SIGNIFICANT) & enough
+    better = (compared["value"] > 0) & ~(compared["adjusted"] >= SIGNIFICANT) & enough
     return set(compared.loc[~better, ["task", "dataset", "metric", "line"]].itertuples(index=False, name=None))
 
 

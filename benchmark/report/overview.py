@@ -267,9 +267,12 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
 
     The mean is taken within each seed, draw and resample, so that a single number is compared. rows: labelled.
     baseline: of ``BASELINES``. One row per kind of task and line where both have all datasets and a common seed: task,
-    line, value, low, high, p, effective_groups (the fewest of a dataset), with empty dataset and metric.
+    line, value, low, high, p, adjusted (by Holm, for the lines), effective_groups (the fewest of a dataset), with empty
+    dataset and metric.
     """
     import pandas as pd
+
+    from benchmark.evaluation.statistics import holm
 
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
     rows = rows.drop_duplicates([*KEYS, "line", "seed", "part"], keep="last")
@@ -285,7 +288,8 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
     names = [*KEYS, "line", "value", "low", "high", "p", "effective_groups", "estimate"]
     frame = pd.DataFrame(compared, columns=names)
     frame[["dataset", "metric"]] = ""
-    return with_intervals(frame)
+    frame = with_intervals(frame)
+    return frame.assign(adjusted=frame.groupby("task")["p"].transform(lambda p: holm(p.to_numpy(dtype=float))))
 
 
 def _mean_difference(columns: "Sequence[Sequence[pd.DataFrame]]", resamples: Resamples) -> dict[str, Any]:

@@ -54,8 +54,7 @@ HOW_TO_READ = """\
   is possible. **Examples** are the number of test examples.
 - **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
   elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
-  evaluated, there is no mark. Each score is tested alone: of forty that are no better than the baseline, about one has
-  no mark. The table of differences to the baseline corrects for their number.
+  evaluated, there is no mark. The tables of differences to these baselines have the tests, corrected for their number.
 - **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
 - **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
   settings, number of pairs and test images. Their lines are in tables of their own, below the others.

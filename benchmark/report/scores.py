@@ -350,7 +350,7 @@ def score_table(
 def explained(scores: "pd.DataFrame", own_marks: str) -> str:
     """Write a sentence on each mark and on each guess and limit of a table. own_marks: those that it has."""
     sentences = [
-        f" {mark}: not shown to beat {name} (paired, each alone at 95 %{of_level(scores['seeds'].max())})."
+        f" {mark}: not shown to beat {name} (paired, 5 % with Holm's correction{of_level(scores['seeds'].max())})."
         for mark, name in BASELINES.values()
         if mark in own_marks
     ]
