@@ -299,7 +299,7 @@ def _tabular(
 def _caption(results: Results, table: Table, compared: "pd.DataFrame", bold: bool, second: bool) -> str:
     """Write what the numbers are, what they hold for, and what bold and underlined say."""
     scores = results.scores
-    seeds = scores["seeds"]
+    seeds = scores.set_index("line")["seeds"]
     spread = [over_seeds(seeds) + (" ± standard deviation over seeds" if seeds.max() > 1 else "")]
     spread += means_of_parts(scores)
     if seeds.min() == 1:

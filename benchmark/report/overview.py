@@ -247,7 +247,7 @@ def _cost_columns(pooled: "pd.DataFrame") -> list[tuple[str, str, Mapping[str, s
 
 def _caption(results: Results, means: "pd.DataFrame", marked: set[str], costs: bool) -> str:
     """Write what a reader must know to quote a number of the table."""
-    caption = f"{over_seeds(results.scores['seeds'])}."
+    caption = f"{over_seeds(results.scores.set_index('line')['seeds'])}."
     if means["low"].notna().any():
         seeds = " and seeds" if means["seeds"].max() > 1 else ""
         caption += f" Below: the 95 % interval of the mean, for other patients{seeds} of these datasets."

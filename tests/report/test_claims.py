@@ -420,7 +420,7 @@ def test_the_report_begins_with_the_verdicts(tmp_path: Path) -> None:
     assert "## claims of suite s on each dataset: retrieval" in page
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "claims of suite s\n" in text
-    assert "on each dataset" not in text
+    assert "of suite s on each dataset" not in text
     assert all(len(line) <= 80 for line in text.splitlines() if "bench " not in line)
     table = pd.read_csv(tmp_path / "claims.csv")
     assert list(table.columns) == COLUMNS
@@ -482,7 +482,7 @@ def test_claims_go_with_the_results(bench: Bench, tmp_path: Path) -> None:
     assert table["verdict"]["same"] in ("supported", "not shown", "contradicted")
     assert table["seeds"]["same"] == 2
     assert (table["value"]["smaller"], counted["verdict"]) == (counted["value"], "supported")
-    assert bench("report", "--results", str(moved)) == 0
+    assert bench("report", "--details", "--results", str(moved)) == 0
     assert bench.out.index("claims of suite suite") < bench.out.index("retrieval: recall@10")
     written = json.loads((moved / "claims.json").read_text())
     assert list(written) == ["suite"]

@@ -172,7 +172,7 @@ def test_the_numbers_are_means_and_deviations_or_intervals() -> None:
     assert cells[4:] == [["chance", "10.0", "10.0", "10.0"], ["examples", "60", "60", ""]]
     assert "\\underline{40.0} {\\scriptsize" in text
     caption = caption_of(text)
-    assert "Mean over 1–3 seeds ± standard deviation over seeds" in caption
+    assert "Mean over 1–3 seeds (one seed, for these weights alone: c) ± standard deviation over seeds" in caption
     assert "in parentheses: of one seed, 95 % interval over test examples, for these weights." in caption
     one, _ = trials({"a": 0.5, "b": 0.4}, seeds=1)
     caption = caption_of(latex_table(results_of(one, {}).of_task("retrieval")))
@@ -194,7 +194,7 @@ def test_marks_baselines_and_missing_results_are_written() -> None:
     assert cells["b"][1:] == ["—", "—"]
     assert [printed(row[0]) for row in table] == ["", "a", "b", "start", "chance", "examples"]
     caption = caption_of(text)
-    assert "†: not shown to beat the model before training (paired, 95 %)." in caption
+    assert "†: not shown to beat the model before training (paired, 5 % with Holm's correction)." in caption
     assert "—: no result." in caption
 
 

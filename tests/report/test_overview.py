@@ -277,7 +277,7 @@ def test_results_without_costs_have_no_columns_of_them():
 
 @pytest.mark.parametrize("methods", [3, 12])
 def test_the_terminal_has_the_answer_and_the_overview_and_the_page_all(methods, tmp_path, monkeypatch):
-    monkeypatch.setattr(page_module, "save", lambda _, path: (path, path))
+    monkeypatch.setattr(page_module, "save", lambda _, path, pdf=False: (path, path))
     rows, costs = synthetic(methods, 3, seeds=1)
     console = Console(width=80, file=io.StringIO())
     page, *_ = write_report(rows, costs, tmp_path, console, details=False)
