@@ -177,7 +177,11 @@ def test_a_scenario_in_the_test_images_is_paired(bench: Bench) -> None:
     assert "trained 1, evaluated 2, done before 0, failed 0" in bench.out
     assert (bench.rows().low < bench.rows().high).any()
     assert set(zip(bench.rows().dataset, bench.rows().condition)) == {("squares", "own name"), ("copy", "other name")}
+    # Without lines of its own tables, a report has no overview, and prints all.
     assert bench("report") == 0
+    assert "in points" in bench.out
+    assert "--details" not in bench.out
+    assert bench("report", "--details") == 0
     assert "+0.0 +0.0 to +0.0 no difference" in " ".join(bench.out.split()[-60:])
     assert "squares (own name), copy (other name): images of the same patients" in " ".join(bench.out.split())
 
