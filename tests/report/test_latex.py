@@ -176,7 +176,9 @@ def test_the_numbers_are_means_and_deviations_or_intervals() -> None:
     assert "in parentheses: of one seed, 95 % interval over test examples, for these weights." in caption
     one, _ = trials({"a": 0.5, "b": 0.4}, seeds=1)
     caption = caption_of(latex_table(results_of(one, {}).of_task("retrieval")))
-    assert caption.startswith("retrieval: recall@10, in percent, for these weights. One seed; in parentheses: 95 %")
+    assert caption.startswith(
+        "retrieval: recall@10, in percent, for these weights. One seed, for these weights; in parentheses: 95 %"
+    )
     assert "±" not in caption
 
 
