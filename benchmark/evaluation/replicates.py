@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from benchmark.evaluation.measurement import Examples, Metric
 from benchmark.evaluation.statistics import LEVEL, effective_groups, resample, same_examples
@@ -176,7 +176,7 @@ def _together(estimates: Sequence[Estimate], few: bool) -> list[Spread]:
     expected = tau[:, None] ** 2 + known
     # [d, tau, estimate]; a variance of 0 is one below all that floating point can tell from it.
     ratio = np.maximum(variance, 1e-9 * expected) / expected
-    density = stats.f.logpdf(ratio, own_degrees, PRIOR_DEGREES[:, None, None]) - np.log(expected)
+    density = _log_f(ratio, own_degrees, PRIOR_DEGREES[:, None, None]) - np.log(expected)
     likelihood = density.sum(axis=2)
     weights = np.exp(likelihood - likelihood.max())
     weights /= weights.sum()
@@ -189,6 +189,13 @@ def _together(estimates: Sequence[Estimate], few: bool) -> list[Spread]:
         )
         for i in range(len(estimates))
     ]
+
+
+def _log_f(ratio: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute the logarithm of the density of F(first, second); scipy.stats takes several times as long to."""
+    scaled = first * ratio / second
+    power = first / 2 * np.log(first / second) + (first / 2 - 1) * np.log(ratio)
+    return np.asarray(power - (first + second) / 2 * np.log1p(scaled) - special.betaln(first / 2, second / 2))
 
 
 def conclude(estimates: Sequence[Estimate]) -> list[Difference]:

@@ -35,7 +35,9 @@ def test_long_names_are_cut() -> None:
 )
 def test_values_are_shortened(value: object) -> None:
     assert len(shortened(value)) < 1000
-    assert shortened(value)[:2] == repr(value)[:2]
+    # Of a value of many megabytes, the text of its first part.
+    first = value[:1] if isinstance(value, list) else value
+    assert shortened(value)[:2] == repr(first)[:2]
 
 
 def test_short_values_are_as_they_are() -> None:
