@@ -140,14 +140,10 @@ def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
     source = file.read_bytes()
     if file.suffix != ".py":
         return _Module(hashlib.sha256(source).hexdigest(), [])
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        raise BenchError(f"{file}: not valid Python: {error}") from error
     package = name if file.stem == "__init__" else name.rpartition(".")[0]
     targets: dict[str, set[str]] = defaultdict(set)
     imports: list[str] = []
-    for imported in _imports(tree.body, package):
+    for imported in _imports_of(source, file, package):
         files = {module: code.file(module) for module in imported.names} if code else {}
         submodule = f"{imported.module}.{imported.attribute}"
         # Importing a submodule uses nothing that its package defines.
@@ -155,7 +151,26 @@ def _read(file: Path, name: str, code: _PluginCode | None) -> _Module:
         imports += needed
         targets[imported.bound].add(_target(imported, files))
     names = {bound: "|".join(sorted(target)) for bound, target in targets.items()}
-    return _Module(digest([_statements(tree.body, names), names.get("*", "")]), imports)
+    return _Module(_hash(source, tuple(sorted(names.items()))), imports)
+
+
+# Every plan asks for the code of all methods and tasks; what was read before need not be parsed again.
+
+
+@lru_cache(maxsize=512)
+def _imports_of(source: bytes, file: Path, package: str) -> list[_Imported]:
+    """List all imports of a module. Raises ``BenchError`` naming the file for invalid Python."""
+    try:
+        return list(_imports(ast.parse(source).body, package))
+    except (SyntaxError, ValueError) as error:
+        raise BenchError(f"{file}: not valid Python: {error}") from error
+
+
+@lru_cache(maxsize=512)
+def _hash(source: bytes, targets: tuple[tuple[str, str], ...]) -> str:
+    """Hash the syntax tree of a module. targets: what its imports bind, and their origins."""
+    names = dict(targets)
+    return digest([_statements(ast.parse(source).body, names), names.get("*", "")])
 
 
 def _imports(statements: Iterable[ast.AST], package: str) -> Iterator[_Imported]:
