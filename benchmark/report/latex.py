@@ -23,7 +23,7 @@ WIDEST = 75
 """About the most characters of a row that fit into the text width of an article, in small type."""
 BETWEEN = 2
 """About the characters between two columns."""
-TALLEST = 55
+TALLEST = 50
 """About the most rows that fit on a page."""
 WIDEST_NAME = 26
 """The most characters of a line's name that stand in one row."""
@@ -180,8 +180,8 @@ def latex_table(results: Results) -> str:
     caption = escape_latex(_caption(results, table, compared, bool(bold), bool(second)))
     label = f"tab:{slug(task)}"
     heads = [f"\\caption[{escape_latex(table.title)}]{{{caption}}}\n\\label{{{label}}}"]
-    # A float cannot be broken.
-    at_once = max(1, TALLEST // (tabulars[0].count("\n") + 1))
+    # A float cannot be broken. A long name takes two rows.
+    at_once = max(1, TALLEST // (tabulars[0].count("\n") + tabulars[0].count("\\raggedright")))
     floats = [tabulars[at : at + at_once] for at in range(0, len(tabulars), at_once)]
     heads += [f"Table~\\ref{{{label}}}, continued."] * (len(floats) - 1)
     lines = ["% Written by bench report --latex. It needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."]

@@ -103,7 +103,10 @@ def test_methods_of_different_runs_are_compared_on_the_same_patients(bench: Benc
     quick = ["--suite", "suite.yaml", "--tasks", "linear_probe", "--set", "training.samples=96"]
     for method in ("clip", "msd"):
         assert bench("run", *quick, "--methods", method) == 0
-    assert bench("report", "--reference", "clip", "--details") == 0
+    assert bench("report", "--reference", "clip", "--details", "--latex") == 0
+    report = bench.folder / "results" / "report"
+    assert {path.name for path in (report / "latex").iterdir()} == {"linear_probe.tex", "references.bib"}
+    assert (report / "plots" / "linear_probe.pdf").is_file()
     assert "difference to clip, in points" in bench.out
     assert "not tested" not in bench.out
     assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out
