@@ -56,6 +56,30 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """An interactive chart of the page. name: unique on it. spec: in Vega-Lite, with its data. caption: below it."""
+
+    name: str
+    title: str
+    spec: dict[str, Any]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A piece of the page with a template of its own, ``web/templates/TEMPLATE.html.j2``.
+
+    values: the template's variables, escaped by it. data: read by the page's script, as JSON.
+    """
+
+    name: str
+    title: str
+    template: str
+    values: dict[str, Any]
+    data: Any = None
+
+
+@dataclass(frozen=True)
 class Sentence:
     """A remark next to the tables. page_only, main: as of a table. command: one to copy, below it."""
 
