@@ -13,17 +13,10 @@ from benchmark.common.errors import unknown
 from benchmark.config.claims import Claim, Cost, Level, Scored
 from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
-from benchmark.report.comparison import (
-    FEWEST_SEEDS,
-    SIGNIFICANT,
-    complete_runs,
-    few_groups,
-    highest_of,
-    measured_runs,
-    smallest_sample,
-)
+from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, few_groups, highest_of
 from benchmark.report.render import MISSING, Cell, Sentence, Table
 from benchmark.report.results import Resamples, common_settings, natural, own_settings, settings_of
+from benchmark.report.runs import Run, complete_runs, measured_runs
 from benchmark.report.verdicts import (
     CONTRADICTED,
     NOT_RUN,
@@ -71,7 +64,7 @@ COLUMNS = [
 Count = Callable[[str, str], "Mapping[str, Any] | None"]
 """Arm, model ("": the suite's) -> the parameter columns of its costs, counted without training; None where they cannot
 be."""
-Runs = dict[Column, "dict[str, dict[int, pd.DataFrame]]"]
+Runs = dict[Column, dict[str, dict[int, Run]]]
 """By column, line and seed: the rows of a run's parts."""
 
 
@@ -395,8 +388,8 @@ def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], re
         values, drawn = measured_runs([run for of_arm in of_arms for run in of_arm], resamples)
         # Draws are nested in seeds, of which a verdict needs several.
         values, drawn = values.mean(axis=1), None if drawn is None else drawn.mean(axis=1)
-        measured.append((values, drawn, *smallest_sample(of_arms[0][0])))
-        examples[key[1]] = max(examples.get(key[1], 0), int(max(run["n"].max() for run in of_arms[0])))
+        measured.append((values, drawn, of_arms[0][0].effective_groups, of_arms[0][0].scarcest))
+        examples[key[1]] = max(examples.get(key[1], 0), max(run.n for run in of_arms[0]))
     level = claim.above / 100 if isinstance(claim, Level) else None
     alone = {key: _paired(other, *each, level, examples[key[1]]) for key, each in zip(columns, measured)}
     mean = np.einsum("k,kn->n", weights, np.array([values for values, *_ in measured]))
@@ -422,7 +415,7 @@ def _paired(
 ) -> Measured:
     """Compare two arms, or one with a level. values: [arms x S]. resampled: [arms x S, R], None where there are none.
 
-    groups, scarcest: as smallest_sample() gives them. Of a level, value and interval are those of the arm itself.
+    groups, scarcest: as a run has them. Of a level, value and interval are those of the arm itself.
     """
     from benchmark.evaluation.replicates import conclude, estimate
 

@@ -12,6 +12,7 @@ from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
 from benchmark.report.render import MISSING, THESE_WEIGHTS, THIS_METHOD, Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import Resamples, Results, columns_of, natural
+from benchmark.report.runs import Run, complete_runs, measured_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,16 +245,6 @@ def with_intervals(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame
 
 
-def complete_runs(column: "pd.DataFrame") -> "dict[str, dict[int, pd.DataFrame]]":
-    """Group the rows of a column by line and seed, without the runs that lack a part."""
-    parts = set(column["part"])
-    runs: dict[str, dict[int, pd.DataFrame]] = {}
-    for (line, seed), run in column.groupby(["line", "seed"]):
-        if set(run["part"]) == parts:
-            runs.setdefault(line, {})[seed] = run.sort_values("part") if len(run) > 1 else run
-    return runs
-
-
 def _with_verdicts(compared: "pd.DataFrame", pairs: Mapping[str, int] | None) -> "pd.DataFrame":
     """Add tests, adjusted and verdict. pairs: how many tests count in each kind of task; default: those made."""
     from benchmark.evaluation.statistics import holm
@@ -274,25 +265,21 @@ def verdicts_of(compared: "pd.DataFrame") -> list[str]:
     return [verdict(*row) for row in compared[columns].itertuples(index=False)]
 
 
-def _difference(
-    first: "Sequence[pd.DataFrame]", second: "Sequence[pd.DataFrame]", resamples: Resamples
-) -> dict[str, Any]:
-    """Compare two lines. first, second: the rows of each seed's parts, in the same order.
+def _difference(first: Sequence[Run], second: Sequence[Run], resamples: Resamples) -> dict[str, Any]:
+    """Compare two lines. first, second: the runs of each seed.
 
     Returns columns of ``DIFFERENCES``, and the estimate, None where the runs cannot be compared by example.
     """
     values, resampled = measured_runs([*first, *second], resamples)
     difference = values[: len(first)] - values[len(first) :]
     run = first[0]
-    groups = smallest_sample(run)
     # Weights from elsewhere are the same in each seed of the run: more seeds do not make a verdict one on a method.
-    elsewhere = any("role" in each and (each["role"] == "model").any() for each in (run, second[0]))
-    seeds = 1 if elsewhere else len(first)
+    seeds = 1 if run.elsewhere or second[0].elsewhere else len(first)
     result: dict[str, Any] = {
-        "n": int(run["n"].max()) if "n" in run else 0,
-        "groups": int(run["groups"].min()) if "groups" in run else 0,
-        "effective_groups": groups[0],
-        "scarcest": groups[1],
+        "n": run.n,
+        "groups": run.groups,
+        "effective_groups": run.effective_groups,
+        "scarcest": run.scarcest,
         "seeds": seeds,
         "level": THESE_WEIGHTS if seeds == 1 else THIS_METHOD,
         "value": float(difference.mean()),
@@ -305,64 +292,13 @@ def _difference(
         from benchmark.evaluation.replicates import estimate
 
         drawn = resampled[: len(first)] - resampled[len(first) :]
-        result["estimate"] = estimate(difference, drawn, groups[0], highest_of(values))
+        result["estimate"] = estimate(difference, drawn, run.effective_groups, highest_of(values))
     return result
-
-
-def smallest_sample(run: "pd.DataFrame") -> tuple[float, float]:
-    """Return the fewest effective groups of a run's parts, and their scarcest class; NaN for the latter where none is.
-
-    Rows without these columns, as of results that were made by hand, count their groups.
-    """
-    groups = run["groups"] if "groups" in run else run["value"] * 0
-    effective = run["effective_groups"].fillna(groups) if "effective_groups" in run else groups
-    scarcest = run["scarcest"].astype(float).min() if "scarcest" in run else np.nan
-    return float(effective.min()), float(scarcest)
 
 
 def highest_of(values: np.ndarray) -> float:
     """Return the most that a difference of such values can be: 1 between fractions, else unlimited."""
     return 1.0 if (values >= 0).all() and (values <= 1).all() else np.inf
-
-
-def measured_runs(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> tuple[np.ndarray, np.ndarray | None]:
-    """Average a metric over the parts of each run: in each of D draws, [runs, D], and in each resample, [runs, D, R].
-
-    D is 1 where the metric has no draws, or the runs differ in their number. The latter is None where the runs were not
-    measured on the same examples, or where the resamples of one were not kept.
-    """
-    of_draws = [_draws(run) for run in runs]
-    drawn = _drawn(runs, resamples)
-    counts = {len(each) for of_run in (of_draws if drawn is None else drawn) for each in of_run}
-    if len(counts) > 1 or counts != {len(draws) for of_run in of_draws for draws in of_run}:
-        of_draws = [[[float(np.mean(draws))] for draws in of_run] for of_run in of_draws]
-        drawn = drawn and [[each.mean(axis=0, keepdims=True) for each in of_run] for of_run in drawn]
-    values = np.array([np.mean(of_run, axis=0) for of_run in of_draws])
-    if drawn is None:
-        return values, None
-    # The resamples of a run with fewer are the first ones of a run with more.
-    shortest = min(each.shape[1] for of_run in drawn for each in of_run)
-    return values, np.array([np.mean([each[:, :shortest] for each in of_run], axis=0) for of_run in drawn])
-
-
-def _drawn(runs: "Sequence[pd.DataFrame]", resamples: Resamples) -> list[list[np.ndarray]] | None:
-    """Read the resamples of each part of each run; None where they are not of the same examples, or were not kept."""
-    if any("examples" not in run or list(run["examples"]) != list(runs[0]["examples"]) for run in runs):
-        return None
-    drawn: list[list[np.ndarray]] = []
-    for run in runs:
-        # Tuples of whole rows would take most of the time: rows have dozens of columns.
-        kept = [resamples(*key) for key in zip(run["cell"], run["evaluation"], run["part"], run["metric"])]
-        if any(each is None for each in kept):
-            return None
-        drawn.append([each for each in kept if each is not None])
-    return drawn
-
-
-def _draws(run: "pd.DataFrame") -> list[list[float]]:
-    """List the metric of each row in each draw of what is learned from; the value itself where there are none."""
-    draws = run["of_draws"] if "of_draws" in run else [None] * len(run)
-    return [each if isinstance(each, list) else [float(value)] for each, value in zip(draws, run["value"])]
 
 
 def verdict(

@@ -11,21 +11,11 @@ import numpy as np
 
 from benchmark.common.errors import plural
 from benchmark.config.training import BUDGETS
-from benchmark.report.comparison import (
-    UNTESTED,
-    complete_runs,
-    differences,
-    highest_of,
-    is_shown,
-    measured_runs,
-    points,
-    smallest_sample,
-    verdicts_of,
-    with_intervals,
-)
+from benchmark.report.comparison import UNTESTED, differences, highest_of, is_shown, points, verdicts_of, with_intervals
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import IDENTITY, Resamples, Results, natural, settings_of, with_arms
+from benchmark.report.runs import Run, complete_runs, measured_runs
 from benchmark.report.scores import summarise
 
 if TYPE_CHECKING:
@@ -181,12 +171,12 @@ def gain_differences(
     return frame.sort_values([*COLUMN, "line", "other"], ignore_index=True)
 
 
-def _gain_difference(runs: "Sequence[Sequence[pd.DataFrame]]", resamples: Resamples) -> dict[str, Any]:
+def _gain_difference(runs: Sequence[Sequence[Run]], resamples: Resamples) -> dict[str, Any]:
     """Compare two gains. runs: of each seed, the later and the earlier of the one line, then those of the other."""
     values, resampled = measured_runs([run for each in runs for run in each], resamples)
     gains = values.reshape(4, len(runs[0]), -1)
     gain = gains[0] - gains[1] - gains[2] + gains[3]
-    groups, scarcest = smallest_sample(runs[0][0])
+    groups, scarcest = runs[0][0].effective_groups, runs[0][0].scarcest
     result: dict[str, Any] = {"value": float(gain.mean()), "low": np.nan, "high": np.nan, "p": np.nan, "estimate": None}
     result |= {"seeds": len(runs[0]), "effective_groups": groups, "scarcest": scarcest}
     if resampled is not None:

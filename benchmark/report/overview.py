@@ -11,19 +11,17 @@ from benchmark.report.comparison import (
     NEITHER,
     REFERENCE,
     UNTESTED,
-    complete_runs,
     highest_of,
     is_shown,
     marks,
-    measured_runs,
     own_baselines,
     scope,
-    smallest_sample,
     with_intervals,
 )
 from benchmark.report.costs import pool_costs, setting, with_unit
 from benchmark.report.render import MISSING, Answer, Cell, Table, clock, interval, of_level, over_seeds, percent
 from benchmark.report.results import Resamples, Results, columns_of, natural
+from benchmark.report.runs import Run, complete_runs, measured_runs
 from benchmark.report.scores import best_of, guesses_of, mean_of, mean_scores
 
 if TYPE_CHECKING:
@@ -292,7 +290,7 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
     return frame.assign(adjusted=frame.groupby("task")["p"].transform(lambda p: holm(p.to_numpy(dtype=float))))
 
 
-def _mean_difference(columns: "Sequence[Sequence[pd.DataFrame]]", resamples: Resamples) -> dict[str, Any]:
+def _mean_difference(columns: Sequence[Sequence[Run]], resamples: Resamples) -> dict[str, Any]:
     """Compare two lines. columns: of each, the runs of the first line's seeds and then of the second's."""
     from benchmark.evaluation.replicates import estimate
 
@@ -304,7 +302,7 @@ def _mean_difference(columns: "Sequence[Sequence[pd.DataFrame]]", resamples: Res
     values = np.mean([each for each, _ in measured], axis=0)
     seeds = len(values) // 2
     difference = values[:seeds] - values[seeds:]
-    groups = min(smallest_sample(runs[0])[0] for runs in columns)
+    groups = min(runs[0].effective_groups for runs in columns)
     result: dict[str, Any] = {"value": float(difference.mean()), "effective_groups": groups, "estimate": None}
     kept = [drawn for _, drawn in measured if drawn is not None]
     if len(kept) == len(measured):

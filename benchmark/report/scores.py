@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmark.report.classes import left_out
-from benchmark.report.comparison import BASELINES, comparisons, few_groups, marks, smallest_sample
+from benchmark.report.comparison import BASELINES, comparisons, few_groups, marks
 from benchmark.report.plots import score_chart
 from benchmark.report.render import (
     MISSING,
@@ -24,6 +24,7 @@ from benchmark.report.render import (
     span,
 )
 from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural
+from benchmark.report.runs import smallest_sample
 
 if TYPE_CHECKING:
     import pandas as pd
