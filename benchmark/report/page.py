@@ -6,13 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.report.plots import save
-from benchmark.report.render import Answer, Plot, Sentence, Table, escape, to_markdown, to_terminal, wrap
+from benchmark.report.render import (
+    Answer,
+    Chart,
+    Panel,
+    Part,
+    Plot,
+    Sentence,
+    Table,
+    escape,
+    to_markdown,
+    to_terminal,
+    wrap,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-
-Part = Table | Plot | Sentence | Answer
 
 HOW_TO_READ = """\
 ## How to read this
@@ -92,6 +102,9 @@ class Page:
     def add(self, parts: Iterable[Part]) -> None:
         """Add what a section shows, on the page and, unless it is for the page only or a detail, in the terminal."""
         for part in parts:
+            if isinstance(part, Chart | Panel):
+                # index.html alone can show them.
+                continue
             if isinstance(part, Plot):
                 self._draw(part)
                 continue

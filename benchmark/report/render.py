@@ -22,11 +22,16 @@ method, trained from other seeds too?"""
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. under: small text below it, of any number of lines. best: whether the text is bold."""
+    """A cell of a table.
+
+    under: small text below it, of any number of lines. best: whether the text is bold. link: the anchor on the page of
+    what it rests on.
+    """
 
     text: str = MISSING
     under: str = ""
     best: bool = False
+    link: str = ""
 
 
 @dataclass
@@ -34,7 +39,8 @@ class Table:
     """A table of the report.
 
     columns: name and unit. rows: a label, and one cell per column. footer: likewise, what the rows are compared with.
-    page_only: whether the terminal leaves it out. main: whether it is shown there without --details too.
+    page_only: whether the terminal leaves it out. main: whether it is shown there without --details too. folded:
+    whether index.html shows its title alone until it is opened.
     """
 
     title: str
@@ -44,15 +50,21 @@ class Table:
     caption: str
     page_only: bool = False
     main: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the report. name: what its files are called after. title: the text that replaces the image."""
+    """A figure of the report.
+
+    name: what its files are called after. title: the text that replaces the image. on_page: whether index.html shows
+    it; it does not where an interactive chart shows the same.
+    """
 
     figure: "Figure"
     name: str
     title: str
+    on_page: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,9 @@ class Answer:
 
     text: str
     findings: list[str]
+
+
+Part = Table | Plot | Chart | Panel | Sentence | Answer
 
 
 def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":

@@ -4,7 +4,7 @@ A new section is a function of ``Results`` and an entry in one of the three list
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,9 +27,11 @@ from benchmark.report import (
     scores,
 )
 from benchmark.report.latex import write_latex
-from benchmark.report.page import Page, Part
+from benchmark.report.page import HOW_TO_READ, Page
+from benchmark.report.render import Part
 from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
 from benchmark.report.verdicts import Verdict
+from benchmark.report.web.page import Chapter, WebPage, anchor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +71,7 @@ def write_report(
     latex: bool = False,
     details: bool = True,
 ) -> list[Path]:
-    """Print the tables; write report.md, the CSV files of data_files() and plots/*.png, *.svg into ``folder``.
+    """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
     With claims, claims.csv too, and their verdicts below the arms.
 
@@ -91,17 +93,31 @@ def write_report(
     page = Page(folder, console, latex, details or results.scores.empty)
     for name, frame in data_files(results).items():
         page.add_data(name, frame)
-    for section in HEAD:
-        page.add(section(results))
-    if verdicts := verdicts_of(rows, costs, resamples, stated):
+    web = WebPage(f"Report: {', '.join(natural(results.all_rows['suite'].unique()))}")
+    verdicts = verdicts_of(rows, costs, resamples, stated)
+    if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-        page.add([claims.summary(verdicts), *claims.claim_parts(verdicts)])
+    for chapter in chapters(results, verdicts):
+        page.add(chapter.parts)
+        web.add(chapter)
+    files = page.write()
+    files.insert(1, web.write(folder / "index.html", HOW_TO_READ.partition("\n")[2]))
+    return [*files, *(write_latex(results, folder / "latex") if latex else [])]
+
+
+def chapters(results: Results, verdicts: Sequence[Verdict]) -> Iterator[Chapter]:
+    """Lay out the report chapter by chapter, in the order of the page."""
+
+    def parts(sections: Sequence[Section], of: Results) -> list[Part]:
+        return [part for section in sections for part in section(of)]
+
+    yield Chapter("answer", "Answer", parts(HEAD, results), opened=True)
+    if verdicts:
+        of_claims = [claims.summary(verdicts), *claims.claim_parts(verdicts)]
+        yield Chapter("claims", "Claims", of_claims, opened=True)
     for task in natural(results.scores["task"].unique()):
-        for section in OF_EACH_TASK:
-            page.add(section(results.of_task(task)))
-    for section in OF_ALL_TASKS:
-        page.add(section(results))
-    return [*page.write(), *(write_latex(results, folder / "latex") if latex else [])]
+        yield Chapter(f"task-{anchor(task)}", task, parts(OF_EACH_TASK, results.of_task(task)))
+    yield Chapter("all-tasks", "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
 
 
 def read_results(

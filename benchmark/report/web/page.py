@@ -1,0 +1,195 @@
+"""The page index.html: every chapter's tables, charts and panels in one file that needs no network."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table
+
+SHADES = 6
+"""The number of shades of a column's heat, from lightest to darkest."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter of the report. name: its anchor on the page. opened: whether the page shows it unfolded at first."""
+
+    name: str
+    title: str
+    parts: Sequence[Part]
+    opened: bool = False
+
+
+class WebPage:
+    """Collects chapters, and writes them into one HTML file.
+
+    Charts and panels are drawn by a script when their chapter is opened; tables and texts need no script. Every text
+    is escaped by the template engine, and data reaches the script as JSON that cannot end its element.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.chapters: list[Chapter] = []
+
+    def add(self, chapter: Chapter) -> None:
+        """Add a chapter; one without a part that the page shows is left out."""
+        shown = [part for part in chapter.parts if not isinstance(part, Plot) or part.on_page]
+        if shown:
+            self.chapters.append(Chapter(chapter.name, chapter.title, shown, chapter.opened))
+
+    def write(self, path: Path, how_to_read: str) -> Path:
+        """Write the page. how_to_read: the explanations at its end, in Markdown."""
+        from markdown_it import MarkdownIt
+        from markupsafe import Markup
+
+        parts = [part for chapter in self.chapters for part in chapter.parts]
+        charts = {part.name: part.spec for part in parts if isinstance(part, Chart)}
+        panels = {part.name: part.data for part in parts if isinstance(part, Panel) and part.data is not None}
+        scripts = {part.template for part in parts if isinstance(part, Panel)}
+        template = environment().get_template("index.html.j2")
+        text = template.render(
+            title=self.title,
+            chapters=self.chapters,
+            data=embedded({"charts": charts, "panels": panels}),
+            vega=_vega() if charts else "",
+            script=_source("page.js"),
+            panel_scripts=[_source(f"{name}.js") for name in sorted(scripts) if (TEMPLATES / f"{name}.js").is_file()],
+            style=_source("page.css"),
+            how_to_read=Markup(MarkdownIt().render(how_to_read)),
+        )
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def environment() -> Any:
+    """Return the template engine: it escapes every value, and fails on an unknown one."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    engine = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    engine.filters.update(anchor=anchor, heat=heat, sort_key=sort_key, svg=svg)
+    engine.tests.update({kind.__name__.lower(): _is(kind) for kind in (Table, Plot, Chart, Panel, Sentence, Answer)})
+    return engine
+
+
+def _is(kind: type) -> Any:
+    return lambda part: isinstance(part, kind)
+
+
+def _source(name: str) -> Any:
+    """Read a style sheet or a script of the page, which are written as they are."""
+    from markupsafe import Markup
+
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+@cache
+def _vega() -> Any:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    import vl_convert
+    from markupsafe import Markup
+
+    # A text within the script must not end its element.
+    return Markup(vl_convert.javascript_bundle(None).replace("</script", r"<\/script"))
+
+
+def embedded(data: Any) -> Any:
+    """Write data as JSON for a script element: no text in it can end the element, and NaN is null."""
+    from markupsafe import Markup
+
+    text = json.dumps(_finite(data), separators=(",", ":"), ensure_ascii=False)
+    return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def anchor(text: str) -> str:
+    """Write a text as an anchor: letters, digits and dashes.
+
+    >>> anchor("few_shot: accuracy, in percent")
+    'few-shot-accuracy-in-percent'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
+def svg(plot: Plot) -> Any:
+    """Draw a plot as SVG for the page, where its identifiers must not meet those of other plots."""
+    import io
+
+    import matplotlib
+    from markupsafe import Markup
+
+    from benchmark.report.plots import STYLE
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": plot.name}):
+        plot.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))
+    prefix = anchor(plot.name)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: f"{m[1]}{prefix}-{m[2]}" if m[2] in names else m[0], text)
+    return Markup(text)
+
+
+_NUMBER = re.compile(r"[−+-]?\d[\d,]*(\.\d+)?")
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d)")
+
+
+def number_of(text: str) -> float:
+    """Read the number that a cell begins with, with its sign; a duration h:mm:ss in seconds; NaN without one.
+
+    >>> number_of("77.3†"), number_of("−2.5"), number_of("1:01:01"), number_of("—")
+    (77.3, -2.5, 3661.0, nan)
+    """
+    if clock := _CLOCK.match(text):
+        hours, minutes, seconds = map(int, clock.groups())
+        return float(3600 * hours + 60 * minutes + seconds)
+    match = _NUMBER.match(text)
+    return float(match[0].replace(",", "").replace("−", "-")) if match else math.nan
+
+
+def sort_key(cell: Cell) -> str:
+    """Write what a column is sorted by: the cell's number, or its text."""
+    number = number_of(cell.text)
+    return cell.text if math.isnan(number) else f"{number:.6g}"
+
+
+def heat(table: Table) -> list[list[int]]:
+    """Shade the cells of the rows, column by column: 0 (none) to ``SHADES``, by rank between lowest and highest.
+
+    Columns without two different numbers have no shades.
+    """
+    columns = [[number_of(cells[index].text) for _, cells in table.rows] for index in range(len(table.columns))]
+    shaded = [_shades(column) for column in columns]
+    return [[column[row] for column in shaded] for row in range(len(table.rows))]
+
+
+def _shades(column: Iterable[float]) -> list[int]:
+    values = list(column)
+    known = [value for value in values if not math.isnan(value)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    if low == high:
+        return [0] * len(values)
+    return [0 if math.isnan(each) else 1 + round((SHADES - 1) * (each - low) / (high - low)) for each in values]
