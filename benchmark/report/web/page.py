@@ -104,7 +104,7 @@ def _vega() -> Any:
     from markupsafe import Markup
 
     # A text within the script must not end its element.
-    return Markup(vl_convert.javascript_bundle(None).replace("</script", r"<\/script"))
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script"))
 
 
 def embedded(data: Any) -> Any:
