@@ -69,9 +69,9 @@ class Results:
         costs = self.costs()
         logs = []
         for cost in costs.itertuples() if len(costs) else ():
-            log = pd.read_json(self.store.cell(str(cost.cell)) / "log.jsonl", lines=True)
+            log = self.store.log(str(cost.cell))
             labels = {name: getattr(cost, name) for name in LABELS if hasattr(cost, name)}
-            logs.append(log.assign(**labels, cell=cost.cell))
+            logs += [] if log is None else [log.assign(**labels, cell=cost.cell)]
         return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
 
     def examples(self, **where: Any) -> "pd.DataFrame":
@@ -95,7 +95,8 @@ class Results:
         frames = []
         for row in chosen.drop_duplicates(["cell", "evaluation", "part"]).itertuples():
             scores = self.store.examples(row.cell, row.evaluation, row.part)
-            frames.append(scores.assign(**{label: getattr(row, label) for label in labels}))
+            if scores is not None:
+                frames.append(scores.assign(**{label: getattr(row, label) for label in labels}))
         if not frames:
             raise BenchError(f"{self.store.folder}: no evaluation matches all of {where}")
         return pd.concat(frames, ignore_index=True)
@@ -165,6 +166,9 @@ def write_report(
         store.course(),
         latex,
         details,
+        store.examples,
+        store.log,
+        store.embedded,
     )
 
 

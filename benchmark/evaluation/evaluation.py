@@ -1,6 +1,6 @@
 """A dataset and an encoder, as a task sees them: each split and each text is encoded once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from benchmark.common.errors import BenchError
+from benchmark.common.seeding import generator
 from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
+from benchmark.store.rows import EmbeddedNotes
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -40,6 +42,8 @@ class Evaluation:
         self.batch_size = batch_size
         self._records: dict[str, Prepared] = {}
         self._encoded: dict[str, Encoded] = {}
+        self._images: dict[str, str] = {}
+        self._texts: dict[str, list[str]] = {}
 
     @property
     def card(self) -> "Card":
@@ -119,7 +123,9 @@ class Evaluation:
             return encoded
 
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
-        return self._once(name, np.arange(len(records)), encode)
+        encoded = self._once(name, np.arange(len(records)), encode)
+        self._images[split] = name
+        return encoded
 
     def texts(self, texts: Sequence[str], keep: bool = True) -> Encoded:
         """Encode texts: one row per text, repeated texts included; each distinct text is encoded once.
@@ -141,10 +147,64 @@ class Evaluation:
         order = np.argsort([len(text) for text in distinct], kind="stable")
         name = f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}"
         encoded = self._once(name, order, encode) if keep else self._fill(None, order, encode)
+        if keep:
+            self._texts[name] = distinct
         if len(distinct) == len(texts):
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
+
+    def embedded(self, split: str, count: int = 200) -> EmbeddedNotes | None:
+        """Say where ``count`` images of a split and their texts are stored, drawn alike for all encoders.
+
+        Nothing is encoded for it. The texts are the images' own (of several, the first) if a task has encoded these as
+        one list, else the prompts of the classes, ``count`` at most. None without a folder, and if no task has encoded
+        the images and such texts.
+        """
+        if self.folder is None or split not in self._images:
+            return None
+        records, draw = self.records(split), generator(0, "embedded", split)
+        captions = {row: of_image[0] for row, of_image in enumerate(records.text) if of_image}
+        if stored := self._stored_with(captions.values()):
+            rows = sorted(draw.permutation(list(captions))[:count].tolist())
+            chosen = [captions[row] for row in rows]
+            classes = of_texts = [self._classes_of(records.label[row]) for row in rows]
+        elif stored := self._stored_with(prompts := self._prompts()):
+            rows = sorted(draw.permutation(len(records))[:count].tolist())
+            classes = [self._classes_of(records.label[row]) for row in rows]
+            chosen = [list(prompts)[i] for i in sorted(draw.permutation(len(prompts))[:count].tolist())]
+            of_texts = [prompts[prompt] for prompt in chosen]
+        else:
+            return None
+        name, row_of = stored
+        return {
+            "images": {"folder": self._images[split], "rows": rows, "classes": classes},
+            "texts": {"folder": name, "rows": [row_of[text] for text in chosen], "classes": of_texts},
+            "texts_are": "captions" if of_texts is classes else "prompts",
+        }
+
+    def _stored_with(self, texts: Iterable[str]) -> tuple[str, dict[str, int]] | None:
+        """Return the folder of a list with all of these texts, and the row of each; None if there is none."""
+        wanted = set(texts)
+        for name, distinct in self._texts.items() if wanted else ():
+            if wanted <= set(distinct):
+                return name, {text: row for row, text in enumerate(distinct)}
+        return None
+
+    def _prompts(self) -> dict[str, list[str]]:
+        """List the prompts of the classes, if the card has them, each with the names of its classes."""
+        classes_of: dict[str, list[str]] = {}
+        for name in (self.card.classes or []) if self.card.prompts else []:
+            for prompt in self.card.positive_prompts(name):
+                classes_of.setdefault(prompt, []).append(name)
+        return classes_of
+
+    def _classes_of(self, label: np.ndarray) -> list[str]:
+        """Name the class of a label, or the findings of one that is multi-label; none that are unknown."""
+        names = self.card.classes or []
+        if label.ndim:
+            return [name for name, there in zip(names, label) if there == 1]
+        return [names[label]] if 0 <= label < len(names) else []
 
     def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
         """Encode all rows, in ``order``, unless they were encoded before under this name."""

@@ -137,7 +137,14 @@ class Runner:
                 style="yellow",
             )
         self.store.add_evaluation(
-            cell.key, pair.key, pair.content, measured.rows, measured.examples, measured.resamples, measured.notes
+            cell.key,
+            pair.key,
+            pair.content,
+            measured.rows,
+            measured.examples,
+            measured.resamples,
+            measured.notes,
+            data.embedded("test"),
         )
 
     def trained_encoder(self, cell: Cell, at: float) -> Encoder:

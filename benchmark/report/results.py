@@ -9,12 +9,23 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from benchmark.store.rows import Notes
+    from benchmark.store.rows import Embedded, Notes
 
 NotesOf = Callable[[str, str], "Mapping[str, Notes]"]
 """Cell, evaluation -> the notes of its parts by name, as Store.notes() gives them."""
 Resamples = Callable[[str, str, str, str], "np.ndarray | None"]
 """Cell, evaluation, part, metric -> the metric in each draw and resample, [D, R], as Store.resamples() gives it."""
+ExamplesOf = Callable[[str, str, str], "pd.DataFrame | None"]
+"""Cell, evaluation, part -> the per-example columns, as Store.examples() gives them; None if they are not there."""
+LogOf = Callable[[str], "pd.DataFrame | None"]
+"""Cell -> the log of its training, as Store.log() gives it; None if it has none."""
+EmbeddedOf = Callable[[str, str], "Embedded | None"]
+"""Cell, evaluation -> some embeddings of its test images and their texts, as Store.embedded() gives them."""
+
+
+def nothing(*_: str) -> None:
+    """Read nothing: the place of a reader of what a report is written without."""
+
 
 IDENTITY = ["arm", "variant", "model", "suite"]
 """The columns that tell the lines of the tables apart; the runs of a line differ in their seed alone."""
@@ -31,7 +42,7 @@ class Results:
     compared: the differences to the reference and to baselines, as comparison.comparisons() gives them.
     marks: of the scores that are not shown to beat a baseline, by task, dataset, metric and line.
     all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
-    not labelled.
+    not labelled. examples, log, embedded: read what a section shows of single cells.
     """
 
     rows: "pd.DataFrame"
@@ -50,6 +61,9 @@ class Results:
     all_costs: "pd.DataFrame"
     course: "pd.DataFrame"
     task: str = ""
+    examples: ExamplesOf = nothing
+    log: LogOf = nothing
+    embedded: EmbeddedOf = nothing
 
     def of_task(self, task: str) -> Self:
         """Select the rows and scores of one kind of task."""

@@ -29,7 +29,18 @@ from benchmark.report import (
 from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
 from benchmark.report.render import Part
-from benchmark.report.results import NotesOf, Resamples, Results, label_lines, natural, shared_settings
+from benchmark.report.results import (
+    EmbeddedOf,
+    ExamplesOf,
+    LogOf,
+    NotesOf,
+    Resamples,
+    Results,
+    label_lines,
+    natural,
+    nothing,
+    shared_settings,
+)
 from benchmark.report.verdicts import Verdict
 from benchmark.report.web.page import Chapter, WebPage, anchor
 
@@ -70,6 +81,9 @@ def write_report(
     during: "pd.DataFrame | None" = None,
     latex: bool = False,
     details: bool = True,
+    examples: ExamplesOf = nothing,
+    log: LogOf = nothing,
+    embedded: EmbeddedOf = nothing,
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
@@ -81,12 +95,14 @@ def write_report(
     with (a method's name is enough if it has one line); default: that with the highest mean score. notes: of a cell's
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
-    plots as PDF too. details: whether all tables are printed, or only the answer and the overview. Returns the files,
-    report.md first.
+    plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
+    embedded: of a cell, for the charts of the page. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
-    results = read_results(rows, costs, cache(notes), resamples, reference, during)
+    results = read_results(
+        rows, costs, cache(notes), resamples, reference, during, examples=examples, log=log, embedded=embedded
+    )
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
     # Scenarios have no overview: without their tables nothing would be printed.
@@ -127,6 +143,9 @@ def read_results(
     resamples: Resamples,
     reference: str | None,
     during: "pd.DataFrame | None" = None,
+    examples: ExamplesOf = nothing,
+    log: LogOf = nothing,
+    embedded: EmbeddedOf = nothing,
 ) -> Results | None:
     """Label and summarise the results for the sections; None if there are none. Arguments as of write_report()."""
     if rows.empty:
@@ -162,6 +181,9 @@ def read_results(
         all_rows=rows,
         all_costs=costs,
         course=rows.iloc[:0] if during is None else during,
+        examples=examples,
+        log=log,
+        embedded=embedded,
     )
 
 

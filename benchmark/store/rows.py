@@ -1,6 +1,10 @@
 """The types of the store's files: labels, rows and notes, written by the runner and read by the report."""
 
-from typing import Literal, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Label(TypedDict):
@@ -116,3 +120,40 @@ class Notes(TypedDict, total=False):
     undefined: list[str]
     unknown_label: int
     at_edge: dict[str, float]
+
+
+class Stored(TypedDict):
+    """Rows of encoded images or texts: the name of their folder in ``embeddings/``, and the class of each.
+
+    classes: none where it has no known one; several of a multi-label image.
+    """
+
+    folder: str
+    rows: list[int]
+    classes: list[list[str]]
+
+
+class EmbeddedNotes(TypedDict):
+    """Where some test images of an evaluation and their texts are stored.
+
+    texts_are: captions, of the same images in the same order; or prompts, of the classes.
+    """
+
+    images: Stored
+    texts: Stored
+    texts_are: Literal["captions", "prompts"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of some test images, float32 [n, D], and of their texts [m, D], of unit length.
+
+    image_classes, text_classes: the names of the classes of each, none where it has none. texts_are: as of
+    ``EmbeddedNotes``.
+    """
+
+    images: "np.ndarray"
+    texts: "np.ndarray"
+    image_classes: list[list[str]]
+    text_classes: list[list[str]]
+    texts_are: Literal["captions", "prompts"]

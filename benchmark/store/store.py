@@ -5,7 +5,8 @@ cells/HASH/cost.json                what the training cost
 cells/HASH/*.safetensors, log.jsonl
 cells/HASH/embeddings/              encoded datasets
 cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on besides the encoder), rows.json,
-                                    notes.json, and in Parquet the per-example scores and the metrics of each resample
+                                    notes.json, embedded.json (where some test images and their texts are in
+                                    embeddings/), and in Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training in progress or interrupted
 claims.json                         the claims of the suites that were run
 """
@@ -24,7 +25,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
-from benchmark.store.rows import Notes, Row
+from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,12 +117,13 @@ class Store:
         examples: Mapping[str, Mapping[str, np.ndarray]],
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Mapping[str, Mapping[str, Any]],
+        embedded: EmbeddedNotes | None = None,
     ) -> None:
         """Write an evaluation, replacing an earlier one with the same key.
 
         content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
         [n, ...]; resampled, each metric in each draw of what is learned from and each resample, [D, R]; notes, as
-        ``Notes``.
+        ``Notes``. embedded: where some embeddings are that it used.
         """
         import pandas as pd
 
@@ -137,6 +139,8 @@ class Store:
                 frame.to_parquet(partial / _name("resamples", part))
             _write_json(partial / "evaluation.json", content)
             _write_json(partial / "notes.json", notes)
+            if embedded:
+                _write_json(partial / "embedded.json", embedded)
             _write_json(partial / "rows.json", rows)
             if (parent / key).exists():
                 shutil.rmtree(parent / key)
@@ -156,11 +160,35 @@ class Store:
                 return Evaluating.model_validate(content["evaluation"]).source()
         return "last"
 
-    def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame":
-        """Read the per-example columns of a part of an evaluation, one row per test example."""
+    def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame | None":
+        """Read the per-example columns of a part of an evaluation, one row per test example; None if there are none."""
         import pandas as pd
 
-        return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
+        path = self.cell(cell) / "evaluations" / key / _name("examples", part)
+        return pd.read_parquet(path) if path.is_file() else None
+
+    def log(self, cell: str) -> "pd.DataFrame | None":
+        """Read the log of a cell's training, one row per step; None if it has none."""
+        import pandas as pd
+
+        path = self.cell(cell) / "log.jsonl"
+        return pd.read_json(path, lines=True) if path.is_file() and path.stat().st_size else None
+
+    def embedded(self, cell: str, key: str) -> Embedded | None:
+        """Read the embeddings of some test images of an evaluation and of their texts.
+
+        None if the evaluation does not say where they are, or if they were removed.
+        """
+        path = self.cell(cell) / "evaluations" / key / "embedded.json"
+        if not path.is_file():
+            return None
+        notes: EmbeddedNotes = json.loads(path.read_text(encoding="utf-8"))
+        images, texts = notes["images"], notes["texts"]
+        paths = [self.cell(cell) / "embeddings" / each["folder"] / "embeddings.npy" for each in (images, texts)]
+        if not all(path.is_file() for path in paths):
+            return None
+        vectors = [np.array(np.load(p, mmap_mode="r")[each["rows"]]) for p, each in zip(paths, (images, texts))]
+        return Embedded(vectors[0], vectors[1], images["classes"], texts["classes"], notes["texts_are"])
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
         """Read a metric in each draw of what is learned from and each resample of the test set: [D, R].

@@ -30,6 +30,7 @@ def test_draws_stand_in_rows_and_resamples(bench: Bench) -> None:
         np.testing.assert_allclose(resamples.mean(axis=1), row["of_draws"], atol=0.1)
         # The same patients in each draw: what the columns say, drawn again.
         examples = store.examples(row["cell"], row["evaluation"], "")
+        assert examples is not None
         columns = examples[[f"correct@{str(metric).split('@')[1]}/{draw}" for draw in range(draws)]]
         assert row["of_draws"] == pytest.approx(columns.mean().tolist())
         low, high = row["over_groups"]

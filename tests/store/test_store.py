@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmark.store.hashing import digest
+from benchmark.store.rows import EmbeddedNotes
 from benchmark.store.store import Store
 
 LABEL = {"suite": "s", "model": "m", "method": "clip", "variant": "", "seed": 0}
@@ -47,6 +48,46 @@ def test_rows_and_examples_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "accuracy"), [[0.5, np.nan]])
     np.testing.assert_array_equal(store.resamples("abc", "t-d", "", "of_draws"), [[0.5, 0.1], [0.2, np.nan]])
     assert store.resamples("abc", "t-d", "image_to_text", "accuracy") is None
+
+
+def test_what_a_report_reads_of_single_cells_comes_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    finish(store, "abc", 1.0, 0.5)
+    examples = store.examples("abc", "t-d", "")
+    assert examples is not None
+    assert examples.id.tolist() == ["a", "b"]
+    assert store.examples("abc", "t-d", "other") is None
+    assert store.log("abc") is None
+    (store.cell("abc") / "log.jsonl").write_text(
+        '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2, "validation_loss": 3}\n'
+    )
+    log = store.log("abc")
+    assert log is not None
+    assert log.loss.tolist() == [2.5, 2.0]
+    np.testing.assert_array_equal(log.validation_loss, [np.nan, 3])
+
+
+def test_some_embeddings_of_an_evaluation_come_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    finish(store, "abc", 1.0, 0.5)
+    assert store.embedded("abc", "t-d") is None
+    arrays = {"images-test-1": np.eye(4, dtype=np.float32), "texts-2": -np.eye(4, dtype=np.float32)}
+    for name, array in arrays.items():
+        (store.cell("abc") / "embeddings" / name).mkdir(parents=True)
+        np.save(store.cell("abc") / "embeddings" / name / "embeddings.npy", array)
+    embedded = EmbeddedNotes(
+        images={"folder": "images-test-1", "rows": [3, 1], "classes": [["x"], []]},
+        texts={"folder": "texts-2", "rows": [0, 0], "classes": [["x"], []]},
+        texts_are="captions",
+    )
+    store.add_evaluation("abc", "t-e", {}, [], {}, {}, {}, embedded)
+    read = store.embedded("abc", "t-e")
+    assert read is not None
+    np.testing.assert_array_equal(read.images, np.eye(4)[[3, 1]])
+    np.testing.assert_array_equal(read.texts, -np.eye(4)[[0, 0]])
+    assert (read.image_classes, read.text_classes, read.texts_are) == ([["x"], []], [["x"], []], "captions")
+    (store.cell("abc") / "embeddings" / "texts-2" / "embeddings.npy").unlink()
+    assert store.embedded("abc", "t-e") is None
 
 
 def test_of_two_cells_with_one_label_the_newer_counts(tmp_path: Path) -> None:
