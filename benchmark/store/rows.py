@@ -1,6 +1,6 @@
 """The types of the store's files: labels, rows and notes, written by the runner and read by the report."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Label(TypedDict):
@@ -99,9 +99,17 @@ class Row(Label, ScenarioColumns, CourseColumns, Scores):
     raw_pixels: str | None
 
 
+class GalleryNote(TypedDict, total=False):
+    """What a reader can look at. shows: the fields of a ``Gallery``. none: in its place, why there is nothing."""
+
+    shows: dict[str, Any]
+    none: str
+
+
 class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
+    gallery: GalleryNote
     definitions: dict[str, str]
     vocabulary: int
     missing: dict[str, str]
