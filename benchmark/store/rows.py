@@ -80,6 +80,13 @@ class Scores(TypedDict):
     ceiling: NotRequired[float | None]
 
 
+class OpenedDataset(TypedDict):
+    """How a dataset was opened. card: the name or the path of its card, with settings. on_bad_data: error or skip."""
+
+    card: str
+    on_bad_data: Literal["error", "skip"]
+
+
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 

@@ -8,6 +8,7 @@ cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on be
                                     notes.json, and in Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training in progress or interrupted
 claims.json                         the claims of the suites that were run
+datasets.json                       where the cards of the datasets lie that were evaluated on
 """
 
 import json
@@ -24,7 +25,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
-from benchmark.store.rows import Notes, Row
+from benchmark.store.rows import Notes, OpenedDataset, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,21 @@ class Store:
     @property
     def _claims(self) -> Path:
         return self.folder / "claims.json"
+
+    def keep_datasets(self, opened: Mapping[str, OpenedDataset]) -> None:
+        """Write how datasets were opened, by name, beside those of earlier runs, so that the report can open them."""
+        if opened:
+            _write_json(self._datasets, self.datasets() | dict(opened))
+
+    def datasets(self) -> dict[str, OpenedDataset]:
+        """Read how the datasets were opened, by name; those of results of an earlier version are missing."""
+        path = self._datasets
+        kept: dict[str, OpenedDataset] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return kept
+
+    @property
+    def _datasets(self) -> Path:
+        return self.folder / "datasets.json"
 
     def cell(self, key: str) -> Path:
         """Return the folder of a finished cell."""
@@ -156,11 +172,18 @@ class Store:
                 return Evaluating.model_validate(content["evaluation"]).source()
         return "last"
 
-    def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame":
-        """Read the per-example columns of a part of an evaluation, one row per test example."""
+    def examples(self, cell: str, key: str, part: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Read the per-example columns of a part of an evaluation, one row per test example; None: all columns."""
         import pandas as pd
 
-        return pd.read_parquet(self.cell(cell) / "evaluations" / key / _name("examples", part))
+        path = self.cell(cell) / "evaluations" / key / _name("examples", part)
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
+
+    def evaluation(self, cell: str, key: str) -> dict[str, Any]:
+        """Read what an evaluation depends on besides the encoder."""
+        path = self.cell(cell) / "evaluations" / key / "evaluation.json"
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
         """Read a metric in each draw of what is learned from and each resample of the test set: [D, R].
