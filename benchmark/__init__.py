@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from benchmark.evaluation.evaluation import Evaluation as Evaluation
     from benchmark.evaluation.evaluation import not_finite as not_finite
     from benchmark.evaluation.measurement import Examples as Examples
+    from benchmark.evaluation.measurement import Gallery as Gallery
     from benchmark.evaluation.measurement import Mean as Mean
     from benchmark.evaluation.measurement import MeanOverDraws as MeanOverDraws
     from benchmark.evaluation.measurement import Measurement as Measurement
@@ -66,7 +67,7 @@ _SURFACE = {
     "benchmark.data.card": ["Card"],
     "benchmark.evaluation.encoder": ["Encoded", "TokenEncoder", "Trainable", "cosines", "exact"],
     "benchmark.evaluation.evaluation": ["Evaluation", "not_finite"],
-    "benchmark.evaluation.measurement": ["Examples", "Mean", "MeanOverDraws", "Measurement", "Metric"],
+    "benchmark.evaluation.measurement": ["Examples", "Gallery", "Mean", "MeanOverDraws", "Measurement", "Metric"],
     "benchmark.method": ["Embeddings", "Keys", "Method", "Output", "register_method"],
     "benchmark.models.decoding": ["beam_search"],
     "benchmark.models.dual_encoder": ["DualEncoder"],

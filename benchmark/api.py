@@ -246,6 +246,8 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
     store = Store(folder)
     store.create()
     store.keep_claims(plan.config.suite, _claims(plan.config))
+    opened = ((name, plan.datasets[name]) for name in {pair.dataset: None for pair in plan.pairs})
+    store.keep_datasets({name: {"card": each.card.reference, "on_bad_data": each.on_bad_data} for name, each in opened})
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import PositiveInt
 
-from benchmark import BenchError, Evaluation, Examples, Mean, Measurement, Metric, Task, generator, register_task
+from benchmark import (
+    BenchError,
+    Evaluation,
+    Examples,
+    Gallery,
+    Mean,
+    Measurement,
+    Metric,
+    Task,
+    generator,
+    register_task,
+)
 from benchmark.metrics import Weighted, numbers
 
 ORDER = 4
@@ -86,6 +97,7 @@ class Captioning(Task):
                 "most_common_text": common,
                 "images_without_text": len(records) - len(rows),
             },
+            gallery=Gallery("rouge_l", "low", answer="caption", numbers={"ROUGE-L": "rouge_l"}),
         )
 
 

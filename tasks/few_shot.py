@@ -126,6 +126,7 @@ class FewShot(Task):
         if not data.card.multi_label:
             measurement.majority = dict.fromkeys(measurement.metrics, majority_accuracy(train.label, test.label))
             measurement.chance |= {k: value for k, value in measurement.majority.items() if k.endswith("%")}
+        measurement.gallery = "each score is a mean over draws of train images, so that no image has one answer"
         yield measurement
 
     def scores(self, shots: Labelled, features: Tensor, classes: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task, stream, torch_seed
-from benchmark.metrics import classification
+from benchmark.metrics import classification, gallery_of_classes
 from benchmark.probe import (
     Labelled,
     Path,
@@ -91,6 +91,7 @@ class LinearProbe(Task):
         measurement.notes |= {**notes, "train_images": len(train)}
         measurement.chance["accuracy"] = majority_accuracy(train.label, test.label)
         measurement.majority = measurement.chance
+        measurement.gallery = gallery_of_classes(data.classes, data.card.multi_label)
         yield measurement
 
     def chosen(self, data: Evaluation, train: Labelled, test: Labelled) -> tuple[Tensor, dict[str, Any]]:

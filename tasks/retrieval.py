@@ -2,13 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from scipy.sparse import csr_array
 
-from benchmark import BenchError, Evaluation, Mean, Measurement, Metric, Task, cosines, exact, not_finite, register_task
+from benchmark import (
+    BenchError,
+    Evaluation,
+    Gallery,
+    Mean,
+    Measurement,
+    Metric,
+    Task,
+    cosines,
+    exact,
+    not_finite,
+    register_task,
+)
 from benchmark.metrics import expected_precision
 
 from .ties import ExpectedMedian, expected_rank, expected_reciprocal_rank, hit_probability
@@ -20,6 +33,8 @@ SCORES_CUDA = 2**28
 CPU = torch.device("cpu")
 FEW = 16
 """The most right candidates of a query for which comparing all scores with theirs is faster than sorting."""
+FIRST = 5
+"""The first answers of each query that are stored, to be looked at."""
 
 
 @register_task("retrieval")
@@ -35,7 +50,9 @@ class Retrieval(Task):
     true_recall@K: share of a query's right candidates that are among the first K.
     rank: of the first right candidate, from 1; mrr: mean of 1 / rank; map: mean average precision.
     Stored of each query: how many candidates score higher than the best right ones (above), how many score the same
-    (tied), and how many of these are right (right).
+    (tied), how many of these are right (right), and the first five candidates by falling score, as rows of the other
+    direction's examples (first/1 .. first/5; those that tie in the order of their rows) and whether each is right
+    (first_right/1 ..). No metric reads the first five.
     """
 
     summary = "Images find their texts, and texts their images, among all of the test split."
@@ -64,13 +81,15 @@ class Retrieval(Task):
         text_ids = np.array([f"{ids[i]}#{j}" for i, j in (first[text] for text in distinct)])
         text_groups = groups[[first[text][0] for text in distinct]]
         images, captions = data.images("test").comparable[rows], data.texts(distinct).comparable
-        for part, queries, candidates, pairs, names, of_group in (
-            ("image_to_text", images, captions, right, ids, groups),
-            ("text_to_image", captions, images, csr_array(right.T), text_ids, text_groups),
+        for part, other, queries, candidates, pairs, names, of_group in (
+            ("image_to_text", "text_to_image", images, captions, right, ids, groups),
+            ("text_to_image", "image_to_text", captions, images, csr_array(right.T), text_ids, text_groups),
         ):
             at = [k for k in self.config.k if k <= len(candidates)]
             measurement = measure(queries, candidates, pairs, at, data.device)
             measurement.part = part
+            example: Literal["image", "text"] = "image" if queries is images else "text"
+            measurement.gallery = Gallery("rank", example=example, ranked=other, numbers={"rank": "rank"})
             measurement.examples |= {"id": names, "group": of_group}
             measurement.notes = {
                 "queries": len(queries),
@@ -114,7 +133,7 @@ def measure(
     for name, values in (("query", queries), ("candidate", candidates)):
         if len(bad := not_finite(values)):
             raise BenchError(f"retrieval: {name} {bad[0]} of {len(values)} is not finite")
-    query, above, tied = positions(queries, candidates, right, device)
+    query, above, tied, firsts = positions(queries, candidates, right, device)
     right_count = np.bincount(query, minlength=len(queries))
     count = len(candidates)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, count + 1))])
@@ -135,6 +154,9 @@ def measure(
         "reciprocal_rank": expected_reciprocal_rank(*best, harmonic),
         "average_precision": np.add.reduceat(precision, start) / right_count,
     }
+    for place, candidate in enumerate(firsts.T, 1):
+        examples[f"first/{place}"] = candidate
+        examples[f"first_right/{place}"] = np.asarray(right[np.arange(len(queries)), candidate]) > 0
     metrics: dict[str, Metric] = {
         "median_rank": ExpectedMedian(),
         "mrr": Mean("reciprocal_rank"),
@@ -163,8 +185,10 @@ def measure(
 
 def positions(
     queries: np.ndarray, candidates: np.ndarray, right: csr_array, device: torch.device = CPU
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Locate each right pair: its query, how many candidates score higher, and how many the same (itself included).
+
+    The fourth array is the first candidates of each query, [q, FIRST], or all where there are fewer.
 
     The result is exact: all scores of a query are compared with those of its right candidates, or sorted where these
     are many. Scores are summed in float64 and rounded to float32, so that equal scores tie, whatever the order of
@@ -172,14 +196,35 @@ def positions(
     """
     above = np.empty(right.nnz, dtype=np.int64)
     tied = np.empty(right.nnz, dtype=np.int64)
+    firsts = np.empty((len(queries), min(FIRST, len(candidates))), dtype=np.int64)
     step = max(QUERIES, (SCORES if device == CPU else SCORES_CUDA) // len(candidates))
     product, place = _Product(exact(candidates, device), step), _places if device == CPU else _places_at_once
     for begin in range(0, len(queries), step):
         block = queries[begin : begin + step]
         bounds = right.indptr[begin : begin + len(block) + 1]
         pairs = slice(bounds[0], bounds[-1])
-        above[pairs], tied[pairs] = place(product(block), right.indices[pairs], bounds - bounds[0])
-    return np.repeat(np.arange(len(queries)), np.diff(right.indptr)), above, tied
+        scores = product(block)
+        firsts[begin : begin + len(block)] = first_candidates(scores, firsts.shape[1])
+        above[pairs], tied[pairs] = place(scores, right.indices[pairs], bounds - bounds[0])
+    return np.repeat(np.arange(len(queries)), np.diff(right.indptr)), above, tied, firsts
+
+
+def first_candidates(scores: torch.Tensor, count: int) -> np.ndarray:
+    """List the candidates of each query with the highest scores, int64 [q, count], those that tie by their number.
+
+    scores: float32 [q, c], c >= count.
+    """
+    values, chosen = scores.topk(count, dim=1)
+    last = values[:, -1:]
+    # Of candidates that tie with the last one, topk chooses any.
+    for query in ((scores >= last).sum(1) > count).nonzero()[:, 0].tolist():
+        above, tied = (
+            torch.nonzero(where)[:, 0] for where in (scores[query] > last[query], scores[query] == last[query])
+        )
+        chosen[query] = torch.cat([above, tied])[:count]
+    chosen = chosen.sort(dim=1).values
+    order = scores.gather(1, chosen).argsort(dim=1, descending=True, stable=True)
+    return chosen.gather(1, order).cpu().numpy()
 
 
 def _places(scores: torch.Tensor, right: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

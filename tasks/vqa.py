@@ -18,6 +18,7 @@ from benchmark import (
     BenchError,
     Encoded,
     Evaluation,
+    Gallery,
     Mean,
     Measurement,
     Metric,
@@ -205,6 +206,7 @@ class VQA(Task):
                 "definitions": DEFINITIONS,
                 "breakdown": {"question_type": by_question_type(examples)},
             },
+            gallery=Gallery("token_f1", "low", "question", answer="predicted", truth="answer", right="correct"),
         )
         self.add_zero_shot(measurement, data, train, test)
         yield measurement

@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeInt
 
 from benchmark import Card, Encoded, Evaluation, Measurement, Task, cosines, exact, register_task
-from benchmark.metrics import classification
+from benchmark.metrics import classification, gallery_of_classes
 from benchmark.probe import majority_accuracy, rare_classes
 
 ROWS = 16_384
@@ -61,6 +61,7 @@ class ZeroShot(Task):
         if "train" in data.splits() and (data.labels("train") >= 0).any():
             train, test = (torch.from_numpy(np.array(label)) for label in (data.labels("train"), records.label))
             measurement.majority = measurement.chance | {"accuracy": majority_accuracy(train, test)}
+        measurement.gallery = gallery_of_classes(data.classes, data.card.multi_label)
         yield measurement
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, model_validator
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.validation import validated
@@ -34,7 +34,8 @@ class Card(BaseModel):
     them.
     layout: a small tree of the files expected on disk, below $BENCH_DATA. how: the steps to get them. size: of them
     all.
-    access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code).
+    access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code). The
+    report shows no image and no text of the last two.
     licence, citation, home_page: how it may be used. notes: what readers of its results must know, and what in this
     card could not be confirmed.
     """
@@ -60,6 +61,17 @@ class Card(BaseModel):
     citation: str = ""
     home_page: str = ""
     notes: list[str] = []
+    _reference: str = PrivateAttr(default="")
+
+    @property
+    def reference(self) -> str:
+        """What load_card() takes to load it again from any working folder: a shipped card's name, or a path."""
+        return self._reference or self.name
+
+    @property
+    def restricted(self) -> bool:
+        """Whether only those who registered or hold a certificate may have its images and texts."""
+        return self.access in ("registration", "credentialed")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -175,6 +187,8 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
         card.source.check_classes(card.labels)
     except ValueError as error:
         raise BenchError(f"{path}: {error}") from error
+    if path.stem not in config_names("dataset") or path != find_config("dataset", path.stem):
+        card._reference = "@".join([str(path.absolute()), *(f"{key}={text}" for key, text in settings.items())])
     return card
 
 

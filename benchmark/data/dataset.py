@@ -181,6 +181,17 @@ class Dataset:
         with pa.memory_map(str(self._tables / f"{split}.arrow")) as file:
             return pa.ipc.open_stream(file).read_all()
 
+    def picture(self, split: str, row: int) -> Image.Image:
+        """Decode the image of one row of table(), upright and in mode L or RGB.
+
+        Raises ``BenchError`` if it cannot be decoded.
+        """
+        image = self.table(split).column("image")[row].as_py()
+        try:
+            return load_image(_image_source(image, self.card.source.image_folder()))
+        except BadRow as bad:
+            raise BenchError(f"dataset '{self.card.name}', split '{split}': an image {bad.message}") from bad
+
     def decode(
         self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None, done: Sequence[int] = ()
     ) -> Iterator[tuple[int, T]]:

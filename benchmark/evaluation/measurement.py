@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,35 @@ class Sided(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """What a reader can look at: which columns the report's page shows beside the images of a measurement.
+
+    wrong: the column that orders the examples from the most wrong, by its highest values or, with ``wrong_if`` "low",
+    by its lowest.
+    example: what an ``id`` names. An image; a text of it, IMAGE#NUMBER; or a question about it, IMAGE/NUMBER. Numbers
+    count from 0.
+    classes: the names of the classes whose scores are the columns ``score/CLASS``. The truth is the column ``label``,
+    the number of a class, or ``label/CLASS``, 1 where the class holds.
+    answer, truth: the columns of the answer in words and of the true one. Without a truth, the true answers are the
+    texts of the image.
+    right: the column that is 1 where the answer is right.
+    ranked: the part whose examples are ranked; it has a gallery too. The columns ``first/1``, ``first/2``, ... are the
+    numbers of the first answers among its examples, from 0, and ``first_right/1``, ... whether each is right.
+    numbers: by what they are called, the columns of numbers that are shown.
+    """
+
+    wrong: str
+    wrong_if: Literal["high", "low"] = "high"
+    example: Literal["image", "text", "question"] = "image"
+    classes: tuple[str, ...] = ()
+    answer: str = ""
+    truth: str = ""
+    right: str = ""
+    ranked: str | None = None
+    numbers: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Measurement:
     """The result of a task: per-example columns, and metrics over them.
@@ -82,6 +111,7 @@ class Measurement:
     majority: what a metric is when the answer is always the most common one of train.
     blind: by name, what each metric is for other guesses that do not look at the images.
     ceiling: the highest value of a metric that is possible, where that is not its perfect value.
+    gallery: what a reader can look at, or a sentence that says why there is nothing.
     notes: what a reader must know. The report reads these keys, and a task may add others:
         definitions: by metric, the rest of a sentence that begins with its name. A metric that has one and is not the
             primary one gets a table of its own.
@@ -105,3 +135,4 @@ class Measurement:
     majority: dict[str, float] = field(default_factory=dict)
     blind: dict[str, dict[str, float]] = field(default_factory=dict)
     ceiling: dict[str, float] = field(default_factory=dict)
+    gallery: Gallery | str = ""

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.special import digamma, expit, softmax
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.measurement import Examples, Mean, Measurement, Metric
+from benchmark.evaluation.measurement import Examples, Gallery, Mean, Measurement, Metric
 
 ELEMENTS = 2**18
 """The most scores in memory at a time."""
@@ -517,6 +517,11 @@ def classification(
     return Measurement(examples, metrics, {name: chance[name] for name in metrics if name in chance}, notes=notes)
 
 
+def gallery_of_classes(classes: Sequence[str], multi_label: bool) -> Gallery:
+    """Show the scores of the classes in the columns of classification(); most wrong is the highest Brier score."""
+    return Gallery("brier", classes=tuple(classes), right="" if multi_label else "correct")
+
+
 _Columns = tuple[dict[str, np.ndarray], dict[str, Metric]]
 
 
@@ -528,7 +533,17 @@ def _findings(scores: np.ndarray, label: np.ndarray, names: tuple[str, ...], sca
         "ece": MacroCalibrationError(names, True, scale=scale),
         "brier": MacroBrier(names, True, scale=scale),
     }
-    return {f"label/{name}": label[:, c] for c, name in enumerate(names)}, metrics
+    columns = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
+    return columns | {"brier": _brier_of_findings(scores, label, scale)}, metrics
+
+
+def _brier_of_findings(scores: np.ndarray, label: np.ndarray, scale: float) -> np.ndarray:
+    """Compute the mean of (probability - truth)^2 over the known findings of each example: [n]."""
+    step = max(1, ELEMENTS // scores.shape[1])
+    blocks = [slice(i, i + step) for i in range(0, len(scores), step)]
+    return np.concatenate(
+        [np.mean((expit(scores[i] * scale) - label[i]) ** 2, axis=1, where=label[i] >= 0) for i in blocks]
+    )
 
 
 def _exclusive(scores: np.ndarray, label: np.ndarray, names: tuple[str, ...], scale: float) -> _Columns:

@@ -1,6 +1,6 @@
 """Evaluate an encoder on a task: compute the rows, per-example scores, resamples and notes for the store."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,12 @@ import numpy as np
 from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
-from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
+from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, draws_of
 from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
-from benchmark.store.rows import CourseColumns, Row, Scores
+from benchmark.store.rows import CourseColumns, GalleryNote, Row, Scores
 from benchmark.task import TASKS
 
 Columns = dict[str, np.ndarray]
@@ -61,7 +61,15 @@ def measure(
         for scores in scores_of(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
-    return Measured(rows, examples, resamples, {each.part: each.notes for each in measurements}, primary)
+    notes = {each.part: each.notes | {"gallery": _gallery_note(each.gallery)} for each in measurements}
+    return Measured(rows, examples, resamples, notes, primary)
+
+
+def _gallery_note(gallery: Gallery | str) -> GalleryNote:
+    """Note what can be looked at, or why nothing can."""
+    if isinstance(gallery, Gallery):
+        return {"shows": asdict(gallery)}
+    return {"none": gallery or "it does not say what can be looked at"}
 
 
 def _row(

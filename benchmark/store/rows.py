@@ -1,7 +1,7 @@
 """The types of the store's files: labels, rows and notes, written by the runner and read by the report."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +84,13 @@ class Scores(TypedDict):
     ceiling: NotRequired[float | None]
 
 
+class OpenedDataset(TypedDict):
+    """How a dataset was opened. card: the name or the path of its card, with settings. on_bad_data: error or skip."""
+
+    card: str
+    on_bad_data: Literal["error", "skip"]
+
+
 class Row(Label, ScenarioColumns, CourseColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
@@ -103,9 +110,17 @@ class Row(Label, ScenarioColumns, CourseColumns, Scores):
     raw_pixels: str | None
 
 
+class GalleryNote(TypedDict, total=False):
+    """What a reader can look at. shows: the fields of a ``Gallery``. none: in its place, why there is nothing."""
+
+    shows: dict[str, Any]
+    none: str
+
+
 class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
 
+    gallery: GalleryNote
     definitions: dict[str, str]
     vocabulary: int
     missing: dict[str, str]

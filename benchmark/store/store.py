@@ -9,6 +9,7 @@ cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on be
                                     embeddings/), and in Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training in progress or interrupted
 claims.json                         the claims of the suites that were run
+datasets.json                       where the cards of the datasets lie that were evaluated on
 """
 
 import json
@@ -25,7 +26,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
-from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, Row
+from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, OpenedDataset, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,21 @@ class Store:
     @property
     def _claims(self) -> Path:
         return self.folder / "claims.json"
+
+    def keep_datasets(self, opened: Mapping[str, OpenedDataset]) -> None:
+        """Write how datasets were opened, by name, beside those of earlier runs, so that the report can open them."""
+        if opened:
+            _write_json(self._datasets, self.datasets() | dict(opened))
+
+    def datasets(self) -> dict[str, OpenedDataset]:
+        """Read how the datasets were opened, by name; those of results of an earlier version are missing."""
+        path = self._datasets
+        kept: dict[str, OpenedDataset] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return kept
+
+    @property
+    def _datasets(self) -> Path:
+        return self.folder / "datasets.json"
 
     def cell(self, key: str) -> Path:
         """Return the folder of a finished cell."""
@@ -160,12 +176,17 @@ class Store:
                 return Evaluating.model_validate(content["evaluation"]).source()
         return "last"
 
-    def examples(self, cell: str, key: str, part: str) -> "pd.DataFrame | None":
-        """Read the per-example columns of a part of an evaluation, one row per test example; None if there are none."""
+    def examples(self, cell: str, key: str, part: str, columns: Sequence[str] | None = None) -> "pd.DataFrame | None":
+        """Read the per-example columns of a part of an evaluation, one row per test example; None if there are none.
+
+        columns: those that are read; default: all.
+        """
         import pandas as pd
 
         path = self.cell(cell) / "evaluations" / key / _name("examples", part)
-        return pd.read_parquet(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
 
     def log(self, cell: str) -> "pd.DataFrame | None":
         """Read the log of a cell's training, one row per step; None if it has none."""
@@ -189,6 +210,12 @@ class Store:
             return None
         vectors = [np.array(np.load(p, mmap_mode="r")[each["rows"]]) for p, each in zip(paths, (images, texts))]
         return Embedded(vectors[0], vectors[1], images["classes"], texts["classes"], notes["texts_are"])
+
+    def evaluation(self, cell: str, key: str) -> dict[str, Any]:
+        """Read what an evaluation depends on besides the encoder."""
+        path = self.cell(cell) / "evaluations" / key / "evaluation.json"
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
 
     def resamples(self, cell: str, key: str, part: str, metric: str) -> np.ndarray | None:
         """Read a metric in each draw of what is learned from and each resample of the test set: [D, R].
