@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
+from benchmark.common.text import Terminal
 from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
@@ -219,7 +220,7 @@ def run(
     """
     from benchmark.plan.make import make_plan
 
-    return execute(make_plan(configure(config, **options)), _folder(results), Console(), progress)
+    return execute(make_plan(configure(config, **options)), _folder(results), Terminal(), progress)
 
 
 def evaluate(
@@ -236,7 +237,7 @@ def evaluate(
     """
     from benchmark.plan.make import evaluation_plan
 
-    return execute(evaluation_plan(configure(config, **options), model), _folder(results), Console(), progress)
+    return execute(evaluation_plan(configure(config, **options), model), _folder(results), Terminal(), progress)
 
 
 def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Results:

@@ -4,7 +4,6 @@ import os
 import sys
 
 import typer
-from rich.console import Console
 
 from benchmark.cli.data import data_app
 from benchmark.cli.listing import list_
@@ -13,6 +12,7 @@ from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.tools import caption, clean, export, perf, tune
 from benchmark.common.errors import BenchError
+from benchmark.common.text import Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +46,7 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except BenchError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        Terminal(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted", "yellow")

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from rich.console import Console
 
 from benchmark.common.errors import BenchError
+from benchmark.common.text import Terminal
 
 if TYPE_CHECKING:
     from benchmark.config.schema import RunConfig
 
-console = Console()
+console = Terminal()
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file that registers methods or tasks; repeatable.")

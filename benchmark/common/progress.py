@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.common.text import visible
 
 MODES = ("auto", "bars", "lines", "none")
 SECONDS_BETWEEN_LINES = 30.0
@@ -110,7 +111,7 @@ class Progress:
             Console(file=rendered, width=self.console.width, color_system=None, force_terminal=False).print(message)
             message = rendered.getvalue()
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        lines = Text.from_ansi(message).plain.splitlines()
+        lines = visible(Text.from_ansi(message).plain).splitlines()
         self._log.writelines(f"{now} {line.rstrip()}\n" for line in lines if line.strip())
 
     @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.common.text import shorten, to_csv, visible
 from benchmark.report.plots import save
 from benchmark.report.render import (
     Answer,
@@ -23,6 +24,9 @@ from benchmark.report.render import (
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+LONGEST_FILE_NAME = 60
+"""The most characters of a plot's name: a file name has at most 255 bytes."""
 
 HOW_TO_READ = """\
 ## How to read this
@@ -97,7 +101,7 @@ class Page:
     def add_data(self, name: str, frame: "pd.DataFrame") -> None:
         """Write a CSV file next to the page."""
         self.files.append(self.folder / name)
-        frame.to_csv(self.files[-1], index=False)
+        csv_frame(frame).to_csv(self.files[-1], index=False)
 
     def add(self, parts: Iterable[Part]) -> None:
         """Add what a section shows, on the page and, unless it is for the page only or a detail, in the terminal."""
@@ -117,7 +121,7 @@ class Page:
             if isinstance(part, Table):
                 self.text.append(to_markdown(part))
             else:
-                self.text.append(escape(part.text) + "\n" + (f"\n    {part.command}\n" if part.command else ""))
+                self.text.append(escape(part.text) + "\n" + (f"\n    {_command(part)}\n" if part.command else ""))
             if part.main or (self.details and not part.page_only):
                 print_part(part, self.console)
             self.held_back |= not (part.main or self.details)
@@ -130,16 +134,32 @@ class Page:
         return self.files
 
     def _draw(self, plot: Plot) -> None:
-        png, svg, *pdf = save(plot.figure, self.folder / "plots" / re.sub(r"[^\w-]+", "-", plot.name), self.pdf)
+        name = shorten(re.sub(r"[^\w-]+", "-", plot.name), LONGEST_FILE_NAME)
+        png, svg, *pdf = save(plot.figure, self.folder / "plots" / name, self.pdf)
         self.files += [png, svg, *pdf]
         self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
 
 
+def csv_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Copy a table of data with its texts as a CSV file may hold them; numbers stay."""
+    columns = [name for name in frame if frame[name].dtype.kind not in "biufc"]
+    return frame.assign(**{name: frame[name].map(_csv_cell, na_action="ignore") for name in columns})
+
+
+def _csv_cell(value: object) -> object:
+    return to_csv(value) if isinstance(value, str) else value
+
+
+def _command(part: Sentence) -> str:
+    """Write the command of a sentence on one line."""
+    return " ".join(visible(part.command).splitlines())
+
+
 def print_answer(answer: Answer, console: "Console") -> None:
     """Print the answer as a list, each finding on lines of its own."""
-    console.print(answer.text, highlight=False, markup=False)
+    console.print(visible(answer.text), highlight=False, markup=False)
     for finding in answer.findings:
-        lines = wrap(finding, console.width - 2)
+        lines = wrap(visible(finding), console.width - 2)
         console.print("\n".join(["- " + lines[0], *(f"  {line}" for line in lines[1:])]), highlight=False, markup=False)
     console.print()
 
@@ -147,9 +167,9 @@ def print_answer(answer: Answer, console: "Console") -> None:
 def print_part(part: Table | Sentence, console: "Console") -> None:
     """Print a table or a sentence."""
     if isinstance(part, Sentence):
-        console.print(part.text, style="dim", highlight=False, markup=False)
+        console.print(visible(part.text), style="dim", highlight=False, markup=False)
         # Not wrapped, so that it can be copied.
-        console.print(f"    {part.command}\n" if part.command else "", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"    {_command(part)}\n" if part.command else "", highlight=False, markup=False, soft_wrap=True)
         return
     for renderable in to_terminal(part, console.width):
         console.print(renderable)

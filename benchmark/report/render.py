@@ -3,10 +3,12 @@
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from benchmark.common.text import LONGEST_NAME, shorten, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 MISSING = "—"
+LONGEST_LABEL = 4 * LONGEST_NAME
+"""The most characters of the label of a row: a line is named by its arm, variant, model and suite."""
 THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
 """The levels of a comparison. With one seed: would these weights do so on other patients? With several: would this
 method, trained from other seeds too?"""
@@ -112,6 +116,28 @@ class Answer:
 Part = Table | Plot | Chart | Panel | Sentence | Answer
 
 
+def readable(table: Table) -> Table:
+    """Copy a table with control characters of its texts as escapes, and without the middle of names that are long."""
+
+    def name(text: str) -> str:
+        return shorten(visible(text), LONGEST_LABEL)
+
+    def rows(of_part: list[tuple[str, list[Cell]]]) -> list[tuple[str, list[Cell]]]:
+        return [
+            (name(label), [replace(cell, text=name(cell.text), under=visible(cell.under)) for cell in cells])
+            for label, cells in of_part
+        ]
+
+    return replace(
+        table,
+        title=name(table.title),
+        columns=[(name(column), name(unit)) for column, unit in table.columns],
+        rows=rows(table.rows),
+        footer=rows(table.footer),
+        caption=visible(table.caption),
+    )
+
+
 def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
     """Render the table for a terminal of ``width`` columns, in blocks of columns where they do not fit side by side.
 
@@ -119,6 +145,7 @@ def to_terminal(table: Table, width: int) -> "Iterator[RenderableType]":
     """
     from rich.text import Text
 
+    table = readable(table)
     yield Text(table.title, style="bold")
     labels = [label for label, _ in [*table.rows, *table.footer]]
     first = min(max(map(len, labels)), max(14, width // 4))
@@ -193,6 +220,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 def to_markdown(table: Table) -> str:
     """Render the table as Markdown, with its title as a heading and its caption below."""
+    table = readable(table)
     header = ["", *(escape(name) + (f"<br>*{escape(unit)}*" if unit else "") for name, unit in table.columns)]
     lines = [header, ["---", *["---:"] * len(table.columns)]]
     for label, cells in [*table.rows, *table.footer]:
@@ -204,8 +232,13 @@ def to_markdown(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Write a text so that neither Markdown nor the HTML within it interprets any of it."""
-    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Write a text so that neither Markdown nor the HTML within it interprets any of it; control characters show."""
+    text = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", html.escape(" ".join(visible(text).split()), quote=False))
+    # Addresses become links by themselves, and what stands first may begin a list or underline a heading.
+    text = re.sub(r"(?i)\b(https?|ftp|mailto|xmpp):|\b(www)\.", lambda x: x[0][:-1] + "\\" + x[0][-1], text)
+    return re.sub(
+        r"^(?:([-+=])(?=[-=\s]|$)|(\d+)(?=[.)](?:\s|$)))", lambda x: f"\\{x[1]}" if x[1] else f"{x[2]}\\", text
+    )
 
 
 def percent(fraction: float) -> str:
