@@ -53,7 +53,7 @@ def shorten(text: str, width: int = LONGEST_NAME) -> str:
 
 
 def display_name(text: str) -> str:
-    """Write a name for a report: on one line, control characters as escapes, and at most ``LONGEST_NAME`` characters."""
+    """Write a name for a report: on one line, control characters as escapes, at most ``LONGEST_NAME`` characters."""
     return shorten(" ".join(visible(text).split()))
 
 

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +84,10 @@ def against_reference(results: Results) -> Iterator[Table]:
     """Show the differences of all methods to the reference in a kind of task."""
     compared = results.compared[REFERENCE]
     if results.reference is not None and (compared["task"] == results.task).any():
-        yield difference_table(compared, results.task, results.reference, results.methods, picked=not results.chosen)
+        table = difference_table(compared, results.task, results.reference, results.methods, picked=not results.chosen)
+        # The page lets its reader choose among several.
+        table.on_page = len(table.rows) == 1
+        yield table
 
 
 def against_baselines(results: Results) -> Iterator[Table]:
@@ -201,6 +206,41 @@ def differences_to_best(
     """
     of_columns = {column: {line: first for line in lines if line != first} for column, first in best.items()}
     return _differences(rows, lambda column: of_columns.get(column, {}), {*lines}, resamples, picked=True)
+
+
+def pairwise_differences(rows: "pd.DataFrame", lines: Sequence[str], resamples: Resamples) -> "dict[str, pd.DataFrame]":
+    """Compute the differences of all lines to each of them, by the line that the others are compared with.
+
+    Each is as differences() gives it where the results made that line the reference: the correction is for all pairs.
+    """
+    import pandas as pd
+
+    keys = ["task", "dataset", "metric"]
+    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
+    rows = rows.drop_duplicates([*keys, "line", "seed", "part"], keep="last")
+    compared: dict[str, list[dict[str, Any]]] = {line: [] for line in lines}
+    pairs: Counter[str] = Counter()
+    for key, column in rows.groupby(keys):
+        runs = complete_runs(column)
+        measured = [line for line in lines if line in runs]
+        pairs[key[0]] += math.comb(len(measured), 2)
+        for line, other in combinations(measured, 2):
+            if seeds := sorted(set(runs[line]) & set(runs[other])):
+                first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))
+                difference = dict(zip(keys, key)) | _difference(first, second, resamples)
+                compared[other].append(difference | {"line": line, "other": other})
+                compared[line].append(_reversed(difference) | {"line": other, "other": line})
+    frames = {
+        line: with_intervals(pd.DataFrame(of, columns=[*DIFFERENCES, "estimate"])) for line, of in compared.items()
+    }
+    return {line: _with_verdicts(frame[DIFFERENCES].copy(), pairs) for line, frame in frames.items() if len(frame)}
+
+
+def _reversed(difference: dict[str, Any]) -> dict[str, Any]:
+    """Turn a difference of _difference() round: second minus first."""
+    estimate = difference["estimate"]
+    turned = estimate and replace(estimate, value=-estimate.value)
+    return difference | {"value": -difference["value"], "estimate": turned}
 
 
 def _differences(
@@ -364,7 +404,7 @@ def difference_table(
             rows.append((line, [_cell(difference) if difference else Cell() for difference in of_line]))
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
     title = f"{task}: difference to {reference}, in points{of_level(compared['seeds'].max())}"
-    return Table(title, header, rows, [], _caption(compared, picked))
+    return Table(title, header, rows, [], difference_caption(compared, picked))
 
 
 def _cell(difference: Any) -> Cell:
@@ -382,7 +422,8 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
-def _caption(compared: "pd.DataFrame", picked: bool) -> str:
+def difference_caption(compared: "pd.DataFrame", picked: bool) -> str:
+    """Say how differences were computed, tested and corrected. compared, picked: as of difference_table()."""
     tests, seeds = int(compared["tests"].max()), compared["seeds"]
     counted = f"the {tests} tests of this table"
     if picked:

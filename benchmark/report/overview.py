@@ -203,7 +203,7 @@ def overview_table(results: Results) -> Table:
             cells.append(Cell(""))
     caption = _caption(results, means, {mark for each in marked.values() for mark in each}, bool(costs))
     title = f"overview: mean over datasets, in percent{of_level(scores['seeds'].max())}"
-    return Table(title, columns, list(ours.items()), list(below.items()), caption, main=True)
+    return Table(title, columns, list(ours.items()), list(below.items()), caption, main=True, shaded=True)
 
 
 def _mean_cell(mean: Any, own_marks: str = "", best: bool = False) -> Cell:

@@ -43,8 +43,9 @@ class Table:
     """A table of the report.
 
     columns: name and unit. rows: a label, and one cell per column. footer: likewise, what the rows are compared with.
-    page_only: whether the terminal leaves it out. main: whether it is shown there without --details too. folded:
-    whether index.html shows its title alone until it is opened.
+    page_only: whether the terminal leaves it out. main: whether it is shown there without --details too. shaded:
+    whether index.html shades the rows by their numbers. on_page: whether it shows the table at all; it does not where
+    a panel shows the same.
     """
 
     title: str
@@ -54,7 +55,8 @@ class Table:
     caption: str
     page_only: bool = False
     main: bool = False
-    folded: bool = False
+    shaded: bool = False
+    on_page: bool = True
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
         table.caption += said(results.rows, notes)
     table.caption += too_few(results.rows[results.rows["primary"].astype(bool)])
     yield table
-    yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals")
+    yield Plot(score_chart(results.scores, task, results.drawn), task, f"{task}: scores and intervals", on_page=False)
 
 
 def secondary_scores(results: Results) -> Iterator[Table]:

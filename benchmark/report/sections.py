@@ -42,6 +42,7 @@ from benchmark.report.results import (
     shared_settings,
 )
 from benchmark.report.verdicts import Verdict
+from benchmark.report.web import differences, quality, score_charts
 from benchmark.report.web.page import Chapter, WebPage, anchor
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
 Section = Callable[[Results], Iterator[Part]]
 StatedClaims = Mapping[str, Mapping[str, Claim]]
 """The claims by suite and name, as Store.claims() gives them."""
-HEAD: list[Section] = [overview.overview, arms.arms]
+HEAD: list[Section] = [overview.overview, quality.quality_against_cost, arms.arms]
 """Sections that come first: the answer, and what is compared."""
 OF_EACH_TASK: list[Section] = [
     scores.primary_scores,
+    score_charts.scores_by_dataset,
     comparison.against_reference,
+    differences.differences_to_chosen,
     comparison.against_baselines,
     scores.secondary_scores,
     breakdown.scores_by_kind,

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table
+from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, break_points
 
 SHADES = 6
 """The number of shades of a column's heat, from lightest to darkest."""
@@ -23,6 +23,10 @@ class Chapter:
     title: str
     parts: Sequence[Part]
     opened: bool = False
+
+    def folds(self, index: int) -> bool:
+        """Return whether the page shows a part's title alone until it is opened: the second table, and later ones."""
+        return not self.opened and any(isinstance(part, Table | Panel) for part in self.parts[:index])
 
 
 class WebPage:
@@ -38,7 +42,7 @@ class WebPage:
 
     def add(self, chapter: Chapter) -> None:
         """Add a chapter; one without a part that the page shows is left out."""
-        shown = [part for part in chapter.parts if not isinstance(part, Plot) or part.on_page]
+        shown = [part for part in chapter.parts if not isinstance(part, Table | Plot) or part.on_page]
         if shown:
             self.chapters.append(Chapter(chapter.name, chapter.title, shown, chapter.opened))
 
@@ -81,7 +85,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters.update(anchor=anchor, heat=heat, sort_key=sort_key, svg=svg)
+    engine.filters.update(anchor=anchor, breakable=breakable, heat=heat, sort_key=sort_key, svg=svg)
     engine.tests.update({kind.__name__.lower(): _is(kind) for kind in (Table, Plot, Chart, Panel, Sentence, Answer)})
     return engine
 
@@ -132,6 +136,13 @@ def anchor(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
 
 
+def breakable(text: str) -> Any:
+    """Escape a name, and let its lines break after separators."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(piece) for piece in break_points(text))
+
+
 def svg(plot: Plot) -> Any:
     """Draw a plot as SVG for the page, where its identifiers must not meet those of other plots."""
     import io
@@ -177,10 +188,12 @@ def sort_key(cell: Cell) -> str:
 
 
 def heat(table: Table) -> list[list[int]]:
-    """Shade the cells of the rows, column by column: 0 (none) to ``SHADES``, by rank between lowest and highest.
+    """Shade the cells of the rows, column by column: 0 (none) to ``SHADES``, from the lowest number to the highest.
 
-    Columns without two different numbers have no shades.
+    Columns without two different numbers have no shades, nor has a table that is not ``shaded``.
     """
+    if not table.shaded:
+        return [[0] * len(table.columns) for _ in table.rows]
     columns = [[number_of(cells[index].text) for _, cells in table.rows] for index in range(len(table.columns))]
     shaded = [_shades(column) for column in columns]
     return [[column[row] for column in shaded] for row in range(len(table.rows))]

@@ -27,7 +27,11 @@ function label(element) {
 
 function sortable(table) {
   const body = table.tBodies[0];
-  const original = [...body.rows];
+  let original = [...body.rows];
+  table.addEventListener("refilled", () => {
+    original = [...body.rows];
+    for (const header of table.tHead.rows[0].cells) header.removeAttribute("aria-sort");
+  });
   for (const header of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";
