@@ -25,7 +25,6 @@ from benchmark.report.results import Results, natural, settings_of, with_notes
 
 if TYPE_CHECKING:
     import pandas as pd
-
     import pyarrow as pa
 
     from benchmark.store.store import Store
@@ -98,10 +97,10 @@ def gallery(
     if not opened:
         return
     yield Sentence(
-        f"This page holds images and texts of the test splits of {', '.join(opened)}: whoever has the page has them, and "
+        f"This page holds images and texts of the test splits of {', '.join(opened)}: whoever has the page has them. "
         "bench report --no-images leaves them out. Shown is the training of each arm with its lowest seed. Hardest are "
-        "the examples with the worst mean rank over all arms, most wrong those at the end of an arm's own order; random "
-        f"ones are drawn with seed {seed}, the same images in each task."
+        "the examples with the worst mean rank over all arms; most wrong, those at the end of an arm's own order; "
+        f"random ones are drawn with seed {seed}, the same images in each task."
     )
     lines = results.methods or results.lines
     for number, (name, dataset) in enumerate(opened.items()):
