@@ -51,7 +51,6 @@ class RunRecord(BaseModel):
     """What a run does and has to do. Times are seconds since 1970.
 
     host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it
-    had ended. doing: what it is doing, with its progress. skipped: trainings and evaluations that were done before.
     left_out: what is not evaluated, and why. failures: a line each. reason: why the run ended, if not by itself.
     """
 
@@ -67,7 +66,6 @@ class RunRecord(BaseModel):
     state: RunState = "running"
     reason: str = ""
     doing: str = ""
-    skipped: int = 0
     left_out: list[str] = []
     failures: list[str] = []
     work: list[Work] = []
