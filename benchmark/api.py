@@ -17,6 +17,7 @@ from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import Strict, validated
+from benchmark.store.live import read_runs
 from benchmark.store.store import Store
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def write_report(
         store.examples,
         store.log,
         store.embedded,
+        read_runs(store.folder),
     )
 
 
