@@ -1,7 +1,7 @@
 """The Python API: run a study, evaluate a model, read results. The command line calls it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,11 +17,13 @@ from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import Strict, validated
+from benchmark.store.live import read_runs
 from benchmark.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.common.tracking import Tracked
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
     from benchmark.report.verdicts import Verdict
@@ -170,6 +172,7 @@ def write_report(
         store.examples,
         store.log,
         store.embedded,
+        read_runs(store.folder),
     )
 
 
@@ -207,6 +210,7 @@ def run(
     *,
     results: str | Path | None = None,
     progress: str = "auto",
+    track: "str | Sequence[Tracked]" = (),
     **options: Any,
 ) -> Results:
     """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
@@ -215,12 +219,14 @@ def run(
     stop the others: see ``outcome.failures`` of the returned results.
 
     config: a suite's name or file, its settings as a mapping, or a configuration. options: those of configure().
-    results: the folder; default $BENCH_RESULTS or ./results. progress: auto, bars, lines or none.
+    results: the folder; default $BENCH_RESULTS or ./results. progress: auto, bars, lines or none. track: what gets the
+    log and the scores: names (tensorboard, wandb, mlflow, trackio), functions of a step's values and the pairs trained
+    on, or objects with the methods of ``benchmark.common.tracking.Tracker``.
     Raises ``BenchError`` for a mistake in the configuration or the data, before any training.
     """
     from benchmark.plan.make import make_plan
 
-    return execute(make_plan(configure(config, **options)), _folder(results), Terminal(), progress)
+    return execute(make_plan(configure(config, **options)), _folder(results), Terminal(), progress, track)
 
 
 def evaluate(
@@ -240,8 +246,14 @@ def evaluate(
     return execute(evaluation_plan(configure(config, **options), model), _folder(results), Terminal(), progress)
 
 
-def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Results:
-    """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder."""
+def execute(
+    plan: "Plan", folder: Path, console: Console, progress: str, track: "str | Sequence[Tracked]" = ()
+) -> Results:
+    """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder.
+
+    track: as in run(); trackers write under ``tracking`` in the results folder.
+    """
+    from benchmark.common.tracking import Tracking
     from benchmark.execution import runner
 
     store = Store(folder)
@@ -252,7 +264,8 @@ def execute(plan: "Plan", folder: Path, console: Console, progress: str) -> Resu
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
-        outcome = runner.run(plan, store, reporter)
+        tracking = Tracking.of(track, folder / "tracking", lambda text: reporter.print(text, "yellow"))
+        outcome = runner.run(plan, store, reporter, tracking=tracking)
         reporter.print(
             f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
             f"failed {len(outcome.failures)}; results in {folder}"

@@ -11,6 +11,7 @@ from benchmark.cli.options import say
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.tools import caption, clean, export, perf, tune
+from benchmark.cli.watch import watch
 from benchmark.common.errors import BenchError
 from benchmark.common.text import Terminal
 
@@ -28,6 +29,7 @@ for command, name, example in (
     (plan, "plan", "--methods all --model vit-b-16 --set training.batch_size=512"),
     (tune, "tune", "--methods clip,msd --trials 12 --search msd.momentum=0.9..0.999"),
     (report, "report", "--results results --reference clip"),
+    (watch, "watch", "--results results --every 60"),
     (claims, "claims", "--suite cxr --results results"),
     (caption, "caption", "--dataset phantom-cxr --beams 3 --count 8"),
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),

@@ -1,24 +1,34 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.options import Results, RunOptions, console, folder_of, say, takes_options
+from benchmark.cli.options import Results, RunOptions, console, folder_of, names_of, say, takes_options
 
 if TYPE_CHECKING:
     from benchmark.plan.plan import Plan
 
 
 @takes_options()
-def run(options: RunOptions) -> None:
+def run(
+    options: RunOptions,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Send log and scores to tensorboard, wandb, mlflow or trackio (several: comma-separated); their files "
+            "go to tracking/ in the results folder."
+        ),
+    ] = None,
+) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
     Skips what the results folder already holds; the same command resumes an interrupted run.
     """
     from benchmark.plan.make import make_plan
 
-    _execute(make_plan(options.config()), options)
+    _execute(make_plan(options.config()), options, names_of(track) or [])
 
 
 @takes_options(
@@ -40,12 +50,12 @@ def eval_(
     _execute(evaluation_plan(options.config(), model), options)
 
 
-def _execute(plan: "Plan", options: RunOptions) -> None:
+def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> None:
     """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
     from benchmark.api import execute
 
     try:
-        outcome = execute(plan, options.folder, console, options.progress).outcome
+        outcome = execute(plan, options.folder, console, options.progress, track).outcome
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None

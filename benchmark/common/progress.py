@@ -53,7 +53,7 @@ class Progress:
         self._log_path = log
         self._log: IO[str] | None = None
         self._lock = threading.RLock()
-        self._open_stages = 0
+        self._stages: list[Stage] = []
         self._bars = _bars(console) if self.mode == "bars" else None
 
     def __enter__(self) -> Self:
@@ -82,13 +82,21 @@ class Progress:
         """Show a stage of the work while the block runs. total: its steps, where they are known at the beginning."""
         stage = Stage(self, title, total)
         self._line(title)
-        with self._bar_of(stage), self._reporting(stage):
-            try:
+        self._stages.append(stage)
+        try:
+            with self._bar_of(stage), self._reporting(stage):
                 yield stage
-            except BaseException:
-                self._line(f"{title}: stopped after {duration(self.clock() - stage.began)}")
-                raise
+        except BaseException:
+            self._line(f"{title}: stopped after {duration(self.clock() - stage.began)}")
+            raise
+        finally:
+            self._stages.remove(stage)
         self._line(f"{title}: done in {duration(self.clock() - stage.began)}")
+
+    def doing(self) -> str:
+        """Return the innermost stage that is open and how far it is; empty if there is none."""
+        stage = next(reversed([*self._stages]), None)
+        return f"{stage.title}: {stage._state(self.clock())}" if stage else ""
 
     def _line(self, text: str) -> None:
         """Write a line of progress: to the log, and to the console where it shows lines."""
@@ -119,8 +127,7 @@ class Progress:
         if self._bars is None:
             yield
             return
-        self._open_stages += 1
-        if self._open_stages == 1:
+        if len(self._stages) == 1:
             self._bars.start()
         bars = self._bars
         bar = bars.add_task(stage.title, total=stage.total, note="")
@@ -129,8 +136,7 @@ class Progress:
             yield
         finally:
             bars.remove_task(bar)
-            self._open_stages -= 1
-            if self._open_stages == 0:
+            if len(self._stages) == 1:
                 bars.stop()
 
     @contextmanager

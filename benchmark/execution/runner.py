@@ -12,6 +12,7 @@ import torch
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
+from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
 from benchmark.data.check import check
@@ -23,10 +24,13 @@ from benchmark.execution.measure import measure
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
+from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.cache import cache_root
+from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
+from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
 
 TWINS_OF = 10_000
@@ -44,24 +48,32 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-def run(plan: Plan, store: Store, progress: Progress, cache: Path | None = None) -> Outcome:
+def run(
+    plan: Plan, store: Store, progress: Progress, cache: Path | None = None, tracking: Tracking | None = None
+) -> Outcome:
     """Train the plan's cells and evaluate its pairs on them, skipping what the store holds.
+
+    A record of the run in the store says what is done and left. tracking: gets what is logged.
 
     Raises ``BenchError`` before any training for a plan with problems, bad data, or a batch larger than the data. A
     cell or an evaluation that fails is recorded in the outcome and does not stop the others.
     """
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
-    return Runner(plan, store, progress, cache or cache_root()).run()
+    runner = Runner(plan, store, progress, cache or cache_root(), tracking or Tracking())
+    with runner.recorder:
+        return runner.run()
 
 
 class Runner:
-    """The state of a run: its plan, its materials and its outcome so far."""
+    """The state of a run: its plan, its materials, its record and its outcome so far."""
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress, cache: Path) -> None:
-        self.plan, self.store, self.progress, self.cache = plan, store, progress, cache
+    def __init__(self, plan: Plan, store: Store, progress: Progress, cache: Path, tracking: Tracking) -> None:
+        self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.materials = Materials(plan, progress, cache)
         self.outcome = Outcome()
+        named = (plan.config.suite, plan.model.name, str(plan.device))
+        self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
         self._fixed: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
@@ -69,13 +81,17 @@ class Runner:
         plan, store = self.plan, self.store
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
         cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
+        for name in plan.absent:
+            self.recorder.leave_out(name)
+        self.recorder.set_work(self.work())
         if untrained or any(plan.missing(store, cell) for cell in cells):
             self.check(untrained)
+            self.recorder.set_work(self.work(Estimator(plan, store.costs())))
         several = len({cell.pretraining for cell in plan.cells}) > 1
         for number, cell in enumerate(plan.cells, 1):
             where = f" on {', '.join(cell.pretraining)}" if several else ""
             name = f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}"
-            with self.recording_failures(name):
+            with self.recording_failures(name), self.tracked(cell):
                 if store.finished(cell.key):
                     self.outcome.skipped += 1
                 else:
@@ -83,7 +99,7 @@ class Runner:
                 self.evaluate(cell, name, self.trained_encoder)
         for number, fixed in enumerate(plan.fixed, 1):
             name = f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}"
-            with self.recording_failures(name):
+            with self.recording_failures(name), self.tracked(fixed):
                 if not store.finished(fixed.key):
                     store.partial(fixed.key).mkdir(parents=True, exist_ok=True)
                     store.finish(fixed.key, {"label": fixed.label, "content": fixed.content}, {})
@@ -92,8 +108,15 @@ class Runner:
 
     def train(self, cell: Cell, name: str) -> None:
         """Train a cell into the store."""
-        cost = self.materials.pretrain(cell, self.materials.method(cell), name, self.store.partial(cell.key))
-        self.materials.finish(self.store, cell, cost)
+        with self.recorder.running(cell.key, "training") as work:
+
+            def watch(reached: StepProgress) -> None:
+                self.recorder.step(work, reached.step, reached.steps)
+                self.tracking.step(reached.line, reached.samples_per_second, reached.steps)
+
+            method = self.materials.method(cell)
+            cost = self.materials.pretrain(cell, method, name, self.store.partial(cell.key), watch)
+            self.materials.finish(self.store, cell, cost)
         self.outcome.trained += 1
 
     def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder]) -> None:
@@ -108,11 +131,15 @@ class Runner:
         folder, batch_size = self.store.cell(cell.key) / "embeddings", self.plan.config.evaluation.batch_size
         encoders: dict[float, Encoder] = {}
         by_dataset: dict[str, Evaluation] = {}
-        with self.progress.stage(f"{name}: evaluating", len(missing)) as stage:
+        with (
+            self.recorder.running(cell.key, "evaluation") as work,
+            self.progress.stage(f"{name}: evaluating", len(missing)) as stage,
+        ):
             for number, pair in enumerate(missing):
                 stage.update(number, note=pair.title)
                 if pair.at not in encoders:
                     encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
+                failures = len(self.outcome.failures)
                 with self.recording_failures(f"{name}, {pair.title}"):
                     if pair.dataset not in by_dataset:
                         dataset = self.plan.datasets[pair.dataset]
@@ -121,6 +148,7 @@ class Runner:
                         )
                     self.measure(cell, pair, by_dataset[pair.dataset])
                     self.outcome.evaluated += 1
+                self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
             stage.update(len(missing))
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> None:
@@ -146,6 +174,40 @@ class Runner:
             measured.notes,
             data.embedded("test"),
         )
+        self.tracking.scores(measured.rows, self.store.cost(cell.key).get("samples", 0))
+
+    def work(self, estimator: Estimator | None = None) -> list[Work]:
+        """List what is left to train and to evaluate, with seconds where there is an estimator."""
+        work: list[Work] = []
+        cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
+        for cell in cells:
+            trained = cell if isinstance(cell, Cell) else None
+            arm = cell.arm if isinstance(cell, Cell) else cell.name
+            name, seconds = f"{arm}, seed {cell.seed}", None
+            if trained and not self.store.finished(cell.key):
+                if estimator:
+                    seconds = estimator.roughly(trained, len(self.materials.pairs(trained, "train")))
+                work.append(Work(cell=cell.key, name=name, arm=arm, kind="training", estimated=seconds))
+            if missing := self.plan.missing(self.store, cell):
+                # A model from elsewhere is not the plan's, by which encoding is estimated.
+                seconds = estimator.evaluation(missing, trained).seconds if estimator and self.plan.cells else None
+                work.append(
+                    Work(cell=cell.key, name=name, arm=arm, kind="evaluation", total=len(missing), estimated=seconds)
+                )
+        return work
+
+    @contextmanager
+    def tracked(self, cell: Cell | FixedEncoder) -> Iterator[None]:
+        """Track a cell that has something to train or to evaluate."""
+        if not self.tracking.trackers or (self.store.finished(cell.key) and not self.plan.missing(self.store, cell)):
+            yield
+            return
+        name = cell.arm if isinstance(cell, Cell) else cell.name
+        settings = {**cell.label, "cell": cell.key}
+        if isinstance(cell, Cell):
+            settings |= {"options": cell.content["options"], "training": cell.content["training"]}
+        with self.tracking.cell(f"{name}-seed-{cell.seed}-{cell.key[:8]}", settings):
+            yield
 
     def trained_encoder(self, cell: Cell, at: float) -> Encoder:
         """Return the encoder of a trained cell after a share of its training; at its end, from the run's checkpoint."""
@@ -222,6 +284,7 @@ class Runner:
             if config.strict or config.on_bad_data == "error" or name not in optional or not others:
                 raise
             plan.pairs = others
+            self.recorder.leave_out(str(error))
             self.progress.print(f"left out: {error}", style="yellow")
 
     @contextmanager
@@ -240,6 +303,7 @@ class Runner:
             self.fail(f"{name}: {type(error).__name__}: {error} (traceback in {path})")
 
     def fail(self, message: str) -> None:
-        """Add a failure to the outcome and print it."""
+        """Add a failure to the outcome and the record, and print it."""
+        self.recorder.fail(message)
         self.outcome.failures.append(message)
         self.progress.print(message, style="red")

@@ -156,12 +156,17 @@ def _command(part: Sentence) -> str:
 
 
 def print_answer(answer: Answer, console: "Console") -> None:
-    """Print the answer as a list, each finding on lines of its own."""
-    console.print(visible(answer.text), highlight=False, markup=False)
+    """Print the answer as a list."""
+    console.print(f"{answer_text(answer, console.width)}\n", highlight=False, markup=False)
+
+
+def answer_text(answer: Answer, width: int) -> str:
+    """Write an answer as a list of findings, each on lines of its own."""
+    lines = wrap(visible(answer.text), width)
     for finding in answer.findings:
-        lines = wrap(visible(finding), console.width - 2)
-        console.print("\n".join(["- " + lines[0], *(f"  {line}" for line in lines[1:])]), highlight=False, markup=False)
-    console.print()
+        first, *others = wrap(visible(finding), width - 2)
+        lines += [f"- {first}", *(f"  {line}" for line in others)]
+    return "\n".join(lines)
 
 
 def print_part(part: Table | Sentence, console: "Console") -> None:

@@ -22,6 +22,7 @@ from benchmark.report import (
     course,
     curve,
     grids,
+    live,
     overview,
     scenarios,
     scores,
@@ -44,6 +45,7 @@ from benchmark.report.results import (
 from benchmark.report.verdicts import Verdict
 from benchmark.report.web import differences, quality, score_charts
 from benchmark.report.web.page import Chapter, WebPage, anchor
+from benchmark.store.live import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +89,7 @@ def write_report(
     examples: ExamplesOf = nothing,
     log: LogOf = nothing,
     embedded: EmbeddedOf = nothing,
+    runs: Sequence[RunRecord] = (),
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
@@ -99,7 +102,8 @@ def write_report(
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
-    embedded: of a cell, for the charts of the page. Returns the files, report.md first.
+    embedded: of a cell, for the charts of the page. runs: the records of runs: one that goes on, or has not ended as it
+    should, is told of first. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
@@ -116,7 +120,7 @@ def write_report(
     verdicts = verdicts_of(rows, costs, resamples, stated)
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-    for chapter in chapters(results, verdicts):
+    for chapter in (Chapter("run", "Run", [*live.unfinished(runs)], opened=True), *chapters(results, verdicts)):
         page.add(chapter.parts)
         web.add(chapter)
     files = page.write()

@@ -3,12 +3,12 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -69,13 +69,22 @@ from benchmark.training.schedule import (
 
 @dataclass(frozen=True)
 class StepProgress:
-    """The progress of a running training. validation_loss: NaN after a step without validation."""
+    """The progress of a running training. line: of the step in log.jsonl."""
 
     step: int
     steps: int
-    loss: float
     samples_per_second: float
-    validation_loss: float = math.nan
+    line: Mapping[str, Any]
+
+    @property
+    def loss(self) -> float:
+        """The loss of the step."""
+        return float(self.line["loss"])
+
+    @property
+    def validation_loss(self) -> float:
+        """The validation loss after the step; NaN after one without validation."""
+        return float(self.line.get("validation_loss", math.nan))
 
 
 def pretrain(
@@ -108,12 +117,11 @@ def pretrain(
         saved = time.monotonic()
         while loop.step < loop.steps:
             with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
-                loss = loop.train_step(log)
+                line = loop.train_step(log)
             if loop.step in loop.keep_at:
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
-            validated = loop.last_validation if loop.step in loop.validate_at else math.nan
-            progress(StepProgress(loop.step, loop.steps, loss, speed, validated))
+            progress(StepProgress(loop.step, loop.steps, speed, line))
             if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()
@@ -198,8 +206,8 @@ class _Loop:
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
-    def train_step(self, log: IO[str]) -> float:
-        """Take one step, validate if due, and log a line; return the loss."""
+    def train_step(self, log: IO[str]) -> dict[str, Any]:
+        """Take one step, validate if due, and log a line; return the line."""
         began = time.monotonic()
         if self.step == self.end:
             self.enter(list(self.starts)[list(self.starts.values()).index(self.step)])
@@ -213,7 +221,7 @@ class _Loop:
             self.average.update()
         loss = sum(losses.values())
         self.step += 1
-        line = {
+        line: dict[str, Any] = {
             "stage": self.stage,
             "step": self.step,
             "samples": self.step * self.training.batch_size,
@@ -226,9 +234,10 @@ class _Loop:
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self._validate()
         self.seconds += time.monotonic() - began
-        log.write(json.dumps(line | {"seconds": round(self.seconds, 3)}) + "\n")
+        line["seconds"] = round(self.seconds, 3)
+        log.write(json.dumps(line) + "\n")
         log.flush()
-        return loss
+        return line
 
     def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip

@@ -1,0 +1,253 @@
+"""The record of a run that goes on: RESULTS/runs/ID.json, by which another process knows what is running and left."""
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pydantic import BaseModel, ValidationError
+
+BEAT = 5.0
+"""Seconds between two writes of a record while nothing but progress changes."""
+SILENT = 60.0
+"""Seconds without a write after which a run on another machine counts as lost."""
+KEPT = 20
+"""The most records of earlier runs that a new run leaves."""
+
+WorkState = Literal["queued", "running", "done", "failed", "left out"]
+Kind = Literal["training", "evaluation"]
+RunState = Literal["running", "done", "failed", "interrupted"]
+
+
+class Work(BaseModel):
+    """The training of a cell, or its evaluations.
+
+    name: of the cell. arm: its arm, or its name. total: 1 for a training, else the number of evaluations; done and
+    failed: of these. share: of the work that is behind, 0..1; before: what of it this run found done, and seconds that
+    the rest took. estimated: seconds of all of it; None if unknown.
+    """
+
+    cell: str
+    name: str
+    arm: str
+    kind: Kind
+    state: WorkState = "queued"
+    reason: str = ""
+    total: int = 1
+    done: int = 0
+    failed: int = 0
+    share: float = 0.0
+    before: float = 0.0
+    seconds: float = 0.0
+    estimated: float | None = None
+
+
+class RunRecord(BaseModel):
+    """What a run does and has to do. Times are seconds since 1970.
+
+    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it
+    left_out: what is not evaluated, and why. failures: a line each. reason: why the run ended, if not by itself.
+    """
+
+    id: str
+    suite: str
+    model: str
+    device: str
+    host: str
+    process: int
+    started: float
+    updated: float
+    ended: float | None = None
+    state: RunState = "running"
+    reason: str = ""
+    doing: str = ""
+    left_out: list[str] = []
+    failures: list[str] = []
+    work: list[Work] = []
+
+    def lost(self, now: float, host: str | None = None) -> str:
+        """Return why a run that does not say that it ended is not running any more; empty if it may be running.
+
+        host: the name of this machine.
+        """
+        if self.state != "running":
+            return ""
+        if self.host == (host or platform.node()) and not _is_process(self.process):
+            return f"process {self.process} is gone"
+        silent = now - self.updated
+        return f"process {self.process} on {self.host} has not written since" if silent > SILENT else ""
+
+
+def read_runs(results: Path) -> list[RunRecord]:
+    """Read the records of a results folder, oldest first. One that another version has written is passed over."""
+    records = []
+    for path in (results / "runs").glob("*.json"):
+        with suppress(OSError, ValidationError):
+            records.append(RunRecord.model_validate_json(path.read_bytes()))
+    return sorted(records, key=lambda record: record.started)
+
+
+def current(records: Sequence[RunRecord], now: float) -> list[RunRecord]:
+    """Select the runs that are running; if there is none, the one that started last."""
+    running = [record for record in records if record.state == "running" and not record.lost(now)]
+    return running or [*records[-1:]]
+
+
+class Recorder:
+    """Writes the record of a run while the block runs, and how it ended.
+
+    Also writes every few seconds, in a thread. If the record cannot be written, ``say`` gets one line, and the run goes
+    on without it. doing: returns what the run is doing now.
+    """
+
+    def __init__(
+        self,
+        results: Path,
+        suite: str,
+        model: str,
+        device: str,
+        doing: Callable[[], str] = lambda: "",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        now = time.time()
+        host, process = platform.node(), os.getpid()
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{process}"
+        self.folder, self.doing, self.say = results / "runs", doing, say
+        self.record = RunRecord(
+            id=name, suite=suite, model=model, device=device, host=host, process=process, started=now, updated=now
+        )
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._began = time.monotonic()
+        self._writes = True
+
+    def __enter__(self) -> Self:
+        earlier = [record for record in read_runs(self.folder.parent) if record.state != "running"]
+        for record in earlier[:-KEPT]:
+            with suppress(OSError):
+                self._path(record).unlink(missing_ok=True)
+        self.write()
+        self._thread = threading.Thread(target=self._beat, name="record of the run", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        record = self.record
+        record.ended = time.time()
+        if kind is None:
+            record.state = "failed" if record.failures else "done"
+        elif issubclass(kind, KeyboardInterrupt):
+            record.state = "interrupted"
+        else:
+            record.state, record.reason = "failed", f"{error}" or kind.__name__
+        self.write()
+
+    def set_work(self, work: list[Work]) -> None:
+        """Replace the work that is planned."""
+        with self._lock:
+            self.record.work = work
+        self.write()
+
+    def leave_out(self, reason: str) -> None:
+        """Record a line about what is not evaluated."""
+        self.record.left_out.append(reason)
+
+    def fail(self, message: str) -> None:
+        """Record a line about what failed."""
+        self.record.failures.append(message)
+
+    @contextmanager
+    def running(self, cell: str, kind: Kind) -> Iterator[Work]:
+        """Record that the work on a cell runs while the block does, and how it ended.
+
+        After a training that failed, the cell's evaluations are left out.
+        """
+        work = self._find(cell, kind)
+        self._began = time.monotonic()
+        self._set(work, "running")
+        try:
+            yield work
+        except KeyboardInterrupt:
+            self._set(work, "queued")
+            raise
+        except Exception as error:
+            self._set(work, "failed", str(error) or type(error).__name__)
+            if kind == "training":
+                self._set(self._find(cell, "evaluation"), "left out", "the training failed")
+            raise
+        if kind == "training":
+            work.done = 1
+        work.share = 1.0
+        self._set(work, "failed" if work.failed else "done")
+
+    def step(self, work: Work, step: int, steps: int) -> None:
+        """Record a step of a training."""
+        with self._lock:
+            work.share = step / steps
+            if not work.before:
+                # The time counts from the first step: before it weights are loaded, and a training that goes on has a
+                # part behind it.
+                work.before, self._began = work.share, time.monotonic()
+            work.seconds = time.monotonic() - self._began
+
+    def evaluated(self, work: Work, failed: bool) -> None:
+        """Record an evaluation that is done or failed."""
+        with self._lock:
+            work.failed += failed
+            work.done += not failed
+            work.share = (work.done + work.failed) / work.total
+            work.seconds = time.monotonic() - self._began
+        self.write()
+
+    def write(self) -> None:
+        """Write the record; the file is the old one or the new one at any time."""
+        with self._lock:
+            if not self._writes:
+                return
+            self.record.updated = time.time()
+            self.record.doing = self.doing() if self.record.state == "running" else ""
+            path = self._path(self.record)
+            partial = path.with_suffix(".partial")
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                partial.write_text(self.record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                partial.replace(path)
+            except OSError as error:
+                self._writes = False
+                self.say(f"{path}: cannot be written, so that bench watch does not see this run: {error.strerror}")
+
+    def _path(self, record: RunRecord) -> Path:
+        return self.folder / f"{record.id}.json"
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            self.write()
+
+    def _find(self, cell: str, kind: Kind) -> Work:
+        found = [work for work in self.record.work if (work.cell, work.kind) == (cell, kind)]
+        return found[0] if found else Work(cell=cell, name=cell, arm=cell, kind=kind)
+
+    def _set(self, work: Work, state: WorkState, reason: str = "") -> None:
+        with self._lock:
+            work.state, work.reason = state, reason
+        self.write()
+
+
+def _is_process(process: int) -> bool:
+    """Return whether a process of this machine exists; True where that cannot be told without harm (Windows)."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
