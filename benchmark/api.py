@@ -172,6 +172,7 @@ def write_report(
         store.examples,
         store.log,
         store.embedded,
+        store.configuration,
         read_runs(store.folder),
     )
 

@@ -23,6 +23,10 @@ EmbeddedOf = Callable[[str, str], "Embedded | None"]
 """Cell, evaluation -> some embeddings of its test images and their texts, as Store.embedded() gives them."""
 
 
+ConfigurationOf = Callable[[str], "Mapping[str, Any] | None"]
+"""Cell -> what its weights depend on, as Store.configuration() gives it; None if it is not there."""
+
+
 def nothing(*_: str) -> None:
     """Read nothing: the place of a reader of what a report is written without."""
 
@@ -64,6 +68,7 @@ class Results:
     examples: ExamplesOf = nothing
     log: LogOf = nothing
     embedded: EmbeddedOf = nothing
+    configuration: ConfigurationOf = nothing
 
     def of_task(self, task: str) -> Self:
         """Select the rows and scores of one kind of task."""

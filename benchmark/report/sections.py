@@ -23,6 +23,7 @@ from benchmark.report import (
     curve,
     grids,
     live,
+    made,
     overview,
     scenarios,
     scores,
@@ -31,6 +32,7 @@ from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
 from benchmark.report.render import Part
 from benchmark.report.results import (
+    ConfigurationOf,
     EmbeddedOf,
     ExamplesOf,
     LogOf,
@@ -72,6 +74,8 @@ OF_EACH_TASK: list[Section] = [
 """Sections of one kind of task; they are given its results alone, as Results.of_task() selects them."""
 OF_ALL_TASKS: list[Section] = [comparison.mean_ranks, costs.pretraining_costs, scenarios.scenarios]
 """Sections that follow, of all results."""
+MADE: list[Section] = [made.how_it_was_made]
+"""Sections on how the results came about."""
 
 
 def write_report(
@@ -89,6 +93,7 @@ def write_report(
     examples: ExamplesOf = nothing,
     log: LogOf = nothing,
     embedded: EmbeddedOf = nothing,
+    configuration: ConfigurationOf = nothing,
     runs: Sequence[RunRecord] = (),
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
@@ -102,14 +107,13 @@ def write_report(
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
-    embedded: of a cell, for the charts of the page. runs: the records of runs: one that goes on, or has not ended as it
-    should, is told of first. Returns the files, report.md first.
+    embedded, configuration: of a cell, for the page. runs: the records of runs: one that goes on, or has not ended as
+    it should, is told of first. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
-    results = read_results(
-        rows, costs, cache(notes), resamples, reference, during, examples=examples, log=log, embedded=embedded
-    )
+    readers = {"examples": examples, "log": log, "embedded": embedded, "configuration": configuration}
+    results = read_results(rows, costs, cache(notes), resamples, reference, during, **readers)
     if results is None:
         raise BenchError(f"no results in {folder.parent}; run `bench run --methods all --tasks all` first")
     # Scenarios have no overview: without their tables nothing would be printed.
@@ -141,6 +145,7 @@ def chapters(results: Results, verdicts: Sequence[Verdict]) -> Iterator[Chapter]
     for task in natural(results.scores["task"].unique()):
         yield Chapter(f"task-{anchor(task)}", task, parts(OF_EACH_TASK, results.of_task(task)))
     yield Chapter("all-tasks", "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
+    yield Chapter("how-it-was-made", "How it was made", parts(MADE, results))
 
 
 def read_results(
@@ -150,11 +155,12 @@ def read_results(
     resamples: Resamples,
     reference: str | None,
     during: "pd.DataFrame | None" = None,
-    examples: ExamplesOf = nothing,
-    log: LogOf = nothing,
-    embedded: EmbeddedOf = nothing,
+    **readers: Any,
 ) -> Results | None:
-    """Label and summarise the results for the sections; None if there are none. Arguments as of write_report()."""
+    """Label and summarise the results for the sections; None if there are none. Arguments as of write_report().
+
+    readers: of examples, logs, embeddings and configurations, as fields of ``Results``.
+    """
     if rows.empty:
         return None
     rows = curve.with_draws(rows, notes)
@@ -188,9 +194,7 @@ def read_results(
         all_rows=rows,
         all_costs=costs,
         course=rows.iloc[:0] if during is None else during,
-        examples=examples,
-        log=log,
-        embedded=embedded,
+        **readers,
     )
 
 

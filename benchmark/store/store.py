@@ -116,6 +116,14 @@ class Store:
         cost: dict[str, Any] = json.loads((self.cell(key) / "cost.json").read_text(encoding="utf-8"))
         return cost
 
+    def configuration(self, cell: str) -> dict[str, Any] | None:
+        """Read what the weights of a cell depend on: method, options, training, model and data; None if it is gone."""
+        path = self.cell(cell) / "cell.json"
+        if not path.is_file():
+            return None
+        configuration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["content"]
+        return configuration
+
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
         """Read the rows of an evaluation; None if it does not exist."""
         path = self.cell(cell) / "evaluations" / key / "rows.json"

@@ -1,4 +1,4 @@
-const data = JSON.parse(document.getElementById("data").textContent);
+const data = JSON.parse(document.getElementById("report-data").textContent);
 // Each panel's script adds a function here, by the name of its template: (element, data) => void.
 const panels = {};
 
