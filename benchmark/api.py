@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -132,13 +132,16 @@ class Results:
 
         return claims_frame(judge_claims(self.store, suite))
 
-    def report(self, folder: str | Path | None = None, reference: str | None = None, latex: bool = False) -> list[Path]:
+    def report(
+        self, folder: str | Path | None = None, reference: str | None = None, latex: bool = False, images: bool = True
+    ) -> list[Path]:
         """Write the report into ``folder`` (default: ``report`` in the results folder); return its files.
 
         reference: the line that the others are compared with. latex: whether to write LaTeX tables, references.bib and
-        plots as PDF too. Raises ``BenchError`` if there is nothing to report.
+        plots as PDF too. images: whether index.html may show images and texts of the datasets; those of restricted
+        access stay out of it in any case. Raises ``BenchError`` if there is nothing to report.
         """
-        return write_report(self.store, folder, reference, Console(quiet=True), latex)
+        return write_report(self.store, folder, reference, Console(quiet=True), latex, images=images)
 
 
 def write_report(
@@ -148,13 +151,15 @@ def write_report(
     console: Console,
     latex: bool = False,
     details: bool = True,
+    images: bool = True,
 ) -> list[Path]:
     """Print the report's tables on ``console`` and write it into ``folder``; return its files.
 
     latex: whether to write LaTeX tables too. details: whether all tables are printed, or only the answer and the
-    overview.
+    overview. images: whether index.html may show images and texts of the datasets.
     """
     from benchmark.report import sections
+    from benchmark.report.web.gallery import gallery
 
     target = Path(folder) if folder else store.folder / "report"
     return sections.write_report(
@@ -174,6 +179,7 @@ def write_report(
         store.embedded,
         store.configuration,
         read_runs(store.folder),
+        partial(gallery, store=store, images=images),
     )
 
 

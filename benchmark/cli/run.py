@@ -74,6 +74,9 @@ def report(
         bool, typer.Option("--latex", help="Write LaTeX tables and references.bib too, and the plots as PDF.")
     ] = False,
     details: Annotated[bool, typer.Option("--details", help="Print all tables, and every file's path.")] = False,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Leave images and texts of the datasets out of index.html.")
+    ] = False,
 ) -> None:
     """Print the answer and the overview of the results, and write report.md, CSV files and plots.
 
@@ -82,7 +85,7 @@ def report(
     from benchmark.api import write_report
     from benchmark.store.store import Store
 
-    files = write_report(Store(folder_of(results)), None, reference, console, latex, details)
+    files = write_report(Store(folder_of(results)), None, reference, console, latex, details, not no_images)
     for path in files if details else files[:1]:
         say(str(path))
 

@@ -95,6 +95,7 @@ def write_report(
     embedded: EmbeddedOf = nothing,
     configuration: ConfigurationOf = nothing,
     runs: Sequence[RunRecord] = (),
+    look: Section | None = None,
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
@@ -108,7 +109,7 @@ def write_report(
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
     embedded, configuration: of a cell, for the page. runs: the records of runs: one that goes on, or has not ended as
-    it should, is told of first. Returns the files, report.md first.
+    it should, is told of first. look: shows single examples on the page. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
@@ -124,16 +125,18 @@ def write_report(
     verdicts = verdicts_of(rows, costs, resamples, stated)
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-    for chapter in (Chapter("run", "Run", [*live.unfinished(runs)], opened=True), *chapters(results, verdicts)):
-        page.add(chapter.parts)
+    unfinished = Chapter("run", "Run", [*live.unfinished(runs)], opened=True)
+    for chapter in (unfinished, *chapters(results, verdicts, look)):
+        if not chapter.only_here:
+            page.add(chapter.parts)
         web.add(chapter)
     files = page.write()
     files.insert(1, web.write(folder / "index.html", HOW_TO_READ.partition("\n")[2]))
     return [*files, *(write_latex(results, folder / "latex") if latex else [])]
 
 
-def chapters(results: Results, verdicts: Sequence[Verdict]) -> Iterator[Chapter]:
-    """Lay out the report chapter by chapter, in the order of the page."""
+def chapters(results: Results, verdicts: Sequence[Verdict], look: Section | None) -> Iterator[Chapter]:
+    """Lay out the report chapter by chapter, in the order of the page. look: shows single examples."""
 
     def parts(sections: Sequence[Section], of: Results) -> list[Part]:
         return [part for section in sections for part in section(of)]
@@ -144,6 +147,8 @@ def chapters(results: Results, verdicts: Sequence[Verdict]) -> Iterator[Chapter]
         yield Chapter("claims", "Claims", of_claims, opened=True)
     for task in natural(results.scores["task"].unique()):
         yield Chapter(f"task-{anchor(task)}", task, parts(OF_EACH_TASK, results.of_task(task)))
+    if look is not None:
+        yield Chapter("look", "Look", parts([look], results), only_here=True)
     yield Chapter("all-tasks", "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
     yield Chapter("how-it-was-made", "How it was made", parts(MADE, results))
 

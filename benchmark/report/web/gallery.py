@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
+from benchmark.common.text import visible
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.evaluation.measurement import Gallery
@@ -43,8 +44,6 @@ MOST_TEXTS = 3
 """The most true texts of an image that are shown."""
 MOST_CLASSES = 5
 """The classes with the highest scores that are shown, beside the true ones."""
-CONTROLS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421} | dict.fromkeys(range(128, 160), 0xFFFD)
-"""Visible characters for those that terminals obey."""
 
 
 def gallery(
@@ -356,13 +355,14 @@ class Album:
 
 
 def shown(text: str) -> str:
-    r"""Write a text in one line of at most ``LONGEST`` characters, control characters visibly.
+    r"""Write a text in one line of at most ``LONGEST`` characters, control characters as escapes.
 
     >>> shown("a  \x1b[31mred\nline")
-    'a ␛[31mred line'
+    'a \\x1b[31mred line'
     """
-    plain = " ".join(text[: 4 * LONGEST].split()).translate(CONTROLS)
-    return plain if len(plain) <= LONGEST and len(text) <= 4 * LONGEST else plain[: LONGEST - 1] + "…"
+    # Whitespace counts only where it is among the first characters: a text may be of any length.
+    plain = " ".join(visible(text[: 2 * LONGEST]).split())
+    return plain if len(plain) <= LONGEST and len(text) <= 2 * LONGEST else plain[: LONGEST - 1] + "…"
 
 
 def thumbnail(picture: Image.Image) -> bytes:
@@ -402,7 +402,7 @@ class Page:
         shows = look.gallery
         orders = {}
         for line, row in look.rows.items():
-            frame = _read(store, row, look.part, ["id", shows.wrong])
+            frame = store.examples(row.cell, row.evaluation, look.part, ["id", shows.wrong])
             if frame is not None:
                 orders[line] = frame
         if not orders:
@@ -422,13 +422,15 @@ class Page:
         wanted = list(dict.fromkeys(index for index, _ in chosen))
         rows = {}
         for line in lines:
-            frame = _read(store, look.rows[line], look.part, None)
+            row = look.rows[line]
+            frame = store.examples(row.cell, row.evaluation, look.part)
             assert frame is not None
             rows[line] = frame.iloc[at[line][wanted]].set_axis(wanted)
         page = cls(look, album, ids, chosen, rows)
         if shows.ranked is not None:
             for line in lines:
-                other = _read(store, look.rows[line], shows.ranked, ["id"])
+                row = look.rows[line]
+                other = store.examples(row.cell, row.evaluation, shows.ranked, ["id"])
                 page.candidates[line] = other["id"].to_numpy() if other is not None else np.array([])
             parts = {each.part: each.gallery for each in album.looks if each.task == look.task}
             page.ranks_images = shows.ranked in parts and parts[shows.ranked].example == "image"
@@ -524,14 +526,6 @@ def _places(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.arange(len(ids))
     order = np.argsort(ids)
     return np.asarray(order[np.searchsorted(ids, wanted, sorter=order)])
-
-
-def _read(store: "Store", row: Any, part: str, columns: Sequence[str] | None) -> "pd.DataFrame | None":
-    """Read columns of an evaluation's examples; None where the results folder lacks them."""
-    try:
-        return store.examples(row.cell, row.evaluation, part, columns)
-    except FileNotFoundError:
-        return None
 
 
 def _rounded(value: Any) -> float:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ SHADES = 6
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter of the report. name: its anchor on the page. opened: whether the page shows it unfolded at first."""
+    """A chapter of the report.
+
+    name: its anchor on the page. opened: whether the page shows it unfolded at first. only_here: whether report.md and
+    the terminal lack it.
+    """
 
     name: str
     title: str
     parts: Sequence[Part]
     opened: bool = False
+    only_here: bool = False
 
     def folds(self, index: int) -> bool:
         """Return whether the page shows a part's title alone until it is opened: the second table, and later ones."""
@@ -44,7 +49,7 @@ class WebPage:
         """Add a chapter; one without a part that the page shows is left out."""
         shown = [part for part in chapter.parts if not isinstance(part, Table | Plot) or part.on_page]
         if shown:
-            self.chapters.append(Chapter(chapter.name, chapter.title, shown, chapter.opened))
+            self.chapters.append(replace(chapter, parts=shown))
 
     def write(self, path: Path, how_to_read: str) -> Path:
         """Write the page. how_to_read: the explanations at its end, in Markdown."""
