@@ -86,8 +86,8 @@ class _Page:
         began = time.monotonic()
         try:
             files = write_report(Store(self.folder), None, None, Console(quiet=True))
-        except BenchError as error:
-            self.note = f"no page yet: {error}"
+        except BenchError:
+            # There is nothing to report yet.
             return
         self._written = state
         self._next = time.monotonic() + (time.monotonic() - began) / SHARE

@@ -179,11 +179,13 @@ class Runner:
     def work(self, estimator: Estimator | None = None) -> list[Work]:
         """List what is left to train and to evaluate, with seconds where there is an estimator."""
         work: list[Work] = []
+        several = len({cell.pretraining for cell in self.plan.cells}) > 1
         cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
         for cell in cells:
             trained = cell if isinstance(cell, Cell) else None
             arm = cell.arm if isinstance(cell, Cell) else cell.name
-            name, seconds = f"{arm}, seed {cell.seed}", None
+            sets = f" on {', '.join(cell.pretraining)}" if several and isinstance(cell, Cell) else ""
+            name, seconds = f"{arm}{sets} seed {cell.seed}", None
             if trained and not self.store.finished(cell.key):
                 if estimator:
                     seconds = estimator.roughly(trained, len(self.materials.pairs(trained, "train")))

@@ -127,7 +127,8 @@ class Recorder:
         self._writes = True
 
     def __enter__(self) -> Self:
-        earlier = [record for record in read_runs(self.folder.parent) if record.state != "running"]
+        now = self.record.started
+        earlier = [r for r in read_runs(self.folder.parent) if r.state != "running" or r.lost(now)]
         for record in earlier[:-KEPT]:
             with suppress(OSError):
                 self._path(record).unlink(missing_ok=True)
