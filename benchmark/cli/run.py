@@ -1,10 +1,11 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.options import Results, RunOptions, console, folder_of, say, takes_options
+from benchmark.cli.options import ResultFolders, RunOptions, console, say, store_of, takes_options
 
 if TYPE_CHECKING:
     from benchmark.plan.plan import Plan
@@ -55,7 +56,7 @@ def _execute(plan: "Plan", options: RunOptions) -> None:
 
 
 def report(
-    results: Results = None,
+    results: ResultFolders = None,
     reference: Annotated[
         str | None,
         typer.Option(help="The method (or line of the tables) that the others are compared with. Default: the best."),
@@ -63,16 +64,19 @@ def report(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write LaTeX tables and references.bib too, and the plots as PDF.")
     ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write. Default: report in the (first) folder of the results.")
+    ] = None,
     details: Annotated[bool, typer.Option("--details", help="Print all tables, and every file's path.")] = False,
 ) -> None:
     """Print the answer and the overview of the results, and write report.md, CSV files and plots.
 
-    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too.
+    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too. Results
+    of several folders are compared where they were measured on the same examples.
     """
     from benchmark.api import write_report
-    from benchmark.store.store import Store
 
-    files = write_report(Store(folder_of(results)), None, reference, console, latex, details)
+    files = write_report(store_of(results), output, reference, console, latex, details)
     for path in files if details else files[:1]:
         say(str(path))
 
@@ -81,7 +85,7 @@ def claims(
     suite: Annotated[
         str | None, typer.Option(help="A suite's name, or the path of its YAML. Default: the suites of the results.")
     ] = None,
-    results: Results = None,
+    results: ResultFolders = None,
 ) -> None:
     """Say of each claim that a suite makes whether the results support or contradict it, or what is missing.
 
@@ -90,9 +94,8 @@ def claims(
     from benchmark.api import judge_claims
     from benchmark.report.claims import claim_parts
     from benchmark.report.page import print_part
-    from benchmark.store.store import Store
 
-    store = Store(folder_of(results))
+    store = store_of(results)
     verdicts = judge_claims(store, suite)
     if not verdicts:
         where = f"suite {suite}" if suite else f"the suites that were run in {store.folder}"

@@ -12,6 +12,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, listed
 from benchmark.config.claims import Claim
 from benchmark.store.hashing import digest
+from benchmark.store.rows import OpenedDataset
 from benchmark.store.store import Store
 
 MEASURED = {
@@ -56,6 +57,13 @@ class MergedStore(Store):
         for store in reversed(self.stores):
             for suite, of_suite in store.claims().items():
                 merged[suite] = merged.get(suite, {}) | of_suite
+        return merged
+
+    @override
+    def datasets(self) -> dict[str, OpenedDataset]:
+        merged: dict[str, OpenedDataset] = {}
+        for store in reversed(self.stores):
+            merged |= store.datasets()
         return merged
 
     @override
