@@ -256,7 +256,7 @@ class Store:
     def _rows(self, at_end: bool) -> "pd.DataFrame":
         import pandas as pd
 
-        rows: list[Row] = []
+        rows: list[Mapping[str, Any]] = []
         for folder in self._finished():
             origin = self._origin(folder)
             for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
