@@ -18,6 +18,7 @@ from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import Strict, validated
 from benchmark.store.live import read_runs
+from benchmark.store.merged import open_store
 from benchmark.store.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from benchmark.report.verdicts import Verdict
     from benchmark.training.cost import Parameters
 
-LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "dataset", "task", "part"]
+LABELS = ["suite", "model", "arm", "method", "variant", "pretraining", "seed", "folder", "dataset", "task", "part"]
 """The columns of rows() and examples() that identify an evaluation."""
 
 
@@ -44,11 +45,15 @@ class Results:
         self.outcome = outcome
 
     @classmethod
-    def open(cls, folder: str | Path) -> Self:
-        """Open a results folder. Raises ``BenchError`` if it holds no results."""
-        store = Store(Path(folder))
+    def open(cls, folder: str | Path | Sequence[str | Path]) -> Self:
+        """Open a results folder, or several of several machines or groups as one.
+
+        Raises ``BenchError`` if one holds no results, and if two measured a dataset on different examples.
+        """
+        folders = [folder] if isinstance(folder, str | Path) else folder
+        store = open_store([Path(each) for each in folders])
         if not store.cells.is_dir():
-            raise BenchError(f"{folder}: no results (expected a folder 'cells' in it); run bench run first")
+            raise BenchError(f"{store.folder}: no results (expected a folder 'cells' in it); run bench run first")
         return cls(store)
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from benchmark.common.text import Terminal
 
 if TYPE_CHECKING:
     from benchmark.config.schema import RunConfig
+    from benchmark.store.store import Store
 
 console = Terminal()
 
@@ -22,6 +23,14 @@ Plugins = Annotated[
 ]
 Results = Annotated[
     Path | None, typer.Option(help="The folder of the results. Default: $BENCH_RESULTS, else ./results.")
+]
+ResultFolders = Annotated[
+    str | None,
+    typer.Option(
+        "--results",
+        help="The folder of the results; or several, comma-separated, of several machines or groups, which are read as "
+        "one. Default: $BENCH_RESULTS, else ./results.",
+    ),
 ]
 ProgressMode = Annotated[
     str, typer.Option("--progress", help="auto (bars on a terminal, lines elsewhere), bars, lines or none.")
@@ -150,6 +159,14 @@ def folder_of(results: Path | None) -> Path:
     from benchmark.config.load import results_folder
 
     return results or results_folder()
+
+
+def store_of(results: str | None) -> "Store":
+    """Open the results to read: a folder, or several with commas between. A folder's own name may have commas."""
+    from benchmark.store.merged import open_store
+
+    names = [results] if results and Path(results).is_dir() else names_of(results)
+    return open_store([Path(name) for name in names] if names else [folder_of(None)])
 
 
 def names_of(text: str | None) -> list[str] | None:

@@ -1,11 +1,12 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.options import Results, RunOptions, console, folder_of, names_of, say, takes_options
+from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
 
 if TYPE_CHECKING:
     from benchmark.plan.plan import Plan
@@ -65,7 +66,7 @@ def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> No
 
 
 def report(
-    results: Results = None,
+    results: ResultFolders = None,
     reference: Annotated[
         str | None,
         typer.Option(help="The method (or line of the tables) that the others are compared with. Default: the best."),
@@ -73,6 +74,9 @@ def report(
     latex: Annotated[
         bool, typer.Option("--latex", help="Write LaTeX tables and references.bib too, and the plots as PDF.")
     ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write. Default: report in the (first) folder of the results.")
+    ] = None,
     details: Annotated[bool, typer.Option("--details", help="Print all tables, and every file's path.")] = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Leave images and texts of the datasets out of index.html.")
@@ -80,12 +84,12 @@ def report(
 ) -> None:
     """Print the answer and the overview of the results, and write report.md, CSV files and plots.
 
-    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too.
+    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too. Results
+    of several folders are compared where they were measured on the same examples.
     """
     from benchmark.api import write_report
-    from benchmark.store.store import Store
 
-    files = write_report(Store(folder_of(results)), None, reference, console, latex, details, not no_images)
+    files = write_report(store_of(results), output, reference, console, latex, details, not no_images)
     for path in files if details else files[:1]:
         say(str(path))
 
@@ -94,7 +98,7 @@ def claims(
     suite: Annotated[
         str | None, typer.Option(help="A suite's name, or the path of its YAML. Default: the suites of the results.")
     ] = None,
-    results: Results = None,
+    results: ResultFolders = None,
 ) -> None:
     """Say of each claim that a suite makes whether the results support or contradict it, or what is missing.
 
@@ -103,9 +107,8 @@ def claims(
     from benchmark.api import judge_claims
     from benchmark.report.claims import claim_parts
     from benchmark.report.page import print_part
-    from benchmark.store.store import Store
 
-    store = Store(folder_of(results))
+    store = store_of(results)
     verdicts = judge_claims(store, suite)
     if not verdicts:
         where = f"suite {suite}" if suite else f"the suites that were run in {store.folder}"

@@ -13,6 +13,8 @@ from typing_extensions import override
 
 LONGEST_NAME = 120
 """The most characters of a name that reports show; files of data have it whole."""
+LONGEST_SENTENCE = 1000
+"""The most of an explanation."""
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad"  # control characters but tab and line feed, and the soft hyphen
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions of writing, which reorder what is around them
@@ -53,7 +55,7 @@ def shorten(text: str, width: int = LONGEST_NAME) -> str:
 
 
 def display_name(text: str) -> str:
-    """Write a name for a report: on one line, control characters as escapes, at most ``LONGEST_NAME`` characters."""
+    """Write a name for a report: on one line, with escapes, and no longer than ``LONGEST_NAME``."""
     return shorten(" ".join(visible(text).split()))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from benchmark.common.text import LONGEST_SENTENCE, display_name, shorten, visible
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -31,7 +33,11 @@ def nothing(*_: str) -> None:
     """Read nothing: the place of a reader of what a report is written without."""
 
 
-IDENTITY = ["arm", "variant", "model", "suite"]
+KEYS = {"cell", "evaluation", "examples", "start", "raw_pixels", "plain", "task", "part", "metric"}
+"""The columns by which rows and files are looked up; their texts are not data's."""
+LISTS = {"variant", "recipe", "pretraining"}
+"""The columns that hold several names, with commas between."""
+IDENTITY = ["arm", "variant", "model", "suite", "folder"]
 """The columns that tell the lines of the tables apart; the runs of a line differ in their seed alone."""
 
 
@@ -46,7 +52,8 @@ class Results:
     compared: the differences to the reference and to baselines, as comparison.comparisons() gives them.
     marks: of the scores that are not shown to beat a baseline, by task, dataset, metric and line.
     all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
-    not labelled. examples, log, embedded: read what a section shows of single cells.
+    not labelled. whole: of each name that is not shown as it is, the whole name. examples, log, embedded: read what a
+    section shows of single cells.
     """
 
     rows: "pd.DataFrame"
@@ -64,6 +71,7 @@ class Results:
     all_rows: "pd.DataFrame"
     all_costs: "pd.DataFrame"
     course: "pd.DataFrame"
+    whole: Mapping[str, str]
     task: str = ""
     examples: ExamplesOf = nothing
     log: LogOf = nothing
@@ -81,6 +89,46 @@ class Results:
         return [line for line in self.methods if line in set(self.scores["line"])] or self.lines
 
 
+class DisplayNames:
+    """Makes the texts of rows, costs and notes such that every writer can show them; keeps the ``whole`` names."""
+
+    def __init__(self) -> None:
+        self.whole: dict[str, str] = {}
+
+    def frame(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """Copy rows or costs with names as display_name() writes them; numbers and ``KEYS`` stay."""
+        columns = [name for name in frame if name not in KEYS and frame[name].dtype.kind not in "biufc"]
+        changed = {}
+        for column in columns:
+            texts = [self._list(value) if column in LISTS else self._name(value) for value in frame[column]]
+            if any(text is not value and text != value for text, value in zip(texts, frame[column])):
+                changed[column] = texts
+        return frame.assign(**changed)
+
+    def notes(self, notes: NotesOf) -> NotesOf:
+        """Wrap the reader of notes: names are written as in frames, and no sentence is longer than the longest."""
+        return lambda cell, evaluation: {part: self._name(of_part) for part, of_part in notes(cell, evaluation).items()}
+
+    def _list(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return shorten(", ".join(map(self._name, value.split(", "))), LONGEST_SENTENCE)
+
+    def _name(self, value: Any) -> Any:
+        """Write a name, or the names in a list or mapping; the values of a mapping may be sentences."""
+        if isinstance(value, str):
+            name = display_name(value)
+            if name != value:
+                self.whole[name] = visible(value)
+            return name
+        if isinstance(value, dict):
+            return {
+                self._name(key): shorten(visible(text), LONGEST_SENTENCE) if isinstance(text, str) else self._name(text)
+                for key, text in value.items()
+            }
+        return [self._name(each) for each in value] if isinstance(value, list) else value
+
+
 def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:
     """Add the column ``line`` to rows and costs, and list all lines in the order of tables and plots, baselines last.
 
@@ -94,7 +142,7 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     shared = shared_settings(rows)
 
     keys = [*IDENTITY, "cell"]
-    rows, costs = rows.copy(), costs.reindex(columns=costs.columns.union([*keys, "seed"], sort=False))
+    rows, costs = (f.reindex(columns=f.columns.union([*keys, "seed"], sort=False)) for f in (rows, costs))
     for frame in (rows, costs):
         frame[keys] = frame[keys].astype(object).fillna("").astype(str)
     runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])

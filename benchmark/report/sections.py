@@ -33,6 +33,7 @@ from benchmark.report.page import HOW_TO_READ, Page
 from benchmark.report.render import Part
 from benchmark.report.results import (
     ConfigurationOf,
+    DisplayNames,
     EmbeddedOf,
     ExamplesOf,
     LogOf,
@@ -168,6 +169,9 @@ def read_results(
     """
     if rows.empty:
         return None
+    names = DisplayNames()
+    rows, costs, notes = names.frame(rows), names.frame(costs), cache(names.notes(notes))
+    during = rows.iloc[:0] if during is None else names.frame(during)
     rows = curve.with_draws(rows, notes)
     main, own_costs = _without_scenarios(rows, costs)
     labelled, labelled_costs, lines = label_lines(main, own_costs)
@@ -198,7 +202,8 @@ def read_results(
         resamples=resamples,
         all_rows=rows,
         all_costs=costs,
-        course=rows.iloc[:0] if during is None else during,
+        course=during,
+        whole=names.whole,
         **readers,
     )
 
@@ -226,14 +231,21 @@ def _without_scenarios(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd
 
 
 def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
-    """Lay out the numbers behind the report, by file name."""
-    numbers = {"results.csv": results.all_rows, "costs.csv": results.all_costs}
+    """Lay out the numbers behind the report, by file name; names are whole."""
     files = {
-        name: frame.map(lambda value: json.dumps(value) if isinstance(value, dict) else value)
-        for name, frame in numbers.items()
+        "results.csv": results.all_rows,
+        "costs.csv": results.all_costs,
+        "scores.csv": scores.scores_frame(results),
     }
-    files["scores.csv"] = scores.scores_frame(results)
     if len(of_pairs := comparison.differences_frame(results.compared)):
         files["differences.csv"] = of_pairs
     of_classes = classes.by_class(results.all_rows, results.notes)
-    return files | {"classes.csv": of_classes} if len(of_classes) else files
+    if len(of_classes):
+        files["classes.csv"] = of_classes
+
+    def written(value: Any) -> Any:
+        if isinstance(value, str):
+            return results.whole.get(value, value)
+        return json.dumps(value) if isinstance(value, dict) else value
+
+    return {name: frame.map(written) for name, frame in files.items()}

@@ -31,8 +31,10 @@ from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, OpenedDataset, 
 if TYPE_CHECKING:
     import pandas as pd
 
-LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed")
-"""The columns that name a cell. Of several cells with the same name, the newest counts."""
+LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "folder")
+"""The columns that name a cell. Of several cells with the same name, the newest counts.
+
+folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 
 
 class Store:
@@ -124,9 +126,13 @@ class Store:
         configuration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["content"]
         return configuration
 
+    def evaluation_folder(self, cell: str, key: str) -> Path:
+        """Return the folder of an evaluation."""
+        return self.cell(cell) / "evaluations" / key
+
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
         """Read the rows of an evaluation; None if it does not exist."""
-        path = self.cell(cell) / "evaluations" / key / "rows.json"
+        path = self.evaluation_folder(cell, key) / "rows.json"
         if not path.is_file():
             return None
         rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
@@ -191,7 +197,7 @@ class Store:
         """
         import pandas as pd
 
-        path = self.cell(cell) / "evaluations" / key / _name("examples", part)
+        path = self.evaluation_folder(cell, key) / _name("examples", part)
         if not path.is_file():
             return None
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
@@ -208,12 +214,12 @@ class Store:
 
         None if the evaluation does not say where they are, or if they were removed.
         """
-        path = self.cell(cell) / "evaluations" / key / "embedded.json"
+        path = self.evaluation_folder(cell, key) / "embedded.json"
         if not path.is_file():
             return None
         notes: EmbeddedNotes = json.loads(path.read_text(encoding="utf-8"))
         images, texts = notes["images"], notes["texts"]
-        paths = [self.cell(cell) / "embeddings" / each["folder"] / "embeddings.npy" for each in (images, texts)]
+        paths = [path.parents[2] / "embeddings" / each["folder"] / "embeddings.npy" for each in (images, texts)]
         if not all(path.is_file() for path in paths):
             return None
         vectors = [np.array(np.load(p, mmap_mode="r")[each["rows"]]) for p, each in zip(paths, (images, texts))]
@@ -221,7 +227,7 @@ class Store:
 
     def evaluation(self, cell: str, key: str) -> dict[str, Any]:
         """Read what an evaluation depends on besides the encoder."""
-        path = self.cell(cell) / "evaluations" / key / "evaluation.json"
+        path = self.evaluation_folder(cell, key) / "evaluation.json"
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
 
@@ -232,7 +238,7 @@ class Store:
         """
         import pandas as pd
 
-        path = self.cell(cell) / "evaluations" / key / _name("resamples", part)
+        path = self.evaluation_folder(cell, key) / _name("resamples", part)
         if not path.is_file():
             return None
         values = np.array(pd.read_parquet(path, columns=[metric])[metric].tolist(), dtype=np.float64)
@@ -240,7 +246,7 @@ class Store:
 
     def notes(self, cell: str, key: str) -> dict[str, Notes]:
         """Read the notes of an evaluation by part; empty if there are none."""
-        path = self.cell(cell) / "evaluations" / key / "notes.json"
+        path = self.evaluation_folder(cell, key) / "notes.json"
         notes: dict[str, Notes] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return notes
 
@@ -258,11 +264,12 @@ class Store:
     def _rows(self, at_end: bool) -> "pd.DataFrame":
         import pandas as pd
 
-        rows: list[Row] = []
+        rows: list[Mapping[str, Any]] = []
         for folder in self._finished():
+            origin = self._origin(folder)
             for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
                 found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-                rows += [row for row in found if ("at" not in row) == at_end]
+                rows += [{**row, **origin} for row in found if ("at" not in row) == at_end]
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
@@ -282,7 +289,7 @@ class Store:
             cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
             if not cost:
                 continue
-            costs.append(cell["label"] | {"cell": folder.name} | cost)
+            costs.append(cell["label"] | {"cell": folder.name} | self._origin(folder) | cost)
         frame = pd.DataFrame(costs)
         return frame if frame.empty else _newest(frame, [*LABEL])
 
@@ -292,6 +299,10 @@ class Store:
             (path.parent for path in self.cells.glob("[!.]*/cost.json")),
             key=lambda folder: (folder / "cost.json").stat().st_mtime,
         )
+
+    def _origin(self, folder: Path) -> dict[str, str]:
+        """Return the columns that say where a cell is from; none in a single store."""
+        return {}
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":

@@ -15,6 +15,7 @@ PRINTED = {
     r"\textdagger{}": "†",
     r"\textdaggerdbl{}": "‡",
     r"\textperiodcentered{}": "·",
+    r"\ldots{}": "…",
     r"$\pm$": "±",
     r"$-$": "−",
     r"\raggedright ": "",

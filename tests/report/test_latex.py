@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmark.common.text import display_name
 from benchmark.evaluation.replicates import conclude, estimate
 from benchmark.evaluation.statistics import holm
 from benchmark.report.comparison import differences, differences_to_best
@@ -236,7 +237,7 @@ def test_hostile_names_are_printed(tmp_path: Path) -> None:
     for file in files[:-1]:
         (rows_of_table, *_) = tabulars(file.read_text(encoding="utf-8"))
         names = {printed(row[0]) for row in rows_of_table}
-        shown = " ".join(HOSTILE.split()).replace("\x1b", "U+001B").replace("\u202e", "U+202E").replace("漢", "U+6F22")
+        shown = display_name(HOSTILE).replace("漢", "U+6F22")
         assert {"[msd]", "*siglip", shown} <= names
         assert re.sub(r"\s", "", shown) in {re.sub(r"\s", "", printed(cell)) for row in rows_of_table for cell in row}
 
