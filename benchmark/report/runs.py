@@ -32,9 +32,29 @@ class Run:
     elsewhere: bool
 
 
+READ = [
+    "line",
+    "seed",
+    "part",
+    "metric",
+    "cell",
+    "evaluation",
+    "examples",
+    "value",
+    "of_draws",
+    "n",
+    "groups",
+    "effective_groups",
+    "scarcest",
+    "role",
+]
+"""The columns of the rows that a run is built from."""
+
+
 def complete_runs(column: "pd.DataFrame") -> dict[str, dict[int, Run]]:
     """Collect the runs of a column of the tables by line and seed, without those that lack a part. column: its rows."""
     parts = column["part"].nunique()
+    column = column[[name for name in READ if name in column]]
     names = [str(name) for name in column]
     of_runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in sorted(column.itertuples(index=False, name=None), key=lambda row: str(row[names.index("part")])):
