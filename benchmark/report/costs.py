@@ -48,7 +48,8 @@ def pretraining_costs(results: Results) -> Iterator[Table | Sentence | Plot]:
         yield by_source
     points, pairs, left_out = quality_and_cost(results.scores, results.rows, costs)
     if len(points):
-        yield Plot(cost_chart(points, pairs, lines), "quality-against-cost", "mean score against training time")
+        figure = cost_chart(points, pairs, lines)
+        yield Plot(figure, "quality-against-cost", "mean score against training time", on_page=False)
     if left_out:
         yield Sentence(f"Not in the plot because results are missing: {', '.join(left_out)}.", page_only=True)
 
