@@ -107,6 +107,7 @@ class Lines:
             labelLimit=150,
             symbolType="stroke",
             symbolStrokeWidth=3,
+            symbolOpacity=1,
             title=None,
         )
         self.colour = alt.Color(
@@ -132,10 +133,13 @@ def right_of_labels(**scale: Any) -> "alt.Scale":
     return alt.Scale(range=[0, alt.ExprRef(f"width - {GUTTER}")], **scale)
 
 
-def end_labels(data: "alt.Chart", lines: Lines, x: "alt.X", y: "alt.Y") -> "list[alt.Chart]":
-    """Label each line at its end, in layers for a chart of ``HEIGHT``: names in the order of the ends, none over others.
+def end_labels(
+    data: "alt.Chart", lines: Lines, x: "alt.X", y: "alt.Y", at_end: Sequence[str] = ()
+) -> "list[alt.Chart]":
+    """Label each line at its end, in layers for a chart of ``HEIGHT``, so that no name covers another.
 
     data: chosen, with the columns x, y and name. A line joins the end and the name. x, y: the encodings of the lines.
+    at_end: other columns that x is of.
     """
     import altair as alt
 
@@ -145,7 +149,7 @@ def end_labels(data: "alt.Chart", lines: Lines, x: "alt.X", y: "alt.Y") -> "list
         data.transform_joinaggregate(low="min(y)", high="max(y)")
         .transform_joinaggregate(end="max(x)", groupby=["name"])
         .transform_filter("datum.x === datum.end")
-        .transform_aggregate(x="mean(x)", y="mean(y)", low="mean(low)", high="mean(high)", groupby=["name"])
+        .transform_aggregate(x="mean(x)", y="mean(y)", low="mean(low)", high="mean(high)", groupby=["name", *at_end])
         # Names are pushed up until they are apart, then down until the highest is inside.
         .transform_window(rank="row_number()", sort=up)
         .transform_calculate(push=f"datum.y - datum.rank * {step}")

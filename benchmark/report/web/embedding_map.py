@@ -20,7 +20,7 @@ POINTS, IN_ALL = 400, 60_000
 CLASSES = 11
 """The classes with a colour of their own; the others share one."""
 TSNE_MAPS, TSNE_POINTS = 16, 100
-"""t-SNE, half a second for a map, is drawn for at most so many maps, of at least so many points (its perplexity: 30)."""
+"""t-SNE, half a second a map, is drawn if there are at most so many maps, of so many points (its perplexity is 30)."""
 SEED = 0
 PROJECTIONS = ("PCA", "t-SNE")
 
@@ -37,9 +37,13 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
     gaps = {at: modality_gap(each) for at, each in measured.items()}
     half = min(POINTS, IN_ALL // len(measured)) // 2
     few = {at: subset(each, half) for at, each in measured.items()}
-    large = [at for at, each in few.items() if len(each.images) + len(each.texts) >= TSNE_POINTS and at[0] in results.methods]
+    large = [
+        at for at, each in few.items() if len(each.images) + len(each.texts) >= TSNE_POINTS and at[0] in results.methods
+    ]
     neighbours = set(large if len(large) <= TSNE_MAPS else [])
-    columns: dict[str, list[float]] = {name: [] for name in ("dataset", "line", "class", "text", "projection", "x", "y")}
+    columns: dict[str, list[float]] = {
+        name: [] for name in ("dataset", "line", "class", "text", "projection", "x", "y")
+    }
     classes: list[str] = []
     for dataset in datasets:
         of_dataset = {line: few[line, dataset] for line in shown if (line, dataset) in few}
@@ -79,7 +83,9 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
                 legend=_legend("width < 480 ? 2 : 6"),
             ),
             shape=alt.Shape(
-                "kind:N", scale=alt.Scale(domain=["image", "text"], range=["circle", "triangle-up"]), legend=_legend("2")
+                "kind:N",
+                scale=alt.Scale(domain=["image", "text"], range=["circle", "triangle-up"]),
+                legend=_legend("2"),
             ),
             tooltip=[alt.Tooltip("class_name:N", title="class"), alt.Tooltip("kind:N", title="of")],
         )
@@ -97,7 +103,9 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
         .encode(x=alt.value(2), y=alt.value(0), text="said:N")
     )
     figure = alt.layer(maps, said).add_params(of_dataset, of_line, projection).properties(width="container", height=400)
-    yield Chart("embedding-map", "Map of image and text embeddings", specification(figure), _caption(half, bool(neighbours)))
+    yield Chart(
+        "embedding-map", "Map of image and text embeddings", specification(figure), _caption(half, bool(neighbours))
+    )
     yield _table(gaps, measured, datasets, shown)
 
 
@@ -109,14 +117,14 @@ def _legend(columns: str) -> "alt.Legend":
 
 def _caption(half: int, neighbours: bool) -> str:
     also = (
-        f", or t-SNE (van der Maaten and Hinton 2008; perplexity 30, 500 iterations, started from PCA, seed {SEED}), in "
-        "which distances between groups say nothing"
+        f", or t-SNE (van der Maaten and Hinton 2008; perplexity 30, 500 iterations, started from PCA, seed {SEED}), "
+        "in which distances between groups say nothing"
         if neighbours
         else ""
     )
     return (
         f"At most {half} test images and as many of their captions, or prompts of the classes where no caption was "
-        "encoded; the same images for all arms, of the first seed of each. The projection is made for each arm: the two "
+        "encoded; the same images for all arms, of the first seed of each. Each arm has its own projection: the two "
         f"principal components (PCA) of images and texts together{also}. Colour: the class of an image or of its "
         "caption; several: a multi-label image with several findings."
     )
@@ -125,15 +133,21 @@ def _caption(half: int, neighbours: bool) -> str:
 def _table(
     gaps: dict[tuple[str, str], float], measured: dict[tuple[str, str], Embedded], datasets: list[str], shown: list[str]
 ) -> Table:
-    kinds = {name: " or ".join(sorted({each.texts_are for (_, d), each in measured.items() if d == name})) for name in datasets}
+    kinds = {
+        name: " or ".join(sorted({each.texts_are for (_, d), each in measured.items() if d == name}))
+        for name in datasets
+    }
     return Table(
         "Modality gap",
         [(dataset, f"images to {kinds[dataset]}") for dataset in datasets],
-        [(line, [Cell(f"{gap:.2f}") if (gap := gaps.get((line, d))) is not None else Cell() for d in datasets]) for line in shown],
+        [
+            (line, [Cell(f"{gap:.2f}") if (gap := gaps.get((line, d))) is not None else Cell() for d in datasets])
+            for line in shown
+        ],
         [],
         "Distance between the mean embedding of images and that of texts, both of unit length: 0 (same place) to 2 "
-        "(opposite); Liang et al. 2022, arXiv 2203.02053. A gap is no fault by itself. At most 200 test images and their "
-        "texts, of the first seed of each arm.",
+        "(opposite); Liang et al. 2022, arXiv 2203.02053. A gap is no fault by itself. At most 200 test images and "
+        "their texts, of the first seed of each arm.",
         page_only=True,
     )
 
@@ -172,7 +186,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def subset(embedded: Embedded, count: int) -> Embedded:
     """Keep ``count`` images and texts, evenly from their list: captions stay those of the images."""
-    rows = [np.unique(np.linspace(0, n - 1, min(n, count)).astype(int)) for n in map(len, (embedded.images, embedded.texts))]
+    rows = [
+        np.unique(np.linspace(0, n - 1, min(n, count)).astype(int)) for n in map(len, (embedded.images, embedded.texts))
+    ]
     return Embedded(
         embedded.images[rows[0]],
         embedded.texts[rows[1]],

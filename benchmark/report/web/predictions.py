@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from benchmark.common.errors import plural
 from benchmark.report.render import Chart
 from benchmark.report.results import Results, natural
 from benchmark.report.web.charts import (
@@ -59,7 +58,7 @@ def predictions(results: Results) -> Iterator[Chart]:
     of_lines = predictions_of(results)
     if of_lines:
         left_out = {name: each.left_out for (name, _), each in of_lines.items() if each.left_out}
-        note = "".join(f" {name}: {plural(count, 'rarer class', 'rarer classes')} left out." for name, count in left_out.items())
+        note = "".join(f" {name}: the {count} rarest classes left out." for name, count in left_out.items())
         yield from _confusion(results, of_lines, note)
         yield from _roc(results, of_lines, note)
         yield from _reliability(results, of_lines)
@@ -167,13 +166,16 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         .transform_lookup("predicted", from_=names("predicted", "as", classes))
         .transform_joinaggregate(classes="distinct(true)")
     )
-    axis = alt.Axis(labelLimit=120, domain=False, ticks=False, labelOverlap=False)
-    x = alt.X("as:N", title="predicted", sort=alt.EncodingSortField("predicted", op="min"), axis=axis)
+    axis = alt.Axis(labelLimit=alt.ExprRef("max(60, min(150, width / 4))"), domain=False, ticks=False)
+    tilted = alt.Axis(labelLimit=110, labelAngle=-40, domain=False, ticks=False)
+    x = alt.X("as:N", title="predicted", sort=alt.EncodingSortField("predicted", op="min"), axis=tilted)
     y = alt.Y("class:N", title="class", sort=alt.EncodingSortField("true", op="min"), axis=axis)
     grid = cells.mark_rect().encode(
         x=x,
         y=y,
-        color=alt.Color("share:Q", scale=alt.Scale(domain=[0, 1], range=["#FFFFFF", "#08519C"]), legend=None),
+        color=alt.Color(
+            "share:Q", scale=alt.Scale(domain=[0, 1], range=["#FFFFFF", "#08519C"], interpolate="rgb"), legend=None
+        ),
         tooltip=[
             alt.Tooltip("class:N", title="class"),
             alt.Tooltip("as:N", title="predicted"),
@@ -193,8 +195,8 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         f"{results.task}-confusion",
         f"{results.task}: confusion matrix",
         specification(figure),
-        "How many of the test examples of each class (row) were predicted to be of each class (column), as a share of the "
-        f"row; those of the first seed of each arm. An empty cell is 0.{note}",
+        "The share of the test examples of each class (row) that were predicted to be of each class (column), of the first "
+        f"seed of each arm. An empty cell is 0.{note}",
     )
 
 
@@ -273,7 +275,10 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     y = alt.Y("y:Q", title="true positives", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = flat.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
     figure = (
-        alt.layer(_diagonal(x, y), curve.add_params(lines.clicked), *ranked_labels(chosen, lines, "area"))
+        alt.layer(
+            alt.layer(_diagonal(x, y), curve.add_params(lines.clicked)),
+            alt.layer(*ranked_labels(chosen, lines, "area")),
+        )
         .resolve_scale(y="independent")
         .add_params(of, lines.typed)
         .properties(width="container", height=HEIGHT)
@@ -282,9 +287,9 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
         specification(figure),
-        f"Each class against the others, of the first seed of each arm, at {points} false-positive rates; {MACRO}: of the "
-        "true-positive rates of classes with positives and negatives. Numbers: the area under the whole curve (AUROC). "
-        f"{CHOICE}{note}",
+        f"Each class against the others, of the first seed of each arm, at {points} false-positive rates; {MACRO}: of "
+        "true-positive rates, over classes with positives and negatives. Numbers: the area under the whole curve "
+        f"(AUROC). {CHOICE}{note}",
     )
 
 
@@ -351,7 +356,8 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     errors = chosen.transform_aggregate(error="mean(error)", groupby=["name"])
     figure = (
         alt.layer(
-            _diagonal(x, y), curve.add_params(lines.clicked), dots, *ranked_labels(errors, lines, "error", rising=True)
+            alt.layer(_diagonal(x, y), curve.add_params(lines.clicked), dots),
+            alt.layer(*ranked_labels(errors, lines, "error", rising=True)),
         )
         .resolve_scale(y="independent")
         .add_params(dataset, lines.typed)
@@ -361,8 +367,8 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
         f"{results.task}-reliability",
         f"{results.task}: reliability",
         specification(figure),
-        f"How often predictions of each confidence are correct, in {BINS} bins of confidence, of the first seed of each "
-        "arm; a dot's area is its share of the examples; on the dashed line confidence is right. Numbers: the expected "
+        f"How often predictions of each confidence are correct, in {BINS} bins of confidence, of the first seed of "
+        "each arm; a dot's area is its share of the examples; on the dashed line confidence is right. Numbers: the expected "
         f"calibration error (ece), lowest first. Only of examples with one class. {CHOICE}",
     )
 

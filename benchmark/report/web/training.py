@@ -62,7 +62,10 @@ def learning_curves(results: Results) -> Iterator[Chart]:
     )
     mean = chosen.transform_aggregate(x="mean(x)", y="mean(y)", groupby=["name", "bin"])
     x = alt.X(
-        "x:Q", title="pairs trained on", scale=right_of_labels(nice=False), axis=alt.Axis(format="~s", tickCount=6)
+        "x:Q",
+        title="pairs trained on",
+        scale=right_of_labels(nice=False),
+        axis=alt.Axis(format="~s", tickCount=6, labelOverlap=True),
     )
     y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format="~g"))
     thick = mean.mark_line(strokeWidth=2).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
@@ -78,9 +81,9 @@ def learning_curves(results: Results) -> Iterator[Chart]:
 def _caption(points: int, last: float, several: bool) -> str:
     drawn = "Thick: the mean over seeds; thin: each seed. " if several else ""
     return (
-        f"What each training logged. {drawn}A point is the mean over the steps within 1/{points} of the longest training "
-        f"({last:,.0f} pairs), at the last of them; {SPEED}: pairs over seconds between two points, validation included. "
-        f"Lines that did not log a quantity have no curve. {CHOICE}"
+        f"What each training logged. {drawn}A point is the mean over the steps within 1/{points} of the longest "
+        f"training ({last:,.0f} pairs), at the last of them; {SPEED}: pairs over seconds between two points, with "
+        f"validation. Lines that did not log a quantity have no curve. {CHOICE}"
     )
 
 
@@ -98,10 +101,10 @@ def logs_of(results: Results) -> "Iterator[tuple[str, int, pd.DataFrame]]":
 
 
 def thinned(log: "pd.DataFrame", last: float, points: int) -> "pd.DataFrame":
-    """Reduce a log to at most ``points`` rows: the means over the steps of each of so many equal spans of ``last`` pairs.
+    """Reduce a log to at most ``points`` rows: the means over the steps of each of so many equal spans of pairs.
 
-    Returns bin (the span's number), samples (at its last step), the mean of each quantity over the steps that have it,
-    and the pairs per second since the span before.
+    last: the pairs of all spans together. Returns bin (the span's number), samples (at its last step), the mean of each
+    quantity over the steps that have it, and the pairs per second since the span before.
     """
     spans = np.ceil(log["samples"] * points / last).clip(1, points).astype(int)
     quantities = [name for name in log.select_dtypes("number") if name not in PLACES]
