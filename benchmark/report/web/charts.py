@@ -144,7 +144,7 @@ def end_labels(
     import altair as alt
 
     step = f"(datum.high - datum.low) * {LABEL_HEIGHT / HEIGHT}"
-    up = [alt.SortField("y")]
+    up: list[alt.SortField | dict[str, str]] = [alt.SortField("y")]
     ends = (
         data.transform_joinaggregate(low="min(y)", high="max(y)")
         .transform_joinaggregate(end="max(x)", groupby=["name"])

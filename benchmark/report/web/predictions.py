@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmark.report.plots import GREY, INK
 from benchmark.report.render import Chart
 from benchmark.report.results import Results, natural
 from benchmark.report.web.charts import (
@@ -158,7 +159,7 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
                 values = (datasets.index(name), shown.index(line), first + true, first + predicted_class, count)
                 for column, value in zip(columns, (*values, count / totals[true])):
                     columns[column].append(value)
-    dataset, line = choice("dataset", "dataset", datasets), choice("line", "arm", shown)
+    of_dataset, of_line = choice("dataset", "dataset", datasets), choice("line", "arm", shown)
     cells = (
         alt.Chart(table(columns, 3))
         .transform_filter("datum.dataset === dataset && datum.line === line")
@@ -187,16 +188,16 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         x=x,
         y=y,
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.5", alt.value("#FFFFFF"), alt.value("#222222")),
+        color=alt.condition("datum.share > 0.72", alt.value("#FFFFFF"), alt.value(INK)),
         opacity=alt.condition("width / datum.classes > 32", alt.value(1), alt.value(0)),
     )
-    figure = alt.layer(grid, numbers).add_params(dataset, line).properties(width="container", height=380)
+    figure = alt.layer(grid, numbers).add_params(of_dataset, of_line).properties(width="container", height=380)
     yield Chart(
         f"{results.task}-confusion",
         f"{results.task}: confusion matrix",
         specification(figure),
-        "The share of the test examples of each class (row) that were predicted to be of each class (column), of the first "
-        f"seed of each arm. An empty cell is 0.{note}",
+        "The share of the test examples of each class (row) that were predicted to be of each class (column), of the "
+        f"first seed of each arm. An empty cell is 0.{note}",
     )
 
 
@@ -218,7 +219,7 @@ def roc(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def at_rates(false: np.ndarray, true: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Read a ROC curve at some false-positive rates; where it is upright, its upper end."""
     kept = np.append(np.diff(false) > 0, True)
-    return np.interp(rates, false[kept], true[kept])
+    return np.asarray(np.interp(rates, false[kept], true[kept]))
 
 
 def area(false: np.ndarray, true: np.ndarray) -> float:
@@ -297,7 +298,8 @@ def _diagonal(x: "alt.X", y: "alt.Y") -> "alt.Chart":
     import altair as alt
 
     ends = alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
-    return ends.mark_line(strokeDash=[4, 3], strokeWidth=1, color="#8C8C8C").encode(x=x, y=y)
+    line: alt.Chart = ends.mark_line(strokeDash=[4, 3], strokeWidth=1, color=GREY).encode(x=x, y=y)
+    return line
 
 
 # Reliability
@@ -368,8 +370,8 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
         f"{results.task}: reliability",
         specification(figure),
         f"How often predictions of each confidence are correct, in {BINS} bins of confidence, of the first seed of "
-        "each arm; a dot's area is its share of the examples; on the dashed line confidence is right. Numbers: the expected "
-        f"calibration error (ece), lowest first. Only of examples with one class. {CHOICE}",
+        "each arm; a dot's area is its share of the examples; on the dashed line confidence is right. Numbers: the "
+        f"expected calibration error (ece), lowest first. Only of examples with one class. {CHOICE}",
     )
 
 
