@@ -46,36 +46,34 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
     }
     classes: list[str] = []
     for dataset in datasets:
-        of_dataset = {line: few[line, dataset] for line in shown if (line, dataset) in few}
-        coloured = colouring([group for each in of_dataset.values() for group in each.image_classes])
+        maps = {line: few[line, dataset] for line in shown if (line, dataset) in few}
+        coloured = colouring([group for each in maps.values() for group in each.image_classes])
         first = len(classes)
         classes += coloured
-        for line, each in of_dataset.items():
+        for line, each in maps.items():
             groups = [*each.image_classes, *each.text_classes]
-            numbers = [first + coloured.index(class_of(group, coloured)) for group in groups]
-            for projection, method in enumerate(PROJECTIONS):
-                if projection and (line, dataset) not in neighbours:
-                    continue
+            for number, method in enumerate(PROJECTIONS[: 2 if (line, dataset) in neighbours else 1]):
                 points = project(each, method)
                 columns["dataset"] += [datasets.index(dataset)] * len(points)
                 columns["line"] += [shown.index(line)] * len(points)
-                columns["class"] += numbers
+                columns["class"] += [first + coloured.index(class_of(group, coloured)) for group in groups]
                 columns["text"] += [0] * len(each.images) + [1] * len(each.texts)
-                columns["projection"] += [projection] * len(points)
-                for name, values in zip("xy", points.T.tolist()):
-                    columns[name] += values
+                columns["projection"] += [number] * len(points)
+                columns["x"] += points[:, 0].tolist()
+                columns["y"] += points[:, 1].tolist()
     of_dataset, of_line = choice("dataset", "dataset", datasets), choice("line", "arm", shown)
-    projection = choice("projection", "projection", PROJECTIONS[: 2 if neighbours else 1])
+    of_projection = choice("projection", "projection", PROJECTIONS[: 2 if neighbours else 1])
     here = "datum.dataset === dataset && datum.line === line"
-    maps = (
+    place = alt.Scale(domain=[-520, 520], nice=False)
+    drawn = (
         alt.Chart(table(columns))
         .transform_filter(f"{here} && datum.projection === projection")
         .transform_lookup("class", from_=names("class", "class_name", classes))
         .transform_calculate(kind="datum.text ? 'text' : 'image'")
-        .mark_point(filled=True, size=34, opacity=0.75)
+        .mark_point(filled=True, size=40, opacity=0.75)
         .encode(
-            x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-520, 520], nice=False)),
-            y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-520, 520], nice=False)),
+            x=alt.X("x:Q", axis=None, scale=place),
+            y=alt.Y("y:Q", axis=None, scale=place),
             color=alt.Color(
                 "class_name:N",
                 scale=alt.Scale(range=PALETTE),
@@ -90,19 +88,20 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
             tooltip=[alt.Tooltip("class_name:N", title="class"), alt.Tooltip("kind:N", title="of")],
         )
     )
-    gap_columns = {
+    measurements: dict[str, list[float]] = {
         "dataset": [datasets.index(dataset) for _, dataset in gaps],
         "line": [shown.index(line) for line, _ in gaps],
         "gap": list(gaps.values()),
     }
     said = (
-        alt.Chart(table(gap_columns))
+        alt.Chart(table(measurements))
         .transform_filter(here)
         .transform_calculate(said="'modality gap ' + format(datum.gap, '.2f')")
         .mark_text(align="left", baseline="top", fontSize=12)
         .encode(x=alt.value(2), y=alt.value(0), text="said:N")
     )
-    figure = alt.layer(maps, said).add_params(of_dataset, of_line, projection).properties(width="container", height=400)
+    figure = alt.layer(drawn, said).add_params(of_dataset, of_line, of_projection)
+    figure = figure.properties(width="container", height=400)
     yield Chart(
         "embedding-map", "Map of image and text embeddings", specification(figure), _caption(half, bool(neighbours))
     )
