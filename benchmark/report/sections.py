@@ -46,7 +46,7 @@ from benchmark.report.results import (
     shared_settings,
 )
 from benchmark.report.verdicts import Verdict
-from benchmark.report.web import differences, quality, score_charts
+from benchmark.report.web import curves, differences, embedding_map, predictions, quality, score_charts, training
 from benchmark.report.web.page import Chapter, WebPage, anchor
 from benchmark.store.live import RunRecord
 
@@ -68,13 +68,17 @@ OF_EACH_TASK: list[Section] = [
     scores.secondary_scores,
     breakdown.scores_by_kind,
     classes.scores_by_class,
+    predictions.predictions,
     curve.learning_curves,
+    curves.score_curves,
     course.courses,
     grids.grids,
 ]
 """Sections of one kind of task; they are given its results alone, as Results.of_task() selects them."""
 OF_ALL_TASKS: list[Section] = [comparison.mean_ranks, costs.pretraining_costs, scenarios.scenarios]
 """Sections that follow, of all results."""
+TRAINING: list[Section] = [training.learning_curves, embedding_map.embedding_maps]
+"""Sections on the trainings and what they learned."""
 MADE: list[Section] = [made.how_it_was_made]
 """Sections on how the results came about."""
 
@@ -150,6 +154,7 @@ def chapters(results: Results, verdicts: Sequence[Verdict], look: Section | None
         yield Chapter(f"task-{anchor(task)}", task, parts(OF_EACH_TASK, results.of_task(task)))
     if look is not None:
         yield Chapter("look", "Look", parts([look], results), only_here=True)
+    yield Chapter("training", "Training and embeddings", parts(TRAINING, results))
     yield Chapter("all-tasks", "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
     yield Chapter("how-it-was-made", "How it was made", parts(MADE, results))
 
