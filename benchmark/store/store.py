@@ -9,6 +9,7 @@ cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on be
                                     embeddings/), and in Parquet the per-example scores and the metrics of each resample
 cells/.HASH.partial/                a training in progress or interrupted
 claims.json                         the claims of the suites that were run
+runs/ID.json                        what a run is doing and has to do, see live.py
 datasets.json                       where the cards of the datasets lie that were evaluated on
 """
 

@@ -2,19 +2,20 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import benchmark
-from benchmark import Results
 from benchmark.cli import watch
-from benchmark.store.live import RunRecord, read_runs
+from benchmark.store.live import RunRecord, Work, read_runs
 from tests.squares import Bench
 
 QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--set", "training.samples=320"]
@@ -48,8 +49,6 @@ def test_tensorboard_gets_the_log_and_the_scores(bench: Bench) -> None:
     # Tracking is no part of what a result depends on.
     assert bench("run", *QUICK) == 0
     assert "trained 0, evaluated 0, done before 2" in bench.out
-    assert bench("run", *QUICK, "--track", "tensorboard") == 0
-    assert len(list(folder.iterdir())) == 1
 
 
 def test_a_training_that_was_interrupted_goes_on_in_its_track(bench: Bench) -> None:
@@ -95,60 +94,94 @@ def test_a_tracker_that_is_not_there_is_a_mistake(bench: Bench, monkeypatch: pyt
     assert not (bench.folder / "results" / "cells").exists()
 
 
-def test_the_page_follows_a_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that goes on is played: what its record says changes while the watch sleeps."""
+def test_a_run_that_was_killed_is_told_and_its_page_written(bench: Bench) -> None:
     assert bench("watch") == 2
     assert bench.err.startswith("error: no run here: results/runs has no record of one")
     assert bench("run", *QUICK) == 0
-    results = bench.folder / "results"
-    (record,) = read_runs(results)
+    (record,) = read_runs(bench.folder / "results")
     assert [(work.kind, work.state, work.done) for work in record.work] == [
         ("training", "done", 1),
         ("evaluation", "done", 1),
     ]
     assert all(work.estimated for work in record.work)
-    assert bench("watch", "--once") == 0
-    assert "ended at" in bench.out
+    killed = record.model_copy(update={"id": "z", "started": time.time(), "state": "running", "process": 2**22 + 1})
+    (bench.folder / "results" / "runs" / "z.json").write_text(killed.model_dump_json())
+    assert bench("watch") == 1
+    assert bench.out.startswith("Run of suite suite with small on cpu stopped without saying so at")
     assert "- done: 1 training and 1 evaluation, in" in bench.out
-    pages: list[int] = []
-    write = Results.open(results).store
+    assert bench.out.endswith(": results/report/index.html\n")
+    report = bench.folder / "results" / "report"
+    for page in ("index.html", "report.md"):
+        assert "stopped without saying so at" in (report / page).read_text()
 
-    def play(**changes: object) -> None:
-        fields = {"updated": time.time(), **changes}
-        (results / "runs" / f"{record.id}.json").write_text(record.model_copy(update=fields).model_dump_json())
 
-    def written() -> int:
-        return (results / "report" / "report.md").stat().st_mtime_ns
+@pytest.fixture
+def played(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Plays a run: each scene changes its record while the watch sleeps. Returns how often the page was written before.
 
-    left = record.work[0].model_copy(update={"state": "running", "done": 0, "share": 0.5, "seconds": 30.0})
-    running = {"state": "running", "ended": None, "process": os.getpid(), "work": [left]}
+    The page takes a second of a clock that each sleep moves on by seven.
+    """
+
+    def play(scenes: list[dict[str, object]], exit_status: int) -> list[int]:
+        clock, pages, before = [0.0], [0], []
+        left = [*scenes]
+
+        def show() -> None:
+            (bench.folder / "results" / "runs").mkdir(parents=True, exist_ok=True)
+            work = [Work(cell="a", name="clip seed 0", arm="clip", kind="training", estimated=9.0)]
+            known = {"id": "x", "suite": "demo", "model": "tiny", "device": "cpu", "host": platform.node()}
+            known |= {"process": os.getpid(), "started": time.time(), "updated": time.time(), "work": work}
+            record = RunRecord.model_validate(known | left.pop(0))
+            (bench.folder / "results" / "runs" / "x.json").write_text(record.model_dump_json())
+
+        def sleep(seconds: float) -> None:
+            assert seconds == 7
+            clock[0] += seconds
+            before.append(pages[0])
+            show()
+
+        def write(*_: object, **__: object) -> list[Path]:
+            pages[0] += 1
+            clock[0] += 1
+            return [Path("report.md"), Path("index.html")]
+
+        clocks = SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0], time=time.time, strftime=time.strftime)
+        monkeypatch.setattr(watch, "time", clocks)
+        monkeypatch.setattr("benchmark.api.write_report", write)
+        show()
+        assert bench("watch", "--every", "7") == exit_status
+        return [*before, pages[0]]
+
+    return play
+
+
+def trained(count: int, **more: object) -> dict[str, object]:
+    work = [Work(cell=f"{n}", name=f"{n}", arm="clip", kind="training", state="done", done=1) for n in range(count)]
+    return {"work": work, **more}
+
+
+def test_the_page_is_written_when_something_ended(bench: Bench, played: Callable[..., list[int]]) -> None:
+    """Progress alone changes nothing, and the last page is written even if the one before was just now."""
+    scenes = [
+        {"doing": "step 7"},
+        {"doing": "step 8"},
+        trained(1),
+        trained(1),
+        trained(2),
+        trained(2, state="done", ended=1.0),
+    ]
+    assert played(scenes, 0) == [1, 1, 2, 2, 3, 4]
+    assert bench.out.index("- now: step 7") < bench.out.index("- now: step 8") < bench.out.index("ended at")
+    assert bench.out.count("- done: 1 training") == 1
+
+
+def test_the_page_is_not_written_more_often_than_it_can_be(played: Callable[..., list[int]]) -> None:
+    """After the first page eight seconds are too few, and fifteen are enough."""
+    assert played([trained(1), trained(2), trained(3), trained(3, state="done")], 0) == [1, 1, 2, 3]
+
+
+def test_a_watch_ends_with_a_run_that_is_gone(bench: Bench, played: Callable[..., list[int]]) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    scenes: list[Callable[[], None]] = [
-        # Progress alone: the page stays.
-        lambda: play(**running, doing="step 8"),
-        # The training is done: the page is due, but writing must not take more than a share of the time.
-        lambda: play(**running | {"work": record.work}),
-        lambda: play(**running | {"work": record.work, "process": gone.pid}),
-    ]
-
-    def sleep(seconds: float) -> None:
-        assert seconds == 7
-        pages.append(written())
-        scenes.pop(0)()
-
-    monkeypatch.setattr(watch.time, "sleep", sleep)
-    monkeypatch.setattr(watch, "SHARE", 1e-9)
-    play(**running, doing="step 7")
-    assert bench("watch", "--every", "7") == 1
-    pages.append(written())
-    assert pages[0] == pages[1] == pages[2] < pages[3]
-    shown = bench.out
-    assert shown.index("- now: step 7") < shown.index("- now: step 8") < shown.index(f"(process\n{gone.pid} is gone)")
-    assert "left: 1 training (clip seed 0)" in shown
-    report = (results / "report" / "report.md").read_text()
-    assert "stopped without saying so at" in report
-    assert bench("report") == 0
-    assert bench.out.startswith("Run of suite suite with small on cpu stopped without saying so at")
-    assert write.rows().equals(bench.rows())
-    assert RunRecord.model_validate(record.model_dump()) == record
+    assert played([trained(1), trained(1, process=gone.pid)], 1) == [1, 2]
+    assert f"(process {gone.pid} is gone)" in " ".join(bench.out.split())
