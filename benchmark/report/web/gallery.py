@@ -1,7 +1,6 @@
 """The gallery: images of a dataset with what the arms said of them, chosen by the stored scores of the examples."""
 
 import base64
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.evaluation.measurement import Gallery
 from benchmark.report.render import Panel, Sentence
 from benchmark.report.results import Results, natural, settings_of, with_notes
+from benchmark.report.web.page import embedded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,16 +93,8 @@ def gallery(
         )
     if unusable:
         yield Sentence(f"No image and no text is shown of {', '.join(unusable)}.")
-    if not opened:
-        return
-    yield Sentence(
-        f"This page holds images and texts of the test splits of {', '.join(opened)}: whoever has the page has them. "
-        "bench report --no-images leaves them out. Shown is the training of each arm with its lowest seed. Hardest are "
-        "the examples with the worst mean rank over all arms; most wrong, those at the end of an arm's own order; "
-        f"random ones are drawn with seed {seed}, the same images in each task."
-    )
-    lines = results.methods or results.lines
-    for number, (name, dataset) in enumerate(opened.items()):
+    albums = []
+    for name, dataset in opened.items():
         of_dataset = [
             look
             for each in looks
@@ -111,9 +103,23 @@ def gallery(
             if look is not None and len(look.rows)
         ]
         album = Album(dataset, of_dataset, [line for line in results.lines if any(line in x.rows for x in of_dataset)])
-        album.fill(store, lines, seed, budget // len(opened))
-        if album.shown:
-            yield album.panel(f"gallery-{number}", results.reference)
+        album.fill(store, results.methods or results.lines, seed, budget // len(opened))
+        albums += [album] if album.shown else []
+    if missing := [name for name in opened if not any(name == album.dataset.card.name for album in albums)]:
+        yield Sentence(
+            f"No image and no text is shown of {', '.join(missing)}: this results folder lacks its examples."
+        )
+    if not albums:
+        return
+    names = ", ".join(album.dataset.card.name for album in albums)
+    yield Sentence(
+        f"This page holds images and texts of the test splits of {names}: whoever has the page has them. bench report "
+        "--no-images leaves them out. Shown is the training of each arm with its lowest seed. Hardest are the examples "
+        "with the worst mean rank over all arms; most wrong, those at the end of an arm's own order; random ones are "
+        f"drawn with seed {seed}, the same images in each task."
+    )
+    for number, album in enumerate(albums):
+        yield album.panel(f"gallery-{number}", results.reference)
 
 
 # What can be looked at
@@ -235,7 +241,7 @@ def draw_lots(seed: int, dataset: str, images: Sequence[str]) -> np.ndarray:
 
 @dataclass
 class Pool:
-    """Values that records refer to by number, each stored once. size: of all values, in characters."""
+    """Values that records refer to by number, each stored once. size: of all values, in bytes of the page."""
 
     values: list[str] = field(default_factory=list)
     number: dict[str, int] = field(default_factory=dict)
@@ -246,14 +252,19 @@ class Pool:
         if key not in self.number:
             self.number[key] = len(self.values)
             self.values.append(value)
-            self.size += len(json.dumps(value)) + 1
+            self.size += cost(value)
         return self.number[key]
 
     def cut(self, count: int) -> None:
         """Take away the values that were added after the first ``count``."""
         for key in list(self.number)[count:]:
-            self.size -= len(json.dumps(self.values[self.number.pop(key)])) + 1
+            self.size -= cost(self.values[self.number.pop(key)])
         del self.values[count:]
+
+
+def cost(value: Any) -> int:
+    """Count the bytes that a value takes in the page, with the comma behind it."""
+    return len(str(embedded(value)).encode()) + 1
 
 
 class Album:
@@ -294,7 +305,7 @@ class Album:
             return True
         counts = len(self.images.values), len(self.texts.values)
         record = page.record(at)
-        size = len(json.dumps(record))
+        size = cost(record)
         if self._used + size + self.images.size + self.texts.size > budget:
             self.images.cut(counts[0])
             self.texts.cut(counts[1])
@@ -302,7 +313,7 @@ class Album:
             page.left_out = len(left - set(page.examples))
             page.waiting = [(index, why) for index, why in page.waiting if index in page.examples]
             return bool(page.waiting)
-        self._used += size
+        self._used += size + (0 if page.examples else cost(page.data()))
         page.examples[at] = record | {"why": [reason]}
         return True
 
@@ -443,7 +454,6 @@ class Page:
             "title": look.title,
             "wrong": f"{'highest' if shows.wrong_if == 'high' else 'lowest'} {shows.wrong}",
             "example": shows.example,
-            "classes": [shown(name) for name in shows.classes],
             "numbers": list(shows.numbers),
             "ranked": "image" if self.ranks_images else "text" if shows.ranked is not None else None,
             "examples": list(self.examples.values()),
@@ -459,25 +469,23 @@ class Page:
             asked = self.album.entry("question" if shows.example == "question" else "text", image)
             record["prompt"] = self.album.text(asked[int(name[len(image) + 1 :])])
         if shows.classes:
-            record["true"] = true_classes(shows.classes, first)
+            record["truth"] = [self.album.text(shows.classes[number]) for number in true_classes(shows.classes, first)]
         elif shows.truth:
             record["truth"] = [self.album.text(str(first[shows.truth]))]
         elif shows.example == "image":
             record["truth"] = [self.album.text(text) for text in self.album.entry("text", image)[:MOST_TEXTS]]
         number = {line: index for index, line in enumerate(self.album.lines)}
-        record["of"] = {
-            str(number[line]): self._answer(line, frame.loc[at], record.get("true", []))
-            for line, frame in self.rows.items()
-        }
+        record["of"] = {str(number[line]): self._answer(line, frame.loc[at]) for line, frame in self.rows.items()}
         return record
 
-    def _answer(self, line: str, row: "pd.Series[Any]", true: Sequence[int]) -> dict[str, Any]:
+    def _answer(self, line: str, row: "pd.Series[Any]") -> dict[str, Any]:
         """Lay out what a line answered. row: the columns of the example."""
         shows = self.look.gallery
         answer: dict[str, Any] = {}
         if shows.classes:
             scores = np.array([row[f"score/{name}"] for name in shows.classes], dtype=float)
-            answer["scores"] = [[c, _rounded(scores[c])] for c in shown_classes(scores, true)]
+            kept = shown_classes(scores, true_classes(shows.classes, row))
+            answer["scores"] = [[self.album.text(shows.classes[c]), _rounded(scores[c])] for c in kept]
         if shows.answer:
             answer["answer"] = self.album.text(str(row[shows.answer]))
         if shows.right:

@@ -25,11 +25,11 @@ panels.gallery = (panel, data) => {
     const finite = answer.scores.map(([, score]) => score).filter((score) => score !== null);
     const low = Math.min(...finite), high = Math.max(...finite);
     return node("ol", "gallery-scores", ...answer.scores.map(([index, score]) => {
-      const right = example.true.includes(index);
+      const right = example.truth.includes(index);
       const bar = node("span", "gallery-bar");
       bar.style.width = `${score === null ? 0 : high > low ? 8 + (92 * (score - low)) / (high - low) : 100}%`;
-      const name = node("span", "gallery-class", node("bdi", "", look.classes[index]), right ? " (true)" : "");
-      return node("li", right ? "gallery-true" : "", bar, name, node("span", "gallery-score", number(score)));
+      const name = node("span", "gallery-class", words(index), ...(right ? [" ✓", node("span", "visually-hidden", " true")] : []));
+      return node("li", right ? "gallery-true" : "", bar, name, node("span", "gallery-score", number(score === null ? null : score.toFixed(3))));
     }));
   }
 
@@ -45,7 +45,7 @@ panels.gallery = (panel, data) => {
     if (answer.first) {
       const images = look.ranked === "image";
       parts.push(node("ol", images ? "gallery-first gallery-images" : "gallery-first", ...answer.first.map(([index, right], place) =>
-        node("li", right ? "gallery-true" : "", images ? picture(index, `answer ${place + 1}`) : words(index), right ? " " : "", ...(right ? [mark(true)] : [])))));
+        node("li", right ? "gallery-true" : "", images ? picture(index, `answer ${place + 1}`) : words(index), ...(right ? [" ", mark(true)] : [])))));
     }
     return node("div", "gallery-arm", ...parts);
   }
@@ -55,9 +55,10 @@ panels.gallery = (panel, data) => {
       .map((each) => (typeof each === "string" ? each : `most wrong of ${data.lines[each]}`));
     const truth = node("div", "gallery-truth", node("p", "gallery-why", [...new Set(why)].join(" · ")));
     if ("prompt" in example) truth.append(node("p", "", node("b", "", look.example === "question" ? "question: " : "text: "), words(example.prompt)));
-    const true_ = example.true ? example.true.map((index) => node("bdi", "", look.classes[index])) : (example.truth ?? []).map(words);
-    const none = example.true ? "none of the classes" : "no text";
-    if (look.example !== "text") truth.append(node("p", "", node("b", "", "true: "), ...(true_.length ? true_.flatMap((each, i) => (i ? ["; ", each] : [each])) : [none])));
+    if (example.truth) {
+      const texts = example.truth.flatMap((each, i) => (i ? ["; ", words(each)] : [words(each)]));
+      truth.append(node("p", "", node("b", "", "true: "), ...(texts.length ? texts : ["none of the classes"])));
+    }
     truth.append(node("p", "note", node("bdi", "", example.id)));
     const image = picture(example.image, look.example === "text" ? "the image of this text" : "the image of this example");
     const sides = [...new Set(lines)].map((line) => answers(look, example, line));
