@@ -152,7 +152,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="open_clip, or huggingface for any model: open_clip's layout where open_clip can load it, else one that "
+            help="open_clip, or huggingface for any model: open_clip's layout where that can load it, else one that "
             "bench eval loads.",
         ),
     ] = "open_clip",

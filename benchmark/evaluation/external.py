@@ -97,8 +97,8 @@ def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
     spec: ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
-    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or what
-    ``bench export`` wrote);
+    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or
+    what ``bench export`` wrote);
     ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
 
     Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.

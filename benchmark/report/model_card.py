@@ -9,7 +9,7 @@ import yaml
 
 from benchmark.common.errors import BenchError
 from benchmark.common.text import display_name, visible
-from benchmark.report.comparison import FEWEST_GROUPS, few_groups, smallest_sample
+from benchmark.report.comparison import FEWEST_GROUPS, few_groups
 from benchmark.report.latex import escape_latex
 from benchmark.report.references import HARNESS, references
 from benchmark.report.render import MISSING, escape, interval, percent
@@ -39,8 +39,8 @@ With this harness: `bench eval --model open_clip:local-dir:FOLDER`.""",
     saved = load_model(Path("FOLDER"))
     saved.model.eval()  # encode_image(x), encode_text(tokens, mask): see benchmark.models.DualEncoder
 
-With the command line: `bench eval --model hf:FOLDER`. It takes {HARNESS}: neither open_clip nor transformers knows this
-layout.""",
+With the command line: `bench eval --model hf:FOLDER`. It takes {HARNESS}: neither open_clip nor
+transformers knows this layout.""",
 }
 """How a folder of each layout is loaded, as Markdown."""
 
@@ -70,12 +70,12 @@ def model_card(store: "Store", key: str, checkpoint: str, layout: str, licence: 
         eval_results=[
             EvalResult(
                 task_type=row.task,
-                task_name=f"{row.task}: {row.part}" if row.part else row.task,
+                task_name=row.task,
                 dataset_type=display_name(row.dataset),
                 dataset_name=display_name(row.dataset),
                 dataset_split="test",
                 metric_type=row.metric,
-                metric_name=f"{row.metric}, 95 % interval {row.low:.4f} to {row.high:.4f}",
+                metric_name=_metric_name(row),
                 metric_value=round(float(row.value), 6),
             )
             for row in rows.itertuples()
@@ -94,6 +94,13 @@ def model_card(store: "Store", key: str, checkpoint: str, layout: str, licence: 
         f"## How to cite\n\n{_citation(rows, label, store.costs(), key)}",
     ]
     return f"---\n{header.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metric_name(row: Any) -> str:
+    """Write a metric with its part and its interval."""
+    part = f"{row.part} " if row.part else ""
+    between = "" if np.isnan(row.low) else f", 95 % interval {row.low:.4f} to {row.high:.4f}"
+    return f"{part}{row.metric}{between}"
 
 
 def restricted(store: "Store", key: str) -> list[str]:
@@ -222,8 +229,8 @@ def _limits(
     from benchmark.method import METHODS
 
     limits = [
-        "Not for clinical use: the scores say what a benchmark measures, on its test sets, and nothing about patients of "
-        "other hospitals or devices.",
+        "Not for clinical use: the scores say what a benchmark measures, on its test sets, and nothing about patients "
+        "of other hospitals or devices.",
         "One seed. Which method is better is a question of several; the report of the benchmark answers it.",
     ]
     for name, card in pretraining.items():
@@ -237,11 +244,9 @@ def _limits(
                 f"Trained on {name}, whose access is restricted ({card.access}{terms}). Its terms may hold for weights "
                 "that were trained on it: read them before you pass these on. Weights can give training data away."
             )
-    few = [
-        f"{row.task} on {row.dataset}: {too_few}"
-        for row in rows.itertuples()
-        if (too_few := few_groups(*smallest_sample(rows[rows.index == row.Index])))
-    ]
+    if recipe["model"]["tokenizer"]["kind"] == "corpus" and any(map(_is_restricted, pretraining.values())):
+        limits.append("The tokenizer was trained on the pretraining texts: its files hold words of them.")
+    few = [f"{row.task} on {row.dataset}: {too_few}" for row in rows.itertuples() if (too_few := _few_groups(row))]
     if few:
         limits.append(
             f"Intervals with fewer than {FEWEST_GROUPS} patients do not keep what they promise: {'; '.join(few)}."
@@ -257,6 +262,13 @@ def _limits(
             "Scores compare images and texts token by token; open_clip compares embeddings, with other scores."
         )
     return "\n".join(f"- {escape(limit)}" for limit in limits)
+
+
+def _few_groups(row: Any) -> str:
+    """Say that a score rests on too few groups; empty where there are enough, and where rows do not say."""
+    groups = getattr(row, "effective_groups", np.nan)
+    scarcest = getattr(row, "scarcest", None)
+    return "" if np.isnan(groups) else few_groups(groups, np.nan if scarcest is None else scarcest)
 
 
 def _citation(rows: "pd.DataFrame", label: Mapping[str, Any], costs: "pd.DataFrame", key: str) -> str:
