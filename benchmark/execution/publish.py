@@ -1,5 +1,6 @@
 """Upload an exported folder to the Hugging Face hub."""
 
+import re
 from pathlib import Path
 
 from benchmark.common.errors import BenchError
@@ -18,17 +19,12 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
     token, and if the hub refuses.
     """
     from huggingface_hub import HfApi, constants, get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     for pattern, what in ((CARD, "model card"), ("*.safetensors", "weights")):
         if not next(folder.glob(pattern), None):
             raise BenchError(f"{folder}: no {what} ({pattern}); write the folder with bench export")
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
-        repository = ""
-    if repository.count("/") != 1:
-        raise BenchError("--repo: expected USER/NAME of letters, digits, '-', '_' and '.'")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository, re.ASCII):
+        raise BenchError(f"--repo {repository}: expected USER/NAME of letters, digits, '-', '_' and '.'")
     if constants.HF_HUB_OFFLINE or not hub_answers():
         raise BenchError(f"{constants.ENDPOINT} cannot be reached; nothing was uploaded")
     if get_token() is None:

@@ -257,7 +257,7 @@ def _limits(
     if unsure:
         limits.append(f"The interval reaches chance: {'; '.join(dict.fromkeys(unsure))}.")
     method = recipe.get("method", "")
-    if layout == "open_clip" and method in METHODS and "late_interaction" in METHODS[method].abilities:
+    if layout == "open_clip" and method in METHODS.names() and "late_interaction" in METHODS[method].abilities:
         limits.append(
             "Scores compare images and texts token by token; open_clip compares embeddings, with other scores."
         )

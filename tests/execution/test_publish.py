@@ -30,7 +30,11 @@ from tests.models.make import make_card, save_hugging_face, transformers_card
 
 HOSTILE = "<script>alert(1)</script> | **x** \u202e\x1b[31m"
 CARD = """\
-source: {kind: manifest, file: w.jsonl, image_root: ., columns: {id: id, image: image, label: label, group: id, split: split}}
+source:
+  kind: manifest
+  file: w.jsonl
+  image_root: .
+  columns: {id: id, image: image, label: label, group: id, split: split}
 classes: [a, b]
 title: "<b>Ward</b> | images"
 licence: no sharing
@@ -210,7 +214,7 @@ def test_nothing_is_uploaded_without_network_token_or_card(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("model", "a/b/c", "a b/c", ""):
-        with pytest.raises(BenchError, match="--repo: expected USER/NAME"):
+        with pytest.raises(BenchError, match=r"--repo .*: expected USER/NAME"):
             push(folder, name)
     with monkeypatch.context() as patch:
         patch.setattr("benchmark.execution.publish.hub_answers", lambda: False)
