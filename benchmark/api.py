@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from benchmark.common.tracking import Tracked
+    from benchmark.execution.export import Exported
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
     from benchmark.report.verdicts import Verdict
@@ -147,6 +149,24 @@ class Results:
         access stay out of it in any case. Raises ``BenchError`` if there is nothing to report.
         """
         return write_report(self.store, folder, reference, Console(quiet=True), latex, images=images)
+
+
+def export_cell(
+    store: Store, name: str, output: Path, wanted: str = "open_clip", licence: str = "other"
+) -> "tuple[Exported, list[str]]":
+    """Write a trained cell and its model card into a folder, as ``bench export`` does.
+
+    name: as find_cell() takes it. Returns what was written, the model card first, and the pretraining datasets that not
+    everyone may use.
+    """
+    from benchmark.execution.export import export, find_cell
+    from benchmark.execution.publish import CARD
+    from benchmark.report.model_card import model_card, restricted
+
+    exported = export(store, find_cell(store, name), output, wanted)
+    text = model_card(store, exported.key, exported.checkpoint, exported.format, licence)
+    (output / CARD).write_text(text, encoding="utf-8")
+    return replace(exported, files=[output / CARD, *exported.files]), restricted(store, exported.key)
 
 
 def write_report(

@@ -10,7 +10,7 @@ from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
-from benchmark.cli.tools import caption, clean, export, perf, tune
+from benchmark.cli.tools import caption, clean, export, perf, push, tune
 from benchmark.cli.watch import watch
 from benchmark.common.errors import BenchError
 from benchmark.common.text import Terminal
@@ -28,12 +28,13 @@ for command, name, example in (
     (eval_, "eval", "--model open_clip:ViT-B-32/openai --tasks all --datasets phantom-cxr"),
     (plan, "plan", "--methods all --model vit-b-16 --set training.batch_size=512"),
     (tune, "tune", "--methods clip,msd --trials 12 --search msd.momentum=0.9..0.999"),
-    (report, "report", "--results results --reference clip"),
+    (report, "report", "--results ours,theirs --reference clip"),
     (watch, "watch", "--results results --every 60"),
     (claims, "claims", "--suite cxr --results results"),
     (caption, "caption", "--dataset phantom-cxr --beams 3 --count 8"),
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),
-    (export, "export", "clip --output clip-squares"),
+    (export, "export", "clip --output clip-squares --format huggingface"),
+    (push, "push", "clip-squares --repo USER/clip-squares --private"),
     (clean, "clean", "--embeddings --partial"),
     (list_, "list", "methods"),
 ):

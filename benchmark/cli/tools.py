@@ -1,4 +1,4 @@
-"""`bench tune`, `caption`, `export`, `clean` and `perf`: tools for before and after runs."""
+"""`bench tune`, `caption`, `export`, `push`, `clean` and `perf`: tools for before and after runs."""
 
 import json
 from dataclasses import replace
@@ -147,22 +147,50 @@ def _caption_table(captioned: "list[Captioned]", beams: tuple[int, ...]) -> Tabl
 
 def export(
     name: Annotated[str, typer.Argument(help="A trained cell's key (or its beginning), or a method's name.")],
-    output: Annotated[Path, typer.Option(help="The folder to write; open_clip loads it as local-dir:FOLDER.")],
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="open_clip, or huggingface for any model: open_clip's layout where that can load it, else one that "
+            "bench eval loads.",
+        ),
+    ] = "open_clip",
+    licence: Annotated[
+        str, typer.Option("--license", help="The licence of the weights, as the hub names it (apache-2.0).")
+    ] = "other",
     results: Results = None,
 ) -> None:
-    """Write a trained model as a checkpoint for open_clip.
+    """Write a trained model as a folder with weights, configuration and a model card.
 
-    The model's towers must be open_clip's, as those of vit-b-16 are; those of the default model, tiny, are not.
+    `bench eval` loads it again, and open_clip in its format. That needs towers of open_clip, as those of vit-b-16 are;
+    those of the default model, tiny, are not.
     """
-    from benchmark.execution.export import export, find_cell
+    from benchmark.api import export_cell
     from benchmark.store.store import Store
 
-    store = Store(folder_of(results))
-    key = find_cell(store, name)
-    files, checkpoint = export(store, key, output)
-    for path in files:
+    exported, restricted = export_cell(Store(folder_of(results)), name, output, format_, licence)
+    for path in exported.files:
         say(str(path))
-    say(f"cell {key}, {checkpoint} checkpoint")
+    say(f"cell {exported.key}, {exported.checkpoint} checkpoint")
+    if restricted:
+        say(f"trained on data whose terms may hold for the weights: {', '.join(restricted)}; see README.md", "yellow")
+    loaded = "open_clip:local-dir" if exported.format == "open_clip" else "hf"
+    say(f"next: bench eval --model {loaded}:{output}, or bench push {output} --repo USER/NAME")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A folder that bench export wrote.")],
+    repo: Annotated[str, typer.Option(help="The repository on the Hugging Face hub: USER/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+) -> None:
+    """Upload an exported model to the Hugging Face hub. Nothing else uploads anything.
+
+    It takes a token (`hf auth login`, or HF_TOKEN). A repository that exists keeps its visibility.
+    """
+    from benchmark.execution.publish import push
+
+    say(push(folder, repo, private))
 
 
 def clean(

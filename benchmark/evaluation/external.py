@@ -17,6 +17,7 @@ from benchmark.common.seeding import torch_seed
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.evaluation.encoder import Encoded, Encoder, ModelEncoder
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Materials, RawPixels
+from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
 from benchmark.models.weights import hub, require_file
 from benchmark.store import formats
 from benchmark.store.hashing import digest
@@ -96,7 +97,8 @@ def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
     spec: ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
-    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers);
+    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or
+    what ``bench export`` wrote);
     ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
 
     Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
@@ -154,12 +156,32 @@ def _open_clip_encoder(
 def _hugging_face(rest: str) -> ExternalModel:
     folder = Path(rest)
     if not folder.is_dir():
-        raise BenchError(f"--model hf:{rest}: no such folder; expected one with a saved CLIP or SigLIP of transformers")
+        raise BenchError(
+            f"--model hf:{rest}: no such folder; expected one with a saved CLIP or SigLIP of transformers, or of bench "
+            "export"
+        )
+    if is_saved(folder):
+        return _exported(folder)
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
     return ExternalModel(f"hf:{_shown(folder)}", {"hf": _files(folder)}, False, build)
+
+
+def _exported(folder: Path) -> ExternalModel:
+    """Make the model of a folder that ``bench export`` wrote."""
+    files = [folder / CONFIG, folder / WEIGHTS, *sorted((folder / TOKENIZER).glob("*"))]
+
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        saved = load_model(folder, weights=seed is None, seed=seed or 0)
+        scale = saved.temperature_scale if seed is None else TEMPERATURE_SCALE
+        return ModelEncoder(saved.model, saved.tokenizer, device, fingerprint, scale, by_tokens=saved.by_tokens)
+
+    for file in files:
+        require_file(file, "a file of bench export")
+    content = {"exported": {str(file.relative_to(folder)): _sha256(file) for file in files}}
+    return ExternalModel(f"hf:{_shown(folder)}", content, False, build)
 
 
 class HuggingFaceEncoder:

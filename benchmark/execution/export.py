@@ -1,7 +1,8 @@
-"""Export a trained cell as a checkpoint that open_clip loads: ``create_model("local-dir:FOLDER")``."""
+"""Export a trained cell as a folder that other programs load: of open_clip, or of this library."""
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.execution.materials import load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
+from benchmark.models.saved import SavedModel, save_model
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import LAST
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 """The names that open_clip looks for in a folder."""
+OPEN_CLIP, HUGGING_FACE, OWN = "open_clip", "huggingface", "contrastive-benchmark"
+FORMATS = (OPEN_CLIP, HUGGING_FACE)
 
 
 def find_cell(store: Store, name: str) -> str:
@@ -47,25 +51,54 @@ def _described(label: dict[str, Any]) -> str:
     return ", ".join(str(label[name]) for name in names if label.get(name)) + f", {label['seed']}"
 
 
-def export(store: Store, key: str, output: Path) -> tuple[list[Path], str]:
-    """Write a cell's encoder into the folder ``output`` in open_clip's format; return the files and the checkpoint.
+@dataclass(frozen=True)
+class Exported:
+    """A cell in a folder of its own. format: ``OPEN_CLIP``, or ``OWN`` for the layout that this library alone loads.
 
-    The checkpoint is the one that the tables show. The exported model gives the cell's embeddings and temperature.
-    Raises ``BenchError`` if the cell's towers and tokenizer are not all open_clip's, and if the files exist already.
+    checkpoint: the name of the file of the cell's weights.
     """
-    files = [output / CONFIG, output / WEIGHTS]
-    for file in files:
-        if file.exists():
-            raise BenchError(f"{file} exists already; pass another folder as --output")
+
+    key: str
+    format: str
+    files: list[Path]
+    checkpoint: str
+
+
+def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exported:
+    """Write a cell's encoder into the folder ``output``.
+
+    wanted: ``open_clip``; or ``huggingface``, which has open_clip's layout, too, where open_clip can load the model,
+    and else that of models.saved. The checkpoint is the one that the tables show. The exported model gives the cell's
+    embeddings and temperature.
+    Raises ``BenchError`` if the format cannot hold the cell (open_clip's: where not all of towers and tokenizer are
+    its), and if the folder exists and is not empty.
+    """
+    if wanted not in FORMATS:
+        raise unknown("format", wanted, FORMATS)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise BenchError(f"{output} exists already; pass another folder as --output")
     recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
-    model = OpenClipModel(ModelCard.model_validate(recipe["model"]))
+    card = ModelCard.model_validate(recipe["model"])
+    model = None
+    try:
+        model = OpenClipModel(card)
+    except BenchError as error:
+        if wanted == OPEN_CLIP:
+            raise BenchError(f"{error}; or pass --format {HUGGING_FACE}") from error
     trained = load_trained(store, key, store.checkpoint(key))
+    by_tokens = "late_interaction" in trained.method.abilities
+    # open_clip does not compare by token.
+    if model is None or (by_tokens and wanted == HUGGING_FACE):
+        scale = trained.method.temperature_scale
+        saved = SavedModel(card, trained.method.encoder(), trained.tokenizer, scale, by_tokens)
+        return Exported(key, OWN, save_model(saved, output), trained.checkpoint)
     model.load(trained.method.encoder().state_dict())
     tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(trained.method.temperature_scale))}
     output.mkdir(parents=True, exist_ok=True)
+    files = [output / CONFIG, output / WEIGHTS]
     files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, files[1])
-    return files, trained.checkpoint
+    return Exported(key, OPEN_CLIP, files, trained.checkpoint)
 
 
 class OpenClipModel:

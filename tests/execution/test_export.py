@@ -110,9 +110,9 @@ def test_open_clip_gives_the_same_embeddings(image: str, text: str, tmp_path: Pa
         image = pretrained_on_squashed(tmp_path / "squash")
     of = card(image, text)
     ours = trained(store, of)
-    files, checkpoint = export(store, find_cell(store, "clip"), tmp_path / "out")
-    assert checkpoint == "last"
-    assert [file.name for file in files] == ["open_clip_config.json", "open_clip_model.safetensors"]
+    exported = export(store, find_cell(store, "clip"), tmp_path / "out")
+    assert (exported.checkpoint, exported.format) == ("last", "open_clip")
+    assert [file.name for file in exported.files] == ["open_clip_config.json", "open_clip_model.safetensors"]
 
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
     theirs.eval()
