@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.common.text import display_name
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Cell, Chart, Table
 from benchmark.report.results import Results, natural
@@ -49,7 +50,7 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
         maps = {line: few[line, dataset] for line in shown if (line, dataset) in few}
         coloured = colouring([group for each in maps.values() for group in each.image_classes])
         first = len(classes)
-        classes += coloured
+        classes += map(display_name, coloured)
         for line, each in maps.items():
             groups = [*each.image_classes, *each.text_classes]
             for number, method in enumerate(PROJECTIONS[: 2 if (line, dataset) in neighbours else 1]):

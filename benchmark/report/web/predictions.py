@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmark.common.text import display_name
 from benchmark.report.plots import GREY, INK
 from benchmark.report.render import Chart
 from benchmark.report.results import Results, natural
@@ -147,7 +148,7 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
     for name in datasets:
         first = len(classes)
         of_name = {line: each for (n, line), each in single.items() if n == name}
-        classes += next(iter(of_name.values())).classes
+        classes += map(display_name, next(iter(of_name.values())).classes)
         for line, each in of_name.items():
             if each.label is None or each.predicted is None:
                 continue
@@ -218,8 +219,11 @@ def roc(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def at_rates(false: np.ndarray, true: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Read a ROC curve at some false-positive rates; where it is upright, its upper end."""
-    kept = np.append(np.diff(false) > 0, True)
-    return np.asarray(np.interp(rates, false[kept], true[kept]))
+    left = np.searchsorted(false, rates, side="right") - 1
+    right = np.minimum(left + 1, len(false) - 1)
+    width = false[right] - false[left]
+    share = np.divide(rates - false[left], width, out=np.zeros(len(rates)), where=width > 0)
+    return np.asarray(true[left] + share * (true[right] - true[left]))
 
 
 def area(false: np.ndarray, true: np.ndarray) -> float:
@@ -266,7 +270,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         for (name, class_name, line), (auc, true) in drawn.items()
     ]
     lines = Lines(results.lines, shown)
-    labels = [f"{name}: {class_name or MACRO}" for name, class_name in options]
+    labels = [f"{name}: {display_name(class_name) or MACRO}" for name, class_name in options]
     of = choice("of", "ROC curve of", labels)
     chosen = lines.chosen(alt.Chart(alt.InlineData(values=records)).transform_filter("datum.of === of"))
     flat = chosen.transform_flatten(["true"]).transform_window(point="row_number()", groupby=["name"])
