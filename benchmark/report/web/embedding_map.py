@@ -10,13 +10,13 @@ from benchmark.common.text import display_name
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Cell, Chart, Table
 from benchmark.report.results import Results, natural
-from benchmark.report.web.charts import choice, names, specification, table
+from benchmark.report.web.charts import LIMIT, choice, names, specification, table
 from benchmark.store.rows import Embedded
 
 if TYPE_CHECKING:
     import altair as alt
 
-POINTS, IN_ALL = 400, 60_000
+POINTS, IN_ALL = 400, 40_000
 """The most points of a map, and of all maps together."""
 CLASSES = 11
 """The classes with a colour of their own; the others share one."""
@@ -112,7 +112,9 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
 def _legend(columns: str) -> "alt.Legend":
     import altair as alt
 
-    return alt.Legend(orient="bottom", title=None, labelLimit=150, columns=alt.ExprRef(columns), symbolOpacity=1)
+    return alt.Legend(
+        orient="bottom", title=None, labelLimit=alt.ExprRef(LIMIT), columns=alt.ExprRef(columns), symbolOpacity=1
+    )
 
 
 def _caption(half: int, neighbours: bool) -> str:
@@ -216,11 +218,12 @@ def _single(group: list[str]) -> str:
 
 def project(embedded: Embedded, method: str) -> np.ndarray:
     """Project images and then texts to two dimensions, [n + m, 2], within -500 to 500 with one scale for both axes."""
-    from sklearn.decomposition import PCA
-
     vectors = np.concatenate([_unit(embedded.images), _unit(embedded.texts)])
-    points = PCA(min(2, *vectors.shape), svd_solver="full").fit_transform(vectors)
+    # scikit-learn takes two seconds to import, the components a few milliseconds.
+    left, spread, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    points = left[:, :2] * spread[:2]
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    points *= np.sign(points[np.abs(points).argmax(axis=0), [0, 1]])
     if method == "t-SNE":
         from sklearn.manifold import TSNE
 

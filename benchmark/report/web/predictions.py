@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 20
 """The classes of a dataset that a confusion matrix and ROC curves show: the most frequent ones."""
-GRID, SHORTEST_GRID, GRID_IN_ALL = 101, 21, 250_000
+GRID, SHORTEST_GRID, GRID_IN_ALL = 101, 21, 150_000
 """False-positive rates at which ROC curves are drawn: so many, or fewer where those of all curves were too many."""
 BINS = 15
 """Of confidence, as in the metric ece."""
@@ -272,10 +272,10 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     lines = Lines(results.lines, shown)
     labels = [f"{name}: {display_name(class_name) or MACRO}" for name, class_name in options]
     of = choice("of", "ROC curve of", labels)
-    chosen = lines.chosen(alt.Chart(alt.InlineData(values=records)).transform_filter("datum.of === of"))
+    chosen = lines.chosen(alt.Chart(alt.NamedData("curves")).transform_filter("datum.of === of"))
     flat = chosen.transform_flatten(["true"]).transform_window(point="row_number()", groupby=["name"])
     flat = flat.transform_calculate(x=f"(datum.point - 1) / {points - 1}", y="datum.true / 1000")
-    percent = alt.Axis(format=".0%", tickCount=5)
+    percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="false positives", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="true positives", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = flat.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
@@ -291,7 +291,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
-        specification(figure),
+        specification(figure, curves=records),
         f"Each class against the others, of the first seed of each arm, at {points} false-positive rates; {MACRO}: of "
         "true-positive rates, over classes with positives and negatives. Numbers: the area under the whole curve "
         f"(AUROC). {CHOICE}{note}",
@@ -343,7 +343,7 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     lines = Lines(results.lines, shown)
     dataset = choice("dataset", "dataset", datasets)
     chosen = lines.chosen(alt.Chart(table(columns, 4)).transform_filter("datum.dataset === dataset"))
-    percent = alt.Axis(format=".0%", tickCount=5)
+    percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="confidence", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="correct", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = chosen.mark_line(strokeWidth=1.2).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
