@@ -37,7 +37,7 @@ def specification(chart: "alt.TopLevelMixin", **datasets: list[dict[str, Any]]) 
     """
     spec: dict[str, Any] = chart.to_dict()
     if datasets:
-        spec["datasets"] = datasets
+        spec["datasets"] = spec.get("datasets", {}) | datasets
     spec["config"] = {
         "font": 'system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif',
         "view": {"stroke": None},
