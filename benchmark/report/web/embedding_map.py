@@ -16,12 +16,13 @@ from benchmark.store.rows import Embedded
 if TYPE_CHECKING:
     import altair as alt
 
-POINTS, IN_ALL = 400, 40_000
+POINTS, IN_ALL = 240, 40_000
 """The most points of a map, and of all maps together."""
 CLASSES = 11
 """The classes with a colour of their own; the others share one."""
 TSNE_MAPS, TSNE_POINTS = 16, 100
-"""t-SNE, half a second a map, is drawn if there are at most so many maps, of so many points (its perplexity is 30)."""
+"""t-SNE, a third of a second a map, is drawn if there are at most so many maps; each has at least so many points (its
+perplexity is 30)."""
 SEED = 0
 PROJECTIONS = ("PCA", "t-SNE")
 
