@@ -22,15 +22,22 @@ LABEL_HEIGHT = 13
 """Pixels between labels at the ends of lines."""
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]]
 """The dashes of lines that share a colour, in their order."""
-GUTTER = "clamp(0.26 * width, 76, 190)"
+GUTTER = "clamp(0.3 * width, 104, 190)"
 """Pixels right of the lines, for their labels, as an expression."""
+LIMIT = "width < 480 ? 90 : 160"
+"""Pixels of a name in a legend, as an expression."""
 CHOICE = "Click a name below the chart to show that line alone, and more with the shift key; or type a part of names."
 """How the reader chooses lines, for captions."""
 
 
-def specification(chart: "alt.TopLevelMixin") -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart, as wide as its place on the page."""
+def specification(chart: "alt.TopLevelMixin", **datasets: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart. datasets: the records of data that it has by name.
+
+    Altair validates each number of data within a chart, which takes half a minute for those of thousands of curves.
+    """
     spec: dict[str, Any] = chart.to_dict()
+    if datasets:
+        spec["datasets"] = spec.get("datasets", {}) | datasets
     spec["config"] = {
         "font": 'system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif',
         "view": {"stroke": None},
@@ -104,7 +111,7 @@ class Lines:
         legend = alt.Legend(
             orient="bottom",
             columns=alt.ExprRef("width < 480 ? 2 : width < 800 ? 3 : 4"),
-            labelLimit=150,
+            labelLimit=alt.ExprRef(LIMIT),
             symbolType="stroke",
             symbolStrokeWidth=3,
             symbolOpacity=1,

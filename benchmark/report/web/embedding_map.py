@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.common.text import display_name
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Cell, Chart, Table
 from benchmark.report.results import Results, natural
-from benchmark.report.web.charts import choice, names, specification, table
+from benchmark.report.web.charts import LIMIT, choice, names, specification, table
 from benchmark.store.rows import Embedded
 
 if TYPE_CHECKING:
     import altair as alt
 
-POINTS, IN_ALL = 400, 60_000
+POINTS, IN_ALL = 240, 40_000
 """The most points of a map, and of all maps together."""
 CLASSES = 11
 """The classes with a colour of their own; the others share one."""
 TSNE_MAPS, TSNE_POINTS = 16, 100
-"""t-SNE, half a second a map, is drawn if there are at most so many maps, of so many points (its perplexity is 30)."""
+"""t-SNE, a third of a second a map, is drawn if there are at most so many maps; each has at least so many points (its
+perplexity is 30)."""
 SEED = 0
 PROJECTIONS = ("PCA", "t-SNE")
 
@@ -49,7 +51,7 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
         maps = {line: few[line, dataset] for line in shown if (line, dataset) in few}
         coloured = colouring([group for each in maps.values() for group in each.image_classes])
         first = len(classes)
-        classes += coloured
+        classes += map(display_name, coloured)
         for line, each in maps.items():
             groups = [*each.image_classes, *each.text_classes]
             for number, method in enumerate(PROJECTIONS[: 2 if (line, dataset) in neighbours else 1]):
@@ -111,7 +113,9 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
 def _legend(columns: str) -> "alt.Legend":
     import altair as alt
 
-    return alt.Legend(orient="bottom", title=None, labelLimit=150, columns=alt.ExprRef(columns), symbolOpacity=1)
+    return alt.Legend(
+        orient="bottom", title=None, labelLimit=alt.ExprRef(LIMIT), columns=alt.ExprRef(columns), symbolOpacity=1
+    )
 
 
 def _caption(half: int, neighbours: bool) -> str:
@@ -215,11 +219,12 @@ def _single(group: list[str]) -> str:
 
 def project(embedded: Embedded, method: str) -> np.ndarray:
     """Project images and then texts to two dimensions, [n + m, 2], within -500 to 500 with one scale for both axes."""
-    from sklearn.decomposition import PCA
-
     vectors = np.concatenate([_unit(embedded.images), _unit(embedded.texts)])
-    points = PCA(min(2, *vectors.shape), svd_solver="full").fit_transform(vectors)
+    # scikit-learn takes two seconds to import, the components a few milliseconds.
+    left, spread, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    points = left[:, :2] * spread[:2]
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    points *= np.sign(points[np.abs(points).argmax(axis=0), [0, 1]])
     if method == "t-SNE":
         from sklearn.manifold import TSNE
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from benchmark.common.text import display_name
 from benchmark.report.plots import GREY, INK
 from benchmark.report.render import Chart
 from benchmark.report.results import Results, natural
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 20
 """The classes of a dataset that a confusion matrix and ROC curves show: the most frequent ones."""
-GRID, SHORTEST_GRID, GRID_IN_ALL = 101, 21, 250_000
+GRID, SHORTEST_GRID, GRID_IN_ALL = 101, 21, 150_000
 """False-positive rates at which ROC curves are drawn: so many, or fewer where those of all curves were too many."""
 BINS = 15
 """Of confidence, as in the metric ece."""
@@ -147,7 +148,7 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
     for name in datasets:
         first = len(classes)
         of_name = {line: each for (n, line), each in single.items() if n == name}
-        classes += next(iter(of_name.values())).classes
+        classes += map(display_name, next(iter(of_name.values())).classes)
         for line, each in of_name.items():
             if each.label is None or each.predicted is None:
                 continue
@@ -218,8 +219,11 @@ def roc(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def at_rates(false: np.ndarray, true: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Read a ROC curve at some false-positive rates; where it is upright, its upper end."""
-    kept = np.append(np.diff(false) > 0, True)
-    return np.asarray(np.interp(rates, false[kept], true[kept]))
+    left = np.searchsorted(false, rates, side="right") - 1
+    right = np.minimum(left + 1, len(false) - 1)
+    width = false[right] - false[left]
+    share = np.divide(rates - false[left], width, out=np.zeros(len(rates)), where=width > 0)
+    return np.asarray(true[left] + share * (true[right] - true[left]))
 
 
 def area(false: np.ndarray, true: np.ndarray) -> float:
@@ -266,12 +270,12 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         for (name, class_name, line), (auc, true) in drawn.items()
     ]
     lines = Lines(results.lines, shown)
-    labels = [f"{name}: {class_name or MACRO}" for name, class_name in options]
+    labels = [f"{name}: {display_name(class_name) or MACRO}" for name, class_name in options]
     of = choice("of", "ROC curve of", labels)
-    chosen = lines.chosen(alt.Chart(alt.InlineData(values=records)).transform_filter("datum.of === of"))
+    chosen = lines.chosen(alt.Chart(alt.NamedData("curves")).transform_filter("datum.of === of"))
     flat = chosen.transform_flatten(["true"]).transform_window(point="row_number()", groupby=["name"])
     flat = flat.transform_calculate(x=f"(datum.point - 1) / {points - 1}", y="datum.true / 1000")
-    percent = alt.Axis(format=".0%", tickCount=5)
+    percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="false positives", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="true positives", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = flat.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
@@ -287,7 +291,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
-        specification(figure),
+        specification(figure, curves=records),
         f"Each class against the others, of the first seed of each arm, at {points} false-positive rates; {MACRO}: of "
         "true-positive rates, over classes with positives and negatives. Numbers: the area under the whole curve "
         f"(AUROC). {CHOICE}{note}",
@@ -339,7 +343,7 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     lines = Lines(results.lines, shown)
     dataset = choice("dataset", "dataset", datasets)
     chosen = lines.chosen(alt.Chart(table(columns, 4)).transform_filter("datum.dataset === dataset"))
-    percent = alt.Axis(format=".0%", tickCount=5)
+    percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="confidence", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="correct", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = chosen.mark_line(strokeWidth=1.2).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")

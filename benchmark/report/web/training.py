@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.common.text import display_name
 from benchmark.report.render import Chart
 from benchmark.report.results import Results
 from benchmark.report.web.charts import (
@@ -50,7 +51,7 @@ def learning_curves(results: Results) -> Iterator[Chart]:
     for number, name in enumerate(quantities):
         missing = [curve.get(name, np.full(len(curve), np.nan)) for _, _, curve in curves]
         columns[f"q{number}"] = np.concatenate([np.asarray(values, dtype=float) for values in missing])
-    quantity = choice("quantity", "quantity", quantities)
+    quantity = choice("quantity", "quantity", [display_name(name) for name in quantities])
     seeds = [str(seed) for _, seed in runs]
     chosen = lines.chosen(
         alt.Chart(table(columns, 4)).transform_lookup(
