@@ -21,6 +21,8 @@ def watch(
     results: Results = None,
     every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 30,
     once: Annotated[bool, typer.Option("--once", help="Look once, write the page, and end.")] = False,
+    reference: Annotated[str | None, typer.Option(help="As of bench report.")] = None,
+    no_images: Annotated[bool, typer.Option("--no-images", help="As of bench report.")] = False,
 ) -> None:
     """Show what a run in another process is doing, and keep its report page up to date.
 
@@ -35,7 +37,7 @@ def watch(
     from benchmark.store.live import current, read_runs
 
     folder = folder_of(results)
-    page, last = _Page(folder), ""
+    page, last = _Page(folder, reference, not no_images), ""
     with Live(console=console, auto_refresh=False) as screen:
         while True:
             now = time.time()
@@ -65,8 +67,9 @@ class _Page:
     Writing takes at most ``SHARE`` of the time; the last one is always written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.note = folder, "no result yet: the page comes with the first"
+    def __init__(self, folder: Path, reference: str | None, images: bool) -> None:
+        self.folder, self.reference, self.images = folder, reference, images
+        self.note = "no result yet: the page comes with the first"
         self._written: object = None
         self._next = 0.0
 
@@ -83,11 +86,14 @@ class _Page:
         ]
         if state == self._written or (time.monotonic() < self._next and not last):
             return
-        began = time.monotonic()
+        began, store = time.monotonic(), Store(self.folder)
+        if store.rows().empty:
+            return
         try:
-            files = write_report(Store(self.folder), None, None, Console(quiet=True))
-        except BenchError:
-            # There is nothing to report yet.
+            files = write_report(store, None, self.reference, Console(quiet=True), images=self.images)
+        except BenchError as error:
+            # The reference, say, has no results yet.
+            self.note = f"no page yet: {error}"
             return
         self._written = state
         self._next = time.monotonic() + (time.monotonic() - began) / SHARE

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -148,6 +149,7 @@ def played(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
         clocks = SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0], time=time.time, strftime=time.strftime)
         monkeypatch.setattr(watch, "time", clocks)
         monkeypatch.setattr("benchmark.api.write_report", write)
+        monkeypatch.setattr("benchmark.store.store.Store.rows", lambda _: pd.DataFrame({"value": [1.0]}))
         show()
         assert bench("watch", "--every", "7") == exit_status
         return [*before, pages[0]]
