@@ -1,5 +1,6 @@
 """`bench watch`: follow a run that goes on in another process."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def watch(
     Tells what is running, done, failed and left, with the time to go. Writes the report again whenever a training or an
     evaluation has ended. Ends with the run: with status 1 if something failed or the run stopped before its end.
     """
+    step_back()
     from rich.live import Live
     from rich.text import Text
 
@@ -59,6 +61,14 @@ def watch(
             time.sleep(every)
     if not goes_on and any(run.state != "done" for run in runs):
         raise typer.Exit(1)
+
+
+def step_back() -> None:
+    """Leave the processor to the run: low priority, and one thread where libraries would take all cores."""
+    # The libraries read it when they are imported: the page's maps would else hold up the run, and themselves.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if hasattr(os, "nice"):
+        os.nice(10)
 
 
 class _Page:
