@@ -42,14 +42,13 @@ def watch(
     page, last = _Page(folder, reference, not no_images), ""
     with Live(console=console, auto_refresh=False) as screen:
         while True:
-            now = time.time()
             records = read_runs(folder)
             if not records:
                 raise BenchError(f"no run here: {folder / 'runs'} has no record of one; start bench run first")
-            runs = current(records, now)
-            goes_on = any(run.state == "running" and not run.lost(now) for run in runs)
-            page.update(runs, now, last=once or not goes_on)
-            shown = "\n\n".join(answer_text(each, console.width) for each in progress(records, now))
+            runs = current(records)
+            goes_on = any(run.state == "running" and not run.lost for run in runs)
+            page.update(runs, last=once or not goes_on)
+            shown = "\n\n".join(answer_text(each, console.width) for each in progress(records))
             shown += f"\n\n{page.note}"
             if console.is_terminal:
                 screen.update(Text(shown), refresh=True)
@@ -83,7 +82,7 @@ class _Page:
         self._written: object = None
         self._next = 0.0
 
-    def update(self, runs: "Sequence[RunRecord]", now: float, last: bool) -> None:
+    def update(self, runs: "Sequence[RunRecord]", last: bool) -> None:
         """Write the report if it is due. last: whether this is the last time."""
         from rich.console import Console
 
@@ -91,8 +90,7 @@ class _Page:
         from benchmark.store.store import Store
 
         state = [
-            (run.id, run.state, run.lost(now), [(work.state, work.done, work.failed) for work in run.work])
-            for run in runs
+            (run.id, run.state, run.lost, [(work.state, work.done, work.failed) for work in run.work]) for run in runs
         ]
         if state == self._written or (time.monotonic() < self._next and not last):
             return

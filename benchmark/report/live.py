@@ -17,8 +17,8 @@ IN_THE_LOG = "see run.log in the results folder"
 def progress(records: Sequence[RunRecord], now: float | None = None) -> Iterator[Answer]:
     """Tell what the runs that are going on are doing, or how the last one ended. now: seconds since 1970."""
     now = time.time() if now is None else now
-    for record in current(records, now):
-        yield Answer(headline(record, now), [*findings(record, now)])
+    for record in current(records):
+        yield Answer(headline(record, now), [*findings(record)])
 
 
 def unfinished(records: Sequence[RunRecord], now: float | None = None) -> Iterator[Answer]:
@@ -27,18 +27,18 @@ def unfinished(records: Sequence[RunRecord], now: float | None = None) -> Iterat
     Messages of errors are left out: they may quote data that must not leave the machine.
     """
     now = time.time() if now is None else now
-    runs = current(records, now)
+    runs = current(records)
     if any(record.state != "done" for record in runs):
         for record in runs:
-            yield Answer(headline(record, now, quoted=False), [*findings(record, now, quoted=False)])
+            yield Answer(headline(record, now, quoted=False), [*findings(record, quoted=False)])
 
 
 def headline(record: RunRecord, now: float, quoted: bool = True) -> str:
     """Say in a sentence whether a run goes on, for how long, or when and how it ended. quoted: with the error."""
     run = f"Run of suite {record.suite} with {record.model} on {record.device}"
     again = "; the same command resumes it"
-    if lost := record.lost(now):
-        return f"{run} stopped without saying so at {clock(record.updated, now)} ({lost}){again}."
+    if record.lost:
+        return f"{run} stopped without saying so at {clock(record.updated, now)} ({record.lost}){again}."
     if record.state == "running":
         left = seconds_left(record)
         to_go = "time left unknown" if left is None else f"about {duration(left)} left"
@@ -54,10 +54,10 @@ def headline(record: RunRecord, now: float, quoted: bool = True) -> str:
     return f"{run} ended {when}{failed}."
 
 
-def findings(record: RunRecord, now: float, quoted: bool = True) -> Iterator[str]:
+def findings(record: RunRecord, quoted: bool = True) -> Iterator[str]:
     """Say what is running, done, failed and left of a run, a sentence each. quoted: with messages of errors."""
     trainings, evaluations = of_kind(record, "training"), of_kind(record, "evaluation")
-    is_open = record.state == "running" and not record.lost(now)
+    is_open = record.state == "running" and not record.lost
     if is_open and record.doing:
         yield f"now: {record.doing}"
     done = sum(work.done for work in trainings), sum(work.done for work in evaluations)
