@@ -18,7 +18,6 @@ from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import Strict, validated
-from benchmark.store.live import read_runs
 from benchmark.store.merged import open_store
 from benchmark.store.store import Store
 
@@ -203,7 +202,7 @@ def write_report(
         store.log,
         store.embedded,
         store.configuration,
-        read_runs(store.folder),
+        store.runs(),
         partial(gallery, store=store, images=images),
     )
 

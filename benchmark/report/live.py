@@ -11,28 +11,34 @@ from benchmark.store.live import Kind, RunRecord, Work, current
 
 MOST_FAILURES = 5
 """The most failures that are told; run.log has all."""
+IN_THE_LOG = "see run.log in the results folder"
 
 
 def progress(records: Sequence[RunRecord], now: float | None = None) -> Iterator[Answer]:
     """Tell what the runs that are going on are doing, or how the last one ended. now: seconds since 1970."""
     now = time.time() if now is None else now
-    for record in current(records, now):
-        yield Answer(headline(record, now), [*findings(record, now)])
+    for record in current(records):
+        yield Answer(headline(record, now), [*findings(record)])
 
 
 def unfinished(records: Sequence[RunRecord], now: float | None = None) -> Iterator[Answer]:
-    """Tell the same as progress(), unless the last run ended as it should."""
+    """Tell the same for a report, unless the last run ended as it should.
+
+    Messages of errors are left out: they may quote data that must not leave the machine.
+    """
     now = time.time() if now is None else now
-    if any(record.state != "done" for record in current(records, now)):
-        yield from progress(records, now)
+    runs = current(records)
+    if any(record.state != "done" for record in runs):
+        for record in runs:
+            yield Answer(headline(record, now, quoted=False), [*findings(record, quoted=False)])
 
 
-def headline(record: RunRecord, now: float) -> str:
-    """Say in a sentence whether a run goes on, for how long, or when and how it ended."""
+def headline(record: RunRecord, now: float, quoted: bool = True) -> str:
+    """Say in a sentence whether a run goes on, for how long, or when and how it ended. quoted: with the error."""
     run = f"Run of suite {record.suite} with {record.model} on {record.device}"
     again = "; the same command resumes it"
-    if lost := record.lost(now):
-        return f"{run} stopped without saying so at {clock(record.updated, now)} ({lost}){again}."
+    if record.lost:
+        return f"{run} stopped without saying so at {clock(record.updated, now)} ({record.lost}){again}."
     if record.state == "running":
         left = seconds_left(record)
         to_go = "time left unknown" if left is None else f"about {duration(left)} left"
@@ -43,15 +49,15 @@ def headline(record: RunRecord, now: float) -> str:
     if record.state == "interrupted":
         return f"{run} was interrupted {when}{again}."
     if record.reason:
-        return f"{run} stopped {when}: {record.reason}"
+        return f"{run} stopped {when}: {record.reason if quoted else IN_THE_LOG}"
     failed = f", with {plural(len(record.failures), 'failure')}" if record.failures else ""
     return f"{run} ended {when}{failed}."
 
 
-def findings(record: RunRecord, now: float) -> Iterator[str]:
-    """Say what is running, done, failed and left of a run, a sentence each."""
+def findings(record: RunRecord, quoted: bool = True) -> Iterator[str]:
+    """Say what is running, done, failed and left of a run, a sentence each. quoted: with messages of errors."""
     trainings, evaluations = of_kind(record, "training"), of_kind(record, "evaluation")
-    is_open = record.state == "running" and not record.lost(now)
+    is_open = record.state == "running" and not record.lost
     if is_open and record.doing:
         yield f"now: {record.doing}"
     done = sum(work.done for work in trainings), sum(work.done for work in evaluations)
@@ -61,9 +67,10 @@ def findings(record: RunRecord, now: float) -> Iterator[str]:
     failed = sum(work.state == "failed" for work in trainings), sum(work.failed for work in evaluations)
     if any(failed):
         yield f"failed: {plural(failed[0], 'training')} and {plural(failed[1], 'evaluation')}"
-    yield from record.failures[:MOST_FAILURES]
-    if len(record.failures) > MOST_FAILURES:
-        yield f"{plural(len(record.failures) - MOST_FAILURES, 'more failure')}: see run.log"
+    shown = record.failures[: MOST_FAILURES if quoted else 0]
+    yield from shown
+    if more := len(record.failures) - len(shown):
+        yield f"{plural(more, 'more failure' if shown else 'failure')}: {IN_THE_LOG}"
     waiting = [work for work in trainings if work.state in ("queued", "running")]
     left = sum(rest(work) for work in evaluations if work.state in ("queued", "running"))
     if waiting or left:
@@ -72,7 +79,10 @@ def findings(record: RunRecord, now: float) -> Iterator[str]:
     lost = sum(rest(work) for work in evaluations if work.state in ("failed", "left out"))
     if lost:
         yield f"left out: {plural(lost, 'evaluation')} of what failed"
-    yield from (f"left out: {reason}" for reason in record.left_out)
+    if quoted:
+        yield from (f"left out: {reason}" for reason in record.left_out)
+    elif record.left_out:
+        yield f"left out: {plural(len(record.left_out), 'dataset')}, {IN_THE_LOG}"
 
 
 def of_kind(record: RunRecord, kind: Kind) -> list[Work]:

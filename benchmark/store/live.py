@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 BEAT = 5.0
 """Seconds between two writes of a record while nothing but progress changes."""
@@ -51,7 +51,8 @@ class RunRecord(BaseModel):
     """What a run does and has to do. Times are seconds since 1970.
 
     host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it
-    left_out: what is not evaluated, and why. failures: a line each. reason: why the run ended, if not by itself.
+    left_out: what is not evaluated, and why. failures: a line each. reason: why the run ended, if not by itself. lost:
+    why a run that does not say that it ended was not running any more when the record was read; else empty.
     """
 
     id: str
@@ -69,15 +70,13 @@ class RunRecord(BaseModel):
     left_out: list[str] = []
     failures: list[str] = []
     work: list[Work] = []
+    lost: str = Field(default="", exclude=True)
 
-    def lost(self, now: float, host: str | None = None) -> str:
-        """Return why a run that does not say that it ended is not running any more; empty if it may be running.
-
-        host: the name of this machine.
-        """
+    def why_lost(self, now: float) -> str:
+        """Return why a run that does not say that it ended is not running any more; empty if it may be running."""
         if self.state != "running":
             return ""
-        if self.host == (host or platform.node()) and not _is_process(self.process):
+        if self.host == platform.node() and not _is_process(self.process):
             return f"process {self.process} is gone"
         silent = now - self.updated
         return f"process {self.process} on {self.host} has not written since" if silent > SILENT else ""
@@ -88,13 +87,19 @@ def read_runs(results: Path) -> list[RunRecord]:
     records = []
     for path in (results / "runs").glob("*.json"):
         with suppress(OSError, ValidationError):
-            records.append(RunRecord.model_validate_json(path.read_bytes()))
+            record = RunRecord.model_validate_json(path.read_bytes())
+            record.lost = record.why_lost(time.time())
+            if record.lost:
+                # A run that ended after the first look has said so by now.
+                lost, record = record.lost, RunRecord.model_validate_json(path.read_bytes())
+                record.lost = lost if record.state == "running" else ""
+            records.append(record)
     return sorted(records, key=lambda record: record.started)
 
 
-def current(records: Sequence[RunRecord], now: float) -> list[RunRecord]:
+def current(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Select the runs that are running; if there is none, the one that started last."""
-    running = [record for record in records if record.state == "running" and not record.lost(now)]
+    running = [record for record in records if record.state == "running" and not record.lost]
     return running or [*records[-1:]]
 
 
@@ -127,8 +132,7 @@ class Recorder:
         self._writes = True
 
     def __enter__(self) -> Self:
-        now = self.record.started
-        earlier = [r for r in read_runs(self.folder.parent) if r.state != "running" or r.lost(now)]
+        earlier = [each for each in read_runs(self.folder.parent) if each.state != "running" or each.lost]
         for record in earlier[:-KEPT]:
             with suppress(OSError):
                 self._path(record).unlink(missing_ok=True)

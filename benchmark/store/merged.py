@@ -12,6 +12,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, listed
 from benchmark.config.claims import Claim
 from benchmark.store.hashing import digest
+from benchmark.store.live import RunRecord
 from benchmark.store.rows import OpenedDataset
 from benchmark.store.store import Store
 
@@ -65,6 +66,11 @@ class MergedStore(Store):
         for store in reversed(self.stores):
             merged |= store.datasets()
         return merged
+
+    @override
+    def runs(self) -> list[RunRecord]:
+        every = [record for store in self.stores for record in store.runs()]
+        return sorted(every, key=lambda record: record.started)
 
     @override
     def cell(self, key: str) -> Path:

@@ -27,6 +27,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
+from benchmark.store.live import RunRecord, read_runs
 from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, OpenedDataset, Row
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class Store:
     @property
     def _datasets(self) -> Path:
         return self.folder / "datasets.json"
+
+    def runs(self) -> list[RunRecord]:
+        """Read the records of the runs that wrote here, oldest first."""
+        return read_runs(self.folder)
 
     def cell(self, key: str) -> Path:
         """Return the folder of a finished cell."""

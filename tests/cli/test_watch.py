@@ -5,11 +5,13 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,6 +21,12 @@ from benchmark.store.live import RunRecord, Work, read_runs
 from tests.squares import Bench
 
 QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--set", "training.samples=320"]
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests that follow keep their priority."""
+    monkeypatch.setattr(watch, "step_back", lambda: None)
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -148,6 +156,7 @@ def played(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
         clocks = SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0], time=time.time, strftime=time.strftime)
         monkeypatch.setattr(watch, "time", clocks)
         monkeypatch.setattr("benchmark.api.write_report", write)
+        monkeypatch.setattr("benchmark.store.store.Store.rows", lambda _: pd.DataFrame({"value": [1.0]}))
         show()
         assert bench("watch", "--every", "7") == exit_status
         return [*before, pages[0]]
@@ -185,3 +194,13 @@ def test_a_watch_ends_with_a_run_that_is_gone(bench: Bench, played: Callable[...
     gone.wait()
     assert played([trained(1), trained(1, process=gone.pid)], 1) == [1, 2]
     assert f"(process {gone.pid} is gone)" in " ".join(bench.out.split())
+
+
+def test_a_watch_leaves_the_processor_to_the_run() -> None:
+    code = (
+        "import os, sys; from benchmark.cli.watch import step_back; step_back(); "
+        "print(os.nice(0), os.environ['OMP_NUM_THREADS'], 'numpy' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(min(19, os.nice(0) + 10)), "1", "False"]

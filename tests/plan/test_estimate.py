@@ -100,3 +100,23 @@ def test_texts_are_as_long_as_the_model_reads_where_the_data_are_not_read_yet(be
     plan = make_plan(load_run_config("demo", {"methods": ["cleft"], "device": "cpu"}, [], []), bench.folder / "empty")
     estimate = Estimator(plan, pd.DataFrame()).cell(plan.cells[0])
     assert estimate.assumed_length == 64
+
+
+def test_a_rough_estimate_is_its_formula(bench: Bench) -> None:
+    """Of 72 pairs in batches of 32, an epoch is two steps; the speed is that of a data sheet, of which 35 % count."""
+
+    def rough(*settings: str, costs: pd.DataFrame | None = None, speed: float | None = 1e12) -> float | None:
+        flags = {"methods": ["clip"], "device": "cpu"}
+        budget = settings[0].removeprefix("training.") if settings else None
+        plan = make_plan(load_run_config("suite.yaml", flags, [], [], budget))
+        return Estimator(plan, pd.DataFrame() if costs is None else costs, speed).roughly(plan.cells[0], 72)
+
+    plan = make_plan(load_run_config("suite.yaml", {"methods": ["clip"], "device": "cpu"}, [], []))
+    encoding = Estimator(plan, pd.DataFrame(), 1e12).encoding.flops
+    assert rough("training.epochs=3") == pytest.approx(6 * 32 * 3 * encoding / 0.35e12)
+    assert rough("training.samples=640") == pytest.approx(640 * 3 * encoding / 0.35e12)
+    assert rough("training.flops=7e12") == pytest.approx(20.0)
+    assert rough("training.time=90") == 90.0
+    cost = {"model": "small", "device": "cpu", "flops_per_sample": 1e6, "accumulation": "cached"}
+    costs = pd.DataFrame([cost | {"method": "clip", "cell": "x", "samples_per_second": 64.0}])
+    assert rough("training.samples=640", costs=costs, speed=None) == pytest.approx(10.0)

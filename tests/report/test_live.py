@@ -63,7 +63,8 @@ def test_a_run_that_goes_on_is_told() -> None:
     ]
     failures = ["clip, seed 0, vqa on squares: broken", "siglip, seed 0: the loss is nan"]
     doing = "[2/3] msd, seed 0: training: 5 of 10"
-    (told,) = unfinished([run(work, failures=failures, doing=doing, left_out=["cxr: not here"])], NOW)
+    runs = [run(work, failures=failures, doing=doing, left_out=["cxr: not here"])]
+    (told,) = progress(runs, NOW)
     # msd: 50 s more; its three evaluations as long as clip's three.
     assert told.text == (
         "Run of suite demo with tiny on cpu, at 14:30: running for 10 min, about 70 s left "
@@ -78,12 +79,24 @@ def test_a_run_that_goes_on_is_told() -> None:
         "left out: 3 evaluations of what failed",
         "left out: cxr: not here",
     ]
+    # Errors may quote data, which a report must not.
+    (reported,) = unfinished(runs, NOW)
+    assert reported.text == told.text
+    assert reported.findings == [
+        *told.findings[:3],
+        "2 failures: see run.log in the results folder",
+        *told.findings[5:7],
+        "left out: 1 dataset, see run.log in the results folder",
+    ]
 
 
 def test_many_failures_are_counted() -> None:
     (told,) = progress([run([], state="failed", ended=NOW, failures=[f"number {i}" for i in range(30)])], NOW)
     assert told.text.endswith("ended at 14:30, after 10 min, with 30 failures.")
-    assert told.findings == [*(f"number {i}" for i in range(MOST_FAILURES)), "25 more failures: see run.log"]
+    assert told.findings == [
+        *(f"number {i}" for i in range(MOST_FAILURES)),
+        "25 more failures: see run.log in the results folder",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,14 +108,16 @@ def test_many_failures_are_counted() -> None:
         ),
         ({"state": "failed", "ended": NOW, "reason": "no data"}, "stopped at 14:30, after 10 min: no data"),
         (
-            {"process": 2**22 + 1, "updated": NOW - 86400},
-            f"stopped without saying so at 2026-03-03 14:30 (process {2**22 + 1} is gone); "
-            "the same command resumes it.",
+            {"lost": "process 123 is gone", "updated": NOW - 86400},
+            "stopped without saying so at 2026-03-03 14:30 (process 123 is gone); the same command resumes it.",
         ),
     ],
 )
 def test_a_run_that_did_not_end_as_it_should_is_told(fields: dict[str, Any], end: str) -> None:
-    (told,) = unfinished([run([training("clip", 0)], **fields)], NOW)
+    runs = [run([training("clip", 0)], **fields)]
+    (told,) = progress(runs, NOW)
+    (reported,) = unfinished(runs, NOW)
+    assert reported.text == told.text.replace("no data", "see run.log in the results folder")
     assert told.text == f"Run of suite demo with tiny on cpu {end}"
     assert told.findings == ["left: 1 training (clip seed 0) and 0 evaluations"]
 

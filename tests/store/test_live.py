@@ -89,7 +89,7 @@ def test_the_end_is_told(tmp_path: Path, error: BaseException | None, state: str
         work()
     (run,) = read_runs(tmp_path)
     assert (run.state, run.reason) == (state, reason)
-    assert run.lost(time.time()) == ""
+    assert run.why_lost(time.time()) == ""
     if state == "interrupted":
         assert run.work[0].state == "queued"
 
@@ -112,24 +112,24 @@ def test_a_dead_run_is_told_from_a_live_one() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     now = time.time()
-    assert record().lost(now) == ""
-    assert record(process=gone.pid).lost(now) == f"process {gone.pid} is gone"
-    assert record(process=gone.pid, state="interrupted").lost(now) == ""
+    assert record().why_lost(now) == ""
+    assert record(process=gone.pid).why_lost(now) == f"process {gone.pid} is gone"
+    assert record(process=gone.pid, state="interrupted").why_lost(now) == ""
     # Another machine's processes cannot be seen from here: what counts is when it last wrote.
     away = {"host": "elsewhere", "process": gone.pid}
-    assert record(**away).lost(now) == ""
-    silent = record(**away, updated=now - SILENT - 1).lost(now)
+    assert record(**away).why_lost(now) == ""
+    silent = record(**away, updated=now - SILENT - 1).why_lost(now)
     assert silent == f"process {gone.pid} on elsewhere has not written since"
     # A process that hangs or is suspended.
-    assert record(updated=now - SILENT - 1).lost(now) != ""
+    assert record(updated=now - SILENT - 1).why_lost(now) != ""
 
 
 def test_runs_that_go_on_come_before_the_last_one() -> None:
     now = time.time()
     old, ended = record(id="old", started=now - 9), record(id="ended", state="done", started=now)
-    assert [run.id for run in current([old, ended], now)] == ["old"]
-    assert [run.id for run in current([record(id="first", state="done"), ended], now)] == ["ended"]
-    assert current([], now) == []
+    assert [run.id for run in current([old, ended])] == ["old"]
+    assert [run.id for run in current([record(id="first", state="done"), ended])] == ["ended"]
+    assert current([]) == []
 
 
 def test_only_some_records_are_kept_and_unreadable_ones_are_passed_over(tmp_path: Path) -> None:
@@ -152,3 +152,17 @@ def test_a_record_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
         run.set_work(works())
     assert len(said) == 1
     assert "bench watch does not see this run" in said[0]
+
+
+def test_a_run_that_ends_between_two_looks_is_not_called_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record is read while it runs, and its process is looked for when it has said its end and is gone."""
+    with recorder(tmp_path) as run:
+        path = tmp_path / "runs" / f"{run.record.id}.json"
+        ended = run.record.model_copy(update={"state": "done"}).model_dump_json()
+        monkeypatch.setattr(live, "_is_process", lambda _: path.write_text(ended) < 0)
+        (seen,) = read_runs(tmp_path)
+        assert (seen.state, seen.lost) == ("done", "")
+        monkeypatch.setattr(live, "_is_process", lambda _: False)
+        run.write()
+        (seen,) = read_runs(tmp_path)
+        assert (seen.state, seen.lost) == ("running", f"process {os.getpid()} is gone")
