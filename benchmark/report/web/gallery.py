@@ -484,8 +484,8 @@ class Page:
             record["truth"] = [self.album.text(shows.classes[number]) for number in true_classes(shows.classes, first)]
         elif shows.truth:
             record["truth"] = [self.album.text(str(first[shows.truth]))]
-        elif shows.example == "image":
-            record["truth"] = [self.album.text(text) for text in self.album.entry("text", image)[:MOST_TEXTS]]
+        elif shows.example == "image" and (texts := self.album.entry("text", image)):
+            record["truth"] = [self.album.text(text) for text in texts[:MOST_TEXTS]]
         number = {line: index for index, line in enumerate(self.album.lines)}
         record["of"] = {str(number[line]): self._answer(line, frame.loc[at]) for line, frame in self.rows.items()}
         return record
