@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmark import Evaluation, Mean, Measurement, Task, register_task
+from benchmark import Evaluation, Gallery, Mean, Measurement, Task, register_task
 
 
 @register_task("centroid")
@@ -31,4 +31,5 @@ class Centroid(Task):
             "group": np.array(test.groups)[known],
             "correct": correct.astype(float),
         }
-        yield Measurement(examples, {"accuracy": Mean("correct")}, chance={"accuracy": 1 / len(data.classes)})
+        shows = Gallery(wrong="correct", wrong_if="low", right="correct")
+        yield Measurement(examples, {"accuracy": Mean("correct")}, chance={"accuracy": 1 / len(data.classes)}, gallery=shows)

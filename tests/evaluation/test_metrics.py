@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, torchmetrics and loops, and the properties they must have."""
 
+import math
 import subprocess
 import sys
 from itertools import combinations, permutations
@@ -387,3 +388,17 @@ def test_ten_thousand_classes_take_seconds() -> None:
     seconds, memory = map(float, output.split())
     assert seconds < 20
     assert memory < 0.5
+
+
+def test_brier_of_findings_is_the_mean_over_the_known_ones() -> None:
+    scores = np.array([[0.5, -1.0, 2.0], [0.0, 3.0, -0.2]])
+    label = np.array([[1, 0, -1], [-1, -1, 1]])
+    names = ["a", "b", "c"]
+    measurement = classification(
+        ids=["x", "y"], groups=["x", "y"], scores=scores, label=label, classes=names, scale=2.0, multi_label=True
+    )
+    expected = []
+    for row, truth in zip(scores, label):
+        known = [(1 / (1 + math.exp(-2.0 * s)) - t) ** 2 for s, t in zip(row, truth) if t >= 0]
+        expected.append(sum(known) / len(known))
+    assert measurement.examples["brier"] == pytest.approx(expected)

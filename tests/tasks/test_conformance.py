@@ -12,6 +12,7 @@ import pytest
 
 from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.statistics import interval
+from benchmark.report.web.gallery import image_of
 from benchmark.task import TASKS, Task
 from tests.tasks.fakes import FakeDataset, OracleEncoder, RandomWriter, evaluation, fake_dataset, with_columns
 
@@ -84,6 +85,26 @@ def test_examples_are_columns(pair: tuple[str, str]) -> None:
         assert primary(*pair) in measurement.chance
     for column, measurement, data in columns(measurements):
         assert data.shape == (len(measurement.examples["id"]),), column
+
+
+def test_says_what_can_be_looked_at_or_why_nothing_can(pair: tuple[str, str]) -> None:
+    measurements = of_random_encoder(*pair)
+    images = set(DATASETS[pair[1]].prepared["test"].ids)
+    for measurement in measurements.values():
+        shows = measurement.gallery
+        assert shows, "neither a gallery nor a reason"
+        if isinstance(shows, str):
+            continue
+        truths = {"label"} if "label" in measurement.examples else {f"label/{name}" for name in shows.classes}
+        named = {shows.wrong, shows.answer, shows.truth, shows.right, *shows.numbers.values()} - {""}
+        named |= {f"score/{name}" for name in shows.classes} | (truths if shows.classes else set())
+        assert named <= set(measurement.examples)
+        assert {image_of(shows, name) for name in measurement.examples["id"]} <= images
+        if shows.ranked is not None:
+            count = len(measurements[shows.ranked].examples["id"])
+            firsts = [data for column, data in measurement.examples.items() if column.startswith("first/")]
+            assert firsts
+            assert all(((data >= 0) & (data < count)).all() for data in firsts)
 
 
 def test_metrics_are_made_of_the_stored_columns(pair: tuple[str, str], tmp_path: Path) -> None:

@@ -351,3 +351,16 @@ def test_by_tokens_a_query_finds_what_its_own_tokens_match() -> None:
     assert measurement.examples["recall@1"].mean() == pytest.approx(1 / 12)  # mean over own tokens: they cancel
     measurement = measure(texts, images, csr_array(np.eye(12)), [1])
     assert measurement.examples["recall@1"].mean() == 1.0
+
+
+@given(problems())
+@settings(max_examples=40, deadline=None)
+def test_first_answers_are_those_of_a_sort(problem: tuple[np.ndarray, np.ndarray]) -> None:
+    """By falling score; candidates that tie, in their order."""
+    scores, right = problem
+    examples = of_scores(scores, right).examples
+    for i, (row, of_row) in enumerate(zip(scores, right)):
+        expected = sorted(range(len(row)), key=lambda j: (-row[j], j))[:5]
+        assert [examples[f"first/{k + 1}"][i] for k in range(len(expected))] == expected
+        assert [examples[f"first_right/{k + 1}"][i] for k in range(len(expected))] == [of_row[j] for j in expected]
+        assert f"first/{len(expected) + 1}" not in examples

@@ -107,7 +107,7 @@ def gallery(
         albums += [album] if album.shown else []
     if missing := [name for name in opened if not any(name == album.dataset.card.name for album in albums)]:
         yield Sentence(
-            f"No image and no text is shown of {', '.join(missing)}: this results folder lacks its examples."
+            f"No image and no text is shown of {', '.join(missing)}: the results hold no scores of its images."
         )
     if not albums:
         return
@@ -278,7 +278,7 @@ class Album:
         self.shown: list[dict[str, Any]] = []
         self.left_out = 0
         self._thumbnails: dict[str, str] = {}
-        self._used = 0
+        self._used = cost(self._data())
 
     def fill(self, store: "Store", own: Sequence[str], seed: int, budget: int) -> None:
         """Choose examples of each look and add them, as long as all fit in ``budget`` bytes.
@@ -304,8 +304,9 @@ class Album:
             page.examples[at]["why"].append(reason)
             return True
         counts = len(self.images.values), len(self.texts.values)
+        reasons = [reason, *(other for index, other in page.waiting if index == at)]
         record = page.record(at)
-        size = cost(record)
+        size = cost(record | {"why": reasons})
         if self._used + size + self.images.size + self.texts.size > budget:
             self.images.cut(counts[0])
             self.texts.cut(counts[1])
@@ -331,8 +332,10 @@ class Album:
             "looks": [each["title"] for each in self.shown],
             "left_out": self.left_out,
         }
-        data = {"lines": self.lines, "images": self.images.values, "texts": self.texts.values, "looks": self.shown}
-        return Panel(name, card.name, "gallery", values, data)
+        return Panel(name, card.name, "gallery", values, self._data())
+
+    def _data(self) -> dict[str, Any]:
+        return {"lines": self.lines, "images": self.images.values, "texts": self.texts.values, "looks": self.shown}
 
     # The dataset's records
 
@@ -343,6 +346,9 @@ class Album:
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {image: row for row, image in enumerate(self._table.column("id").to_pylist())}
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._row_of
 
     def entry(self, column: str, image: str) -> Any:
         """Read a column of an image's record."""
@@ -409,7 +415,10 @@ class Page:
 
     @classmethod
     def of(cls, look: Look, album: Album, store: "Store", own: Sequence[str], seed: int) -> "Page | None":
-        """Choose examples of a look and read their columns; None where the store has no scores of examples."""
+        """Choose examples of a look and read their columns.
+
+        None where the store has no scores of examples, or where these are not of images of the test split.
+        """
         shows = look.gallery
         orders = {}
         for line, row in look.rows.items():
@@ -419,13 +428,16 @@ class Page:
         if not orders:
             return None
         ids = next(iter(orders.values()))["id"].to_numpy()
+        images = [image_of(shows, each) for each in ids]
+        if not all(image in album for image in images):
+            return None
         at = {line: _places(frame["id"].to_numpy(), ids) for line, frame in orders.items()}
         sign = -1.0 if shows.wrong_if == "low" else 1.0
         wrong = np.stack([sign * frame[shows.wrong].to_numpy(float)[at[line]] for line, frame in orders.items()])
         number = {line: index for index, line in enumerate(album.lines)}
         lines = list(orders)
         arms = [index for index, line in enumerate(lines) if line in own]
-        lots = draw_lots(seed, album.dataset.card.name, [image_of(shows, each) for each in ids])
+        lots = draw_lots(seed, album.dataset.card.name, images)
         chosen = [
             (index, number[lines[reason]] if isinstance(reason, int) else reason)
             for index, reason in choices(wrong, lots, arms)
@@ -472,8 +484,8 @@ class Page:
             record["truth"] = [self.album.text(shows.classes[number]) for number in true_classes(shows.classes, first)]
         elif shows.truth:
             record["truth"] = [self.album.text(str(first[shows.truth]))]
-        elif shows.example == "image":
-            record["truth"] = [self.album.text(text) for text in self.album.entry("text", image)[:MOST_TEXTS]]
+        elif shows.example == "image" and (texts := self.album.entry("text", image)):
+            record["truth"] = [self.album.text(text) for text in texts[:MOST_TEXTS]]
         number = {line: index for index, line in enumerate(self.album.lines)}
         record["of"] = {str(number[line]): self._answer(line, frame.loc[at]) for line, frame in self.rows.items()}
         return record
