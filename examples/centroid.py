@@ -32,4 +32,5 @@ class Centroid(Task):
             "correct": correct.astype(float),
         }
         shows = Gallery(wrong="correct", wrong_if="low", right="correct")
-        yield Measurement(examples, {"accuracy": Mean("correct")}, chance={"accuracy": 1 / len(data.classes)}, gallery=shows)
+        chance = {"accuracy": 1 / len(data.classes)}
+        yield Measurement(examples, {"accuracy": Mean("correct")}, chance=chance, gallery=shows)

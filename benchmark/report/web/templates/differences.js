@@ -45,12 +45,12 @@ panels.differences = (panel, given) => {
       width: "container", height: 22 * values.length + 70, data: { values },
       encoding: {
         y: { field: "line", type: "nominal", sort: given.order, title: null, axis: { labelLimit: 220 } },
-        color: { field: "shown", type: "nominal", title: null, scale: { domain: ["difference shown", "no difference shown"], range: ["#0072B2", "#767676"] }, legend: { orient: "top" } },
+        color: { field: "shown", type: "nominal", title: null, scale: { domain: ["difference shown", "no difference shown"], range: ["#0072B2", "#767676"] }, legend: { orient: "top", direction: innerWidth < 600 ? "vertical" : "horizontal" } },
         tooltip: ["line", "value", "low", "high", "verdict"].map((field) => ({ field })),
       },
       layer: [
         { mark: { type: "rule", color: "#1c1c1c" }, encoding: { x: { datum: 0 }, y: null, color: { value: "#1c1c1c" } } },
-        { mark: { type: "rule", strokeWidth: 2 }, encoding: { x: { field: "low", type: "quantitative", title: `difference to ${reference.value} on ${given.columns[column.value]}, points, with 95 % interval` }, x2: { field: "high" } } },
+        { mark: { type: "rule", strokeWidth: 2 }, encoding: { x: { field: "low", type: "quantitative", title: "points, with 95 % interval" }, x2: { field: "high" } } },
         { mark: { type: "circle", size: 80, opacity: 1 }, encoding: { x: { field: "value", type: "quantitative" } } },
       ],
     }, { actions: false, renderer: "svg" }).catch((error) => console.error(error));
