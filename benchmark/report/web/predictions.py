@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from benchmark.common.text import display_name
 from benchmark.report.plots import GREY, INK
@@ -25,6 +24,7 @@ from benchmark.report.web.charts import (
 
 if TYPE_CHECKING:
     import altair as alt
+    import pandas as pd
 
 MOST_CLASSES = 20
 """The classes of a dataset that a confusion matrix and ROC curves show: the most frequent ones."""
@@ -87,7 +87,7 @@ def predictions_of(results: Results) -> dict[tuple[str, str], Predicted]:
     return read
 
 
-def predicted(examples: pd.DataFrame, classes: Sequence[str] | None = None) -> Predicted | None:
+def predicted(examples: "pd.DataFrame", classes: Sequence[str] | None = None) -> Predicted | None:
     """Take the predictions from the columns ``score/CLASS``, and ``label`` or ``label/CLASS``; None without them.
 
     classes: those to show; default: all, or the ``MOST_CLASSES`` with the most examples.
@@ -98,7 +98,7 @@ def predicted(examples: pd.DataFrame, classes: Sequence[str] | None = None) -> P
         every = several
         truth = examples[[f"label/{name}" for name in every]].to_numpy()
         positive, known = truth == 1, truth >= 0
-    elif every and "label" in examples and pd.api.types.is_integer_dtype(examples["label"]):
+    elif every and "label" in examples and examples["label"].dtype.kind == "i":
         label = examples["label"].to_numpy()
         positive = label[:, None] == np.arange(len(every))
         known = np.repeat(label[:, None] >= 0, len(every), axis=1)
@@ -112,7 +112,7 @@ def predicted(examples: pd.DataFrame, classes: Sequence[str] | None = None) -> P
     columns = [every.index(name) for name in shown]
     place = np.full(len(every) + 1, -1)
     place[columns] = np.arange(len(columns))
-    one = not several and "predicted" in examples and pd.api.types.is_integer_dtype(examples["predicted"])
+    one = not several and "predicted" in examples and examples["predicted"].dtype.kind == "i"
     rated = {"confidence", "correct"} <= set(examples)
     return Predicted(
         shown,
