@@ -90,7 +90,7 @@ def report(
     from benchmark.api import write_report
 
     files = write_report(store_of(results), output, reference, console, latex, details, not no_images)
-    for path in files if details else files[:1]:
+    for path in files if details else [path for path in files if path.name in ("report.md", "index.html")]:
         say(str(path))
 
 

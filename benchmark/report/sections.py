@@ -135,8 +135,7 @@ def write_report(
         if not chapter.only_here:
             page.add(chapter.parts)
         web.add(chapter)
-    files = page.write()
-    files.insert(1, web.write(folder / "index.html", HOW_TO_READ.partition("\n")[2]))
+    files = [*page.write(), web.write(folder / "index.html", HOW_TO_READ.partition("\n")[2])]
     return [*files, *(write_latex(results, folder / "latex") if latex else [])]
 
 

@@ -24,7 +24,7 @@ def test_the_whole_report(tmp_path):
 
     names = [f"{name}.{ending}" for name in [*KINDS, "quality-against-cost"] for ending in ("png", "svg")]
     data = ["report.md", "results.csv", "costs.csv", "scores.csv", "differences.csv"]
-    assert files == [tmp_path / "out" / name for name in [*data, *(f"plots/{name}" for name in names)]]
+    assert files == [tmp_path / "out" / name for name in [*data, *(f"plots/{name}" for name in names), "index.html"]]
     assert all(file.stat().st_size > 0 for file in files)
     assert_frame_equal(pd.read_csv(files[1], keep_default_na=False, dtype={"cell": str}), rows, check_dtype=False)
     assert_frame_equal(pd.read_csv(files[2], keep_default_na=False, dtype={"cell": str}), costs, check_dtype=False)
@@ -51,6 +51,7 @@ def test_a_report_on_results_alone(tmp_path):
         "scores.csv",
         "vqa.png",
         "vqa.svg",
+        "index.html",
     ]
 
 
