@@ -17,8 +17,10 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import torch
 from torch import Tensor
+from torch._C._profiler import RecordScope
 from torch._ops import OpOverload
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
+from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -71,14 +73,15 @@ class TensorPeak:
     bytes: int
 
     def __enter__(self) -> Self:
-        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        self._profile.__enter__()  # type: ignore[no-untyped-call]
+        config = profile(use_kineto=True, profile_memory=True).config()  # type: ignore[no-untyped-call]
+        # torch.profiler records all operators too, which takes most of its time: none of them is a scope of the user.
+        activities, scopes = {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE}
+        torch._C._autograd._prepare_profiler(config, activities)
+        torch._C._autograd._enable_profiler(config, activities, scopes)  # type: ignore[call-arg]
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        self._profile.__exit__(*raised)  # type: ignore[no-untyped-call]
-        profiler: Any = self._profile.profiler
-        events = profiler.kineto_results.events()
+        events: Any = torch._C._autograd._disable_profiler().events()
         changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
         self.bytes = max(itertools.accumulate((change for _, change in changes), initial=0))
 
