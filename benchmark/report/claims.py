@@ -14,7 +14,7 @@ from benchmark.config.claims import Claim, Cost, Level, Scored
 from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, few_groups, highest_of
-from benchmark.report.render import MISSING, Cell, Sentence, Table
+from benchmark.report.render import ALL_TASKS, MISSING, Cell, Sentence, Table, task_anchor
 from benchmark.report.results import Resamples, common_settings, natural, own_settings, settings_of
 from benchmark.report.runs import Run, complete_runs, measured_runs
 from benchmark.report.verdicts import (
@@ -516,7 +516,9 @@ def verdict_table(suite: str, verdicts: Sequence[Verdict]) -> Table:
     for each in verdicts:
         cells = [Cell(each.verdict, best=each.verdict in (SUPPORTED, CONTRADICTED)), Cell(stated_by(each.claim))]
         if measured := each.measured:
-            cells.append(Cell(value_text(each.claim, measured.value), interval_of(each.claim, measured)))
+            rests_on = task_anchor(each.claim.tasks[0]) if isinstance(each.claim, Scored) else ALL_TASKS
+            value = value_text(each.claim, measured.value)
+            cells.append(Cell(value, interval_of(each.claim, measured), link=rests_on))
             datasets = len({dataset for _, dataset, _ in measured.columns})
             cells += [Cell(str(measured.seeds or MISSING)), Cell(str(datasets) if datasets else MISSING)]
         else:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 MISSING = "—"
+ALL_TASKS = "all-tasks"
+"""The anchor of ranks, costs and scenarios on the page."""
 LONGEST_LABEL = 4 * LONGEST_NAME
 """The most characters of the label of a row: a line is named by its arm, variant, model and suite."""
 THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
@@ -241,6 +243,20 @@ def escape(text: str) -> str:
     return re.sub(
         r"^(?:([-+=])(?=[-=\s]|$)|(\d+)(?=[.)](?:\s|$)))", lambda x: f"\\{x[1]}" if x[1] else f"{x[2]}\\", text
     )
+
+
+def anchor(text: str) -> str:
+    """Write a text as an anchor: letters, digits and dashes.
+
+    >>> anchor("few_shot: accuracy, in percent")
+    'few-shot-accuracy-in-percent'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
+def task_anchor(task: str) -> str:
+    """Return the anchor of a kind of task on the page."""
+    return f"task-{anchor(task)}"
 
 
 def percent(fraction: float) -> str:

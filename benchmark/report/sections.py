@@ -30,7 +30,7 @@ from benchmark.report import (
 )
 from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
-from benchmark.report.render import Part
+from benchmark.report.render import ALL_TASKS, Part, task_anchor
 from benchmark.report.results import (
     ConfigurationOf,
     DisplayNames,
@@ -47,7 +47,7 @@ from benchmark.report.results import (
 )
 from benchmark.report.verdicts import Verdict
 from benchmark.report.web import curves, differences, embedding_map, predictions, quality, score_charts, training
-from benchmark.report.web.page import Chapter, WebPage, anchor
+from benchmark.report.web.page import Chapter, WebPage
 from benchmark.store.live import RunRecord
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ def chapters(results: Results, verdicts: Sequence[Verdict], look: Section | None
         of_claims = [claims.summary(verdicts), *claims.claim_parts(verdicts)]
         yield Chapter("claims", "Claims", of_claims, opened=True)
     for task in natural(results.scores["task"].unique()):
-        yield Chapter(f"task-{anchor(task)}", task, parts(OF_EACH_TASK, results.of_task(task)))
+        yield Chapter(task_anchor(task), task, parts(OF_EACH_TASK, results.of_task(task)))
     if look is not None:
         yield Chapter("look", "Look", parts([look], results), only_here=True)
     yield Chapter("training", "Training and embeddings", parts(TRAINING, results))
-    yield Chapter("all-tasks", "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
+    yield Chapter(ALL_TASKS, "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
     yield Chapter("how-it-was-made", "How it was made", parts(MADE, results))
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from benchmark.api import Results
 from benchmark.report.comparison import DIFFERENCES, differences, pairwise_differences
-from benchmark.report.render import Cell, Table
+from benchmark.report.render import Cell, Table, anchor
 from benchmark.report.results import label_lines
-from benchmark.report.web.page import SHADES, anchor, embedded, heat, number_of, sort_key
+from benchmark.report.web.page import SHADES, embedded, heat, number_of, sort_key
 from benchmark.report.web.quality import HEIGHT, LABEL_HEIGHT, label_places, on_frontier
 
 from .stored import stored

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, break_points
+from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, anchor, break_points
 
 SHADES = 6
 """The number of shades of a column's heat, from lightest to darkest."""
@@ -130,15 +130,6 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def anchor(text: str) -> str:
-    """Write a text as an anchor: letters, digits and dashes.
-
-    >>> anchor("few_shot: accuracy, in percent")
-    'few-shot-accuracy-in-percent'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
 
 
 def breakable(text: str) -> Any:
