@@ -9,6 +9,7 @@ from benchmark.report.costs import quality_and_cost
 from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level, percent, scaled
 from benchmark.report.results import Results
+from benchmark.report.web.charts import specification
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,10 +109,9 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
         x=alt.value("width"), y="label:Q", text="line:N"
     )
     layered = alt.layer(frontier_line, leader, marks, names).add_params(select)
-    spec: dict[str, Any] = layered.properties(
-        width="container", height=HEIGHT, padding={"right": 10, "left": 5, "top": 10, "bottom": 5}
-    ).to_dict()
-    return spec
+    return specification(
+        layered.properties(width="container", height=HEIGHT, padding={"right": 10, "left": 5, "top": 10, "bottom": 5})
+    )
 
 
 def on_frontier(costs: np.ndarray, scores: np.ndarray) -> list[bool]:

@@ -9,6 +9,7 @@ from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level
 from benchmark.report.results import Results, columns_of
 from benchmark.report.scores import guesses_of
+from benchmark.report.web.charts import specification
 
 
 def scores_by_dataset(results: Results) -> Iterator[Chart]:
@@ -75,5 +76,4 @@ def chart(
     layered = alt.layer(guess, intervals, points, numbers) if guesses else alt.layer(intervals, points, numbers)
     # The axis and its title below the lines take 40 pixels.
     sized = layered.add_params(select).properties(width="container", height=22 * len(shown) + 40)
-    spec: dict[str, Any] = sized.to_dict()
-    return spec
+    return specification(sized)
