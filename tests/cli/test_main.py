@@ -50,7 +50,7 @@ def test_run_then_report(bench: Bench) -> None:
         assert word in bench.out
     assert "in points" not in bench.out
     last = "--details prints all tables; report.md has them"
-    assert bench.out.splitlines()[-2:] == [last, "results/report/report.md"]
+    assert bench.out.splitlines()[-3:] == [last, "results/report/report.md", "results/report/index.html"]
     assert bench("report", "--details") == 0
     assert "--details" not in bench.out
     assert max(map(len, bench.out.splitlines())) <= 80 or "/" in bench.out

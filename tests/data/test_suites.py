@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmark.common.errors import BenchError
 from benchmark.common.progress import Progress
+from benchmark.common.tracking import Tracking
 from benchmark.config.load import load_run_config
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.data.card import load_card
@@ -141,13 +142,13 @@ def test_a_set_without_an_image_that_decodes_is_left_out(half, data, tmp_path):
         path.write_bytes(b"half of it")
     said = StringIO()
     plan, progress = half(), Progress(Console(file=said, width=400), "none")
-    check = Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache").check
+    check = Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache", Tracking()).check
     check([])
     assert {pair.dataset for pair in plan.pairs} == {"breastmnist"}
     assert "left out: dataset 'ham10000', train: none of its images can be decoded" in said.getvalue()
     plan = half(datasets=["breastmnist", "ham10000"])
     with pytest.raises(BenchError, match=r"dataset 'ham10000', train: none of its images can be decoded"):
-        Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache").check([])
+        Runner(plan, Store(tmp_path / "results"), progress, tmp_path / "cache", Tracking()).check([])
 
 
 def test_what_the_command_line_names_must_be_there(data, tmp_path):

@@ -173,7 +173,7 @@ def test_the_plot_is_legible_and_shows_the_numbers(methods: int, kinds: int) -> 
 def test_the_whole_report(tmp_path: Path) -> None:
     rows, notes = results()
     terminal = Console(width=80, file=io.StringIO())
-    page, *files = write_report(rows, pd.DataFrame(), tmp_path, terminal, notes=notes)
+    page, *files, _ = write_report(rows, pd.DataFrame(), tmp_path, terminal, notes=notes)
     assert [file.name for file in files[-2:]] == ["vqa-by-question_type.png", "vqa-by-question_type.svg"]
     assert all(file.stat().st_size for file in files[-2:])
     text = page.read_text(encoding="utf-8")

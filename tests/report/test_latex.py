@@ -277,7 +277,7 @@ def test_the_report_writes_them_on_demand_and_always_the_same(tmp_path: Path) ->
     assert pdf.startswith(b"%PDF")
     assert b"/Type3" not in pdf
     plain = write_report(rows, costs, tmp_path / "plain", Console(file=io.StringIO()))
-    assert {file.suffix for file in plain} == {".md", ".csv", ".png", ".svg"}
+    assert {file.suffix for file in plain} == {".md", ".csv", ".png", ".svg", ".html"}
     assert not (tmp_path / "plain" / "latex").exists()
 
 
