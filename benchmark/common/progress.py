@@ -50,6 +50,7 @@ class Progress:
     ) -> None:
         self.console, self.clock, self.seconds_between_lines = console, clock, seconds_between_lines
         self.mode = _drawable(mode, console)
+        self.warnings: list[str] = []
         self._log_path = log
         self._log: IO[str] | None = None
         self._lock = threading.RLock()
@@ -76,6 +77,11 @@ class Progress:
             else:
                 self.console.print(message, style=style)
             self._write(message)
+
+    def warn(self, message: str) -> None:
+        """Print what a reader of the results should know, and keep it in ``warnings``."""
+        self.warnings.append(message)
+        self.print(message, style="yellow")
 
     @contextmanager
     def stage(self, title: str, total: int | None = None) -> Iterator["Stage"]:

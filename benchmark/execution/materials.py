@@ -308,7 +308,7 @@ class Materials:
             if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
                 reasons = Counter(pair_set.left_out.values()).most_common()
                 counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
-                self.progress.print(f"{pair_set.stream.card.name}: left out {counts}", style="yellow")
+                self.progress.warn(f"{pair_set.stream.card.name}: left out {counts}")
         return {**cost, **self._by_source(cell, method, train), "version": __version__, "machine": machine()}
 
     def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> SourceCost:

@@ -74,6 +74,8 @@ class Runner:
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
+        # The same list: the record has those to come too.
+        self.recorder.record.warnings = progress.warnings
         self._fixed: dict[str, Encoder] = {}
 
     def run(self) -> Outcome:
@@ -159,10 +161,9 @@ class Runner:
             course = CourseColumns(at=pair.at, samples=reached["samples"], seconds=reached["seconds"])
         measured = measure(self.plan, cell, pair, data, course)
         if not measured.has_primary:
-            self.progress.print(
+            self.progress.warn(
                 f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
-                "the tables leave this dataset out",
-                style="yellow",
+                "the tables leave this dataset out"
             )
         self.store.add_evaluation(
             cell.key,
@@ -236,7 +237,7 @@ class Runner:
         model: DualEncoder | Encoder
         model = self.materials.blank_model() if self.plan.cells else self.fixed_encoder(self.plan.fixed[0])
         for note in getattr(model, "notes", ()):
-            self.progress.print(f"{self.plan.fixed[0].name}: {note}", style="yellow")
+            self.progress.warn(f"{self.plan.fixed[0].name}: {note}")
         for name, dataset in self.plan.datasets.items():
             preparations = self.plan.to_prepare(name, untrained, model.image_size)
             if not preparations:
@@ -246,13 +247,13 @@ class Runner:
                     check(dataset, each.size, stage.update, each.splits, each.resizing(model.resizing))
             if dataset.left_out:
                 reasons = ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dataset.left_out.items())
-                self.progress.print(f"{name}: left out {reasons}", style="yellow")
+                self.progress.warn(f"{name}: left out {reasons}")
         counts = {cell.key: len(self.materials.pairs(cell, "train")) for cell in untrained}
         for cell in untrained:
             check_batch(cell.training, counts[cell.key])
         self.print_twins(untrained)
         for caution in cautions_of(untrained, lambda cell: counts[cell.key]):
-            self.progress.print(caution, style="yellow")
+            self.progress.warn(caution)
 
     def print_twins(self, cells: list[Cell]) -> None:
         """Print how many pairs have a pair of identical text in their effective batch, a line for each such set-up."""

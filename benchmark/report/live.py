@@ -6,11 +6,11 @@ from datetime import datetime
 
 from benchmark.common.errors import listed, plural
 from benchmark.common.progress import duration
-from benchmark.report.render import Answer
+from benchmark.report.render import Answer, Sentence
 from benchmark.store.live import Kind, RunRecord, Work, current
 
-MOST_FAILURES = 5
-"""The most failures that are told; run.log has all."""
+MOST_FAILURES, MOST_WARNINGS = 5, 20
+"""The most failures and warnings that are told; run.log has all."""
 IN_THE_LOG = "see run.log in the results folder"
 
 
@@ -31,6 +31,22 @@ def unfinished(records: Sequence[RunRecord], now: float | None = None) -> Iterat
     if any(record.state != "done" for record in runs):
         for record in runs:
             yield Answer(headline(record, now, quoted=False), [*findings(record, quoted=False)])
+
+
+def remarks(records: Sequence[RunRecord]) -> Iterator[Sentence]:
+    """List what the runs warned of and left out, each once; what failed in how many.
+
+    Without the texts of errors, which may quote data.
+    """
+    said = dict.fromkeys(warning for record in records for warning in record.warnings)
+    yield from (Sentence(f"Warning: {warning}", page_only=True) for warning in list(said)[:MOST_WARNINGS])
+    if len(said) > MOST_WARNINGS:
+        yield Sentence(f"{plural(len(said) - MOST_WARNINGS, 'more warning')}: {IN_THE_LOG}", page_only=True)
+    left_out, failures = (sum(len(getattr(record, name)) for record in records) for name in ("left_out", "failures"))
+    if left_out:
+        yield Sentence(f"Left out: {plural(left_out, 'dataset')}, {IN_THE_LOG}.", page_only=True)
+    if failures:
+        yield Sentence(f"Failed in the runs so far: {plural(failures, 'time')}, {IN_THE_LOG}.", page_only=True)
 
 
 def headline(record: RunRecord, now: float, quoted: bool = True) -> str:

@@ -131,7 +131,7 @@ def write_report(
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
     unfinished = Chapter("run", "Run", [*live.unfinished(runs)], opened=True)
-    for chapter in (unfinished, *chapters(results, verdicts, look)):
+    for chapter in (unfinished, *chapters(results, verdicts, look, runs)):
         if not chapter.only_here:
             page.add(chapter.parts)
         web.add(chapter)
@@ -139,8 +139,10 @@ def write_report(
     return [*files, *(write_latex(results, folder / "latex") if latex else [])]
 
 
-def chapters(results: Results, verdicts: Sequence[Verdict], look: Section | None) -> Iterator[Chapter]:
-    """Lay out the report chapter by chapter, in the order of the page. look: shows single examples."""
+def chapters(
+    results: Results, verdicts: Sequence[Verdict], look: Section | None, runs: Sequence[RunRecord]
+) -> Iterator[Chapter]:
+    """Lay out the report chapter by chapter, in the order of the page. look, runs: as of write_report()."""
 
     def parts(sections: Sequence[Section], of: Results) -> list[Part]:
         return [part for section in sections for part in section(of)]
@@ -155,7 +157,7 @@ def chapters(results: Results, verdicts: Sequence[Verdict], look: Section | None
         yield Chapter("look", "Look", parts([look], results), only_here=True)
     yield Chapter("training", "Training and embeddings", parts(TRAINING, results))
     yield Chapter(ALL_TASKS, "Ranks, costs and scenarios", parts(OF_ALL_TASKS, results))
-    yield Chapter("how-it-was-made", "How it was made", parts(MADE, results))
+    yield Chapter("how-it-was-made", "How it was made", [*parts(MADE, results), *live.remarks(runs)])
 
 
 def read_results(

@@ -50,9 +50,10 @@ class Work(BaseModel):
 class RunRecord(BaseModel):
     """What a run does and has to do. Times are seconds since 1970.
 
-    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it
-    left_out: what is not evaluated, and why. failures: a line each. reason: why the run ended, if not by itself. lost:
-    why a run that does not say that it ended was not running any more when the record was read; else empty.
+    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it ended.
+    left_out: what is not evaluated, and why. warnings: what a reader of the results should know. failures: a line each.
+    reason: why the run ended, if not by itself. lost: why a run that does not say that it ended was not running any
+    more when the record was read; else empty.
     """
 
     id: str
@@ -68,6 +69,7 @@ class RunRecord(BaseModel):
     reason: str = ""
     doing: str = ""
     left_out: list[str] = []
+    warnings: list[str] = []
     failures: list[str] = []
     work: list[Work] = []
     lost: str = Field(default="", exclude=True)

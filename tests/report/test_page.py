@@ -274,3 +274,21 @@ def test_all_chapters_are_printed(browser: Any, page: Path, tmp_path: Path) -> N
     assert opened.window.locator("details:not([open])").count() == 0
     opened.window.pdf(path=tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_page_says_what_the_runs_warned_of(tmp_path: Path) -> None:
+    from benchmark.report.live import MOST_WARNINGS, remarks
+    from benchmark.store.live import RunRecord
+
+    def record(**what: Any) -> RunRecord:
+        named = {"id": "1", "suite": "demo", "model": "tiny", "device": "cpu", "host": "x", "process": 1}
+        return RunRecord(**named, started=0.0, updated=1.0, **what)
+
+    many = [f"caution {number}" for number in range(MOST_WARNINGS)]
+    records = [record(warnings=["few steps"], left_out=["secret text"]), record(warnings=["few steps", *many])]
+    texts = [sentence.text for sentence in remarks(records)]
+    assert texts[0] == "Warning: few steps"
+    assert len(texts) == MOST_WARNINGS + 2
+    assert texts[-2].startswith("1 more warning")
+    assert texts[-1].startswith("Left out: 1 dataset")
+    assert "secret" not in " ".join(texts)
