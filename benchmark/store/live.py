@@ -50,7 +50,8 @@ class Work(BaseModel):
 class RunRecord(BaseModel):
     """What a run does and has to do. Times are seconds since 1970.
 
-    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that it ended.
+    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that
+    it ended.
     left_out: what is not evaluated, and why. warnings: what a reader of the results should know. failures: a line each.
     reason: why the run ended, if not by itself. lost: why a run that does not say that it ended was not running any
     more when the record was read; else empty.
