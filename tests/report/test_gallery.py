@@ -23,6 +23,8 @@ from benchmark.report.web.gallery import choices, draw_lots, gallery, shown, thu
 from benchmark.report.web.page import Chapter, WebPage, embedded
 from benchmark.store.store import Store
 
+from .browsing import Opened, needs_chromium
+
 HOSTILE = "<script>alert(1)</script> \x1b[31mred ‮ *bold* =1+1 & " + "x" * 100_000
 SETTING = "training.samples=9"
 CLASSES = ("normal", "benign", "malignant")
@@ -403,3 +405,26 @@ def test_panels_keep_to_the_budget(study: Study) -> None:
     assert kept < every
     assert panel.values["left_out"] == len(every - kept)
     assert not panels(study.parts(budget=10))
+
+
+@needs_chromium
+def test_two_arms_stand_side_by_side_in_a_browser(study: Study, tmp_path: Path, browser: Any) -> None:
+    parts = study.parts()
+    data = panels(parts)[0].data
+    page(parts, tmp_path)
+    opened = Opened(browser, tmp_path / "index.html")
+    opened.open_all()
+    window = opened.window
+    cards = window.locator(".gallery > *")
+    assert cards.count() == len(data["looks"][0]["examples"])
+    assert cards.first.locator(".gallery-line").all_inner_texts() == ["a", "b"]
+    assert cards.first.locator("img").count() == 1
+    right = window.locator("[data-choice=right]")
+    right.focus()
+    right.select_option("0")
+    assert set(window.locator(".gallery-line").all_inner_texts()) == {"a"}
+    right.select_option("1")
+    window.locator("[data-choice=which]").select_option("hardest")
+    hardest = [each for each in data["looks"][0]["examples"] if "hardest" in each["why"]]
+    assert cards.count() == len(hardest) < len(data["looks"][0]["examples"])
+    assert opened.said == []

@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,12 @@ from benchmark.report.results import label_lines
 from benchmark.report.web.page import SHADES, embedded, heat, number_of, sort_key
 from benchmark.report.web.quality import HEIGHT, LABEL_HEIGHT, label_places, on_frontier
 
+from .browsing import Opened, needs_chromium
 from .stored import stored
 
 HOSTILE = "<script>document.title='owned'</script> & \"x\" {{ 7 * 7 }} $a_b$"
 ARMS = ["clip", "msd", HOSTILE, "simclr"]
 DATASETS = ["chest", "<b>derm</b>", "slake"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
@@ -144,41 +140,6 @@ def test_pairwise_differences_are_those_to_each_reference(results: Results) -> N
         np.testing.assert_allclose(left[numbers].astype(float), right[numbers].astype(float), rtol=1e-7, atol=1e-9)
         others = [name for name in DIFFERENCES if name not in numbers]
         assert left[others].equals(right[others])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield launched
-        launched.close()
-
-
-class Opened:
-    """The page in a browser window, with what the console said and what was asked of the network."""
-
-    def __init__(self, browser: Any, page: Path, width: int = 1280, **options: Any) -> None:
-        self.window = browser.new_page(viewport={"width": width, "height": 1000}, **options)
-        self.said: list[str] = []
-        self.requests: list[str] = []
-        self.window.on("console", lambda message: self.said.append(message.text))
-        self.window.on("pageerror", lambda error: self.said.append(str(error)))
-        self.window.on("request", lambda request: self.requests.append(request.url))
-        self.window.goto(page.as_uri())
-
-    def open_all(self) -> None:
-        self.window.wait_for_selector("html[data-ready=yes]")
-        self.window.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-        # Charts are drawn when they come into sight.
-        self.window.evaluate(
-            "(async () => { for (let y = 0; y < document.body.scrollHeight; y += 800) { scrollTo(0, y);"
-            " await new Promise(requestAnimationFrame); await new Promise((done) => setTimeout(done, 20)); } })()"
-        )
-        self.window.wait_for_function(
-            "[...document.querySelectorAll('[data-chart]')].every((each) => each.querySelector('svg'))"
-        )
 
 
 @needs_chromium
