@@ -1,7 +1,9 @@
 import gc
 import os
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,11 @@ def suite(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A copy of the squares to plan runs of: see tests.squares.planned."""
     monkeypatch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
     return Path(shutil.copytree(squares, tmp_path / "squares"))
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Python's own handler, which a test run started in the background does not have."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)

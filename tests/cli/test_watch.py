@@ -59,14 +59,6 @@ def test_tensorboard_gets_the_log_and_the_scores(bench: Bench) -> None:
     assert "trained 0, evaluated 0, done before 2" in bench.out
 
 
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """Ctrl-C interrupts, also where the tests run in the background of a shell."""
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
-
-
 @pytest.mark.usefixtures("sigint")
 def test_a_training_that_was_interrupted_goes_on_in_its_track(bench: Bench) -> None:
     def interrupt(values: Mapping[str, float], samples: int) -> None:

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +145,6 @@ def test_the_weights_that_are_kept_are_those_before_the_bad_step(tmp_path: Path)
     kept = load_file(tmp_path / "finite.safetensors")
     assert any("running_var" in name for name in kept)
     assert all(tensor.isfinite().all() and torch.equal(tensor, before[name]) for name, tensor in kept.items())
-
-
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """Python's own handler, which a test run started in the background does not have."""
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
 
 
 @pytest.mark.usefixtures("sigint")
