@@ -82,10 +82,11 @@ def report(
         bool, typer.Option("--no-images", help="Leave images and texts of the datasets out of index.html.")
     ] = False,
 ) -> None:
-    """Print the answer and the overview of the results, and write report.md, CSV files and plots.
+    """Print the answer and the overview of the results, and write index.html, report.md, CSV files and plots.
 
-    The answer says which lines the tests tell apart. All tables are in report.md; --details prints them too. Results
-    of several folders are compared where they were measured on the same examples.
+    The answer says which lines the tests tell apart. index.html has everything and needs no network. All tables are in
+    report.md; --details prints them too. Results of several folders are compared where they were measured on the same
+    examples.
     """
     from benchmark.api import write_report
 
