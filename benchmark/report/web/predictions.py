@@ -243,7 +243,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
                 curves[name, class_name, line] = roc(each.score[known, number], positive)
     if not curves:
         return
-    means = {(name, line) for name, _, line in curves}
+    means = dict.fromkeys((name, line) for name, _, line in curves)
     points = int(np.clip(GRID_IN_ALL // (len(curves) + len(means)), SHORTEST_GRID, GRID))
     rates = np.linspace(0, 1, points)
     drawn = {at: (area(*curve), at_rates(*curve, rates)) for at, curve in curves.items()}
