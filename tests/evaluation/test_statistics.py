@@ -289,12 +289,17 @@ def runs_of(
     ]
 
 
-SLOW = [(2, 0.05), (2, 0.1), (2, 0.3), (3, 0.05), (3, 0.1), (3, 0.3), (5, 0.05), (5, 0.1), (5, 0.2), (5, 0.3)]
+NOT_KEPT = pytest.mark.xfail(strict=True, reason="a single pair of two seeds: docs/statistics.md, what is not covered")
+"""With two seeds, one difference alone cannot tell how much seeds differ: 0.1 % are false where that is little, and up
+to 9 % where it is thirty points."""
+SLOW = [(2, 0.1), (3, 0.05), (3, 0.1), (3, 0.3), (5, 0.05), (5, 0.1), (5, 0.2), (5, 0.3)]
 
 
 @pytest.mark.parametrize("method_sd", [0.0, pytest.param(0.4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("seeds", "seed_sd"), [(1, 0.0), (2, 0.2), (3, 0.2), *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)]
+    ("seeds", "seed_sd"),
+    [(1, 0.0), (2, 0.2), (3, 0.2), *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)]
+    + [pytest.param(2, seed_sd, marks=[pytest.mark.slow, NOT_KEPT]) for seed_sd in (0.05, 0.3)],
 )
 def test_false_positives_are_as_rare_as_promised(seeds: int, seed_sd: float, method_sd: float) -> None:
     """method_sd: of what a group has in common under one method and not under the other."""
