@@ -15,7 +15,7 @@ from benchmark.config.load import read_suite
 from benchmark.config.yaml_files import config_names, find_config
 from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, few_groups, highest_of
 from benchmark.report.render import ALL_TASKS, MISSING, Cell, Sentence, Table, task_anchor
-from benchmark.report.results import Resamples, common_settings, natural, own_settings, settings_of
+from benchmark.report.results import Resamples, common_settings, natural, own_settings, set_options, settings_of
 from benchmark.report.runs import Run, complete_runs, measured_runs
 from benchmark.report.verdicts import (
     CONTRADICTED,
@@ -222,15 +222,8 @@ class _Case:
             and {*shipped.get("datasets", ())} - {*self.datasets}
         ):
             words += ["--datasets", ",".join(self.datasets)]
-        for setting in settings_of(self.setting.base.get("variant", "")):
-            section = setting.partition("=")[0]
-            if section == "pretraining":
-                continue
-            if "." in section and not section.startswith("stages."):
-                words += ["--set", setting]
-            elif self.setting.base["arm"] in arms:
-                # An option of an arm stands in its variant without the arm's name.
-                words += ["--set", f"{self.setting.base['arm']}.{setting}"]
+        own = self.setting.base.get("arm", "")
+        words += set_options(self.setting.base.get("variant", ""), own if own in arms else "")
         return shlex.join(words)
 
     def _other_model(self) -> str:

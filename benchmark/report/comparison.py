@@ -14,7 +14,7 @@ from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
 from benchmark.report.render import MISSING, THESE_WEIGHTS, THIS_METHOD, Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import Resamples, Results, columns_of, natural
-from benchmark.report.runs import Run, complete_runs, measured_runs
+from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,19 +215,16 @@ def pairwise_differences(rows: "pd.DataFrame", lines: Sequence[str], resamples: 
     """
     import pandas as pd
 
-    keys = ["task", "dataset", "metric"]
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    rows = rows.drop_duplicates([*keys, "line", "seed", "part"], keep="last")
     compared: dict[str, list[dict[str, Any]]] = {line: [] for line in lines}
     pairs: Counter[str] = Counter()
-    for key, column in rows.groupby(keys):
+    for key, column in primary_rows(rows).groupby(COLUMN):
         runs = complete_runs(column)
         measured = [line for line in lines if line in runs]
         pairs[key[0]] += math.comb(len(measured), 2)
         for line, other in combinations(measured, 2):
             if seeds := sorted(set(runs[line]) & set(runs[other])):
                 first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))
-                difference = dict(zip(keys, key)) | _difference(first, second, resamples)
+                difference = dict(zip(COLUMN, key)) | _difference(first, second, resamples)
                 compared[other].append(difference | {"line": line, "other": other})
                 compared[line].append(_reversed(difference) | {"line": other, "other": line})
     frames = {
@@ -253,12 +250,9 @@ def _differences(
     """Compute differences as differences() does. against: given task, dataset and metric. lines: all that may be."""
     import pandas as pd
 
-    keys = ["task", "dataset", "metric"]
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    rows = rows.drop_duplicates([*keys, "line", "seed", "part"], keep="last")
     compared: list[dict[str, Any]] = []
     pairs: Counter[str] = Counter()
-    for key, column in rows.groupby(keys):
+    for key, column in primary_rows(rows).groupby(COLUMN):
         runs = complete_runs(column)
         pairs[key[0]] += math.comb(len(lines & set(runs)), 2)
         for line, other in against(key).items():
@@ -266,7 +260,7 @@ def _differences(
             if seeds:
                 first, second = ([runs[name][seed] for seed in seeds] for name in (line, other))
                 compared.append(
-                    dict(zip(keys, key)) | {"line": line, "other": other} | _difference(first, second, resamples)
+                    dict(zip(COLUMN, key)) | {"line": line, "other": other} | _difference(first, second, resamples)
                 )
     frame = with_intervals(pd.DataFrame(compared, columns=[*DIFFERENCES, "estimate"]))
     return _with_verdicts(frame[DIFFERENCES].copy(), pairs if picked else None)

@@ -15,7 +15,7 @@ from benchmark.report.comparison import UNTESTED, differences, highest_of, is_sh
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import IDENTITY, Resamples, Results, natural, settings_of, with_arms
-from benchmark.report.runs import Run, complete_runs, measured_runs
+from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 from benchmark.report.scores import summarise
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMN = ["task", "dataset", "metric"]
 SECONDS, SAMPLES = "seconds", "samples"
 
 
@@ -157,7 +156,7 @@ def gain_differences(
 
     compared: list[dict[str, Any]] = []
     columns = [
-        {key: complete_runs(column) for key, column in _usable(rows).groupby(COLUMN)} for rows in (before, after)
+        {key: complete_runs(column) for key, column in primary_rows(rows).groupby(COLUMN)} for rows in (before, after)
     ]
     for key in columns[0].keys() & columns[1].keys():
         early, late = (of_point[key] for of_point in columns)
@@ -186,12 +185,6 @@ def _gain_difference(runs: Sequence[Sequence[Run]], resamples: Resamples) -> dic
         drawn = drawn[0] - drawn[1] - drawn[2] + drawn[3]
         result["estimate"] = estimate(gain, drawn, groups, 2 * highest_of(values))
     return result
-
-
-def _usable(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Select the primary rows with a value, one per line, seed and part of a column."""
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    return rows.drop_duplicates([*COLUMN, "line", "seed", "part"], keep="last")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def learning_curves(results: Results) -> Iterator[Table | Plot]:
     if len(scores):
         yield from tables_of(scores, task, results.lines)
         figure = chart(scores, task, results.lines)
-        yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images")
+        yield Plot(figure, f"{task}-curve", f"{task}: scores over the amount of train images", on_page=False)
 
 
 DRAWN = {"images": "train images", "groups": "train groups"}

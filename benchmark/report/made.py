@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError
 from benchmark.report.render import MISSING, Cell, Sentence, Table
-from benchmark.report.results import Results, natural, settings_of
+from benchmark.report.results import Results, natural, set_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +157,5 @@ def commands(results: Results) -> Iterator[Sentence]:
         words += ["--model", named["model"]] if named.get("model") else []
         if named.get("pretraining"):
             words += ["--pretraining", ",".join(named["pretraining"].split(", "))]
-        for setting in settings_of(named.get("variant", "")):
-            name = setting.partition("=")[0]
-            if name != "pretraining":
-                words += ["--set", setting if "." in name else f"{arms[0]}.{setting}"]
+        words += set_options(named.get("variant", ""), arms[0])
         yield Sentence("To repeat the runs:", page_only=True, command=shlex.join(words))

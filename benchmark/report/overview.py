@@ -21,13 +21,12 @@ from benchmark.report.comparison import (
 from benchmark.report.costs import pool_costs, setting, with_unit
 from benchmark.report.render import MISSING, Answer, Cell, Table, clock, interval, of_level, over_seeds, percent
 from benchmark.report.results import Resamples, Results, columns_of, natural
-from benchmark.report.runs import Run, complete_runs, measured_runs
+from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 from benchmark.report.scores import best_of, guesses_of, mean_of, mean_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ["task", "dataset", "metric"]
 Outcome = tuple[int, int, int, str, str]
 """Of a line against another: on how many datasets it is worse, and better; of how many; the first one; the scope."""
 EQUAL: Outcome = (0, 0, 0, "", "")
@@ -272,8 +271,7 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
 
     from benchmark.evaluation.statistics import holm
 
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    rows = rows.drop_duplicates([*KEYS, "line", "seed", "part"], keep="last")
+    rows = primary_rows(rows)
     own = own_baselines(rows, baseline)
     compared = []
     for task, of_task in rows.groupby("task"):
@@ -283,7 +281,7 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
             if line != other and (common := sorted(set.intersection(*seeds))):
                 pairs = [[column[name][seed] for name in (line, other) for seed in common] for column in columns]
                 compared.append({"task": task, "line": line} | _mean_difference(pairs, resamples))
-    names = [*KEYS, "line", "value", "low", "high", "p", "effective_groups", "estimate"]
+    names = [*COLUMN, "line", "value", "low", "high", "p", "effective_groups", "estimate"]
     frame = pd.DataFrame(compared, columns=names)
     frame[["dataset", "metric"]] = ""
     frame = with_intervals(frame)

@@ -23,14 +23,12 @@ LogOf = Callable[[str], "pd.DataFrame | None"]
 """Cell -> the log of its training, as Store.log() gives it; None if it has none."""
 EmbeddedOf = Callable[[str, str], "Embedded | None"]
 """Cell, evaluation -> some embeddings of its test images and their texts, as Store.embedded() gives them."""
-
-
 ConfigurationOf = Callable[[str], "Mapping[str, Any] | None"]
 """Cell -> what its weights depend on, as Store.configuration() gives it; None if it is not there."""
 
 
 def nothing(*_: str) -> None:
-    """Read nothing: the place of a reader of what a report is written without."""
+    """Read nothing: stands in for a reader that the report was not given."""
 
 
 KEYS = {"cell", "evaluation", "examples", "start", "raw_pixels", "plain", "task", "part", "metric"}
@@ -52,8 +50,8 @@ class Results:
     compared: the differences to the reference and to baselines, as comparison.comparisons() gives them.
     marks: of the scores that are not shown to beat a baseline, by task, dataset, metric and line.
     all_rows, all_costs: with those of scenarios, not labelled. course: the rows of weights in the course of trainings,
-    not labelled. whole: of each name that is not shown as it is, the whole name. examples, log, embedded: read what a
-    section shows of single cells.
+    not labelled. whole: of each name that is not shown as it is, the whole name. examples, log, embedded,
+    configuration: read what a section shows of single cells.
     """
 
     rows: "pd.DataFrame"
@@ -186,6 +184,21 @@ def common_settings(variants: Iterable[str]) -> list[str]:
 def own_settings(variant: str, shared: Container[str]) -> list[str]:
     """List the settings of a variant that are not ``shared``."""
     return [setting for setting in settings_of(variant) if setting not in shared]
+
+
+def set_options(variant: str, arm: str) -> list[str]:
+    """Write a variant as options of the command line, without its pretraining sets, which have an option of their own.
+
+    arm: the one whose options stand in its variant without its name; empty: these are left out.
+    """
+    words = []
+    for setting in settings_of(variant):
+        name = setting.partition("=")[0]
+        if "." in name and not name.startswith("stages."):
+            words += ["--set", setting]
+        elif arm and name != "pretraining":
+            words += ["--set", f"{arm}.{setting}"]
+    return words
 
 
 def settings_of(variant: str) -> list[str]:

@@ -51,6 +51,16 @@ READ = [
 """The columns of the rows that a run is built from."""
 
 
+COLUMN = ["task", "dataset", "metric"]
+"""What tells the columns of the tables apart."""
+
+
+def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Select the primary rows with a value, one per line, seed and part of a column of the tables."""
+    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
+    return rows.drop_duplicates([*COLUMN, "line", "seed", "part"], keep="last")
+
+
 def complete_runs(column: "pd.DataFrame") -> dict[str, dict[int, Run]]:
     """Collect the runs of a column of the tables by line and seed, without those that lack a part. column: its rows."""
     parts = column["part"].nunique()

@@ -1,6 +1,6 @@
 """The report as a list of sections: each turns results into tables, figures and sentences, in the order of the page.
 
-A new section is a function of ``Results`` and an entry in one of the three lists below.
+A new section is a function of ``Results`` and an entry in one of the lists below.
 """
 
 import json
@@ -113,8 +113,8 @@ def write_report(
     evaluation. stated: the claims of each suite. during: the rows of weights in the course of trainings, as
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
-    embedded, configuration: of a cell, for the page. runs: the records of runs: one that goes on, or has not ended as
-    it should, is told of first. look: shows single examples on the page. Returns the files, report.md first.
+    embedded, configuration: of a cell, for the page. runs: their records; one that goes on or did not end properly
+    comes first. look: shows single examples on the page. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)

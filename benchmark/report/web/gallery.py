@@ -21,7 +21,7 @@ from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.evaluation.measurement import Gallery
 from benchmark.report.render import Panel, Sentence
-from benchmark.report.results import Results, natural, settings_of, with_notes
+from benchmark.report.results import Results, natural, set_options, with_notes
 from benchmark.report.web.page import embedded
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _repeat(rows: Sequence[Any], folder: Path) -> str:
     words = ["bench", "run", *(["--suite", rows[0].suite] if getattr(rows[0], "suite", "") else [])]
     words += ["--methods", ",".join(arms)] if arms else []
     words += ["--tasks", ",".join(natural({row.task for row in rows}))]
-    words += [word for setting in settings_of(str(rows[0].variant)) if "." in setting for word in ("--set", setting)]
+    words += set_options(str(rows[0].variant), "")
     return shlex.join([*words, "--results", str(folder)])
 
 

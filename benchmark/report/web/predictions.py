@@ -279,15 +279,8 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     x = alt.X("x:Q", title="false positives", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="true positives", axis=percent, scale=alt.Scale(domain=[0, 1]))
     curve = flat.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
-    figure = (
-        alt.layer(
-            alt.layer(_diagonal(x, y), curve.add_params(lines.clicked)),
-            alt.layer(*ranked_labels(chosen, lines, "area")),
-        )
-        .resolve_scale(y="independent")
-        .add_params(of, lines.typed)
-        .properties(width="container", height=HEIGHT)
-    )
+    layers = [_diagonal(x, y), curve.add_params(lines.clicked)]
+    figure = _beside_ranking(layers, ranked_labels(chosen, lines, "area")).add_params(of, lines.typed)
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
@@ -296,6 +289,15 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         "true-positive rates, over classes with positives and negatives. Numbers: the area under the whole curve "
         f"(AUROC). {CHOICE}{note}",
     )
+
+
+def _beside_ranking(layers: "Sequence[alt.Chart]", ranking: "Sequence[alt.Chart]") -> "alt.LayerChart":
+    """Draw lines of both axes, and beside them the names of the lines in the order of a number."""
+    import altair as alt
+
+    drawn = alt.layer(alt.layer(*layers), alt.layer(*ranking)).resolve_scale(y="independent")
+    figure: alt.LayerChart = drawn.properties(width="container", height=HEIGHT)
+    return figure
 
 
 def _diagonal(x: "alt.X", y: "alt.Y") -> "alt.Chart":
@@ -360,15 +362,9 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
         ],
     )
     errors = chosen.transform_aggregate(error="mean(error)", groupby=["name"])
-    figure = (
-        alt.layer(
-            alt.layer(_diagonal(x, y), curve.add_params(lines.clicked), dots),
-            alt.layer(*ranked_labels(errors, lines, "error", rising=True)),
-        )
-        .resolve_scale(y="independent")
-        .add_params(dataset, lines.typed)
-        .properties(width="container", height=HEIGHT)
-    )
+    layers = [_diagonal(x, y), curve.add_params(lines.clicked), dots]
+    ranking = ranked_labels(errors, lines, "error", rising=True)
+    figure = _beside_ranking(layers, ranking).add_params(dataset, lines.typed)
     yield Chart(
         f"{results.task}-reliability",
         f"{results.task}: reliability",
