@@ -3,6 +3,9 @@
 A claim on NAME is the file .NAME.claim-G, written beside what is claimed. G is its generation: whoever takes over a
 dead claim creates the next one, and the highest is that of the owner. Files are only created, under names that must be
 new (O_EXCL), touched and removed, which works on a local disk and on NFS from version 3.
+
+What is built under a claim is written in a folder that has the claim's token in its name. Whoever takes over renames
+it, so that a process which was suspended in the middle of a write finds its folder gone.
 """
 
 import json
@@ -10,6 +13,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,6 +30,8 @@ DEAD = 60.0
 """Seconds without a sign of life after which a claim is dead."""
 TRIES = 20
 """How often a claim is tried for while others appear and vanish."""
+POLL = 1.0
+"""Seconds between two looks at what another process is working on."""
 
 
 class ClaimLostError(BenchError):
@@ -59,11 +65,11 @@ class Owner:
 class Claim:
     """A claim that this process holds while the block runs, with a sign of life every few seconds.
 
-    Made by ``claim()``. folder, name: of what is claimed. taken_over: whether the claim before it was dead.
+    Made by ``claim()``. path: its file.
     """
 
-    def __init__(self, path: Path, owner: Owner, taken_over: bool) -> None:
-        self.path, self.owner, self.taken_over = path, owner, taken_over
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.path, self.owner = path, owner
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="claim", daemon=True)
         self._beating.start()
@@ -88,6 +94,18 @@ class Claim:
             owner = _read(_path(self.path.parent, name, max(claims))) if claims else None
             by = f"was taken over by {owner}" if owner else "was taken over, and is done"
             raise ClaimLostError(f"{self.path.parent / name}: {by}, as this process gave no sign of life")
+
+    def partial(self) -> Path:
+        """Return the folder to build in: the one that an earlier owner left, renamed, or one that does not exist yet.
+
+        Raises ``ClaimLostError`` as check() does.
+        """
+        self.check()
+        name = _name(self.path)
+        own = self.path.parent / f".{name}.partial-{self.owner.token[:8]}"
+        if not own.exists() and (left := unfinished(self.path.parent / name)):
+            left.replace(own)
+        return own
 
     def release(self) -> None:
         """Give the claim up, if it is still this process's."""
@@ -138,6 +156,34 @@ def claim(path: Path) -> Claim | Owner:
     raise BenchError(f"{path}: cannot be claimed, as other processes try at the same time; try again")
 
 
+def wait_for(path: Path, done: Callable[[], bool], waiting: Callable[[Owner], None] = lambda _: None) -> Claim | None:
+    """Claim what lies at ``path``, or wait while another process works on it; None once ``done`` says that it is there.
+
+    waiting: called with the owner at each look, may raise to stop. Raises ``OSError`` where the folder cannot be
+    written to.
+    """
+    while not done():
+        claimed = claim(path)
+        if isinstance(claimed, Claim):
+            if not done():
+                return claimed
+            claimed.release()
+            return None
+        waiting(claimed)
+        time.sleep(POLL)
+    return None
+
+
+def unfinished(path: Path) -> Path | None:
+    """Return the folder in which an earlier owner began to build what lies at ``path``; None if there is none."""
+    start = f".{path.name}.partial"
+    try:
+        with os.scandir(path.parent) as entries:
+            return next((Path(entry) for entry in entries if entry.name.startswith(start) and entry.is_dir()), None)
+    except FileNotFoundError:
+        return None
+
+
 def owner_of(path: Path) -> Owner | None:
     """Return the live owner of what lies at ``path``, or will; None if nobody works on it."""
     latest = max(_claims(_path(path.parent, path.name, 0)), default=0)
@@ -181,7 +227,7 @@ def _create(path: Path) -> Claim | None:
             json.dump(asdict(owner), file)
     except FileExistsError:
         return None
-    return Claim(path, owner, taken_over=_generation(path) > 1)
+    return Claim(path, owner)
 
 
 def _read(path: Path) -> Owner | None:
