@@ -159,7 +159,7 @@ def _on_hub(name: str, commit: str, path: str) -> tuple[str, Expected]:
 
     if not hub_answers():
         raise BenchError(f"dataset '{name}': {constants.ENDPOINT} cannot be reached; is this machine online?")
-    url = hf_hub_url(name, path, repo_type="dataset", revision=commit, endpoint=constants.ENDPOINT)
+    url = hf_hub_url(name, path, repo_type="dataset", revision=commit)
     try:
         # Without a token: it would go to the hosts that the hub redirects to, and these sets need none.
         found = get_hf_file_metadata(url, token=False)

@@ -14,11 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from benchmark.common.errors import BenchError, cut
+from benchmark.common.hub import one_line
 from benchmark.data.tools.download import Update, megabytes, size_of
 
 CHUNK = 1 << 20
 MOST_TIMES = 100
 """How many times its own size an archive may have inside: images compress a few times, a bomb thousands of times."""
+SMALL = 100_000_000
+"""The bytes that any archive may have inside."""
 
 Member = tuple[str, "IO[bytes] | gzip.GzipFile"]
 
@@ -36,11 +39,9 @@ def unpack(archive: Path, kind: str, to: Path, holds: str, update: Update) -> No
     _clear(temporary)
     try:
         total = _total(archive, kind)
-        limit = MOST_TIMES * size_of(archive)
+        limit = max(MOST_TIMES * size_of(archive), SMALL)
         if total is not None and total > limit:
-            raise BenchError(
-                f"{archive}: would unpack to {megabytes(total)}, {MOST_TIMES} times its size: not unpacked"
-            )
+            raise BenchError(f"{archive}: says to hold over {MOST_TIMES} times its size: not unpacked")
         _check_room(archive, to, total or 0)
         done = 0
         wanted = PurePosixPath(holds).parts
@@ -65,9 +66,13 @@ def unpack(archive: Path, kind: str, to: Path, holds: str, update: Update) -> No
         to.parent.mkdir(parents=True, exist_ok=True)
         temporary.joinpath(*shallowest).replace(to)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, LZMAError, EOFError) as error:
-        raise BenchError(f"{archive}: is damaged, or is no {kind} file: {error}; delete it to get it again") from error
+        raise BenchError(
+            f"{archive}: is damaged, or is no {kind} file ({one_line(error)}); delete it to get it again"
+        ) from error
     except RuntimeError as error:  # a password, or a kind of compression that Python does not have
-        raise BenchError(f"{archive}: cannot be unpacked here ({error}); unpack it with another program") from error
+        raise BenchError(
+            f"{archive}: cannot be unpacked here ({one_line(error)}); unpack it with another program"
+        ) from error
     except OSError as error:
         raise BenchError(f"{archive}: cannot be unpacked to {to.parent}: {error.strerror or error}") from error
     finally:

@@ -101,22 +101,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, path, span))
         offer = self.server.offers.get(path)
         if offer is None:
-            return self._head(404, {"Content-Length": "0"})
-        if offer.goes_to:
-            return self._head(302, {"Location": offer.goes_to, "Content-Length": "0"})
-        fault = ()
-        if self.command == "GET":
-            fault = offer.faults.pop(0) if offer.faults else offer.always
+            self._head(404, {"Content-Length": "0"})
+        elif offer.goes_to:
+            self._head(302, {"Location": offer.goes_to, "Content-Length": "0"})
+        else:
+            fault = ()
+            if self.command == "GET":
+                fault = offer.faults.pop(0) if offer.faults else offer.always
+            self._offer(offer, span, fault)
+
+    def _offer(self, offer, span, fault):
         if fault and isinstance(fault[0], int):
             after = {"Retry-After": str(fault[1])} if len(fault) > 1 else {}
-            return self._head(fault[0], {"Content-Length": "0", **after})
+            self._head(fault[0], {"Content-Length": "0", **after})
+            return
         content, start, status, headers = offer.content, 0, 200, dict(offer.headers)
         if fault and fault[0] == "page":
             content, headers = b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"}
         elif (part := re.fullmatch(r"bytes=(\d+)-", span)) and offer.ranges:
             start, status = int(part[1]), 206
             if start >= len(content):
-                return self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
+                self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
+                return
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         content = content[start:]
         if offer.length:
@@ -132,13 +138,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, content, fault):
-        kind, size = (fault if fault and fault[0] in ("cut", "stall", "drip") else ("", len(content)))
+        kind, size = fault if fault and fault[0] in ("cut", "stall", "drip") else ("", len(content))
         try:
             for start in range(0, len(content), max(1, size)):
                 piece = content[start : start + size]
+                self.server.sent += len(piece)
                 self.wfile.write(piece)
                 self.wfile.flush()
-                self.server.sent += len(piece)
                 if kind == "cut":
                     return
                 if kind == "stall":
