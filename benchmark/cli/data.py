@@ -123,10 +123,14 @@ def data_get(
     wanted = {name: ask(cards[name], folder, patience) for name in missing}
     check_room(list({each.to: each for files in wanted.values() for each in files}.values()), folder)
     for name in missing:
-        with _progress(progress) as shown:
-            fetch(cards[name], wanted[name], folder, shown, patience)
-        say(f"{name}: is in {folder}; next: bench data verify {name}")
-    if missing and not os.environ.get("BENCH_DATA"):
+        try:
+            with _progress(progress) as shown:
+                fetch(cards[name], wanted[name], folder, shown, patience)
+        except KeyboardInterrupt:
+            say("interrupted; the same command goes on from here", "yellow")
+            raise
+        say(f"{name}: is in {folder}; next: bench data verify {cards[name].reference}")
+    if missing and Path(os.environ.get("BENCH_DATA", "")).expanduser().absolute() != folder:
         say(f"for the other commands, set BENCH_DATA={folder}", "yellow")
     for card in by_hand:
         say(f"{card.title or card.name} ({card.name})")
@@ -261,8 +265,9 @@ def _why_by_hand(card: "Card") -> str:
     """Explain why no command downloads a dataset."""
     if not card.source.needs():
         return f"is loaded from the hub: bench data check {card.reference}"
-    reason = f"access needs {card.access}" if card.restricted else "cannot be downloaded by a command"
-    return f"{reason}: follow its steps, then bench data check {card.reference}"
+    reasons = {"registration": "needs registration", "credentialed": "needs credentials"}
+    reason = reasons.get(card.access or "", "no command downloads it")
+    return f"{reason}; follow its steps, then bench data check {card.reference}"
 
 
 def _say_offer(card: "Card", folder: Path, size: int) -> None:

@@ -115,8 +115,9 @@ def _is_here(file: GetFile, path: Path) -> bool:
     if not path.exists():
         return False
     if file.unpack in ("zip", "tar"):
-        if file.holds and not any(path.glob(file.holds)):
-            raise BenchError(f"{path}: is there, but without '{file.holds}': move it away to get it")
+        if not any(path.glob(file.holds or "*")):
+            lacks = f"without '{file.holds}'" if file.holds else "empty"
+            raise BenchError(f"{path}: is there, but {lacks}: move it away to get it")
         return True
     if not file.unpack and file.bytes not in (None, size_of(path)):
         raise BenchError(f"{path}: has {size_of(path):,} bytes, expected {file.bytes:,}: move it away to get it")

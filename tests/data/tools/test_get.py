@@ -187,7 +187,7 @@ def test_get(bench, tmp_path, files):
     assert files.gets() == []
     status, out, _ = bench("get", card, "--accept-licence", "--progress", "none")
     assert status == 0
-    assert f"own: is in {tmp_path / 'data'}; next: bench data verify own" in out
+    assert f"own: is in {tmp_path / 'data'}; next: bench data verify {card}" in out
     assert len(files.gets()) == 2
     assert bench("check", card)[0] == 0
     assert {path.name for path in (tmp_path / "data" / "own").iterdir()} == {"rows.jsonl", "images"}
@@ -223,8 +223,8 @@ def test_several_and_one_by_hand(bench, tmp_path, files):
     assert (tmp_path / "data" / "own" / "images").is_dir()
     assert "1. Become a credentialed PhysioNet user" in out
     assert out.splitlines()[-2:] == [
-        "vindr-cxr: access needs credentialed: follow its steps, then bench data check vindr-cxr",
-        "roco: cannot be downloaded by a command: follow its steps, then bench data check roco",
+        "vindr-cxr: needs credentials; follow its steps, then bench data check vindr-cxr",
+        "roco: no command downloads it; follow its steps, then bench data check roco",
     ]
     assert "phantom-cxr: is drawn in code, so there is nothing to get" in out
 
@@ -291,7 +291,9 @@ def test_a_finished_file_stays_when_another_fails(bench, tmp_path, files):
 def test_an_archive_that_was_downloaded_is_not_downloaded_again(bench, tmp_path, files, monkeypatch):
     card = own(tmp_path, files)
     monkeypatch.setattr(module, "unpack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert bench("get", card, "--accept-licence")[0] == 130
+    status, out, _ = bench("get", card, "--accept-licence")
+    assert status == 130
+    assert "interrupted; the same command goes on from here" in out
     monkeypatch.undo()
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     loaded = load_card(card)
