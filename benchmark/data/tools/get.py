@@ -104,7 +104,8 @@ def fetch(card: Card, wanted: list[Wanted], folder: Path, progress: Progress, pa
         for each in wanted:
             if not each.to.exists():  # Another card may have brought it.
                 _fetch(each, progress, patience)
-    absent = [path for path in card.source.needs() if not any(folder.glob(str(path)))]
+    sources = (card.source, card.source.located_in(folder))
+    absent = [path for path in card.source.needs() if not any(each.matching(path, required=False) for each in sources)]
     if absent:
         raise BenchError(
             f"dataset '{card.name}': all files were downloaded, but {folder / absent[0]} is not among them"

@@ -162,9 +162,6 @@ def test_no_room(tmp_path, monkeypatch):
 
 def test_an_interrupted_unpacking_begins_anew(tmp_path):
     archive = zipped(tmp_path / "a.zip", FILES)
-    left = tmp_path / ".out.unpacking"
-    left.mkdir()
-    (left / "stale").write_bytes(b"x")
 
     def interrupt(done, total):
         if done > 100:
@@ -173,5 +170,8 @@ def test_an_interrupted_unpacking_begins_anew(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, "zip", tmp_path / "out", "", interrupt)
     assert list(tmp_path.iterdir()) == [archive]
+    # What a killed process has left is deleted.
+    (tmp_path / ".out.unpacking").mkdir()
+    (tmp_path / ".out.unpacking" / "stale").write_bytes(b"x")
     run(archive, "zip", tmp_path / "out")
     assert tree(tmp_path / "out") == FILES
