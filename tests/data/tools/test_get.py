@@ -179,7 +179,7 @@ def test_get(bench, tmp_path, files):
     card = own(tmp_path, files)
     status, _, err = bench("check", card)
     assert status == 2
-    assert err.rstrip().endswith(f"; bench data get {card} downloads it")
+    assert err.rstrip().endswith(f"; get it with: bench data get {card}")
     status, out, err = bench("get", card)
     assert status == 2
     assert "CC BY 4.0" in out
