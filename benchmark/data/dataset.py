@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
+from benchmark.data.sources.gather import Spool
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -53,11 +55,13 @@ class Summary(TypedDict):
     """What meta.json says about a folder of records.
 
     splits: the number of rows of each. left_out: the number of bad rows by reason. content: a hash of all rows.
+    not_drawn: the number of rows of each split that a subsample leaves out.
     """
 
     splits: dict[str, int]
     left_out: dict[str, int]
     content: str
+    not_drawn: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -118,6 +122,11 @@ class Dataset:
         for split in self.splits():
             counts.update(bad.reason for bad in self._undecodable(split) or [])
         return dict(counts)
+
+    @property
+    def not_drawn(self) -> dict[str, int]:
+        """The number of usable rows of each split that a subsample leaves out."""
+        return self._summary.get("not_drawn", {}) if self.card.source.drawn_splits else {}
 
     def splits(self) -> list[str]:
         """The splits that have rows, in the order "train", "val", "test"."""
@@ -301,7 +310,8 @@ class Dataset:
         card = self.card
         with self._named_in_errors():
             source = card.source.fingerprint()
-        parts = (formats.DATA, source, card.classes, card.multi_label, self.on_bad_data)
+        drawing = [card.source.drawing] if card.source.drawn_splits else []
+        parts = (formats.DATA, source, card.classes, card.multi_label, self.on_bad_data, *drawing)
         return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
     def _write_tables(self, folder: Path) -> None:
@@ -316,6 +326,10 @@ class Dataset:
             # Closed here even when the disk is full. Left to the garbage collector, the source's processes and files
             # would be closed by an arbitrary thread, perhaps by one that waits for them.
             stack.enter_context(closing(rows))
+            not_drawn: dict[str, int] = {}
+            if source.drawn_splits:
+                rows = self._drawn(rows, problems, not_drawn)
+                stack.enter_context(closing(rows))
             while chunk := list(islice(rows, CHUNK)):
                 for split in {row.split: None for row in chunk}:
                     of_split = [row for row in chunk if row.split == split]
@@ -328,7 +342,31 @@ class Dataset:
                     rows_hash.update(row.encoded())
         problems.stop(self.on_bad_data)
         meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
+        if not_drawn:
+            meta["not_drawn"] = not_drawn
         (folder / "meta.json").write_text(json.dumps(meta))
+
+    def _drawn(self, rows: Iterator[Row], problems: Problems, not_drawn: dict[str, int]) -> Generator[Row, None, None]:
+        """The rows of the card's subsample. Fills ``not_drawn`` with the numbers of the others by split."""
+        source = self.card.source
+        with TemporaryFile() as file:
+            spool = Spool(file)
+            waiting: dict[str, list[Row]] = {split: [] for split in SPLITS if split in source.drawn_splits}
+            for row in rows:
+                if row.split in waiting:
+                    waiting[row.split] += spool.put([row])
+                else:
+                    yield row
+            problems.stop(self.on_bad_data)
+            for split, of_split in waiting.items():
+                if not of_split:
+                    raise BenchError(f"dataset '{self.card.name}': a subsample is drawn of {split}, which has no rows")
+                try:
+                    drawn = source.draw(of_split, split, self.card.labels)
+                except BenchError as error:
+                    raise BenchError(f"dataset '{self.card.name}': {error}") from error
+                not_drawn[split] = len(of_split) - len(drawn)
+                yield from spool.take(drawn)
 
 
 class AbsentDataset(Dataset):

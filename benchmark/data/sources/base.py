@@ -14,15 +14,17 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
+from benchmark.data.sources.subsample import Subsample
 
 MOST_FILES = 1000
 """The number of files in a folder that a missing one is compared with."""
 
 
-class Source(BaseModel):
-    """Where records come from. Each kind of source is a model of its parameters and implements the methods below."""
+class Source(Subsample):
+    """Where records come from. Each kind of source is a model of its parameters and implements the methods below.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Which of the rows are used is drawn from those that rows() reads, see Subsample.
+    """
 
     kind: str
     _folder: Path = PrivateAttr(default=Path())

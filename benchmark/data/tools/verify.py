@@ -71,7 +71,7 @@ def _left_out(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _counts(dataset: Dataset) -> Iterator[Finding]:
-    counts = {split: len(dataset.rows(split)) for split in dataset.splits()}
+    counts = {split: len(dataset.rows(split)) + dataset.not_drawn.get(split, 0) for split in dataset.splits()}
     counts["all"] = sum(counts.values())
     for split, expected in dataset.card.rows.items():
         if counts.get(split, 0) != expected:

@@ -1,0 +1,196 @@
+"""A part of a dataset, drawn by group: a class made rare, few images, or as many of each class."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+from benchmark.common.errors import BenchError, plural
+from benchmark.common.seeding import stream
+from benchmark.data.records import Classes, Label, Row, Split
+
+STEP = 10
+"""A group joins once the images before it are this many times its own, so that no count is missed by far."""
+
+
+def _of_train(value: Any) -> Any:
+    return {"train": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Counts = Annotated[dict[Split, PositiveInt], BeforeValidator(_of_train)]
+"""A number for each split; a number alone is that of train."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Subsample(BaseModel):
+    """Which images of a dataset to use, of all that its source has. Splits that are not named stay whole.
+
+    keep: class -> the share of its images in train to keep. Groups (patients) with such an image are kept or left out
+    as a whole, at least one of them for a share above 0; val and test do not change. n: the number of images of train,
+    or of the named splits, in whole groups, as near as these allow, with the shares of the classes; drawn after
+    ``keep``. per_class: exactly as many images of each class, of train or of the named splits; only the last group of a
+    class is not whole. Not for multi-label sets.
+    sample_seed: another one draws other groups. What is drawn does not depend on the order of the rows, and a smaller
+    share or number draws a part of what a larger one does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: dict[str, Share] = {}
+    n: Counts = {}
+    per_class: Counts = {}
+    sample_seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_number(self) -> "Subsample":
+        if both := self.n.keys() & self.per_class.keys():
+            raise ValueError(f"expected 'n' or 'per_class' for split '{min(both)}', found both")
+        return self
+
+    @property
+    def drawn_splits(self) -> frozenset[str]:
+        """The splits of which not all images may be used."""
+        return frozenset({*self.n, *self.per_class} | ({"train"} if self.keep else set()))
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """The settings of the draw, as a value that JSON can hold; empty if nothing is drawn."""
+        names = set(Subsample.model_fields)
+        return self.model_dump(mode="json", include=names, exclude_defaults=True) if self.drawn_splits else {}
+
+    def at_most(self, split: str, count: int, classes: int) -> int:
+        """About how many images of a split of ``count`` are used, without looking at them."""
+        numbers = {str(name): number for name, number in self.n.items()}
+        numbers |= {str(name): each * classes for name, each in self.per_class.items()}
+        return min(count, numbers.get(split, count))
+
+    def draw(self, rows: Sequence[Row], split: str, classes: Classes) -> list[Row]:
+        """Choose among the rows of a split, and keep their order.
+
+        Raises ``BenchError`` for more images than there are, and for a class without images.
+        """
+        groups = _groups(rows, self.sample_seed)
+        if split == "train":
+            groups = self._kept(groups, classes)
+        n = {str(name): number for name, number in self.n.items()}.get(split)
+        each = {str(name): number for name, number in self.per_class.items()}.get(split)
+        if n is not None:
+            total = sum(group.size for group in groups)
+            if n > total:
+                raise BenchError(f"n: expected at most the {plural(total, 'image')} of {split}, found {n:,}")
+            chosen = _nearest(_stratified(groups, self.sample_seed), n)
+            groups = [group for group in groups if group.name in chosen]
+        by_name = {group.name: group for group in groups}
+        kept = [row for row in rows if row.group in by_name]
+        return kept if each is None else _balanced(kept, by_name, classes, each, split)
+
+    def _kept(self, groups: list["_Group"], classes: Classes) -> list["_Group"]:
+        """The groups without those that ``keep`` leaves out."""
+        left_out: set[str] = set()
+        for name, share in self.keep.items():
+            number = classes.index[name]
+            with_class = [group for group in groups if group.positive[number]]
+            total = sum(group.positive[number] for group in with_class)
+            if not total:
+                raise BenchError(f"keep: train has no image of class '{name}'")
+            placed = [(group.rank, group.positive[number], group.name) for group in with_class]
+            chosen = _nearest(placed, share * total) if share else set()
+            left_out.update(group.name for group in with_class if group.name not in chosen)
+        return [group for group in groups if group.name not in left_out]
+
+
+@dataclass
+class _Group:
+    """The images of a group: their number, and by class how many show it. rank: its place among all groups, 0..1."""
+
+    name: str
+    rank: float
+    size: int = 0
+    positive: Counter[int] = field(default_factory=Counter)
+
+
+_Placed = tuple[float, int, str]
+"""A group's place in the order of a draw, the number of its images, and its name."""
+
+
+def _groups(rows: Iterable[Row], seed: int) -> list[_Group]:
+    groups: dict[str, _Group] = {}
+    for row in rows:
+        if row.group not in groups:
+            groups[row.group] = _Group(row.group, _uniform(seed, "group", row.group))
+        group = groups[row.group]
+        group.size += 1
+        group.positive.update(_positive(row.label))
+    return list(groups.values())
+
+
+def _positive(label: Label) -> list[int]:
+    if isinstance(label, list):
+        return [number for number, flag in enumerate(label) if flag == 1]
+    return [label] if label >= 0 else []
+
+
+def _uniform(seed: int, *names: object) -> float:
+    return stream(seed, "subsample", *names) / 2**63
+
+
+def _stratified(groups: list[_Group], seed: int) -> list[_Placed]:
+    """Place groups so that every beginning of their order has the classes in about the same shares.
+
+    A group counts for the rarest class that it shows. Those of a class are spread evenly, from a random start.
+    """
+    totals: Counter[int] = Counter()
+    for group in groups:
+        totals.update(group.positive)
+    strata: dict[int, list[_Group]] = {}
+    for group in groups:
+        rarest = min(group.positive, key=lambda number: (totals[number], number), default=-1)
+        strata.setdefault(rarest, []).append(group)
+    placed = []
+    for number, stratum in strata.items():
+        start, before, total = _uniform(seed, "class", number), 0, sum(group.size for group in stratum)
+        for group in sorted(stratum, key=lambda group: (group.rank, group.name)):
+            placed.append(((before + start * group.size) / total, group.size, group.name))
+            before += group.size
+    return placed
+
+
+def _nearest(placed: Iterable[_Placed], n: float) -> set[str]:
+    """Choose the first groups of an order, at least one, whose images are nearest to ``n`` in number."""
+    order = _in_steps(placed)
+    sums = np.cumsum([size for _, size, _ in order])
+    return {name for _, _, name in order[: int(np.abs(sums - n).argmin()) + 1]}
+
+
+def _in_steps(placed: Iterable[_Placed]) -> list[_Placed]:
+    """Order groups by place, large ones later, see STEP; where all that are left are too large, the smallest next."""
+    later = [(size, place, name) for place, size, name in placed]
+    heapq.heapify(later)
+    ready: list[_Placed] = []
+    order: list[_Placed] = []
+    total = 0
+    while ready or later:
+        while later and (later[0][0] * STEP <= total or not ready):
+            size, place, name = heapq.heappop(later)
+            heapq.heappush(ready, (place, size, name))
+        order.append(heapq.heappop(ready))
+        total += order[-1][1]
+    return order
+
+
+def _balanced(rows: Sequence[Row], groups: dict[str, _Group], classes: Classes, each: int, split: str) -> list[Row]:
+    """Choose ``each`` rows of every class: those of the first groups."""
+    by_class: dict[int, list[Row]] = {number: [] for number in classes.index.values()}
+    for row in sorted(rows, key=lambda row: (groups[row.group].rank, row.group, row.id)):
+        for number in _positive(row.label):
+            by_class[number].append(row)
+    for name, number in classes.index.items():
+        if len(by_class[number]) < each:
+            found = f"{split} has {len(by_class[number]):,} of '{name}'"
+            raise BenchError(f"per_class: expected at least {plural(each, 'image')} of each class; {found}")
+    chosen = {row.id for of_class in by_class.values() for row in of_class[:each]}
+    return [row for row in rows if row.id in chosen]
