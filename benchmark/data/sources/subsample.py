@@ -89,18 +89,23 @@ class Subsample(BaseModel):
         return kept if each is None else _balanced(kept, by_name, classes, each, split)
 
     def _kept(self, groups: list["_Group"], classes: Classes) -> list["_Group"]:
-        """The groups without those that ``keep`` leaves out."""
-        left_out: set[str] = set()
-        for name, share in self.keep.items():
-            number = classes.index[name]
-            with_class = [group for group in groups if group.positive[number]]
-            total = sum(group.positive[number] for group in with_class)
-            if not total:
+        """The groups without those that ``keep`` leaves out.
+
+        Groups that show several of its classes are drawn by themselves, for the smallest of the shares.
+        """
+        share_of = {classes.index[name]: share for name, share in self.keep.items()}
+        for name in self.keep:
+            if not any(group.positive[classes.index[name]] for group in groups):
                 raise BenchError(f"keep: train has no image of class '{name}'")
-            placed = [(group.rank, group.positive[number], group.name) for group in with_class]
-            chosen = _nearest(placed, share * total) if share else set()
-            left_out.update(group.name for group in with_class if group.name not in chosen)
-        return [group for group in groups if group.name not in left_out]
+        alike: dict[frozenset[int], list[_Group]] = {}
+        for group in groups:
+            alike.setdefault(frozenset(share_of.keys() & group.positive.keys()), []).append(group)
+        kept = {group.name for group in alike.get(frozenset(), [])}
+        for shown, members in alike.items():
+            placed = [(group.rank, sum(group.positive[number] for number in shown), group.name) for group in members]
+            if shown and (share := min(share_of[number] for number in shown)):
+                kept |= _nearest(placed, share * sum(size for _, size, _ in placed))
+        return [group for group in groups if group.name in kept]
 
 
 @dataclass
@@ -139,23 +144,36 @@ def _uniform(seed: int, *names: object) -> float:
 
 
 def _stratified(groups: list[_Group], seed: int) -> list[_Placed]:
-    """Place groups so that every beginning of their order has the classes in about the same shares.
-
-    A group counts for the rarest class that it shows. Those of a class are spread evenly, from a random start.
-    """
+    """Place groups so that every beginning of their order has the classes in about the same shares."""
     totals: Counter[int] = Counter()
     for group in groups:
         totals.update(group.positive)
-    strata: dict[int, list[_Group]] = {}
+    rarest_first = {
+        group.name: tuple(sorted(group.positive, key=lambda number: (totals[number], number))) for group in groups
+    }
+    return _interleaved(groups, rarest_first, (), seed)
+
+
+def _interleaved(
+    groups: list[_Group], shown: dict[str, tuple[int, ...]], common: tuple[int, ...], seed: int
+) -> list[_Placed]:
+    """Spread the groups of each stratum evenly over 0..1, from a random start.
+
+    shown: the classes of each group, the rarest first. common: those that all these groups begin with; the next one
+    tells the strata apart, and the one after it those within a stratum.
+    """
+    strata: dict[tuple[int, ...], list[_Group]] = {}
     for group in groups:
-        rarest = min(group.positive, key=lambda number: (totals[number], number), default=-1)
-        strata.setdefault(rarest, []).append(group)
+        strata.setdefault(shown[group.name][: len(common) + 1], []).append(group)
     placed = []
-    for number, stratum in strata.items():
-        start, before, total = _uniform(seed, "class", number), 0, sum(group.size for group in stratum)
-        for group in sorted(stratum, key=lambda group: (group.rank, group.name)):
-            placed.append(((before + start * group.size) / total, group.size, group.name))
-            before += group.size
+    for key, stratum in strata.items():
+        inner = [(group.rank, group.size, group.name) for group in stratum]
+        if len(key) > len(common):
+            inner = _interleaved(stratum, shown, key, seed)
+        start, before, total = _uniform(seed, "classes", key), 0, sum(group.size for group in stratum)
+        for _, size, name in sorted(inner, key=lambda each: (each[0], each[2])):
+            placed.append(((before + start * size) / total, size, name))
+            before += size
     return placed
 
 
