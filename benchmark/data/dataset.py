@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
-from benchmark.data.sources.gather import Spool
+from benchmark.data.sources.subsample import Candidate
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -55,13 +54,11 @@ class Summary(TypedDict):
     """What meta.json says about a folder of records.
 
     splits: the number of rows of each. left_out: the number of bad rows by reason. content: a hash of all rows.
-    not_drawn: the number of rows of each split that a subsample leaves out.
     """
 
     splits: dict[str, int]
     left_out: dict[str, int]
     content: str
-    not_drawn: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -111,7 +108,8 @@ class Dataset:
         # Where there are files, not the fingerprint of the source: it also depends on files that no row needs.
         rows = self._summary["content"] if read else self.card.source.fingerprint()
         images = (self._image_files.states, self._summary["left_out"]) if read else ()
-        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images])
+        drawing = self.card.source.drawing
+        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images, *drawing])
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -126,13 +124,14 @@ class Dataset:
     @property
     def not_drawn(self) -> dict[str, int]:
         """The number of usable rows of each split that a subsample leaves out."""
-        return self._summary.get("not_drawn", {}) if self.card.source.drawn_splits else {}
+        return {split: len(self._usable[split]) - len(rows) for split, rows in self._drawn.items()}
 
     def splits(self) -> list[str]:
         """The splits that have rows, in the order "train", "val", "test"."""
         if self.streams or not self.card.source.has_files:
             return self.card.source.splits()
-        return [split for split in SPLITS if len(self._image_files.rows.get(split, ()))]
+        rows = self._usable | self._drawn
+        return [split for split in SPLITS if len(rows.get(split, ()))]
 
     def is_listed(self, split: str) -> bool:
         """Whether rows(split) is in the cache, so that it does not read the source."""
@@ -183,7 +182,7 @@ class Dataset:
                 "'stream: false' in its card prepares it as a whole"
             )
         bad = [bad.row for bad in self._undecodable(split) or []]
-        return np.setdiff1d(self._image_files.rows[split], bad)
+        return np.setdiff1d(self._drawn.get(split, self._usable[split]), bad)
 
     def table(self, split: str) -> pa.Table:
         """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read."""
@@ -295,6 +294,34 @@ class Dataset:
         problems.stop(self.on_bad_data)
         return _ImageFiles(rows, problems.counts, states.hexdigest())
 
+    @property
+    def _usable(self) -> dict[str, np.ndarray]:
+        """By split, the numbers of the rows that are not left out, before anything is drawn."""
+        return self._image_files.rows
+
+    @cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """By split of which the card's subsample uses a part, the numbers of its rows."""
+        source = self.card.source
+        return {} if self.streams else {split: self._draw(split) for split in SPLITS if split in source.drawn_splits}
+
+    def _draw(self, split: str) -> np.ndarray:
+        """Draw the subsample of a split, once for each state of the data."""
+        file = self.cache / "drawn" / f"{digest([self.fingerprint, split])}.json"
+        if file.is_file():
+            return np.array(json.loads(file.read_bytes()), dtype=np.int64)
+        usable = self._usable.get(split, np.empty(0, np.int64))
+        if not len(usable):
+            raise BenchError(f"dataset '{self.card.name}': a subsample of {split}, which has no rows")
+        table = self.table(split).select(list(Candidate._fields)).take(usable)
+        candidates = [Candidate(*values) for values in zip(*(column.to_pylist() for column in table.columns))]
+        try:
+            drawn = usable[self.card.source.draw(candidates, split, self.card.labels)]
+        except BenchError as error:
+            raise BenchError(f"dataset '{self.card.name}': {error}") from error
+        write_file(file, json.dumps(drawn.tolist()).encode())
+        return drawn
+
     @cached_property
     def _summary(self) -> Summary:
         summary: Summary = json.loads((self._tables / "meta.json").read_text())
@@ -310,8 +337,7 @@ class Dataset:
         card = self.card
         with self._named_in_errors():
             source = card.source.fingerprint()
-        drawing = [card.source.drawing] if card.source.drawn_splits else []
-        parts = (formats.DATA, source, card.classes, card.multi_label, self.on_bad_data, *drawing)
+        parts = (formats.DATA, source, card.classes, card.multi_label, self.on_bad_data)
         return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
     def _write_tables(self, folder: Path) -> None:
@@ -326,10 +352,6 @@ class Dataset:
             # Closed here even when the disk is full. Left to the garbage collector, the source's processes and files
             # would be closed by an arbitrary thread, perhaps by one that waits for them.
             stack.enter_context(closing(rows))
-            not_drawn: dict[str, int] = {}
-            if source.drawn_splits:
-                rows = self._drawn(rows, problems, not_drawn)
-                stack.enter_context(closing(rows))
             while chunk := list(islice(rows, CHUNK)):
                 for split in {row.split: None for row in chunk}:
                     of_split = [row for row in chunk if row.split == split]
@@ -342,31 +364,7 @@ class Dataset:
                     rows_hash.update(row.encoded())
         problems.stop(self.on_bad_data)
         meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
-        if not_drawn:
-            meta["not_drawn"] = not_drawn
         (folder / "meta.json").write_text(json.dumps(meta))
-
-    def _drawn(self, rows: Iterator[Row], problems: Problems, not_drawn: dict[str, int]) -> Generator[Row, None, None]:
-        """The rows of the card's subsample. Fills ``not_drawn`` with the numbers of the others by split."""
-        source = self.card.source
-        with TemporaryFile() as file:
-            spool = Spool(file)
-            waiting: dict[str, list[Row]] = {split: [] for split in SPLITS if split in source.drawn_splits}
-            for row in rows:
-                if row.split in waiting:
-                    waiting[row.split] += spool.put([row])
-                else:
-                    yield row
-            problems.stop(self.on_bad_data)
-            for split, of_split in waiting.items():
-                if not of_split:
-                    raise BenchError(f"dataset '{self.card.name}': a subsample is drawn of {split}, which has no rows")
-                try:
-                    drawn = source.draw(of_split, split, self.card.labels)
-                except BenchError as error:
-                    raise BenchError(f"dataset '{self.card.name}': {error}") from error
-                not_drawn[split] = len(of_split) - len(drawn)
-                yield from spool.take(drawn)
 
 
 class AbsentDataset(Dataset):
@@ -380,7 +378,7 @@ class AbsentDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the card, as there are no rows."""
-        return digest(["absent", self.card.content()])
+        return digest(["absent", self.card.content(), *self.card.source.drawing])
 
     def splits(self) -> list[str]:
         """The splits that the card names; all of them if it names none."""

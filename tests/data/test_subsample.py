@@ -11,8 +11,8 @@ import pytest
 from benchmark.common.errors import BenchError
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
-from benchmark.data.records import Classes, Row
-from benchmark.data.sources.subsample import Subsample
+from benchmark.data.records import Classes
+from benchmark.data.sources.subsample import Candidate, Subsample
 from benchmark.data.tools.verify import verify
 from tests.data.make import SHARDS, dataset, jpeg, opened, pairs, shard, write_card
 
@@ -20,23 +20,26 @@ CLASSES = Classes(("nevus", "melanoma", "other"))
 FINDINGS = Classes(("effusion", "edema", "mass"), multi_label=True)
 
 
-def rows(sizes: list[int], multi_label: bool = False) -> list[Row]:
+def rows(sizes: list[int], multi_label: bool = False) -> list[Candidate]:
     """Groups of these sizes. Every third group has a melanoma among its images."""
     made = []
     for group, size in enumerate(sizes):
         for image in range(size):
             number = 1 if group % 3 == 0 and image == 0 else 2 * (group % 2)
             label = [int(group % 5 == 0), int(group % 2), int(image % 2)] if multi_label else number
-            name = f"g{group}-{image}"
-            made.append(Row("t", len(made) + 1, name, f"g{group}", "train", f"{name}.png", label=label))
+            made.append(Candidate(f"g{group}", f"g{group}-{image}", label))
     return made
 
 
-def ids(drawn: list[Row]) -> set[str]:
+def ids(drawn: list[Candidate]) -> set[str]:
     return {row.id for row in drawn}
 
 
-def shares(drawn: list[Row], classes: Classes) -> np.ndarray:
+def drawn_of(every: list[Candidate], classes: Classes, split: str, **settings: Any) -> list[Candidate]:
+    return [every[i] for i in Subsample(**settings).draw(every, split, classes)]
+
+
+def shares(drawn: list[Candidate], classes: Classes) -> np.ndarray:
     flags = [row.label if isinstance(row.label, list) else np.eye(len(classes.names))[row.label] for row in drawn]
     return np.mean(flags, axis=0)
 
@@ -49,26 +52,26 @@ SIZES = [1 + group % 4 for group in range(400)]
 def test_n_is_a_stratified_part_of_whole_groups_whatever_the_order(classes: Classes, seed: int) -> None:
     every = rows(SIZES, classes.multi_label)
     if not classes.names:
-        every = [Row("t", row.row, row.id, row.group, "train", row.image) for row in every]
+        every = [row._replace(label=-1) for row in every]
     shuffled = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
     of_group = Counter(row.group for row in every)
     before: set[str] = set()
     for n in (1, 10, 37, 256, 512, len(every)):
-        drawn = Subsample(n=n, sample_seed=seed).draw(every, "train", classes)
+        drawn = drawn_of(every, classes, "train", n=n, sample_seed=seed)
         assert abs(len(drawn) - n) <= 2  # half of the largest group
         assert Counter(row.group for row in drawn).items() <= of_group.items()
-        assert before <= ids(drawn) == ids(Subsample(n=n, sample_seed=seed).draw(shuffled, "train", classes))
+        assert before <= ids(drawn) == ids(drawn_of(shuffled, classes, "train", n=n, sample_seed=seed))
         if n >= 256 and classes.names:
             assert np.abs(shares(drawn, classes) - shares(every, classes)).max() < 0.03
         before = ids(drawn)
-    other = Subsample(n=256, sample_seed=seed + 1).draw(every, "train", classes)
-    assert ids(other) != ids(Subsample(n=256, sample_seed=seed).draw(every, "train", classes))
+    other = drawn_of(every, classes, "train", n=256, sample_seed=seed + 1)
+    assert ids(other) != ids(drawn_of(every, classes, "train", n=256, sample_seed=seed))
 
 
 def test_groups_have_the_same_chance_over_seeds() -> None:
     every = rows([1] * 60)
     drawn = Counter(
-        row.group for seed in range(200) for row in Subsample(n=15, sample_seed=seed).draw(every, "train", CLASSES)
+        row.group for seed in range(200) for row in drawn_of(every, CLASSES, "train", n=15, sample_seed=seed)
     )
     # A quarter of 200; 6 standard deviations of a binomial number.
     assert all(14 < drawn[row.group] < 86 for row in every)
@@ -76,7 +79,7 @@ def test_groups_have_the_same_chance_over_seeds() -> None:
 
 @pytest.mark.parametrize(("sizes", "n", "drawn"), [([60] + [1] * 40, 20, 20), ([60, 50, 40], 45, 40), ([7], 3, 7)])
 def test_a_large_group_does_not_spoil_the_number(sizes: list[int], n: int, drawn: int) -> None:
-    assert len(Subsample(n=n).draw(rows(sizes), "train", Classes())) == drawn
+    assert len(drawn_of(rows(sizes), Classes(), "train", n=n)) == drawn
 
 
 def test_keep_makes_a_class_rare_in_train_alone() -> None:
@@ -85,29 +88,29 @@ def test_keep_makes_a_class_rare_in_train_alone() -> None:
     without = ids([row for row in every if not any(other.group == row.group and other.label == 1 for other in every)])
     before: set[str] = set()
     for share, count in ((0.0, 0), (0.001, 1), (0.1, round(positives / 10)), (0.5, positives // 2), (1.0, positives)):
-        drawn = Subsample(keep={"melanoma": share}).draw(every, "train", CLASSES)
+        drawn = drawn_of(every, CLASSES, "train", keep={"melanoma": share})
         assert abs(sum(row.label == 1 for row in drawn) - count) <= 1
         assert without | before <= ids(drawn)
-        assert ids(drawn) == ids(Subsample(keep={"melanoma": share}).draw(every[::-1], "train", CLASSES))
+        assert ids(drawn) == ids(drawn_of(every[::-1], CLASSES, "train", keep={"melanoma": share}))
         before = ids(drawn)
-    assert Subsample(keep={"melanoma": 0.1}).draw(every, "test", CLASSES) == every
+    assert drawn_of(every, CLASSES, "test", keep={"melanoma": 0.1}) == every
 
 
 def test_keep_of_several_findings() -> None:
     every = rows(SIZES, multi_label=True)
     total = shares(every, FINDINGS) * len(every)
-    drawn = Subsample(keep={"effusion": 0.2, "edema": 0.2}).draw(every, "train", FINDINGS)
+    drawn = drawn_of(every, FINDINGS, "train", keep={"effusion": 0.2, "edema": 0.2})
     np.testing.assert_allclose((shares(drawn, FINDINGS) * len(drawn))[:2] / total[:2], 0.2, atol=0.02)
 
 
 def test_as_many_of_each_class() -> None:
     every = rows(SIZES)
-    few, more = (Subsample(per_class={"test": each}).draw(every, "test", CLASSES) for each in (20, 50))
+    few, more = (drawn_of(every, CLASSES, "test", per_class={"test": each}) for each in (20, 50))
     assert Counter(row.label for row in more) == dict.fromkeys(range(3), 50)
     assert ids(few) < ids(more)
-    assert ids(more) == ids(Subsample(per_class={"test": 50}).draw(every[::-1], "test", CLASSES))
+    assert ids(more) == ids(drawn_of(every[::-1], CLASSES, "test", per_class={"test": 50}))
     with pytest.raises(BenchError, match="at least 500 images of each class; test has 333 of 'nevus'"):
-        Subsample(per_class={"test": 500}).draw(every, "test", CLASSES)
+        drawn_of(every, CLASSES, "test", per_class={"test": 500})
 
 
 def labelled(folder: Path, on_bad_data: str = "error", **source: Any) -> Dataset:
@@ -153,7 +156,7 @@ def drawn_shapes(folder: Path, **source: Any) -> Dataset:
 def test_a_part_of_any_source(make: Any, tmp_path: Path) -> None:
     whole = make(tmp_path)
     part = make(tmp_path, n=4)
-    every, drawn = (set(each.table("train")["id"].to_pylist()) for each in (whole, part))
+    every, drawn = (set(each.records("train")["id"]) for each in (whole, part))
     assert len(drawn) == 4
     assert drawn < every
     assert part.not_drawn == {"train": len(every) - 4}
@@ -163,7 +166,7 @@ def test_a_part_of_any_source(make: Any, tmp_path: Path) -> None:
     assert len(part.records("train")) == 4
     assert np.asarray(part.records("train")[0]["image"]).shape[-1] == 3
     if "test" in whole.splits():
-        assert part.table("test")["id"].to_pylist() == whole.table("test")["id"].to_pylist()
+        assert list(part.records("test")["id"]) == list(whole.records("test")["id"])
 
 
 def test_a_part_is_named_behind_a_card(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_part_is_named_behind_a_card(tmp_path: Path) -> None:
     assert card.name == "set@keep.dog=0.5@n=8"
     assert card.expected_rows == {"train": 8}
     found = open_dataset(card, "skip", tmp_path / "cache")
-    assert Counter(found.table("train")["label"].to_pylist()) == {0: 6, 1: 2}
+    assert Counter(found.records("train")["label"]) == {0: 6, 1: 2}
     # The card's numbers are those of the whole set.
     assert not [finding for finding in verify(found, 77, None) if finding.check == "counts"]
 

@@ -20,7 +20,6 @@ from benchmark.data.images import encode_png
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row, Split
 from benchmark.data.sources.base import Source
-from benchmark.data.sources.subsample import Subsample
 from benchmark.store import formats
 
 ALL = "all"
@@ -86,7 +85,7 @@ class PhantomSource(Source):
 
     @override
     def fingerprint(self) -> Any:
-        changes = {"rare", "images", "shifted", "noisy_texts", *Subsample.model_fields}
+        changes = {"rare", "images", "shifted", "noisy_texts"}
         parameters = self.model_dump(mode="json", exclude=changes)
         parameters |= self.model_dump(mode="json", include=changes, exclude_defaults=True)
         scanner = {"scanner": SCANNER} if self.shifted else {}

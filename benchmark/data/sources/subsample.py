@@ -4,14 +4,14 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.seeding import stream
-from benchmark.data.records import Classes, Label, Row, Split
+from benchmark.data.records import Classes, Label, Split
 
 STEP = 10
 """A group joins once the images before it are this many times its own, so that no count is missed by far."""
@@ -24,6 +24,14 @@ def _of_train(value: Any) -> Any:
 Counts = Annotated[dict[Split, PositiveInt], BeforeValidator(_of_train)]
 """A number for each split; a number alone is that of train."""
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Candidate(NamedTuple):
+    """What a draw looks at."""
+
+    group: str
+    id: str
+    label: Label
 
 
 class Subsample(BaseModel):
@@ -40,10 +48,11 @@ class Subsample(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    keep: dict[str, Share] = {}
-    n: Counts = {}
-    per_class: Counts = {}
-    sample_seed: int = 0
+    # Excluded: the source reads the same rows whichever of them are used.
+    keep: Annotated[dict[str, Share], Field(exclude=True)] = {}
+    n: Annotated[Counts, Field(exclude=True)] = {}
+    per_class: Annotated[Counts, Field(exclude=True)] = {}
+    sample_seed: Annotated[int, Field(exclude=True)] = 0
 
     @model_validator(mode="after")
     def _one_number(self) -> "Subsample":
@@ -57,10 +66,9 @@ class Subsample(BaseModel):
         return frozenset({*self.n, *self.per_class} | ({"train"} if self.keep else set()))
 
     @property
-    def drawing(self) -> dict[str, Any]:
+    def drawing(self) -> list[Any]:
         """The settings of the draw, as a value that JSON can hold; empty if nothing is drawn."""
-        names = set(Subsample.model_fields)
-        return self.model_dump(mode="json", include=names, exclude_defaults=True) if self.drawn_splits else {}
+        return [getattr(self, name) for name in Subsample.model_fields] if self.drawn_splits else []
 
     def at_most(self, split: str, count: int, classes: int) -> int:
         """About how many images of a split of ``count`` are used, without looking at them."""
@@ -68,12 +76,12 @@ class Subsample(BaseModel):
         numbers |= {str(name): each * classes for name, each in self.per_class.items()}
         return min(count, numbers.get(split, count))
 
-    def draw(self, rows: Sequence[Row], split: str, classes: Classes) -> list[Row]:
-        """Choose among the rows of a split, and keep their order.
+    def draw(self, images: Sequence[Candidate], split: str, classes: Classes) -> np.ndarray:
+        """Choose among the images of a split: their numbers, int64, ascending.
 
         Raises ``BenchError`` for more images than there are, and for a class without images.
         """
-        groups = _groups(rows, self.sample_seed)
+        groups = _groups(images, self.sample_seed)
         if split == "train":
             groups = self._kept(groups, classes)
         n = {str(name): number for name, number in self.n.items()}.get(split)
@@ -84,9 +92,13 @@ class Subsample(BaseModel):
                 raise BenchError(f"n: expected at most the {plural(total, 'image')} of {split}, found {n:,}")
             chosen = _nearest(_stratified(groups, self.sample_seed), n)
             groups = [group for group in groups if group.name in chosen]
-        by_name = {group.name: group for group in groups}
-        kept = [row for row in rows if row.group in by_name]
-        return kept if each is None else _balanced(kept, by_name, classes, each, split)
+        ranks = {group.name: group.rank for group in groups}
+        kept = [number for number, image in enumerate(images) if image.group in ranks]
+        if each is not None:
+            kept = _balanced(
+                images, sorted(kept, key=lambda i: (ranks[images[i].group], *images[i][:2])), classes, each, split
+            )
+        return np.array(kept, dtype=np.int64)
 
     def _kept(self, groups: list["_Group"], classes: Classes) -> list["_Group"]:
         """The groups without those that ``keep`` leaves out.
@@ -122,14 +134,14 @@ _Placed = tuple[float, int, str]
 """A group's place in the order of a draw, the number of its images, and its name."""
 
 
-def _groups(rows: Iterable[Row], seed: int) -> list[_Group]:
+def _groups(images: Iterable[Candidate], seed: int) -> list[_Group]:
     groups: dict[str, _Group] = {}
-    for row in rows:
-        if row.group not in groups:
-            groups[row.group] = _Group(row.group, _uniform(seed, "group", row.group))
-        group = groups[row.group]
+    for image in images:
+        if image.group not in groups:
+            groups[image.group] = _Group(image.group, _uniform(seed, "group", image.group))
+        group = groups[image.group]
         group.size += 1
-        group.positive.update(_positive(row.label))
+        group.positive.update(_positive(image.label))
     return list(groups.values())
 
 
@@ -200,15 +212,14 @@ def _in_steps(placed: Iterable[_Placed]) -> list[_Placed]:
     return order
 
 
-def _balanced(rows: Sequence[Row], groups: dict[str, _Group], classes: Classes, each: int, split: str) -> list[Row]:
-    """Choose ``each`` rows of every class: those of the first groups."""
-    by_class: dict[int, list[Row]] = {number: [] for number in classes.index.values()}
-    for row in sorted(rows, key=lambda row: (groups[row.group].rank, row.group, row.id)):
-        for number in _positive(row.label):
-            by_class[number].append(row)
+def _balanced(images: Sequence[Candidate], order: Sequence[int], classes: Classes, each: int, split: str) -> list[int]:
+    """Choose the first ``each`` images of every class. order: the numbers of the images to choose from."""
+    by_class: dict[int, list[int]] = {number: [] for number in classes.index.values()}
+    for i in order:
+        for number in _positive(images[i].label):
+            by_class[number].append(i)
     for name, number in classes.index.items():
         if len(by_class[number]) < each:
             found = f"{split} has {len(by_class[number]):,} of '{name}'"
             raise BenchError(f"per_class: expected at least {plural(each, 'image')} of each class; {found}")
-    chosen = {row.id for of_class in by_class.values() for row in of_class[:each]}
-    return [row for row in rows if row.id in chosen]
+    return sorted(i for of_class in by_class.values() for i in of_class[:each])
