@@ -316,7 +316,7 @@ class Dataset:
         table = self.table(split).select(list(Candidate._fields)).take(usable)
         candidates = [Candidate(*values) for values in zip(*(column.to_pylist() for column in table.columns))]
         try:
-            drawn = usable[self.card.source.draw(candidates, split, self.card.labels)]
+            drawn: np.ndarray = usable[self.card.source.draw(candidates, split, self.card.labels)]
         except BenchError as error:
             raise BenchError(f"dataset '{self.card.name}': {error}") from error
         write_file(file, json.dumps(drawn.tolist()).encode())

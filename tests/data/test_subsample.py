@@ -185,7 +185,7 @@ def test_a_part_is_named_behind_a_card(tmp_path: Path) -> None:
     [
         ({"n": 99}, "dataset 'set': n: expected at most the 16 images of train, found 99"),
         ({"n": 0}, "n.train: expected a number greater than 0, found 0"),
-        ({"n": {"val": 3}}, "a subsample is drawn of val, which has no rows"),
+        ({"n": {"val": 3}}, "a subsample of val, which has no rows"),
         ({"keep": {"dgo": 0.1}}, "source.keep: unknown class 'dgo'; did you mean 'dog'?"),
         ({"keep": {"dog": 1.5}}, "keep.dog: expected a number less than or equal to 1, found 1.5"),
         ({"keep": {"dog": 0.5}, "where": {"label": "cat"}}, "keep: train has no image of class 'dog'"),
