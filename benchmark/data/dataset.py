@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -54,11 +54,13 @@ class Summary(TypedDict):
     """What meta.json says about a folder of records.
 
     splits: the number of rows of each. left_out: the number of bad rows by reason. content: a hash of all rows.
+    remarks: what is worth knowing about rows that are used, with their number.
     """
 
     splits: dict[str, int]
     left_out: dict[str, int]
     content: str
+    remarks: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -120,6 +122,11 @@ class Dataset:
         for split in self.splits():
             counts.update(bad.reason for bad in self._undecodable(split) or [])
         return dict(counts)
+
+    @property
+    def remarks(self) -> dict[str, int]:
+        """What is worth knowing about rows that are used, with their number."""
+        return {} if self.streams else self._summary.get("remarks", {})
 
     @property
     def not_drawn(self) -> dict[str, int]:
@@ -364,6 +371,8 @@ class Dataset:
                     rows_hash.update(row.encoded())
         problems.stop(self.on_bad_data)
         meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
+        if problems.remarks:
+            meta["remarks"] = problems.remarks
         (folder / "meta.json").write_text(json.dumps(meta))
 
 

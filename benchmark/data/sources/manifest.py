@@ -4,28 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Split
-from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table, suffix_of
+from benchmark.data.sources.formats import SUFFIXES, Rows, digest, read_table, suffix_of
+from benchmark.data.sources.join import Join, JoinedTable
 from benchmark.data.sources.table import Table, TableSource
-from benchmark.data.sources.values import string
-
-
-class Join(BaseModel):
-    """Another table, whose columns are added to the rows that have the same values in the columns ``by``.
-
-    columns: only these of its columns are added. Rows without a partner stay as they are.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: Path
-    by: list[str]
-    columns: list[str]
 
 
 class ManifestSource(TableSource):
@@ -102,29 +89,20 @@ class ManifestSource(TableSource):
         for split, path in self._paths():
             columns: set[str] = set()
             rows = read_table(path, problems, columns, self.header)
-            yield Table(split, path.name, self._joined(rows, columns), columns)
+            yield Table(split, path.name, self._joined(path.name, rows, columns, problems), columns)
 
-    def _joined(self, rows: Rows, columns: set[str]) -> Rows:
-        partners = [(join, self._partners(join)) for join in self.join]
-        for join, _ in partners:
+    def _joined(self, table: str, rows: Rows, columns: set[str], problems: Problems) -> Rows:
+        joined = [JoinedTable(join, self.existing(join.file)) for join in self.join]
+        for join in self.join:
             columns.update(join.columns)
         for number, values in rows:
-            for join, table in partners:
-                partner = table.get(tuple(string(values.get(name)) for name in join.by), {})
+            for other in joined:
+                partner = other.partner(values)
                 values.update({name: value for name, value in partner.items() if name not in values})
             yield number, values
-
-    def _partners(self, join: Join) -> dict[tuple[str, ...], Values]:
-        """The columns that a joined table adds, by the values of its columns ``by``."""
-        path = self.existing(join.file)
-        columns: set[str] = set()
-        problems = Problems()
-        table: dict[tuple[str, ...], Values] = {}
-        for _, values in read_table(path, problems, columns):
-            by = tuple(string(values.get(name)) for name in join.by)
-            table.setdefault(by, {name: values.get(name) for name in join.columns})
-        problems.stop("error")
-        for name in (*join.by, *join.columns):
-            if name not in columns:
-                raise BenchError(f"{path.name}: join: {unknown('column', name, columns)}")
-        return table
+        for other in joined:
+            if other.differ:
+                added = ", ".join(other.join.columns)
+                problems.remark(
+                    f"{table}: rows with several partners in {other.path.name} that differ in {added}", other.differ
+                )

@@ -52,6 +52,7 @@ def verify(
         check(dataset)
     return [
         *_left_out(dataset),
+        *(Finding("warning", "rows", f"{remark}: {count:,}") for remark, count in dataset.remarks.items()),
         *_counts(dataset),
         *_groups(dataset),
         *_duplicates(dataset, hashes),
