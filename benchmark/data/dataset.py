@@ -18,12 +18,16 @@ import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, cut
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
+<<<<<<< HEAD
 from benchmark.data.sources.subsample import Candidate
+=======
+from benchmark.data.sources.folders import located
+>>>>>>> values
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -292,7 +296,7 @@ class Dataset:
                 if path is None:
                     continue
                 try:
-                    state = (folder / path).stat()
+                    state = located(folder, path).stat()
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
                     present[i] = False
@@ -412,7 +416,7 @@ class _ImageFiles:
 def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
     missing = isinstance(error, FileNotFoundError)
     problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-    return BadRow("missing image", f"image '{path}' {problem}")
+    return BadRow("missing image", f"image '{cut(path)}' {problem}")
 
 
 def _schema(multi_label: bool) -> pa.Schema:
@@ -457,7 +461,7 @@ def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[
 
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:
     encoded: bytes = image["bytes"]
-    return folder / image["path"] if image["path"] else encoded
+    return located(folder, image["path"]) if image["path"] else encoded
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], T], items: list[int]) -> Iterator[T]:

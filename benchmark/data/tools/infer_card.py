@@ -14,7 +14,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS
 from benchmark.data.sources.columns import fill, template_columns
-from benchmark.data.sources.folders import files_below
+from benchmark.data.sources.folders import files_below, located
 from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, Values, read_table, suffix_of
 from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
 from benchmark.data.sources.values import names_in, relative_path
@@ -286,7 +286,7 @@ def _is_image(folder: Path, value: str) -> bool:
     if len(value) > 1000 or Path(value).suffix.lower() not in ALL_SUFFIXES:
         return False
     try:
-        return (folder / relative_path(value.strip(), "image")).is_file()
+        return located(folder, relative_path(value.strip(), "image")).is_file()
     except (BadRow, OSError, ValueError):
         return False
 
