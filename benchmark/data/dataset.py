@@ -23,11 +23,8 @@ from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
-<<<<<<< HEAD
-from benchmark.data.sources.subsample import Candidate
-=======
 from benchmark.data.sources.folders import located
->>>>>>> values
+from benchmark.data.sources.subsample import Candidate
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
