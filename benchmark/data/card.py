@@ -203,7 +203,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
 def card_file(reference: str) -> tuple[Path, dict[str, str]]:
     """Find the file of a card, and split off the settings that follow its name or path, as texts by key."""
     settings: dict[str, str] = {}
-    while match := re.fullmatch(r"(.+)@([\w. -]+)=([^@/]+)", reference):
+    while match := re.fullmatch(r"(.+)@([^@=/]+)=([^@/]+)", reference):
         reference, settings = match[1], {match[2]: match[3]} | settings
     return find_config("dataset", reference), settings
 
