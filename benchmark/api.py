@@ -349,8 +349,9 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
     many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
     training budget of every arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
     run. scenario: as --scenario, "noisy=0.1,0.5" in place of a suite, or "rare:ham10000.melanoma=0.01" over one. tuned:
-    the folder of the settings that `bench tune` found. strict, on_bad_data: as on the command line. plugins: files that register methods or tasks; not needed
-    for classes that the caller has registered. Settings and grid may also be texts as on the command line.
+    the folder of the settings that `bench tune` found. strict, on_bad_data: as on the command line. plugins: files that
+    register methods or tasks; not needed for classes that the caller has registered. Settings and grid may also be
+    texts as on the command line.
     Raises ``BenchError`` for an unknown name and for a value of the wrong type or out of range.
     """
     from benchmark.method import METHODS

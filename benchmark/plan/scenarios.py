@@ -42,13 +42,12 @@ def _rare(rest: str, option: str) -> dict[str, Any]:
         raise BenchError(f"{option}: expected shares after the =, as in rare:ham10000.melanoma=0.01") from error
     scenario = {
         "name": f"rare:{card.name}.{name}",
-        "question": f"How well is {name} recognised where few images with it are there to learn from, and what happens "
-        "to the other classes?",
-        "varies": f"share of the training images with {name} that are kept",
+        "question": f"How well is {name} recognised where few images to learn from show it, and what happens to the "
+        "other classes?",
+        "varies": f"kept share of the images of {name} to learn from",
         "setting": f"keep.{name}",
     }
-    # Not the set itself: all conditions report the class apart from the others.
-    return _posed(option, scenario, reference, conditions, (1, f"{reference}@keep.{name}=1"), min(conditions))
+    return _posed(option, scenario, reference, conditions, 1, rarest=min(conditions))
 
 
 def _small(rest: str, option: str) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def _small(rest: str, option: str) -> dict[str, Any]:
         "varies": "number of images to learn from",
         "setting": "n",
     }
-    return _posed(option, scenario, reference, conditions, ("all", reference), None)
+    return _posed(option, scenario, reference, conditions, "all")
 
 
 def _posed(
@@ -71,21 +70,26 @@ def _posed(
     scenario: dict[str, Any],
     reference: str,
     conditions: Sequence[float],
-    plain: tuple[int | str, str],
-    tested: float | None,
+    plain: int | str,
+    rarest: float | None = None,
 ) -> dict[str, Any]:
-    """Make the fields of a suite. plain: the condition and the set. tested: of a set with texts, what is tested on."""
+    """Make the fields of a suite. plain: the condition of the whole set. rarest: the smallest share of a rare class."""
     card = load_card(reference)
-    sets = [f"{reference}@{scenario['setting']}={condition}" for condition in conditions]
-    for each in sets:
+
+    def at(condition: float) -> str:
+        return f"{reference}@{scenario['setting']}={condition}"
+
+    for condition in conditions:
         try:
-            load_card(each)
+            load_card(at(condition))
         except BenchError as error:
             raise BenchError(f"{option}: {error}") from error
+    first = [at(conditions[0])]
     scenario = scenario | {"condition": conditions[0], "conditions": list(conditions)}
     if "text" in card.provides:
-        labelled = reference if tested is None else f"{reference}@{scenario['setting']}={tested}"
-        scenario["plain"] = {"condition": plain[0], "pretraining": [plain[1]]}
-        return {"scenario": scenario, "pretraining": sets[:1], "datasets": [labelled], "required": sets[:1]}
-    scenario["plain"] = {"condition": plain[0], "dataset": plain[1]}
-    return {"scenario": scenario, "datasets": sets[:1], "required": sets[:1]}
+        tested = reference if rarest is None else at(rarest)
+        scenario["plain"] = {"condition": plain, "pretraining": [reference]}
+        return {"scenario": scenario, "pretraining": first, "datasets": [tested], "required": first}
+    # Where a class is rare, not the set itself: the class is then reported apart from the others here too.
+    scenario["plain"] = {"condition": plain, "dataset": reference if rarest is None else at(1)}
+    return {"scenario": scenario, "datasets": first, "required": first}
