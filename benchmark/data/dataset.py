@@ -134,6 +134,10 @@ class Dataset:
         """The number of usable rows of each split that a subsample leaves out."""
         return {split: len(self._usable[split]) - len(rows) for split, rows in self._drawn.items()}
 
+    def whole_labels(self, split: str) -> np.ndarray:
+        """The labels of all usable rows of a split, also of those that a subsample leaves out: int64 [N] or [N, C]."""
+        return np.array(self.table(split)["label"].take(self._usable[split]).to_pylist(), dtype=np.int64)
+
     def splits(self) -> list[str]:
         """The splits that have rows, in the order "train", "val", "test"."""
         if self.streams or not self.card.source.has_files:
