@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, cut, plural, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.canonical import composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
@@ -59,8 +59,8 @@ class Partners:
 
     def of(self, values: Values) -> Values:
         """The columns that the table adds to a row; none where the row has no partner, or nothing in its key."""
-        self.rows += 1
         by = _key(self.join, values)
+        self.rows += 1
         partner = self.columns.get(by) if any(by) else None
         if partner is None:
             self.unmatched = self.unmatched or _shown(self.join, [written(values.get(name)) for name in self.join.by])
@@ -78,7 +78,7 @@ class Partners:
         other = f"{name} has {_shown(self.join, free)}, which no row has" if free else f"all rows of {name} are used"
         hint = "; if so few are meant, set 'partial: true' in the join" if self.matched else ""
         raise BenchError(
-            f"{table}: join: {self.matched:,} of {plural(self.rows, 'row')} have a partner in {name}: a row has "
+            f"{table}: join: {self.matched:,} of {self.rows:,} rows have a partner in {name}: a row has "
             f"{self.unmatched}, and {other}; write these columns alike in both files{hint}"
         )
 
