@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, cut, plural, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.canonical import composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
@@ -103,11 +103,11 @@ class Partners:
 
     def of(self, values: Values) -> Values:
         """The columns that the table adds to a row; none where the row has no partner, or nothing in its key."""
-        self.rows += 1
         join = self.join
         by = _key(join.by, values)
-        options = product(*((identifier(values.get(name)), None) for name in join.match)) if any(by) else ()
-        keys = [key for option in options if (key := (*by, *option)) in self.by_key]
+        matched = [(identifier(values.get(name)), None) for name in join.match]
+        self.rows += 1
+        keys = [key for option in product(*matched) if (key := (*by, *option)) in self.by_key] if any(by) else []
         if not keys:
             self.unmatched = self.unmatched or _shown(join.own, [written(values.get(name)) for name in join.own])
             return {}
@@ -134,7 +134,7 @@ class Partners:
         )
         hint = "; if so few are meant, set 'partial: true' in the join" if self.matched else ""
         raise BenchError(
-            f"{table}: join: {self.matched:,} of {plural(self.rows, 'row')} have a partner in {name}: a row has "
+            f"{table}: join: {self.matched:,} of {self.rows:,} rows have a partner in {name}: a row has "
             f"{self.unmatched}, and {other}; write these columns alike in both files{hint}"
         )
 

@@ -258,10 +258,20 @@ def _contradiction(mapping: dict[str, str]) -> str:
     """What is wrong with a mapping that replaces one value in two ways; "" if nothing is."""
     first: dict[str, str] = {}
     for name, replacement in mapping.items():
-        other = first.setdefault(canonical(name), name)
+        try:
+            other = first.setdefault(canonical(name), name)
+        except BadRow as bad:
+            return bad.message
         if mapping[other] != replacement:
             return f"'{other}' and '{name}' are one value, but have two replacements"
     return ""
+
+
+def _replacement(mapping: dict[str, str], value: str) -> str:
+    """What a mapping of canonical forms makes of a value; "*" stands for any value, not for the lack of one."""
+    if (form := canonical(value)) in mapping:
+        return mapping[form]
+    return value if value.lower() in UNKNOWN else mapping.get("*", value)
 
 
 class RowReader:
@@ -307,7 +317,7 @@ class RowReader:
             values[name] = (match[1] or "") if match else ""
         for name, mapping in self._replacements.items():
             if names := names_in(values.get(name)):
-                replaced = [mapping.get(canonical(value), mapping.get("*", value)) for value in names]
+                replaced = [_replacement(mapping, value) for value in names]
                 values[name] = replaced[0] if len(replaced) == 1 else replaced
 
     def _wanted(self, values: Values) -> bool:

@@ -9,7 +9,7 @@ import tokenize
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from benchmark.common.errors import cut, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.canonical import ABSENT, UNKNOWN, canonical, composed, identifier, written
 from benchmark.data.problems import BadRow
 
@@ -124,10 +124,14 @@ def conditions(by_column: dict[str, Value | list[Value]]) -> dict[str, set[str]]
     """The values that each condition of a card names, as comparable() makes them from cells.
 
     1 and true, and 0 and false, name each other: a column of flags has one form or the other, not a meaning for each.
+    Raises ``BenchError`` for a value that no cell can have.
     """
     allowed = {}
     for column, values in by_column.items():
-        named = {comparable(value) for value in (values if isinstance(values, list) else [values])}
+        try:
+            named = {comparable(value) for value in (values if isinstance(values, list) else [values])}
+        except BadRow as bad:
+            raise BenchError(f"a condition on column '{column}': {bad.message}") from bad
         allowed[column] = named | {FLAGS[value] for value in named if value in FLAGS}
     return allowed
 
