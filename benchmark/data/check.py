@@ -43,3 +43,15 @@ def check_rows(dataset: Dataset) -> None:
     if not dataset.splits():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dataset.left_out.items())
         raise BenchError(f"dataset '{dataset.card.name}' has no rows" + (f"; left out: {reasons}" if reasons else ""))
+
+
+def sharing(dataset: Dataset) -> list[str]:
+    """Say what was made of rows that share an image or a group, a line for each split."""
+    lines = [
+        f"{split}: {rows:,} rows that share their image with others were gathered into {images:,} images"
+        for split, (rows, images) in dataset.gathered.items()
+    ]
+    for split, (rows, groups) in dataset.shared["dropped"].items():
+        reason = f"their {groups:,} groups are in a later split too (shared_groups: drop)"
+        lines.append(f"{split}: {rows:,} rows were dropped, since {reason}")
+    return lines

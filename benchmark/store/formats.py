@@ -50,6 +50,7 @@ COVERS = {
         "data/records.py",
         "data/prepared.py",
         "data/resizing.py",
+        "data/shared.py",
         "data/streamed.py",
         "data/sources/*.py",
     ),

@@ -10,14 +10,14 @@ from benchmark.data.records import Row
 
 Several = Literal["error", "leave_out", "any", "majority"]
 ImageKey = tuple[str, str]
-"""The split, if images are shared between splits (else ""), and the path or digest of an image."""
+"""The split, if an image may be in several (else ""), and the path or digest of an image."""
 
 
-def gather(rows: Iterable[Row], problems: Problems, several: Several, shared_images: bool) -> list[Row]:
+def gather(rows: Iterable[Row], problems: Problems, several: Several, by_split: bool) -> list[Row]:
     """Merge the rows of each image into its first row, in the order of the first rows.
 
-    several: what to do when the rows of an image have different labels, see TableSource. shared_images: keep an image
-    that occurs in several splits apart for each split. Rows that contradict the first one are added to ``problems``.
+    several: what to do when the rows of an image have different labels, see TableSource. by_split: keep an image that
+    occurs in several splits apart for each split. Rows that contradict the first one are added to ``problems``.
     """
     gathered = _Gathered(several)
     places: dict[str, str] = {}
@@ -29,9 +29,9 @@ def gather(rows: Iterable[Row], problems: Problems, several: Several, shared_ima
                 problems.add(row.place, BadRow("duplicate id", message))
                 continue
             places[row.id] = row.place
-        row.id = f"{row.split}/{name}" if shared_images else name
+        row.id = f"{row.split}/{name}" if by_split else name
         try:
-            gathered.add((row.split if shared_images else "", name), row)
+            gathered.add((row.split if by_split else "", name), row)
         except BadRow as bad:
             problems.add(row.place, bad)
     return gathered.rows()
@@ -72,6 +72,7 @@ class _Gathered:
 
 
 def _merge(first: Row, row: Row) -> None:
+    first.read += row.read
     for i, text in enumerate(row.text):
         if text not in first.text:
             first.text.append(text)
