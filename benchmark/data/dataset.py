@@ -140,11 +140,9 @@ class Dataset:
         """By split, the number of rows of the source with an image that other rows have too, and of these images."""
         if self.streams or not self.card.source.has_files:
             return {}
-        gathered = dict(self._summary["gathered"])
-        for split, (rows, images) in self.shared["merged"].items():
-            before = gathered.get(split, (0, 0))
-            gathered[split] = (before[0] + rows, before[1] + images)
-        return gathered
+        read, merged = self._summary["gathered"], self.shared["merged"]
+        pairs = {split: np.add(read.get(split, (0, 0)), merged.get(split, (0, 0))).tolist() for split in SPLITS}
+        return {split: (rows, images) for split, (rows, images) in pairs.items() if rows}
 
     @cached_property
     def shared(self) -> Counts:
@@ -220,6 +218,14 @@ class Dataset:
             for name in merged.column_names:
                 table = table.set_column(table.column_names.index(name), name, merged[name])
         return table
+
+    def column(self, split: str, name: str) -> list[Any]:
+        """A column of all rows of a split but those left out for what they share, in order; no image is decoded."""
+        values = self.table(split)[name]
+        left_out = self._left_out_for_sharing(split)
+        every = values if left_out is None else values.take(np.setdiff1d(np.arange(len(values)), left_out))
+        listed: list[Any] = every.to_pylist()
+        return listed
 
     def picture(self, split: str, row: int) -> Image.Image:
         """Decode the image of one row of table(), upright and in mode L or RGB.
@@ -307,9 +313,17 @@ class Dataset:
         """By split, the numbers of the rows with an image file that are not left out for what they share."""
         usable = dict(self._image_files.rows)
         for split, rows in usable.items():
-            if any(self.shared.values()) and (left_out := self._shared_folder / f"{split}.npy").is_file():
-                usable[split] = np.setdiff1d(rows, np.load(left_out))
+            left_out = self._left_out_for_sharing(split)
+            usable[split] = rows if left_out is None else np.setdiff1d(rows, left_out)
         return usable
+
+    def _left_out_for_sharing(self, split: str) -> np.ndarray | None:
+        """The numbers of the rows that were merged into others or dropped, or None if there are none."""
+        if not any(self.shared.values()):
+            return None
+        file = self._shared_folder / f"{split}.npy"
+        rows: np.ndarray | None = np.load(file) if file.is_file() else None
+        return rows
 
     @property
     def _rules(self) -> Rules | None:
@@ -322,7 +336,7 @@ class Dataset:
         if not (merge or drop):
             return None
         drawn = isinstance(getattr(source, "split", None), Fractions)
-        return Rules(merge, drop, across=drawn, id_by_split=drop or source.shares_images())
+        return Rules(merge, drop, across=drawn, split_in_id=source.shares_images())
 
     @property
     def _shared_name(self) -> Path:
@@ -497,8 +511,9 @@ def _unique(
     splits: dict[tuple[str, str], tuple[str, str, int]] = {}
     for row in rows:
         image = f"{row.split}/{_image_name(row)}" if captions else ""
-        if row.id in ids and not (captions and ids[row.id][2] == image):
-            file, line, _ = ids[row.id]
+        id_ = f"{row.split}/{row.id}" if shared_groups == "drop" else row.id
+        if id_ in ids and not (captions and ids[id_][2] == image):
+            file, line, _ = ids[id_]
             problems.add(row.place, BadRow("duplicate id", f"id '{row.id}' is already used in {place(file, line)}"))
             continue
         names = [("group", row.group)] if shared_groups == "error" else []
@@ -511,7 +526,7 @@ def _unique(
                 problems.add(row.place, BadRow(f"{kind} in two splits", message))
                 break
         else:
-            ids.setdefault(row.id, (row.file, row.row, image))
+            ids.setdefault(id_, (row.file, row.row, image))
             for item in names:
                 splits.setdefault(item, (row.split, row.file, row.row))
             yield row

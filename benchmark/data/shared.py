@@ -38,13 +38,13 @@ class Rules:
     """What to look for: rows of one image to merge, and groups of several splits to drop from the earlier ones.
 
     across: also merge rows of different splits, into the first that was read.
-    id_by_split: images may be in several splits, so that the split is a part of their ids.
+    split_in_id: images may be in several splits, so that the split is a part of their ids, as in gather().
     """
 
     merge: bool
     drop: bool
     across: bool = False
-    id_by_split: bool = False
+    split_in_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def write_shared(folder: Path, records: dict[str, Records], images: Path, rules:
         for split in records:
             of_split = [rows for rows in merged if rows[0][0] == split]
             if of_split:
-                _write_merged(folder / f"{split}.arrow", records, of_split, rules.id_by_split)
+                _write_merged(folder / f"{split}.arrow", records, of_split, rules.split_in_id)
                 counts["merged"][split] = (sum(map(len, of_split)), len(of_split))
         for _, *others in merged:
             for split, row in others:
@@ -183,9 +183,9 @@ def _digests(numbers: Sequence[int], read: Callable[[int, bool], bytes], part: b
             yield from pool.map(one, numbers[start : start + CHUNK])
 
 
-def _write_merged(path: Path, records: dict[str, Records], merged: Iterable[list[Place]], id_by_split: bool) -> None:
+def _write_merged(path: Path, records: dict[str, Records], merged: Iterable[list[Place]], split_in_id: bool) -> None:
     """Write COLUMNS of a split, with the rows of each image merged into the first."""
-    new = {rows[0][1]: _merged(records, rows, id_by_split) for rows in merged}
+    new = {rows[0][1]: _merged(records, rows, split_in_id) for rows in merged}
     split = next(iter(rows[0][0] for rows in merged))
     table = records[split].table.select(list(COLUMNS))
     with pa.ipc.new_stream(str(path), table.schema) as file:
@@ -195,10 +195,14 @@ def _write_merged(path: Path, records: dict[str, Records], merged: Iterable[list
             file.write_table(pa.Table.from_pylist(rows, table.schema))
 
 
-def _merged(records: dict[str, Records], rows: list[Place], id_by_split: bool) -> dict[str, Any]:
-    """COLUMNS of the first row with the texts and questions of all. If their ids differ, it is named by its image."""
+def _merged(records: dict[str, Records], rows: list[Place], split_in_id: bool) -> dict[str, Any]:
+    """COLUMNS of the first row, with the texts and questions of all.
+
+    Rows of one file or of one content in the table whose ids differ have an id for each caption: the image then takes
+    its name from its path, or from its content.
+    """
     first, *others = ({name: records[split].table[name][row].as_py() for name in COLUMNS} for split, row in rows)
-    ids = {first["id"], *(other["id"] for other in others)}
+    images = [records[split].table["image"][row].as_py() for split, row in rows]
     for other in others:
         for i, text in enumerate(other["text"]):
             if text not in first["text"]:
@@ -206,9 +210,9 @@ def _merged(records: dict[str, Records], rows: list[Place], id_by_split: bool) -
                 first["text_id"] += other["text_id"][i : i + 1]
         for name in LISTS[2:]:
             first[name] += other[name]
-    if len(ids) > 1:
-        split, row = rows[0]
-        image = records[split].table["image"][row].as_py()
-        name = image["path"] or hashlib.sha256(image["bytes"]).hexdigest()[:20]
-        first["id"] = f"{split}/{name}" if id_by_split else name
+    if any(
+        other["id"] != first["id"] and image["path"] == images[0]["path"] for other, image in zip(others, images[1:])
+    ):
+        name = images[0]["path"] or hashlib.sha256(images[0]["bytes"]).hexdigest()[:20]
+        first["id"] = f"{rows[0][0]}/{name}" if split_in_id else name
     return first

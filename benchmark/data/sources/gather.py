@@ -13,11 +13,12 @@ ImageKey = tuple[str, str]
 """The split, if an image may be in several (else ""), and the path or digest of an image."""
 
 
-def gather(rows: Iterable[Row], problems: Problems, several: Several, by_split: bool) -> list[Row]:
+def gather(rows: Iterable[Row], problems: Problems, several: Several, by_split: bool, split_in_id: bool) -> list[Row]:
     """Merge the rows of each image into its first row, in the order of the first rows.
 
     several: what to do when the rows of an image have different labels, see TableSource. by_split: keep an image that
-    occurs in several splits apart for each split. Rows that contradict the first one are added to ``problems``.
+    occurs in several splits apart for each split; split_in_id: and make the split a part of its id. Rows that
+    contradict the first one are added to ``problems``.
     """
     gathered = _Gathered(several)
     places: dict[str, str] = {}
@@ -29,7 +30,7 @@ def gather(rows: Iterable[Row], problems: Problems, several: Several, by_split: 
                 problems.add(row.place, BadRow("duplicate id", message))
                 continue
             places[row.id] = row.place
-        row.id = f"{row.split}/{name}" if by_split else name
+        row.id = f"{row.split}/{name}" if split_in_id else name
         try:
             gathered.add((row.split if by_split else "", name), row)
         except BadRow as bad:

@@ -199,7 +199,7 @@ class TableSource(Source):
             spool = Spool(file)
             if self.columns.question or not self.columns.id:
                 by_split = self.shared_images or self.shared_groups == "drop"
-                rows = iter(gather(spool.put(rows), problems, self.several, by_split))
+                rows = iter(gather(spool.put(rows), problems, self.several, by_split, self.shared_images))
             if self.split:
                 rows = iter(self.split.assign(list(spool.put(rows))))
             yield from spool.take(rows)

@@ -209,7 +209,7 @@ def _images(dataset: Dataset, records: list[Records]) -> Iterator[Finding]:
                 f"first {each.named(same[0][0])} and {each.named(same[0][1])}"
             )
             if "text" in dataset.provides:
-                message += "; retrieval takes the texts of one for wrong answers to the other"
+                message += "; the texts of one count as wrong for the other"
             labels = each.columns["label"]
             differ = sum(len({str(labels[number]) for number in numbers}) > 1 for numbers in same)
             if differ:
