@@ -99,7 +99,7 @@ def data_show(
 @data_app.command("check", epilog="Example: bench data check my-card.yaml")
 def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressMode = "auto") -> None:
     """Read every row and decode every image; report the first error with file and row."""
-    from benchmark.data.check import check, sharing
+    from benchmark.data.check import check, groups_in_two_splits, sharing
 
     dataset = _open(name, on_bad_data)
     with _stage(f"checking {name}", progress) as update:
@@ -109,7 +109,8 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
     _say_left_out(dataset)
-    for line in sharing(dataset):
+    groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
+    for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
         say(line)
     say(f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}")
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.common.errors import BenchError
-from benchmark.data.check import check, sharing
+from benchmark.data.check import check, groups_in_two_splits, sharing
 from benchmark.data.dataset import Dataset, Progress, open_dataset
 from benchmark.data.images import load_image
 from benchmark.data.problems import BadRow, Problems
@@ -178,13 +178,9 @@ def _counts(dataset: Dataset, records: list[Records]) -> Iterator[Finding]:
 
 def _groups(dataset: Dataset, records: list[Records]) -> Iterator[Finding]:
     groups = {each.split: set(each.columns["group"]) for each in records}
-    for one, other in combinations(groups, 2):
-        if shared := groups[one] & groups[other]:
-            message = f"groups in both {one} and {other}: {len(shared):,}, for example '{min(shared)}'"
-            if dataset.card.source.shared_group_rule() == "keep":
-                yield Finding("warning", "groups", f"{message} (as published; see the card's notes)")
-            else:
-                yield Finding("error", "groups", message)
+    severity: Literal["error", "warning"] = "warning" if dataset.card.source.shared_group_rule() == "keep" else "error"
+    for line in groups_in_two_splits(dataset, groups):
+        yield Finding(severity, "groups", line)
     for each in records:
         if len(each) >= FEW and len(groups[each.split]) == 1:
             yield Finding("warning", "groups", f"{each.split}: every image is of group '{min(groups[each.split])}'")
