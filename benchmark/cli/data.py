@@ -105,6 +105,8 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:
+        for line in sharing(dataset):
+            say(line)
         say(f"{dataset.card.name}: no errors in the first sample of each shard; training checks the rest")
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())

@@ -48,9 +48,13 @@ def check_rows(dataset: Dataset) -> None:
 
 def sharing(dataset: Dataset) -> list[str]:
     """Say what was made of rows that share an image or a group with others, a line for each split."""
+    gathered = dataset.gathered
+    if dataset.streams:
+        of_split = {split: Stream(dataset.card, split, dataset.cache).gathered for split in dataset.splits()}
+        gathered = {split: pair for split, pair in of_split.items() if pair[0]}
     lines = [
         f"{split}: {rows:,} rows that share their image with others were gathered into {images:,} images"
-        for split, (rows, images) in dataset.gathered.items()
+        for split, (rows, images) in gathered.items()
     ]
     for split, (rows, groups) in dataset.shared["dropped"].items():
         reason = f"their {groups:,} groups are in a later split too"

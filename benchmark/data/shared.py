@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,17 +134,15 @@ def _image_numbers(records: dict[str, Records], folder: Path) -> dict[str, np.nd
             numbers[split][at] = number
     sizes = np.array([records[split].sizes[row] for split, row in first], dtype=np.int64)
 
-    def read(number: int, part: bool) -> bytes:
+    def read(number: int, start: int, size: int) -> bytes:
         split, row = first[number]
         image = records[split].table["image"][row].as_py()
-        start = max(0, int(sizes[number]) // 2 - PIECE // 2) if part else 0
-        if image["path"] is not None:
-            with (folder / image["path"]).open("rb") as file:
-                file.seek(start)
-                data: bytes = file.read(PIECE if part else -1)
-                return data
-        encoded: bytes = image["bytes"]
-        return encoded[start : start + PIECE] if part else encoded
+        if image["path"] is None:
+            encoded: bytes = image["bytes"][start : start + size]
+            return encoded
+        with (folder / image["path"]).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
 
     same = np.arange(len(first))
     for together in same_content(sizes, read):
@@ -152,35 +150,34 @@ def _image_numbers(records: dict[str, Records], folder: Path) -> dict[str, np.nd
     return {split: same[of_split] for split, of_split in numbers.items()}
 
 
-def same_content(sizes: np.ndarray, read: Callable[[int, bool], bytes]) -> list[list[int]]:
+def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> list[list[int]]:
     """Find items of the same content; returns the numbers of each content that occurs several times, ascending.
 
-    sizes: int64 [N], in bytes. read: returns an item, or with True only a piece of it; only items of equal size and an
-    equal piece are read as a whole.
+    sizes: int64 [N], in bytes. read: returns the bytes of an item from a place on, and how many; only of items of
+    equal size, and as a whole only of those with an equal piece in the middle.
     """
     _, size_of, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     candidates = np.flatnonzero(counts[size_of] > 1).tolist()
-    for part in (True, False):
+    groups: list[list[int]] = []
+    for most in (PIECE, None):
+
+        def content(number: int, most: int | None = most) -> bytes:
+            size = int(sizes[number])
+            length = min(size, most or size)
+            try:
+                return hashlib.blake2b(read(number, (size - length) // 2, length), digest_size=16).digest()
+            except OSError:
+                return str(number).encode()  # like no other
+
         together: dict[tuple[int, bytes], list[int]] = {}
-        for number, content in zip(candidates, _digests(candidates, read, part)):
-            together.setdefault((int(sizes[number]), content), []).append(number)
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(candidates), CHUNK):
+                chunk = candidates[start : start + CHUNK]
+                for number, digest in zip(chunk, pool.map(content, chunk)):
+                    together.setdefault((int(sizes[number]), digest), []).append(number)
         groups = [numbers for numbers in together.values() if len(numbers) > 1]
         candidates = [number for numbers in groups for number in numbers]
     return groups
-
-
-def _digests(numbers: Sequence[int], read: Callable[[int, bool], bytes], part: bool) -> Iterator[bytes]:
-    """A hash of each item, or of a piece of it; of one that cannot be read, a value of its own."""
-
-    def one(number: int) -> bytes:
-        try:
-            return hashlib.blake2b(read(number, part), digest_size=16).digest()
-        except OSError:
-            return str(number).encode()
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(numbers), CHUNK):
-            yield from pool.map(one, numbers[start : start + CHUNK])
 
 
 def _write_merged(path: Path, records: dict[str, Records], merged: Iterable[list[Place]], split_in_id: bool) -> None:

@@ -51,7 +51,7 @@ class _Gathered:
         if self._votes and isinstance(row.label, list):
             self._labels.setdefault(image, []).append(row.label)
         if first is not row and self._agrees(image, first, row):
-            _merge(first, row)
+            merge(first, row)
 
     def _agrees(self, image: ImageKey, first: Row, row: Row) -> bool:
         """Whether a row can be merged. Raises ``BadRow`` where it contradicts the first row."""
@@ -72,7 +72,8 @@ class _Gathered:
         return [row for image, row in self._first.items() if image not in self._left_out]
 
 
-def _merge(first: Row, row: Row) -> None:
+def merge(first: Row, row: Row) -> None:
+    """Add the texts and questions of a row to the first row of the same image."""
     first.read += row.read
     for i, text in enumerate(row.text):
         if text not in first.text:
