@@ -108,7 +108,7 @@ def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
         return made_rare if len(made_rare) < len(data.classes) else frozenset()
     if "train" not in data.splits():
         return frozenset()
-    label = data.dataset.whole_labels("train") if data.card.source.drawn_splits else data.labels("train")
+    label = np.array(data.dataset.column("train", "label", whole=True))
     if data.card.multi_label:
         support = (label == 1).sum(axis=0)
     else:

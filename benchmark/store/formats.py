@@ -51,6 +51,7 @@ COVERS = {
         "data/records.py",
         "data/prepared.py",
         "data/resizing.py",
+        "data/shared.py",
         "data/streamed.py",
         "data/sources/*.py",
     ),

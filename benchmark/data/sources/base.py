@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -20,6 +20,8 @@ from benchmark.data.sources.folders import located
 from benchmark.data.sources.subsample import Subsample
 from benchmark.data.sources.values import is_url
 
+SharedGroups = Literal["error", "keep", "drop"]
+"""Rows whose group occurred in another split before are bad, are kept, or leave the earlier of the two splits."""
 MOST_FILES = 1000
 """The number of files in a folder that a missing one is compared with."""
 
@@ -87,6 +89,10 @@ class Source(Subsample):
     def shares_images(self) -> bool:
         """Whether one image, with its group, may be in several splits."""
         return False
+
+    def shared_group_rule(self) -> SharedGroups:
+        """What becomes of groups that are in several splits, see SharedGroups."""
+        return "keep" if self.shares_images() else "error"
 
     def image_folder(self) -> Path:
         """The folder that the image paths of the rows are relative to."""

@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 from collections import Counter
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -31,7 +32,10 @@ PROMPTS_TO_DO = (
 
 NAMES = {
     "id": ("id", "uid", "sample_id", "image_id"),
-    "text": ("text", "caption", "report", "description", "impression", "findings", "sentence"),
+    "text": (
+        *("text", "caption", "report", "description", "impression", "findings", "sentence"),
+        *("texts", "captions", "reports", "descriptions", "sentences"),
+    ),
     "label": ("label", "labels", "class", "classes", "diagnosis", "dx", "category", "finding", "target"),
     "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id", "study", "study_id", "case_id"),
     "split": ("split", "set", "subset", "partition", "fold"),
@@ -151,6 +155,8 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise BenchError(f"{path}: no rows" + (f"; {problems.first}" if problems.first else ""))
     image, root = _image_column(path, names, rows)
     columns = {"image": image} | _named_columns(names, rows, set(template_columns(image)))
+    shared = _shared_images(image, rows) if "id" in columns and "text" in columns else ""
+    of_captions = columns.pop("id") if shared else ""
     classes, multi_label = _infer_labels(path, columns, names, rows)
     source: dict[str, Any] = {"kind": "manifest", "file": path.name, "columns": columns}
     if root != ".":
@@ -158,7 +164,25 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     if "split" not in columns:
         source["split"] = SHARES
     notes = _table_notes(columns, names, classes)
+    if shared:
+        notes.append(f"inferred: {of_captions} names captions, not images ({shared}); they are gathered by image")
     return _card(path.absolute().stem, source, classes, multi_label), notes
+
+
+def _shared_images(image: str, rows: list[Values]) -> str:
+    """Which image several rows have, in words for a note; "" if none does."""
+    for value, count in Counter(_image_key(image, values) for values in rows).most_common(1):
+        if count > 1:
+            named = f"'{value}'" if isinstance(value, str) else "one image"
+            return f"{count} rows have {named}"
+    return ""
+
+
+def _image_key(image: str, values: Values) -> str | bytes:
+    encoded = values.get(image)
+    if isinstance(encoded, dict):
+        encoded = encoded.get("bytes")
+    return sha256(encoded).digest() if isinstance(encoded, bytes) else fill(image, values)
 
 
 def _named_columns(names: list[str], rows: list[Values], taken: set[str]) -> dict[str, Any]:

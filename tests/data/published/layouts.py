@@ -156,7 +156,7 @@ def mimic(data: Path, card: str) -> Expected:
         ("ea030e7a-f", "57375967", "19999987", "test", "PA"),
     ]
     for name, study, subject, _, _ in images:
-        image(root / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}" / f"{name}.jpg")
+        image(root / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}" / f"{name}.jpg", int(name[:8], 16))
     rows = [[name, study, subject, split] for name, study, subject, split, _ in images]
     table(root / "mimic-cxr-2.0.0-split.csv.gz", "dicom_id|study_id|subject_id|split", *rows)
     table(
