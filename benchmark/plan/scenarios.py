@@ -25,7 +25,7 @@ def of_dataset(text: str) -> dict[str, Any]:
 
 
 def _rare(rest: str, option: str) -> dict[str, Any]:
-    match = re.fullmatch(r"(.+?\.ya?ml|[^.=]+)\.([^=]+)(?:=([^=]+))?", rest)
+    match = re.fullmatch(r"(.+?\.ya?ml|[^.=]+)\.(?!ya?ml(?:=|$))([^=]+)(?:=([^=]+))?", rest)
     if not match:
         raise BenchError(
             f"{option}: expected a dataset, one of its classes and shares, as in rare:ham10000.melanoma=0.01"
