@@ -43,6 +43,8 @@ SAME = [
     ([True, "True", "TRUE", np.True_], "true"),
     ([date(2024, 1, 31), datetime(2024, 1, 31), "2024-01-31", "2024-01-31T00:00:00.000"], "2024-01-31"),
     ([datetime(2024, 1, 31, 9, 5), "2024-01-31 09:05", pd.Timestamp(2024, 1, 31, 9, 5)], "2024-01-31 09:05:00"),
+    (["2024-01-31 09:00:00+02:00", "2024-01-31T09:00:00.0+0200"], "2024-01-31 09:00:00+0200"),
+    ([pd.Timestamp(2024, 1, 31, tz="UTC"), "2024-01-31T00:00:00Z"], "2024-01-31"),
     ([None, float("nan"), "", "  ", np.float32("nan"), pd.NaT], ""),
     (["caf\u00e9", "cafe\u0301 ", b"caf\xc3\xa9"], "caf\u00e9"),
     # Names, though they have digits.
@@ -241,8 +243,10 @@ def test_values_are_replaced_whatever_their_form(tmp_path):
 
 
 def test_classes_that_are_one(tmp_path):
+    source = manifest(tmp_path, {"y": 2.0}, columns={"label": "y"})
+    assert column(opened(tmp_path, source, classes=[1, 2], class_texts={1: "one"}), "train", "label") == [1]
     with pytest.raises(BenchError, match=r"classes '1' and '1.0' are one$"):
-        opened(tmp_path, manifest(tmp_path, {"y": 1}, columns={"label": "y"}), classes=["1", "1.0"])
+        opened(tmp_path, source, classes=["1", "1.0"])
 
 
 def joined(folder, left, right, **join):
@@ -313,6 +317,8 @@ LISTS = [
     ("[1, 2]", ["[1, 2]"]),
     ("None of the lobes is enlarged", ["None of the lobes is enlarged"]),
     (["a", "['b']"], ["a", "['b']"]),
+    ("('a', 'b')", ["a", "b"]),
+    ('("ground glass") opacities', ['("ground glass") opacities']),
 ]
 
 
@@ -322,6 +328,12 @@ def test_captions_that_are_a_list_in_a_text(cell, expected):
 
 
 NO_LIST = ["['a' 'b']", "['a'\n 'b' \"c\"]", "array(['a', 'b'], dtype=object)", "['a', nan]", '["a", ', "['a' ... 'z']"]
+
+
+@pytest.mark.parametrize("cell", ['{"caption": "a"}', "{'a', 'b'}", [["a"]], '[{"caption": "a"}]'])
+def test_captions_that_are_objects(cell):
+    with pytest.raises(BadRow, match="expected a text, found"):
+        texts(cell)
 
 
 @pytest.mark.parametrize("cell", NO_LIST)
@@ -392,6 +404,13 @@ SEVERAL = [
     ("", [-1, -1, -1, -1]),
     ("nan", [-1, -1, -1, -1]),
 ]
+
+
+def test_several_codes_in_a_text(tmp_path):
+    rows = [{"y": "N|D"}, {"y": "D; N"}, {"y": "D"}, {"y": "[]"}]
+    source = manifest(tmp_path, *rows, columns={"label": "y"}, values={"y": {"N": "normal", "D": "diabetic"}})
+    found = opened(tmp_path, source, classes=["normal", "diabetic"], multi_label=True)
+    assert column(found, "train", "label") == [[1, 1], [1, 1], [0, 1], [0, 0]]
 
 
 def test_several_names_in_a_text(tmp_path):
