@@ -23,6 +23,7 @@ from benchmark.data.check import check
 from benchmark.data.problems import BadRow
 from benchmark.data.sources.values import conditions, names_in, texts
 from benchmark.data.streamed import Stream
+from benchmark.data.tools.infer_card import infer_card
 from tests.data.make import SHARDS, images, jpeg, opened, pixels, shard, write_csv
 
 BIRADS = ["1", "2", "3", "4", "5"]
@@ -546,3 +547,19 @@ def test_names_as_they_are_written():
     assert names_in('["a", null]') == ["a", ""]
     assert names_in("[not a list]") == ["[not a list]"]
     assert names_in(2.0) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "multi_label"),
+    [
+        (["1", "2.0", " 1.0", "nan"], ["1", "2"], False),
+        (["Mass|Effusion", "Mass", "No Finding"], ["Effusion", "Mass", "No Finding"], True),
+        (["Mass, Effusion", "Mass", "Effusion", "Nodule, solid"], ["Effusion", "Mass", "Nodule, solid"], True),
+        (["None", "caf\u00e9", "cafe\u0301"], ["None", "caf\u00e9"], False),
+    ],
+)
+def test_a_card_that_is_inferred_reads_its_data(tmp_path, cells, classes, multi_label):
+    manifest(tmp_path, *({"label": cell} for cell in cells))
+    card, _ = infer_card(tmp_path / "rows.csv")
+    assert (card["classes"], card.get("multi_label", False)) == (classes, multi_label)
+    check(opened(tmp_path, card.pop("source"), **card))
