@@ -324,9 +324,7 @@ def _classes(path: Path, column: str) -> tuple[list[str], bool]:
     several = False
     for _, values in read_table(path, Problems(), set()):
         try:
-            names = [
-                name for value in names_in(values.get(column)) if (name := canonical(value)).lower() not in UNKNOWN
-            ]
+            forms = list(map(canonical, names_in(values.get(column))))
         except BadRow:
             continue
         names = [form for form in forms if form.lower() not in UNKNOWN]
