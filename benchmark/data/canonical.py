@@ -21,7 +21,9 @@ UNKNOWN = frozenset({"", "nan", "nat", "<na>", "#n/a"})
 
 _NUMBER = re.compile(r"([+-]?)(0|[1-9][0-9]*|(?=\.[0-9]))(?:\.([0-9]*))?")
 _EXPONENT = re.compile(r"[+-]?[0-9](?:\.([0-9]+))?[eE]([+-][0-9]{1,3})")
-_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2}))?(?:\.([0-9]+))?")
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2}))?(?:\.([0-9]+))?(Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
 
 
 def canonical(value: Any) -> str:
@@ -34,6 +36,7 @@ def canonical(value: Any) -> str:
       sign that programs write (``1e+05``, ``1.5e-05``) it is a number.
     - True, ``True`` and ``TRUE`` are ``true``, the same for false; they are not 1 and 0 (but see conditions()).
     - A date and its midnight are ``2024-01-31``; another time is ``2024-01-31 10:20:00``, with or without a T.
+      Without a zone it is UTC.
     - None and NaN are ``""``. Words such as ``nan`` or ``None`` stay as they are, see identifier().
 
     Raises ``BadRow`` for a list, an object, and a whole number that was rounded when it was written: a float from 2**53
@@ -112,10 +115,12 @@ def _plain(text: str) -> str:
     return f"-{digits}" if sign == "-" and digits != "0" else digits
 
 
-def _moment(day: str, minutes: str, seconds: str | None, fraction: str | None) -> str:
+def _moment(day: str, minutes: str, seconds: str | None, fraction: str | None, zone: str | None) -> str:
     fraction = (fraction or "").rstrip("0")
+    zone = (zone or "").replace(":", "")
+    zone = "" if zone in ("Z", "+0000") else zone
     time = f"{minutes}:{seconds or '00'}" + (f".{fraction}" if fraction else "")
-    return day if time == "00:00:00" else f"{day} {time}"
+    return day if time + zone == "00:00:00" else f"{day} {time}{zone}"
 
 
 def _rounded(text: str) -> BadRow:

@@ -142,6 +142,15 @@ class Card(BaseModel):
         """Whether only those who registered or hold a certificate may have its images and texts."""
         return self.access in ("registration", "credentialed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, card: Any) -> Any:
+        """Read numbers as names of classes: BI-RADS 1 to 5 need no quotes."""
+        if not isinstance(card, dict):
+            return card
+        keys = ("classes", "prompts", "negative_prompts", "class_texts")
+        return card | {key: _numbers_as_names(card[key]) for key in keys if key in card}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _check_different(self.classes or [])
@@ -215,6 +224,15 @@ class Card(BaseModel):
         if isinstance(prompts, dict):
             return prompts[name]
         return [template.replace("{}", self.class_texts.get(name, name)) for template in prompts]
+
+
+def _numbers_as_names(value: Any) -> Any:
+    def name(item: Any) -> Any:
+        return canonical(item) if type(item) is int else item
+
+    if isinstance(value, dict):
+        return {name(item): prompts for item, prompts in value.items()}
+    return [name(item) for item in value] if isinstance(value, list) else value
 
 
 def _check_different(classes: list[str]) -> None:

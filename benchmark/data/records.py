@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -127,12 +127,16 @@ class Classes:
 
     def several(self, text: str) -> list[str]:
         """The classes that a text such as ``A|B`` or ``A, B`` names; none unless every part is a class."""
-        for separator in SEPARATORS:
-            parts = [part.strip() for part in text.strip("[] ").split(separator)]
-            parts = [part for part in parts if part]
-            if parts and separator in text and all(self.number(part) is not None for part in parts):
-                return parts
-        return []
+        return separated(text, lambda part: self.number(part) is not None)
+
+
+def separated(text: str, is_name: Callable[[str], bool]) -> list[str]:
+    """The names that one of SEPARATORS separates in a text, with or without brackets; none unless all are names."""
+    for separator in SEPARATORS:
+        parts = [part for each in text.strip("[] ").split(separator) if (part := each.strip())]
+        if parts and separator in text and all(map(is_name, parts)):
+            return parts
+    return []
 
 
 def label_of_names(classes: Classes, names: Sequence[str]) -> Label:
@@ -164,7 +168,7 @@ def _unknown_class(classes: Classes, name: str) -> str:
         if classes.are_numbers:
             return f"{message}; these are numbers, so a number in the column is a name and not a place in 'classes'"
         return f"{message}; in a list, classes have names and not numbers"
-    if classes.multi_label and any(separator in name for separator in SEPARATORS):
+    if classes.multi_label and any(part in name for part in (*SEPARATORS, *classes.names)):
         return f'{message}; several names are a list (["A", "B"]) or have one of | ; , between them, each a class'
     return message
 

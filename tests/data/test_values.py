@@ -23,6 +23,7 @@ from benchmark.data.check import check
 from benchmark.data.problems import BadRow
 from benchmark.data.sources.values import conditions, names_in, texts
 from benchmark.data.streamed import Stream
+from benchmark.data.tools.infer_card import infer_card
 from tests.data.make import SHARDS, images, jpeg, opened, pixels, shard, write_csv
 
 BIRADS = ["1", "2", "3", "4", "5"]
@@ -43,6 +44,8 @@ SAME = [
     ([True, "True", "TRUE", np.True_], "true"),
     ([date(2024, 1, 31), datetime(2024, 1, 31), "2024-01-31", "2024-01-31T00:00:00.000"], "2024-01-31"),
     ([datetime(2024, 1, 31, 9, 5), "2024-01-31 09:05", pd.Timestamp(2024, 1, 31, 9, 5)], "2024-01-31 09:05:00"),
+    (["2024-01-31 09:00:00+02:00", "2024-01-31T09:00:00.0+0200"], "2024-01-31 09:00:00+0200"),
+    ([pd.Timestamp(2024, 1, 31, tz="UTC"), "2024-01-31T00:00:00Z"], "2024-01-31"),
     ([None, float("nan"), "", "  ", np.float32("nan"), pd.NaT], ""),
     (["caf\u00e9", "cafe\u0301 ", b"caf\xc3\xa9"], "caf\u00e9"),
     # Names, though they have digits.
@@ -241,8 +244,10 @@ def test_values_are_replaced_whatever_their_form(tmp_path):
 
 
 def test_classes_that_are_one(tmp_path):
+    source = manifest(tmp_path, {"y": 2.0}, columns={"label": "y"})
+    assert column(opened(tmp_path, source, classes=[1, 2], class_texts={1: "one"}), "train", "label") == [1]
     with pytest.raises(BenchError, match=r"classes '1' and '1.0' are one$"):
-        opened(tmp_path, manifest(tmp_path, {"y": 1}, columns={"label": "y"}), classes=["1", "1.0"])
+        opened(tmp_path, source, classes=["1", "1.0"])
 
 
 def joined(folder, left, right, **join):
@@ -313,6 +318,8 @@ LISTS = [
     ("[1, 2]", ["[1, 2]"]),
     ("None of the lobes is enlarged", ["None of the lobes is enlarged"]),
     (["a", "['b']"], ["a", "['b']"]),
+    ("('a', 'b')", ["a", "b"]),
+    ('("ground glass") opacities', ['("ground glass") opacities']),
 ]
 
 
@@ -322,6 +329,12 @@ def test_captions_that_are_a_list_in_a_text(cell, expected):
 
 
 NO_LIST = ["['a' 'b']", "['a'\n 'b' \"c\"]", "array(['a', 'b'], dtype=object)", "['a', nan]", '["a", ', "['a' ... 'z']"]
+
+
+@pytest.mark.parametrize("cell", ['{"caption": "a"}', "{'a', 'b'}", [["a"]], '[{"caption": "a"}]'])
+def test_captions_that_are_objects(cell):
+    with pytest.raises(BadRow, match="expected a text, found"):
+        texts(cell)
 
 
 @pytest.mark.parametrize("cell", NO_LIST)
@@ -392,6 +405,13 @@ SEVERAL = [
     ("", [-1, -1, -1, -1]),
     ("nan", [-1, -1, -1, -1]),
 ]
+
+
+def test_several_codes_in_a_text(tmp_path):
+    rows = [{"y": "N|D"}, {"y": "D; N"}, {"y": "D"}, {"y": "[]"}]
+    source = manifest(tmp_path, *rows, columns={"label": "y"}, values={"y": {"N": "normal", "D": "diabetic"}})
+    found = opened(tmp_path, source, classes=["normal", "diabetic"], multi_label=True)
+    assert column(found, "train", "label") == [[1, 1], [1, 1], [0, 1], [0, 0]]
 
 
 def test_several_names_in_a_text(tmp_path):
@@ -527,3 +547,19 @@ def test_names_as_they_are_written():
     assert names_in('["a", null]') == ["a", ""]
     assert names_in("[not a list]") == ["[not a list]"]
     assert names_in(2.0) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "multi_label"),
+    [
+        (["1", "2.0", " 1.0", "nan"], ["1", "2"], False),
+        (["Mass|Effusion", "Mass", "No Finding"], ["Effusion", "Mass", "No Finding"], True),
+        (["Mass, Effusion", "Mass", "Effusion", "Nodule, solid"], ["Effusion", "Mass", "Nodule, solid"], True),
+        (["None", "caf\u00e9", "cafe\u0301"], ["None", "caf\u00e9"], False),
+    ],
+)
+def test_a_card_that_is_inferred_reads_its_data(tmp_path, cells, classes, multi_label):
+    manifest(tmp_path, *({"label": cell} for cell in cells))
+    card, _ = infer_card(tmp_path / "rows.csv")
+    assert (card["classes"], card.get("multi_label", False)) == (classes, multi_label)
+    check(opened(tmp_path, card.pop("source"), **card))

@@ -25,6 +25,7 @@ from benchmark.data.records import (
     label_of_index,
     label_of_names,
     place,
+    separated,
     split_name,
     unknown_label,
 )
@@ -278,11 +279,15 @@ def _contradiction(mapping: dict[str, str]) -> str:
     return ""
 
 
-def _replacement(mapping: dict[str, str], value: str) -> str:
-    """What a mapping of canonical forms makes of a value; "*" stands for any value, not for the lack of one."""
-    if (form := canonical(value)) in mapping:
-        return mapping[form]
-    return value if value.lower() in UNKNOWN else mapping.get("*", value)
+def _replaced(mapping: dict[str, str], names: list[str]) -> list[str]:
+    """What a mapping of canonical forms makes of the names in a cell, or of ``A|B`` where both are in the mapping.
+
+    "*" stands for any value, not for the lack of one.
+    """
+    if len(names) == 1 and canonical(names[0]) not in mapping:
+        names = separated(names[0], lambda part: canonical(part) in mapping) or names
+    others = {name: name if name.lower() in UNKNOWN else mapping.get("*", name) for name in names}
+    return [mapping.get(canonical(name), others[name]) for name in names]
 
 
 class RowReader:
@@ -317,18 +322,20 @@ class RowReader:
             return row
         path = relative_path(self._path(self._source.text_file, values, self._source.text_folder), "text_file", "text")
         report = text(self._read_report(self._source.text_folder(), path, tuple(self._source.sections)))
-        row.text = [report] if report else []
-        return row if row.text else None
+        if not report and not self._source.sections:
+            raise BadRow("empty text", f"text '{cut(path)}' is empty")
+        row.text = [report]
+        return row if report else None
 
     def _derive(self, values: Values, split: str) -> None:
         compose_names(values)
         values.setdefault("split", split)
         for name, extract in self._source.extract.items():
-            match = re.search(extract.pattern, written(values.get(extract.column)))
+            match = re.search(extract.pattern, composed(written(values.get(extract.column))))
             values[name] = (match[1] or "") if match else ""
         for name, mapping in self._replacements.items():
             if names := names_in(values.get(name)):
-                replaced = [_replacement(mapping, value) for value in names]
+                replaced = _replaced(mapping, names)
                 values[name] = replaced[0] if len(replaced) == 1 else replaced
 
     def _wanted(self, values: Values) -> bool:
@@ -402,7 +409,7 @@ class RowReader:
         encoded = image_bytes(values.get(self._columns.image))
         if encoded is not None:
             return encoded
-        path = self._path(self._columns.image, values, lambda: self._image_folder)
+        path = composed(self._path(self._columns.image, values, lambda: self._image_folder))
         for prefix in (self._source.strip_prefix, self._source.strip_prefix.replace("/", "\\")):
             path = path.removeprefix(prefix)
         path = relative_path(path, self._columns.image)

@@ -9,7 +9,7 @@ import tokenize
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.common.errors import BenchError, cut, shortened, unknown
 from benchmark.data.canonical import ABSENT, UNKNOWN, canonical, composed, identifier, written
 from benchmark.data.problems import BadRow
 
@@ -20,7 +20,9 @@ MAX_TEXT = 1 << 20
 FLAGS = {"1": "true", "0": "false", "true": "1", "false": "0"}
 """A column of flags may have either form."""
 
-_LIST_OF_TEXTS = re.compile(r"(?:array\()?\[\s*(?:[bu]?['\"]|\]$)")
+_LIST = re.compile(r"(?:array\()?\[\s*(?:[\[({]\s*)*(?:[bu]?['\"]|\]$)")
+"""The beginning of a list of texts. Of what begins as a tuple or an object, only some is one."""
+_COLLECTION = re.compile(rf"{_LIST.pattern}|[({{]\s*[bu]?['\"]")
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:image/)", re.IGNORECASE)
 
 
@@ -49,11 +51,13 @@ def answers(value: Any) -> list[str]:
 
 def _items(value: Any) -> list[Any]:
     """The texts of a cell, before they are cleaned; none for an empty cell."""
-    if isinstance(value, str) and _LIST_OF_TEXTS.match(value.strip()):
-        items = _parsed(value.strip())
-        if items is None:
+    if isinstance(value, str) and _COLLECTION.match(value.strip()):
+        parsed = _parsed(value.strip())
+        if isinstance(parsed, (dict, set)):
+            raise BadRow("wrong type", f"expected a text, found {shortened(parsed)}")
+        value = parsed if isinstance(parsed, (list, tuple)) else value
+        if isinstance(value, str) and _LIST.match(value.strip()):
             raise _no_list(value)
-        return items
     if isinstance(value, (list, tuple)):
         return list(value)
     return [value] if written(value) else []
@@ -66,25 +70,24 @@ def _no_list(value: str) -> BadRow:
 def names_in(value: Any) -> list[str]:
     """The names in a cell, as written: one, a list, or a list in JSON or Python notation ("['Mass', 'Asymmetry']")."""
     if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
-        value = value if (items := _parsed(value.strip())) is None else items
+        value = items if isinstance(items := _parsed(value.strip()), list) else value
     if isinstance(value, (list, tuple)):
         return [written(item) for item in value]
     name = written(value)
     return [name] if name else []
 
 
-def _parsed(value: str) -> list[Any] | None:
-    """A list in JSON or Python notation, or None for any other text. Raises ``BadRow`` for a list without commas."""
+def _parsed(value: str) -> Any:
+    """What a text is in JSON or Python notation, or None. Raises ``BadRow`` for a list without commas."""
     try:
-        items = json.loads(value)
+        return json.loads(value)
     except (ValueError, RecursionError):
         if _lacks_commas(value):
             raise _no_list(value) from None
         try:
-            items = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
-    return items if isinstance(items, list) else None
 
 
 def _lacks_commas(value: str) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError
+from benchmark.data.canonical import UNKNOWN, canonical
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, SYNONYMS
+from benchmark.data.records import SPLITS, SYNONYMS, separated
 from benchmark.data.sources.columns import fill, template_columns
 from benchmark.data.sources.folders import files_below, located
 from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, Values, read_table, suffix_of
@@ -339,16 +340,25 @@ def _is_finding(name: str) -> bool:
 
 
 def _classes(path: Path, column: str) -> tuple[list[str], bool]:
-    """The distinct names in a column, and whether a row may have several."""
+    """The distinct names in a column, in their canonical form, and whether a row may have several.
+
+    A text such as ``A|B`` or ``A, B`` is several names if each also stands alone; of ``A|B`` that is not asked.
+    """
     counts: Counter[str] = Counter()
     several = False
     for _, values in read_table(path, Problems(), set()):
         try:
-            names = [name for name in names_in(values.get(column)) if name]
+            forms = list(map(canonical, names_in(values.get(column))))
         except BadRow:
             continue
+        names = [form for form in forms if form.lower() not in UNKNOWN]
         counts.update(names)
         several |= len(names) > 1
-        if len(counts) > MOST_CLASSES:
+        if len(counts) > SAMPLED:
             break
-    return sorted(counts), several
+    classes: set[str] = set()
+    for text in counts:
+        parts = separated(text, counts.__contains__) or [part for each in text.split("|") if (part := each.strip())]
+        classes.update(map(canonical, parts))
+        several |= len(parts) > 1
+    return sorted(classes), several
