@@ -142,7 +142,8 @@ def _image_numbers(records: dict[str, Records], folder: Path) -> dict[str, np.nd
             return encoded
         with (folder / image["path"]).open("rb") as file:
             file.seek(start)
-            return file.read(size)
+            data: bytes = file.read(size)
+            return data
 
     same = np.arange(len(first))
     for together in same_content(sizes, read):
@@ -150,34 +151,42 @@ def _image_numbers(records: dict[str, Records], folder: Path) -> dict[str, np.nd
     return {split: same[of_split] for split, of_split in numbers.items()}
 
 
-def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> list[list[int]]:
+def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> list[np.ndarray]:
     """Find items of the same content; returns the numbers of each content that occurs several times, ascending.
 
     sizes: int64 [N], in bytes. read: returns the bytes of an item from a place on, and how many; only of items of
     equal size, and as a whole only of those with an equal piece in the middle.
     """
-    _, size_of, counts = np.unique(sizes, return_inverse=True, return_counts=True)
-    candidates = np.flatnonzero(counts[size_of] > 1).tolist()
-    groups: list[list[int]] = []
+    groups = _equal(sizes[:, None], np.arange(len(sizes)))
     for most in (PIECE, None):
 
-        def content(number: int, most: int | None = most) -> bytes:
+        def content(number: int, most: int | None = most) -> np.ndarray:
             size = int(sizes[number])
             length = min(size, most or size)
             try:
-                return hashlib.blake2b(read(number, (size - length) // 2, length), digest_size=16).digest()
+                piece = read(number, (size - length) // 2, length)
             except OSError:
-                return str(number).encode()  # like no other
+                return np.array([number, -1])  # like no other
+            return np.frombuffer(hashlib.blake2b(piece, digest_size=16).digest(), dtype=np.int64)
 
-        together: dict[tuple[int, bytes], list[int]] = {}
+        numbers = np.sort(np.concatenate([np.empty(0, np.int64), *groups]))
+        keys = np.empty((len(numbers), 3), dtype=np.int64)
+        keys[:, 0] = sizes[numbers]
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(candidates), CHUNK):
-                chunk = candidates[start : start + CHUNK]
-                for number, digest in zip(chunk, pool.map(content, chunk)):
-                    together.setdefault((int(sizes[number]), digest), []).append(number)
-        groups = [numbers for numbers in together.values() if len(numbers) > 1]
-        candidates = [number for numbers in groups for number in numbers]
+            for start in range(0, len(numbers), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                keys[chunk, 1:] = list(pool.map(content, numbers[chunk].tolist()))
+        groups = _equal(keys, numbers)
     return groups
+
+
+def _equal(keys: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
+    """Those of ascending ``numbers`` [n] whose keys [n, k] are equal, for each key that occurs several times."""
+    order = np.lexsort(keys.T)
+    new = (np.diff(keys[order], axis=0) != 0).any(axis=1)
+    starts = np.flatnonzero(np.concatenate([[True], new, [True]])[: len(order) + 1])
+    several = np.flatnonzero(np.diff(starts) > 1)
+    return [np.sort(numbers[order[starts[run] : starts[run + 1]]]) for run in several]
 
 
 def _write_merged(path: Path, records: dict[str, Records], merged: Iterable[list[Place]], split_in_id: bool) -> None:

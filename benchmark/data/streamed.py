@@ -306,7 +306,7 @@ def _first(path: Path, samples: pa.Table) -> np.ndarray:
 
         first = np.arange(samples.num_rows)
         for same in same_content(np.array(sizes, dtype=np.int64), read):
-            first[[numbers[i] for i in same]] = numbers[same[0]]
+            first[[numbers[i] for i in same.tolist()]] = numbers[same[0]]
     return first
 
 

@@ -203,7 +203,7 @@ def test_equal_content_is_found_as_by_comparing_all():
 
     found = same_content(np.array([len(item) for item in items]), read)
     numbers = {item: [number for number, other in enumerate(items) if other == item] for item in items}
-    assert sorted(found) == sorted(same for same in numbers.values() if len(same) > 1)
+    assert sorted(same.tolist() for same in found) == sorted(same for same in numbers.values() if len(same) > 1)
     assert 0 < len(set(whole)) < len(items)
 
 
