@@ -58,6 +58,9 @@ class WebDatasetSource(TableSource):
             "one_per": self.one_per,
             "text_file": self.text_file,
             "find": self.find,
+            "keep": self.keep,
+            "n": self.n,
+            "per_class": self.per_class,
         }
         for key, value in need_all_rows.items():
             if value:
