@@ -53,8 +53,8 @@ def read_dicom(file: BinaryIO) -> "pydicom.Dataset":
         raise BenchError("DICOM images need pydicom: pip install pydicom") from error
     dicom = pydicom.dcmread(file, force=True)
     if not any(keyword in dicom for keyword in PIXELS):
-        kind = getattr(dicom.get("SOPClassUID"), "name", "") or "the rest of the file is missing or no DICOM"
-        raise _bad(f"DICOM without pixels ({kind})")
+        kind = dicom.get("SOPClassUID") or dicom.file_meta.get("MediaStorageSOPClassUID")
+        raise _bad(f"DICOM without pixels ({getattr(kind, 'name', 'of no known kind')})")
     if "TransferSyntaxUID" not in dicom.file_meta:
         implicit, little = dicom.original_encoding
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
@@ -155,7 +155,14 @@ def _pixels(dicom: "pydicom.Dataset", **options: Any) -> np.ndarray:
     """The stored values of the first frame, [H, W] or RGB [H, W, 3]."""
     from pydicom import pixels
 
-    values: np.ndarray = pixels.pixel_array(dicom, index=0, **options)
+    syntax = dicom.file_meta.TransferSyntaxUID
+    try:
+        values: np.ndarray = pixels.pixel_array(dicom, index=0, **options)
+    except RuntimeError as error:  # lists what each decoder said
+        reason = "damaged"
+        if any("pylibjpeg" in missing for missing in pixels.get_decoder(syntax).missing_dependencies):
+            reason += ", or need another decoder: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+        raise _bad(f"DICOM whose pixels in {syntax.name} are {reason}") from error
     return values
 
 

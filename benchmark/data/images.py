@@ -104,6 +104,26 @@ def load_image(source: Path | bytes) -> Image.Image:
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a file is meant to be an image: by its suffix, or by its content if it has none.
+
+    DICOM files are often called IM0001, or 1.2.840.113619.2.1 by their UID.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if path.suffix[1:].strip("0123456789") or path.name == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            if not is_dicom(file.read(HEAD)):
+                Image.open(file, formats=FORMATS).close()
+    except OSError:  # UnidentifiedImageError is one
+        return False
+    except Exception:
+        return True  # a damaged image is counted as such when it is decoded
+    return True
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
@@ -148,7 +168,7 @@ def _unidentified(head: bytes) -> str:
     """Say what a file is that is no image, or none that is read."""
     for pattern, what in FOREIGN:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return f"is {what}"
+            return f"it is {what}"
     return f"no known image format; read are DICOM, {', '.join(FORMATS)}"
 
 
