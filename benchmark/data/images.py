@@ -174,7 +174,7 @@ def _unidentified(head: bytes) -> str:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     mode = picture.mode
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode in ("L", "RGB", "P") and "transparency" in picture.info):
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode in ("1", "L", "RGB", "P") and "transparency" in picture.info):
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     if mode in ("RGB", "L"):
@@ -183,11 +183,12 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         return picture.convert("L")
     if mode.startswith("I") or mode == "F":
         values = np.asarray(picture, dtype=np.float64)
-        finite = np.isfinite(values)
+        transparent = values == picture.info.get("transparency")
+        finite = np.isfinite(values) & ~transparent
         low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
         values = np.where(finite, values, np.where(values > 0, high, low))
         scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(np.round(scaled).astype(np.uint8))
+        return Image.fromarray(np.where(transparent, 255, np.round(scaled)).astype(np.uint8))
     return picture.convert("RGB")
 
 
