@@ -249,6 +249,7 @@ def test_bad_palettes(tmp_path):
     for table, reason in (
         ([1, 4, 9], "a segment of type 1 is out of place"),
         ([0, 1, 5, 9, 9, 9], "a segment of type 9 is out of place"),
+        ([0, 1, 5, 2, 2, 0, 0], "a segment of type 2 is out of place"),  # would go round in circles
         ([0, 1, 5], "a segmented palette of 1 entries; expected 4"),
     ):
         path = written(tmp_path / "a.dcm", index, "PALETTE COLOR", **palette([table] * 3, prefix="Segmented", count=4))
