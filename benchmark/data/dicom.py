@@ -80,7 +80,7 @@ def rendered(dicom: "pydicom.Dataset") -> np.ndarray:
     """
     photometric = str(dicom.get("PhotometricInterpretation", "")).strip().upper()
     if photometric.startswith("MONOCHROME"):
-        values = _pixels(dicom)
+        values = _pixels(dicom, 1)
         hidden = _padding(values, dicom) | np.isnan(values)
         if dicom.get("PixelPresentation") not in ("COLOR", "MIXED"):
             return _grey(values, hidden, dicom)
@@ -89,15 +89,13 @@ def rendered(dicom: "pydicom.Dataset") -> np.ndarray:
         grey = _grey(values, hidden | coloured, dicom)
         return np.where(coloured[..., None], _painted(values, dicom), grey[..., None])
     if photometric == "PALETTE COLOR":
-        return _painted(_pixels(dicom), dicom)
+        return _painted(_pixels(dicom, 1), dicom)
     if photometric not in COLOURS:
         raise _bad(f"DICOM with photometric interpretation '{photometric}', which is not read")
     bits = int(dicom.BitsStored)
     if bits > 8 and photometric != "RGB":
         raise _bad(f"DICOM in {photometric} of {bits} bits, which is not read")
-    values = _pixels(dicom)
-    if values.ndim != 3 or values.shape[2] != 3:
-        raise _bad(f"DICOM in {photometric} with {dicom.SamplesPerPixel} samples per pixel; expected 3")
+    values = _pixels(dicom, 3)
     return values if values.dtype == np.uint8 and bits == 8 else _to_bytes(values / (2.0**bits - 1))
 
 
@@ -147,11 +145,11 @@ def _padding(values: np.ndarray, dicom: "pydicom.Dataset") -> np.ndarray:
         ends = sorted((end + half) % size - half for end in ends)
         low, high = _stored_range(dicom)
         if ends[0] < low or ends[1] > high:
-            values = _pixels(dicom, correct_unused_bits=False)
+            values = _pixels(dicom, 1, correct_unused_bits=False)
     return (values >= ends[0]) & (values <= ends[1])
 
 
-def _pixels(dicom: "pydicom.Dataset", **options: Any) -> np.ndarray:
+def _pixels(dicom: "pydicom.Dataset", samples: int, **options: Any) -> np.ndarray:
     """The stored values of the first frame, [H, W] or RGB [H, W, 3]."""
     from pydicom import pixels
 
@@ -163,6 +161,9 @@ def _pixels(dicom: "pydicom.Dataset", **options: Any) -> np.ndarray:
         if any("pylibjpeg" in missing for missing in pixels.get_decoder(syntax).missing_dependencies):
             reason += ", or need another decoder: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         raise _bad(f"DICOM whose pixels in {syntax.name} are {reason}") from error
+    if values.shape[2:] != (samples,)[samples == 1 :]:
+        photometric, count = dicom.PhotometricInterpretation, dicom.SamplesPerPixel
+        raise _bad(f"DICOM in {photometric} with {count} samples per pixel; expected {samples}")
     return values
 
 

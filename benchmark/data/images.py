@@ -24,7 +24,7 @@ FORMATS = tuple(
 SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("avif", "bmp", "dcm", "dicom", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("avif", "bmp", "dcm", "dicom", "gif", "ima", "jfif", "jp2", "jpe", "jpeg", "jpg"),
         *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
     )
 )
@@ -174,7 +174,9 @@ def _unidentified(head: bytes) -> str:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     mode = picture.mode
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode in ("1", "L", "RGB", "P") and "transparency" in picture.info):
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (
+        mode in ("1", "L", "RGB", "P") and "transparency" in picture.info
+    ):
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     if mode in ("RGB", "L"):

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLosslessSV1, SecondaryCaptureImageStorage
+from pydicom.uid import HTJ2K, UID, ExplicitVRLittleEndian, JPEGLosslessSV1, SecondaryCaptureImageStorage
 
 from benchmark.common.errors import BenchError
 from benchmark.data.images import encode_png, load_image
@@ -273,6 +273,7 @@ def test_colours_of_any_depth_are_scaled_by_their_bits(tmp_path):
     for photometric, reason in (
         ("YBR_FULL", "YBR_FULL of 16 bits, which is not read"),
         ("HSV", "photometric interpretation 'HSV', which is not read"),
+        ("MONOCHROME2", "MONOCHROME2 with 3 samples per pixel; expected 1"),
     ):
         with pytest.raises(BadRow, match=reason):
             load_image(written(tmp_path / "a.dcm", colour, photometric))
@@ -411,6 +412,15 @@ def test_without_a_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
     message = r"^DICOM images in JPEG Lossless, .* need a decoder: pip install python-gdcm$"
     with pytest.raises(BenchError, match=message):
+        load_image(tmp_path / "a.dcm")
+
+
+def test_without_a_decoder_for_high_throughput_jpeg(tmp_path):
+    packed(tmp_path / "a.dcm")
+    data = dcmread(tmp_path / "a.dcm")
+    data.file_meta.TransferSyntaxUID = HTJ2K
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(BenchError, match=r"need a decoder: pip install pylibjpeg pylibjpeg-openjpeg$"):
         load_image(tmp_path / "a.dcm")
 
 
