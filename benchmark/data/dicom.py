@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from benchmark.common.errors import BenchError
+from benchmark.data.decoding import DecoderCrash, decode_apart
 from benchmark.data.problems import BadRow
 
 if TYPE_CHECKING:
@@ -151,11 +152,22 @@ def _padding(values: np.ndarray, dicom: "pydicom.Dataset") -> np.ndarray:
 
 def _pixels(dicom: "pydicom.Dataset", samples: int, **options: Any) -> np.ndarray:
     """The stored values of the first frame, [H, W] or RGB [H, W, 3]."""
-    from pydicom import pixels
+    from pydicom import encaps, pixels, uid
 
     syntax = dicom.file_meta.TransferSyntaxUID
     try:
-        values: np.ndarray = pixels.pixel_array(dicom, index=0, **options)
+        if syntax.is_encapsulated and syntax != uid.RLELossless:
+            options = pixels.utils.as_pixel_options(dicom, **options)
+            which = {
+                "number_of_frames": options["number_of_frames"],
+                "extended_offsets": options.pop("extended_offsets", None),
+            }
+            frame = encaps.encapsulate([encaps.get_frame(dicom.PixelData, 0, **which)])
+            values = decode_apart(str(syntax), frame, options | {"number_of_frames": 1})
+        else:
+            values = pixels.pixel_array(dicom, index=0, **options)
+    except DecoderCrash as error:
+        raise _bad(f"DICOM whose pixels in {syntax.name} are damaged: they end or block the decoder") from error
     except RuntimeError as error:  # lists what each decoder said
         reason = "damaged"
         if any("pylibjpeg" in missing for missing in pixels.get_decoder(syntax).missing_dependencies):

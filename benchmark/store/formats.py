@@ -46,6 +46,7 @@ COVERS = {
     "DATA": (
         "data/check.py",
         "data/dataset.py",
+        "data/decoding.py",
         "data/dicom.py",
         "data/images.py",
         "data/records.py",

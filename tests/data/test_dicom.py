@@ -1,3 +1,4 @@
+import signal
 import struct
 import sys
 from io import BytesIO
@@ -9,9 +10,17 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import HTJ2K, UID, ExplicitVRLittleEndian, JPEGLosslessSV1, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    SecondaryCaptureImageStorage,
+)
 
 from benchmark.common.errors import BenchError
+from benchmark.data import decoding
 from benchmark.data.images import encode_png, load_image
 from benchmark.data.prepared import prepare
 from benchmark.data.problems import BadRow
@@ -412,6 +421,50 @@ def test_without_a_decoder(tmp_path, monkeypatch):
     monkeypatch.setattr(get_decoder(JPEGLosslessSV1), "_available", {})
     message = r"^DICOM images in JPEG Lossless, .* need a decoder: pip install python-gdcm$"
     with pytest.raises(BenchError, match=message):
+        load_image(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("damage", ["precision", "transfer syntax", "cut"])
+def test_what_ends_the_decoder_does_not_end_us(tmp_path, damage):
+    """gdcm ends its process on the first one."""
+    stored = packed(tmp_path / "a.dcm")
+    content = (tmp_path / "a.dcm").read_bytes()
+    frame = content.index(b"\xff\xc3")
+    if damage == "precision":
+        bad = content[: frame + 4] + b"\x65" + content[frame + 5 :]
+    elif damage == "transfer syntax":
+        data = dcmread(BytesIO(content))
+        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        data.save_as(tmp_path / "a.dcm")
+        bad = (tmp_path / "a.dcm").read_bytes()
+    else:
+        bad = content[: frame + 40] + bytes(len(content) - frame - 48) + content[-8:]
+    for _ in range(2):
+        with pytest.raises(BadRow, match=r"cannot be decoded: DICOM whose pixels in JPEG.* are damaged"):
+            load_image(bad)
+        np.testing.assert_array_equal(np.asarray(load_image(content)), eight_bit(stored))
+
+
+def test_what_blocks_the_decoder_does_not_block_us(tmp_path, monkeypatch):
+    expected = eight_bit(packed(tmp_path / "a.dcm"))
+    for signal_, seconds in ((signal.SIGSTOP, 0.1), (signal.SIGKILL, 60)):
+        np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "a.dcm")), expected)
+        worker = decoding._workers.idle.queue[-1]._process
+        worker.send_signal(signal_)
+        monkeypatch.setattr(decoding, "SECONDS", seconds)
+        if signal_ == signal.SIGSTOP:
+            with pytest.raises(BadRow, match="they end or block the decoder"):
+                load_image(tmp_path / "a.dcm")
+        else:  # ended by the system while it was idle, for its memory, say
+            worker.wait()
+    np.testing.assert_array_equal(np.asarray(load_image(tmp_path / "a.dcm")), expected)
+
+
+def test_a_decoder_that_does_not_start(tmp_path, monkeypatch):
+    packed(tmp_path / "a.dcm")
+    decoding._workers.end()
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(BenchError, match="a process that decodes DICOM does not start"):
         load_image(tmp_path / "a.dcm")
 
 
