@@ -17,7 +17,7 @@ from benchmark.common.errors import BenchError
 
 READY = b"\n"
 """What a worker says first."""
-SECONDS = 120
+SECONDS = 60
 """How long a decoder may take for an image; the largest take seconds."""
 
 
