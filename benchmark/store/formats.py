@@ -47,6 +47,8 @@ COVERS = {
         "data/canonical.py",
         "data/check.py",
         "data/dataset.py",
+        "data/decoding.py",
+        "data/dicom.py",
         "data/images.py",
         "data/records.py",
         "data/prepared.py",
