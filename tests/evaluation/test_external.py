@@ -19,7 +19,8 @@ from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, resized
 from benchmark.evaluation.encoder import Encoder, ModelEncoder, TokenEncoder, Trainable
-from benchmark.evaluation.external import ImageEncoder, external_model, is_external
+from benchmark.evaluation.external import external_model, is_external
+from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
