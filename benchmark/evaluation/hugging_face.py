@@ -16,8 +16,14 @@ from benchmark.common.seeding import torch_seed
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.evaluation.encoder import Encoded
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE
+from benchmark.models.folders import CONFIG, base_of
+from benchmark.models.from_transformers import load_transformers
+from benchmark.models.tokenizer import highest_token, load_tokenizer
 from benchmark.models.weights import hub
 from benchmark.store.hashing import digest
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
 class HuggingFaceEncoder:
@@ -30,19 +36,25 @@ class HuggingFaceEncoder:
     """
 
     def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
+        from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, CLIPModel, SiglipModel
 
+        base = base_of(folder) or folder
+        self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
-            if seed is None:
-                model = AutoModel.from_pretrained(folder, trust_remote_code=False)
-            else:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-                with torch_seed(seed):
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            kind = MODEL_MAPPING.get(type(config), None)
+            if kind not in (CLIPModel, SiglipModel):
+                raise BenchError(
+                    f"model '{folder}': {CONFIG} is that of a {getattr(kind, '__name__', config.model_type)}; expected "
+                    "a CLIPModel or a SiglipModel, with both towers"
+                )
+            self._check_tokens(config.text_config, folder)
+            with torch_seed(seed or 0):
+                if seed is None:
+                    model, _ = load_transformers(folder, "dual encoder", config)
+                else:
                     model = AutoModel.from_config(config, trust_remote_code=False)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-        if not isinstance(model, CLIPModel | SiglipModel):
-            raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
+            processor = AutoImageProcessor.from_pretrained(_with(PROCESSOR, folder, base), trust_remote_code=False)
         self.model: Any = model.float().to(device).eval()
         self.device = device
         self.image_size = int(model.config.vision_config.image_size)
@@ -58,6 +70,26 @@ class HuggingFaceEncoder:
         if settings.get("do_normalize", True):
             normal = (settings["image_mean"], settings["image_std"])
         self.mean, self.std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in normal)
+
+    def _check_tokens(self, config: Any, folder: Path) -> None:
+        """Raise ``BenchError`` if the text tower cannot read the tokens, by its configuration."""
+        tokenizer, rows = self.tokenizer, config.vocab_size
+        instead = "the tokenizer is of another model; save the model's own to the folder"
+        highest = highest_token(tokenizer)
+        if highest >= rows:
+            raise BenchError(
+                f"model '{folder}': its tokenizer has tokens up to {highest}, but its text embedding has {rows} rows "
+                f"(vocab_size in {CONFIG}): {instead}"
+            )
+        if tokenizer.pad_token_id is None:
+            raise BenchError(f"model '{folder}': its tokenizer has no token to pad with (pad_token): {instead}")
+        # CLIP pools the first end token; 2 stands for configurations that were saved with a wrong one.
+        end = config.eos_token_id
+        if config.model_type == "clip_text_model" and end != 2 and end not in tokenizer("").input_ids:
+            raise BenchError(
+                f"model '{folder}': the text tower takes its feature at token {end} (eos_token_id), but its tokenizer "
+                f"ends texts with {tokenizer('').input_ids[-1:]}: {instead}"
+            )
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -143,6 +175,11 @@ class HuggingFaceEncoder:
     def _project(self, features: Tensor, projection: str) -> Tensor:
         project = getattr(self.model, projection, None)
         return features if project is None else project(features)
+
+
+def _with(names: Sequence[str], folder: Path, base: Path) -> Path:
+    """Return the folder of an adapter if it has one of these files, else that of its base."""
+    return folder if any((folder / name).is_file() for name in names) else base
 
 
 def processor_resizing(settings: Mapping[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
