@@ -14,8 +14,7 @@ from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Material
 from benchmark.evaluation.hugging_face import HuggingFaceEncoder
 from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models.card import LOCAL
-from benchmark.models.folders import CONFIG as FOLDER_CONFIG
-from benchmark.models.folders import HUB_NAME, contents, file_hashes, hub_folder, layout, spec_of
+from benchmark.models.folders import HUB_NAME, file_hashes, hub_folder, layouts, written_as
 from benchmark.models.folders import WEIGHTS as SUFFIXES
 from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
 from benchmark.models.weights import require_file
@@ -87,9 +86,7 @@ def is_external(spec: str) -> bool:
     kind, colon, _ = spec.partition(":")
     path = Path(spec)
     if path.is_dir():
-        written = f"hf:{spec}" if is_saved(path) else spec_of(path)
-        told = f"write --model {written}" if written else f"it is of no known layout; it has {contents(path)}"
-        raise BenchError(f"--model {spec}: a folder; {told}")
+        raise BenchError(f"--model {spec}: a folder; {written_as(path)}")
     if path.suffix in SUFFIXES and path.is_file():
         raise BenchError(
             f"--model {spec}: a checkpoint; write its architecture too: open_clip:NAME/{spec} or timm:NAME/{spec}"
@@ -123,7 +120,7 @@ def _open_clip(rest: str) -> ExternalModel:
 
     path = Path(rest)
     if path.is_dir():
-        raise BenchError(f"--model open_clip:{rest}: a folder; write --model {spec_of(path) or f'{LOCAL}FOLDER'}")
+        raise BenchError(f"--model open_clip:{rest}: a folder; {written_as(path)}")
     if path.suffix in SUFFIXES and path.is_file():
         raise BenchError(f"--model open_clip:{rest}: a checkpoint; write its architecture too: open_clip:NAME/{rest}")
     whole = rest.startswith(WHOLE)
@@ -179,13 +176,8 @@ def _hugging_face(rest: str) -> ExternalModel:
         title = f"hf:{rest}"
     if is_saved(folder):
         return _exported(folder, title)
-    kind, other = layout(folder), spec_of(folder)
-    if kind in ("open_clip", "timm"):
-        raise BenchError(f"--model hf:{rest}: saved by {kind}; write --model {other}")
-    if kind is None:
-        raise BenchError(
-            f"--model hf:{rest}: no {FOLDER_CONFIG} with a model_type of transformers; it has {contents(folder)}"
-        )
+    if not {"transformers", "adapter"} & {*layouts(folder)}:
+        raise BenchError(f"--model hf:{rest}: no {CONFIG} with a model_type of transformers; {written_as(folder)}")
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
@@ -210,7 +202,7 @@ def _exported(folder: Path, title: str) -> ExternalModel:
 
 
 def _timm(rest: str) -> ExternalModel:
-    from benchmark.models.card import LOCAL, TimmImage
+    from benchmark.models.card import TimmImage
     from benchmark.models.from_timm import architecture_of
 
     path = Path(rest.removeprefix(LOCAL))
@@ -220,9 +212,8 @@ def _timm(rest: str) -> ExternalModel:
     content: dict[str, Any] = {"timm": name, "pretrained": True}
     title = f"timm:{name}" + (f"/{_shown(Path(file))}" if file else "")
     if path.is_dir() or rest.startswith(LOCAL):
-        other = spec_of(path) if path.is_dir() else ""
-        if other and layout(path) != "timm":
-            raise BenchError(f"--model timm:{rest}: saved by {layout(path)}; write --model {other}")
+        if path.is_dir() and "timm" not in layouts(path):
+            raise BenchError(f"--model timm:{rest}: timm did not write it; {written_as(path)}")
         name, file, title = f"{LOCAL}{path}", "", f"timm:{_shown(path)}"
         content = {"timm": architecture_of(name), "pretrained": file_hashes(path)}
     architecture_of(name)

@@ -28,25 +28,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def layout(folder: Path) -> Layout | None:
-    """Tell by its files which library wrote a folder; None if no known one."""
-    if (folder / OPEN_CLIP).is_file():
-        return "open_clip"
+def layouts(folder: Path) -> list[Layout]:
+    """Tell by its files which libraries can read a folder: some hold a model in two layouts."""
+    kinds: list[Layout] = ["open_clip"] if (folder / OPEN_CLIP).is_file() else []
     if (folder / ADAPTER).is_file():
-        return "adapter"
-    if not (folder / CONFIG).is_file():
-        return None
-    config = read_config(folder / CONFIG)
-    if "architecture" in config and "model_type" not in config:
-        return "timm"
-    return "transformers" if "model_type" in config else None
+        kinds.append("adapter")
+    elif (folder / CONFIG).is_file():
+        config = read_config(folder / CONFIG)
+        kinds += ["transformers"] if "model_type" in config else ["timm"] if "architecture" in config else []
+    return kinds
 
 
-def spec_of(folder: Path) -> str:
-    """What ``--model`` takes for a folder; "" for one of no known layout."""
+def written_as(folder: Path) -> str:
+    """What ``--model`` takes for a folder, or what is in it where it has no known layout; for messages."""
     forms = {"open_clip": "open_clip:local-dir:", "timm": "timm:", "adapter": "hf:", "transformers": "hf:"}
-    kind = layout(folder)
-    return f"{forms[kind]}{folder}" if kind else ""
+    kinds = layouts(folder)
+    return f"write --model {forms[kinds[0]]}{folder}" if kinds else f"it is of no known layout, with {contents(folder)}"
 
 
 def contents(folder: Path) -> str:
@@ -73,7 +70,7 @@ def base_of(folder: Path) -> Path | None:
 
     Raises ``BenchError`` for one that names no model, or a model that is not here and not on the hub.
     """
-    if layout(folder) != "adapter":
+    if "adapter" not in layouts(folder):
         return None
     config = read_config(folder / ADAPTER)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")

@@ -20,7 +20,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
 from benchmark.models.card import OpenClipImage, OpenClipText
-from benchmark.models.folders import OPEN_CLIP, contents, layout, require_weights, spec_of
+from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, written_as
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
 from benchmark.models.loading import recorded, require_whole
@@ -103,12 +103,8 @@ def check_folder(folder: Path, weights: bool = True) -> None:
     """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
-    if layout(folder) != "open_clip":
-        other = spec_of(folder)
-        raise BenchError(
-            f"model folder {folder}: no {OPEN_CLIP}, found {contents(folder)}"
-            + (f"; bench eval takes this folder as --model {other}" if other else "; expected a model of open_clip")
-        )
+    if "open_clip" not in layouts(folder):
+        raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
     if weights:
         require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.models.card import LOCAL, TimmImage
-from benchmark.models.folders import CONFIG, contents, layout, read_config, require_weights
+from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
 from benchmark.models.loading import recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
 from benchmark.models.weights import hub, read_tensors, reading
@@ -97,7 +97,7 @@ def architecture_of(name: str) -> str:
         where = f" of {folder / CONFIG}"
         if not folder.is_dir():
             raise BenchError(f"model folder {folder}: no such folder")
-        if layout(folder) != "timm":
+        if "timm" not in layouts(folder):
             raise BenchError(
                 f"model folder {folder}: no {CONFIG} with timm's 'architecture'; found {contents(folder)}; a "
                 "checkpoint alone is given with its architecture: timm:NAME/FILE"

@@ -113,10 +113,23 @@ def _cache(prefix: Tensor, count: int) -> Any:
     return cache
 
 
-def transformers_groups(model: nn.Module) -> list[Group]:
-    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+def _layers(model: nn.Module) -> tuple[str, int]:
+    """The path and the number of a transformers model's layers, its longest ModuleList."""
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     path = max(lists, key=lambda name: len(lists[name]))
+    return path, len(lists[path])
+
+
+def _is_of_a_later_layer(name: str, model: nn.Module) -> bool:
+    """Whether a tensor belongs to a layer after the model's last."""
+    path, count = _layers(model)
+    layer = re.search(rf"(^|\.){re.escape(path)}\.(\d+)\.", name)
+    return layer is not None and int(layer[2]) >= count
+
+
+def transformers_groups(model: nn.Module) -> list[Group]:
+    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+    path, count = _layers(model)
     names = [name for name, _ in model.named_parameters()]
     inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
 
@@ -124,17 +137,18 @@ def transformers_groups(model: nn.Module) -> list[Group]:
         layer = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
         if layer:
             return int(layer[1]) + 1
-        return 0 if names.index(name) < inside[0] else len(lists[path])
+        return 0 if names.index(name) < inside[0] else count
 
     return groups_by(model, group)
 
 
 def load_transformers(
-    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = ""
+    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = "", shallow: bool = False
 ) -> tuple[Any, str]:
     """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter.
 
-    name: a folder, or a name on the hub. config: in place of the model's own. Returns the model, and what was left
+    name: a folder, or a name on the hub. config: in place of the model's own. shallow: whether it is to have fewer
+    layers than the weights. Returns the model, and what was left
     random, as require_whole() says. Raises ``BenchError`` for weights that are not whole, see there; and what
     transformers raises, for hub().
     """
@@ -151,7 +165,10 @@ def load_transformers(
         source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     what = f"model '{source}'"
-    left_random = [require_whole(of_transformers(info), what, kind, strict, instead=instead)]
+    loading = of_transformers(info)
+    if shallow:
+        loading.unexpected = {each for each in loading.unexpected if not _is_of_a_later_layer(each, model)}
+    left_random = [require_whole(loading, what, kind, strict, instead=instead)]
     if base is not None:
         require_weights(Path(name), "adapter_model.safetensors")
         loading = of_transformers(model.load_adapter(str(name)).to_dict())
@@ -190,7 +207,8 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
         else:
             tower_kind: Kind = "encoder of a text tower" if config.is_encoder_decoder else "text tower"
             instead = f"save the whole model, or write text.config to match; {LENIENT}"
-            model, left_random = load_transformers(spec.name, tower_kind, config, strict, instead)
+            shallow = any("layer" in key for key in spec.config)
+            model, left_random = load_transformers(spec.name, tower_kind, config, strict, instead, shallow)
     tower = TransformersTextTower(model, spec.pooling)
     tower.left_random = left_random
     return tower

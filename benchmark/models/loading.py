@@ -47,8 +47,8 @@ HARMLESS = (
     ),
     Harmless(("encoder of a text tower",), "both", r"^decoder\.", "an encoder-decoder reads texts with its encoder"),
 )
-"""What never matters. Besides, a tower of timm has no classifier, and of an open_clip model of which a card takes one
-tower the other does not matter: the architectures tell their names."""
+"""What never matters. An architecture or a card tells the rest: the classifier, which a tower of timm has not; the
+other tower of an open_clip model of which a card takes one; layers after the last that text.config asks for."""
 
 Loader = Callable[..., Any]
 
@@ -88,10 +88,10 @@ class Loading:
 
     def __str__(self) -> str:
         """Count each sort, and name the first tensors."""
-        shapes = [f"{n}: {theirs} in the file, {own} in the model" for n, (theirs, own) in self.mismatched.items()]
+        shapes = [f"{cut(n)}: {theirs} in the file, {own} in the model" for n, (theirs, own) in self.mismatched.items()]
         sorts = (
-            ("missing", sorted(self.missing)),
-            ("not part of the model", sorted(self.unexpected)),
+            ("missing", sorted(map(cut, self.missing))),
+            ("not part of the model", sorted(map(cut, self.unexpected))),
             ("of another shape", sorted(shapes)),
         )
         return ", ".join(
@@ -132,7 +132,7 @@ def require_whole(loading: Loading, what: str, kind: Kind, strict: bool, part: s
     Raises ``BenchError`` if ``strict`` and any tensor that matters is missing, unexpected or of another shape.
     """
     wrong = loading.mattering(kind, part)
-    random = sorted({*wrong.missing, *wrong.mismatched})
+    random = sorted(map(cut, {*wrong.missing, *wrong.mismatched}))
     if not (random or wrong.unexpected):
         return ""
     if strict:
@@ -143,14 +143,14 @@ def require_whole(loading: Loading, what: str, kind: Kind, strict: bool, part: s
     said = [f"{plural(len(random), 'tensor')} left random ({_some(random)})"] if random else []
     if wrong.unexpected:
         said.append(
-            f"{plural(len(wrong.unexpected), 'tensor')} of the file not read ({_some(sorted(wrong.unexpected))})"
+            f"{plural(len(wrong.unexpected), 'tensor')} of the file not read ({_some(sorted(map(cut, wrong.unexpected)))})"
         )
     return f"{what}: {', '.join(said)}"
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(map(cut, names[:MOST_NAMES])) + more
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _advice(loading: Loading) -> str:
