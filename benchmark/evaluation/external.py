@@ -116,7 +116,7 @@ def external_model(spec: str) -> ExternalModel:
 
 
 def _open_clip(rest: str) -> ExternalModel:
-    from benchmark.models.from_open_clip import check_folder, check_open_clip
+    from benchmark.models.from_open_clip import check_folder, check_open_clip, hub_hashes
 
     path = Path(rest)
     if path.is_dir():
@@ -132,7 +132,9 @@ def _open_clip(rest: str) -> ExternalModel:
         check_folder(folder)
         content = {"open_clip": file_hashes(folder)}
         title = f"open_clip:{_shown(folder)}"
-    elif not whole:
+    elif whole:
+        content["files"] = hub_hashes(name)
+    else:
         check_open_clip(name, pretrained or None)
         tag = pretrained
         if Path(pretrained).suffix:
@@ -161,14 +163,15 @@ def _open_clip_encoder(
     image, (image_projection, width) = image_tower(whole.visual, name)
     text, (text_projection, _) = text_tower(whole.text, tokenizer.pad_id)
     model = DualEncoder(image, text, image_projection, text_projection, width).float()
-    model.check(tokenizer)
+    model.check(tokenizer, f"open_clip:{name}")
     return ModelEncoder(model, tokenizer, device, fingerprint, scale)
 
 
 def _hugging_face(rest: str) -> ExternalModel:
     folder = Path(rest)
     title = f"hf:{_shown(folder)}"
-    if not folder.is_dir():
+    of_hub = not folder.is_dir()
+    if of_hub:
         expected = "a folder with a saved CLIP or SigLIP of transformers, or of bench export"
         if not HUB_NAME.fullmatch(rest) or folder.exists():
             raise BenchError(f"--model hf:{rest}: no such folder; expected {expected}, or ORG/NAME of the hub")
@@ -182,7 +185,7 @@ def _hugging_face(rest: str) -> ExternalModel:
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
-    return ExternalModel(title, {"hf": file_hashes(folder)}, False, build)
+    return ExternalModel(title, {"hf": file_hashes(folder, of_hub)}, False, build)
 
 
 def _exported(folder: Path, title: str) -> ExternalModel:

@@ -154,7 +154,7 @@ class Materials:
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
             self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
-            self.blank_model().check(self._tokenizer)
+            self.blank_model().check(self._tokenizer, self.plan.model.name)
         return self._tokenizer
 
     # Models and methods before training

@@ -82,7 +82,8 @@ def base_of(folder: Path) -> Path | None:
             return path
     if not HUB_NAME.fullmatch(name):
         raise BenchError(f"{where} is '{name}', which is no folder; write the folder of the adapter's model")
-    return hub_folder(f"{name}@{revision}" if revision else name, f"set {where} to a folder")
+    instead = f"set base_model_name_or_path in {folder / ADAPTER} to a folder"
+    return hub_folder(f"{name}@{revision}" if revision else name, instead)
 
 
 def hub_folder(name: str, instead: str = "download it where there is a network, or name a folder") -> Path:
@@ -105,27 +106,29 @@ def hub_folder(name: str, instead: str = "download it where there is a network, 
         )
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path, of_hub: bool = False) -> dict[str, str]:
     """Hash everything that the outputs of a model in a folder depend on, by the name below the folder.
 
-    That is each file, also in sub-folders, and the model that an adapter changes. In the hub's cache these are the
-    files that are read. Raises ``BenchError`` where there is no folder.
+    That is each file, also in sub-folders, and the model that an adapter changes. of_hub: whether it is hub_folder()'s,
+    which has more or less of a repository on each machine: then only the files that are read.
+    Raises ``BenchError`` where there is no folder.
     """
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
-    hashes = {str(PurePosixPath(path.relative_to(folder))): file_digest(path) for path in _files(folder)}
+    hashes = {str(PurePosixPath(path.relative_to(folder))): file_digest(path) for path in _files(folder, of_hub)}
     base = base_of(folder)
     if base is not None:
-        hashes |= {f"base model: {name}": value for name, value in file_hashes(base).items()}
+        of_base = file_hashes(base, base.parent.name == "snapshots")
+        hashes |= {f"base model: {name}": value for name, value in of_base.items()}
     for block in ("text_cfg", "vision_cfg"):
         # open_clip reads the tokenizer, and the architecture, of a text model of transformers from a folder of its own.
         hashes |= _named_folders(folder, block)
     return hashes
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, of_hub: bool) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
-    if folder.parent.name != "snapshots":
+    if not of_hub:
         return files
     read = [path for path in files if path.suffix in READ and path.parent == folder]
     safe = any(path.suffix == ".safetensors" for path in read)

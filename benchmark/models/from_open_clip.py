@@ -23,9 +23,10 @@ from benchmark.models.card import OpenClipImage, OpenClipText
 from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, written_as
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
-from benchmark.models.loading import recorded, require_whole
+from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
 from benchmark.models.weights import hub, reading, require_file
+from benchmark.store.hashing import file_digest
 
 Projection = tuple[nn.Module, int]
 """A tower's own projection, and the number of its outputs."""
@@ -52,7 +53,7 @@ def open_clip_model(
     with recorded() as loading:
         model = _open_clip_model(name, pretrained, quick_gelu, image_size, weights)
     what = f"weights {pretrained or name} (expected a checkpoint of open_clip's '{name}')"
-    model.left_random = require_whole(loading, what, "dual encoder", strict, part)
+    model.left_random = require_whole(loading, what, "dual encoder", strict, part, LENIENT)
     return model
 
 
@@ -107,6 +108,16 @@ def check_folder(folder: Path, weights: bool = True) -> None:
         raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
     if weights:
         require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
+
+
+def hub_hashes(name: str) -> dict[str, str]:
+    """Hash the configuration and the weights of ``hf-hub:ORG/NAME``, which are downloaded, by their names."""
+    from huggingface_hub import hf_hub_download
+
+    repository = name.removeprefix(HUB)
+    with hub(f"open_clip model '{name}'", "download it where there is a network, or name a folder: local-dir:FOLDER"):
+        files = hf_hub_download(repository, OPEN_CLIP), open_clip.download_pretrained_from_hf(repository)
+    return {Path(file).name: file_digest(Path(file)) for file in files}
 
 
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:

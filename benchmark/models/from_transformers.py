@@ -171,7 +171,7 @@ def load_transformers(
     left_random = [require_whole(loading, what, kind, strict, instead=instead)]
     if base is not None:
         require_weights(Path(name), "adapter_model.safetensors")
-        loading = of_transformers(model.load_adapter(str(name)).to_dict())
+        loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
         advice = "set base_model_name_or_path to the model that it was trained on"
         left_random.append(require_whole(loading, f"adapter '{name}'", "adapter", strict, instead=advice))
     return model, "; ".join(filter(None, left_random))
@@ -206,9 +206,8 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
             model = AutoModel.from_config(config, trust_remote_code=False)
         else:
             tower_kind: Kind = "encoder of a text tower" if config.is_encoder_decoder else "text tower"
-            instead = f"save the whole model, or write text.config to match; {LENIENT}"
             shallow = any("layer" in key for key in spec.config)
-            model, left_random = load_transformers(spec.name, tower_kind, config, strict, instead, shallow)
+            model, left_random = load_transformers(spec.name, tower_kind, config, strict, LENIENT, shallow)
     tower = TransformersTextTower(model, spec.pooling)
     tower.left_random = left_random
     return tower

@@ -13,8 +13,13 @@ from benchmark.common.errors import BenchError, cut, plural
 Kind = Literal["dual encoder", "image tower", "text tower", "encoder of a text tower", "adapter"]
 Shape = list[int]
 
-LENIENT = "'strict: false' in the card leaves random what is missing"
-"""What a message says where a model card names the weights."""
+LENIENT = "save the whole model again; or write 'strict: false' in a model card, and what is missing is left random"
+"""What a message says where a model card can name the weights."""
+WHOLE_TOWERS = {
+    "text": "text_model.embeddings.token_embedding.weight",
+    "image": "vision_model.embeddings.patch_embedding.weight",
+}
+"""A tensor that no file with a tower of CLIP or SigLIP in transformers lacks."""
 MOST_NAMES = 3
 """The most tensors that a message names of each sort."""
 
@@ -136,15 +141,13 @@ def require_whole(loading: Loading, what: str, kind: Kind, strict: bool, part: s
     if not (random or wrong.unexpected):
         return ""
     if strict:
-        instead = (
-            _advice(loading) or instead or "save the whole model again with the configuration that it was trained in"
-        )
+        if kind != "adapter":
+            instead = _advice(loading) or instead or "save the whole model again with its own configuration"
         raise BenchError(f"{what}: weights and architecture do not match: {wrong}; {instead}")
     said = [f"{plural(len(random), 'tensor')} left random ({_some(random)})"] if random else []
     if wrong.unexpected:
-        said.append(
-            f"{plural(len(wrong.unexpected), 'tensor')} of the file not read ({_some(sorted(map(cut, wrong.unexpected)))})"
-        )
+        unread = sorted(map(cut, wrong.unexpected))
+        said.append(f"{plural(len(unread), 'tensor')} of the file not read ({_some(unread)})")
     return f"{what}: {', '.join(said)}"
 
 
@@ -164,6 +167,9 @@ def _advice(loading: Loading) -> str:
         prefix = _prefix(first, second)
         if prefix:
             return f"the names in the file {fault} with '{prefix}': rename them, and save the weights again"
+    for tower, name in WHOLE_TOWERS.items():
+        if name in loading.missing:
+            return f"the weights have no {tower} tower: save the whole model, with both"
     numbered = [all(re.search(r"\.\d+\.", name) for name in names) for names in (loading.missing, loading.unexpected)]
     if all(numbered) and bool(loading.missing) != bool(loading.unexpected) and not loading.mismatched:
         return "configuration and weights differ in the number of layers: correct the configuration"

@@ -1,6 +1,7 @@
 """Tokenizers: of open_clip, of Hugging Face, and one trained on the corpus."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -209,7 +210,9 @@ def load_tokenizer(name: str | Path) -> Any:
     local = Path(name).is_dir()
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
     if local:
-        instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+        instead = OWN_TOKENIZER
+        if not any(re.match(r"tokenizer|vocab|merges|spiece|.*\.model$", path.name) for path in Path(name).iterdir()):
+            raise BenchError(f"tokenizer '{name}': no files of a tokenizer (tokenizer.json) in the folder; {instead}")
     with hub(f"tokenizer '{name}'", instead, local=local):
         backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     check_words(backend, f"tokenizer '{name}'")
@@ -221,6 +224,7 @@ def highest_token(backend: Any) -> int:
     return int(max(backend.get_vocab().values()))
 
 
+OWN_TOKENIZER = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
 UNUSUAL = "ᚠᛇ"
 """Letters (runes) that hardly any vocabulary has, and that no normalisation removes."""
 
@@ -231,7 +235,7 @@ def check_words(backend: Any, what: str) -> None:
     Raises ``BenchError`` if its vocabulary has no words, if the merges of its words are missing, and if it drops what
     it does not know.
     """
-    instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+    instead = OWN_TOKENIZER
     special = {*backend.all_special_tokens, *backend.get_added_vocab()}
     words = [word.strip("▁Ġ") for word in backend.get_vocab() if word not in special]
     files = " or ".join(backend.vocab_files_names.values())

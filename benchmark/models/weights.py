@@ -56,7 +56,7 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
         raise BenchError(
             f"weights {path}: contains more than tensors, or is damaged, and is not read; save it as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError, AttributeError, StopIteration) as error:
         reason = " ".join(str(error).split())
         raise BenchError(f"weights {path}: expected {expected}: {reason[:300]}") from error
 
@@ -98,7 +98,10 @@ def hub(wanted: str, instead: str, local: bool = False) -> Iterator[None]:
     except BenchError:
         raise
     except Exception as error:
-        if constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in causes(error)):
+        if any(isinstance(cause, pickle.UnpicklingError) for cause in causes(error)):
+            place = "its weights hold more than tensors, or are damaged, and are not read"
+            instead = "save them as safetensors"
+        elif constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in causes(error)):
             place = f"not in the cache {constants.HF_HUB_CACHE}, and the hub cannot be reached"
         else:
             place = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
