@@ -1,9 +1,7 @@
 """Towers from open_clip, with their projections split off."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -72,7 +71,7 @@ def _open_clip_model(
         if name.startswith(FOLDER):
             check_folder(Path(name.removeprefix(FOLDER)), weights)
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
-        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
+        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)):
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
 
     tag = check_open_clip(name, pretrained)
@@ -89,7 +88,7 @@ def _open_clip_model(
         quick_gelu = bool((tag or config).get("quick_gelu", False))
     text_model = config["text_cfg"].get("hf_model_name")
     download = hub(f"text model '{text_model}' of open_clip's '{name}'", "download it where there is a network")
-    with download if text_model else nullcontext(), _quiet():
+    with download if text_model else nullcontext():
         model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
     if tag:
         keys = ("mean", "std", "interpolation", "resize_mode")
@@ -116,7 +115,7 @@ def hub_hashes(name: str) -> dict[str, str]:
 
     repository = name.removeprefix(HUB)
     with hub(f"open_clip model '{name}'", "download it where there is a network, or name a folder: local-dir:FOLDER"):
-        files = hf_hub_download(repository, OPEN_CLIP), open_clip.download_pretrained_from_hf(repository)
+        files = hf_hub_download(repository, OPEN_CLIP), download_pretrained_from_hf(repository)
     return {Path(file).name: file_digest(Path(file)) for file in files}
 
 
@@ -131,17 +130,6 @@ def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     if pretrained and not tag and not Path(pretrained).suffix:
         raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     return tag
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns that a model is random, even if its weights are loaded a line later or not wanted.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 class OpenClipImageTower(ImageTower):

@@ -133,6 +133,8 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
                     model = timm.create_model(spec.name, pretrained=True, **options)
             else:
                 state = _without_classifier(read_tensors(spec.pretrained, expected), architecture)
+                if not state:
+                    raise BenchError(f"weights {source}: expected {expected}, found a classifier alone")
                 # timm drops the classifier's tensors by their number of classes, so the checkpoint claims the same.
                 overlay = {"state_dict": state, "num_classes": 0}
                 with reading(spec.pretrained, expected):

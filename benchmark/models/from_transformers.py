@@ -182,7 +182,7 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
 
     Then a config with its model_type is all that is needed. strict: refuse weights that are not whole.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+    from transformers import CONFIG_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoModel
 
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
@@ -196,6 +196,8 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
     with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
         base = base_of(Path(spec.name)) if Path(spec.name).is_dir() else None
         config = AutoConfig.from_pretrained(base or spec.name, trust_remote_code=False, **overrides)
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            config.is_encoder_decoder = True  # not said where the encoder alone was saved
         if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
             raise BenchError(
                 f"transformers model '{spec.name}': a model of type {config.model_type} is no text model; name a "

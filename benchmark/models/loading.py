@@ -1,5 +1,6 @@
 """Whether weights are loaded whole: what a library reports of a loading, and which of it does not matter."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -190,9 +191,12 @@ def _prefix(longer: set[str], shorter: set[str]) -> str:
 def recorded() -> Iterator[Loading]:
     """Record what torch reports of every ``load_state_dict`` in the block, which then loads all that fits.
 
-    timm and open_clip load inside of functions that make the model, and some keep the report to themselves.
+    timm and open_clip load inside of functions that make the model, and some keep the report to themselves. Their
+    warnings are not printed: they list every tensor, or say that a model is random before its weights are loaded.
     """
     loading = Loading()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     own: Loader = nn.Module.load_state_dict
 
     def load_state_dict(module: nn.Module, state: Mapping[str, Any], strict: bool = True, **options: Any) -> Any:
@@ -206,4 +210,5 @@ def recorded() -> Iterator[Loading]:
     try:
         yield loading
     finally:
+        logging.disable(before)
         nn.Module.load_state_dict = own  # type: ignore[method-assign]

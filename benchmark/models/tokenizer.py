@@ -12,7 +12,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from benchmark.common.errors import BenchError, plural, unknown
 from benchmark.common.hub import one_line
-from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.card import LOCAL, CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.folders import OPEN_CLIP, read_config
 from benchmark.models.weights import hub
 from benchmark.store import formats
 from benchmark.store.hashing import digest
@@ -189,11 +190,16 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     import open_clip
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-    named = spec.name.startswith(("local-dir:", "hf-hub:"))
+    named = spec.name.startswith((LOCAL, "hf-hub:"))
     if not named and spec.name not in open_clip.list_models():
         raise unknown("open_clip architecture", spec.name, open_clip.list_models())
-    instead = "download it where there is a network"
-    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=spec.name.startswith("local-dir:")):
+    instead, local = "download it where there is a network", spec.name.startswith(LOCAL)
+    if local:
+        folder, instead = Path(spec.name.removeprefix(LOCAL)), OWN_TOKENIZER
+        text = (read_config(folder / OPEN_CLIP).get("model_cfg") or {}).get("text_cfg") or {}
+        if text.get("hf_tokenizer_name"):
+            _require_files(folder)
+    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=local):
         backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
     if isinstance(backend, SimpleTokenizer):
         return OpenClipBPE(backend)
@@ -211,12 +217,16 @@ def load_tokenizer(name: str | Path) -> Any:
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
     if local:
         instead = OWN_TOKENIZER
-        if not any(re.match(r"tokenizer|vocab|merges|spiece|.*\.model$", path.name) for path in Path(name).iterdir()):
-            raise BenchError(f"tokenizer '{name}': no files of a tokenizer (tokenizer.json) in the folder; {instead}")
+        _require_files(Path(name))
     with hub(f"tokenizer '{name}'", instead, local=local):
         backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     check_words(backend, f"tokenizer '{name}'")
     return backend
+
+
+def _require_files(folder: Path) -> None:
+    if not any(re.match(r"tokenizer|vocab|merges|spiece|.*\.model$", path.name) for path in folder.iterdir()):
+        raise BenchError(f"tokenizer '{folder}': no files of a tokenizer (tokenizer.json); {OWN_TOKENIZER}")
 
 
 def highest_token(backend: Any) -> int:

@@ -5,15 +5,18 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, listed
 from benchmark.common.hub import causes, hub_answers
 from benchmark.models.loading import compared, require_whole
+
+NO_TENSORS = "found something other than names and tensors"
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -56,7 +59,9 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
         raise BenchError(
             f"weights {path}: contains more than tensors, or is damaged, and is not read; save it as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError, AttributeError, StopIteration) as error:
+    except (AttributeError, StopIteration) as error:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS}") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise BenchError(f"weights {path}: expected {expected}: {reason[:300]}") from error
 
@@ -69,13 +74,17 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
     """
     with reading(path, expected):
         if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BenchError(f"weights {path}: expected {expected}, found something other than names and tensors")
+    if not isinstance(state, dict) or not state:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS}")
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS} ({listed(others)})")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import peft
 import pytest
 import timm
@@ -27,6 +28,7 @@ from transformers import (
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.encoder import Encoder
 from benchmark.evaluation.external import external_model, is_external
+from benchmark.models.folders import hub_folder
 from tests.evaluation.folders import TEXTS, clip_folder, tokenizer
 from tests.squares import MODEL, Bench
 
@@ -354,6 +356,47 @@ def test_the_base_of_an_adapter_may_be_a_name_of_the_hub(cache: Callable[..., No
     rewrite(tmp_path / "base", lambda state: state | {WORDS: state[WORDS] + 1})
     cache("org/base", tmp_path / "base", "1" * 40)
     assert external_model(spec).content != before
+
+
+def test_a_name_of_open_clips_hub_is_keyed_by_what_the_cache_has(cache: Callable[..., None], tmp_path: Path) -> None:
+    vision = {"image_size": 32, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+    text = {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    settings = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {}}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(settings))
+
+    def revise(number: int) -> None:
+        torch.manual_seed(number)
+        state = open_clip.create_model(f"local-dir:{folder}").state_dict()
+        save_file({name: x.contiguous() for name, x in state.items()}, folder / "open_clip_model.safetensors")
+        cache("org/model", folder, str(number) * 40)
+
+    assert "open_clip model 'hf-hub:org/model': not in the cache" in refused("open_clip:hf-hub:org/model")
+    revise(0)
+    first = external_model("open_clip:hf-hub:org/model")
+    found, expected = encoder("open_clip:hf-hub:org/model"), encoder(f"open_clip:local-dir:{folder}")
+    np.testing.assert_array_equal(found.encode_texts(TEXTS).embeddings, expected.encode_texts(TEXTS).embeddings)
+    revise(1)
+    assert external_model("open_clip:hf-hub:org/model").content != first.content
+
+
+def test_weights_are_not_downloaded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked[name] = options
+        return str(tmp_path)
+
+    monkeypatch.setattr("benchmark.models.weights.hub_answers", lambda: True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.list_repo_files", lambda self, name, revision: [f"{name[4:]}.safetensors"]
+    )
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert hub_folder("org/model@abc") == tmp_path
+    assert asked["org/model"]["revision"] == "abc"
+    assert "*.bin" in asked["org/model"]["ignore_patterns"]
 
 
 # Paths

@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import timm
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -265,3 +266,34 @@ def test_keys_cover_what_a_folder_holds_and_what_arguments_name(tmp_path: Path) 
     (tmp_path / "1_Pooling" / "config.json").write_text("[]")
     changed = {name for name, value in local_files(card).items() if value != before[name]}
     assert changed == {"text.name: other.pt", "text.name: 1_Pooling/config.json", "image.config.checkpoint_path"}
+
+
+@pytest.mark.parametrize("kind", ["T5ForConditionalGeneration", "T5EncoderModel", "T5Model"])
+def test_an_encoder_decoder_needs_its_encoder_alone(kind: str, tmp_path: Path) -> None:
+    config = transformers.T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    theirs = getattr(transformers, kind)(config)
+    theirs.save_pretrained(tmp_path)
+    ours = build_model(make_card(text={"kind": "transformers", "name": str(tmp_path), "pooling": "mean"}), 0)
+    for name, tensor in theirs.get_encoder().state_dict().items():
+        assert torch.equal(ours.text.model.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "found something other than names and tensors"),
+        ([1], "found something other than names and tensors"),
+        ({"model_state_dict": {"a": torch.zeros(1)}}, ""),
+        ({"fc.weight": torch.zeros(2, 2), "head.weight": torch.zeros(2, 2)}, ""),
+    ],
+    ids=["empty", "list", "nested", "head"],
+)
+def test_a_file_without_the_tensors_of_a_model(state: Any, message: str, tmp_path: Path) -> None:
+    """timm takes its own weights from the hub in place of none."""
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    tower = {"kind": "open_clip", "name": "small-vit", "pretrained": str(path)}
+    for card in (timm_card(str(path)), make_card(tower)):
+        told = refused(card)
+        assert message in told
+        assert str(path) in told
