@@ -104,12 +104,7 @@ def load_trained(
     method = build_method(recipe["method"], model, recipe["options"])
     method.setup(tokenizer, cell["classes"])
     available = _checkpoint(folder, checkpoint, recipe["training"])
-    try:
-        load_weights(method, folder / f"{available}.safetensors")
-    except RuntimeError as error:
-        raise BenchError(
-            f"{folder}: its weights do not fit the current code of method '{method.name}'; train again"
-        ) from error
+    load_weights(method, folder / f"{available}.safetensors")
     return Trained(key, method, tokenizer, card, available)
 
 

@@ -127,6 +127,8 @@ def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     if name not in open_clip.list_models():
         raise unknown("open_clip architecture", name, open_clip.list_models())
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and Path(pretrained).is_dir():
+        require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
     if pretrained and not tag and not Path(pretrained).suffix:
         raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     return tag

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,22 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises ``BenchError`` naming the file and the first tensors that are missing, unexpected or of another shape. The
     model is unchanged then.
     """
-    state = read_tensors(path)
-    require_whole(compared(model, state), f"weights {path}", "dual encoder", strict=True)
-    model.load_state_dict(state)
+    load_state(model, read_tensors(path), f"weights {path}")
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, instead: str = "") -> None:
+    """Load tensors into a model of the same architecture. Raises ``BenchError`` as require_whole() does.
+
+    what: where they are from. The model is unchanged if it raises.
+    """
+    require_whole(compared(model, state), what, "dual encoder", strict=True, instead=instead)
+    model.load_state_dict(state, strict=False)
 
 
 def require_file(path: str | Path, expected: str) -> None:
     """Raise ``BenchError`` if the weights file does not exist."""
+    if Path(path).is_dir():
+        raise BenchError(f"weights {path}: a folder; expected {expected}, or the folder as name: local-dir:{path}")
     if not Path(path).is_file():
         raise BenchError(f"weights {path}: no such file (expected {expected})")
 

@@ -268,6 +268,12 @@ def test_keys_cover_what_a_folder_holds_and_what_arguments_name(tmp_path: Path) 
     assert changed == {"text.name: other.pt", "text.name: 1_Pooling/config.json", "image.config.checkpoint_path"}
 
 
+def test_a_folder_in_place_of_a_checkpoint_is_told_how_to_write_it(tmp_path: Path) -> None:
+    tower = {"kind": "open_clip", "name": "small-vit", "pretrained": str(tmp_path)}
+    for card in (timm_card(str(tmp_path)), make_card(tower)):
+        assert f"or the folder as name: local-dir:{tmp_path}" in refused(card)
+
+
 @pytest.mark.parametrize("kind", ["T5ForConditionalGeneration", "T5EncoderModel", "T5Model"])
 def test_an_encoder_decoder_needs_its_encoder_alone(kind: str, tmp_path: Path) -> None:
     config = transformers.T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
