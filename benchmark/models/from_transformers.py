@@ -145,7 +145,7 @@ def transformers_groups(model: nn.Module) -> list[Group]:
 def load_transformers(
     name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = "", shallow: bool = False
 ) -> tuple[Any, str]:
-    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter.
+    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter merged.
 
     name: a folder, or a name on the hub. config: in place of the model's own. shallow: whether it is to have fewer
     layers than the weights. Returns the model, and what was left
@@ -172,9 +172,29 @@ def load_transformers(
     if base is not None:
         require_weights(Path(name), "adapter_model.safetensors")
         loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
-        advice = "set base_model_name_or_path to the model that it was trained on"
+        advice = (
+            "set base_model_name_or_path to the model that it was trained on, or merge it there with peft "
+            "(merge_and_unload()) and save the model"
+        )
         left_random.append(require_whole(loading, f"adapter '{name}'", "adapter", strict, instead=advice))
+        _merge_adapter(model)
     return model, "; ".join(filter(None, left_random))
+
+
+def _merge_adapter(model: Any) -> None:
+    """Add the weights of an adapter to those of its model, which is then as any other: all of it can be trained.
+
+    peft does so for models that it wraps itself, which those of transformers are not.
+    """
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "unload_and_optionally_merge_module"):
+            merged = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            model.set_submodule(name, merged)
+        elif hasattr(module, "base_layer") and hasattr(module, "merge"):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model._hf_peft_config_loaded = False
+    model.requires_grad_(True)
 
 
 def transformers_text(spec: TransformersText, weights: bool, strict: bool = True) -> TransformersTextTower:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import peft
 import pytest
 import timm
 import torch
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 from benchmark.common.errors import BenchError
 from benchmark.models import ModelCard, build_model
 from benchmark.models.card import local_files
-from tests.models.make import ARCHITECTURES, TRANSFORMERS, make_card
+from tests.models.make import ARCHITECTURES, TRANSFORMERS, make_card, texts
 
 Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 BLOCK = {
@@ -139,6 +140,31 @@ def test_a_card_may_let_it_pass_and_the_model_says_so(tmp_path: Path) -> None:
         assert torch.equal(tensor, other.state_dict()[name]), name
     # It decides whether there are outputs, and not which.
     assert lenient.content() == strict.content()
+
+
+@pytest.mark.parametrize("more", [{}, {"modules_to_save": ["intermediate.dense"]}], ids=["lora", "and a module"])
+def test_an_adapter_is_merged_and_can_be_trained(more: dict[str, Any], tmp_path: Path) -> None:
+    base = bert(tmp_path / "base").eval()
+    before = base.state_dict()
+    config = peft.LoraConfig(r=2, target_modules=["query", "value"], init_lora_weights=False, **more)
+    theirs = peft.get_peft_model(AutoModel.from_pretrained(tmp_path / "base"), config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "adapter")
+    card = text_card(tmp_path / "adapter", tokenizer={"kind": "corpus", "vocab_size": 300})
+    model = build_model(card, 0).eval()
+    tokens, mask = texts([9], 9)
+    with torch.no_grad():
+        expected = theirs(input_ids=tokens).last_hidden_state[:, 0]
+    torch.testing.assert_close(model.text_features(tokens, mask), expected, atol=1e-6, rtol=0)
+    names = {name.removeprefix("model.") for name in model.text.state_dict()}
+    assert names == {name for name in before if "pooler" not in name}
+    assert all(parameter.requires_grad for parameter in model.text.parameters())
+    assert "text.name: base model: model.safetensors" in local_files(card)
+    # As a trained cell is rebuilt.
+    build_model(card, 1, weights=False).load_state_dict(model.state_dict())
 
 
 def test_files_that_are_not_there_or_hold_code(tmp_path: Path) -> None:
