@@ -11,11 +11,24 @@ from PIL import Image
 from benchmark.common.errors import BenchError
 from benchmark.data import shared
 from benchmark.data.check import check, groups_in_two_splits, sharing
+from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.data.shared import PIECE, same_content
 from benchmark.data.streamed import Stream, StreamedPairs
 from benchmark.data.tools.infer_card import infer_card
-from tests.data.make import PAIRS, SHARDS, Words, dataset, opened, pixels, shard, write_card, write_csv, write_jsonl
+from tests.data.make import (
+    PAIRS,
+    SHARDS,
+    Words,
+    dataset,
+    opened,
+    pairs,
+    pixels,
+    shard,
+    write_card,
+    write_csv,
+    write_jsonl,
+)
 
 PICTURES, CAPTIONS = 6, 3
 ORDER = [(i, j) for i in range(PICTURES) for j in range(CAPTIONS)]
@@ -131,8 +144,9 @@ def test_captions_of_an_image_are_gathered_within_a_shard_that_is_streamed(tmp_p
     ]
     assert [set(stream.row(number).text) for number in range(len(stream))] == expected
     assert sorted(stream.texts()) == sorted(text for texts in expected for text in texts)
-    pairs = StreamedPairs(stream, 8, Words(), "error")
-    samples = pairs.take(np.arange(len(stream)), np.ones(len(stream), dtype=np.uint64))
+    samples = StreamedPairs(stream, 8, Words(), "error").take(
+        np.arange(len(stream)), np.ones(len(stream), dtype=np.uint64)
+    )
     assert len(samples.images) == len(expected) < len(ORDER)
     several = [texts for texts in expected if len(texts) > 1]
     rows, images = sum(map(len, several)), len(several)
@@ -178,6 +192,14 @@ def test_a_file_that_changes_is_no_longer_the_same(tmp_path):
     after = opened(tmp_path, source)
     assert len(after.rows("test")) == PICTURES + 1
     assert after.fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(("write", "same"), [(one_file, False), (equal_files, False), (None, True)])
+def test_the_fingerprint_changes_only_where_something_is_shared(tmp_path, write, same):
+    found = opened(tmp_path, write(tmp_path)) if write else dataset(tmp_path, pairs(tmp_path))
+    not_gathered = open_dataset(found.card, cache=found.cache)
+    not_gathered.shared = {"merged": {}, "dropped": {}}
+    assert (found.fingerprint == not_gathered.fingerprint) == same
 
 
 def test_more_rows_than_are_written_at_once(tmp_path, monkeypatch):
