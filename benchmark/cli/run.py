@@ -22,6 +22,10 @@ def run(
             "go to tracking/ in the results folder."
         ),
     ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(help="Set a cell aside and train it anew: its key, or the start of it; repeatable."),
+    ] = None,
 ) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
@@ -29,7 +33,7 @@ def run(
     """
     from benchmark.plan.make import make_plan
 
-    _execute(make_plan(options.config()), options, names_of(track) or [])
+    _execute(make_plan(options.config()), options, names_of(track) or [], again or [])
 
 
 @takes_options(
@@ -51,12 +55,12 @@ def eval_(
     _execute(evaluation_plan(options.config(), model), options)
 
 
-def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> None:
+def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = (), again: Sequence[str] = ()) -> None:
     """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
     from benchmark.api import execute
 
     try:
-        outcome = execute(plan, options.folder, console, options.progress, track).outcome
+        outcome = execute(plan, options.folder, console, options.progress, track, again).outcome
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None

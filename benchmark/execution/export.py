@@ -29,10 +29,8 @@ def find_cell(store: Store, name: str) -> str:
 
     Raises ``BenchError`` if no cell or several match.
     """
-    labels = {}
-    for path in sorted(store.cells.glob("[!.]*/cell.json")):
-        if (path.parent / LAST).is_file():
-            labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
+    labels = {each.key: each.cell["label"] for each in store.finished_cells() if (each.folder / LAST).is_file()}
+    labels = dict(sorted(labels.items()))
     if not labels:
         raise BenchError(f"no trained cell in {store.folder}; run bench run first")
     keys = [key for key, label in labels.items() if key.startswith(name) or label.get("arm") == name]
@@ -77,7 +75,7 @@ def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exp
         raise unknown("format", wanted, FORMATS)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise BenchError(f"{output} exists already; pass another folder as --output")
-    recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
+    recipe = store.description(key)["content"]
     card = ModelCard.model_validate(recipe["model"])
     model = None
     try:

@@ -1,7 +1,7 @@
 """Carry out a plan: train its cells, evaluate its pairs. Finished work is skipped; a failure does not stop the rest."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, plural
+from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.hub import hub_answers
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
@@ -32,6 +32,7 @@ from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, wait_for
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
+from benchmark.training.checkpoint import TEMPORARY
 from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
 
@@ -61,11 +62,13 @@ def run(
     cache: Path | None = None,
     tracking: Tracking | None = None,
     wait: bool = True,
+    again: Sequence[str] = (),
 ) -> Outcome:
     """Train the plan's cells and evaluate its pairs on them, skipping what the store holds.
 
     A record of the run in the store says what is done and left. tracking: gets what is logged. wait: whether to wait
-    for what other processes are working on, and to go on with it if they die; otherwise it is left to them.
+    for what other processes are working on, and to go on with it if they die; otherwise it is left to them. again: keys
+    of cells of the plan, or their beginnings, that are set aside and trained anew.
 
     Raises ``BenchError`` before any training for a plan with problems, bad data, or a batch larger than the data. A
     cell or an evaluation that fails is recorded in the outcome and does not stop the others.
@@ -74,6 +77,7 @@ def run(
         raise BenchError("\n".join(plan.problems))
     runner = Runner(plan, store, progress, cache or cache_root(), tracking or Tracking())
     with runner.recorder:
+        runner.start_again(again)
         return runner.run(wait)
 
 
@@ -90,12 +94,35 @@ class Runner:
         self.recorder.record.warnings = progress.warnings
         self._fixed: dict[str, Encoder] = {}
 
+    def start_again(self, names: Sequence[str]) -> None:
+        """Set aside the cells of the plan with these keys, or beginnings of them."""
+        cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
+        for name in names:
+            keys = [cell.key for cell in cells if cell.key.startswith(name)]
+            if len(keys) != 1:
+                what = "no cell of this run" if not keys else f"{len(keys)} cells of this run, such as {keys[0]},"
+                raise BenchError(f"--again {cut(name)}: {what} has a key that starts so; bench plan lists them")
+            claimed = claim(self.store.cell(keys[0]))
+            if isinstance(claimed, Owner):
+                raise BenchError(f"--again {cut(name)}: {claimed} is working on it")
+            with claimed:
+                self.store.start_again(keys[0])
+
+    def set_aside_damaged(self) -> None:
+        """Set aside the evaluations that are not what was written, so that they are made again."""
+        cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
+        for cell in cells:
+            if self.store.finished(cell.key):
+                self.store.tidy(cell.key, TEMPORARY)
+                self.store.set_aside_damaged(cell.key, (pair.key for pair in self.plan.pairs_of(cell)))
+
     def run(self, wait: bool) -> Outcome:
         """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training.
 
         What other processes are working on comes last.
         """
         plan, store = self.plan, self.store
+        self.set_aside_damaged()
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
         cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
         for name in plan.absent:
@@ -125,6 +152,9 @@ class Runner:
         """
         done = True
         with self.recording_failures(name), self.tracked(cell):
+            if self.store.finished(cell.key):
+                # What is damaged is not counted as done.
+                self.store.description(cell.key)
             try:
                 if isinstance(cell, Cell):
                     done = self.train(cell, name, wait) and self.evaluate(cell, name, self.trained_encoder, wait)

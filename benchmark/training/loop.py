@@ -19,6 +19,7 @@ from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import Method
+from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     Losses,
     NotFiniteError,
@@ -31,11 +32,13 @@ from benchmark.training.accumulation import (
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import (
     BEST,
+    FROM_THE_START,
     LAST,
     LOG,
     RESUME,
     STEPS,
     Position,
+    check_weights,
     keep_not_finite,
     load_method,
     reached,
@@ -106,7 +109,7 @@ def pretrain(
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
-    weights, as all randomness derives from the seed and the step. before_writing: called before each file of weights
+    weights, as all randomness derives from the seed and the step; that file stays until the caller removes it. before_writing: called before each file of weights
     is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
@@ -130,11 +133,10 @@ def pretrain(
                 saved = time.monotonic()
             if interrupted():
                 raise KeyboardInterrupt
+    # Whatever ends this process from here on, the training is not done again.
+    loop.save_resume()
     loop.save(LAST)
-    cost = loop.cost()
-    for temporary in (RESUME, STEPS):
-        (folder / temporary).unlink(missing_ok=True)
-    return cost
+    return loop.cost()
 
 
 def validation_loss(
@@ -296,8 +298,11 @@ class _Loop:
     def _budget_steps(self) -> int:
         """Return the number of steps; for a time budget, keep it in a file so that a resumed run does not change it."""
         file = self.folder / STEPS
-        if file.exists():
-            return int(file.read_text())
+        if file.exists() and (kept := file.read_text(errors="replace").strip()).isdecimal():
+            return int(kept)
+        # What was trained until now is of no use without the length of its schedule.
+        for damaged in (file, self.folder / RESUME) if file.exists() else ():
+            set_aside(damaged, DamagedError(file, "is damaged", FROM_THE_START))
         if self.training.flops is not None:
             shape = Shape.of(self._sample())
             return simulated_or_real(
@@ -305,7 +310,7 @@ class _Loop:
             )
         steps = training_steps(self.training, len(self.pairs), self._seconds_per_step)
         if self.training.time is not None:
-            file.write_text(str(steps))
+            write_whole(file, str(steps))
         return steps
 
     def _seconds_per_step(self) -> float:
@@ -364,10 +369,21 @@ class _Loop:
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
+    def _has_weights_until(self, position: Position) -> bool:
+        """Return whether the weights kept until a checkpoint are intact; set it aside if not."""
+        kept = [f"{checkpoint_at(share)}.safetensors" for step, share in self.keep_at.items() if step <= position.step]
+        try:
+            for name in [*kept, *([BEST] if math.isfinite(position.best) else [])]:
+                check_weights(self.folder / name)
+        except DamagedError as error:
+            set_aside(self.folder / RESUME, error)
+            return False
+        return True
+
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
         checkpoint = read_resume(self.folder, self.device)
-        if checkpoint is not None:
+        if checkpoint is not None and self._has_weights_until(checkpoint.position):
             position = checkpoint.position
             self.enter(position.stage)
             load_method(self.method, checkpoint.method, self.folder / RESUME)
