@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmark.execution.export import Exported
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
-    from benchmark.report.results import StatedClaims
+    from benchmark.report.sections import StatedClaims
     from benchmark.report.verdicts import Verdict
     from benchmark.training.cost import Parameters
 

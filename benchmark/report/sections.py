@@ -30,7 +30,7 @@ from benchmark.report import (
 )
 from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
-from benchmark.report.render import ALL_TASKS, Part, task_anchor
+from benchmark.report.render import ALL_TASKS, Part, Sentence, task_anchor
 from benchmark.report.results import (
     ConfigurationOf,
     DisplayNames,
@@ -132,8 +132,8 @@ def write_report(
     verdicts = verdicts_of(rows, costs, resamples, stated)
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-    left_out = [Sentence(f"Left out: {line}.", main=True) for line in damage]
-    unfinished = Chapter("run", "Run", [*left_out, *live.unfinished(runs)], opened=True)
+    damaged = [Sentence(f"Left out: {line}.", main=True) for line in damage]
+    unfinished = Chapter("run", "Run", [*damaged, *live.unfinished(runs)], opened=True)
     # All of it before anything is printed: it may find further damage.
     for chapter in [unfinished, *chapters(results, verdicts, look, runs)]:
         if not chapter.only_here:

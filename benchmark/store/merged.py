@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -124,7 +125,7 @@ class MergedStore(Store):
 
     def _check_measured(self) -> None:
         """Raise ``BenchError`` if two folders measured the same task and dataset in ways of which none is the same."""
-        ways = [store.without_damage(lambda store=store: _ways_of(store)) for store in self.stores]
+        ways = [store.without_damage(partial(_ways_of, store)) for store in self.stores]
         for (one, first), (other, second) in combinations(zip(self.stores, ways), 2):
             for aspect, how in {"examples": "on different test examples", **MEASURED}.items():
                 keys = [key for key in first.keys() & second.keys() if key[2] == aspect]

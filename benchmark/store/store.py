@@ -127,7 +127,7 @@ class Store:
         }
         stated = {name: of_suite.model_dump()["claims"] for name, of_suite in kept.items() if of_suite.claims}
         if stated or self._claims.is_file():
-            write_record(self._claims, stated, self._stamp(), ())
+            write_record(self._claims, stated, self._stamp())
 
     def claims(self) -> dict[str, dict[str, Claim]]:
         """Read the claims by suite and name. Raises ``BenchError`` if another version has written them differently."""
@@ -152,7 +152,7 @@ class Store:
         except DamagedError as error:
             set_aside(self._datasets, error)
             before = {}
-        write_record(self._datasets, before | dict(opened), self._stamp(), ())
+        write_record(self._datasets, before | dict(opened), self._stamp())
 
     def datasets(self) -> dict[str, OpenedDataset]:
         """Read how the datasets were opened, by name; those of results of an earlier version are missing."""

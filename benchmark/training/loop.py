@@ -109,8 +109,8 @@ def pretrain(
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
-    weights, as all randomness derives from the seed and the step; that file stays until the caller removes it. before_writing: called before each file of weights
-    is written; may raise to stop.
+    weights, as all randomness derives from the seed and the step; the caller removes that file. before_writing: called
+    before each file of weights is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
