@@ -170,14 +170,13 @@ class _Search:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Two processes at once cannot create the tables of one database.
         with self._claimed(database):
-            study = optuna.create_study(
+            return optuna.create_study(
                 storage=f"sqlite:///{database}",
                 study_name=self.name,
                 load_if_exists=True,
                 direction="maximize" if self.objective == "retrieval" else "minimize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )
-        return study
 
     def _search(self, study: "optuna.Study", trials: int, claimed: Claim) -> Best:
         import optuna

@@ -519,7 +519,8 @@ class Store:
 
     def source(self, cell: str) -> str:
         """Return the name of the results folder that a cell came from; empty in a folder that was not merged."""
-        return self.sources().get(cell, "")
+        sources = self.sources()
+        return sources.get(cell, self.folder.name) if sources else ""
 
     def sources(self) -> dict[str, str]:
         """Return the names of the results folders that the cells of a merged folder came from, by key."""

@@ -219,7 +219,7 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 

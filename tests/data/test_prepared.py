@@ -1,7 +1,6 @@
 """Preparations that are killed, fill the disk, are damaged, or are too large for plain pixels."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np

@@ -109,7 +109,8 @@ def test_two_searches_at_once_are_one(
         search.join()
     assert found == [undisturbed[1]] * 2
     assert outcome(tmp_path) == undisturbed[0]
-    assert isinstance(claimed := claim(tmp_path / "clip-study"), Claim), "both gave the study up"
+    claimed = claim(tmp_path / "clip-study")
+    assert isinstance(claimed, Claim), "both gave the study up"
     claimed.release()
 
 
