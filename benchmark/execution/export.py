@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError, listed, unknown
@@ -15,6 +14,7 @@ from benchmark.execution.materials import load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.models.saved import SavedModel, save_model
+from benchmark.models.weights import write_tensors
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import LAST
 
@@ -95,7 +95,7 @@ def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exp
     output.mkdir(parents=True, exist_ok=True)
     files = [output / CONFIG, output / WEIGHTS]
     files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, files[1])
+    write_tensors(files[1], tensors)
     return Exported(key, OPEN_CLIP, files, trained.checkpoint)
 
 

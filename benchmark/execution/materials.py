@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from benchmark import __version__
 from benchmark.common.errors import BenchError
@@ -31,6 +31,7 @@ from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, bui
 from benchmark.models import load_weights as load_tower
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
+from benchmark.models.weights import write_tensors
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
@@ -210,7 +211,7 @@ class Materials:
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
-            save_file(model, partial / "model.safetensors")
+            write_tensors(partial / "model.safetensors", model)
             seal_folder(partial, leave_out=(LAST, BEST, *TEMPORARY))
             shutil.rmtree(folder, ignore_errors=True)
             claimed.check()

@@ -8,6 +8,7 @@ have neither and are read without a check.
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -94,6 +95,14 @@ def commit(partial: Path, path: Path) -> None:
         sync(partial)
     partial.replace(path)
     sync(path.parent)
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file that a library wrote for its owner alone the permissions that other files have."""
+    probe = path.with_name(f".{uuid4().hex}")
+    probe.touch()
+    path.chmod(stat.S_IMODE(probe.stat().st_mode))
+    probe.unlink()
 
 
 def sync(path: Path) -> None:

@@ -9,14 +9,14 @@ from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.common.errors import cut
 from benchmark.config.training import AVERAGE, checkpoint_at
 from benchmark.method import Method
-from benchmark.models.weights import load_state
-from benchmark.store.files import SEAL, DamagedError, commit, set_aside, write_whole
+from benchmark.models.weights import load_state, write_tensors
+from benchmark.store.files import SEAL, DamagedError, set_aside, write_whole
 from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
@@ -120,7 +120,7 @@ def save_resume(
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in _detached(state).items()}
     metadata = {name: json.dumps(value) for name, value in asdict(position).items()}
-    _write(folder / RESUME, tensors, metadata | {SEAL: _digest(tensors, metadata)})
+    write_tensors(folder / RESUME, tensors, metadata | {SEAL: _digest(tensors, metadata)})
 
 
 def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
@@ -224,10 +224,4 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def _write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
-    _write(path, tensors, {SEAL: _digest(tensors, {})})
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata)
-    commit(partial, path)
+    write_tensors(path, tensors, {SEAL: _digest(tensors, {})})
