@@ -115,6 +115,11 @@ def _copy(folder: Path, to: Path) -> None:
     try:
         shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(".*"))
         commit(partial, to)
+    except (OSError, shutil.Error) as error:
+        # shutil collects the errors of a folder's files in a list.
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+        text = str(reason).partition("] ")[2] or str(reason)
+        raise BenchError(f"{to}: cannot be written: {text}; the same command goes on where it stopped") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
