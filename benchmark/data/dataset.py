@@ -11,20 +11,22 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, cut
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
 from benchmark.data.shared import Counts, Records, Rules, write_shared
 from benchmark.data.sources.base import Fractions, SharedGroups
+from benchmark.data.sources.folders import located
+from benchmark.data.sources.subsample import Candidate
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -56,12 +58,14 @@ class Summary(TypedDict):
 
     splits: the number of rows of each. gathered: by split the number of rows of the source that were gathered with
     others, and of the rows they became. left_out: the number of bad rows by reason. content: a hash of all rows.
+    remarks: what is worth knowing about rows that are used, with their number.
     """
 
     splits: dict[str, int]
     gathered: dict[str, tuple[int, int]]
     left_out: dict[str, int]
     content: str
+    remarks: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -117,7 +121,8 @@ class Dataset:
         images = (self._image_files.states, self._summary["left_out"]) if read else ()
         if any(self.shared.values()):
             images = (*images, self.shared)
-        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images])
+        drawing = self.card.source.drawing
+        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images, *drawing])
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -129,11 +134,22 @@ class Dataset:
             counts.update(bad.reason for bad in self._undecodable(split) or [])
         return dict(counts)
 
+    @property
+    def remarks(self) -> dict[str, int]:
+        """What is worth knowing about rows that are used, with their number."""
+        return {} if self.streams else self._summary.get("remarks", {})
+
+    @property
+    def not_drawn(self) -> dict[str, int]:
+        """The number of usable rows of each split that a subsample leaves out."""
+        return {split: len(self._usable[split]) - len(rows) for split, rows in self._drawn.items()}
+
     def splits(self) -> list[str]:
         """The splits that have rows, in the order "train", "val", "test"."""
         if self.streams or not self.card.source.has_files:
             return self.card.source.splits()
-        return [split for split in SPLITS if len(self._usable.get(split, ()))]
+        rows = self._usable | self._drawn
+        return [split for split in SPLITS if len(rows.get(split, ()))]
 
     @cached_property
     def gathered(self) -> dict[str, tuple[int, int]]:
@@ -205,7 +221,7 @@ class Dataset:
                 "'stream: false' in its card prepares it as a whole"
             )
         bad = [bad.row for bad in self._undecodable(split) or []]
-        return np.setdiff1d(self._usable[split], bad)
+        return np.setdiff1d(self._drawn.get(split, self._usable[split]), bad)
 
     def table(self, split: str) -> pa.Table:
         """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read.
@@ -219,9 +235,14 @@ class Dataset:
                 table = table.set_column(table.column_names.index(name), name, merged[name])
         return table
 
-    def column(self, split: str, name: str) -> list[Any]:
-        """A column of all rows of a split but those left out for what they share, in order; no image is decoded."""
+    def column(self, split: str, name: str, whole: bool = False) -> list[Any]:
+        """A column of the rows of a split but those left out for what they share, in order; no image is decoded.
+
+        whole: also of the rows that a subsample leaves out.
+        """
         values = self.table(split)[name]
+        if split in self.card.source.drawn_splits and not whole:
+            return list(values.take(self._drawn[split]).to_pylist())
         left_out = self._left_out_for_sharing(split)
         every = values if left_out is None else values.take(np.setdiff1d(np.arange(len(values)), left_out))
         listed: list[Any] = every.to_pylist()
@@ -379,7 +400,7 @@ class Dataset:
                 if path is None:
                     continue
                 try:
-                    state = (folder / path).stat()
+                    state = located(folder, path).stat()
                     sizes[split][i] = state.st_size
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
@@ -388,6 +409,29 @@ class Dataset:
             rows[split] = np.flatnonzero(present)
         problems.stop(self.on_bad_data)
         return _ImageFiles(rows, sizes, problems.counts, states.hexdigest())
+
+    @cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """By split of which the card's subsample uses a part, the numbers of its rows."""
+        source = self.card.source
+        return {} if self.streams else {split: self._draw(split) for split in SPLITS if split in source.drawn_splits}
+
+    def _draw(self, split: str) -> np.ndarray:
+        """Draw the subsample of a split, once for each state of the data."""
+        file = self.cache / "drawn" / f"{digest([self.fingerprint, split])}.json"
+        if file.is_file():
+            return np.array(json.loads(file.read_bytes()), dtype=np.int64)
+        usable = self._usable.get(split, np.empty(0, np.int64))
+        if not len(usable):
+            raise BenchError(f"dataset '{self.card.name}': a subsample of {split}, which has no rows")
+        table = self.table(split).select(list(Candidate._fields)).take(usable)
+        candidates = [Candidate(*values) for values in zip(*(column.to_pylist() for column in table.columns))]
+        try:
+            drawn: np.ndarray = usable[self.card.source.draw(candidates, split, self.card.labels)]
+        except BenchError as error:
+            raise BenchError(f"dataset '{self.card.name}': {error}") from error
+        write_file(file, json.dumps(drawn.tolist()).encode())
+        return drawn
 
     @cached_property
     def _summary(self) -> Summary:
@@ -442,6 +486,8 @@ class Dataset:
             "left_out": problems.counts,
             "content": rows_hash.hexdigest(),
         }
+        if problems.remarks:
+            meta["remarks"] = problems.remarks
         (folder / "meta.json").write_text(json.dumps(meta))
 
 
@@ -456,7 +502,7 @@ class AbsentDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the card, as there are no rows."""
-        return digest(["absent", self.card.content()])
+        return digest(["absent", self.card.content(), *self.card.source.drawing])
 
     def splits(self) -> list[str]:
         """The splits that the card names; all of them if it names none."""
@@ -486,7 +532,7 @@ class _ImageFiles:
 def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
     missing = isinstance(error, FileNotFoundError)
     problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-    return BadRow("missing image", f"image '{path}' {problem}")
+    return BadRow("missing image", f"image '{cut(path)}' {problem}")
 
 
 def _schema(multi_label: bool) -> pa.Schema:
@@ -546,7 +592,7 @@ def _read_stream(path: Path) -> pa.Table:
 
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:
     encoded: bytes = image["bytes"]
-    return folder / image["path"] if image["path"] else encoded
+    return located(folder, image["path"]) if image["path"] else encoded
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], T], items: list[int]) -> Iterator[T]:

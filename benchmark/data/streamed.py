@@ -16,7 +16,7 @@ import pyarrow as pa
 from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.data.dataset import Dataset
-from benchmark.data.images import load_image
+from benchmark.data.images import SUFFIXES, load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
@@ -24,7 +24,6 @@ from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
 from benchmark.data.shared import same_content
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.gather import merge
-from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.table import RowReader
 from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
 from benchmark.store import formats

@@ -44,8 +44,11 @@ COVERS = {
     ),
     "EVALUATION": ("task.py", "evaluation/*.py", "execution/measure.py"),
     "DATA": (
+        "data/canonical.py",
         "data/check.py",
         "data/dataset.py",
+        "data/decoding.py",
+        "data/dicom.py",
         "data/images.py",
         "data/records.py",
         "data/prepared.py",

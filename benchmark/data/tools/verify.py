@@ -101,6 +101,7 @@ def verify(
         check(dataset)
     return [
         *_left_out(dataset, problems),
+        *(Finding("warning", "rows", f"{remark}: {count:,}") for remark, count in dataset.remarks.items()),
         *_counts(dataset, records),
         *(Finding("note", "rows", line) for line in sharing(dataset)),
         *_groups(dataset, records),
@@ -167,7 +168,7 @@ def _left_out(dataset: Dataset, problems: Problems) -> Iterator[Finding]:
 
 
 def _counts(dataset: Dataset, records: list[Records]) -> Iterator[Finding]:
-    counts = {each.split: len(each) for each in records}
+    counts = {each.split: len(each) + dataset.not_drawn.get(each.split, 0) for each in records}
     merged = {split: rows - images for split, (rows, images) in dataset.shared["merged"].items()}
     counts["all"], merged["all"] = sum(counts.values()), sum(merged.values())
     for split, expected in dataset.card.rows.items():
