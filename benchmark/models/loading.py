@@ -53,8 +53,8 @@ HARMLESS = (
         ("text tower", "encoder of a text tower"),
         "unexpected",
         r"^(cls|lm_head|embed_out|classifier|score|qa_outputs|pred_layer|lm_predictions|mask_predictions|predictions|"
-        r"head|decoder|generator_predictions|generator_lm_head|discriminator_predictions|vocab_transform|vocab_layer_norm|"
-        r"vocab_projector|sop_classifier|cls_projection_head)\.",
+        r"head|generator_predictions|generator_lm_head|discriminator_predictions|vocab_transform|vocab_layer_norm|"
+        r"vocab_projector|sop_classifier|cls_projection_head)\.|^decoder\.(weight|bias)$",
         "heads of pretraining or of a task, which read the hidden states that the tower ends with",
     ),
     Harmless(("encoder of a text tower",), "both", r"^decoder\.", "an encoder-decoder reads texts with its encoder"),
