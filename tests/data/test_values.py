@@ -484,6 +484,7 @@ def test_folders_named_in_another_normal_form(tmp_path, disk, card):
     source = {"kind": "image_folder", "root": NAME[card]}
     found = opened(tmp_path, source, classes=[NAME[card], "normal"])
     assert sorted(column(found, "train", "label")) == [0, 1]
+    assert sorted(column(found, "train", "id")) == [f"train/{NAME['NFC']}/0.png", "train/normal/0.png"]
     assert len(found.records("train")["image"]) == 2
     described = json.dumps({"y": NAME[disk]}).encode()
     shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"text"), ("a.json", described)])
@@ -523,6 +524,13 @@ def test_paths_that_cannot_be_read(tmp_path, path, message):
     with pytest.raises(BenchError, match=message) as error:
         check(opened(tmp_path, manifest(tmp_path, {"image": path})))
     assert len(str(error.value)) < 300
+
+
+def test_a_message_does_not_grow_with_a_cell(tmp_path):
+    rows = [{"id": "x" * 100_000}] * 2
+    with pytest.raises(BenchError, match=r"row 3: id 'x+\.\.\.x+' is already used in rows.csv, row 2$") as error:
+        check(opened(tmp_path, manifest(tmp_path, *rows, columns={"id": "id"})))
+    assert len(str(error.value)) < 700
 
 
 def test_a_url_in_the_place_of_a_file(tmp_path):
