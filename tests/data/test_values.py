@@ -234,6 +234,12 @@ def test_flags_have_either_form(tmp_path):
     assert column(found, "train", "id") == ["2", "3"]
 
 
+def test_rows_of_a_day_and_one_of_each_patient(tmp_path):
+    rows = [{"day": f"2024-01-3{i // 5} 00:00:00", "p": p} for i, p in enumerate([1, "1.0", "2", "nan", "", 1])]
+    source = manifest(tmp_path, *rows, where={"day": date(2024, 1, 30)}, one_per="p")
+    assert column(opened(tmp_path, source), "train", "id") == [f"images/{i}.png" for i in (0, 2, 3, 4)]
+
+
 def test_values_are_replaced_whatever_their_form(tmp_path):
     rows = [{"g": g} for g in ("1.0", " 2", "nan", "7", "")]
     values = {"g": {1: "benign", "2.0": "malignant", "*": "benign"}}
@@ -318,6 +324,8 @@ LISTS = [
     ("[1, 2]", ["[1, 2]"]),
     ("None of the lobes is enlarged", ["None of the lobes is enlarged"]),
     (["a", "['b']"], ["a", "['b']"]),
+    ("[None]", [""]),
+    ("[None of these]", ["[None of these]"]),
     ("('a', 'b')", ["a", "b"]),
     ('("ground glass") opacities', ['("ground glass") opacities']),
 ]
