@@ -485,6 +485,14 @@ def test_files_named_in_another_normal_form(tmp_path, disk, table, find):
     assert unicodedata.is_normalized("NFC", column(found, "train", "id")[0])
 
 
+def test_images_of_one_content_in_another_normal_form(tmp_path):
+    for i in (1, 2):
+        Image.fromarray(pixels(1)).save(tmp_path / f"{NAME['NFD']}{i}.png")
+    rows = [{"image": f"{NAME['NFC']}{i}.png", "text": f"text {i}", "split": "train"} for i in (1, 2)]
+    source = manifest(tmp_path, *rows, columns={"text": "text"})
+    assert column(opened(tmp_path, source), "train", "text") == [["text 1", "text 2"]]
+
+
 @pytest.mark.parametrize(("disk", "card"), FORMS)
 def test_folders_named_in_another_normal_form(tmp_path, disk, card):
     for name in (NAME[disk], "normal"):
