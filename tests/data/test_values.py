@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -58,6 +58,7 @@ def test_values_that_are_one(values, form):
     assert {canonical(value) for value in values} == {form}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.from_regex(r"[+-]?(0|[1-9][0-9]{0,24})(\.[0-9]{1,6})?", fullmatch=True), st.integers(0, 4))
 def test_numbers_are_equal_if_their_values_are(text, zeros):
     form = canonical(text)
@@ -65,6 +66,7 @@ def test_numbers_are_equal_if_their_values_are(text, zeros):
     assert form == canonical(Decimal(text)) == canonical(form + ("" if "." in form else ".") + "0" * zeros)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=12))
 def test_a_canonical_form_is_that_of_itself(text):
     form = canonical(text)
