@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
-from benchmark.data.canonical import composed
+from benchmark.data.canonical import canonical, composed
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
 from benchmark.data.sources.folders import located
@@ -156,11 +157,13 @@ def _matches(folder: Path, path: Path) -> list[Path]:
 
 
 def _composed(value: Any) -> Any:
-    """A value of YAML, with every text in it composed."""
+    """A value of YAML, with every text in it composed; a date, which YAML reads without quotes, is its text."""
     if isinstance(value, dict):
         return {_composed(name): _composed(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_composed(item) for item in value]
+    if isinstance(value, date):
+        return canonical(value)
     return composed(value) if isinstance(value, str) else value
 
 

@@ -88,7 +88,7 @@ class TableSource(Source):
     values: column -> value -> its replacement ("*": for any value not listed); applied before ``where``.
     where, where_not: keep only the rows that have, or do not have, this value (or one of these) in this column.
     Values are compared in their canonical form, as are groups, ids, classes and the rest: 1 and ``1.0`` are one value.
-    one_per: keep only the first row, of those that can be used, of each value of this column.
+    one_per: keep only the first row, of those that can be used, of each value of this column, and all without a value.
     text_file: a template of the path of a text file that holds the text, relative to the image folder.
     sections: of that file, only the sections whose headings (``FINDINGS:``) contain these words, in this order; rows
     without any of them are left out.
@@ -237,7 +237,7 @@ class TableSource(Source):
                     continue
                 if self.one_per:
                     of = identifier(values.get(self.one_per))
-                    if of in kept:
+                    if of and of in kept:
                         continue
                     kept.add(of)
                 yield row
