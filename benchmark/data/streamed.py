@@ -2,11 +2,10 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
 from benchmark.data.sources.formats import Values
-from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.table import RowReader
-from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
+from benchmark.data.sources.webdataset import Member, Sample, WebDatasetSource, sample_values, scan_shard
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -35,10 +33,14 @@ SCHEMA = pa.schema(
         ("suffix", pa.list_(pa.string())),
         ("offset", pa.list_(pa.int64())),
         ("size", pa.list_(pa.int64())),
+        ("reason", pa.string()),
+        ("message", pa.string()),
     ]
 )
 CHUNK = 10_000
 """Samples written at once."""
+CHECKED = 100
+"""The most samples of a shard of which check() seeks a good one."""
 THREADS = min(32, os.cpu_count() or 1)
 
 Progress = Callable[[int, int], None]
@@ -52,13 +54,15 @@ class Shard:
     path: Path
     samples: pa.Table
 
-    def values(self, number: int, images: bool = True) -> Values:
-        """The columns of a sample, or with ``images`` false those of its other files. Raises ``BadRow``."""
-        values: Values = {"key": self.samples["key"][number].as_py()}
-        for suffix, offset, size in zip(*(self.samples[name][number].as_py() for name in SCHEMA.names[1:])):
-            if images or suffix not in SUFFIXES:
-                values |= member_values(suffix, os.pread(_opened(self.path), size, offset))
-        return values
+    def values(self, number: int, used: Set[str], images: bool = True) -> Values:
+        """The columns of a sample, as sample_values() has them. Raises ``BadRow``."""
+        entry = self.samples.slice(number, 1).to_pylist()[0]
+        members = [Member(*of_member) for of_member in zip(entry["suffix"], entry["offset"], entry["size"])]
+        sample = Sample(entry["key"], members, entry["reason"], entry["message"])
+        return sample_values(sample, self._read, used, images)
+
+    def _read(self, member: Member) -> bytes:
+        return os.pread(_opened(self.path), member.size, member.offset)
 
 
 @lru_cache(maxsize=256)
@@ -85,6 +89,7 @@ class Stream:
                     progress(len(self.shards), len(paths))
         self.ends = np.cumsum([len(shard.samples) for shard in self.shards])
         self._make_row = RowReader(source, card.labels)
+        self._used = source.used_columns()
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -103,9 +108,7 @@ class Stream:
     def _read(self, number: int, images: bool = True) -> Row | None:
         """Read a sample, or with ``images`` false everything except its image."""
         shard, local = self.at(number)
-        values = self.shards[shard].values(local, images)
-        if not images:
-            values["image"] = b""
+        values = self.shards[shard].values(local, self._used, images)
         return self._make_row(self.shards[shard].path.name, local + 1, values, self.split)
 
     def at(self, number: int) -> tuple[int, int]:
@@ -118,18 +121,33 @@ class Stream:
         shard, local = self.at(number)
         return place(self.shards[shard].path.name, local + 1)
 
-    def check(self) -> None:
-        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``."""
+    def check(self, on_bad_data: OnBadData = "error") -> None:
+        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``.
+
+        on_bad_data: if bad samples are skipped, the first good one of the first CHECKED is read.
+        """
         starts = [0, *self.ends[:-1].tolist()]
-        for shard, number in zip(self.shards, starts):
+        for shard, start in zip(self.shards, starts):
             if not len(shard.samples):
                 raise BenchError(f"{shard.path}: has no samples")
+            self._check_shard(shard, start, CHECKED if on_bad_data == "skip" else 1)
+
+    def _check_shard(self, shard: Shard, start: int, most: int) -> None:
+        columns: set[str] = set()
+        first = ""
+        for local in range(min(most, len(shard.samples))):
             try:
-                # A column that the card misspells is missing in all samples, so this is not a bad row.
-                self.source.check_columns(shard.path.name, {"image", *shard.values(0, images=False)})
-                load_image(encoded_image(self.row(number)))
+                columns.update(shard.values(local, self._used, images=False))
+                load_image(encoded_image(self.row(start + local)))
+                first = ""
+                break
             except BadRow as bad:
-                raise BenchError(f"{self.place(number)}: {bad.message}") from bad
+                first = first or f"{self.place(start + local)}: {bad.message}"
+        if columns:
+            # A column that the card misspells is missing in all samples, so this is not a bad row.
+            self.source.check_columns(shard.path.name, {"image", *columns})
+        if first:
+            raise BenchError(first)
 
     def texts(self) -> Iterator[str]:
         """All texts except those of bad samples. Images are not read."""
@@ -229,18 +247,19 @@ def _listed(path: Path, cache: Path) -> Shard:
     def write(folder: Path) -> None:
         with pa.ipc.new_file(str(folder / "samples.arrow"), SCHEMA) as file:
             samples = scan_shard(path)
-            while chunk := list(islice(samples, CHUNK)):
-                file.write_batch(pa.RecordBatch.from_pylist([_entry(members) for members in chunk], SCHEMA))
+            for start in range(0, len(samples), CHUNK):
+                chunk = [_entry(sample) for sample in samples[start : start + CHUNK]]
+                file.write_batch(pa.RecordBatch.from_pylist(chunk, SCHEMA))
 
-    name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
+    name = digest(["samples", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
         return Shard(path, pa.ipc.open_file(file).read_all())
 
 
-def _entry(members: list[Member]) -> dict[str, Any]:
-    columns = {name: [getattr(member, name) for member in members] for name in SCHEMA.names[1:]}
-    return {"key": members[0].key} | columns
+def _entry(sample: Sample) -> dict[str, Any]:
+    members = {name: [getattr(member, name) for member in sample.members] for name in ("suffix", "offset", "size")}
+    return {"key": sample.key, **members, "reason": sample.reason, "message": sample.message}
 
 
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:

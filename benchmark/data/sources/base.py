@@ -14,6 +14,7 @@ from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
+from benchmark.data.sources.folders import is_of_macos
 
 MOST_FILES = 1000
 """The number of files in a folder that a missing one is compared with."""
@@ -130,7 +131,7 @@ def _nearest(path: Path, folders: list[str]) -> str:
 def _matches(folder: Path, path: Path) -> list[Path]:
     if not any(mark in str(path) for mark in "*?["):
         return [folder / path] if (folder / path).exists() else []
-    return sorted(folder.glob(str(path)))
+    return sorted(match for match in folder.glob(str(path)) if not any(map(is_of_macos, match.parts)))
 
 
 class Fractions(BaseModel):

@@ -10,8 +10,9 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Split
-from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table, suffix_of
+from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table
 from benchmark.data.sources.table import Table, TableSource
+from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import string
 
 

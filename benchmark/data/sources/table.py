@@ -222,6 +222,10 @@ class TableSource(Source):
             if name and name not in known:
                 raise BenchError(f"{table}: {key}: {unknown('column', name, known)}")
 
+    def used_columns(self) -> frozenset[str]:
+        """The columns that the card names."""
+        return frozenset(name for _, name in self._named_columns())
+
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         """Pairs of a key of the card and a column that it names."""
         for key, template in self.columns.templates.items():
@@ -332,7 +336,12 @@ class RowReader:
         return texts
 
     def _image(self, values: Values) -> str | bytes:
-        encoded = image_bytes(values.get(self._columns.image))
+        value = values.get(self._columns.image)
+        if isinstance(value, list) and value:
+            if len(value) > 1:
+                raise BadRow("several images", f"{len(value)} images (column '{self._columns.image}'); expected one")
+            values[self._columns.image] = value = value[0]
+        encoded = image_bytes(value)
         if encoded is not None:
             return encoded
         path = fill(self._columns.image, values).removeprefix(self._source.strip_prefix)

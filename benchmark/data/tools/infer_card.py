@@ -15,8 +15,9 @@ from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS
 from benchmark.data.sources.columns import fill, template_columns
 from benchmark.data.sources.folders import files_below
-from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, Values, read_table, suffix_of
+from benchmark.data.sources.formats import SUFFIXES, Values, read_table
 from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
+from benchmark.data.sources.text_files import DELIMITERS, suffix_of
 from benchmark.data.sources.values import names_in, relative_path
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0}
