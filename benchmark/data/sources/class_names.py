@@ -1,9 +1,12 @@
-"""Class numbers in tables that ``datasets`` wrote, which carry the classes' names."""
+"""Class numbers in tables that ``datasets`` wrote, which carry the classes' names, and columns inside of others."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from benchmark.data.problems import BadRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Named = Callable[[Any], Any]
 """Returns a value with class numbers replaced by names. Raises ``BadRow`` for a number without a name."""
@@ -77,12 +80,25 @@ def _either(of_list: Named | None, of_object: Named | None) -> Named | None:
     return lambda value: of_list(value) if isinstance(value, list) else of_object(value)
 
 
-def with_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a row, and those inside its objects, or inside the objects of its lists, as ``column.name``."""
-    inner: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and not isinstance(value.get("bytes"), bytes):
-            inner |= {f"{name}.{key}": item for key, item in value.items()}
-        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            inner |= {f"{name}.{key}": [item.get(key) for item in value] for key in value[0]}
-    return {**with_fields(inner), **values} if inner else values
+def inner_columns(schema: "pa.Schema") -> dict[str, tuple[str, ...]]:
+    """The columns inside of others, in objects or in lists of objects: ``column.name``, and the names on the way."""
+    return {".".join(path): path for field in schema for path in _paths((field.name,), field.type)}
+
+
+def _paths(path: tuple[str, ...], kind: "pa.DataType") -> Iterator[tuple[str, ...]]:
+    import pyarrow as pa
+
+    if len(path) > 1:
+        yield path
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind) and "bytes" not in (names := [field.name for field in kind]):
+        for name, field in zip(names, kind):
+            yield from _paths((*path, name), field.type)
+
+
+def value_at(value: Any, path: tuple[str, ...]) -> Any:
+    """The value at the end of these names inside of a value; of a list the value of each item."""
+    if isinstance(value, list):
+        return [value_at(item, path) for item in value]
+    return (value_at(value.get(path[0]), path[1:]) if isinstance(value, dict) else None) if path else value

@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError, cut
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
-from benchmark.data.sources.class_names import class_names, with_fields
+from benchmark.data.sources.class_names import class_names, inner_columns, value_at
 from benchmark.data.sources.json_document import rows_of
 from benchmark.data.sources.text_files import (
     DELIMITERS,
@@ -135,9 +135,8 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             _check_no_duplicate(f"{path.name}", schema.names)
-            columns.update(schema.names)
-            named = class_names(_features(schema.metadata))
-            nested = any(pa.types.is_nested(field.type) for field in schema)
+            named, inner = class_names(_features(schema.metadata)), inner_columns(schema)
+            columns.update(schema.names, inner)
             number = 0
             # Small batches: a row may hold a whole image.
             for batch in file.iter_batches(batch_size=64):
@@ -150,10 +149,7 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
                     except BadRow as bad:
                         problems.add(place(path.name, number), bad)
                         continue
-                    if nested:
-                        values = with_fields(values)
-                        columns.update(values)
-                    yield number, values
+                    yield number, {name: value_at(values, path) for name, path in inner.items()} | values
     except (OSError, pa.ArrowException) as error:
         raise BenchError(f"{path.name}: cannot be read as Parquet: {one_line(error)}") from error
 

@@ -12,7 +12,7 @@ from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
-from benchmark.data.sources.class_names import class_names, with_fields
+from benchmark.data.sources.class_names import class_names, inner_columns, value_at
 from benchmark.data.sources.formats import Rows
 from benchmark.data.sources.hub_dataset import HubDataset
 from benchmark.data.sources.table import Table, TableSource
@@ -118,7 +118,8 @@ def _rows(data: "datasets.Dataset", table: str, problems: Problems, columns: set
     import datasets
 
     features = data.features or datasets.Features()
-    named = class_names(features.to_dict())
+    named, inner = class_names(features.to_dict()), inner_columns(features.arrow_schema)
+    columns.update(inner)
     for name, feature in features.items():
         if isinstance(feature, datasets.Image):
             data = data.cast_column(name, datasets.Image(decode=False))
@@ -135,6 +136,4 @@ def _rows(data: "datasets.Dataset", table: str, problems: Problems, columns: set
         except BadRow as bad:
             problems.add(place(table, number), bad)
             continue
-        values = with_fields(values)
-        columns.update(values)
-        yield number, values
+        yield number, {name: value_at(values, path) for name, path in inner.items()} | values

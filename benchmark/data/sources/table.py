@@ -211,6 +211,8 @@ class TableSource(Source):
                         continue
                     kept.add(of)
                 yield row
+            if not table.columns:
+                problems.stop("error")
             self.check_columns(table.name, table.columns)
 
     def check_columns(self, table: str, columns: set[str]) -> None:

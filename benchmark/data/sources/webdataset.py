@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import os
 import tarfile
 import zlib
 from collections import Counter
@@ -174,8 +173,6 @@ def scan_shard(path: Path) -> list[Sample]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        if not _is_compressed(path):
-            _check_end(path)
         with tarfile.open(path, "r:*") as tar:
             yield tar
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
@@ -187,16 +184,12 @@ def _is_compressed(path: Path) -> bool:
         return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
 
 
-def _check_end(path: Path) -> None:
-    """Raise ``tarfile.ReadError`` for a file that does not end in zeros, as complete tar files do."""
-    with path.open("rb") as file:
-        file.seek(-min(512, path.stat().st_size), os.SEEK_END)
-        if any(file.read()):
-            raise tarfile.ReadError("it is truncated")
-
-
 def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The headers of all files. Raises ``tarfile.ReadError`` for damaged ones, at which tarfile would just stop."""
+    """The headers of all files.
+
+    tarfile stops at a damaged header, and where a file is cut between two members, as if this were the end. Raises
+    ``tarfile.ReadError`` there.
+    """
     end = -1
     while (info := tar.next()) is not None:
         # tarfile keeps all headers, a gigabyte for a million files.
@@ -211,9 +204,12 @@ def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield info
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
-    while block := tar.fileobj.read(1 << 20):
+    if len(block := tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it is truncated")
+    while block:
         if any(block):
             raise tarfile.ReadError(f"a damaged header at byte {tar.offset:,}, or another tar file behind its end")
+        block = tar.fileobj.read(1 << 20)
 
 
 def _samples(tar: tarfile.TarFile) -> list[Sample]:
