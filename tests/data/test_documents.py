@@ -85,6 +85,16 @@ def test_what_is_wrong_in_a_list_for_each_split(tmp_path):
             {"image": {"0": "0.png", "1": "1.png"}, "report": {"0": "report 0", "1": "report 1"}},
             {"image": "image", "text": "report"},
         ),
+        # The split of COCO's captions by Karpathy.
+        (
+            {
+                "dataset": "coco",
+                "images": [{"filename": f"{i}.png", "sentences": [{"raw": f"report {i}"}]} for i in (0, 1)],
+            },
+            {"image": "filename", "text": "sentences.raw"},
+        ),
+        ([{"of": {"in": report(i)}} for i in (0, 1)], {"image": "in.image", "text": "in.report"}),
+        ([{"id": i, "of": {"in": report(i)}} for i in (0, 1)], {"image": "of.in.image", "text": "of.in.report"}),
         (json.dumps(report(0)) + "\n" + json.dumps(report(1)), {"image": "image", "text": "report"}),
     ],
 )

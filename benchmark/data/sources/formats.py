@@ -14,7 +14,7 @@ from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
 from benchmark.data.sources.class_names import class_names, inner_columns, value_at
-from benchmark.data.sources.json_document import rows_of
+from benchmark.data.sources.json_document import rows_of, with_inner
 from benchmark.data.sources.text_files import (
     DELIMITERS,
     check_utf8,
@@ -74,7 +74,7 @@ def _json_lines(path: Path, problems: Problems, columns: set[str]) -> Rows:
             if not line.strip():
                 continue
             try:
-                values = _json_object(line)
+                values = with_inner(_json_object(line))
             except BadRow as bad:
                 problems.add(place(path.name, number), bad)
             else:

@@ -6,9 +6,22 @@ from typing import Any
 from benchmark.common.errors import BenchError, cut, listed, shortened
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS, place
-from benchmark.data.sources.values import string
 
 Values = dict[str, Any]
+
+
+def with_inner(values: Values, depth: int = 4) -> Values:
+    """The values of a row, and those inside its objects, and inside the objects of its lists, as ``column.name``.
+
+    depth: objects inside of objects are looked into as often as this.
+    """
+    inner: Values = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            inner |= {f"{name}.{key}": item for key, item in value.items()}
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            inner |= {f"{name}.{key}": [item.get(key) for item in value] for key in value[0]}
+    return with_inner(inner, depth - 1) | values if inner and depth else values
 
 
 def rows_of(document: Any, file: str, problems: Problems) -> Iterator[tuple[int, Values]]:
@@ -24,12 +37,13 @@ def rows_of(document: Any, file: str, problems: Problems) -> Iterator[tuple[int,
     - COCO: ``images``, ``annotations`` and ``categories``, see coco_rows().
 
     A name goes into the column ``key``, a value beside a name into ``value``, and the name of a split into ``split``.
+    Values inside of others are columns too, see with_inner().
 
     Raises ``BenchError`` for any other document.
     """
     for number, item in enumerate(_items(document, file, problems), 1):
         try:
-            yield number, _row(item)
+            yield number, with_inner(_row(item))
         except BadRow as bad:
             problems.add(place(file, number), bad)
 
@@ -128,7 +142,7 @@ def coco_rows(document: Values, file: str, problems: Problems) -> Iterator[Value
     for category in document.get("categories") or []:
         if not isinstance(category, dict) or "id" not in category or not category.get("name"):
             raise BenchError(f"{file}: categories: expected objects with 'id' and 'name', found {shortened(category)}")
-        names[string(category["id"])] = string(category["name"])
+        names[_text(category["id"])] = str(category["name"]).strip()
     rows: dict[str, Values | BadRow] = {}
     for number, image in enumerate(document["images"]):
         id = _id(image, "id")
@@ -181,7 +195,7 @@ def _said(annotation: Values, names: dict[str, str]) -> Values:
         for name, value in annotation.items()
         if name not in ("id", "image_id") and isinstance(value, (str, int, float))
     }
-    if names and "category_id" in annotation:
+    if names and annotation.get("category_id") is not None:
         said.pop("category_id", None)
         id = _id(annotation, "category_id")
         if id not in names:
@@ -194,4 +208,8 @@ def _said(annotation: Values, names: dict[str, str]) -> Values:
 def _id(values: Any, name: str) -> str | None:
     """An id as text, so that 7 and "7" are the same, or None."""
     value = values.get(name) if isinstance(values, dict) else None
-    return string(value) or None if isinstance(value, (str, int, float)) else None
+    return _text(value) or None if isinstance(value, (str, int, float)) else None
+
+
+def _text(value: Any) -> str:
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()

@@ -21,6 +21,7 @@ from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.folders import is_of_macos
 from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.image_folder import SUFFIXES
+from benchmark.data.sources.json_document import with_inner
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.values import check_unicode, relative_path
 
@@ -361,7 +362,7 @@ def _json_values(data: bytes) -> Values:
         values = json.loads(_text("json", data))
     except (ValueError, RecursionError) as error:
         raise BadRow("malformed JSON", f"malformed JSON: {error}") from error
-    return values if isinstance(values, dict) else {"json": values}
+    return with_inner(values) if isinstance(values, dict) else {"json": values}
 
 
 def _text(name: str, data: bytes) -> str:
