@@ -33,10 +33,10 @@ class ManifestSource(TableSource):
     """One table with a row for each image, or one table for each split.
 
     file, or files by split: .csv, .tsv, .txt (no quotes where tabs separate its columns), .jsonl, .ndjson, .json,
-    .parquet or .xlsx; all but the last two also as .gz. A name may be a pattern (``data/train-*.parquet``). Texts are in
-    UTF-8, or in UTF-16 with its byte order mark; commas, semicolons, tabs or bars separate columns, whatever the suffix
-    says. For the forms of a .json, COCO among them, see rows_of(). Images lie in a folder, or in the column itself as
-    in Parquet files of ``datasets``, whose class numbers are read as the names that the file has for them.
+    .parquet or .xlsx; all but the last two also as .gz. A name may be a pattern (``data/train-*.parquet``). Texts are
+    in UTF-8, or in UTF-16 with its byte order mark; commas, semicolons, tabs or bars separate columns, whatever the
+    suffix says. For the forms of a .json, COCO among them, see rows_of(). Images lie in a folder, or in the column
+    itself as in Parquet files of ``datasets``, whose class numbers are read as the names that the file has for them.
 
     header: the names of the columns, if the first row of the file does not give them.
     join: tables that add columns.
