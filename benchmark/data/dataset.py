@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, cut
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
@@ -367,7 +367,7 @@ class _ImageFiles:
 def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
     missing = isinstance(error, FileNotFoundError)
     problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-    return BadRow("missing image", f"image '{path}' {problem}")
+    return BadRow("missing image", f"image '{cut(path)}' {problem}")
 
 
 def _schema(multi_label: bool) -> pa.Schema:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile
@@ -164,8 +165,7 @@ def _features(metadata: dict[bytes, bytes] | None) -> Any:
 
 def _excel(path: Path, problems: Problems, columns: set[str]) -> Rows:
     """Read the first sheet of a workbook; its first row names the columns."""
-    book = _workbook(path)
-    try:
+    with _workbook(path) as book:
         sheet = book.worksheets[0].iter_rows(values_only=True)
         header = ["" if name is None else str(name).strip() for name in next(sheet, ())]
         _check_no_duplicate(f"{path.name}, row 1", header)
@@ -173,25 +173,29 @@ def _excel(path: Path, problems: Problems, columns: set[str]) -> Rows:
         for number, cells in enumerate(sheet, 2):
             if any(cell is not None for cell in cells):
                 yield number, {name: cell for name, cell in zip(header, cells) if name}
-    finally:
-        book.close()
 
 
-def _workbook(path: Path) -> Any:
+@contextmanager
+def _workbook(path: Path) -> Iterator[Any]:
+    """Open an Excel file. Raises ``BenchError`` where it cannot be read, in the block too."""
     try:
         import openpyxl
     except ImportError as error:
         raise BenchError(f"{path.name}: Excel files need openpyxl: pip install openpyxl") from error
     try:
-        with ZipFile(path) as archive:
+        with path.open("rb") as file, ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_DOCUMENT:
-            raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
-        return openpyxl.load_workbook(path, read_only=True, data_only=True)
+            if size > MAX_DOCUMENT:
+                raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            try:
+                yield book
+            finally:
+                book.close()
     except BenchError:
         raise
     except Exception as error:  # zipfile, XML and openpyxl each raise their own
-        raise BenchError(f"{path.name}: cannot be read as an Excel file: {error}") from error
+        raise BenchError(f"{path.name}: cannot be read as an Excel file: {one_line(error)}") from error
 
 
 class _CsvLines:

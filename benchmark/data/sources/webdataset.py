@@ -166,7 +166,7 @@ def scan_shard(path: Path) -> list[Sample]:
     Raises ``BenchError`` for a compressed file.
     """
     with _opened(path) as tar:
-        if _is_compressed(path):
+        if _compression(path):
             raise BenchError(f"{path}: is compressed, and 'stream' reads samples at any place of a shard: unpack it")
         return _samples(tar)
 
@@ -174,15 +174,21 @@ def scan_shard(path: Path) -> list[Sample]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with tarfile.open(path, f"r:{_compression(path)}") as tar:
             yield tar
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
 
 
-def _is_compressed(path: Path) -> bool:
+def _compression(path: Path) -> Literal["gz", "bz2", "xz", ""]:
+    """How a file is compressed, by its first bytes; "" if it is not."""
     with path.open("rb") as file:
-        return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return "gz"
+    if start.startswith(b"BZh"):
+        return "bz2"
+    return "xz" if start.startswith(b"\xfd7zXZ\0") else ""
 
 
 def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -310,7 +316,7 @@ def _sample(files: list[_File]) -> Sample:
 def _check_order(path: Path, tar: tarfile.TarFile, samples: list[Sample]) -> None:
     """Raise ``BenchError`` for a compressed shard whose samples would be read back and forth, which takes ages."""
     end = -1
-    for sample in samples if _is_compressed(path) else []:
+    for sample in samples if _compression(path) else []:
         for member in sample.members:
             if member.offset < end:
                 raise BenchError(
