@@ -1,5 +1,6 @@
 """Decode image files of any format and bit depth into 8-bit RGB."""
 
+import logging
 import stat
 import warnings
 from io import BytesIO
@@ -14,6 +15,7 @@ from benchmark.data.problems import BadRow
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that Pillow may open: those that it decodes itself. For EPS it would start another program."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of broken files is in our own messages
 Image.init()  # formats= only accepts plug-ins that are loaded
 DICOM_SUFFIXES = (".dcm", ".dicom")
 DECODERS = "python-gdcm"

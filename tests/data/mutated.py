@@ -50,9 +50,8 @@ CLASSES = ["normal", "benign"]
 class Case:
     """A set in a folder of its own.
 
-    file: the one that is mutated. cells: its content with another value in a row and column. inside: its content with an
-    edit behind checksums and compression, in the part of this number. intact: the keys of the rows that a mutation left
-    alone.
+    file: the one that is mutated. cells: its content with another value in a row and column. inside: its content edited
+    behind checksums and compression, in the part of this number. intact: the keys of rows that a mutation left alone.
     """
 
     folder: Path
@@ -112,12 +111,18 @@ OBJECTS: list[Any] = [
 ]
 
 
+def named_once(keys: set[str], content: bytes) -> set[str]:
+    """The keys of rows that no other row contradicts, by their ids or their images."""
+    names = {key: (key.encode(), b"images/" + key[1:].encode()) for key in keys}
+    return {key for key in keys if all(content.count(name) == 1 for name in names[key])}
+
+
 def lines_of_csv(content: bytes) -> set[str]:
     """Quotes and a header that are not what they were may change the meaning of every other line."""
     lines = content.split(b"\n")
     if content.count(b'"') != 0 or lines[0] != CSV[0] or b"\r" in content:
         return set()
-    return {line.split(b",")[0].decode() for line in lines if line in CSV[1:]}
+    return named_once({line.split(b",")[0].decode() for line in lines if line in CSV[1:]}, content)
 
 
 CSV = ["id,image,text,patient,split", *(",".join(row.values()) for row in rows())]
@@ -148,7 +153,8 @@ LINES = as_lines(rows()).split(b"\n")
 
 
 def lines_of_json(content: bytes) -> set[str]:
-    return {json.loads(line)["id"] for line in content.replace(b"\r", b"\n").split(b"\n") if line in LINES}
+    lines = content.replace(b"\r", b"\n").split(b"\n")
+    return named_once({json.loads(line)["id"] for line in lines if line in LINES}, content)
 
 
 Edits = Callable[[bytes], bytes]

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -166,13 +167,24 @@ def _features(metadata: dict[bytes, bytes] | None) -> Any:
 def _excel(path: Path, problems: Problems, columns: set[str]) -> Rows:
     """Read the first sheet of a workbook; its first row names the columns."""
     with _workbook(path) as book:
-        sheet = book.worksheets[0].iter_rows(values_only=True)
+        sheet = _quietly(book.worksheets[0].iter_rows(values_only=True))
         header = ["" if name is None else str(name).strip() for name in next(sheet, ())]
         _check_no_duplicate(f"{path.name}, row 1", header)
         columns.update(filter(None, header))
         for number, cells in enumerate(sheet, 2):
             if any(cell is not None for cell in cells):
                 yield number, {name: cell for name, cell in zip(header, cells) if name}
+
+
+def _quietly(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a sheet, without openpyxl's warnings of styles and dates that it does not know."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 @contextmanager
@@ -187,7 +199,9 @@ def _workbook(path: Path) -> Iterator[Any]:
             size = sum(member.file_size for member in archive.infolist())
             if size > MAX_DOCUMENT:
                 raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             try:
                 yield book
             finally:
