@@ -257,14 +257,17 @@ def utf16_case(folder: Path) -> Case:
 
 
 def jsonl_case(folder: Path) -> Case:
-    return manifest(
-        folder, "rows.jsonl", b"\n".join(LINES), cells=lambda *a: as_lines(changed(*a)), intact=lines_of_json
-    )
+    parts = {"cells": lambda *a: as_lines(changed(*a)), "intact": lines_of_json, "total": total_of_lines}
+    return manifest(folder, "rows.jsonl", b"\n".join(LINES), **parts)
 
 
 def packed_case(folder: Path) -> Case:
     content = gzip.compress(b"\n".join(LINES), mtime=0)
-    return manifest(folder, "rows.jsonl.gz", content, inside=packed_inside(content))
+
+    def total(packed: bytes) -> int | None:
+        return total_of_lines(gzip.decompress(packed))
+
+    return manifest(folder, "rows.jsonl.gz", content, inside=packed_inside(content), total=total)
 
 
 def json_case(folder: Path) -> Case:
