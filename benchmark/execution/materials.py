@@ -35,6 +35,7 @@ from benchmark.models.tower import LanguageModelTower
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
+from benchmark.store.claim import wait_for
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import BEST, LAST, load_weights
 from benchmark.training.cost import CellCost, SourceCost
@@ -182,11 +183,10 @@ class Materials:
             method.setup(self.tokenizer(), self.plan.classes_of(cell))
         return method
 
-    def finish(self, store: Store, cell: Cell, cost: CellCost) -> None:
-        """Add a trained cell to the store, with everything that load_trained() needs."""
-        store.finish(
-            cell.key, {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}, cost
-        )
+    def finish(self, store: Store, cell: Cell, cost: CellCost, partial: Path | None = None) -> None:
+        """Add a trained cell to the store, with everything that load_trained() needs. partial: as of Store.finish."""
+        content = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
+        store.finish(cell.key, content, cost, partial)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""
@@ -194,14 +194,18 @@ class Materials:
         assert cell is not None
         folder = self.cache / "initial" / cell.key
         weights = folder / "model.safetensors"
-        if not weights.is_file():
-            partial = folder.with_name(f".{cell.key}.partial")
-            self.pretrain(cell, self.method(cell), f"initial weights from {', '.join(cell.pretraining)}", partial)
+        claimed = wait_for(folder, weights.is_file)
+        if claimed is None:
+            return weights
+        with claimed:
+            partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
+            self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
             save_file(model, partial / "model.safetensors")
             (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
+            claimed.check()
             partial.replace(folder)
         return weights
 
@@ -277,8 +281,12 @@ class Materials:
         name: str,
         folder: Path,
         watch: Callable[[StepProgress], None] = lambda _: None,
+        before_writing: Callable[[], None] = lambda: None,
     ) -> CellCost:
-        """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop."""
+        """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop.
+
+        before_writing: as of ``benchmark.training.loop.pretrain``.
+        """
         train = self.pairs(cell, "train")
         has_validation = cell.training.validations > 0 and self.sets(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
@@ -299,6 +307,7 @@ class Materials:
                 folder=folder,
                 keep=cell.content.get("keep", []),
                 progress=show,
+                before_writing=before_writing,
             )
         self.progress.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "

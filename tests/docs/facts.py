@@ -60,17 +60,25 @@ PUBLISHED = """\
 
 The harness has cards for {count} published datasets and parts of datasets. A card says what the data are, where to get
 them, how they lie on disk, and which split is official or by which seeded rule it is drawn. It also says what could not
-be confirmed. No data come with the harness, and it downloads none of these for you.
+be confirmed. No data come with the harness. `bench data get` downloads the open sets; for the others it prints the
+steps.
 
 Put the datasets below one folder and set `BENCH_DATA` to it:
 
     export BENCH_DATA=/data
     bench data list                               # which datasets are there, which are missing
     bench data how ham10000                       # the steps, and the files that are expected on disk
+    bench data get ham10000 pathmnist             # download them to where the cards expect them; resumes if interrupted
+    bench data get --suite medmnist               # all datasets of a suite
     bench data verify ham10000                    # compare the files with the card
     bench data prepare pmc-oa --size 224          # decode the images ahead of a run; resumes if interrupted
     bench run --suite roy2024                     # also cxr, cleft, medmnist: runs with the datasets that are there
     bench run --suite roy2024 --strict            # fail if one is missing
+
+`bench data get` shows size and licence, asks once whether you accept the licence (in scripts: `--accept-licence`), and
+refuses before the download if the disk has no room. A file that is not whole ends in `.part`; the same command goes on
+there after Ctrl-C, a cut connection or a stalled host. Size and checksum are compared where the host publishes them,
+archives are unpacked whole or not at all, and nothing that is there already is downloaded or overwritten.
 
 DICOM and Excel files need extra packages: `pip install 'contrastive-benchmark[published]'`.
 
@@ -104,6 +112,7 @@ def published() -> str:
             about = ", ".join(f"{split} {count:,}" for split, count in card.about_rows.items())
             lines.append(f"- Images, roughly: {about}.")
         lines += [f"- Home page: <{card.home_page}>", f"- Citation: {card.citation}.\n"]
+        lines += [f"`bench data get {card.name}` does this:\n"] if card.get else []
         lines += [f"{number}. {step}" for number, step in enumerate(card.how, 1)]
         if card.notes:
             lines += ["", *(f"> {note}" + "\n>" * (note != card.notes[-1]) for note in card.notes)]
