@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, mod
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.validation import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.data.canonical import canonical
+from benchmark.data.problems import BadRow
 from benchmark.data.records import SPLITS, Classes, Split
 from benchmark.data.sources import SOURCES, AnySource
 from benchmark.data.sources.base import Fractions
@@ -140,10 +142,18 @@ class Card(BaseModel):
         """Whether only those who registered or hold a certificate may have its images and texts."""
         return self.access in ("registration", "credentialed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, card: Any) -> Any:
+        """Read numbers as names of classes: BI-RADS 1 to 5 need no quotes."""
+        if not isinstance(card, dict):
+            return card
+        keys = ("classes", "prompts", "negative_prompts", "class_texts")
+        return card | {key: _numbers_as_names(card[key]) for key in keys if key in card}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.classes or [])) < len(self.classes or []):
-            raise ValueError("a class is listed twice")
+        _check_different(self.classes or [])
         if self.classes is None and "label" in self.source.provides():
             raise ValueError("the source has labels, so 'classes' must list their names")
         for key in ("prompts", "negative_prompts", "class_texts"):
@@ -208,6 +218,27 @@ class Card(BaseModel):
         if isinstance(prompts, dict):
             return prompts[name]
         return [template.replace("{}", self.class_texts.get(name, name)) for template in prompts]
+
+
+def _numbers_as_names(value: Any) -> Any:
+    def name(item: Any) -> Any:
+        return canonical(item) if type(item) is int else item
+
+    if isinstance(value, dict):
+        return {name(item): prompts for item, prompts in value.items()}
+    return [name(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_different(classes: list[str]) -> None:
+    first: dict[str, str] = {}
+    for name in classes:
+        try:
+            other = first.get(canonical(name))
+        except BadRow as bad:
+            raise ValueError(f"classes: {bad.message}") from bad
+        if other is not None:
+            raise ValueError("a class is listed twice" if other == name else f"classes '{other}' and '{name}' are one")
+        first[canonical(name)] = name
 
 
 def _check_class_names(key: str, by_class: dict[str, Any], classes: list[str]) -> None:

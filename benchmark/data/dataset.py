@@ -23,6 +23,7 @@ from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
+from benchmark.data.sources.folders import located
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -280,7 +281,7 @@ class Dataset:
                 if path is None:
                     continue
                 try:
-                    state = (folder / path).stat()
+                    state = located(folder, path).stat()
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
                     present[i] = False
@@ -415,7 +416,7 @@ def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[
 
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:
     encoded: bytes = image["bytes"]
-    return folder / image["path"] if image["path"] else encoded
+    return located(folder, image["path"]) if image["path"] else encoded
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], T], items: list[int]) -> Iterator[T]:

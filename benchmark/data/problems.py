@@ -5,6 +5,9 @@ from typing import Literal
 
 from benchmark.common.errors import BenchError
 
+LONGEST = 600
+"""The most characters of a message: a cell can hold any number."""
+
 OnBadData = Literal["error", "skip"]
 
 
@@ -16,6 +19,8 @@ class BadRow(Exception):
     """
 
     def __init__(self, reason: str, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]}...{message[-LONGEST // 2 :]}"
         super().__init__(message)
         self.reason = reason
         self.message = message

@@ -44,6 +44,7 @@ COVERS = {
     ),
     "EVALUATION": ("task.py", "evaluation/*.py", "execution/measure.py"),
     "DATA": (
+        "data/canonical.py",
         "data/check.py",
         "data/dataset.py",
         "data/images.py",

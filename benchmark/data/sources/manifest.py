@@ -1,25 +1,34 @@
 """Records from a table in a file beside a folder of images: CSV, JSON, Parquet or Excel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
-from benchmark.data.problems import Problems
-from benchmark.data.records import SPLITS, Split
+from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.data.canonical import composed, identifier, written
+from benchmark.data.problems import BadRow, Problems
+from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.folders import located
 from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.text_files import suffix_of
-from benchmark.data.sources.values import string
+from benchmark.data.sources.values import compose_names
 
 
 class Join(BaseModel):
     """Another table, whose columns are added to the rows that have the same values in the columns ``by``.
 
+    Values are compared in their canonical form: 1 and ``1.0`` are one value, ``007`` and 7 are two.
+
     columns: only these of its columns are added. Rows without a partner stay as they are.
+    several: what to do with rows of the table that have the same key but not the same values: ``error``, or take the
+    ``first``.
+    partial: fewer than half of the rows may have a partner, but not none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +36,68 @@ class Join(BaseModel):
     file: Path
     by: list[str]
     columns: list[str]
+    several: Literal["error", "first"] = "error"
+    partial: bool = False
+
+
+Key = tuple[str, ...]
+
+
+@dataclass
+class Partners:
+    """A joined table, and how the rows of a split find partners in it.
+
+    columns: those that it adds, by key. rows, matched: the rows of the split so far, and those with a partner, whose
+    keys are in ``used``. unmatched: the key of the first row without one, as written.
+    """
+
+    join: Join
+    columns: dict[Key, Values]
+    rows: int = 0
+    matched: int = 0
+    unmatched: str = ""
+    used: set[Key] = field(default_factory=set)
+
+    def of(self, values: Values) -> Values:
+        """The columns that the table adds to a row; none where the row has no partner, or nothing in its key."""
+        by = _key(self.join, values)
+        self.rows += 1
+        partner = self.columns.get(by) if any(by) else None
+        if partner is None:
+            self.unmatched = self.unmatched or _shown(self.join, [written(values.get(name)) for name in self.join.by])
+            return {}
+        self.matched += 1
+        self.used.add(by)
+        return partner
+
+    def check(self, table: str) -> None:
+        """Raise ``BenchError`` if too few of the rows so far have a partner. table: what the rows were read from."""
+        if self.matched and (self.join.partial or 2 * self.matched >= self.rows):
+            return
+        name = self.join.file.name
+        free = next((by for by in self.columns if by not in self.used), None)
+        other = f"{name} has {_shown(self.join, free)}, which no row has" if free else f"all rows of {name} are used"
+        hint = "; if so few are meant, set 'partial: true' in the join" if self.matched else ""
+        raise BenchError(
+            f"{table}: join: {self.matched:,} of {self.rows:,} rows have a partner in {name}: a row has "
+            f"{self.unmatched}, and {other}; write these columns alike in both files{hint}"
+        )
+
+
+def _key(join: Join, values: Values) -> Key:
+    return tuple(identifier(values.get(name)) for name in join.by)
+
+
+def _shown(join: Join, by: Sequence[str]) -> str:
+    """A key for messages."""
+    return ", ".join(f"{name} '{cut(value)}'" for name, value in zip(join.by, by))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two cells have the same value."""
+    if one == other:
+        return True
+    return not isinstance(one, list) and not isinstance(other, list) and identifier(one) == identifier(other)
 
 
 class ManifestSource(TableSource):
@@ -95,39 +166,75 @@ class ManifestSource(TableSource):
         manifest = self.matching(pattern)[0]
         if self.image_root is None:
             return manifest.parent
-        folder = self.base(pattern) / self.image_root
+        folder = located(self.base(pattern), str(self.image_root))
         if not folder.is_dir():
             raise BenchError(f"image_root '{self.image_root}' is not a folder (looked in {self.base(pattern)})")
         return folder
 
     @override
     def tables(self, problems: Problems) -> Iterator[Table]:
-        for split, path in self._paths():
-            columns: set[str] = set()
-            rows = read_table(path, problems, columns, self.header)
-            yield Table(split, path.name, self._joined(rows, columns), columns)
+        joined = [(join, self._joined_columns(join)) for join in self.join]
+        for split, paths in groupby(self._paths(), lambda pair: pair[0]):
+            every = [Partners(join, columns) for join, columns in joined]
+            names = []
+            for _, path in paths:
+                columns: set[str] = set()
+                rows = read_table(path, problems, columns, self.header)
+                names.append(path.name)
+                yield Table(split, path.name, _with_partners(rows, path.name, columns, every, problems), columns)
+            for partners in every:
+                if partners.rows:
+                    partners.check(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}")
 
-    def _joined(self, rows: Rows, columns: set[str]) -> Rows:
-        partners = [(join, self._partners(join)) for join in self.join]
-        for join, _ in partners:
-            columns.update(join.columns)
-        for number, values in rows:
-            for join, table in partners:
-                partner = table.get(tuple(string(values.get(name)) for name in join.by), {})
-                values.update({name: value for name, value in partner.items() if name not in values})
-            yield number, values
-
-    def _partners(self, join: Join) -> dict[tuple[str, ...], Values]:
+    def _joined_columns(self, join: Join) -> dict[Key, Values]:
         """The columns that a joined table adds, by the values of its columns ``by``."""
         path = self.existing(join.file)
         columns: set[str] = set()
         problems = Problems()
-        table: dict[tuple[str, ...], Values] = {}
-        for _, values in read_table(path, problems, columns):
-            by = tuple(string(values.get(name)) for name in join.by)
-            table.setdefault(by, {name: values.get(name) for name in join.columns})
+        table: dict[Key, Values] = {}
+        first: dict[Key, int] = {}
+        for number, values in read_table(path, problems, columns):
+            compose_names(values)
+            try:
+                by = _key(join, values)
+                if not any(by):
+                    continue
+                added = {name: values.get(name) for name in join.columns}
+                one = table.setdefault(by, added)
+                differ = [
+                    name for name in join.columns if join.several == "error" and not _alike(one[name], added[name])
+                ]
+            except BadRow as bad:
+                problems.add(place(path.name, number), bad)
+                continue
+            if differ:
+                here, there = (cut(str(cells[differ[0]])) for cells in (added, one))
+                cells = f"{differ[0]} '{here}' here, and '{there}' in row {first[by]}"
+                raise BenchError(
+                    f"{place(path.name, number)}: join: {_shown(join, by)} has {cells}; add a column that tells these "
+                    "rows apart to 'by', or take the first with 'several: first'"
+                )
+            first.setdefault(by, number)
         problems.stop("error")
         for name in (*join.by, *join.columns):
-            if name not in columns:
+            if name not in {composed(column) for column in columns}:
                 raise BenchError(f"{path.name}: join: {unknown('column', name, columns)}")
         return table
+
+
+def _with_partners(rows: Rows, table: str, columns: set[str], every: list[Partners], problems: Problems) -> Rows:
+    """The rows of a table with the columns of their partners, whose names are added to ``columns``."""
+    for number, values in rows:
+        compose_names(values)
+        try:
+            for partners in every:
+                values.update({name: value for name, value in partners.of(values).items() if name not in values})
+        except BadRow as bad:
+            problems.add(place(table, number), bad)
+        else:
+            yield number, values
+    for partners in every:
+        for name in partners.join.by:
+            if columns and name not in {composed(column) for column in columns}:
+                raise BenchError(f"{table}: join: {unknown('column', name, columns)}")
+        columns.update(partners.join.columns)

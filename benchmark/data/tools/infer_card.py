@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError
+from benchmark.data.canonical import UNKNOWN, canonical
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, SYNONYMS
+from benchmark.data.records import SPLITS, SYNONYMS, separated
 from benchmark.data.sources.columns import fill, template_columns
-from benchmark.data.sources.folders import files_below
+from benchmark.data.sources.folders import files_below, located
 from benchmark.data.sources.formats import SUFFIXES, Values, read_table
 from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
 from benchmark.data.sources.text_files import suffix_of
@@ -276,7 +277,7 @@ def _is_image(folder: Path, value: str) -> bool:
     if len(value) > 1000 or Path(value).suffix.lower() not in ALL_SUFFIXES:
         return False
     try:
-        return (folder / relative_path(value.strip(), "image")).is_file()
+        return located(folder, relative_path(value.strip(), "image")).is_file()
     except (BadRow, OSError, ValueError):
         return False
 
@@ -305,16 +306,25 @@ def _is_finding(name: str) -> bool:
 
 
 def _classes(path: Path, column: str) -> tuple[list[str], bool]:
-    """The distinct names in a column, and whether a row may have several."""
+    """The distinct names in a column, in their canonical form, and whether a row may have several.
+
+    A text such as ``A|B`` or ``A, B`` is several names if each also stands alone; of ``A|B`` that is not asked.
+    """
     counts: Counter[str] = Counter()
     several = False
     for _, values in read_table(path, Problems(), set()):
         try:
-            names = [name for name in names_in(values.get(column)) if name]
+            forms = list(map(canonical, names_in(values.get(column))))
         except BadRow:
             continue
+        names = [form for form in forms if form.lower() not in UNKNOWN]
         counts.update(names)
         several |= len(names) > 1
-        if len(counts) > MOST_CLASSES:
+        if len(counts) > SAMPLED:
             break
-    return sorted(counts), several
+    classes: set[str] = set()
+    for text in counts:
+        parts = separated(text, counts.__contains__) or [part for each in text.split("|") if (part := each.strip())]
+        classes.update(map(canonical, parts))
+        several |= len(parts) > 1
+    return sorted(classes), several
