@@ -166,7 +166,7 @@ def scan_shard(path: Path) -> list[Sample]:
     Raises ``BenchError`` for a compressed file.
     """
     with _opened(path) as tar:
-        if _compression(path):
+        if _mode(path) != "r:":
             raise BenchError(f"{path}: is compressed, and 'stream' reads samples at any place of a shard: unpack it")
         return _samples(tar)
 
@@ -174,21 +174,21 @@ def scan_shard(path: Path) -> list[Sample]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(path, f"r:{_compression(path)}") as tar:
+        with tarfile.open(path, _mode(path)) as tar:
             yield tar
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
 
 
-def _compression(path: Path) -> Literal["gz", "bz2", "xz", ""]:
-    """How a file is compressed, by its first bytes; "" if it is not."""
+def _mode(path: Path) -> Literal["r:gz", "r:bz2", "r:xz", "r:"]:
+    """How to open a tar file, by its first bytes: compressed in one of three ways or not at all."""
     with path.open("rb") as file:
         start = file.read(6)
     if start.startswith(b"\x1f\x8b"):
-        return "gz"
+        return "r:gz"
     if start.startswith(b"BZh"):
-        return "bz2"
-    return "xz" if start.startswith(b"\xfd7zXZ\0") else ""
+        return "r:bz2"
+    return "r:xz" if start.startswith(b"\xfd7zXZ\0") else "r:"
 
 
 def _headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -316,7 +316,7 @@ def _sample(files: list[_File]) -> Sample:
 def _check_order(path: Path, tar: tarfile.TarFile, samples: list[Sample]) -> None:
     """Raise ``BenchError`` for a compressed shard whose samples would be read back and forth, which takes ages."""
     end = -1
-    for sample in samples if _compression(path) else []:
+    for sample in samples if _mode(path) != "r:" else []:
         for member in sample.members:
             if member.offset < end:
                 raise BenchError(
