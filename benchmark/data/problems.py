@@ -27,16 +27,24 @@ class BadRow(Exception):
 
 
 class Problems:
-    """The bad rows met in one pass over the data: the message of the first, and the number of each reason."""
+    """The bad rows met in one pass over the data: the message of the first, and the number of each reason.
+
+    remarks: what is worth knowing about rows that are used, with their number.
+    """
 
     def __init__(self) -> None:
         self.first: str | None = None
         self.counts: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     def add(self, place: str, bad: BadRow) -> None:
         """Record a bad row that was read at ``place``."""
         self.first = self.first or f"{place}: {bad.message}"
         self.counts[bad.reason] += 1
+
+    def remark(self, about: str, count: int) -> None:
+        """Record something about rows that are used."""
+        self.remarks[about] += count
 
     def stop(self, on_bad_data: OnBadData) -> None:
         """Raise ``BenchError`` for the first bad row, if there is one and bad rows are errors."""

@@ -39,6 +39,7 @@ class Row:
     image: a path relative to the source's image folder, or an encoded image.
     stored: offset and length of an encoded image in a temporary file, while a source gathers its rows.
     digest: a hash of an encoded image.
+    read: the number of rows of the source that it was gathered from.
     """
 
     file: str
@@ -56,6 +57,7 @@ class Row:
     question_type: list[str] = field(default_factory=list)
     stored: tuple[int, int] | None = None
     digest: str = ""
+    read: int = 1
 
     @property
     def place(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -17,16 +17,20 @@ from benchmark.data.canonical import composed
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
 from benchmark.data.sources.folders import is_of_macos, located
+from benchmark.data.sources.subsample import Subsample
 from benchmark.data.sources.values import is_url
 
+SharedGroups = Literal["error", "keep", "drop"]
+"""Rows whose group occurred in another split before are bad, are kept, or leave the earlier of the two splits."""
 MOST_FILES = 1000
 """The number of files in a folder that a missing one is compared with."""
 
 
-class Source(BaseModel):
-    """Where records come from. Each kind of source is a model of its parameters and implements the methods below."""
+class Source(Subsample):
+    """Where records come from. Each kind of source is a model of its parameters and implements the methods below.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Which of the rows are used is drawn from those that rows() reads, see Subsample.
+    """
 
     kind: str
     _folder: Path = PrivateAttr(default=Path())
@@ -85,6 +89,10 @@ class Source(BaseModel):
     def shares_images(self) -> bool:
         """Whether one image, with its group, may be in several splits."""
         return False
+
+    def shared_group_rule(self) -> SharedGroups:
+        """What becomes of groups that are in several splits, see SharedGroups."""
+        return "keep" if self.shares_images() else "error"
 
     def image_folder(self) -> Path:
         """The folder that the image paths of the rows are relative to."""

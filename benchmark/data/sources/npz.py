@@ -98,7 +98,7 @@ class NpzSource(Source):
         except BenchError:
             raise
         except Exception as error:  # zipfile, zlib, numpy and the parser of its headers each raise their own
-            raise BenchError(f"{name}: {split}: {one_line(error)}") from error
+            raise BenchError(f"{name}: {split}: {' '.join(str(error).split())[:300]}") from error
 
     def _images(self, split: str) -> tuple[int, Iterator[np.ndarray]]:
         """The number of images, and the images one by one: at 224 pixels they do not fit into memory together."""

@@ -29,7 +29,7 @@ from benchmark.data.records import (
     split_name,
     unknown_label,
 )
-from benchmark.data.sources.base import Fractions, Source
+from benchmark.data.sources.base import Fractions, SharedGroups, Source
 from benchmark.data.sources.columns import Columns, Extract, fill, template_columns, template_ending
 from benchmark.data.sources.folders import files_below, image_finder, located
 from benchmark.data.sources.formats import Rows, Values
@@ -81,7 +81,7 @@ class Table:
 
 
 class TableSource(Source):
-    """A row for each image, or for each question or caption (gathered by image, unless captions come with an ``id``).
+    """A row for each image, or for each question or caption: these are gathered by image, see also Dataset.
 
     split: shares of the rows, if nothing else gives the split; or ``official``, the published one, see Columns.
     extract: new columns from parts of others; applied before everything else.
@@ -98,6 +98,9 @@ class TableSource(Source):
     strip_prefix: removed from the start of the image's path.
     shared_images: the published split has one image in several splits, as question answering sets do. This turns off
     the warning, so mention it in the card's notes. ``official``: only with ``split: official``.
+    shared_groups: the published split has groups (patients, articles) in several splits. ``error`` makes the later rows
+    bad; ``keep`` keeps them all, as published; ``drop`` keeps a group in the last of its splits alone, of train, val,
+    test. Without ``group``, an image is its own group.
     """
 
     columns: Columns
@@ -113,6 +116,7 @@ class TableSource(Source):
     find: bool = False
     strip_prefix: str = ""
     shared_images: bool = False
+    shared_groups: SharedGroups = "error"
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +144,8 @@ class TableSource(Source):
     def _agrees(self) -> "TableSource":
         if self.text_file and self.columns.text:
             raise ValueError("expected the text in one place: 'columns.text' or 'text_file'")
+        if self.shared_groups != "error" and self.split:
+            raise ValueError("'shared_groups' is for a published split; a drawn one never shares groups")
         if self.sections and not self.text_file:
             raise ValueError("'sections' needs 'text_file'")
         if self.text_file:
@@ -182,6 +188,10 @@ class TableSource(Source):
         return self.shared_images
 
     @override
+    def shared_group_rule(self) -> SharedGroups:
+        return super().shared_group_rule() if self.shared_groups == "error" else self.shared_groups
+
+    @override
     def provides(self) -> frozenset[str]:
         named = {name for name in ("text", "label", "question") if getattr(self.columns, name) is not None}
         return frozenset(named | ({"text"} if self.text_file else set()))
@@ -207,7 +217,8 @@ class TableSource(Source):
         with TemporaryFile() as file:
             spool = Spool(file)
             if self.columns.question or not self.columns.id:
-                rows = iter(gather(spool.put(rows), problems, self.several, self.shared_images))
+                by_split = self.shared_images or self.shared_groups == "drop"
+                rows = iter(gather(spool.put(rows), problems, self.several, by_split, self.shared_images))
             if self.split:
                 rows = iter(self.split.assign(list(spool.put(rows))))
             yield from spool.take(rows)

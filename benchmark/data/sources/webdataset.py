@@ -15,18 +15,15 @@ from pydantic import PositiveInt, model_validator
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, cut
-from benchmark.data.images import DICOM_SUFFIXES
+from benchmark.data.images import SUFFIXES
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.folders import is_of_macos
 from benchmark.data.sources.formats import Rows, Values
-from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.json_document import with_inner
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.values import check_unicode, relative_path
 
-PICTURES = {*SUFFIXES, *DICOM_SUFFIXES}
-"""The suffixes of images."""
 MAX_MEMBER = 1 << 28
 """The most bytes of one file in a shard."""
 
@@ -67,6 +64,9 @@ class WebDatasetSource(TableSource):
             "one_per": self.one_per,
             "text_file": self.text_file,
             "find": self.find,
+            "keep": self.keep,
+            "n": self.n,
+            "per_class": self.per_class,
         }
         for key, value in need_all_rows.items():
             if value:
@@ -287,7 +287,7 @@ def _by_sample(runs: list[list[_File]]) -> list[list[_File]]:
     if len(stems) > 1 or files[0].key not in stems:
         kinds = {stem: {file.last for file in of_stem} for stem, of_stem in stems.items()}
         plain = kinds.get(files[0].key)
-        if any(len(of) > 1 and of & PICTURES and plain in (None, of) for stem, of in kinds.items() if of is not plain):
+        if any(len(of) > 1 and of & SUFFIXES and plain in (None, of) for stem, of in kinds.items() if of is not plain):
             return [_named(of_stem) for of_stem in stems.values()]
     if len(runs) > 1 and all(_suffixes(run) == _suffixes(runs[0]) for run in runs):
         return runs  # several samples of one name
@@ -340,7 +340,7 @@ def sample_values(sample: Sample, read: Callable[[Member], bytes], used: Set[str
     for member in sample.members:
         name = member.suffix.removeprefix(".")
         kind = "." + name.rpartition(".")[2]
-        if kind in PICTURES:
+        if kind in SUFFIXES:
             pictures.append(name)
             files[name] = read(member) if images else b""
         elif member.suffix == ".json":
@@ -361,6 +361,13 @@ def sample_values(sample: Sample, read: Callable[[Member], bytes], used: Set[str
             + ("" if plain else ", or take the dots out of the samples' names"),
         )
     return values
+
+
+def picture(members: list[Member], image: str) -> Member | None:
+    """The file of a sample that is its image, by the column that the card names; None if there is not just one."""
+    suffixes = SUFFIXES if image == "image" else (f".{image}",)
+    pictures = [member for member in members if member.suffix in suffixes]
+    return pictures[0] if len(pictures) == 1 else None
 
 
 def _json_values(data: bytes) -> Values:

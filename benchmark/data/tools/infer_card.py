@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -11,12 +12,13 @@ import yaml
 
 from benchmark.common.errors import BenchError
 from benchmark.data.canonical import UNKNOWN, canonical
+from benchmark.data.images import SUFFIXES as IMAGES
+from benchmark.data.images import is_image_file
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS, separated
 from benchmark.data.sources.columns import fill, template_columns
 from benchmark.data.sources.folders import files_below, located
 from benchmark.data.sources.formats import SUFFIXES, Values, read_table
-from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
 from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import names_in, relative_path
 
@@ -24,7 +26,6 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0}
 SAMPLED = 5000
 """Rows from which the columns are inferred. The classes are inferred from all rows."""
 MOST_CLASSES = 200
-ALL_SUFFIXES = sorted({*IMAGES, ".dcm", ".dicom"})
 TO_DO = "to do:"
 PROMPTS_TO_DO = (
     f'{TO_DO} modality, and prompts such as "a chest X-ray showing {{}}", without which zero_shot cannot run'
@@ -32,7 +33,10 @@ PROMPTS_TO_DO = (
 
 NAMES = {
     "id": ("id", "uid", "sample_id", "image_id"),
-    "text": ("text", "caption", "report", "description", "impression", "findings", "sentence"),
+    "text": (
+        *("text", "caption", "report", "description", "impression", "findings", "sentence"),
+        *("texts", "captions", "reports", "descriptions", "sentences"),
+    ),
     "label": ("label", "labels", "class", "classes", "diagnosis", "dx", "category", "finding", "target"),
     "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id", "study", "study_id", "case_id"),
     "split": ("split", "set", "subset", "partition", "fold"),
@@ -139,7 +143,7 @@ def _from_folder(root: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(Path(path).suffix.lower() in IMAGES for path in files_below(folder))
+    return any(is_image_file(folder / path) for path in files_below(folder))
 
 
 def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -150,6 +154,8 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise BenchError(f"{path}: no rows" + (f"; {problems.first}" if problems.first else ""))
     image, root = _image_column(path, names, rows)
     columns = {"image": image} | _named_columns(names, rows, set(template_columns(image)))
+    shared = _shared_images(image, rows) if "id" in columns and "text" in columns else ""
+    of_captions = columns.pop("id") if shared else ""
     classes, multi_label = _infer_labels(path, columns, names, rows)
     source: dict[str, Any] = {"kind": "manifest", "file": path.name, "columns": columns}
     if root != ".":
@@ -157,6 +163,8 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     if "split" not in columns:
         source["split"] = SHARES
     notes = _table_notes(columns, names, classes)
+    if shared:
+        notes.append(f"inferred: {of_captions} names captions, not images ({shared}); they are gathered by image")
     return _card(path.absolute().stem, source, classes, multi_label), notes
 
 
@@ -167,6 +175,22 @@ def _unwrapped(values: Values) -> Values:
 
 def _is_wrapped(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+
+
+def _shared_images(image: str, rows: list[Values]) -> str:
+    """Which image several rows have, in words for a note; "" if none does."""
+    for value, count in Counter(_image_key(image, values) for values in rows).most_common(1):
+        if count > 1:
+            named = f"'{value}'" if isinstance(value, str) else "one image"
+            return f"{count} rows have {named}"
+    return ""
+
+
+def _image_key(image: str, values: Values) -> str | bytes:
+    encoded = values.get(image)
+    if isinstance(encoded, dict):
+        encoded = encoded.get("bytes")
+    return sha256(encoded).digest() if isinstance(encoded, bytes) else fill(image, values)
 
 
 def _named_columns(names: list[str], rows: list[Values], taken: set[str]) -> dict[str, Any]:
@@ -235,7 +259,7 @@ def _image_column(path: Path, names: list[str], rows: list[Values]) -> tuple[str
             return name, "."
     roots = [".", *sorted(child.name for child in path.parent.iterdir() if child.is_dir())]
     sample = rows[:50]
-    suffixes = [*ALL_SUFFIXES, *(suffix.upper() for suffix in ALL_SUFFIXES)]
+    suffixes = [each for suffix in sorted(IMAGES) for each in (suffix, suffix.upper())]
     plain = [name for name in names if re.fullmatch(r"[^{}:!]+", name)]
     with_suffix = [f"{{{name}}}{suffix}" for name in plain for suffix in suffixes]
     for templates in (plain, with_suffix):
@@ -264,7 +288,7 @@ def _most_images(folder: Path, templates: list[str], roots: list[str], rows: lis
 def _check_no_absolute_path(path: Path, names: list[str], rows: list[Values]) -> None:
     for name in names:
         for value in (str(values.get(name)) for values in rows):
-            if PurePath(value).suffix.lower() in ALL_SUFFIXES and _is_absolute(value):
+            if PurePath(value).suffix.lower() in IMAGES and _is_absolute(value):
                 message = f"column '{name}' has absolute paths, such as '{value}'"
                 raise BenchError(f"{path}: {message}; expected paths relative to {path.parent.absolute()}")
 
@@ -274,10 +298,11 @@ def _is_absolute(value: str) -> bool:
 
 
 def _is_image(folder: Path, value: str) -> bool:
-    if len(value) > 1000 or Path(value).suffix.lower() not in ALL_SUFFIXES:
+    if len(value) > 1000:
         return False
     try:
-        return located(folder, relative_path(value.strip(), "image")).is_file()
+        path = located(folder, relative_path(value.strip(), "image"))
+        return path.is_file() and is_image_file(path)
     except (BadRow, OSError, ValueError):
         return False
 
