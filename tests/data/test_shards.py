@@ -111,6 +111,16 @@ def test_suffixes_of_several_parts(tmp_path):
     assert both(tmp_path, members, {"text": "npy"})[1]["not UTF-8"] == 1
 
 
+def test_samples_are_gathered_by_the_image_that_the_card_names(tmp_path):
+    """A preview that several samples share is not their image."""
+    members = []
+    for i, kept in enumerate(("one", "two", "one")):
+        files = {"jpg": b"preview", "png": kept.encode(), "txt": f"caption {i}".encode(), "json": b'{"patient": "p"}'}
+        members += [(f"{i}.{suffix}", content) for suffix, content in files.items()]
+    rows, _ = both(tmp_path, members, {"image": "png", "group": "patient"})
+    assert [row[2:] for row in rows] == [(["caption 0", "caption 2"], b"one"), (["caption 1"], b"two")]
+
+
 def test_what_macos_adds_is_no_sample(tmp_path):
     double = b"\0\5\x16\7" + bytes(range(200, 255))
     members = []
