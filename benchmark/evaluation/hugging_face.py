@@ -25,11 +25,13 @@ class HuggingFaceEncoder:
 
     Features are the inputs of its projections (SigLIP: the embeddings before they are made unit length).
 
-    seed: of random weights in place of the folder's.
+    seed: of random weights in place of the folder's. lowercase: whether texts are lower-cased first.
     notes: how the images that it is given differ from those that its image processor would make.
     """
 
-    def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None, lowercase: bool = False
+    ) -> None:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
 
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
@@ -45,6 +47,7 @@ class HuggingFaceEncoder:
             raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
         self.model: Any = model.float().to(device).eval()
         self.device = device
+        self.lowercase = lowercase
         self.image_size = int(model.config.vision_config.image_size)
         settings = processor.to_dict()
         self.resizing, self.notes = processor_resizing(settings, self.image_size)
@@ -130,7 +133,7 @@ class HuggingFaceEncoder:
         """Return the outputs of the text tower, and a mask [b, L] that is 0 on padding."""
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
-            list(texts),
+            [text.lower() for text in texts] if self.lowercase else list(texts),
             return_tensors="pt",
             return_attention_mask=True,
             padding=padding,

@@ -172,7 +172,6 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     Raises ``BenchError`` for an unknown architecture, and for a tokenizer of a kind that is not supported.
     """
     import open_clip
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     named = spec.name.startswith(("local-dir:", "hf-hub:"))
     if not named and spec.name not in open_clip.list_models():
@@ -180,11 +179,32 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     instead = "download it where there is a network"
     with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=spec.name.startswith("local-dir:")):
         backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
+    return wrapped(backend, spec.name)
+
+
+def wrapped(backend: Any, name: str) -> Tokenizer:
+    """Wrap a tokenizer of open_clip. Raises ``BenchError`` for one of a kind that is not supported."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
     if isinstance(backend, SimpleTokenizer):
         return OpenClipBPE(backend)
     if isinstance(backend, HFTokenizer) and not backend.tokenizer_mode and not backend.strip_sep_token:
         return HuggingFace(backend.tokenizer, backend.context_length, backend.clean_fn)
-    raise BenchError(f"tokenizer of open_clip's '{spec.name}', a {type(backend).__name__}, is not supported")
+    raise BenchError(f"tokenizer of open_clip's '{name}', a {type(backend).__name__}, is not supported")
+
+
+def local_tokenizer(folder: Path, context_length: int, as_open_clip: bool = False) -> Tokenizer:
+    """Build the tokenizer of transformers in a folder. as_open_clip: clean texts first, as open_clip does.
+
+    Raises ``BenchError`` if there is none.
+    """
+    from open_clip.tokenizer import HFTokenizer
+    from transformers import AutoTokenizer
+
+    with hub(f"tokenizer in {folder}", "save the tokenizer's files to the folder", local=True):
+        if as_open_clip:
+            return wrapped(HFTokenizer(str(folder), context_length), str(folder))
+        return HuggingFace(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False), context_length)
 
 
 def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
