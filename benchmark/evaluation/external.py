@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,8 +95,8 @@ def is_external(spec: str) -> bool:
 def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
-    spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
-    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or
+    spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or
+    ``/FILE`` (without: random weights); ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or
     what ``bench export`` wrote);
     ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
 
@@ -126,6 +126,16 @@ def _published(card: PublishedModel) -> ExternalModel:
         )
 
     return ExternalModel(card.name, content, False, build, prompts=card.prompts)
+
+
+def with_own_prompts(model: ExternalModel) -> ExternalModel:
+    """Name a model whose authors' prompts stand in place of those of the datasets, beside itself in the tables.
+
+    Raises ``BenchError`` for a model without any.
+    """
+    if not model.prompts:
+        raise BenchError(f"--own-prompts: no prompts of {model.name} are known; those of the datasets' cards are used")
+    return replace(model, name=f"{model.name} (own prompts)")
 
 
 def _open_clip(rest: str) -> ExternalModel:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
-from benchmark.data.resizing import DEFAULT, Resizing
+from benchmark.data.resizing import Resizing
 from benchmark.evaluation.encoder import Encoded
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE
 from benchmark.models.weights import hub
@@ -26,7 +26,9 @@ class HuggingFaceEncoder:
     Features are the inputs of its projections (SigLIP: the embeddings before they are made unit length).
 
     seed: of random weights in place of the folder's. lowercase: whether texts are lower-cased first.
-    notes: how the images that it is given differ from those that its image processor would make.
+
+    Raises ``BenchError`` for a folder that is not of this kind, and for images that a run cannot prepare as its image
+    processor would.
     """
 
     def __init__(
@@ -148,28 +150,34 @@ class HuggingFaceEncoder:
         return features if project is None else project(features)
 
 
-def processor_resizing(settings: Mapping[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
+def processor_resizing(settings: Mapping[str, Any], image_size: int) -> Resizing:
     """Translate how an image processor of transformers resizes, for a model of ``image_size`` pixels a side.
 
-    settings: its to_dict(). Returns the resizing, and a line for each setting that it cannot reproduce.
+    settings: its to_dict(). Raises ``BenchError`` for one that makes anything but squares of that size by resizing and
+    cropping, since every image of a run is prepared so.
     """
+    kind = str(settings.get("image_processor_type", "image processor"))
+    if "max_num_patches" in settings:
+        raise BenchError(
+            f"its {kind} keeps the shape of every image (NaFlex, max_num_patches {settings['max_num_patches']}), and a "
+            "run prepares squares of one size; use a variant of one size, as google/siglip2-base-patch16-224"
+        )
     size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels}
     crop = {name: pixels for name, pixels in (settings.get("crop_size") or {}).items() if pixels}
     crop = crop if settings.get("do_center_crop") else {}
     edges, crops = set(size.values()), set(crop.values())
-    known = size.keys() in ({"shortest_edge"}, {"height", "width"})
+    known = size.keys() in ({"shortest_edge"}, {"height", "width"}) and len(edges) == 1 and len(crops) <= 1
+    whole = "shortest_edge" in size and not crop
     resizes = settings.get("do_resize", True) and not settings.get("do_pad")
-    if not known or len(edges) > 1 or len(crops) > 1 or not resizes:
+    if not known or not resizes or whole or (crops or edges) != {image_size}:
         used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
-        text = ", ".join(f"{name} {value}" for name, value in used.items())
-        return DEFAULT, [f"the image processor's {text} cannot be followed; images are resized and cropped as for CLIP"]
+        text = ", ".join(f"{name} {value}" for name, value in used.items() if value not in (None, {}))
+        raise BenchError(
+            f"its {kind} has {text}; expected one that resizes to {image_size} x {image_size} pixels, as the model "
+            "takes, or resizes the short side and crops to that"
+        )
     (edge,), (output,) = edges, crops or edges
-    notes = []
-    if "shortest_edge" in size and not crop:
-        notes.append("the image processor keeps the whole long side; here its middle is cropped out")
-    if output != image_size:
-        notes.append(f"the image processor makes {output} pixels a side; the model expects {image_size} and gets these")
     resample = settings.get("resample")
     interpolation = "bilinear" if resample is None else Image.Resampling(resample).name.lower()
     mode: Literal["shortest", "squash"] = "shortest" if "shortest_edge" in size else "squash"
-    return Resizing(mode, interpolation, output / edge, odd="down"), notes
+    return Resizing(mode, interpolation, output / edge, odd="down")

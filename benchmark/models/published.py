@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from benchmark.common.errors import BenchError
 from benchmark.common.hub import hub_answers
 from benchmark.config.validation import validated
-from benchmark.config.yaml_files import configs_folder, find_config, read_yaml
+from benchmark.config.yaml_files import find_config, published_models_folder, read_yaml
 from benchmark.models.weights import hub
 from benchmark.store.hashing import file_digest
 
@@ -160,12 +160,6 @@ class PublishedModel(_Block):
     notes: list[str] = Field(min_length=1)
 
     @property
-    def terms(self) -> str:
-        """The licence, and whether the files are gated."""
-        gated = {True: ", gated", False: "", None: ", gated or not: unknown"}[self.gated]
-        return f"licence {self.licence}{gated}"
-
-    @property
     def commands(self) -> list[str]:
         """How to get the files once, a command or a step for each source."""
         return [source.command(f"${FOLDER}/{self.name}") for source in self.sources]
@@ -247,14 +241,14 @@ def _cached(source: Source) -> list[Path]:
 
 def published_names() -> list[str]:
     """Return the names of the shipped cards."""
-    return sorted(path.stem for path in _cards().glob("*.yaml"))
+    return sorted(path.stem for path in published_models_folder().glob("*.yaml"))
 
 
 def is_published(name: str) -> bool:
     """Return whether a name is that of a shipped card, or the path of a card of the same keys."""
     if name.endswith((".yaml", ".yml")):
         return Path(name).is_file() and "sources" in read_yaml(Path(name))
-    return (_cards() / f"{name}.yaml").is_file()
+    return (published_models_folder() / f"{name}.yaml").is_file()
 
 
 def load_published(name_or_path: str, changes: Mapping[str, Any] | None = None) -> PublishedModel:
@@ -262,13 +256,9 @@ def load_published(name_or_path: str, changes: Mapping[str, Any] | None = None) 
 
     Raises ``BenchError`` for a missing file and an invalid card (naming the key).
     """
-    shipped = _cards() / f"{name_or_path}.yaml"
+    shipped = published_models_folder() / f"{name_or_path}.yaml"
     path = shipped if shipped.is_file() else find_config("model", name_or_path)
     card: PublishedModel = validated(
         PublishedModel, {"name": path.stem, **read_yaml(path), **(changes or {})}, str(path)
     )
     return card
-
-
-def _cards() -> Path:
-    return configs_folder() / "models" / "published"
