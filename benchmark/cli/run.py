@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
-
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import one_line
 

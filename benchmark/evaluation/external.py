@@ -1,9 +1,8 @@
 """External models, which this harness did not train: published ones by their card, others by their library's name."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,11 +13,15 @@ from benchmark.evaluation.encoder import Encoder, ModelEncoder
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Materials, RawPixels
 from benchmark.evaluation.hugging_face import HuggingFaceEncoder
 from benchmark.evaluation.images_only import ImageEncoder
+from benchmark.models.card import LOCAL
+from benchmark.models.folders import CONFIG as FOLDER_CONFIG
+from benchmark.models.folders import HUB_NAME, contents, file_hashes, hub_folder, layout, spec_of
+from benchmark.models.folders import WEIGHTS as SUFFIXES
 from benchmark.models.published import PublishedModel, is_published, load_published
 from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
 from benchmark.models.weights import require_file
 from benchmark.store import formats
-from benchmark.store.hashing import digest
+from benchmark.store.hashing import digest, file_digest
 from benchmark.store.rows import Label
 
 if TYPE_CHECKING:
@@ -82,10 +85,19 @@ class ExternalModel:
 def is_external(spec: str) -> bool:
     """Return whether a name is of the form KIND:... or that of a published model's card, not that of a model card.
 
-    Raises ``BenchError`` for an unknown kind.
+    Raises ``BenchError`` for an unknown kind, and for the path of a model without its kind.
     """
     kind, colon, _ = spec.partition(":")
-    if not colon or Path(spec).exists():
+    path = Path(spec)
+    if path.is_dir():
+        written = f"hf:{spec}" if is_saved(path) else spec_of(path)
+        told = f"write --model {written}" if written else f"it is of no known layout; it has {contents(path)}"
+        raise BenchError(f"--model {spec}: a folder; {told}")
+    if path.suffix in SUFFIXES and path.is_file():
+        raise BenchError(
+            f"--model {spec}: a checkpoint; write its architecture too: open_clip:NAME/{spec} or timm:NAME/{spec}"
+        )
+    if not colon or path.exists():
         return is_published(spec)
     if kind not in KINDS:
         raise unknown("kind of model (before the colon of --model)", kind, KINDS)
@@ -96,10 +108,11 @@ def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
     spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or
-    ``/FILE`` (without: random weights); ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` (a CLIP or SigLIP of transformers, or
-    what ``bench export`` wrote);
-    ``timm:NAME``, with timm's weights or those of ``/FILE``: images only.
+    ``/FILE`` (without: random weights); ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` or
+    ``hf:ORG/NAME`` (a CLIP or SigLIP of transformers, an adapter of peft for one, or what ``bench export`` wrote);
+    ``timm:NAME``, with timm's weights or those of ``/FILE``, or ``timm:FOLDER`` that timm saved: images only.
 
+    Models that are named by ``hf:ORG/NAME``, and bases of adapters, are downloaded, as their files are part of the key.
     Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
     """
     if is_published(spec):
@@ -139,22 +152,28 @@ def with_own_prompts(model: ExternalModel) -> ExternalModel:
 
 
 def _open_clip(rest: str) -> ExternalModel:
-    from benchmark.models.from_open_clip import check_open_clip
+    from benchmark.models.from_open_clip import check_folder, check_open_clip
 
+    path = Path(rest)
+    if path.is_dir():
+        raise BenchError(f"--model open_clip:{rest}: a folder; write --model {spec_of(path) or f'{LOCAL}FOLDER'}")
+    if path.suffix in SUFFIXES and path.is_file():
+        raise BenchError(f"--model open_clip:{rest}: a checkpoint; write its architecture too: open_clip:NAME/{rest}")
     whole = rest.startswith(WHOLE)
     name, _, pretrained = (rest, "", "") if whole else rest.partition("/")
     content: dict[str, Any] = {"open_clip": name, "pretrained": pretrained}
     title = f"open_clip:{name}"
     if rest.startswith("local-dir:"):
         folder = Path(rest.removeprefix("local-dir:"))
-        content = {"open_clip": _files(folder)}
+        check_folder(folder)
+        content = {"open_clip": file_hashes(folder)}
         title = f"open_clip:{_shown(folder)}"
     elif not whole:
         check_open_clip(name, pretrained or None)
         tag = pretrained
         if Path(pretrained).suffix:
             require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
-            content["pretrained"], tag = _sha256(Path(pretrained)), _shown(Path(pretrained))
+            content["pretrained"], tag = file_digest(Path(pretrained)), _shown(Path(pretrained))
         title += f"/{tag}" if tag else ""
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
@@ -184,23 +203,33 @@ def _open_clip_encoder(
 
 def _hugging_face(rest: str) -> ExternalModel:
     folder = Path(rest)
+    title = f"hf:{_shown(folder)}"
     if not folder.is_dir():
-        raise BenchError(
-            f"--model hf:{rest}: no such folder; expected one with a saved CLIP or SigLIP of transformers, or of bench "
-            "export"
-        )
+        expected = "a folder with a saved CLIP or SigLIP of transformers, or of bench export"
+        if not HUB_NAME.fullmatch(rest) or folder.exists():
+            raise BenchError(f"--model hf:{rest}: no such folder; expected {expected}, or ORG/NAME of the hub")
+        folder = hub_folder(rest, f"download it where there is a network, or name {expected} (no such folder here)")
+        title = f"hf:{rest}"
     if is_saved(folder):
-        return _exported(folder)
+        return _exported(folder, title)
+    kind, other = layout(folder), spec_of(folder)
+    if kind in ("open_clip", "timm"):
+        raise BenchError(f"--model hf:{rest}: saved by {kind}; write --model {other}")
+    if kind is None:
+        raise BenchError(
+            f"--model hf:{rest}: no {FOLDER_CONFIG} with a model_type of transformers; it has {contents(folder)}"
+        )
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
-    return ExternalModel(f"hf:{_shown(folder)}", {"hf": _files(folder)}, False, build)
+    return ExternalModel(title, {"hf": file_hashes(folder)}, False, build)
 
 
-def _exported(folder: Path) -> ExternalModel:
+def _exported(folder: Path, title: str) -> ExternalModel:
     """Make the model of a folder that ``bench export`` wrote."""
-    files = [folder / CONFIG, folder / WEIGHTS, *sorted((folder / TOKENIZER).glob("*"))]
+    tokenizer = sorted(path for path in (folder / TOKENIZER).rglob("*") if path.is_file())
+    files = [folder / CONFIG, folder / WEIGHTS, *tokenizer]
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         saved = load_model(folder, weights=seed is None, seed=seed or 0)
@@ -209,22 +238,30 @@ def _exported(folder: Path) -> ExternalModel:
 
     for file in files:
         require_file(file, "a file of bench export")
-    content = {"exported": {str(file.relative_to(folder)): _sha256(file) for file in files}}
-    return ExternalModel(f"hf:{_shown(folder)}", content, False, build)
+    content = {"exported": {str(PurePosixPath(file.relative_to(folder))): file_digest(file) for file in files}}
+    return ExternalModel(title, content, False, build)
 
 
 def _timm(rest: str) -> ExternalModel:
-    import timm
+    from benchmark.models.card import LOCAL, TimmImage
+    from benchmark.models.from_timm import architecture_of
 
-    from benchmark.models.card import TimmImage
-
+    path = Path(rest.removeprefix(LOCAL))
+    if path.suffix in SUFFIXES and path.is_file():
+        raise BenchError(f"--model timm:{rest}: a checkpoint; write its architecture too: timm:NAME/{rest}")
     name, _, file = rest.partition("/")
-    if not timm.is_model(name):
-        raise unknown("timm image model", name, timm.list_models())
     content: dict[str, Any] = {"timm": name, "pretrained": True}
+    title = f"timm:{name}" + (f"/{_shown(Path(file))}" if file else "")
+    if path.is_dir() or rest.startswith(LOCAL):
+        other = spec_of(path) if path.is_dir() else ""
+        if other and layout(path) != "timm":
+            raise BenchError(f"--model timm:{rest}: saved by {layout(path)}; write --model {other}")
+        name, file, title = f"{LOCAL}{path}", "", f"timm:{_shown(path)}"
+        content = {"timm": architecture_of(name), "pretrained": file_hashes(path)}
+    architecture_of(name)
     if file:
         require_file(file, f"a checkpoint of timm's '{name}'")
-        content["pretrained"] = _sha256(Path(file))
+        content["pretrained"] = file_digest(Path(file))
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         from benchmark.models.from_timm import timm_image, timm_resizing
@@ -234,7 +271,7 @@ def _timm(rest: str) -> ExternalModel:
             tower = timm_image(spec, None, weights=seed is None)
         return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
-    return ExternalModel(f"timm:{name}" + (f"/{_shown(Path(file))}" if file else ""), content, True, build)
+    return ExternalModel(title, content, True, build)
 
 
 def from_card(card: "ModelCard", initial: FixedEncoder, suite: str) -> FixedEncoder:
@@ -250,13 +287,6 @@ def from_card(card: "ModelCard", initial: FixedEncoder, suite: str) -> FixedEnco
     return FixedEncoder(initial.content | {"evaluated": card.name}, label, False, initial.build)
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Hash each file of a folder, by name. Raises ``BenchError`` where there is no folder."""
-    if not folder.is_dir():
-        raise BenchError(f"model folder {folder}: no such folder")
-    return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-
-
 def _shown(path: Path) -> str:
     """Write a path in the name of a model: whole, since models of one name would replace each other in the tables.
 
@@ -265,8 +295,3 @@ def _shown(path: Path) -> str:
     # A file is not followed: in a cache of the Hugging Face Hub it is a link to one that is named by its hash.
     full, here = path.parent.resolve() / path.name if path.is_file() else path.resolve(), Path.cwd()
     return str(full.relative_to(here)) if here in full.parents else str(full)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,8 +16,14 @@ from benchmark.common.seeding import torch_seed
 from benchmark.data.resizing import Resizing
 from benchmark.evaluation.encoder import Encoded
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE
+from benchmark.models.folders import CONFIG, base_of
+from benchmark.models.from_transformers import load_transformers
+from benchmark.models.tokenizer import highest_token, load_tokenizer
 from benchmark.models.weights import hub
 from benchmark.store.hashing import digest
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
 class HuggingFaceEncoder:
@@ -34,25 +40,36 @@ class HuggingFaceEncoder:
     def __init__(
         self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None, lowercase: bool = False
     ) -> None:
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel, SiglipModel
+        from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, CLIPModel, SiglipModel
 
+        base = base_of(folder) or folder
+        self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
-            if seed is None:
-                model = AutoModel.from_pretrained(folder, trust_remote_code=False)
-            else:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-                with torch_seed(seed):
+            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            if config.model_type == "siglip2":
+                raise BenchError(
+                    f"model '{folder}': a Siglip2Model takes images of any shape (NaFlex), and a run prepares squares "
+                    "of one size; use a variant of one size, as google/siglip2-base-patch16-224"
+                )
+            kind = MODEL_MAPPING.get(type(config), None)
+            if kind not in (CLIPModel, SiglipModel):
+                raise BenchError(
+                    f"model '{folder}': {CONFIG} is that of a {getattr(kind, '__name__', config.model_type)}; expected "
+                    "a CLIPModel or a SiglipModel, with both towers"
+                )
+            self._check_tokens(config.text_config, folder)
+            with torch_seed(seed or 0):
+                if seed is None:
+                    model, _ = load_transformers(folder, "dual encoder", config)
+                else:
                     model = AutoModel.from_config(config, trust_remote_code=False)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-        if not isinstance(model, CLIPModel | SiglipModel):
-            raise BenchError(f"model '{folder}': a {type(model).__name__}; expected a CLIPModel or a SiglipModel")
+            processor = AutoImageProcessor.from_pretrained(_with(PROCESSOR, folder, base), trust_remote_code=False)
         self.model: Any = model.float().to(device).eval()
         self.device = device
         self.lowercase = lowercase
         self.image_size = int(model.config.vision_config.image_size)
         settings = processor.to_dict()
-        self.resizing, self.notes = processor_resizing(settings, self.image_size)
+        self.resizing = processor_resizing(settings, self.image_size, f"model '{folder}'")
         self.fingerprint = digest(["hf", fingerprint, asdict(self.resizing)])
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
@@ -63,6 +80,26 @@ class HuggingFaceEncoder:
         if settings.get("do_normalize", True):
             normal = (settings["image_mean"], settings["image_std"])
         self.mean, self.std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in normal)
+
+    def _check_tokens(self, config: Any, folder: Path) -> None:
+        """Raise ``BenchError`` if the text tower cannot read the tokens, by its configuration."""
+        tokenizer, rows = self.tokenizer, config.vocab_size
+        instead = "the tokenizer is of another model; save the model's own to the folder"
+        highest = highest_token(tokenizer)
+        if highest >= rows:
+            raise BenchError(
+                f"model '{folder}': its tokenizer has tokens up to {highest}, but its text embedding has {rows} rows "
+                f"(vocab_size in {CONFIG}): {instead}"
+            )
+        if tokenizer.pad_token_id is None:
+            raise BenchError(f"model '{folder}': its tokenizer has no token to pad with (pad_token): {instead}")
+        # CLIP pools the first end token; 2 stands for configurations that were saved with a wrong one.
+        end = config.eos_token_id
+        if config.model_type == "clip_text_model" and end != 2 and end not in tokenizer("").input_ids:
+            raise BenchError(
+                f"model '{folder}': the text tower takes its feature at token {end} (eos_token_id), but its tokenizer "
+                f"ends texts with {tokenizer('').input_ids[-1:]}: {instead}"
+            )
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
@@ -150,18 +187,18 @@ class HuggingFaceEncoder:
         return features if project is None else project(features)
 
 
-def processor_resizing(settings: Mapping[str, Any], image_size: int) -> Resizing:
+def _with(names: Sequence[str], folder: Path, base: Path) -> Path:
+    """Return the folder of an adapter if it has one of these files, else that of its base."""
+    return folder if any((folder / name).is_file() for name in names) else base
+
+
+def processor_resizing(settings: Mapping[str, Any], image_size: int, what: str) -> Resizing:
     """Translate how an image processor of transformers resizes, for a model of ``image_size`` pixels a side.
 
-    settings: its to_dict(). Raises ``BenchError`` for one that makes anything but squares of that size by resizing and
+    settings: its to_dict(). what: the model, for messages. Raises ``BenchError`` for one that makes anything but squares of that size by resizing and
     cropping, since every image of a run is prepared so.
     """
     kind = str(settings.get("image_processor_type", "image processor"))
-    if "max_num_patches" in settings:
-        raise BenchError(
-            f"its {kind} keeps the shape of every image (NaFlex, max_num_patches {settings['max_num_patches']}), and a "
-            "run prepares squares of one size; use a variant of one size, as google/siglip2-base-patch16-224"
-        )
     size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels}
     crop = {name: pixels for name, pixels in (settings.get("crop_size") or {}).items() if pixels}
     crop = crop if settings.get("do_center_crop") else {}
@@ -173,8 +210,8 @@ def processor_resizing(settings: Mapping[str, Any], image_size: int) -> Resizing
         used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
         text = ", ".join(f"{name} {value}" for name, value in used.items() if value not in (None, {}))
         raise BenchError(
-            f"its {kind} has {text}; expected one that resizes to {image_size} x {image_size} pixels, as the model "
-            "takes, or resizes the short side and crops to that"
+            f"{what}: its {kind} has {text}; expected one that resizes to {image_size} x {image_size} pixels, as the "
+            "model takes, or resizes the short side and crops to that"
         )
     (edge,), (output,) = edges, crops or edges
     resample = settings.get("resample")

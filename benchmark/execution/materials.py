@@ -99,7 +99,9 @@ def load_trained(
     recipe = cell["content"]
     card = ModelCard.model_validate(recipe["model"])
     tokenizer = tokenizer or _tokenizer(folder, card, recipe["tokenizer_data"], datasets, cache)
-    method = build_method(recipe["method"], build_model(card, 0, weights=False), recipe["options"])
+    model = build_model(card, 0, weights=False)
+    model.image.left_random = cell.get("left_random", "")
+    method = build_method(recipe["method"], model, recipe["options"])
     method.setup(tokenizer, cell["classes"])
     available = _checkpoint(folder, checkpoint, recipe["training"])
     try:
@@ -163,18 +165,23 @@ class Materials:
             self._blank_model = build_model(self.plan.model, 0, "meta")
         return self._blank_model
 
-    def model(self, seed: int, weights: bool = True) -> DualEncoder:
-        """Return the model as it is before training. weights: False leaves all of it random."""
+    def model(self, seed: int, weights: bool = True, initial: bool = True) -> DualEncoder:
+        """Return the model as it is before training.
+
+        weights: False leaves all of it random. initial: whether with the initial weights that a run trains, if any.
+        """
         model = build_model(self.plan.model, stream(seed, "model"), weights=weights)
-        if weights and self.plan.initial:
-            model.load_state_dict(load_file(self.initial_weights()))
+        if model.left_random and model.left_random not in self.progress.warnings:
+            self.progress.warn(model.left_random)
+        if weights and initial and self.plan.initial:
+            load_tower(model, self.initial_weights())
         return model
 
     def method(self, cell: Cell) -> Method:
         """Return a cell's method as it is before training."""
         # The cell that trains the initial weights cannot start from them.
         first = cell is self.plan.initial
-        model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
+        model = self.model(cell.seed, initial=not first)
         if "language_model" in cell.content:
             load_tower(model.text, self.language_model())
         with torch_seed(stream(cell.seed, "method", cell.method)):
@@ -182,11 +189,13 @@ class Materials:
             method.setup(self.tokenizer(), self.plan.classes_of(cell))
         return method
 
-    def finish(self, store: Store, cell: Cell, cost: CellCost) -> None:
-        """Add a trained cell to the store, with everything that load_trained() needs."""
-        store.finish(
-            cell.key, {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}, cost
-        )
+    def finish(self, store: Store, cell: Cell, cost: CellCost, left_random: str = "") -> None:
+        """Add a trained cell to the store, with everything that load_trained() needs.
+
+        left_random: of the model before training.
+        """
+        recorded: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
+        store.finish(cell.key, recorded | ({"left_random": left_random} if left_random else {}), cost)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""

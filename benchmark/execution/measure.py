@@ -54,8 +54,10 @@ def measure(
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     resamples = {each.part: resamples_of(each, population, plan.config.evaluation.resamples) for each in measurements}
+    left_random = getattr(data.encoder, "left_random", "")
+    said: Any = {"left_random": left_random} if left_random else {}
     rows = [
-        _row(plan, cell, pair, course or {}, each.part, scores, scores["metric"] == primary, sample)
+        said | _row(plan, cell, pair, course or {}, each.part, scores, scores["metric"] == primary, sample)
         for each in measurements
         for sample in [_sample(each, population)]
         for scores in scores_of(each, resamples[each.part])

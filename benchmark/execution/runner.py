@@ -118,7 +118,7 @@ class Runner:
 
             method = self.materials.method(cell)
             cost = self.materials.pretrain(cell, method, name, self.store.partial(cell.key), watch)
-            self.materials.finish(self.store, cell, cost)
+            self.materials.finish(self.store, cell, cost, method.model.left_random)
         self.outcome.trained += 1
 
     def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder]) -> None:

@@ -80,6 +80,11 @@ class DualEncoder(nn.Module):
         return F.normalize(self.text_projection(features), dim=-1)
 
     @property
+    def left_random(self) -> str:
+        """What the weights of its towers left random, in a line; "" for nothing."""
+        return "; ".join(dict.fromkeys(filter(None, (self.image.left_random, self.text.left_random))))
+
+    @property
     def has_image_tokens(self) -> bool:
         """Whether image_tokens() works."""
         return self.image.has_tokens
@@ -120,6 +125,10 @@ class DualEncoder(nn.Module):
         ):
             if value > limit:
                 raise BenchError(f"tokenizer.{name} is {value}, but the text tower reads at most {limit}")
+        if tokenizer.pad_id >= self.text.vocab_size:
+            raise BenchError(
+                f"tokenizer pads with {tokenizer.pad_id}, but the text tower has {self.text.vocab_size} tokens"
+            )
         if self.text.pad_id not in (None, tokenizer.pad_id):
             raise BenchError(f"text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}")
 
@@ -146,7 +155,8 @@ def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool =
     parameters only have shapes, and neither weights nor network are needed (except for the configuration of an
     architecture that is only described on the hub).
 
-    weights: false for random weights, whatever the card says.
+    weights: false for random weights, whatever the card says. Weights that are not whole are refused, unless the card
+    is not ``strict``: then ``left_random`` of the model says which tensors are random.
     A tower's own projection is kept with its weights if it has ``embed_dim`` outputs; otherwise a new one is drawn.
     Raises ``BenchError`` for anything that the card names and does not exist, and for weights that do not fit.
     """
@@ -170,10 +180,10 @@ def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
     if isinstance(spec, TimmImage):
         from benchmark.models.from_timm import timm_image
 
-        return timm_image(spec, card.image_size, weights), None
+        return timm_image(spec, card.image_size, weights, card.strict), None
     from benchmark.models.from_open_clip import open_clip_image
 
-    return open_clip_image(spec, card.image_size, weights)
+    return open_clip_image(spec, card.image_size, weights, card.strict)
 
 
 def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
@@ -186,10 +196,10 @@ def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
     if isinstance(spec, TransformersText):
         from benchmark.models.from_transformers import transformers_text
 
-        return transformers_text(spec, weights), None
+        return transformers_text(spec, weights, card.strict), None
     from benchmark.models.from_open_clip import open_clip_text
 
-    return open_clip_text(spec, weights)
+    return open_clip_text(spec, weights, card.strict)
 
 
 def _projection(own: Own, width: int, embed_dim: int) -> nn.Module:

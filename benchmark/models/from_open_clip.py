@@ -20,8 +20,10 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
 from benchmark.models.card import OpenClipImage, OpenClipText
+from benchmark.models.folders import OPEN_CLIP, contents, layout, require_weights, spec_of
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
+from benchmark.models.loading import recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
 from benchmark.models.weights import hub, reading, require_file
 
@@ -32,13 +34,31 @@ FOLDER, HUB = "local-dir:", "hf-hub:"
 
 
 def open_clip_model(
-    name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
+    name: str,
+    pretrained: str | None,
+    quick_gelu: bool | None,
+    image_size: int | None,
+    weights: bool,
+    strict: bool = True,
+    part: str = "",
 ) -> Any:
     """Build an open_clip model with its weights, or with random ones if ``weights`` is false.
 
     quick_gelu: None takes the activation of the pretrained tag, else that of the architecture.
+    strict: refuse weights that are not whole; else the model's ``left_random`` says what is. part: the prefix of the
+    tensors that are used, ``visual.`` or ``text.``.
     Raises ``BenchError`` for an unknown architecture or tag, and for weights that do not exist or do not fit.
     """
+    with recorded() as loading:
+        model = _open_clip_model(name, pretrained, quick_gelu, image_size, weights)
+    what = f"weights {pretrained or name} (expected a checkpoint of open_clip's '{name}')"
+    model.left_random = require_whole(loading, what, "dual encoder", strict, part)
+    return model
+
+
+def _open_clip_model(
+    name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
+) -> Any:
     options: dict[str, Any] = {"force_custom_text": True, "pretrained_text": False, "weights_only": True}
     options["device"] = torch.get_default_device()
     if image_size is not None:
@@ -48,6 +68,8 @@ def open_clip_model(
             raise BenchError(f"open_clip model '{name}' includes its weights: remove 'pretrained: {pretrained}'")
         if quick_gelu is not None:
             options["quick_gelu"] = quick_gelu
+        if name.startswith(FOLDER):
+            check_folder(Path(name.removeprefix(FOLDER)), weights)
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
         with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
@@ -75,6 +97,20 @@ def open_clip_model(
         with reading(path, expected):
             open_clip.load_checkpoint(model, path)
     return model
+
+
+def check_folder(folder: Path, weights: bool = True) -> None:
+    """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
+    if not folder.is_dir():
+        raise BenchError(f"model folder {folder}: no such folder")
+    if layout(folder) != "open_clip":
+        other = spec_of(folder)
+        raise BenchError(
+            f"model folder {folder}: no {OPEN_CLIP}, found {contents(folder)}"
+            + (f"; bench eval takes this folder as --model {other}" if other else "; expected a model of open_clip")
+        )
+    if weights:
+        require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
 
 
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
@@ -205,11 +241,14 @@ class OpenClipTimmTower(TimmImageTower):
         return timm_groups(self.model) + ([] if self.pool is None else [[self.pool]])
 
 
-def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) -> tuple[ImageTower, Projection]:
+def open_clip_image(
+    spec: OpenClipImage, image_size: int | None, weights: bool, strict: bool = True
+) -> tuple[ImageTower, Projection]:
     """Build the image tower of an open_clip model; returns it and its own projection."""
-    visual = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights).visual
-    tower, projection = image_tower(visual, spec.name, image_size)
+    whole = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights, strict, "visual.")
+    tower, projection = image_tower(whole.visual, spec.name, image_size)
     tower.patch_dropout = spec.patch_dropout
+    tower.left_random = whole.left_random
     return tower, projection
 
 
@@ -347,9 +386,12 @@ class OpenClipHFTextTower(TransformersTextTower):
         return TowerOutput(self.pooler(out, mask.long()), out.last_hidden_state)
 
 
-def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projection]:
+def open_clip_text(spec: OpenClipText, weights: bool, strict: bool = True) -> tuple[TextTower, Projection]:
     """Build the text tower of an open_clip model; returns it and its own projection."""
-    return text_tower(open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text, spec.pad_id)
+    whole = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights, strict, "text.")
+    tower, projection = text_tower(whole.text, spec.pad_id)
+    tower.left_random = whole.left_random
+    return tower, projection
 
 
 def text_tower(text: Any, pad_id: int) -> tuple[TextTower, Projection]:

@@ -22,6 +22,7 @@ from benchmark.data.resizing import Resizing
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.models.from_open_clip import Projection, image_tower, text_tower
 from benchmark.models.from_transformers import TransformersTextTower
+from benchmark.models.loading import Loading, require_whole
 from benchmark.models.published import ConchLoading, MedClipLoading, OpenClipLoading, PmcClipLoading, PublishedModel
 from benchmark.models.tokenizer import HuggingFace, Tokenizer, local_tokenizer, wrapped
 from benchmark.models.tower import ImageTower, TextTower, TowerOutput, mean_token
@@ -78,9 +79,9 @@ def load_published_model(card: PublishedModel, folders: list[Path], weights: boo
         path = _weights(card, spec.weights, folders[0])
         state = layout.adapted(read_tensors(path, f"the weights of {card.name}"))
         if "logit_scale" not in state:
-            raise BenchError(f"weights {path}: expected those of {card.name}: tensor 'logit_scale' is missing")
+            raise BenchError(f"model '{card.name}', {path}: tensor logit_scale is missing; download the file again")
         scale = float(state["logit_scale"].exp())
-        _fill(layout, state, f"weights {path}: expected those of {card.name}")
+        _fill(layout, state, path, card.name)
     (image, (image_projection, width)), (text, (text_projection, _)) = layout.towers()
     model = DualEncoder(image, text, image_projection, text_projection, width).float()
     model.check(layout.tokenizer)
@@ -94,27 +95,26 @@ def _weights(card: PublishedModel, file: str, folder: Path) -> Path:
     return path
 
 
-def _fill(layout: _Layout, state: Mapping[str, Tensor], where: str) -> None:
+def _fill(layout: _Layout, state: Mapping[str, Tensor], path: Path, name: str) -> None:
     """Copy every tensor of a file to its module. Raises ``BenchError`` unless both have the same tensors."""
     wanted = {
-        beginning + layout.named(name): tensor
+        beginning + layout.named(own): tensor
         for beginning, part in layout.parts.items()
-        for name, tensor in part.state_dict().items()
+        for own, tensor in part.state_dict().items()
     }
-    known = {*wanted, "logit_scale"}
-    missing = [name for name in wanted if name not in state]
-    other = [name for name in state if name not in known and not name.startswith(layout.ignored)]
-    if missing or other:
-        lacks = f"lacks '{missing[0]}' and {len(missing) - 1} others" if missing else ""
-        has = f"has '{other[0]}' and {len(other) - 1} others that the model has not" if other else ""
-        raise BenchError(f"{where}: {' and '.join(filter(None, (lacks, has)))}")
-    for name, tensor in wanted.items():
-        if state[name].numel() != tensor.numel() or (tensor.ndim > 0 and state[name].shape != tensor.shape):
-            shapes = f"shape {list(state[name].shape)}, in the model {list(tensor.shape)}"
-            raise BenchError(f"{where}: tensor '{name}' has {shapes}")
+    read = {key: tensor for key, tensor in state.items() if not key.startswith(layout.ignored)}
+    others = read.keys() - wanted.keys() - {"logit_scale"}
+    mismatched = {
+        key: (list(read[key].shape), list(tensor.shape))
+        for key, tensor in wanted.items()
+        if key in read and read[key].squeeze().shape != tensor.squeeze().shape
+    }
+    loading = Loading(wanted.keys() - read.keys(), others, mismatched)
+    require_whole(loading, f"model '{name}', {path}", "dual encoder", strict=True, instead="download the file again")
     with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(state[name].reshape(tensor.shape))
+        for key, tensor in wanted.items():
+            if key in read:  # Others are counts that the architecture makes.
+                tensor.copy_(read[key].reshape(tensor.shape))
 
 
 def _renamed(rename: Mapping[str, str]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
@@ -164,7 +164,7 @@ def _open_clip(spec: OpenClipLoading, folders: list[Path]) -> _Layout:
             state = convert_to_custom_text_state_dict(state)
         return state
 
-    return _Layout({"": whole}, towers, tokenizer, ("text.transformer.embeddings.position_ids",), adapted=adapted)
+    return _Layout({"": whole}, towers, tokenizer, adapted=adapted)
 
 
 class _SwinTower(ImageTower):
@@ -221,7 +221,7 @@ def _medclip(spec: MedClipLoading, folders: list[Path]) -> _Layout:
         return {name: tensor for name, tensor in state.items() if not name.endswith("relative_position_index")}
 
     tokenizer = local_tokenizer(folders[1], spec.context_length)
-    return _Layout(parts, towers, tokenizer, _unused_in_bert("text_model.model."), _older_swin, adapted)
+    return _Layout(parts, towers, tokenizer, ("text_model.model.pooler.",), _older_swin, adapted)
 
 
 def _older_swin(name: str) -> str:
@@ -271,7 +271,7 @@ def _pmc_clip(spec: PmcClipLoading, folders: list[Path]) -> _Layout:
         return image_tower(visual, "PMC-CLIP"), (text, (projection, spec.embed_dim))
 
     ignored = ("positional_embedding", "ln_final.", "mlm_projection", "img_special_token", "fusion_module.")
-    ignored += _unused_in_bert("text_encoder.")
+    ignored += ("text_encoder.pooler.",)
     return _Layout(parts, towers, tokenizer, ignored, adapted=_as_linear("text_projection"))
 
 
@@ -342,11 +342,6 @@ def _as_linear(name: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         return {f"{key}.weight" if key == name else key: x.T if key == name else x for key, x in state.items()}
 
     return adapted
-
-
-def _unused_in_bert(beginning: str) -> tuple[str, ...]:
-    """How names of tensors begin that a BERT without its pooler lacks; the positions are a buffer of older versions."""
-    return f"{beginning}pooler.", f"{beginning}embeddings.position_ids"
 
 
 def _bert(folder: Path) -> Any:

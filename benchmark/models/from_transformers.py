@@ -12,6 +12,8 @@ from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import TransformersText
+from benchmark.models.folders import base_of, require_weights
+from benchmark.models.loading import LENIENT, Kind, of_transformers, require_whole
 from benchmark.models.tower import Group, LanguageModelTower, TowerOutput, groups_by, last_token, mean_token
 from benchmark.models.weights import hub
 
@@ -127,15 +129,44 @@ def transformers_groups(model: nn.Module) -> list[Group]:
     return groups_by(model, group)
 
 
-def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
+def load_transformers(
+    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = ""
+) -> tuple[Any, str]:
+    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter.
+
+    name: a folder, or a name on the hub. config: in place of the model's own. Returns the model, and what was left
+    random, as require_whole() says. Raises ``BenchError`` for weights that are not whole, see there; and what
+    transformers raises, for hub().
+    """
+    from transformers import AutoModel, logging
+
+    # It would report tensors that are not needed (a language modelling head) like errors; require_whole() reports.
+    logging.set_verbosity_error()
+    base = base_of(Path(name)) if Path(name).is_dir() else None
+    source = base or name
+    if Path(source).is_dir():
+        require_weights(Path(source), "model.safetensors or pytorch_model.bin")
+    options = {} if config is None else {"config": config}
+    model, info = AutoModel.from_pretrained(
+        source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    what = f"model '{source}'"
+    left_random = [require_whole(of_transformers(info), what, kind, strict, instead=instead)]
+    if base is not None:
+        require_weights(Path(name), "adapter_model.safetensors")
+        loading = of_transformers(model.load_adapter(str(name)).to_dict())
+        advice = "set base_model_name_or_path to the model that it was trained on"
+        left_random.append(require_whole(loading, f"adapter '{name}'", "adapter", strict, instead=advice))
+    return model, "; ".join(filter(None, left_random))
+
+
+def transformers_text(spec: TransformersText, weights: bool, strict: bool = True) -> TransformersTextTower:
     """Build a transformers tower, with random weights if ``weights`` is false (for the meta device).
 
-    Then a config with its model_type is all that is needed.
+    Then a config with its model_type is all that is needed. strict: refuse weights that are not whole.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, logging
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
-    # It would report tensors that the tower does not need (a language modelling head) like errors.
-    logging.set_verbosity_error()
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
     if spec.name is None or not (weights or kind is None):
@@ -146,17 +177,20 @@ def transformers_text(spec: TransformersText, weights: bool) -> TransformersText
         return TransformersTextTower(AutoModel.from_config(AutoConfig.for_model(kind, **overrides)), spec.pooling)
     instead = "download it where there is a network, or name a local folder: text.name: FOLDER"
     with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
-        config = AutoConfig.from_pretrained(spec.name, trust_remote_code=False, **overrides)
+        base = base_of(Path(spec.name)) if Path(spec.name).is_dir() else None
+        config = AutoConfig.from_pretrained(base or spec.name, trust_remote_code=False, **overrides)
+        if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
+            raise BenchError(
+                f"transformers model '{spec.name}': a model of type {config.model_type} is no text model; name a "
+                "folder or a model with the text tower alone"
+            )
+        left_random = ""
         if not (weights and spec.pretrained):
             model = AutoModel.from_config(config, trust_remote_code=False)
         else:
-            model, info = AutoModel.from_pretrained(
-                spec.name, config=config, trust_remote_code=False, output_loading_info=True
-            )
-            missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-            if missing:
-                raise BenchError(
-                    f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
-                    f" and {len(missing) - 1} other tensors of the configured architecture"
-                )
-    return TransformersTextTower(model, spec.pooling)
+            tower_kind: Kind = "encoder of a text tower" if config.is_encoder_decoder else "text tower"
+            instead = f"save the whole model, or write text.config to match; {LENIENT}"
+            model, left_random = load_transformers(spec.name, tower_kind, config, strict, instead)
+    tower = TransformersTextTower(model, spec.pooling)
+    tower.left_random = left_random
+    return tower

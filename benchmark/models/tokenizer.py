@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, plural, unknown
+from benchmark.common.hub import one_line
 from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
 from benchmark.models.weights import hub
 from benchmark.store import formats
@@ -70,6 +71,19 @@ class CorpusBPE:
         """The text of tokens, see Tokenizer."""
         text: str = self._backend.decode(_words(self, tokens), skip_special_tokens=True)
         return text.strip()
+
+
+def read_backend(path: Path) -> Backend:
+    """Read a tokenizer of this kind. Raises ``BenchError`` for a file that is absent, damaged, or of another kind."""
+    if not path.is_file():
+        raise BenchError(f"tokenizer {path}: no such file")
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise BenchError(f"tokenizer {path}: {one_line(error)}") from error
+    if [backend.token_to_id(token) for token in SPECIALS] != [0, 1, 2] or backend.get_vocab_size() <= len(SPECIALS):
+        raise BenchError(f"tokenizer {path}: expected a vocabulary after {', '.join(SPECIALS)}; export the model again")
+    return backend
 
 
 def train(texts: list[str], vocab_size: int) -> Backend:
@@ -140,7 +154,7 @@ class HuggingFace:
         self._backend = backend
         self._clean = clean
         self.context_length = context_length
-        self.vocab_size = len(backend)
+        self.vocab_size = highest_token(backend) + 1
         self.pad_id = backend.eos_token_id if backend.pad_token_id is None else backend.pad_token_id
         empty = backend("").input_ids
         starts, ends = {backend.bos_token_id, backend.cls_token_id}, {backend.eos_token_id, backend.sep_token_id}
@@ -189,6 +203,7 @@ def wrapped(backend: Any, name: str) -> Tokenizer:
     if isinstance(backend, SimpleTokenizer):
         return OpenClipBPE(backend)
     if isinstance(backend, HFTokenizer) and not backend.tokenizer_mode and not backend.strip_sep_token:
+        check_words(backend.tokenizer, f"tokenizer of open_clip's '{name}'")
         return HuggingFace(backend.tokenizer, backend.context_length, backend.clean_fn)
     raise BenchError(f"tokenizer of open_clip's '{name}', a {type(backend).__name__}, is not supported")
 
@@ -196,23 +211,69 @@ def wrapped(backend: Any, name: str) -> Tokenizer:
 def local_tokenizer(folder: Path, context_length: int, as_open_clip: bool = False) -> Tokenizer:
     """Build the tokenizer of transformers in a folder. as_open_clip: clean texts first, as open_clip does.
 
-    Raises ``BenchError`` if there is none.
+    Raises ``BenchError`` as load_tokenizer() does.
     """
-    from open_clip.tokenizer import HFTokenizer
+    from open_clip.tokenizer import get_clean_fn
+
+    clean = get_clean_fn("whitespace") if as_open_clip else str
+    return HuggingFace(load_tokenizer(folder), context_length, clean)
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Load a tokenizer of transformers from a folder, or by its name on the hub, and check_words() it."""
     from transformers import AutoTokenizer
 
-    with hub(f"tokenizer in {folder}", "save the tokenizer's files to the folder", local=True):
-        if as_open_clip:
-            return wrapped(HFTokenizer(str(folder), context_length), str(folder))
-        return HuggingFace(AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False), context_length)
+    local = Path(name).is_dir()
+    instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
+    if local:
+        instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+    with hub(f"tokenizer '{name}'", instead, local=local):
+        backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    check_words(backend, f"tokenizer '{name}'")
+    return backend
+
+
+def highest_token(backend: Any) -> int:
+    """The highest number of a token that a tokenizer of transformers has."""
+    return int(max(backend.get_vocab().values()))
+
+
+UNUSUAL = "ᚠᛇ"
+"""Letters (runes) that hardly any vocabulary has, and that no normalisation removes."""
+
+
+def check_words(backend: Any, what: str) -> None:
+    """Check that a tokenizer of transformers tells texts apart: transformers makes one without files too.
+
+    Raises ``BenchError`` if its vocabulary has no words, if the merges of its words are missing, and if it drops what
+    it does not know.
+    """
+    instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+    special = {*backend.all_special_tokens, *backend.get_added_vocab()}
+    words = [word.strip("▁Ġ") for word in backend.get_vocab() if word not in special]
+    files = " or ".join(backend.vocab_files_names.values())
+    if not any(any(map(str.isalnum, word)) for word in words):
+        raise BenchError(
+            f"{what}: its vocabulary has no words, {plural(len(backend.get_vocab()), 'token')} in all (expected "
+            f"{files}); {instead}"
+        )
+    if backend.is_fast:
+        model = json.loads(backend.backend_tokenizer.to_str())["model"]
+        longest = max(len(word.removesuffix("</w>")) for word in words)
+        if model.get("type") == "BPE" and not model.get("merges") and longest > 1:
+            raise BenchError(f"{what}: the merges of its words are missing (expected {files}); {instead}")
+    try:
+        known = backend(UNUSUAL, add_special_tokens=False).input_ids
+    except Exception as error:  # the library raises no narrower class
+        raise BenchError(
+            f"{what}: cannot encode letters that it does not know: {one_line(error)}; {instead}"
+        ) from error
+    if not known and backend.unk_token is None:
+        raise BenchError(f"{what}: has no token for what it does not know (unk_token), and drops it; {instead}")
 
 
 def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
-    with hub(f"tokenizer '{spec.name}'", instead, local=Path(spec.name).is_dir()):
-        return HuggingFace(AutoTokenizer.from_pretrained(spec.name, trust_remote_code=False), spec.context_length)
+    return HuggingFace(load_tokenizer(spec.name), spec.context_length)
 
 
 def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError
 from benchmark.common.hub import causes, hub_answers
+from benchmark.models.loading import compared, require_whole
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -31,20 +32,11 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load the weights that save_weights() wrote into a model of the same architecture.
 
-    Raises ``BenchError`` naming the file and the first tensor that is missing, unexpected or of another shape. The
+    Raises ``BenchError`` naming the file and the first tensors that are missing, unexpected or of another shape. The
     model is unchanged then.
     """
     state = read_tensors(path)
-    own = model.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
-            raise BenchError(f"{path}: tensor '{name}' of the model is missing")
-        if state[name].shape != tensor.shape:
-            shape, expected = list(state[name].shape), list(tensor.shape)
-            raise BenchError(f"{path}: tensor '{name}' has shape {shape}, but in the model it has {expected}")
-    for name in state:
-        if name not in own:
-            raise BenchError(f"{path}: tensor '{name}' is not part of the model")
+    require_whole(compared(model, state), f"weights {path}", "dual encoder", strict=True)
     model.load_state_dict(state)
 
 

@@ -191,7 +191,7 @@ def settings_content(
 
 def model_content(model: ModelCard) -> dict[str, Any]:
     """Return everything that a model's outputs depend on, except its initial weights, which have their own key."""
-    return model.model_dump(exclude={"title", "init"})
+    return model.content()
 
 
 def plain_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
