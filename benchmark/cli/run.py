@@ -72,9 +72,9 @@ def eval_(
             if len(specs) == 1:
                 raise
             failed[spec] = error
-    for spec, error in failed.items() if len(specs) > 1 else ():
-        say(f"{spec} failed: {error if isinstance(error, BenchError) else one_line(error)}", "red")
-    unforeseen = [error for error in failed.values() if not isinstance(error, BenchError)]
+    for spec, cause in failed.items() if len(specs) > 1 else ():
+        say(f"{spec} failed: {cause if isinstance(cause, BenchError) else one_line(cause)}", "red")
+    unforeseen = [cause for cause in failed.values() if not isinstance(cause, BenchError)]
     if unforeseen:
         raise unforeseen[0]
     if failed:

@@ -116,14 +116,14 @@ def external_model(spec: str) -> ExternalModel:
     Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
     """
     if is_published(spec):
-        return _published(load_published(spec))
+        return published_model(load_published(spec))
     kind, _, rest = spec.partition(":")
     if not rest:
         raise BenchError(f"--model {spec}: expected a name after the colon, as in open_clip:ViT-B-32/openai")
     return {"open_clip": _open_clip, "hf": _hugging_face, "timm": _timm}[kind](rest)
 
 
-def _published(card: PublishedModel) -> ExternalModel:
+def published_model(card: PublishedModel) -> ExternalModel:
     """Make the model of a card, whose files must be here or be downloaded now."""
     folders = card.find()
     content = {"published": card.load.model_dump(mode="json"), "files": card.hashes(folders)}

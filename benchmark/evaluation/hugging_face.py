@@ -32,6 +32,7 @@ class HuggingFaceEncoder:
     Features are the inputs of its projections (SigLIP: the embeddings before they are made unit length).
 
     seed: of random weights in place of the folder's. lowercase: whether texts are lower-cased first.
+    notes: how the images that it is given differ from those that its image processor would make.
 
     Raises ``BenchError`` for a folder that is not of this kind, and for images that a run cannot prepare as its image
     processor would.
@@ -69,7 +70,7 @@ class HuggingFaceEncoder:
         self.lowercase = lowercase
         self.image_size = int(model.config.vision_config.image_size)
         settings = processor.to_dict()
-        self.resizing = processor_resizing(settings, self.image_size, f"model '{folder}'")
+        self.resizing, self.notes = processor_resizing(settings, self.image_size, f"model '{folder}'")
         self.fingerprint = digest(["hf", fingerprint, asdict(self.resizing)])
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
@@ -192,29 +193,31 @@ def _with(names: Sequence[str], folder: Path, base: Path) -> Path:
     return folder if any((folder / name).is_file() for name in names) else base
 
 
-def processor_resizing(settings: Mapping[str, Any], image_size: int, what: str) -> Resizing:
+def processor_resizing(settings: Mapping[str, Any], image_size: int, what: str) -> tuple[Resizing, list[str]]:
     """Translate how an image processor of transformers resizes, for a model of ``image_size`` pixels a side.
 
-    settings: its to_dict(). what: the model, for messages. Raises ``BenchError`` for one that makes anything but squares of that size by resizing and
-    cropping, since every image of a run is prepared so.
+    settings: its to_dict(). what: the model, for messages. Returns the resizing, and a line where the processor makes
+    squares of another size than the model takes. Raises ``BenchError`` for a processor that makes anything but squares
+    by resizing and cropping, since every image of a run is prepared so.
     """
-    kind = str(settings.get("image_processor_type", "image processor"))
     size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels}
     crop = {name: pixels for name, pixels in (settings.get("crop_size") or {}).items() if pixels}
     crop = crop if settings.get("do_center_crop") else {}
     edges, crops = set(size.values()), set(crop.values())
-    known = size.keys() in ({"shortest_edge"}, {"height", "width"}) and len(edges) == 1 and len(crops) <= 1
-    whole = "shortest_edge" in size and not crop
+    squares = size.keys() == {"height", "width"} or (size.keys() == {"shortest_edge"} and bool(crop))
     resizes = settings.get("do_resize", True) and not settings.get("do_pad")
-    if not known or not resizes or whole or (crops or edges) != {image_size}:
+    if not squares or len(edges) > 1 or len(crops) > 1 or not resizes:
         used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
         text = ", ".join(f"{name} {value}" for name, value in used.items() if value not in (None, {}))
         raise BenchError(
-            f"{what}: its {kind} has {text}; expected one that resizes to {image_size} x {image_size} pixels, as the "
-            "model takes, or resizes the short side and crops to that"
+            f"{what}: its image processor has {text}, and a run prepares squares; expected one that resizes both sides "
+            "to one size, or the short side and crops to a square"
         )
     (edge,), (output,) = edges, crops or edges
+    notes = []
+    if output != image_size:
+        notes.append(f"the image processor makes {output} pixels a side; the model expects {image_size} and gets these")
     resample = settings.get("resample")
     interpolation = "bilinear" if resample is None else Image.Resampling(resample).name.lower()
     mode: Literal["shortest", "squash"] = "shortest" if "shortest_edge" in size else "squash"
-    return Resizing(mode, interpolation, output / edge, odd="down")
+    return Resizing(mode, interpolation, output / edge, odd="down"), notes

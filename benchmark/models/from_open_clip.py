@@ -24,7 +24,16 @@ from benchmark.models.folders import OPEN_CLIP, contents, layout, require_weight
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
 from benchmark.models.loading import recorded, require_whole
-from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
+from benchmark.models.tower import (
+    Group,
+    ImageTower,
+    PatchDropout,
+    TextTower,
+    TowerOutput,
+    groups_by,
+    last_token,
+    square_side,
+)
 from benchmark.models.weights import hub, reading, require_file
 
 Projection = tuple[nn.Module, int]
@@ -254,6 +263,7 @@ def open_clip_image(
 
 def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[ImageTower, Projection]:
     """Split the image side of an open_clip model into tower and projection; ``visual`` is changed."""
+    square_side(visual.image_size, name)
     mean, std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
     if isinstance(visual, VisionTransformer):
         projection: nn.Module = linear(visual.proj)

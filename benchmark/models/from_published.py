@@ -28,6 +28,8 @@ from benchmark.models.tokenizer import HuggingFace, Tokenizer, local_tokenizer, 
 from benchmark.models.tower import ImageTower, TextTower, TowerOutput, mean_token
 from benchmark.models.weights import read_tensors
 
+OLDER = {"proj": "hf_proj_type", "pooler_type": "hf_pooler_type"}
+"""Keys of a text_cfg that open_clip renamed in 2.23."""
 LUMA = (0.299, 0.587, 0.114)
 """What Pillow weighs red, green and blue with to make an image grey (ITU-R 601)."""
 
@@ -143,7 +145,7 @@ def _open_clip(spec: OpenClipLoading, folders: list[Path]) -> _Layout:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchError(f"{path}: expected a model_cfg in JSON: {type(error).__name__}: {error}") from error
     config = {key: value for key, value in config.items() if key not in ("custom_text", "multimodal_cfg")}
-    text_config = dict(config["text_cfg"])
+    text_config = {OLDER.get(key, key): value for key, value in config["text_cfg"].items()}
     if spec.text is not None:
         text_config |= {"hf_model_name": str(folders[spec.text]), "hf_model_pretrained": False}
     whole: Any = CustomTextCLIP(**config | {"text_cfg": text_config})
@@ -270,8 +272,8 @@ def _pmc_clip(spec: PmcClipLoading, folders: list[Path]) -> _Layout:
     def towers() -> tuple[tuple[ImageTower, Projection], tuple[TextTower, Projection]]:
         return image_tower(visual, "PMC-CLIP"), (text, (projection, spec.embed_dim))
 
-    ignored = ("positional_embedding", "ln_final.", "mlm_projection", "img_special_token", "fusion_module.")
-    ignored += ("text_encoder.pooler.",)
+    fusion = ("positional_embedding", "ln_final.", "mlm_projection", "img_special_token", "fusion_module.")
+    ignored = (*fusion, "text_encoder.pooler.")
     return _Layout(parts, towers, tokenizer, ignored, adapted=_as_linear("text_projection"))
 
 

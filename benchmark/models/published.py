@@ -174,7 +174,7 @@ class PublishedModel(_Block):
 
     def hashes(self, folders: list[Path]) -> dict[str, str]:
         """Hash the files of each source, by number and name."""
-        hashes = {}
+        hashes: dict[str, str] = {}
         for number, (source, folder) in enumerate(zip(self.sources, folders)):
             for names in source.files:
                 paths = [folder / name.strip() for name in names.split("|")]
