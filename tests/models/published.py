@@ -227,6 +227,10 @@ def of_transformers(name: str, place: Place) -> Written:
         processor = SiglipImageProcessor(size={"height": 32, "width": 32}, resample=resample)
     processor.save_pretrained(folder)
     backend = PreTrainedTokenizerFast.from_pretrained(folder)
+    if name == "siglip2":
+        # As the repository's own, it tells upper from lower case.
+        backend.backend_tokenizer.normalizer = None
+        backend.save_pretrained(folder)
 
     def images(pictures: Sequence[Image.Image]) -> Tensor:
         pixels = processor([picture.convert("RGB") for picture in pictures], return_tensors="pt")["pixel_values"]
@@ -336,7 +340,8 @@ def pmc_clip(name: str, place: Place) -> Written:
             channels = planes * 4
     add("visual.attnpool.positional_embedding", (SIZE // 32) ** 2 + 1, channels)
     for part, outputs in (("q", channels), ("k", channels), ("v", channels), ("c", embed_dim)):
-        add(f"visual.attnpool.{part}_proj.weight", outputs, channels)
+        # Of queries and keys that attend to some places more than to others.
+        add(f"visual.attnpool.{part}_proj.weight", outputs, channels).mul_(5 if part in "qk" else 1)
         add(f"visual.attnpool.{part}_proj.bias", outputs)
     projection = add("text_projection", config.hidden_size, embed_dim)
     state |= {f"text_encoder.{key}": tensor for key, tensor in text.state_dict().items()}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from benchmark.common.errors import BenchError
 from benchmark.config.yaml_files import published_models_folder
@@ -15,7 +16,6 @@ from benchmark.data.resizing import resized
 from benchmark.evaluation.external import external_model, published_model
 from benchmark.models import model_names
 from benchmark.models.published import is_published, load_published, published_names
-from tests.data.make import picture
 from tests.models.published import TEXTS, WRITERS, Place, write
 
 SHAPES = [(90, 41), (41, 90), (160, 160), (223, 190), (30, 20)]
@@ -43,9 +43,13 @@ def test_a_model_gives_what_its_own_code_gives(name: str, place: Place) -> None:
     card, images, texts = write(name, place)
     materials: Any = Bare()
     encoder: Any = published_model(card).fixed(0, "suite").build(materials)
-    pictures = [picture(*shape).convert("RGB") for shape in SHAPES]
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)) for shape in SHAPES]
     pixels = np.stack([resized(each, encoder.image_size, encoder.resizing) for each in pictures])
-    np.testing.assert_allclose(encoder.encode_images(torch.from_numpy(pixels)).embeddings, images(pictures), atol=6e-3)
+    # The processors of transformers resize with torch, which rounds otherwise than Pillow does.
+    tolerance = 2e-2 if card.load.kind == "transformers" else 4e-3
+    seen = encoder.encode_images(torch.from_numpy(pixels)).embeddings
+    np.testing.assert_allclose(seen, images(pictures), atol=tolerance)
     found = encoder.encode_texts(MIXED).embeddings
     np.testing.assert_allclose(found, texts(MIXED), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(MIXED[:1]).embeddings, found[:1], atol=1e-5)
