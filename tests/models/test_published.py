@@ -47,7 +47,7 @@ def test_a_model_gives_what_its_own_code_gives(name: str, place: Place) -> None:
     pictures = [Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)) for shape in SHAPES]
     pixels = np.stack([resized(each, encoder.image_size, encoder.resizing) for each in pictures])
     # The processors of transformers resize with torch, which rounds otherwise than Pillow does.
-    tolerance = 2e-2 if card.load.kind == "transformers" else 4e-3
+    tolerance = 2e-2 if card.load.kind == "transformers" else 6e-3
     seen = encoder.encode_images(torch.from_numpy(pixels)).embeddings
     np.testing.assert_allclose(seen, images(pictures), atol=tolerance)
     found = encoder.encode_texts(MIXED).embeddings
