@@ -37,7 +37,7 @@ class Resizing:
     def sides(self, width: int, height: int, size: int) -> tuple[int, int]:
         """Width and height that an image is resized to, before it is cropped or padded to ``size``."""
         edge = round(size / self.crop)
-        if self.mode in ("square", "squash"):
+        if self.mode == "squash":
             return edge, edge
         if self.mode == "longest":  # rounded, as in the ResizeKeepRatio of open_clip and timm
             ratio = max(width, height) / edge

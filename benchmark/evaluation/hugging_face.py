@@ -44,7 +44,6 @@ class HuggingFaceEncoder:
         from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, CLIPModel, SiglipModel
 
         base = base_of(folder) or folder
-        self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
             config = AutoConfig.from_pretrained(base, trust_remote_code=False)
             if config.model_type == "siglip2":
@@ -58,6 +57,7 @@ class HuggingFaceEncoder:
                     f"model '{folder}': {CONFIG} is that of a {getattr(kind, '__name__', config.model_type)}; expected "
                     "a CLIPModel or a SiglipModel, with both towers"
                 )
+            self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
             self._check_tokens(config.text_config, folder)
             with torch_seed(seed or 0):
                 if seed is None:
@@ -207,8 +207,9 @@ def processor_resizing(settings: Mapping[str, Any], image_size: int, what: str) 
     squares = size.keys() == {"height", "width"} or (size.keys() == {"shortest_edge"} and bool(crop))
     resizes = settings.get("do_resize", True) and not settings.get("do_pad")
     if not squares or len(edges) > 1 or len(crops) > 1 or not resizes:
-        used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
-        text = ", ".join(f"{name} {value}" for name, value in used.items() if value not in (None, {}))
+        used = {"size": size, "crop_size": crop, "do_pad": settings.get("do_pad")}
+        text = ", ".join(f"{name} {value}" for name, value in used.items() if value)
+        text += "" if settings.get("do_resize", True) else ", do_resize False"
         raise BenchError(
             f"{what}: its image processor has {text}, and a run prepares squares; expected one that resizes both sides "
             "to one size, or the short side and crops to a square"
