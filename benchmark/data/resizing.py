@@ -96,6 +96,7 @@ def resized(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np
 def _squared(picture: Image.Image, least: int, fill: tuple[int, int, int]) -> Image.Image:
     """Put an image in mode L or RGB into the middle of a square of at least ``least`` pixels a side."""
     side = max(least, *picture.size)
-    whole = Image.new(picture.mode, (side, side), fill if picture.mode == "RGB" else fill[0])
+    grey = picture.mode == "L" and len({*fill}) == 1
+    whole = Image.new("L" if grey else "RGB", (side, side), fill[0] if grey else fill)
     whole.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return whole
