@@ -299,7 +299,8 @@ def execute(
         outcome = runner.run(plan, store, reporter, tracking=tracking)
         reporter.print(
             f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
-            f"failed {len(outcome.failures)}; results in {folder}"
+            + (f"done by other processes {outcome.elsewhere}, " if outcome.elsewhere else "")
+            + f"failed {len(outcome.failures)}; results in {folder}"
         )
         for failure in outcome.failures:
             reporter.print(failure, "red")

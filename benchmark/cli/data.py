@@ -1,6 +1,8 @@
-"""`bench data`: list, inspect, check and prepare datasets."""
+"""`bench data`: list, get, inspect, check and prepare datasets."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,9 +17,11 @@ from benchmark.cli.options import ProgressMode, console, say
 from benchmark.common.errors import BenchError, plural, unknown
 
 if TYPE_CHECKING:
+    from benchmark.common.progress import Progress
+    from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
 
-data_app = typer.Typer(no_args_is_help=True, help="List, inspect, check and prepare datasets.")
+data_app = typer.Typer(no_args_is_help=True, help="List, get, inspect, check and prepare datasets.")
 
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]
 OnBadData = Annotated[str, typer.Option(help="error stops at a bad row; skip leaves it out.")]
@@ -47,7 +51,7 @@ def data_list(
         provides = ", ".join(sorted(card.provides))
         table.add_row(name, f"[{colour}]{state}[/]", escape(card.modality), provides, card.access or "")
     console.print(table)
-    say(f"{count} of {len(names)} found; bench data how NAME explains how to get one")
+    say(f"{count} of {len(names)} found; bench data how NAME explains how to get one, bench data get NAME downloads it")
 
 
 @data_app.command("how", epilog="Example: bench data how ham10000")
@@ -69,14 +73,72 @@ def data_how(name: Name) -> None:
     ):
         if value:
             say(f"{key}: {value}" if key else value)
-    for number, step in enumerate(card.how, 1):
-        say(f"{number}. {step}")
-    if card.layout:
-        say(f"expected on disk:\n{card.layout.rstrip()}")
+    if card.get:
+        say(f"bench data get {name} does these steps:")
+    _say_steps(card)
     for note in card.notes:
         say(f"note: {note}")
     absent = "missing" if card.source.needs() else f"not in the cache; bench data check {name} loads it"
     say("state: found" if card.source.is_present() else f"state: {absent}")
+
+
+@data_app.command("get", epilog="Example: bench data get ham10000 pathmnist --to /data")
+def data_get(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Datasets' names, or the paths of their cards.", show_default=False)
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="A suite's name or path: get all its datasets.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The folder of your data. Default: $BENCH_DATA.")] = None,
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Accept the licences without a prompt.")] = (
+        False
+    ),
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without a byte before a host is asked again.")] = 60,
+    progress: ProgressMode = "auto",
+) -> None:
+    """Download open datasets to where their cards expect them. An interrupted call resumes.
+
+    Sizes and checksums are checked where the host publishes them. Of a dataset that needs registration or a certificate
+    the steps are printed, and the exit status is 1.
+    """
+    from benchmark.data.card import load_card
+    from benchmark.data.tools.download import Patience
+    from benchmark.data.tools.get import ask, block_of, check_room, fetch, missing_files
+
+    cards = {card.name: card for card in map(load_card, [*(names or []), *_datasets_of(suite)])}
+    if not cards:
+        raise BenchError("nothing to get: name a dataset, or a suite with --suite; see bench data list --missing")
+    for name in [name for name, card in cards.items() if card.access == "embedded"]:
+        say(f"{name}: is drawn in code, so there is nothing to get")
+        del cards[name]
+    by_hand = [card for card in cards.values() if not block_of(card)]
+    folder = _data_folder(to) if len(by_hand) < len(cards) else Path()
+    missing = {name: files for name, card in cards.items() if (files := missing_files(card, folder))}
+    for name, card in cards.items():
+        if name in missing:
+            _say_offer(card, folder, sum(each.bytes or 0 for each in missing[name]))
+        elif card not in by_hand:
+            say(f"{name}: already in {folder}")
+    _accept([cards[name] for name in missing], accept_licence)
+    patience = Patience(timeout)
+    wanted = {name: ask(cards[name], folder, patience) for name in missing}
+    check_room(list({each.to: each for files in wanted.values() for each in files}.values()), folder)
+    for name in missing:
+        try:
+            with _progress(progress) as shown:
+                fetch(cards[name], wanted[name], folder, shown, patience)
+        except KeyboardInterrupt:
+            say("interrupted; the same command goes on from here", "yellow")
+            raise
+        say(f"{name}: is in {folder}; next: bench data verify {cards[name].reference}")
+    if missing and Path(os.environ.get("BENCH_DATA", "")).expanduser().absolute() != folder:
+        say(f"for the other commands, set BENCH_DATA={folder}", "yellow")
+    for card in by_hand:
+        say(f"{card.title or card.name} ({card.name})")
+        _say_steps(card)
+    if by_hand:
+        for card in by_hand:
+            say(f"{card.name}: {_why_by_hand(card)}", "yellow")
+        raise typer.Exit(1)
 
 
 @data_app.command("show", epilog="Example: bench data show phantom-cxr --split test")
@@ -191,6 +253,84 @@ def data_new(
         say(note)
 
 
+def _say_steps(card: "Card") -> None:
+    """Print how a user gets a dataset, and the files that are expected."""
+    for number, step in enumerate(card.how, 1):
+        say(f"{number}. {step}")
+    if card.layout:
+        say(f"expected on disk:\n{card.layout.rstrip()}")
+
+
+def _why_by_hand(card: "Card") -> str:
+    """Explain why no command downloads a dataset."""
+    if not card.source.needs():
+        return f"is loaded from the hub: bench data check {card.reference}"
+    reasons = {"registration": "needs registration", "credentialed": "needs credentials"}
+    reason = reasons.get(card.access or "", "no command downloads it")
+    return f"{reason}; follow its steps, then bench data check {card.reference}"
+
+
+def _say_offer(card: "Card", folder: Path, size: int) -> None:
+    """Print what a user should know before a download."""
+    from benchmark.data.tools.download import megabytes
+    from benchmark.data.tools.get import block_of
+
+    block = block_of(card)
+    places = sorted({str(folder / each.to.parts[0]) for each in block.files}) if block else []
+    say(f"{card.title or card.name} ({card.name})")
+    for key, value in (
+        ("download", megabytes(size) if size else card.size),
+        ("licence", card.licence),
+        ("home page", card.home_page),
+        ("to", ", ".join(places)),
+    ):
+        if value:
+            say(f"  {key}: {value}")
+
+
+def _accept(cards: list["Card"], accepted: bool) -> None:
+    """Ask once for the licences that were not accepted before, and remember the answer.
+
+    Raises ``BenchError`` where nobody can be asked.
+    """
+    path = Path(typer.get_app_dir("contrastive-benchmark")) / "licences.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    asked = {card.name: card.licence for card in cards if known.get(card.name) != card.licence}
+    if not asked:
+        return
+    names = ", ".join(asked)
+    if not accepted:
+        if not (sys.stdin.isatty() and console.is_terminal):
+            raise BenchError(f"the licences of {names} are not accepted yet: read them, then pass --accept-licence")
+        if not typer.confirm(f"Do you accept the licences of {names}?"):
+            say("not accepted, so nothing was downloaded", "yellow")
+            raise typer.Exit(1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known | asked, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        say(f"{path}: cannot be written ({error.strerror}), so the next call asks again", "yellow")
+
+
+def _data_folder(to: Path | None) -> Path:
+    folder = to or (Path(data) if (data := os.environ.get("BENCH_DATA")) else None)
+    if folder is None:
+        raise BenchError("no folder for the data: set BENCH_DATA, or pass --to FOLDER")
+    return folder.expanduser().absolute()
+
+
+def _datasets_of(suite: str | None) -> list[str]:
+    if suite is None:
+        return []
+    from benchmark.api import configure
+
+    config = configure(suite)
+    return [*config.pretraining, *config.datasets]
+
+
 def _open(name: str, on_bad_data: str) -> "Dataset":
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
@@ -217,10 +357,14 @@ def _clip_tokens() -> Callable[[str], int]:
 @contextmanager
 def _stage(title: str, mode: str) -> Iterator[Callable[[int, int], None]]:
     """Show the progress of the block; yields a function to call with the number done and the total."""
+    with _progress(mode) as progress, progress.stage(title) as stage:
+        yield stage.update
+
+
+def _progress(mode: str) -> "Progress":
     from benchmark.common.progress import Progress
 
-    with Progress(console, mode) as progress, progress.stage(title) as stage:
-        yield stage.update
+    return Progress(console, mode)
 
 
 def _print_nested(counts: Any, indent: int = 0) -> None:

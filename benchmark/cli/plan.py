@@ -157,7 +157,7 @@ def _state(plan: "Plan", store: "Store", cell: "Cell") -> str:
         trained, missing = store.finished(cell.key), len(plan.missing(store, cell))
     if trained:
         return f"evaluate {missing}" if missing else "done"
-    return "resume" if store.partial(cell.key).is_dir() else "train"
+    return "resume" if store.interrupted(cell.key) else "train"
 
 
 def _datasets(plan: "Plan", store: "Store", estimator: "Estimator") -> "dict[str, Preparing]":

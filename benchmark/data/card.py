@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -18,6 +18,71 @@ from benchmark.data.sources.base import Fractions
 
 Prompts = dict[str, list[str]] | list[str]
 Access = Literal["embedded", "open", "registration", "credentialed"]
+HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+"""A dataset's repository on the Hugging Face hub at a commit: files under a branch's name may change."""
+
+
+class GetFile(BaseModel):
+    """A file that a host offers for download.
+
+    file: its path below ``at`` of the block, or a whole URL. to: where it goes, below $BENCH_DATA: the file itself or,
+    with ``unpack``, the folder (of gz: the file) with its content.
+    bytes, md5, sha256: what the host publishes; the hub and Zenodo are asked for what is not given. unpacked: the bytes
+    on disk after unpacking, where they are far more than those of the archive.
+    unpack: zip, tar (compressed or not) or gz. holds: a file or folder that the archive has, or a pattern; what lies
+    beside it, at whatever depth, goes to ``to``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    to: PurePosixPath
+    bytes: PositiveInt | None = None
+    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    unpack: Literal["zip", "tar", "gz"] | None = None
+    holds: str = ""
+    unpacked: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.to.is_absolute() or ".." in self.to.parts or not self.to.name:
+            raise ValueError(f"to: expected a path below $BENCH_DATA, found '{self.to}'")
+        if self.unpacked and not self.unpack:
+            raise ValueError("'unpacked' needs 'unpack'")
+        if self.holds and self.unpack not in ("zip", "tar"):
+            raise ValueError("'holds' needs 'unpack: zip' or 'unpack: tar'")
+        return self
+
+
+class Get(BaseModel):
+    """What `bench data get` downloads, so that the files lie as the source expects them.
+
+    at: the folder of the files: a URL, or ``hub:OWNER/NAME@COMMIT`` for a dataset on the Hugging Face hub.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: str = ""
+    files: Annotated[list[GetFile], Field(min_length=1)]
+
+    @property
+    def hub(self) -> tuple[str, str] | None:
+        """The name of the repository on the hub, and the commit."""
+        match = HUB.fullmatch(self.at)
+        return (match[1], match[2]) if match else None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.at and not self.hub and not self.at.startswith(("https://", "http://")):
+            raise ValueError(f"at: expected https://... or hub:OWNER/NAME@COMMIT (40 digits), found '{self.at}'")
+        if not self.at and any(not each.file.startswith(("https://", "http://")) for each in self.files):
+            raise ValueError("'at' is missing, so each 'file' must be a URL")
+        for each in self.files:
+            others = [other.to for other in self.files if other is not each]
+            if each.to in others or (each.unpack and any(each.to in other.parents for other in others)):
+                raise ValueError(f"to: another file goes to '{each.to}' too")
+        return self
 
 
 class Card(BaseModel):
@@ -34,6 +99,7 @@ class Card(BaseModel):
     them.
     layout: a small tree of the files expected on disk, below $BENCH_DATA. how: the steps to get them. size: of them
     all.
+    get: the files that `bench data get` downloads, or the name of the card that lists them.
     access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code). The
     report shows no image and no text of the last two.
     licence, citation, home_page: how it may be used. notes: what readers of its results must know, and what in this
@@ -55,6 +121,7 @@ class Card(BaseModel):
     about_rows: dict[Split | Literal["all"], PositiveInt] = {}
     layout: str = ""
     how: list[str] = []
+    get: Get | str | None = None
     size: str = ""
     access: Access | None = None
     licence: str = ""

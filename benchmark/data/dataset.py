@@ -260,7 +260,10 @@ class Dataset:
         except BenchError as error:
             if not self.card.source.needs():  # The hub's errors name its dataset already.
                 raise
-            raise BenchError(f"dataset '{self.card.name}': {error}") from error
+            hint = ""
+            if self.card.get and not self.card.source.is_present():
+                hint = f"{'' if str(error).endswith('?') else ';'} get it with: bench data get {self.card.reference}"
+            raise BenchError(f"dataset '{self.card.name}': {error}{hint}") from error
 
     @cached_property
     def _image_files(self) -> "_ImageFiles":

@@ -246,11 +246,8 @@ def tail_of(estimate: Estimate, spread: Spread) -> Callable[[float], float]:
     total = estimate.of_groups + of_replicates
     share = np.divide(of_replicates, total, out=np.zeros_like(total), where=total > 0)
     error = np.sqrt(np.where(total > 0, total, 1e-300))
-
-    def tail(distance: float) -> float:
-        return float(weights @ two_sources(distance / error, share, estimate.groups - 1, degrees))
-
-    return tail
+    p_value = _two_sources(share, estimate.groups - 1, degrees)
+    return lambda distance: float(weights @ p_value(distance / error))
 
 
 def half_width(tail: Callable[[float], float], error: np.ndarray, degrees: float) -> float:
@@ -285,13 +282,22 @@ def two_sources(
     five; at 0.5 %, up to 0.6 %.
     """
     distance, share, of_replicates = np.broadcast_arrays(distance, share, of_replicates)
-    p = np.array(2 * (special.ndtr(-distance) if of_groups == np.inf else special.stdtr(of_groups, -distance)))
+    return _two_sources(share, of_groups, of_replicates)(distance)
+
+
+def _two_sources(share: np.ndarray, of_groups: float, of_replicates: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return two_sources() as a function of distance; all arrays have the same shape."""
     weight = np.where(share > 0, share ** (of_replicates / 2), 0.0)
     # Of the replicates' test only where it has a weight: it takes most of the time.
     counts = weight > NEGLIGIBLE
-    by_replicates = 2 * special.stdtr(of_replicates[counts], -distance[counts])
-    p[counts] += weight[counts] * (by_replicates - p[counts])
-    return p
+    weight, degrees = weight[counts], of_replicates[counts]
+
+    def p_value(distance: np.ndarray) -> np.ndarray:
+        p = np.array(2 * (special.ndtr(-distance) if of_groups == np.inf else special.stdtr(of_groups, -distance)))
+        p[counts] += weight * (2 * special.stdtr(degrees, -distance[counts]) - p[counts])
+        return p
+
+    return p_value
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from benchmark.models.tower import LanguageModelTower
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
+from benchmark.store.claim import wait_for
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import BEST, LAST, load_weights
 from benchmark.training.cost import CellCost, SourceCost
@@ -104,12 +105,7 @@ def load_trained(
     method = build_method(recipe["method"], model, recipe["options"])
     method.setup(tokenizer, cell["classes"])
     available = _checkpoint(folder, checkpoint, recipe["training"])
-    try:
-        load_weights(method, folder / f"{available}.safetensors")
-    except RuntimeError as error:
-        raise BenchError(
-            f"{folder}: its weights do not fit the current code of method '{method.name}'; train again"
-        ) from error
+    load_weights(method, folder / f"{available}.safetensors")
     return Trained(key, method, tokenizer, card, available)
 
 
@@ -154,7 +150,7 @@ class Materials:
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
             self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
-            self.blank_model().check(self._tokenizer)
+            self.blank_model().check(self._tokenizer, self.plan.model.name)
         return self._tokenizer
 
     # Models and methods before training
@@ -189,13 +185,17 @@ class Materials:
             method.setup(self.tokenizer(), self.plan.classes_of(cell))
         return method
 
-    def finish(self, store: Store, cell: Cell, cost: CellCost, left_random: str = "") -> None:
+    def finish(
+        self, store: Store, cell: Cell, cost: CellCost, partial: Path | None = None, left_random: str = ""
+    ) -> None:
         """Add a trained cell to the store, with everything that load_trained() needs.
 
-        left_random: of the model before training.
+        partial: as of Store.finish. left_random: of the model before training.
         """
-        recorded: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
-        store.finish(cell.key, recorded | ({"left_random": left_random} if left_random else {}), cost)
+        content: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
+        if left_random:
+            content["left_random"] = left_random
+        store.finish(cell.key, content, cost, partial)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""
@@ -203,14 +203,18 @@ class Materials:
         assert cell is not None
         folder = self.cache / "initial" / cell.key
         weights = folder / "model.safetensors"
-        if not weights.is_file():
-            partial = folder.with_name(f".{cell.key}.partial")
-            self.pretrain(cell, self.method(cell), f"initial weights from {', '.join(cell.pretraining)}", partial)
+        claimed = wait_for(folder, weights.is_file)
+        if claimed is None:
+            return weights
+        with claimed:
+            partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
+            self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
             save_file(model, partial / "model.safetensors")
             (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
+            claimed.check()
             partial.replace(folder)
         return weights
 
@@ -286,8 +290,12 @@ class Materials:
         name: str,
         folder: Path,
         watch: Callable[[StepProgress], None] = lambda _: None,
+        before_writing: Callable[[], None] = lambda: None,
     ) -> CellCost:
-        """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop."""
+        """Train a cell's method in ``folder``; return its cost. watch: called after each step, may raise to stop.
+
+        before_writing: as of ``benchmark.training.loop.pretrain``.
+        """
         train = self.pairs(cell, "train")
         has_validation = cell.training.validations > 0 and self.sets(cell, "val")
         validation = self.pairs(cell, "val") if has_validation else None
@@ -308,6 +316,7 @@ class Materials:
                 folder=folder,
                 keep=cell.content.get("keep", []),
                 progress=show,
+                before_writing=before_writing,
             )
         self.progress.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from benchmark.plan.cautions import cautions_of
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.cache import cache_root
+from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, wait_for
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
@@ -40,20 +42,30 @@ C = TypeVar("C", Cell, FixedEncoder)
 
 @dataclass
 class Outcome:
-    """What a run did: counts of cells and evaluations, and a line for each failure."""
+    """What a run did: counts of cells and evaluations, and a line for each failure.
+
+    elsewhere: what other processes did meanwhile, or are doing.
+    """
 
     trained: int = 0
     evaluated: int = 0
     skipped: int = 0
+    elsewhere: int = 0
     failures: list[str] = field(default_factory=list)
 
 
 def run(
-    plan: Plan, store: Store, progress: Progress, cache: Path | None = None, tracking: Tracking | None = None
+    plan: Plan,
+    store: Store,
+    progress: Progress,
+    cache: Path | None = None,
+    tracking: Tracking | None = None,
+    wait: bool = True,
 ) -> Outcome:
     """Train the plan's cells and evaluate its pairs on them, skipping what the store holds.
 
-    A record of the run in the store says what is done and left. tracking: gets what is logged.
+    A record of the run in the store says what is done and left. tracking: gets what is logged. wait: whether to wait
+    for what other processes are working on, and to go on with it if they die; otherwise it is left to them.
 
     Raises ``BenchError`` before any training for a plan with problems, bad data, or a batch larger than the data. A
     cell or an evaluation that fails is recorded in the outcome and does not stop the others.
@@ -62,7 +74,7 @@ def run(
         raise BenchError("\n".join(plan.problems))
     runner = Runner(plan, store, progress, cache or cache_root(), tracking or Tracking())
     with runner.recorder:
-        return runner.run()
+        return runner.run(wait)
 
 
 class Runner:
@@ -78,8 +90,11 @@ class Runner:
         self.recorder.record.warnings = progress.warnings
         self._fixed: dict[str, Encoder] = {}
 
-    def run(self) -> Outcome:
-        """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training."""
+    def run(self, wait: bool) -> Outcome:
+        """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training.
+
+        What other processes are working on comes last.
+        """
         plan, store = self.plan, self.store
         untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
         cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
@@ -90,70 +105,134 @@ class Runner:
             self.check(untrained)
             self.recorder.set_work(self.work(Estimator(plan, store.costs())))
         several = len({cell.pretraining for cell in plan.cells}) > 1
+        names = []
         for number, cell in enumerate(plan.cells, 1):
             where = f" on {', '.join(cell.pretraining)}" if several else ""
-            name = f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}"
-            with self.recording_failures(name), self.tracked(cell):
-                if store.finished(cell.key):
-                    self.outcome.skipped += 1
-                else:
-                    self.train(cell, name)
-                self.evaluate(cell, name, self.trained_encoder)
+            names.append(f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}")
         for number, fixed in enumerate(plan.fixed, 1):
-            name = f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}"
-            with self.recording_failures(name), self.tracked(fixed):
-                if not store.finished(fixed.key):
-                    store.partial(fixed.key).mkdir(parents=True, exist_ok=True)
-                    store.finish(fixed.key, {"label": fixed.label, "content": fixed.content}, {})
-                self.evaluate(fixed, name, self.fixed_encoder)
+            names.append(f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}")
+        self.outcome.skipped = len(plan.cells) - len(untrained)
+        self.outcome.skipped += sum(len(plan.pairs_of(each)) - len(plan.missing(store, each)) for each in cells)
+        left = [each for each in zip(cells, names) if not self.carry_out(*each, wait=False)]
+        while left and wait:
+            left = [each for each in left if not self.carry_out(*each, wait=True)]
         return self.outcome
 
-    def train(self, cell: Cell, name: str) -> None:
-        """Train a cell into the store."""
-        with self.recorder.running(cell.key, "training") as work:
+    def carry_out(self, cell: Cell | FixedEncoder, name: str, wait: bool) -> bool:
+        """Train and evaluate a cell; return False if another process works on it.
+
+        wait: whether to wait for that, and to go on with what it leaves.
+        """
+        done = True
+        with self.recording_failures(name), self.tracked(cell):
+            try:
+                if isinstance(cell, Cell):
+                    done = self.train(cell, name, wait) and self.evaluate(cell, name, self.trained_encoder, wait)
+                else:
+                    done = self.add(cell, name, wait) and self.evaluate(cell, name, self.fixed_encoder, wait)
+            except ClaimLostError as lost:
+                self.progress.print(f"{name}: {lost}", "yellow")
+                done = False
+        return done
+
+    def claimed(self, path: Path, done: Callable[[], bool], name: str, wait: bool) -> Claim | None:
+        """Claim what lies at ``path``; None if it is done or, without ``wait``, if another process works on it."""
+        if wait:
+            with self.progress.stage(name) as stage:
+                return wait_for(path, done, lambda owner: stage.update(0, note=f"waiting for {owner}"))
+        claimed = claim(path)
+        if isinstance(claimed, Owner):
+            self.progress.print(f"{name}: {claimed} is working on it")
+            return None
+        if done():
+            claimed.release()
+            return None
+        return claimed
+
+    def add(self, fixed: FixedEncoder, name: str, wait: bool) -> bool:
+        """Add an encoder that is not trained to the store; return whether it is there."""
+        path = self.store.cell(fixed.key)
+        done = partial(self.store.finished, fixed.key)
+        if not done() and (claimed := self.claimed(path, done, name, wait)):
+            with claimed:
+                folder = claimed.partial()
+                folder.mkdir(parents=True, exist_ok=True)
+                self.store.finish(fixed.key, {"label": fixed.label, "content": fixed.content}, {}, folder)
+        return done()
+
+    def train(self, cell: Cell, name: str, wait: bool) -> bool:
+        """Train a cell into the store, unless it is there or another process trains it; return whether it is there."""
+        done = partial(self.store.finished, cell.key)
+        if done():
+            return True
+        claimed = self.claimed(self.store.cell(cell.key), done, f"{name}: training", wait)
+        if claimed is None:
+            if done():
+                self.outcome.elsewhere += 1
+            return done()
+        with claimed, self.recorder.running(cell.key, "training") as work:
 
             def watch(reached: StepProgress) -> None:
                 self.recorder.step(work, reached.step, reached.steps)
                 self.tracking.step(reached.line, reached.samples_per_second, reached.steps)
 
-            method = self.materials.method(cell)
-            cost = self.materials.pretrain(cell, method, name, self.store.partial(cell.key), watch)
-            self.materials.finish(self.store, cell, cost, method.model.left_random)
+            method, folder = self.materials.method(cell), claimed.partial()
+            try:
+                cost = self.materials.pretrain(cell, method, name, folder, watch, claimed.check)
+                claimed.check()
+                self.materials.finish(self.store, cell, cost, folder, method.model.left_random)
+            except OSError:
+                # The folder has another name if the training was taken over.
+                claimed.check()
+                raise
         self.outcome.trained += 1
+        return True
 
-    def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder]) -> None:
+    def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder], wait: bool) -> bool:
         """Evaluate a cell on the pairs that the store lacks; each dataset is encoded once by each checkpoint.
 
-        encoder_of: returns the encoder of a cell after a share of its training.
+        encoder_of: returns the encoder of a cell after a share of its training. Returns False if other processes work
+        on some of the pairs.
         """
         missing = self.plan.missing(self.store, cell)
-        self.outcome.skipped += len(self.plan.pairs_of(cell)) - len(missing)
         if not missing:
-            return
+            return True
         folder, batch_size = self.store.cell(cell.key) / "embeddings", self.plan.config.evaluation.batch_size
         encoders: dict[float, Encoder] = {}
         by_dataset: dict[str, Evaluation] = {}
+        everything = True
         with (
             self.recorder.running(cell.key, "evaluation") as work,
             self.progress.stage(f"{name}: evaluating", len(missing)) as stage,
         ):
             for number, pair in enumerate(missing):
                 stage.update(number, note=pair.title)
-                if pair.at not in encoders:
-                    encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
-                failures = len(self.outcome.failures)
-                with self.recording_failures(f"{name}, {pair.title}"):
-                    if pair.dataset not in by_dataset:
-                        dataset = self.plan.datasets[pair.dataset]
-                        by_dataset[pair.dataset] = Evaluation(
-                            encoders[pair.at], dataset, folder, self.cache, batch_size
-                        )
-                    self.measure(cell, pair, by_dataset[pair.dataset])
-                    self.outcome.evaluated += 1
+                title, failures = f"{name}, {pair.title}", len(self.outcome.failures)
+                path = self.store.evaluation_folder(cell.key, pair.key)
+                done = partial(self.store.is_evaluated, cell.key, pair.key)
+                claimed = self.claimed(path, done, title, wait)
+                if claimed is None:
+                    if done():
+                        self.outcome.elsewhere += 1
+                        self.recorder.evaluated(work, failed=False)
+                    everything = everything and done()
+                    continue
+                with claimed:
+                    if pair.at not in encoders:
+                        encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
+                    with self.recording_failures(title):
+                        if pair.dataset not in by_dataset:
+                            dataset = self.plan.datasets[pair.dataset]
+                            by_dataset[pair.dataset] = Evaluation(
+                                encoders[pair.at], dataset, folder, self.cache, batch_size
+                            )
+                        self.measure(cell, pair, by_dataset[pair.dataset], claimed)
+                        self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
             stage.update(len(missing))
+        return everything
 
-    def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation) -> None:
+    def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""
         course = CourseColumns()
         if pair.at < 1:
@@ -165,6 +244,7 @@ class Runner:
                 f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out"
             )
+        claimed.check()
         self.store.add_evaluation(
             cell.key,
             pair.key,
@@ -297,6 +377,8 @@ class Runner:
             yield
         except torch.cuda.OutOfMemoryError:
             self.fail(f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.")
+        except ClaimLostError:
+            raise
         except BenchError as error:
             self.fail(f"{name}: {error}")
         except Exception as error:

@@ -383,7 +383,7 @@ class Plan:
 
     def missing(self, store: Store, cell: Cell | FixedEncoder) -> list[Pair]:
         """List the pairs that a cell has not been evaluated on."""
-        return [pair for pair in self.pairs_of(cell) if store.evaluated(cell.key, pair.key) is None]
+        return [pair for pair in self.pairs_of(cell) if not store.is_evaluated(cell.key, pair.key)]
 
     def scenario_of(self, cell: Cell | FixedEncoder, pair: Pair) -> ScenarioColumns:
         """Return the columns of an evaluation that is part of a scenario; else none.

@@ -369,7 +369,7 @@ def save(figure: "Figure", path: Path, pdf: bool = False) -> list[Path]:
     paths = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg", "pdf")[: 3 if pdf else 2]]
     with matplotlib.rc_context(STYLE):
         figure.savefig(paths[0], dpi=200)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         figure.savefig(paths[1], metadata={"Date": None})
         if pdf:
             figure.savefig(paths[2], metadata={"CreationDate": None})

@@ -97,12 +97,14 @@ def secondary_scores(results: Results) -> Iterator[Table]:
             yield table
 
 
-def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
+def summarise(rows: "pd.DataFrame", each_metric: bool = False) -> "pd.DataFrame":
     """Summarise the primary rows that have a value: one row per task, dataset, metric and line.
 
-    rows: labelled. The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are
-    the ends of their intervals, which gives an interval that is right or too wide, whatever the correlation of the
-    parts; a seed that lacks a part does not count. Then the seeds are pooled.
+    rows: labelled. each_metric: whether the seeds' variance is estimated for each metric, not for a kind of task.
+
+    The parts of a measurement (the two directions of retrieval) are averaged within a seed, and so are the ends of
+    their intervals, which gives an interval that is right or too wide, whatever the correlation of the parts; a seed
+    that lacks a part does not count. Then the seeds are pooled.
 
     Columns besides the keys: value, low, high, chance, majority (fractions), blind (the fraction of each other guess
     without the images, by name: the mean over seeds of the line where it is highest), ceiling, baseline (bool), parts
@@ -115,7 +117,7 @@ def summarise(rows: "pd.DataFrame") -> "pd.DataFrame":
     column = ["task", "dataset", "metric"]
     rows = _usable(rows, column)
     baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
-    of_lines = _pool_lines(_mean_over_parts(rows, column), baselines)
+    of_lines = _pool_lines(_mean_over_parts(rows, column), baselines, each_metric)
     scores = []
     for key, of_column in rows.groupby(column):
         if key not in of_lines:
@@ -196,13 +198,12 @@ def scores_frame(results: Results) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = results.rows[results.rows["value"].notna()]
+    rows = results.rows
     shown = set(zip(results.scores["task"], results.scores["metric"]))
-    frames = [results.scores.assign(primary=True)]
-    for (task, metric), of_metric in rows.groupby(["task", "metric"]):
-        if (task, metric) not in shown:
-            frames.append(summarise(of_metric.assign(primary=True)).assign(primary=False))
-    frame = pd.concat(frames, ignore_index=True)
+    other = np.array([each not in shown for each in zip(rows["task"], rows["metric"])], dtype=bool)
+    summary = summarise(rows[other].assign(primary=True), each_metric=True).assign(primary=False)
+    summary = summary.sort_values(["task", "metric"], kind="stable")
+    frame = pd.concat([results.scores.assign(primary=True), summary], ignore_index=True)
     levels = [THESE_WEIGHTS if seeds == 1 else THIS_METHOD for seeds in frame["seeds"]]
     frame = frame.assign(level=levels, parts=["; ".join(parts) for parts in frame["parts"]])
     return frame[SCORE_COLUMNS].rename(columns={"task": "kind", "value": "mean"})
@@ -238,7 +239,9 @@ def _mean_over_parts(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
     return means[runs.size() == runs["parts"].first()]
 
 
-def _pool_lines(of_seeds: "pd.DataFrame", baselines: Container[str]) -> dict[Any, list[dict[str, Any]]]:
+def _pool_lines(
+    of_seeds: "pd.DataFrame", baselines: Container[str], each_metric: bool = False
+) -> dict[Any, list[dict[str, Any]]]:
     """Pool value, low and high over the seeds of each line: by task, dataset and metric, a mapping for each line.
 
     The seeds of all lines and datasets of a kind of task say together how much seeds differ; those of baselines, which
@@ -248,8 +251,8 @@ def _pool_lines(of_seeds: "pd.DataFrame", baselines: Container[str]) -> dict[Any
 
     runs = list(of_seeds.groupby(["task", "dataset", "metric", "line"]))
     of_kinds: dict[Any, list[int]] = {}
-    for number, ((task, _, _, line), _) in enumerate(runs):
-        of_kinds.setdefault((task, line in baselines), []).append(number)
+    for number, ((task, _, metric, line), _) in enumerate(runs):
+        of_kinds.setdefault((task, metric if each_metric else "", line in baselines), []).append(number)
     means: dict[int, tuple[float, float, float]] = {}
     for numbers in of_kinds.values():
         of_kind = [runs[at][1] for at in numbers]

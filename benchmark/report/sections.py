@@ -143,9 +143,12 @@ def chapters(
     results: Results, verdicts: Sequence[Verdict], look: Section | None, runs: Sequence[RunRecord]
 ) -> Iterator[Chapter]:
     """Lay out the report chapter by chapter, in the order of the page. look, runs: as of write_report()."""
+    from altair.utils.schemapi import debug_mode
 
     def parts(sections: Sequence[Section], of: Results) -> list[Part]:
-        return [part for section in sections for part in section(of)]
+        # Altair otherwise checks each piece of a chart as it is made: a quarter of the time of a report.
+        with debug_mode(False):
+            return [part for section in sections for part in section(of)]
 
     yield Chapter("answer", "Answer", parts(HEAD, results), opened=True)
     if verdicts:

@@ -7,9 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock
-
 from benchmark.common.errors import BenchError
+from benchmark.store.claim import Claim, wait_for
 
 
 def cache_root() -> Path:
@@ -21,48 +20,42 @@ def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = Fal
     """Build ``folder`` with ``write`` unless it exists; return it.
 
     It is written under a temporary name and renamed at the end, so a folder under its final name is always complete,
-    even if a process is killed. If two processes build it at once, the first result stays.
+    even if a process is killed. A second process waits for the first.
 
-    resume: keep the temporary folder if ``write`` fails, so that the next call continues in it; a second process waits.
+    resume: keep the temporary folder if ``write`` fails, so that the next call continues in it.
     Raises ``BenchError`` if the folder cannot be written (disk full, no permission).
     """
     if folder.is_dir():
         return folder
-    if resume:
-        lock = folder.parent.with_name("locks") / f"{folder.name}.lock"
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):
-                return _build(folder, folder.parent / f".{folder.name}.partial", write, True)
-        except OSError as error:
-            raise BenchError(f"cache {lock.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
-    return _build(folder, folder.parent / f".{folder.name}.{uuid4().hex}", write, False)
-
-
-def _build(folder: Path, temporary: Path, write: Callable[[Path], None], keep: bool) -> Path:
-    if folder.is_dir():
-        return folder
     try:
-        temporary.mkdir(parents=True, exist_ok=keep)
+        claimed = wait_for(folder, folder.is_dir)
     except OSError as error:
         raise BenchError(f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
+    if claimed is not None:
+        with claimed:
+            _build(folder, claimed, write, resume)
+    return folder
+
+
+def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bool) -> None:
+    temporary = claimed.partial()
     try:
+        if not keep:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        try:
-            temporary.replace(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        claimed.check()
+        temporary.replace(folder)
     except OSError as error:
+        claimed.check()
         raise BenchError(f"cache {folder}: cannot be written: {error}") from error
     except BenchError:
         # Bad data: once corrected, they get another key and thus another folder.
         keep = False
         raise
     finally:
-        if not keep or folder.is_dir():
+        if not keep:
             shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -12,6 +12,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
+from benchmark.store.claim import ClaimLostError
+
 BEAT = 5.0
 """Seconds between two writes of a record while nothing but progress changes."""
 SILENT = 60.0
@@ -182,7 +184,7 @@ class Recorder:
         self._set(work, "running")
         try:
             yield work
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ClaimLostError):
             self._set(work, "queued")
             raise
         except Exception as error:

@@ -7,7 +7,8 @@ cells/HASH/embeddings/              encoded datasets
 cells/HASH/evaluations/KEY/         evaluation.json (everything it depends on besides the encoder), rows.json,
                                     notes.json, embedded.json (where some test images and their texts are in
                                     embeddings/), and in Parquet the per-example scores and the metrics of each resample
-cells/.HASH.partial/                a training in progress or interrupted
+cells/.HASH.partial-TOKEN/          a training in progress or interrupted
+cells/.HASH.claim-G                 which process works on it, see claim.py; the same in evaluations/
 claims.json                         the claims of the suites that were run
 runs/ID.json                        what a run is doing and has to do, see live.py
 datasets.json                       where the cards of the datasets lie that were evaluated on
@@ -27,6 +28,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
+from benchmark.store.claim import unfinished
 from benchmark.store.live import RunRecord, read_runs
 from benchmark.store.rows import Embedded, EmbeddedNotes, Notes, OpenedDataset, Row
 
@@ -105,16 +107,23 @@ class Store:
         return self.cells / key
 
     def partial(self, key: str) -> Path:
-        """Return the folder that a cell is trained in; finish() renames it to that of the finished cell."""
+        """Return the folder in which a cell is made that nobody else makes; see ``Claim.partial`` for the others."""
         return self.cells / f".{key}.partial"
+
+    def interrupted(self, key: str) -> bool:
+        """Return whether the training of a cell was begun, and not finished."""
+        return unfinished(self.cell(key)) is not None
 
     def finished(self, key: str) -> bool:
         """Return whether a cell is finished."""
         return (self.cell(key) / "cost.json").is_file()
 
-    def finish(self, key: str, cell: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
-        """Write cell.json and cost.json beside the weights and rename the folder, which completes the cell."""
-        partial = self.partial(key)
+    def finish(self, key: str, cell: Mapping[str, Any], cost: Mapping[str, Any], partial: Path | None = None) -> None:
+        """Write cell.json and cost.json beside the weights and rename the folder, which completes the cell.
+
+        partial: the folder that the cell was made in; default: that of partial().
+        """
+        partial = partial or self.partial(key)
         _write_json(partial / "cell.json", cell)
         _write_json(partial / "cost.json", cost)
         partial.replace(self.cell(key))
@@ -135,6 +144,10 @@ class Store:
     def evaluation_folder(self, cell: str, key: str) -> Path:
         """Return the folder of an evaluation."""
         return self.cell(cell) / "evaluations" / key
+
+    def is_evaluated(self, cell: str, key: str) -> bool:
+        """Return whether an evaluation exists."""
+        return (self.evaluation_folder(cell, key) / "rows.json").is_file()
 
     def evaluated(self, cell: str, key: str) -> list[Row] | None:
         """Read the rows of an evaluation; None if it does not exist."""

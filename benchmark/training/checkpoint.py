@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from safetensors import safe_open
@@ -114,20 +114,23 @@ def read_resume(folder: Path, device: torch.device) -> Checkpoint | None:
     return Checkpoint(position, method, optimizer, average)
 
 
-def truncate_log(log: IO[str], step: int) -> None:
-    """Drop the lines after ``step``, as their steps will be repeated, and an incomplete last line."""
-    log.seek(0)
+def truncate_log(path: Path, step: int) -> None:
+    """Drop the lines after ``step``, as their steps will be repeated, and an incomplete last line.
+
+    The log becomes a new file: a process that was suspended may still have the old one open.
+    """
     kept = []
-    for line in log:
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            break
-    log.seek(0)
-    log.truncate()
-    log.writelines(kept)
-    log.flush()
+    with path.open("a+", encoding="utf-8") as log:
+        log.seek(0)
+        for line in log:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                break
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)
 
 
 def reached(folder: Path, shares: Mapping[int, float]) -> dict[str, Reached]:

@@ -98,22 +98,24 @@ def pretrain(
     folder: Path,
     keep: Sequence[float] = (),
     progress: Callable[[StepProgress], None] = lambda _: None,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> Cost:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
-    weights, as all randomness derives from the seed and the step.
+    weights, as all randomness derives from the seed and the step. before_writing: called before each file of weights
+    is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
     step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep)
-    with (folder / LOG).open("a+", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
-        loop.resume(log)
+    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
+    loop.resume()
+    with (folder / LOG).open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         saved = time.monotonic()
         while loop.step < loop.steps:
             with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
@@ -172,7 +174,9 @@ class _Loop:
         device: torch.device,
         folder: Path,
         keep: Sequence[float],
+        before_writing: Callable[[], None],
     ) -> None:
+        self.before_writing = before_writing
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
@@ -350,14 +354,16 @@ class _Loop:
 
     def save(self, file: str) -> None:
         """Write the weights, and their average if there is one."""
+        self.before_writing()
         save_checkpoint(self.method, self.average, self.folder / file)
 
     def save_resume(self) -> None:
         """Write a checkpoint to resume from."""
         position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
+        self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
-    def resume(self, log: IO[str]) -> None:
+    def resume(self) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
         checkpoint = read_resume(self.folder, self.device)
         if checkpoint is not None:
@@ -370,4 +376,4 @@ class _Loop:
             self.step, self.seconds = position.step, position.seconds
             self.best, self.last_validation = position.best, position.last_validation
             self.memory.highest = position.peak_memory
-        truncate_log(log, self.step)
+        truncate_log(self.folder / LOG, self.step)

@@ -335,7 +335,7 @@ def test_of_many_tests_with_few_seeds_as_few_are_false() -> None:
             of_seeds = part * random.chisquare(seeds - 1, 20_000) / (seeds - 1)
             error = np.sqrt(groups + of_seeds)
             distance = np.abs(random.normal(0, np.sqrt(1 + part), 20_000)) / error
-            p = np.array([two_sources(d, s, 59, seeds - 1) for d, s in zip(distance, of_seeds / error**2)])
+            p = two_sources(distance, of_seeds / error**2, 59, seeds - 1)
             assert np.mean(p < 0.05) < 0.06, (seeds, part)
             assert np.mean(p < 0.005) < 0.0075, (seeds, part)
 

@@ -27,7 +27,7 @@ METHOD_MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[nam
 SHORT: dict[str, dict[str, object]] = {"msd": {"momentum": 0.9}}
 """Settings for a short training; with msd's own, as it warns, the teacher stays close to the initial weights."""
 STEPS = {"filip": 150, "soft_clip": 150}
-"""Steps to overfit sixteen pairs where the usual 75 do not do: the others have done so by step 20."""
+"""Steps to overfit sixteen pairs where the usual 40 do not do: the others have done so by step 20."""
 AUGMENTATION = Augmentation(crop_scale=(0.5, 1.0), flip=0.5, brightness=0.2, contrast=0.2)
 
 
@@ -156,7 +156,7 @@ def test_overfits_sixteen_pairs(name: str, tmp_path: Path) -> None:
     method, pairs = small_method(name, **SHORT.get(name, {})), Pairs(16)
     pairs.label = torch.arange(16)  # else a method whose positives are a class cannot tell its pairs apart
     training = Training(
-        samples=16 * STEPS.get(name, 75),
+        samples=16 * STEPS.get(name, 40),
         batch_size=16,
         micro_batch=16,
         learning_rate=3e-3,
