@@ -270,7 +270,7 @@ def evaluate(
 ) -> Results:
     """Evaluate a model that was trained elsewhere, as ``bench eval`` does.
 
-    model: open_clip:NAME/TAG, hf:FOLDER, timm:NAME, or a model card. The other arguments: as in run().
+    model: open_clip:NAME/TAG, hf:FOLDER or hf:ORG/NAME, timm:NAME, or a model card. The other arguments: as in run().
     """
     from benchmark.plan.make import evaluation_plan
 

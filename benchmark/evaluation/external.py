@@ -14,8 +14,7 @@ from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Material
 from benchmark.evaluation.hugging_face import HuggingFaceEncoder
 from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models.card import LOCAL
-from benchmark.models.folders import CONFIG as FOLDER_CONFIG
-from benchmark.models.folders import HUB_NAME, contents, file_hashes, hub_folder, layout, spec_of
+from benchmark.models.folders import HUB_NAME, file_hashes, hub_folder, layouts, written_as
 from benchmark.models.folders import WEIGHTS as SUFFIXES
 from benchmark.models.published import PublishedModel, is_published, load_published
 from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
@@ -90,9 +89,7 @@ def is_external(spec: str) -> bool:
     kind, colon, _ = spec.partition(":")
     path = Path(spec)
     if path.is_dir():
-        written = f"hf:{spec}" if is_saved(path) else spec_of(path)
-        told = f"write --model {written}" if written else f"it is of no known layout; it has {contents(path)}"
-        raise BenchError(f"--model {spec}: a folder; {told}")
+        raise BenchError(f"--model {spec}: a folder; {written_as(path)}")
     if path.suffix in SUFFIXES and path.is_file():
         raise BenchError(
             f"--model {spec}: a checkpoint; write its architecture too: open_clip:NAME/{spec} or timm:NAME/{spec}"
@@ -152,11 +149,11 @@ def with_own_prompts(model: ExternalModel) -> ExternalModel:
 
 
 def _open_clip(rest: str) -> ExternalModel:
-    from benchmark.models.from_open_clip import check_folder, check_open_clip
+    from benchmark.models.from_open_clip import check_folder, check_open_clip, hub_hashes
 
     path = Path(rest)
     if path.is_dir():
-        raise BenchError(f"--model open_clip:{rest}: a folder; write --model {spec_of(path) or f'{LOCAL}FOLDER'}")
+        raise BenchError(f"--model open_clip:{rest}: a folder; {written_as(path)}")
     if path.suffix in SUFFIXES and path.is_file():
         raise BenchError(f"--model open_clip:{rest}: a checkpoint; write its architecture too: open_clip:NAME/{rest}")
     whole = rest.startswith(WHOLE)
@@ -168,7 +165,9 @@ def _open_clip(rest: str) -> ExternalModel:
         check_folder(folder)
         content = {"open_clip": file_hashes(folder)}
         title = f"open_clip:{_shown(folder)}"
-    elif not whole:
+    elif whole:
+        content["files"] = hub_hashes(name)
+    else:
         check_open_clip(name, pretrained or None)
         tag = pretrained
         if Path(pretrained).suffix:
@@ -197,14 +196,15 @@ def _open_clip_encoder(
     image, (image_projection, width) = image_tower(whole.visual, name)
     text, (text_projection, _) = text_tower(whole.text, tokenizer.pad_id)
     model = DualEncoder(image, text, image_projection, text_projection, width).float()
-    model.check(tokenizer)
+    model.check(tokenizer, f"open_clip:{name}")
     return ModelEncoder(model, tokenizer, device, fingerprint, scale)
 
 
 def _hugging_face(rest: str) -> ExternalModel:
     folder = Path(rest)
     title = f"hf:{_shown(folder)}"
-    if not folder.is_dir():
+    of_hub = not folder.is_dir()
+    if of_hub:
         expected = "a folder with a saved CLIP or SigLIP of transformers, or of bench export"
         if not HUB_NAME.fullmatch(rest) or folder.exists():
             raise BenchError(f"--model hf:{rest}: no such folder; expected {expected}, or ORG/NAME of the hub")
@@ -212,18 +212,13 @@ def _hugging_face(rest: str) -> ExternalModel:
         title = f"hf:{rest}"
     if is_saved(folder):
         return _exported(folder, title)
-    kind, other = layout(folder), spec_of(folder)
-    if kind in ("open_clip", "timm"):
-        raise BenchError(f"--model hf:{rest}: saved by {kind}; write --model {other}")
-    if kind is None:
-        raise BenchError(
-            f"--model hf:{rest}: no {FOLDER_CONFIG} with a model_type of transformers; it has {contents(folder)}"
-        )
+    if not {"transformers", "adapter"} & {*layouts(folder)}:
+        raise BenchError(f"--model hf:{rest}: no {CONFIG} with a model_type of transformers; {written_as(folder)}")
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return HuggingFaceEncoder(folder, device, fingerprint, seed)
 
-    return ExternalModel(title, {"hf": file_hashes(folder)}, False, build)
+    return ExternalModel(title, {"hf": file_hashes(folder, of_hub)}, False, build)
 
 
 def _exported(folder: Path, title: str) -> ExternalModel:
@@ -243,7 +238,7 @@ def _exported(folder: Path, title: str) -> ExternalModel:
 
 
 def _timm(rest: str) -> ExternalModel:
-    from benchmark.models.card import LOCAL, TimmImage
+    from benchmark.models.card import TimmImage
     from benchmark.models.from_timm import architecture_of
 
     path = Path(rest.removeprefix(LOCAL))
@@ -253,9 +248,8 @@ def _timm(rest: str) -> ExternalModel:
     content: dict[str, Any] = {"timm": name, "pretrained": True}
     title = f"timm:{name}" + (f"/{_shown(Path(file))}" if file else "")
     if path.is_dir() or rest.startswith(LOCAL):
-        other = spec_of(path) if path.is_dir() else ""
-        if other and layout(path) != "timm":
-            raise BenchError(f"--model timm:{rest}: saved by {layout(path)}; write --model {other}")
+        if path.is_dir() and "timm" not in layouts(path):
+            raise BenchError(f"--model timm:{rest}: timm did not write it; {written_as(path)}")
         name, file, title = f"{LOCAL}{path}", "", f"timm:{_shown(path)}"
         content = {"timm": architecture_of(name), "pretrained": file_hashes(path)}
     architecture_of(name)

@@ -64,7 +64,13 @@ class HuggingFaceEncoder:
                     model, _ = load_transformers(folder, "dual encoder", config)
                 else:
                     model = AutoModel.from_config(config, trust_remote_code=False)
-            processor = AutoImageProcessor.from_pretrained(_with(PROCESSOR, folder, base), trust_remote_code=False)
+            place = _with(PROCESSOR, folder, base)
+            if not any((place / name).is_file() for name in PROCESSOR):
+                raise BenchError(
+                    f"model '{folder}': no image processor ({PROCESSOR[0]}) in {place}; save it there: "
+                    "processor.save_pretrained(FOLDER)"
+                )
+            processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
         self.model: Any = model.float().to(device).eval()
         self.device = device
         self.lowercase = lowercase

@@ -117,20 +117,27 @@ class DualEncoder(nn.Module):
         projection = self.image_projection if side == "image" else self.text_projection
         return [*tower.layer_groups(), *([[projection]] if list(projection.parameters()) else [])]
 
-    def check(self, tokenizer: Tokenizer) -> None:
-        """Raise ``BenchError`` if the text tower cannot read the tokens of a tokenizer."""
-        for name, value, limit in (
+    def check(self, tokenizer: Tokenizer, name: str = "") -> None:
+        """Raise ``BenchError`` if the text tower cannot read the tokens of a tokenizer. name: of the model, to tell."""
+        where = f"model '{name}': " if name else ""
+        for key, value, limit in (
             ("vocab_size", tokenizer.vocab_size, self.text.vocab_size),
             ("context_length", tokenizer.context_length, self.text.context_length),
         ):
             if value > limit:
-                raise BenchError(f"tokenizer.{name} is {value}, but the text tower reads at most {limit}")
+                raise BenchError(
+                    f"{where}tokenizer.{key} is {value}, but the text tower reads at most {limit}: name the "
+                    "model's own tokenizer"
+                )
         if tokenizer.pad_id >= self.text.vocab_size:
             raise BenchError(
-                f"tokenizer pads with {tokenizer.pad_id}, but the text tower has {self.text.vocab_size} tokens"
+                f"{where}the tokenizer pads with {tokenizer.pad_id}, but the text tower knows "
+                f"{self.text.vocab_size} tokens: name the model's own tokenizer"
             )
         if self.text.pad_id not in (None, tokenizer.pad_id):
-            raise BenchError(f"text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}")
+            raise BenchError(
+                f"{where}text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}"
+            )
 
     def parameter_counts(self) -> dict[str, int]:
         """Count the parameters of each tower with its projection, and of both, and how many of them are trained.

@@ -28,25 +28,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def layout(folder: Path) -> Layout | None:
-    """Tell by its files which library wrote a folder; None if no known one."""
-    if (folder / OPEN_CLIP).is_file():
-        return "open_clip"
+def layouts(folder: Path) -> list[Layout]:
+    """Tell by its files which libraries can read a folder: some hold a model in two layouts."""
+    kinds: list[Layout] = ["open_clip"] if (folder / OPEN_CLIP).is_file() else []
     if (folder / ADAPTER).is_file():
-        return "adapter"
-    if not (folder / CONFIG).is_file():
-        return None
-    config = read_config(folder / CONFIG)
-    if "architecture" in config and "model_type" not in config:
-        return "timm"
-    return "transformers" if "model_type" in config else None
+        kinds.append("adapter")
+    elif (folder / CONFIG).is_file():
+        config = read_config(folder / CONFIG)
+        kinds += ["transformers"] if "model_type" in config else ["timm"] if "architecture" in config else []
+    return kinds
 
 
-def spec_of(folder: Path) -> str:
-    """What ``--model`` takes for a folder; "" for one of no known layout."""
+def written_as(folder: Path) -> str:
+    """What ``--model`` takes for a folder, or what is in it where it has no known layout; for messages."""
     forms = {"open_clip": "open_clip:local-dir:", "timm": "timm:", "adapter": "hf:", "transformers": "hf:"}
-    kind = layout(folder)
-    return f"{forms[kind]}{folder}" if kind else ""
+    kinds = layouts(folder)
+    return f"write --model {forms[kinds[0]]}{folder}" if kinds else f"it is of no known layout, with {contents(folder)}"
 
 
 def contents(folder: Path) -> str:
@@ -73,7 +70,7 @@ def base_of(folder: Path) -> Path | None:
 
     Raises ``BenchError`` for one that names no model, or a model that is not here and not on the hub.
     """
-    if layout(folder) != "adapter":
+    if "adapter" not in layouts(folder):
         return None
     config = read_config(folder / ADAPTER)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
@@ -85,7 +82,8 @@ def base_of(folder: Path) -> Path | None:
             return path
     if not HUB_NAME.fullmatch(name):
         raise BenchError(f"{where} is '{name}', which is no folder; write the folder of the adapter's model")
-    return hub_folder(f"{name}@{revision}" if revision else name, f"set {where} to a folder")
+    instead = f"set base_model_name_or_path in {folder / ADAPTER} to a folder"
+    return hub_folder(f"{name}@{revision}" if revision else name, instead)
 
 
 def hub_folder(name: str, instead: str = "download it where there is a network, or name a folder") -> Path:
@@ -108,27 +106,29 @@ def hub_folder(name: str, instead: str = "download it where there is a network, 
         )
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path, of_hub: bool = False) -> dict[str, str]:
     """Hash everything that the outputs of a model in a folder depend on, by the name below the folder.
 
-    That is each file, also in sub-folders, and the model that an adapter changes. In the hub's cache these are the
-    files that are read. Raises ``BenchError`` where there is no folder.
+    That is each file, also in sub-folders, and the model that an adapter changes. of_hub: whether it is hub_folder()'s,
+    which has more or less of a repository on each machine: then only the files that are read.
+    Raises ``BenchError`` where there is no folder.
     """
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
-    hashes = {str(PurePosixPath(path.relative_to(folder))): file_digest(path) for path in _files(folder)}
+    hashes = {str(PurePosixPath(path.relative_to(folder))): file_digest(path) for path in _files(folder, of_hub)}
     base = base_of(folder)
     if base is not None:
-        hashes |= {f"base model: {name}": value for name, value in file_hashes(base).items()}
+        of_base = file_hashes(base, base.parent.name == "snapshots")
+        hashes |= {f"base model: {name}": value for name, value in of_base.items()}
     for block in ("text_cfg", "vision_cfg"):
         # open_clip reads the tokenizer, and the architecture, of a text model of transformers from a folder of its own.
         hashes |= _named_folders(folder, block)
     return hashes
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, of_hub: bool) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder)))
-    if folder.parent.name != "snapshots":
+    if not of_hub:
         return files
     read = [path for path in files if path.suffix in READ and path.parent == folder]
     safe = any(path.suffix == ".safetensors" for path in read)

@@ -1,9 +1,7 @@
 """Towers from open_clip, with their projections split off."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,10 +19,10 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
 from benchmark.models.card import OpenClipImage, OpenClipText
-from benchmark.models.folders import OPEN_CLIP, contents, layout, require_weights, spec_of
+from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, written_as
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
-from benchmark.models.loading import recorded, require_whole
+from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import (
     Group,
     ImageTower,
@@ -35,6 +34,7 @@ from benchmark.models.tower import (
     square_side,
 )
 from benchmark.models.weights import hub, reading, require_file
+from benchmark.store.hashing import file_digest
 
 Projection = tuple[nn.Module, int]
 """A tower's own projection, and the number of its outputs."""
@@ -61,7 +61,7 @@ def open_clip_model(
     with recorded() as loading:
         model = _open_clip_model(name, pretrained, quick_gelu, image_size, weights)
     what = f"weights {pretrained or name} (expected a checkpoint of open_clip's '{name}')"
-    model.left_random = require_whole(loading, what, "dual encoder", strict, part)
+    model.left_random = require_whole(loading, what, "dual encoder", strict, part, LENIENT)
     return model
 
 
@@ -80,7 +80,7 @@ def _open_clip_model(
         if name.startswith(FOLDER):
             check_folder(Path(name.removeprefix(FOLDER)), weights)
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
-        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
+        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)):
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
 
     tag = check_open_clip(name, pretrained)
@@ -97,7 +97,7 @@ def _open_clip_model(
         quick_gelu = bool((tag or config).get("quick_gelu", False))
     text_model = config["text_cfg"].get("hf_model_name")
     download = hub(f"text model '{text_model}' of open_clip's '{name}'", "download it where there is a network")
-    with download if text_model else nullcontext(), _quiet():
+    with download if text_model else nullcontext():
         model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
     if tag:
         keys = ("mean", "std", "interpolation", "resize_mode")
@@ -112,14 +112,20 @@ def check_folder(folder: Path, weights: bool = True) -> None:
     """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
     if not folder.is_dir():
         raise BenchError(f"model folder {folder}: no such folder")
-    if layout(folder) != "open_clip":
-        other = spec_of(folder)
-        raise BenchError(
-            f"model folder {folder}: no {OPEN_CLIP}, found {contents(folder)}"
-            + (f"; bench eval takes this folder as --model {other}" if other else "; expected a model of open_clip")
-        )
+    if "open_clip" not in layouts(folder):
+        raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
     if weights:
         require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
+
+
+def hub_hashes(name: str) -> dict[str, str]:
+    """Hash the configuration and the weights of ``hf-hub:ORG/NAME``, which are downloaded, by their names."""
+    from huggingface_hub import hf_hub_download
+
+    repository = name.removeprefix(HUB)
+    with hub(f"open_clip model '{name}'", "download it where there is a network, or name a folder: local-dir:FOLDER"):
+        files = hf_hub_download(repository, OPEN_CLIP), download_pretrained_from_hf(repository)
+    return {Path(file).name: file_digest(Path(file)) for file in files}
 
 
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
@@ -130,20 +136,11 @@ def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     if name not in open_clip.list_models():
         raise unknown("open_clip architecture", name, open_clip.list_models())
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and Path(pretrained).is_dir():
+        require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
     if pretrained and not tag and not Path(pretrained).suffix:
         raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     return tag
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns that a model is random, even if its weights are loaded a line later or not wanted.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 class OpenClipImageTower(ImageTower):

@@ -10,8 +10,8 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.models.card import LOCAL, TimmImage
-from benchmark.models.folders import CONFIG, contents, layout, read_config, require_weights
-from benchmark.models.loading import recorded, require_whole
+from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
+from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by, square_side
 from benchmark.models.weights import hub, read_tensors, reading
 
@@ -97,7 +97,7 @@ def architecture_of(name: str) -> str:
         where = f" of {folder / CONFIG}"
         if not folder.is_dir():
             raise BenchError(f"model folder {folder}: no such folder")
-        if layout(folder) != "timm":
+        if "timm" not in layouts(folder):
             raise BenchError(
                 f"model folder {folder}: no {CONFIG} with timm's 'architecture'; found {contents(folder)}; a "
                 "checkpoint alone is given with its architecture: timm:NAME/FILE"
@@ -133,6 +133,8 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
                     model = timm.create_model(spec.name, pretrained=True, **options)
             else:
                 state = _without_classifier(read_tensors(spec.pretrained, expected), architecture)
+                if not state:
+                    raise BenchError(f"weights {source}: expected {expected}, found a classifier alone")
                 # timm drops the classifier's tensors by their number of classes, so the checkpoint claims the same.
                 overlay = {"state_dict": state, "num_classes": 0}
                 with reading(spec.pretrained, expected):
@@ -143,7 +145,7 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
     tower = TimmImageTower(model, image_size, spec.name)
     tower.patch_dropout = spec.patch_dropout
     what = f"weights {source} (expected {expected})"
-    tower.left_random = require_whole(loading, what, "image tower", strict)
+    tower.left_random = require_whole(loading, what, "image tower", strict, instead=LENIENT)
     return tower
 
 

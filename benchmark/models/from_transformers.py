@@ -113,10 +113,23 @@ def _cache(prefix: Tensor, count: int) -> Any:
     return cache
 
 
-def transformers_groups(model: nn.Module) -> list[Group]:
-    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+def _layers(model: nn.Module) -> tuple[str, int]:
+    """The path and the number of a transformers model's layers, its longest ModuleList."""
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     path = max(lists, key=lambda name: len(lists[name]))
+    return path, len(lists[path])
+
+
+def _is_of_a_later_layer(name: str, model: nn.Module) -> bool:
+    """Whether a tensor belongs to a layer after the model's last."""
+    path, count = _layers(model)
+    layer = re.search(rf"(^|\.){re.escape(path)}\.(\d+)\.", name)
+    return layer is not None and int(layer[2]) >= count
+
+
+def transformers_groups(model: nn.Module) -> list[Group]:
+    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+    path, count = _layers(model)
     names = [name for name, _ in model.named_parameters()]
     inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
 
@@ -124,17 +137,18 @@ def transformers_groups(model: nn.Module) -> list[Group]:
         layer = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
         if layer:
             return int(layer[1]) + 1
-        return 0 if names.index(name) < inside[0] else len(lists[path])
+        return 0 if names.index(name) < inside[0] else count
 
     return groups_by(model, group)
 
 
 def load_transformers(
-    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = ""
+    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = "", shallow: bool = False
 ) -> tuple[Any, str]:
-    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter.
+    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter merged.
 
-    name: a folder, or a name on the hub. config: in place of the model's own. Returns the model, and what was left
+    name: a folder, or a name on the hub. config: in place of the model's own. shallow: whether it is to have fewer
+    layers than the weights. Returns the model, and what was left
     random, as require_whole() says. Raises ``BenchError`` for weights that are not whole, see there; and what
     transformers raises, for hub().
     """
@@ -151,13 +165,36 @@ def load_transformers(
         source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     what = f"model '{source}'"
-    left_random = [require_whole(of_transformers(info), what, kind, strict, instead=instead)]
+    loading = of_transformers(info)
+    if shallow:
+        loading.unexpected = {each for each in loading.unexpected if not _is_of_a_later_layer(each, model)}
+    left_random = [require_whole(loading, what, kind, strict, instead=instead)]
     if base is not None:
         require_weights(Path(name), "adapter_model.safetensors")
-        loading = of_transformers(model.load_adapter(str(name)).to_dict())
-        advice = "set base_model_name_or_path to the model that it was trained on"
+        loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
+        advice = (
+            "set base_model_name_or_path to the model that it was trained on, or merge it there with peft "
+            "(merge_and_unload()) and save the model"
+        )
         left_random.append(require_whole(loading, f"adapter '{name}'", "adapter", strict, instead=advice))
+        _merge_adapter(model)
     return model, "; ".join(filter(None, left_random))
+
+
+def _merge_adapter(model: Any) -> None:
+    """Add the weights of an adapter to those of its model, which is then as any other: all of it can be trained.
+
+    peft does so for models that it wraps itself, which those of transformers are not.
+    """
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "unload_and_optionally_merge_module"):
+            merged = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            model.set_submodule(name, merged)
+        elif hasattr(module, "base_layer") and hasattr(module, "merge"):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model._hf_peft_config_loaded = False
+    model.requires_grad_(True)
 
 
 def transformers_text(spec: TransformersText, weights: bool, strict: bool = True) -> TransformersTextTower:
@@ -165,7 +202,7 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
 
     Then a config with its model_type is all that is needed. strict: refuse weights that are not whole.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+    from transformers import CONFIG_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoModel
 
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
@@ -179,6 +216,8 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
     with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
         base = base_of(Path(spec.name)) if Path(spec.name).is_dir() else None
         config = AutoConfig.from_pretrained(base or spec.name, trust_remote_code=False, **overrides)
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            config.is_encoder_decoder = True  # not said where the encoder alone was saved
         if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
             raise BenchError(
                 f"transformers model '{spec.name}': a model of type {config.model_type} is no text model; name a "
@@ -189,8 +228,8 @@ def transformers_text(spec: TransformersText, weights: bool, strict: bool = True
             model = AutoModel.from_config(config, trust_remote_code=False)
         else:
             tower_kind: Kind = "encoder of a text tower" if config.is_encoder_decoder else "text tower"
-            instead = f"save the whole model, or write text.config to match; {LENIENT}"
-            model, left_random = load_transformers(spec.name, tower_kind, config, strict, instead)
+            shallow = any("layer" in key for key in spec.config)
+            model, left_random = load_transformers(spec.name, tower_kind, config, strict, LENIENT, shallow)
     tower = TransformersTextTower(model, spec.pooling)
     tower.left_random = left_random
     return tower

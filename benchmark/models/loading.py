@@ -1,5 +1,6 @@
 """Whether weights are loaded whole: what a library reports of a loading, and which of it does not matter."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,13 @@ from benchmark.common.errors import BenchError, cut, plural
 Kind = Literal["dual encoder", "image tower", "text tower", "encoder of a text tower", "adapter"]
 Shape = list[int]
 
-LENIENT = "'strict: false' in the card leaves random what is missing"
-"""What a message says where a model card names the weights."""
+LENIENT = "save the whole model again; or write 'strict: false' in a model card, and what is missing is left random"
+"""What a message says where a model card can name the weights."""
+WHOLE_TOWERS = {
+    "text": "text_model.embeddings.token_embedding.weight",
+    "image": "vision_model.embeddings.patch_embedding.weight",
+}
+"""A tensor that no file with a tower of CLIP or SigLIP in transformers lacks."""
 MOST_NAMES = 3
 """The most tensors that a message names of each sort."""
 
@@ -47,8 +53,8 @@ HARMLESS = (
     ),
     Harmless(("encoder of a text tower",), "both", r"^decoder\.", "an encoder-decoder reads texts with its encoder"),
 )
-"""What never matters. Besides, a tower of timm has no classifier, and of an open_clip model of which a card takes one
-tower the other does not matter: the architectures tell their names."""
+"""What never matters. An architecture or a card tells the rest: the classifier, which a tower of timm has not; the
+other tower of an open_clip model of which a card takes one; layers after the last that text.config asks for."""
 
 Loader = Callable[..., Any]
 
@@ -88,10 +94,10 @@ class Loading:
 
     def __str__(self) -> str:
         """Count each sort, and name the first tensors."""
-        shapes = [f"{n}: {theirs} in the file, {own} in the model" for n, (theirs, own) in self.mismatched.items()]
+        shapes = [f"{cut(n)}: {theirs} in the file, {own} in the model" for n, (theirs, own) in self.mismatched.items()]
         sorts = (
-            ("missing", sorted(self.missing)),
-            ("not part of the model", sorted(self.unexpected)),
+            ("missing", sorted(map(cut, self.missing))),
+            ("not part of the model", sorted(map(cut, self.unexpected))),
             ("of another shape", sorted(shapes)),
         )
         return ", ".join(
@@ -132,25 +138,23 @@ def require_whole(loading: Loading, what: str, kind: Kind, strict: bool, part: s
     Raises ``BenchError`` if ``strict`` and any tensor that matters is missing, unexpected or of another shape.
     """
     wrong = loading.mattering(kind, part)
-    random = sorted({*wrong.missing, *wrong.mismatched})
+    random = sorted(map(cut, {*wrong.missing, *wrong.mismatched}))
     if not (random or wrong.unexpected):
         return ""
     if strict:
-        instead = (
-            _advice(loading) or instead or "save the whole model again with the configuration that it was trained in"
-        )
+        if kind != "adapter":
+            instead = _advice(loading) or instead or "save the whole model again with its own configuration"
         raise BenchError(f"{what}: weights and architecture do not match: {wrong}; {instead}")
     said = [f"{plural(len(random), 'tensor')} left random ({_some(random)})"] if random else []
     if wrong.unexpected:
-        said.append(
-            f"{plural(len(wrong.unexpected), 'tensor')} of the file not read ({_some(sorted(wrong.unexpected))})"
-        )
+        unread = sorted(map(cut, wrong.unexpected))
+        said.append(f"{plural(len(unread), 'tensor')} of the file not read ({_some(unread)})")
     return f"{what}: {', '.join(said)}"
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(map(cut, names[:MOST_NAMES])) + more
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _advice(loading: Loading) -> str:
@@ -164,6 +168,9 @@ def _advice(loading: Loading) -> str:
         prefix = _prefix(first, second)
         if prefix:
             return f"the names in the file {fault} with '{prefix}': rename them, and save the weights again"
+    for tower, name in WHOLE_TOWERS.items():
+        if name in loading.missing:
+            return f"the weights have no {tower} tower: save the whole model, with both"
     numbered = [all(re.search(r"\.\d+\.", name) for name in names) for names in (loading.missing, loading.unexpected)]
     if all(numbered) and bool(loading.missing) != bool(loading.unexpected) and not loading.mismatched:
         return "configuration and weights differ in the number of layers: correct the configuration"
@@ -184,9 +191,12 @@ def _prefix(longer: set[str], shorter: set[str]) -> str:
 def recorded() -> Iterator[Loading]:
     """Record what torch reports of every ``load_state_dict`` in the block, which then loads all that fits.
 
-    timm and open_clip load inside of functions that make the model, and some keep the report to themselves.
+    timm and open_clip load inside of functions that make the model, and some keep the report to themselves. Their
+    warnings are not printed: they list every tensor, or say that a model is random before its weights are loaded.
     """
     loading = Loading()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     own: Loader = nn.Module.load_state_dict
 
     def load_state_dict(module: nn.Module, state: Mapping[str, Any], strict: bool = True, **options: Any) -> Any:
@@ -200,4 +210,5 @@ def recorded() -> Iterator[Loading]:
     try:
         yield loading
     finally:
+        logging.disable(before)
         nn.Module.load_state_dict = own  # type: ignore[method-assign]

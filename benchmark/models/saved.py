@@ -89,7 +89,7 @@ def load_model(folder: Path, device: str = "cpu", weights: bool = True, seed: in
     if weights:
         load_weights(model, folder / WEIGHTS)
     tokenizer = _tokenizer(card, folder)
-    model.check(tokenizer)
+    model.check(tokenizer, str(folder))
     return SavedModel(card, model, tokenizer, float(config["temperature_scale"]), bool(config["by_tokens"]))
 
 

@@ -1,6 +1,7 @@
 """Tokenizers: of open_clip, of Hugging Face, and one trained on the corpus."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from benchmark.common.errors import BenchError, plural, unknown
 from benchmark.common.hub import one_line
-from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.card import LOCAL, CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.folders import OPEN_CLIP, read_config
 from benchmark.models.weights import hub
 from benchmark.store import formats
 from benchmark.store.hashing import digest
@@ -187,11 +189,16 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     """
     import open_clip
 
-    named = spec.name.startswith(("local-dir:", "hf-hub:"))
+    named = spec.name.startswith((LOCAL, "hf-hub:"))
     if not named and spec.name not in open_clip.list_models():
         raise unknown("open_clip architecture", spec.name, open_clip.list_models())
-    instead = "download it where there is a network"
-    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=spec.name.startswith("local-dir:")):
+    instead, local = "download it where there is a network", spec.name.startswith(LOCAL)
+    if local:
+        folder, instead = Path(spec.name.removeprefix(LOCAL)), OWN_TOKENIZER
+        text = (read_config(folder / OPEN_CLIP).get("model_cfg") or {}).get("text_cfg") or {}
+        if text.get("hf_tokenizer_name"):
+            _require_files(folder)
+    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=local):
         backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
     return wrapped(backend, spec.name)
 
@@ -226,11 +233,17 @@ def load_tokenizer(name: str | Path) -> Any:
     local = Path(name).is_dir()
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
     if local:
-        instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+        instead = OWN_TOKENIZER
+        _require_files(Path(name))
     with hub(f"tokenizer '{name}'", instead, local=local):
         backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     check_words(backend, f"tokenizer '{name}'")
     return backend
+
+
+def _require_files(folder: Path) -> None:
+    if not any(re.match(r"tokenizer|vocab|merges|spiece|.*\.model$", path.name) for path in folder.iterdir()):
+        raise BenchError(f"tokenizer '{folder}': no files of a tokenizer (tokenizer.json); {OWN_TOKENIZER}")
 
 
 def highest_token(backend: Any) -> int:
@@ -238,6 +251,7 @@ def highest_token(backend: Any) -> int:
     return int(max(backend.get_vocab().values()))
 
 
+OWN_TOKENIZER = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
 UNUSUAL = "ᚠᛇ"
 """Letters (runes) that hardly any vocabulary has, and that no normalisation removes."""
 
@@ -248,7 +262,7 @@ def check_words(backend: Any, what: str) -> None:
     Raises ``BenchError`` if its vocabulary has no words, if the merges of its words are missing, and if it drops what
     it does not know.
     """
-    instead = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+    instead = OWN_TOKENIZER
     special = {*backend.all_special_tokens, *backend.get_added_vocab()}
     words = [word.strip("▁Ġ") for word in backend.get_vocab() if word not in special]
     files = " or ".join(backend.vocab_files_names.values())

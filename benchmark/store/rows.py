@@ -53,6 +53,12 @@ class CourseColumns(TypedDict, total=False):
     seconds: float
 
 
+class LoadingColumns(TypedDict, total=False):
+    """left_random: which tensors the weights that a model started from did not give it, where its card lets it pass."""
+
+    left_random: str
+
+
 class Scores(TypedDict):
     """One metric of one part of a measurement.
 
@@ -91,11 +97,10 @@ class OpenedDataset(TypedDict):
     on_bad_data: Literal["error", "skip"]
 
 
-class Row(Label, ScenarioColumns, CourseColumns, Scores):
+class Row(Label, ScenarioColumns, CourseColumns, LoadingColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
     primary: whether the tables show it. examples: a hash of the examples and of the groups that resamples draw from.
-    left_random: which tensors the weights that the model started from did not give it, where its card lets that pass.
     start: the key of the cell with the weights before training; for a model that was trained elsewhere, with random
     weights in its architecture. raw_pixels: the key of the cell of the images that the model sees, as raw pixels.
     """
@@ -107,7 +112,6 @@ class Row(Label, ScenarioColumns, CourseColumns, Scores):
     examples: str
     cell: str
     evaluation: str
-    left_random: NotRequired[str]
     start: str | None
     raw_pixels: str | None
 

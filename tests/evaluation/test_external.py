@@ -342,6 +342,7 @@ def test_models_in_folders_of_one_name_have_names_of_their_own(tmp_path: Path, m
         folder.mkdir(parents=True)
         clip_folder(folder, "clip")
         checkpoint(folder)
+        (folder / "open_clip_config.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "here" / "b")
 
     def names(*specs: str) -> list[str]:
