@@ -43,8 +43,8 @@ def eval_(
         str,
         typer.Option(
             help="A published model (biomedclip; see bench list models), open_clip:NAME/TAG (or /FILE), "
-            "open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or timm:FOLDER; images only), or a model "
-            "card. Several: comma-separated."
+            "open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or timm:FOLDER; images only), or a "
+            "model card. Several: comma-separated."
         ),
     ],
     own_prompts: Annotated[
