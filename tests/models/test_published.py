@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from benchmark.common.errors import BenchError
@@ -54,8 +55,9 @@ def test_a_model_gives_what_its_own_code_gives(name: str, place: Place) -> None:
     np.testing.assert_allclose(found, texts(MIXED), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(MIXED[:1]).embeddings, found[:1], atol=1e-5)
     assert np.ptp(found, axis=0).max() > 0.01
-    other = published_model(card).baselines(3, "suite")[0].build(materials).encode_texts(MIXED)
-    assert np.abs(other.embeddings - found).max() > 0.01
+    untrained, raw_pixels = (each.build(materials) for each in published_model(card).baselines(3, "suite"))
+    assert np.abs(untrained.encode_texts(MIXED).embeddings - found).max() > 0.01
+    assert (raw_pixels.image_size, raw_pixels.resizing) == (encoder.image_size, encoder.resizing)
 
 
 def test_a_checkpoint_with_numbers_of_numpy_1_is_read(place: Place) -> None:
@@ -111,6 +113,35 @@ def test_what_is_missing_is_told_with_the_command_that_gets_it(name: str, place:
     assert (f"hf download {source.repository}" if source.repository else source.page) in message
     assert (f"--revision {source.revision}" in message) == bool(source.revision)
     assert ("gated: accept the terms" in message) == (card.gated is True)
+
+
+def test_what_is_missing_is_downloaded_where_the_hub_answers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = load_published("medsiglip")
+    asked: list[Any] = []
+
+    def download(repo_id: str, local_files_only: bool = False, **options: Any) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("nothing here")
+        asked.append((repo_id, options))
+        if len(asked) == 1:
+            raise PermissionError("401 Client Error")
+        write("medsiglip", place)
+        return str(place.of(card))
+
+    monkeypatch.setattr("benchmark.models.published.hub_answers", lambda: True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(BenchError) as raised:
+        external_model("medsiglip")
+    assert "401 Client Error; it is gated: accept the terms of google/medsiglip-448 on the hub" in str(raised.value)
+    assert external_model("medsiglip").name == "medsiglip"
+    repository, options = asked[1]
+    assert repository == "google/medsiglip-448"
+    assert {"config.json", "model.safetensors", "tokenizer.json", "spiece.model"} <= set(options["allow_patterns"])
+    # A repository that has other files than the card says is told, and not left to the loader.
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(place.models))
+    place.models.mkdir()
+    with pytest.raises(BenchError, match=r"the hub's UzairK/unimed-clip-vit-b16 has no unimed_clip_vit_b16\.pt at"):
+        external_model("unimed-clip")
 
 
 def test_a_file_of_the_text_tower_alone_is_told_too(place: Place) -> None:
