@@ -16,13 +16,14 @@ import pyarrow as pa
 from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.data.dataset import Dataset
-from benchmark.data.images import load_image
+from benchmark.data.images import SUFFIXES, load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
+from benchmark.data.shared import same_content
 from benchmark.data.sources.formats import Values
-from benchmark.data.sources.image_folder import SUFFIXES
+from benchmark.data.sources.gather import merge
 from benchmark.data.sources.table import RowReader
 from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
 from benchmark.store import formats
@@ -47,10 +48,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file, and where its samples are in it: a table with the columns of SCHEMA, memory-mapped."""
+    """A tar file, and where its samples are in it.
+
+    samples: a table with the columns of SCHEMA, memory-mapped. first: int64, for each sample the number of the first
+    one with the same image.
+    """
 
     path: Path
     samples: pa.Table
+    first: np.ndarray
 
     def values(self, number: int, images: bool = True) -> Values:
         """The columns of a sample, or with ``images`` false those of its other files. Raises ``BadRow``."""
@@ -67,9 +73,10 @@ def _opened(path: Path) -> int:
 
 
 class Stream:
-    """A split of a streamed dataset: samples by number, in the order of the shards.
+    """A split of a streamed dataset: images by number, in the order of the shards.
 
-    To list them, the headers of every shard are read, once; the list is cached.
+    To list them, the headers of every shard are read, and of images of one size a piece, once; the list is cached.
+    Samples of a shard with the same image and label are one, with all their texts; those in other shards are not found.
     """
 
     def __init__(self, card: Card, split: str, cache: Path, progress: Progress | None = None) -> None:
@@ -83,11 +90,40 @@ class Stream:
                 self.shards.append(shard)
                 if progress:
                     progress(len(self.shards), len(paths))
-        self.ends = np.cumsum([len(shard.samples) for shard in self.shards])
         self._make_row = RowReader(source, card.labels)
+        self._further = [self._same_images(number) for number in range(len(self.shards))]
+        """For each shard, by the number of the first sample of an image, those of its other samples."""
+        self._images = [
+            np.setdiff1d(np.arange(len(shard.samples)), [i for numbers in further.values() for i in numbers])
+            for shard, further in zip(self.shards, self._further)
+        ]
+        self.ends = np.cumsum([len(images) for images in self._images])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        """The number of samples with an image that others of their shard have too, and of these images."""
+        further = [numbers for of_shard in self._further for numbers in of_shard.values()]
+        return len(further) + sum(map(len, further)), len(further)
+
+    def _same_images(self, shard: int) -> dict[int, list[int]]:
+        """The samples of each image that has several, and where there are labels, of the same label."""
+        first = self.shards[shard].first
+        together: dict[tuple[int, str], list[int]] = {}
+        for number in np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1).tolist():
+            together.setdefault((int(first[number]), self._label(shard, number)), []).append(number)
+        return {numbers[0]: numbers[1:] for numbers in together.values() if len(numbers) > 1}
+
+    def _label(self, shard: int, number: int) -> str:
+        if "label" not in self.card.provides:
+            return ""
+        try:
+            row = self._read_sample(shard, number, images=False)
+        except BadRow:
+            return f"bad sample {number}"
+        return str(row and row.label)
 
     def row(self, number: int) -> Row:
         """Read a sample. Raises ``BadRow`` for one that cannot be used."""
@@ -101,17 +137,28 @@ class Stream:
         return self._read(number, images=False)
 
     def _read(self, number: int, images: bool = True) -> Row | None:
-        """Read a sample, or with ``images`` false everything except its image."""
+        """Read the samples of an image, or with ``images`` false everything except the image."""
         shard, local = self.at(number)
+        row = self._read_sample(shard, local, images)
+        for other in self._further[shard].get(local, ()):
+            try:
+                further = self._read_sample(shard, other, images=False)
+            except BadRow as bad:
+                raise BadRow(bad.reason, f"row {other + 1}: {bad.message}") from bad
+            if row and further:
+                merge(row, further)
+        return row
+
+    def _read_sample(self, shard: int, local: int, images: bool) -> Row | None:
         values = self.shards[shard].values(local, images)
         if not images:
             values["image"] = b""
         return self._make_row(self.shards[shard].path.name, local + 1, values, self.split)
 
     def at(self, number: int) -> tuple[int, int]:
-        """The shard of a sample, and the sample's number in it."""
+        """The shard of an image, and the number in it of the first sample with the image."""
         shard = bisect_right(self.ends, number)
-        return shard, number - (int(self.ends[shard - 1]) if shard else 0)
+        return shard, int(self._images[shard][number - (int(self.ends[shard - 1]) if shard else 0)])
 
     def place(self, number: int) -> str:
         """The place of a sample, for messages."""
@@ -235,7 +282,31 @@ def _listed(path: Path, cache: Path) -> Shard:
     name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
-        return Shard(path, pa.ipc.open_file(file).read_all())
+        samples = pa.ipc.open_file(file).read_all()
+    first_of = build_folder(
+        cache / "shards" / digest(["images", name]), lambda folder: np.save(folder / "first.npy", _first(path, samples))
+    )
+    return Shard(path, samples, np.load(first_of / "first.npy"))
+
+
+def _first(path: Path, samples: pa.Table) -> np.ndarray:
+    """For each sample the number of the first one with the same image, int64; its own if it has not just one."""
+    numbers, offsets, sizes = [], [], []
+    for number, members in enumerate(zip(*(samples[name].to_pylist() for name in ("suffix", "offset", "size")))):
+        images = [(offset, size) for suffix, offset, size in zip(*members) if suffix in SUFFIXES]
+        if len(images) == 1:
+            numbers.append(number)
+            offsets.append(images[0][0])
+            sizes.append(images[0][1])
+    with path.open("rb") as file:
+
+        def read(i: int, start: int, size: int) -> bytes:
+            return os.pread(file.fileno(), size, offsets[i] + start)
+
+        first = np.arange(samples.num_rows)
+        for same in same_content(np.array(sizes, dtype=np.int64), read):
+            first[[numbers[i] for i in same.tolist()]] = numbers[same[0]]
+    return first
 
 
 def _entry(members: list[Member]) -> dict[str, Any]:

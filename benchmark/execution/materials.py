@@ -186,16 +186,14 @@ class Materials:
         return method
 
     def finish(
-        self, store: Store, cell: Cell, cost: CellCost, partial: Path | None = None, left_random: str = ""
+        self, store: Store, cell: Cell, cost: CellCost, left_random: str = "", partial: Path | None = None
     ) -> None:
         """Add a trained cell to the store, with everything that load_trained() needs.
 
-        partial: as of Store.finish. left_random: of the model before training.
+        left_random: of the model before training. partial: as of Store.finish.
         """
-        content: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
-        if left_random:
-            content["left_random"] = left_random
-        store.finish(cell.key, content, cost, partial)
+        recorded: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
+        store.finish(cell.key, recorded | ({"left_random": left_random} if left_random else {}), cost, partial)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""

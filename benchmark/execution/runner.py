@@ -180,7 +180,7 @@ class Runner:
             try:
                 cost = self.materials.pretrain(cell, method, name, folder, watch, claimed.check)
                 claimed.check()
-                self.materials.finish(self.store, cell, cost, folder, method.model.left_random)
+                self.materials.finish(self.store, cell, cost, method.model.left_random, folder)
             except OSError:
                 # The folder has another name if the training was taken over.
                 claimed.check()

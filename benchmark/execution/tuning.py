@@ -214,7 +214,7 @@ class _Search:
             evaluation = plan.config.evaluation
             if self.objective == "loss":
                 return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
-            materials.finish(store, cell, cost, left_random=method.model.left_random)
+            materials.finish(store, cell, cost, method.model.left_random)
             trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
             return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
         finally:

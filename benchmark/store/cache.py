@@ -48,7 +48,9 @@ def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bo
         temporary.replace(folder)
     except OSError as error:
         claimed.check()
-        raise BenchError(f"cache {folder}: cannot be written: {error}") from error
+        # What lies there came from a process without claims, such as an older version.
+        if not folder.is_dir():
+            raise BenchError(f"cache {folder}: cannot be written: {error}") from error
     except BenchError:
         # Bad data: once corrected, they get another key and thus another folder.
         keep = False

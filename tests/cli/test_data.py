@@ -138,7 +138,8 @@ def test_verify_tells_of_images_that_the_published_splits_share(bench, tmp_path)
     WRITERS["vqa-rad"](tmp_path / "data")
     status, out, _ = bench("data", "verify", "vqa-rad")
     assert status == 1
-    assert "2 errors, 2 warnings" in out
+    assert "2 errors, 3 warnings" in out
+    assert "warning images: train: all 2 images are the same picture" in out
     assert "train: 2 images; the card expects 313" in out
     assert "test: 1 images; the card expects 203" in out
     assert "warning groups: groups in both train and test: 1, for example 'synpic54610.jpg' (as published" in out

@@ -1,9 +1,11 @@
 """The files below a folder of the user's."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
+from benchmark.data.canonical import composed
 from benchmark.data.problems import BadRow
 
 
@@ -39,6 +41,34 @@ def files_below(root: Path, ending: str = "") -> Iterator[str]:
             waiting.append((path, here))
 
 
+def located(root: Path, path: str) -> Path:
+    """The file at root / path; if nothing is there, what differs from it in Unicode's normal form or in slashes.
+
+    macOS stores names decomposed (NFD), and archives made on Windows may unpack to names with backslashes. Returns
+    root / path if nothing at all is there.
+    """
+    if _is_there(root / path):
+        return root / path
+    for name in dict.fromkeys((path, path.replace("\\", "/"), path.replace("/", "\\"))):
+        place, parts = root, PurePath(name).parts
+        if name != path and ".." in parts:
+            continue
+        for part in parts:
+            forms = dict.fromkeys((part, composed(part), unicodedata.normalize("NFD", part)))
+            place = next((place / form for form in forms if _is_there(place / form)), place / part)
+        if _is_there(place):
+            return place
+    return root / path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (OSError, ValueError):  # also a name that is too long, or has a NUL
+        return False
+    return True
+
+
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
@@ -55,17 +85,17 @@ def image_finder(root: Path, ending: str) -> Callable[[str], str]:
     places: dict[str, str] = {}
     ambiguous: set[str] = set()
     for path in files_below(root, ending):
-        name = PurePath(path).name
+        name = composed(PurePath(path).name)
         first = places.setdefault(name, path)
         # A folder can be reached twice: under its own path and by a link.
         if first != path and not (root / first).samefile(root / path):
             ambiguous.add(name)
 
     def find(path: str) -> str:
-        name = PurePath(path).name
+        name = composed(PurePath(path).name)
         if name not in ambiguous:
             return places.get(name, path)
-        if not (root / path).is_file():
+        if not located(root, path).is_file():
             raise BadRow("ambiguous image", f"image '{name}' lies in several folders below {root}")
         return path
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.data.canonical import identifier
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Classes, Row, Split, label_of_index
@@ -78,7 +79,7 @@ class H5Source(Source):
         for i, image in enumerate(self._images(files.images, len(labels))):
             file, id = f"{files.images.name}, {self.image_key}[{i}]", f"{split}/{i}"
             try:
-                group = groups[i] if groups else id
+                group = (groups[i] if groups else "") or id
                 yield Row(file, 0, id, group, split, encode_png(image), label=label_of_index(classes, labels[i]))
             except BadRow as bad:
                 problems.add(file, bad)
@@ -120,7 +121,7 @@ class H5Source(Source):
     def _groups(self, path: Path) -> list[str]:
         table = self.existing(path)
         problems, columns = Problems(), set[str]()
-        groups = [str(values.get(self.group_column, "")) for _, values in read_table(table, problems, columns)]
+        groups = [identifier(values.get(self.group_column)) for _, values in read_table(table, problems, columns)]
         problems.stop("error")
         if self.group_column not in columns:
             raise BenchError(f"{path.name}: group_column: {unknown('column', self.group_column, columns)}")

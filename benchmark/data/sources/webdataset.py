@@ -13,10 +13,10 @@ from pydantic import PositiveInt, model_validator
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError
+from benchmark.data.images import SUFFIXES
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.formats import Rows, Values
-from benchmark.data.sources.image_folder import SUFFIXES
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.values import relative_path
 
@@ -58,6 +58,9 @@ class WebDatasetSource(TableSource):
             "one_per": self.one_per,
             "text_file": self.text_file,
             "find": self.find,
+            "keep": self.keep,
+            "n": self.n,
+            "per_class": self.per_class,
         }
         for key, value in need_all_rows.items():
             if value:
