@@ -228,7 +228,7 @@ def local_tokenizer(folder: Path, context_length: int, as_open_clip: bool = Fals
 
 def load_tokenizer(name: str | Path) -> Any:
     """Load a tokenizer of transformers from a folder, or by its name on the hub, and check_words() it."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     local = Path(name).is_dir()
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
@@ -236,7 +236,11 @@ def load_tokenizer(name: str | Path) -> Any:
         instead = OWN_TOKENIZER
         _require_files(Path(name))
     with hub(f"tokenizer '{name}'", instead, local=local):
-        backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        try:
+            backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except ImportError:
+            # Its class needs a package (SigLIP's: sentencepiece); the same tokens are in its tokenizer.json.
+            backend = PreTrainedTokenizerFast.from_pretrained(name)
     check_words(backend, f"tokenizer '{name}'")
     return backend
 

@@ -227,6 +227,10 @@ def of_transformers(name: str, place: Place) -> Written:
         processor = SiglipImageProcessor(size={"height": 32, "width": 32}, resample=resample)
     processor.save_pretrained(folder)
     backend = PreTrainedTokenizerFast.from_pretrained(folder)
+    if name == "medsiglip":
+        # Its class needs the package sentencepiece, which is not among the harness's.
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "SiglipTokenizer"}))
     if name == "siglip2":
         # As the repository's own, it tells upper from lower case.
         backend.backend_tokenizer.normalizer = None
