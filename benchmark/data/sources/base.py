@@ -17,7 +17,7 @@ from benchmark.common.seeding import generator
 from benchmark.data.canonical import canonical, composed
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
-from benchmark.data.sources.folders import located
+from benchmark.data.sources.folders import is_of_macos, located
 from benchmark.data.sources.subsample import Subsample
 from benchmark.data.sources.values import is_url
 
@@ -153,7 +153,11 @@ def _matches(folder: Path, path: Path) -> list[Path]:
         place = located(folder, str(path))
         return [place] if place.exists() else []
     forms = (str(path), unicodedata.normalize("NFD", str(path)))
-    return next((matches for form in forms if (matches := sorted(folder.glob(form)))), [])
+    return next((matches for form in forms if (matches := _globbed(folder, form))), [])
+
+
+def _globbed(folder: Path, pattern: str) -> list[Path]:
+    return sorted(match for match in folder.glob(pattern) if not any(map(is_of_macos, match.parts)))
 
 
 def _composed(value: Any) -> Any:
