@@ -12,7 +12,7 @@ from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.models.card import LOCAL, TimmImage
 from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
 from benchmark.models.loading import LENIENT, recorded, require_whole
-from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
+from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by, square_side
 from benchmark.models.weights import hub, read_tensors, reading
 
 
@@ -26,7 +26,7 @@ class TimmImageTower(ImageTower):
         config = resolve_model_data_config(model)
         super().__init__(config["mean"], config["std"])
         self.name = name
-        self.image_size = image_size or config["input_size"][-1]
+        self.image_size = image_size or square_side(config["input_size"][1:], name)
         fixed = hasattr(model, "set_input_size") and not getattr(model, "dynamic_img_size", False)
         if fixed and self.image_size != config["input_size"][-1]:
             model.set_input_size(img_size=self.image_size)
@@ -141,7 +141,9 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
                     model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except TypeError as error:
         raise BenchError(f"timm image model '{spec.name}': {error}") from error
-    loading.unexpected = {name for name in loading.unexpected if not name.startswith(_classifiers(architecture))}
+    if spec.pretrained is True and not local:
+        loading.unexpected.clear()  # timm's own weights of the name: what its architecture has not was left out
+    loading.unexpected = {name for name in loading.unexpected if not name.startswith(_heads(architecture))}
     tower = TimmImageTower(model, image_size, spec.name)
     tower.patch_dropout = spec.patch_dropout
     what = f"weights {source} (expected {expected})"
@@ -156,6 +158,11 @@ def _classifiers(name: str) -> tuple[str, ...]:
     config = get_pretrained_cfg(name)
     classifiers = getattr(config, "classifier", None) or ()
     return tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+
+def _heads(name: str) -> tuple[str, ...]:
+    """The prefixes of the tensors of the modules around a classifier: some architectures norm its input there."""
+    return tuple(f"{c[:-1].rpartition('.')[0] or c[:-1]}." for c in _classifiers(name))
 
 
 def _without_classifier(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
