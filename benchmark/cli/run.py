@@ -89,12 +89,12 @@ def eval_(
 
 def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = (), again: Sequence[str] = ()) -> None:
     """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
-    if _carried_out(plan, options, track):
+    if _carried_out(plan, options, track, again):
         raise typer.Exit(1)
     say("next: bench report")
 
 
-def _carried_out(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> list[str]:
+def _carried_out(plan: "Plan", options: RunOptions, track: Sequence[str] = (), again: Sequence[str] = ()) -> list[str]:
     """Carry out a plan; return what failed. Exits with status 130 after Ctrl-C."""
     from benchmark.api import execute
 

@@ -10,7 +10,7 @@ from benchmark.store.store import Store
 
 KINDS = {
     "embeddings": "encoded datasets of trained cells; encoded again when a task needs them",
-    "partial": "interrupted trainings, killed evaluations, what was damaged and set aside; the next run starts from scratch",
+    "partial": "interrupted trainings, killed evaluations, damage set aside; the next run starts from scratch",
     "cache": "records, prepared images, tokenizers and general weights; rebuilt by the next run",
 }
 CACHED = ("records", "decoded", "prepared", "tokens", "tokenizers", "initial", "language_models", "estimates")
