@@ -47,6 +47,7 @@ SAME = [
     (["2024-01-31 09:00:00+02:00", "2024-01-31T09:00:00.0+0200"], "2024-01-31 09:00:00+0200"),
     ([pd.Timestamp(2024, 1, 31, tz="UTC"), "2024-01-31T00:00:00Z"], "2024-01-31"),
     ([None, float("nan"), "", "  ", np.float32("nan"), pd.NaT], ""),
+    (["12", "\u200b12", "12\ufeff", "\u200b \ufeff12\u00a0"], "12"),
     (["caf\u00e9", "cafe\u0301 ", b"caf\xc3\xa9"], "caf\u00e9"),
     # Names, though they have digits.
     *(([text], text) for text in ("007", "1e3", "1.2.3", "1_000", "12-3", "-", ".", "nan", "inf", "None", "9" * 5000)),
@@ -85,7 +86,9 @@ def test_what_has_no_canonical_form(value):
         canonical(value)
 
 
-@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "NA", "<NA>", "NaT", ""])
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "NA", "<NA>", "NaT", "", "\\N", "#NAME?", "#REF!"]
+)
 def test_words_that_say_nothing(word):
     assert identifier(word) == ""
     assert texts(word) in ([], [""])
@@ -216,6 +219,42 @@ def test_groups_and_class_numbers_beside_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", train_images=pictures, train_labels=np.array([1.0, 0.5, 0.0]))
     with pytest.raises(BenchError, match=r"train_images\[1\]: class number 0.5; expected 0 to 4"):
         check(opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=BIRADS))
+
+
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("classes", "train", "test", "refused"),
+    [
+        (["1", "2", "3", "4", "5"], [1, 2, 4], [2], "1, 2, 4 are names"),
+        (["3.0", "2.0", "1.0"], [1, 1], [2], "1, 2 are names"),
+        (["1", "2", "3", "4", "5"], [1, 2, 4], [0], None),
+        (["0", "1", "2"], [1, 2, 1], [2], None),
+        (["0", "1", "2", "3"], [-1, -1], [-1], None),
+        (["a", "b", "c", "d", "e"], [1, 2, 4], [2], None),
+    ],
+)
+def test_class_numbers_that_may_be_names(tmp_path, kind, classes, train, test, refused):
+    pictures = np.stack([pixels(i, 8, 8) for i in range(4)])
+    arrays = {"train": train, "test": test}
+    if kind == "npz":
+        labels = {f"{split}_labels": np.array(numbers) for split, numbers in arrays.items()}
+        shown = {"train_images": pictures[: len(train)], "test_images": pictures[3:]}
+        np.savez(tmp_path / "a.npz", **labels, **shown)
+        source = {"kind": "npz", "file": "a.npz"}
+    else:
+        for split, numbers in arrays.items():
+            with h5py.File(tmp_path / f"{split}.h5", "w") as file:
+                file["x"], file["y"] = pictures[-len(numbers) :] if split == "test" else pictures[: len(train)], numbers
+        source = {
+            "kind": "h5",
+            "files": {split: {"images": f"{split}.h5", "labels": f"{split}.h5"} for split in arrays},
+        }
+    found = opened(tmp_path, source, classes=classes)
+    if refused is None:
+        assert column(found, "train", "label") == train
+    else:
+        with pytest.raises(BenchError, match=f"counted from 0, but none here is 0, and {refused}"):
+            check(found)
 
 
 def manifest(folder, *rows, suffix="csv", **source):
