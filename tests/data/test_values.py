@@ -339,6 +339,22 @@ def test_a_join_that_finds_too_few(tmp_path, left, right, message):
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("own", "joined", "message"),
+    [("b", "a", "is 'b' here, and 'a'"), ("", "a", "is '' here, and 'a'"), (0, "b", "is '0' here, and 'b'")],
+)
+def test_a_column_of_both_tables(tmp_path, own, joined, message):
+    """The value in the rows went before that of the joined table, without a word."""
+    join = [{"file": "labels.csv", "by": ["key"], "columns": ["y"]}]
+    source = manifest(tmp_path, {"key": 1, "y": own}, columns={"label": "y"}, join=join)
+    write_csv(tmp_path / "labels.csv", [{"key": "1.0", "y": joined}])
+    with pytest.raises(BenchError, match=f"rows.csv, row 2: join: column 'y' {message} in labels.csv; rename"):
+        check(opened(tmp_path, source, classes=["a", "b"]))
+    write_csv(tmp_path / "labels.csv", [{"key": "1.0", "y": f"{own} "}])
+    expected = {"b": 1, "": -1, 0: 0}[own]
+    assert column(opened(tmp_path, source, classes=["a", "b"]), "train", "label") == [expected]
+
+
 def test_a_join_that_is_meant_to_find_few(tmp_path):
     assert column(joined(tmp_path, [1, 2, 3], [("3.0", "benign")], partial=True), "train", "label") == [-1, -1, 0]
     with pytest.raises(BenchError, match="0 of 3 rows"):
