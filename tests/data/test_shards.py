@@ -122,8 +122,9 @@ def test_samples_are_gathered_by_the_image_that_the_card_names(tmp_path):
     assert [row[2:] for row in rows] == [(["caption 0", "caption 2"], b"one"), (["caption 1"], b"two")]
 
 
-@pytest.mark.parametrize("columns", [{}, {"label": "cls"}])
-@pytest.mark.parametrize("bad", [[0], [1], [0, 2], [0, 1, 2]])
+@pytest.mark.parametrize(
+    ("bad", "columns"), [([0], {}), ([1], {}), ([0, 2], {}), ([0, 1, 2], {}), ([0], {"label": "cls"})]
+)
 def test_a_bad_sample_among_several_of_an_image(tmp_path, bad, columns):
     """It is left out alone; it was the whole image in streams."""
     tmp_path = tmp_path / "data"

@@ -229,8 +229,7 @@ def test_groups_and_class_numbers_beside_arrays(tmp_path):
         (["3.0", "2.0", "1.0"], [1, 1], [2], "1, 2 are names"),
         (["1", "2", "3", "4", "5"], [1, 2, 4], [0], None),
         (["0", "1", "2"], [1, 2, 1], [2], None),
-        (["0", "1", "2", "3"], [-1, -1], [-1], None),
-        (["a", "b", "c", "d", "e"], [1, 2, 4], [2], None),
+        (["a", "b", "c", "d", "e"], [1, 2, -1], [2], None),
     ],
 )
 def test_class_numbers_that_may_be_names(tmp_path, kind, classes, train, test, refused):
