@@ -162,8 +162,8 @@ class Stream:
                 merge(row, sample)
             row = row or sample
         first = unusable.pop(0)[1] if unusable and row is None else None
-        for where, bad in unusable:
-            leave_out(where, bad)
+        for where, reason in unusable:
+            leave_out(where, reason)
         if first:
             raise first
         return row
