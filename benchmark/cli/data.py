@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
 
-data_app = typer.Typer(no_args_is_help=True, help="List, get, inspect, check and prepare datasets.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="List, get, inspect, check and prepare datasets.",
+    epilog="Example: bench data get pathmnist && bench data verify pathmnist",
+)
 
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]
 OnBadData = Annotated[str, typer.Option(help="error stops at a bad row; skip leaves it out.")]

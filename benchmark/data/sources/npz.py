@@ -16,7 +16,7 @@ from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import one_line
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, Classes, Row, label_of_flags, label_of_index
+from benchmark.data.records import SPLITS, Classes, Row, check_places, label_of_flags, label_of_index
 from benchmark.data.sources.base import Source
 
 
@@ -71,8 +71,10 @@ class NpzSource(Source):
     def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
         make_label = label_of_flags if classes.multi_label else label_of_index
         with self._open() as arrays:
-            for split in self.splits():
-                images, labels = self._arrays(arrays, split, classes)
+            every = {split: self._arrays(arrays, split, classes) for split in self.splits()}
+            if not classes.multi_label:
+                check_places(classes, {label for _, labels in every.values() for label in labels}, self.file.name)
+            for split, (images, labels) in every.items():
                 for i, (image, label) in enumerate(zip(images, labels)):
                     file, id = f"{self.file.name}, {split}_images[{i}]", f"{split}/{i}"
                     try:
