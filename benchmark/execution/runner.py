@@ -40,6 +40,8 @@ from benchmark.training.schedule import check_batch
 
 TWINS_OF = 10_000
 """The pairs among which identical texts are counted, in whole batches, at least one."""
+DEATHS = 3
+"""After how many processes that died while they worked on a cell, and kept nothing of it, a launch gives it up."""
 C = TypeVar("C", Cell, FixedEncoder)
 
 
@@ -47,13 +49,14 @@ C = TypeVar("C", Cell, FixedEncoder)
 class Outcome:
     """What a run did: counts of cells and evaluations, and a line for each failure.
 
-    elsewhere: what other processes did meanwhile, or are doing.
+    elsewhere: what other processes did meanwhile. submitted: jobs that go on when this process ends.
     """
 
     trained: int = 0
     evaluated: int = 0
     skipped: int = 0
     elsewhere: int = 0
+    submitted: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -121,20 +124,16 @@ class Runner:
 
         What other processes are working on is passed over, and looked at again at the end.
         """
-        plan, store = self.plan, self.store
-        for name in plan.absent:
+        for name in self.plan.absent:
             self.recorder.leave_out(name)
-        untrained = self.untrained()
         if self.share:
             self.recorder.set_work(self.share.work)
         else:
             self.recorder.set_work(self.work())
             if work := self.prepare():
                 self.recorder.set_work(work)
-        cells = self.cells()
-        self.outcome.skipped = len(plan.cells) - len(untrained)
-        self.outcome.skipped += sum(len(plan.pairs_of(each)) - len(plan.missing(store, each)) for each, _ in cells)
-        left = [each for each in cells if not self.carry_out(*each)]
+        self.outcome.skipped = self.done_before()
+        left = [each for each in self.cells() if not self.carry_out(*each)]
         if left and wait:
             with self.progress.stage("waiting for other processes", len(left)) as stage:
                 total = len(left)
@@ -143,6 +142,13 @@ class Runner:
                     time.sleep(claims.POLL)
                     left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
+
+    def done_before(self) -> int:
+        """Count the trainings and the evaluations of the plan that are in the store."""
+        done = len(self.plan.cells) - len(self.untrained())
+        return done + sum(
+            len(self.plan.pairs_of(each)) - len(self.plan.missing(self.store, each)) for each, _ in self.cells()
+        )
 
     def untrained(self) -> list[Cell]:
         """List the cells that are not trained."""
@@ -208,16 +214,29 @@ class Runner:
         return what in self._failed or bool(self.share and (self.share.failed / what).exists())
 
     @contextmanager
-    def marking(self, what: str) -> Iterator[None]:
-        """Mark what fails while its claim is held, so that no other worker of the launch tries it again."""
+    def trying(self, what: str) -> Iterator[Callable[[], object]]:
+        """Work on a cell or an evaluation in a launch: what fails is marked, so that no other worker tries it again.
+
+        So is what ``DEATHS`` processes died of. Yields a function to call when a part of the work is kept.
+        """
+        if not self.share:
+            yield lambda: None
+            return
+        tries = self.share.failed / f".{what}"
+        if tries.exists() and tries.stat().st_size >= DEATHS:
+            raise BenchError(f"{DEATHS} processes that worked on it died one after another (killed, or out of memory)")
+        with tries.open("ab") as file:
+            file.write(b".")
         try:
-            yield
+            yield lambda: tries.write_bytes(b".")
         except ClaimLostError:
             raise
         except Exception:
-            if self.share:
-                (self.share.failed / what).touch()
+            # While it is claimed: the message comes a little later.
+            (self.share.failed / what).touch()
             raise
+        finally:
+            tries.unlink(missing_ok=True)
 
     def add(self, fixed: FixedEncoder, name: str) -> bool:
         """Add an encoder that is not trained to the store; return whether it is there."""
@@ -240,7 +259,11 @@ class Runner:
         if claimed is None:
             self.outcome.elsewhere += done() and self.recorder.elsewhere(cell.key, "training")
             return done()
-        with claimed, self.marking(cell.key), self.recorder.running(cell.key, "training") as work:
+        with claimed, self.trying(cell.key) as kept, self.recorder.running(cell.key, "training") as work:
+
+            def before_writing() -> None:
+                claimed.check()
+                kept()
 
             def watch(reached: StepProgress) -> None:
                 self.recorder.step(work, reached.step, reached.steps)
@@ -249,7 +272,7 @@ class Runner:
             begin()
             method, folder = self.materials.method(cell), claimed.partial()
             try:
-                cost = self.materials.pretrain(cell, method, name, folder, watch, claimed.check)
+                cost = self.materials.pretrain(cell, method, name, folder, watch, before_writing)
                 claimed.check()
                 self.materials.finish(self.store, cell, cost, folder)
             except OSError:
@@ -285,11 +308,11 @@ class Runner:
                     stage = while_evaluating.enter_context(self.progress.stage(f"{name}: evaluating", len(missing)))
                 stage.update(number, note=pair.title)
                 with claimed, deferred_interrupt(ctrl_c=False) as interrupted:
-                    with self.marking(cell.key):
+                    with self.trying(cell.key):
                         begin()
                         if pair.at not in encoders:
                             encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
-                    with self.recording_failures(title, what):
+                    with self.recording_failures(title, what), self.trying(what):
                         if pair.dataset not in by_dataset:
                             dataset = self.plan.datasets[pair.dataset]
                             by_dataset[pair.dataset] = Evaluation(

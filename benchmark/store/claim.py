@@ -194,6 +194,19 @@ def owner_of(path: Path) -> Owner | None:
     return None if owner is None or _is_dead(newest, owner) else owner
 
 
+def owners(folder: Path) -> dict[str, Owner]:
+    """Return the live owners of what lies in ``folder``, or will, by its names; the folder is listed once."""
+    latest: dict[str, int] = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name, separator, generation = entry.name.rpartition(".claim-")
+            if separator and name.startswith(".") and generation.isdigit():
+                latest[name[1:]] = max(latest.get(name[1:], 0), int(generation))
+    read = {name: _path(folder, name, generation) for name, generation in latest.items()}
+    found = {name: (path, _read(path)) for name, path in read.items()}
+    return {name: owner for name, (path, owner) in found.items() if owner and not _is_dead(path, owner)}
+
+
 def _path(folder: Path, name: str, generation: int) -> Path:
     return folder / f".{name}.claim-{generation}"
 
