@@ -190,13 +190,17 @@ class Runner:
                 return False
         return True
 
-    def claimed(self, path: Path, done: Callable[[], bool], name: str) -> Claim | None:
-        """Claim what lies at ``path``; None if it is done, or if another process works on it, which is said once."""
+    def claimed(self, path: Path, done: Callable[[], bool], name: str, doing: str) -> Claim | None:
+        """Claim what lies at ``path``; None if it is done, or if another process works on it, which is said once.
+
+        doing: what it is claimed for, in words.
+        """
         claimed = claim(path)
         if isinstance(claimed, Owner):
-            if claimed.token not in self._told:
+            # Workers of a launch meet all the time.
+            if claimed.token not in self._told and not self.share:
                 self._told.add(claimed.token)
-                self.progress.print(f"{name}: {claimed} is working on it")
+                self.progress.print(f"{name}: being {doing} by {claimed}")
             return None
         if done():
             claimed.release()
@@ -242,7 +246,7 @@ class Runner:
         """Add an encoder that is not trained to the store; return whether it is there."""
         path = self.store.cell(fixed.key)
         done = partial(self.store.finished, fixed.key)
-        if not done() and (claimed := self.claimed(path, done, name)):
+        if not done() and (claimed := self.claimed(path, done, name, "added")):
             with claimed:
                 folder = claimed.partial()
                 folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +259,7 @@ class Runner:
         begin: called once the cell is this process's.
         """
         done = partial(self.store.finished, cell.key)
-        claimed = None if done() else self.claimed(self.store.cell(cell.key), done, f"{name}: training")
+        claimed = None if done() else self.claimed(self.store.cell(cell.key), done, name, "trained")
         if claimed is None:
             self.outcome.elsewhere += done() and self.recorder.elsewhere(cell.key, "training")
             return done()
@@ -271,14 +275,10 @@ class Runner:
 
             begin()
             method, folder = self.materials.method(cell), claimed.partial()
-            try:
+            with claimed.guarding():
                 cost = self.materials.pretrain(cell, method, name, folder, watch, before_writing)
                 claimed.check()
                 self.materials.finish(self.store, cell, cost, folder)
-            except OSError:
-                # The folder has another name if the training was taken over.
-                claimed.check()
-                raise
         self.outcome.trained += 1
         return True
 
@@ -299,7 +299,7 @@ class Runner:
             for number, pair in enumerate(missing):
                 title, what, failures = f"{name}, {pair.title}", _evaluation(cell, pair), len(self.outcome.failures)
                 done = partial(self.store.is_evaluated, cell.key, pair.key)
-                claimed = self.claimed(self.store.evaluation_folder(cell.key, pair.key), done, title)
+                claimed = self.claimed(self.store.evaluation_folder(cell.key, pair.key), done, title, "evaluated")
                 if claimed is None:
                     everything = everything and (done() or self.has_failed(what))
                     continue
@@ -312,7 +312,7 @@ class Runner:
                         begin()
                         if pair.at not in encoders:
                             encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
-                    with self.recording_failures(title, what), self.trying(what):
+                    with self.recording_failures(title, what), self.trying(what), claimed.guarding():
                         if pair.dataset not in by_dataset:
                             dataset = self.plan.datasets[pair.dataset]
                             by_dataset[pair.dataset] = Evaluation(

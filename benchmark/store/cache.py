@@ -32,7 +32,7 @@ def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = Fal
     except OSError as error:
         raise BenchError(f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
     if claimed is not None:
-        with claimed:
+        with claimed, claimed.guarding():
             _build(folder, claimed, write, resume)
     return folder
 
@@ -47,13 +47,13 @@ def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bo
         claimed.check()
         temporary.replace(folder)
     except OSError as error:
-        claimed.check()
         raise BenchError(f"cache {folder}: cannot be written: {error}") from error
     except BenchError:
         # Bad data: once corrected, they get another key and thus another folder.
         keep = False
         raise
     finally:
+        # Its name is this claim's alone: after a takeover it is not there.
         if not keep:
             shutil.rmtree(temporary, ignore_errors=True)
 

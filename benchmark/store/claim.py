@@ -13,8 +13,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +94,17 @@ class Claim:
             owner = _read(_path(self.path.parent, name, max(claims))) if claims else None
             by = f"was taken over by {owner}" if owner else "was taken over, and is done"
             raise ClaimLostError(f"{self.path.parent / name}: {by}, as this process gave no sign of life")
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Raise ``ClaimLostError`` in place of an error that comes of having lost the claim, such as a folder gone."""
+        try:
+            yield
+        except ClaimLostError:
+            raise
+        except Exception:
+            self.check()
+            raise
 
     def partial(self) -> Path:
         """Return the folder to build in: the one that an earlier owner left, renamed, or one that does not exist yet.

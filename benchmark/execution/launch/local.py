@@ -57,7 +57,7 @@ class Local(Launcher):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=_environment(device, count),
+                env=environment(device, count),
                 start_new_session=True,
             )
             handle = f"worker {number} ({platform.node()}:{worker.pid})"
@@ -118,7 +118,7 @@ class Local(Launcher):
         return Report("stopped" if status in (STOPPED, INTERRUPTED) else "failed", host, last)
 
 
-def _environment(device: str, workers: int) -> dict[str, str]:
+def environment(device: str, workers: int) -> dict[str, str]:
     """Return the environment of a worker: the CPU's threads are shared out, and it sees its own GPU alone."""
     environment = dict(os.environ)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
