@@ -280,7 +280,7 @@ def evaluate(
 ) -> Results:
     """Evaluate a model that was trained elsewhere, as ``bench eval`` does.
 
-    model: open_clip:NAME/TAG, hf:FOLDER, timm:NAME, or a model card. The other arguments: as in run().
+    model: open_clip:NAME/TAG, hf:FOLDER or hf:ORG/NAME, timm:NAME, or a model card. The other arguments: as in run().
     """
     from benchmark.plan.make import evaluation_plan
 
@@ -401,23 +401,32 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
     Options: methods, tasks, pretraining, datasets, lists of names or paths. model, device. seeds: their values, or how
     many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
     training budget of every arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
-    run. scenario: as --scenario, "noisy=0.1,0.5", in place of a suite. tuned: the folder of the settings that `bench
-    tune` found. strict, on_bad_data: as on the command line. plugins: files that register methods or tasks; not needed
-    for classes that the caller has registered. Settings and grid may also be texts as on the command line.
+    run. scenario: as --scenario, "noisy=0.1,0.5" in place of a suite, or "rare:ham10000.melanoma=0.01" over one. tuned:
+    the folder of the settings that `bench tune` found. strict, on_bad_data: as on the command line. plugins: files that
+    register methods or tasks; not needed for classes that the caller has registered. Settings and grid may also be
+    texts as on the command line.
     Raises ``BenchError`` for an unknown name and for a value of the wrong type or out of range.
     """
     from benchmark.method import METHODS
     from benchmark.plan.resolve import check_settings
+    from benchmark.plan.scenarios import of_dataset
     from benchmark.registry import load_files
     from benchmark.task import TASKS
 
     overrides = validated(_Options, options, "options of the run")
     load_files(overrides.plugins)
     if isinstance(config, str | Path):
-        suite, conditions = parse_scenario(overrides.scenario) if overrides.scenario else (str(config), [])
+        suite, replaced = str(config), None
+        conditions: list[float] = []
+        if overrides.scenario and ":" in overrides.scenario:
+            replaced = of_dataset(overrides.scenario)
+        elif overrides.scenario:
+            suite, conditions = parse_scenario(overrides.scenario)
         settings, grid = overrides.texts()
         known = [*METHODS.names(), *TASKS.names()]
-        loaded = load_run_config(suite, overrides.flags(), settings, known, overrides.budget, grid, conditions)
+        loaded = load_run_config(
+            suite, overrides.flags(), settings, known, overrides.budget, grid, conditions, replaced
+        )
     else:
         if overrides.settings or overrides.budget or overrides.grid or overrides.scenario:
             raise BenchError(

@@ -161,16 +161,21 @@ def data_show(
 @data_app.command("check", epilog="Example: bench data check my-card.yaml")
 def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressMode = "auto") -> None:
     """Read every row and decode every image; report the first error with file and row."""
-    from benchmark.data.check import check
+    from benchmark.data.check import check, groups_in_two_splits, sharing
 
     dataset = _open(name, on_bad_data)
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:
+        for line in sharing(dataset):
+            say(line)
         say(f"{dataset.card.name}: no errors in the first sample of each shard; training checks the rest")
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
     _say_left_out(dataset)
+    groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
+    for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
+        say(line)
     say(f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}")
 
 
@@ -183,8 +188,9 @@ def data_verify(
 ) -> None:
     """Compare a dataset with its card, and look for what invalidates an evaluation.
 
-    Checks counts, undecodable images, groups and near-duplicates across splits, empty and overlong texts. The exit
-    status is 1 for errors and 0 for warnings only.
+    Checks counts, undecodable images, groups and near-duplicates across splits, images of one colour, texts that are
+    empty, overlong, very short or all the same, and labels and answers that never vary. Notes say how many rows were
+    gathered by image. The exit status is 1 for errors and 0 for warnings only.
     """
     from benchmark.data.tools.verify import verify
 
@@ -192,13 +198,16 @@ def data_verify(
     with _stage(f"verifying {name}", progress) as update:
         findings = verify(dataset, context_length, _clip_tokens() if context_length else None, update)
     for finding in findings:
-        colour = "red" if finding.severity == "error" else "yellow"
+        colour = {"error": "red", "warning": "yellow", "note": "cyan"}[finding.severity]
         text = f"[{colour}]{finding.severity}[/] {escape(f'{finding.check}: {finding.message}')}"
         console.print(text, highlight=False, soft_wrap=True)
-    counts = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in dataset.splits())
-    errors = sum(finding.severity == "error" for finding in findings)
-    warnings = len(findings) - errors
-    say(f"{dataset.card.name}: {plural(errors, 'error')}, {plural(warnings, 'warning')}; images: {counts}")
+    severities = [finding.severity for finding in findings]
+    errors, warnings = severities.count("error"), severities.count("warning")
+    message = f"{dataset.card.name}: {plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    if not dataset.streams:
+        counts = ", ".join(f"{split} {len(dataset.rows(split)):,}" for split in dataset.splits())
+        message += f"; images: {counts}"
+    say(message)
     if output:
         report = {"dataset": dataset.card.name, "findings": [asdict(finding) for finding in findings]}
         try:

@@ -89,9 +89,10 @@ def _models() -> Lines:
 
 def _suites() -> Lines:
     from benchmark.config.load import read_suite
+    from benchmark.config.overrides import OF_ANY_DATASET
     from benchmark.config.yaml_files import config_names, find_config
 
-    lines = []
+    lines = [(f"--scenario {form}", f"scenario of {about}") for form, about in OF_ANY_DATASET.items()]
     for name in config_names("suite"):
         suite, _ = read_suite(find_config("suite", name))
         question = suite.get("scenario", {}).get("question", "")

@@ -85,7 +85,10 @@ class RunOptions:
     ] = False
     scenario: Annotated[
         str | None,
-        typer.Option(help="rare, shift, noisy, 256, 1k or 4k; with a value: noisy=0.1,0.5. See bench list suites."),
+        typer.Option(
+            help="rare, shift, noisy, 256, 1k or 4k; with a value: noisy=0.1,0.5. Of any dataset, in the suite: "
+            "rare:SET.CLASS=0.01, small:SET=256,1024. See bench list suites."
+        ),
     ] = None
     plugin: Plugins = None
     on_bad_data: Annotated[

@@ -74,8 +74,8 @@ def eval_(
     model: Annotated[
         str,
         typer.Option(
-            help="open_clip:NAME/TAG (or /FILE), open_clip:local-dir:FOLDER, hf:FOLDER, timm:NAME (images only), or a "
-            "model card."
+            help="open_clip:NAME/TAG (or /FILE), open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or "
+            "timm:FOLDER; images only), or a model card."
         ),
     ],
 ) -> None:

@@ -23,6 +23,7 @@ def load_run_config(
     budget: str | None = None,
     grid: Iterable[str] = (),
     conditions: Sequence[float] = (),
+    replaced: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Load a suite and apply the command line's overrides.
 
@@ -30,16 +31,19 @@ def load_run_config(
     settings: ``section.key=value`` texts of ``--set``; a section is training, evaluation, model, an arm of the suite,
     or one of ``known``, the names of methods and tasks. budget: the text of ``--budget``, samples=200k. grid:
     ``section.key=value,value`` texts of ``--grid``, whose product is run. conditions: of the suite's scenario, in place
-    of its own. Raises ``BenchError`` naming the file or the setting, and the nearest valid key.
+    of its own. replaced: fields in place of the suite's, which ``flags`` override. Raises ``BenchError`` naming the
+    file or the setting, and the nearest valid key.
     """
     path = find_config("suite", suite)
     fields, where = read_suite(path)
     fields = {"suite": path.stem} | fields
     flags = {key: value for key, value in flags.items() if value is not None}
+    fields.update(replaced or {})
     fields.update(flags)
     if conditions:
         fields["scenario"] = fields["scenario"] | {"conditions": list(conditions)}
     fields["required"] = [name for key in ("pretraining", "datasets") for name in flags.get(key, ())]
+    fields["required"] += (replaced or {}).get("required", ())
     _check_blocks(fields, _BLOCKS, where)
     known = [*known, *fields.get("arms", {})]
     overrides = {}

@@ -20,11 +20,21 @@ def scenarios() -> dict[str, str]:
     return {name.removeprefix("scenario-"): name for name in config_names("suite") if name.startswith("scenario-")}
 
 
+OF_ANY_DATASET = {
+    "rare:SET.CLASS=0.01": "any dataset with classes: a share of the training images with one of them is kept",
+    "small:SET=256,1024": "any dataset: so many images of it to learn from",
+}
+"""Scenarios that any dataset can be put in, as --scenario takes them, and what they do; see benchmark.plan.scenarios.
+
+SET is a dataset's name, or the path of its card.
+"""
+
+
 def parse_scenario(text: str) -> tuple[str, list[float]]:
     """Parse ``--scenario`` into a suite and the conditions to run: noisy=0.1,0.5 -> scenario-noisy, [0.1, 0.5]."""
     name, equals, values = text.partition("=")
     if name not in scenarios():
-        raise unknown("scenario", name, scenarios())
+        raise unknown("scenario", name, [*scenarios(), *OF_ANY_DATASET])
     try:
         conditions = [float(value) for value in values.split(",")] if equals else []
     except ValueError as error:

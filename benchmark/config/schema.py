@@ -39,7 +39,7 @@ class Scenario(Strict):
 
     name: scenarios of the same name share a table, with one line per condition. question: what the scenario asks.
     varies: the quantity that the conditions are values of. condition: that of the suite's own data.
-    setting: the key that sets other conditions, in the source of the cards to train on; empty: they cannot be set.
+    setting: the key that sets other conditions, in the source of the cards that differ; empty: they cannot be set.
     conditions: those to run besides the plain one; empty: the suite's own.
     """
 
@@ -49,11 +49,11 @@ class Scenario(Strict):
     condition: Condition
     plain: Plain
     setting: str = ""
-    conditions: list[float] = []
+    conditions: list[int | float] = []
 
     @field_validator("conditions")
     @classmethod
-    def _can_be_set(cls, value: list[float], info: ValidationInfo) -> list[float]:
+    def _can_be_set(cls, value: list[int | float], info: ValidationInfo) -> list[int | float]:
         if value and not info.data.get("setting"):
             raise ValueError("scenario '{name}' is at '{condition}' and takes no value".format(**info.data))
         return value
@@ -169,7 +169,7 @@ class RunConfig(Strict):
     def _one_against_one(self) -> "RunConfig":
         if self.scenario and self.scenario.plain.dataset:
             tested = [name for name in self.datasets if name != self.scenario.plain.dataset]
-            if len(tested) != 1:
+            if len({name.partition("@")[0] for name in tested}) != 1:
                 raise ValueError(f"scenario '{self.scenario.name}' compares one dataset with another: found {tested}")
         return self
 
@@ -205,6 +205,22 @@ class RunConfig(Strict):
             sets = [name if own else f"{name}@{scenario.setting}={condition}" for name in self.pretraining]
             sets_at.setdefault(condition, sets)
         return sets_at
+
+    def tested_on(self) -> dict[Condition, str]:
+        """Return the set to test on at each condition of the scenario, the plain one first.
+
+        Empty where all conditions are tested on the same.
+        """
+        scenario = self.scenario
+        if scenario is None or not scenario.plain.dataset:
+            return {}
+        own = next(name for name in self.datasets if name != scenario.plain.dataset)
+        set_at: dict[Condition, str] = {scenario.plain.condition: scenario.plain.dataset}
+        conditions: list[Condition] = [*scenario.conditions] or [scenario.condition]
+        for condition in conditions:
+            name = own if condition == scenario.condition else f"{own}@{scenario.setting}={condition}"
+            set_at.setdefault(condition, name)
+        return set_at
 
     def at(self, point: Mapping[str, Any], option: str = "") -> "RunConfig":
         """Return this configuration with the settings of a point over it.

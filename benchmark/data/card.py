@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, mod
 from benchmark.common.errors import BenchError, unknown
 from benchmark.config.validation import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.data.canonical import canonical
+from benchmark.data.problems import BadRow
 from benchmark.data.records import SPLITS, Classes, Split
 from benchmark.data.sources import SOURCES, AnySource
 from benchmark.data.sources.base import Fractions
@@ -140,12 +142,25 @@ class Card(BaseModel):
         """Whether only those who registered or hold a certificate may have its images and texts."""
         return self.access in ("registration", "credentialed")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, card: Any) -> Any:
+        """Read numbers as names of classes: BI-RADS 1 to 5 need no quotes."""
+        if not isinstance(card, dict):
+            return card
+        keys = ("classes", "prompts", "negative_prompts", "class_texts")
+        return card | {key: _numbers_as_names(card[key]) for key in keys if key in card}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.classes or [])) < len(self.classes or []):
-            raise ValueError("a class is listed twice")
+        _check_different(self.classes or [])
         if self.classes is None and "label" in self.source.provides():
             raise ValueError("the source has labels, so 'classes' must list their names")
+        if self.source.per_class and (self.multi_label or self.classes is None):
+            raise ValueError("source.per_class: expected a set with 'classes' that is not multi_label")
+        for name in self.source.keep:
+            if name not in (self.classes or []):
+                raise ValueError(f"source.keep: {unknown('class', name, self.classes or [])}")
         for key in ("prompts", "negative_prompts", "class_texts"):
             value = getattr(self, key)
             if value is None or value == {}:
@@ -181,7 +196,8 @@ class Card(BaseModel):
         shares = getattr(self.source, "split", None)
         if everything and isinstance(shares, Fractions):
             known |= {split: round(everything * getattr(shares, split)) for split in shares.splits()}
-        return {split: known[split] for split in SPLITS if split in known}
+        classes = len(self.classes or ())
+        return {split: self.source.at_most(split, known[split], classes) for split in SPLITS if split in known}
 
     def content(self) -> dict[str, Any]:
         """The part of the card that results can depend on beyond the records, without descriptions and paths."""
@@ -210,6 +226,27 @@ class Card(BaseModel):
         return [template.replace("{}", self.class_texts.get(name, name)) for template in prompts]
 
 
+def _numbers_as_names(value: Any) -> Any:
+    def name(item: Any) -> Any:
+        return canonical(item) if type(item) is int else item
+
+    if isinstance(value, dict):
+        return {name(item): prompts for item, prompts in value.items()}
+    return [name(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_different(classes: list[str]) -> None:
+    first: dict[str, str] = {}
+    for name in classes:
+        try:
+            other = first.get(canonical(name))
+        except BadRow as bad:
+            raise ValueError(f"classes: {bad.message}") from bad
+        if other is not None:
+            raise ValueError("a class is listed twice" if other == name else f"classes '{other}' and '{name}' are one")
+        first[canonical(name)] = name
+
+
 def _check_class_names(key: str, by_class: dict[str, Any], classes: list[str]) -> None:
     for name in by_class:
         if name not in classes:
@@ -232,8 +269,8 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
 
     texts: keys in place of the file's, as in the ``cards`` of a suite.
 
-    Settings of the source may follow, as in ``phantom-noisy@noisy_texts=0.5`` or ``phantom-rare@rare.melanoma=0.05``;
-    they become part of the card's name.
+    Settings of the source may follow, as in ``phantom-noisy@noisy_texts=0.5``, ``ham10000@keep.melanoma=0.01`` or
+    ``ham10000@n=1024``; they become part of the card's name.
 
     Raises ``BenchError`` for an unknown name or kind of source, a missing file, and an invalid card.
     """
@@ -245,7 +282,9 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     if source["kind"] not in SOURCES:
         raise BenchError(f"{path}: {unknown('kind of source', str(source['kind']), SOURCES)}")
     for key, text in settings.items():
-        _set(source, key.split("."), _value(f"{name_or_path}", text))
+        # A class may have a dot in its name.
+        keys = key.split(".", 1) if key.startswith("keep.") else key.split(".")
+        _set(source, keys, _value(f"{name_or_path}", text))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
     name = "@".join([fields.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
     where = f"{path} with cards.{name} of the suite" if texts else str(path)
@@ -262,7 +301,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
 def card_file(reference: str) -> tuple[Path, dict[str, str]]:
     """Find the file of a card, and split off the settings that follow its name or path, as texts by key."""
     settings: dict[str, str] = {}
-    while match := re.fullmatch(r"(.+)@([\w. -]+)=([^@/]+)", reference):
+    while match := re.fullmatch(r"(.+)@([^@=/]+)=([^@/]+)", reference):
         reference, settings = match[1], {match[2]: match[3]} | settings
     return find_config("dataset", reference), settings
 

@@ -11,18 +11,22 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, cut
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
+from benchmark.data.shared import Counts, Records, Rules, write_shared
+from benchmark.data.sources.base import Fractions, SharedGroups
+from benchmark.data.sources.folders import located
+from benchmark.data.sources.subsample import Candidate
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, write_file
 from benchmark.store.hashing import digest
@@ -52,12 +56,16 @@ class Undecodable:
 class Summary(TypedDict):
     """What meta.json says about a folder of records.
 
-    splits: the number of rows of each. left_out: the number of bad rows by reason. content: a hash of all rows.
+    splits: the number of rows of each. gathered: by split the number of rows of the source that were gathered with
+    others, and of the rows they became. left_out: the number of bad rows by reason. content: a hash of all rows.
+    remarks: what is worth knowing about rows that are used, with their number.
     """
 
     splits: dict[str, int]
+    gathered: dict[str, tuple[int, int]]
     left_out: dict[str, int]
     content: str
+    remarks: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -72,9 +80,13 @@ def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | Non
 class Dataset:
     """Records by split, one for each image, checked when they are read.
 
+    In sets with texts, rows of a split that share an image and its label are gathered: by path, and by content where
+    paths differ, so that captions of one image are never taken for wrong. Without texts, rows with an ``id`` of their
+    own stay as they are.
+
     Bad rows raise ``BenchError``, which names the file, the row and the problem; with ``on_bad_data`` "skip" they are
     left out and counted in ``left_out``. A group or an image that occurs in two splits stays in the split of its first
-    row, and later rows are bad.
+    row, and later rows are bad, unless the card says what to do with them (``shared_images``, ``shared_groups``).
     """
 
     def __init__(self, card: Card, on_bad_data: OnBadData, cache: Path) -> None:
@@ -107,7 +119,10 @@ class Dataset:
         # Where there are files, not the fingerprint of the source: it also depends on files that no row needs.
         rows = self._summary["content"] if read else self.card.source.fingerprint()
         images = (self._image_files.states, self._summary["left_out"]) if read else ()
-        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images])
+        if any(self.shared.values()):
+            images = (*images, self.shared)
+        drawing = self.card.source.drawing
+        return digest([formats.DATA, rows, self.card.classes, self.card.multi_label, *images, *drawing])
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -119,15 +134,45 @@ class Dataset:
             counts.update(bad.reason for bad in self._undecodable(split) or [])
         return dict(counts)
 
+    @property
+    def remarks(self) -> dict[str, int]:
+        """What is worth knowing about rows that are used, with their number."""
+        return {} if self.streams else self._summary.get("remarks", {})
+
+    @property
+    def not_drawn(self) -> dict[str, int]:
+        """The number of usable rows of each split that a subsample leaves out."""
+        return {split: len(self._usable[split]) - len(rows) for split, rows in self._drawn.items()}
+
     def splits(self) -> list[str]:
         """The splits that have rows, in the order "train", "val", "test"."""
         if self.streams or not self.card.source.has_files:
             return self.card.source.splits()
-        return [split for split in SPLITS if len(self._image_files.rows.get(split, ()))]
+        rows = self._usable | self._drawn
+        return [split for split in SPLITS if len(rows.get(split, ()))]
+
+    @cached_property
+    def gathered(self) -> dict[str, tuple[int, int]]:
+        """By split, the number of rows of the source with an image that other rows have too, and of these images."""
+        if self.streams or not self.card.source.has_files:
+            return {}
+        read, merged = self._summary["gathered"], self.shared["merged"]
+        pairs = {split: np.add(read.get(split, (0, 0)), merged.get(split, (0, 0))).tolist() for split in SPLITS}
+        return {split: (rows, images) for split, (rows, images) in pairs.items() if rows}
+
+    @cached_property
+    def shared(self) -> Counts:
+        """What became of rows that share an image, or a group that is in another split."""
+        if self._rules is None:
+            return {"merged": {}, "dropped": {}}
+        counts: Counts = json.loads((self._shared_folder / "meta.json").read_text())
+        return counts
 
     def is_listed(self, split: str) -> bool:
         """Whether rows(split) is in the cache, so that it does not read the source."""
-        return not self.streams and self._table_folder.is_dir() and split in self.splits()
+        if self.streams or not self._table_folder.is_dir():
+            return False
+        return (self._rules is None or self._shared_name.is_dir()) and split in self.splits()
 
     def is_read(self, split: str) -> bool:
         """Whether records(split) is in the cache, so that it neither reads the source nor decodes an image."""
@@ -146,7 +191,9 @@ class Dataset:
         if self.on_bad_data == "skip":
             self.check_images(split)
         rows = self.rows(split)
-        table = datasets.Dataset.from_file(str(self._tables / f"{split}.arrow"))
+        # With a fingerprint, since otherwise all rows would be hashed for one.
+        fingerprint = digest([self.fingerprint, split])
+        table = datasets.Dataset(datasets.table.InMemoryTable(self.table(split)), fingerprint=fingerprint)
         table = table.select(rows).select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))
         folder = self.card.source.image_folder()
 
@@ -174,12 +221,32 @@ class Dataset:
                 "'stream: false' in its card prepares it as a whole"
             )
         bad = [bad.row for bad in self._undecodable(split) or []]
-        return np.setdiff1d(self._image_files.rows[split], bad)
+        return np.setdiff1d(self._drawn.get(split, self._usable[split]), bad)
 
     def table(self, split: str) -> pa.Table:
-        """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read."""
-        with pa.memory_map(str(self._tables / f"{split}.arrow")) as file:
-            return pa.ipc.open_stream(file).read_all()
+        """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read.
+
+        A row that others were merged into has the texts and questions of all.
+        """
+        table = _read_stream(self._tables / f"{split}.arrow")
+        if split in self.shared["merged"]:
+            merged = _read_stream(self._shared_folder / f"{split}.arrow")
+            for name in merged.column_names:
+                table = table.set_column(table.column_names.index(name), name, merged[name])
+        return table
+
+    def column(self, split: str, name: str, whole: bool = False) -> list[Any]:
+        """A column of the rows of a split but those left out for what they share, in order; no image is decoded.
+
+        whole: also of the rows that a subsample leaves out.
+        """
+        values = self.table(split)[name]
+        if split in self.card.source.drawn_splits and not whole:
+            return list(values.take(self._drawn[split]).to_pylist())
+        left_out = self._left_out_for_sharing(split)
+        every = values if left_out is None else values.take(np.setdiff1d(np.arange(len(values)), left_out))
+        listed: list[Any] = every.to_pylist()
+        return listed
 
     def picture(self, split: str, row: int) -> Image.Image:
         """Decode the image of one row of table(), upright and in mode L or RGB.
@@ -266,28 +333,105 @@ class Dataset:
             raise BenchError(f"dataset '{self.card.name}': {error}{hint}") from error
 
     @cached_property
+    def _usable(self) -> dict[str, np.ndarray]:
+        """By split, the numbers of the rows with an image file that are not left out for what they share."""
+        usable = dict(self._image_files.rows)
+        for split, rows in usable.items():
+            left_out = self._left_out_for_sharing(split)
+            usable[split] = rows if left_out is None else np.setdiff1d(rows, left_out)
+        return usable
+
+    def _left_out_for_sharing(self, split: str) -> np.ndarray | None:
+        """The numbers of the rows that were merged into others or dropped, or None if there are none."""
+        if not any(self.shared.values()):
+            return None
+        file = self._shared_folder / f"{split}.npy"
+        rows: np.ndarray | None = np.load(file) if file.is_file() else None
+        return rows
+
+    @property
+    def _rules(self) -> Rules | None:
+        """What to look for among the rows, or None if there is nothing to look for."""
+        source = self.card.source
+        if self.streams or not source.has_files:
+            return None
+        drop = source.shared_group_rule() == "drop"
+        merge = "text" in self.provides
+        if not (merge or drop):
+            return None
+        drawn = isinstance(getattr(source, "split", None), Fractions)
+        return Rules(merge, drop, across=drawn, split_in_id=source.shares_images())
+
+    @property
+    def _shared_name(self) -> Path:
+        """The folder for what write_shared() finds, for each state of the source and of its images."""
+        rules = self._rules
+        assert rules is not None
+        parts = (formats.DATA, formats.CACHE, self._table_folder.name, self._image_files.states, asdict(rules))
+        return self.cache / "shared" / digest(["shared", *parts])
+
+    @cached_property
+    def _shared_folder(self) -> Path:
+        def write(folder: Path) -> None:
+            records = {}
+            for split, usable in self._image_files.rows.items():
+                table = _read_stream(self._tables / f"{split}.arrow")
+                records[split] = Records(table, usable, self._image_files.sizes[split])
+            rules = self._rules
+            assert rules is not None
+            write_shared(folder, records, self.card.source.image_folder(), rules)
+
+        return build_folder(self._shared_name, write)
+
+    @cached_property
     def _image_files(self) -> "_ImageFiles":
         """Which rows have their image file now. Unlike the rows themselves, this is not cached on disk."""
         with self._named_in_errors():
             folder = self.card.source.image_folder()
-        rows, problems, states = {}, Problems(), hashlib.sha256()
+        rows, sizes, problems, states = {}, {}, Problems(), hashlib.sha256()
         for split in self._summary["splits"]:
-            table = self.table(split)
+            table = _read_stream(self._tables / f"{split}.arrow")
             paths = pa.compute.struct_field(table.column("image"), "path").to_pylist()
+            encoded = pa.compute.binary_length(pa.compute.struct_field(table.column("image"), "bytes"))
+            sizes[split] = pa.compute.fill_null(encoded, 0).to_numpy().astype(np.int64)
             files, lines = table.column("file"), table.column("row")
             present = np.ones(len(paths), dtype=bool)
             for i, path in enumerate(paths):
                 if path is None:
                     continue
                 try:
-                    state = (folder / path).stat()
+                    state = located(folder, path).stat()
+                    sizes[split][i] = state.st_size
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
                     present[i] = False
                     problems.add(place(files[i].as_py(), lines[i].as_py()), _missing_image(path, folder, error))
             rows[split] = np.flatnonzero(present)
         problems.stop(self.on_bad_data)
-        return _ImageFiles(rows, problems.counts, states.hexdigest())
+        return _ImageFiles(rows, sizes, problems.counts, states.hexdigest())
+
+    @cached_property
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """By split of which the card's subsample uses a part, the numbers of its rows."""
+        source = self.card.source
+        return {} if self.streams else {split: self._draw(split) for split in SPLITS if split in source.drawn_splits}
+
+    def _draw(self, split: str) -> np.ndarray:
+        """Draw the subsample of a split, once for each state of the data."""
+        file = self.cache / "drawn" / f"{digest([self.fingerprint, split])}.json"
+        if file.is_file():
+            return np.array(json.loads(file.read_bytes()), dtype=np.int64)
+        usable = self._usable.get(split, np.empty(0, np.int64))
+        if not len(usable):
+            raise BenchError(f"dataset '{self.card.name}': a subsample of {split}, which has no rows")
+        table = self.table(split).select(list(Candidate._fields)).take(usable)
+        candidates = [Candidate(*values) for values in zip(*(column.to_pylist() for column in table.columns))]
+        try:
+            drawn: np.ndarray = usable[self.card.source.draw(candidates, split, self.card.labels)]
+        except BenchError as error:
+            raise BenchError(f"dataset '{self.card.name}': {error}") from error
+        write_file(file, json.dumps(drawn.tolist()).encode())
+        return drawn
 
     @cached_property
     def _summary(self) -> Summary:
@@ -312,10 +456,12 @@ class Dataset:
         source = self.card.source
         problems = Problems()
         counts: Counter[str] = Counter()
+        gathered: dict[str, tuple[int, int]] = {}
         rows_hash = hashlib.sha256()
         with ExitStack() as stack:
             writers: dict[str, pa.RecordBatchStreamWriter] = {}
-            rows = _unique(source.rows(self.card.labels, problems), problems, source.shares_images())
+            rows = source.rows(self.card.labels, problems)
+            rows = _unique(rows, problems, source.shared_group_rule(), source.shares_images(), "text" in self.provides)
             # Closed here even when the disk is full. Left to the garbage collector, the source's processes and files
             # would be closed by an arbitrary thread, perhaps by one that waits for them.
             stack.enter_context(closing(rows))
@@ -327,10 +473,21 @@ class Dataset:
                         writers[split] = stack.enter_context(pa.ipc.new_stream(path, schema))
                     writers[split].write_table(_as_table(of_split, schema))
                     counts[split] += len(of_split)
+                    several = [row.read for row in of_split if row.read > 1]
+                    if several:
+                        before = gathered.get(split, (0, 0))
+                        gathered[split] = (before[0] + sum(several), before[1] + len(several))
                 for row in chunk:
                     rows_hash.update(row.encoded())
         problems.stop(self.on_bad_data)
-        meta: Summary = {"splits": counts, "left_out": problems.counts, "content": rows_hash.hexdigest()}
+        meta: Summary = {
+            "splits": counts,
+            "gathered": gathered,
+            "left_out": problems.counts,
+            "content": rows_hash.hexdigest(),
+        }
+        if problems.remarks:
+            meta["remarks"] = problems.remarks
         (folder / "meta.json").write_text(json.dumps(meta))
 
 
@@ -345,7 +502,7 @@ class AbsentDataset(Dataset):
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the card, as there are no rows."""
-        return digest(["absent", self.card.content()])
+        return digest(["absent", self.card.content(), *self.card.source.drawing])
 
     def splits(self) -> list[str]:
         """The splits that the card names; all of them if it names none."""
@@ -360,9 +517,14 @@ class AbsentDataset(Dataset):
 
 @dataclass(frozen=True)
 class _ImageFiles:
-    """rows: by split, those whose image exists. missing: counts by reason. states: a hash of sizes and times."""
+    """The image files of the rows, by split.
+
+    rows: those whose image exists. sizes: int64, the bytes of each image, also of those in the table. missing: counts
+    by reason. states: a hash of sizes and times.
+    """
 
     rows: dict[str, np.ndarray]
+    sizes: dict[str, np.ndarray]
     missing: Counter[str]
     states: str
 
@@ -370,7 +532,7 @@ class _ImageFiles:
 def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
     missing = isinstance(error, FileNotFoundError)
     problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-    return BadRow("missing image", f"image '{path}' {problem}")
+    return BadRow("missing image", f"image '{cut(path)}' {problem}")
 
 
 def _schema(multi_label: bool) -> pa.Schema:
@@ -386,20 +548,26 @@ def _as_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema)
 
 
-def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[Row, None, None]:
+def _unique(
+    rows: Iterator[Row], problems: Problems, shared_groups: SharedGroups, shared_images: bool, captions: bool
+) -> Generator[Row, None, None]:
     """The rows without those whose id occurred before, or whose group or image occurred in another split.
 
-    shared: the published splits share images and groups, so only ids are compared.
+    shared_groups, shared_images: what the published splits share; groups and images of which this is not a mistake are
+    not compared. captions: an id may name an image, and occur in each row of a caption of it.
     """
-    ids: dict[str, tuple[str, int]] = {}
+    ids: dict[str, tuple[str, int, str]] = {}
     splits: dict[tuple[str, str], tuple[str, str, int]] = {}
     for row in rows:
-        if row.id in ids:
-            bad = BadRow("duplicate id", f"id '{row.id}' is already used in {place(*ids[row.id])}")
-            problems.add(row.place, bad)
+        image = f"{row.split}/{_image_name(row)}" if captions else ""
+        id_ = f"{row.split}/{row.id}" if shared_groups == "drop" else row.id
+        if id_ in ids and not (captions and ids[id_][2] == image):
+            file, line, _ = ids[id_]
+            problems.add(row.place, BadRow("duplicate id", f"id '{row.id}' is already used in {place(file, line)}"))
             continue
-        names = [("group", row.group)] + ([("image", row.image)] if isinstance(row.image, str) else [])
-        names = [] if shared else names
+        names = [("group", row.group)] if shared_groups == "error" else []
+        if isinstance(row.image, str) and not shared_images and shared_groups != "drop":
+            names.append(("image", row.image))
         for kind, name in names:
             split, file, line = splits.get((kind, name), (row.split, row.file, row.row))
             if split != row.split:
@@ -407,15 +575,24 @@ def _unique(rows: Iterator[Row], problems: Problems, shared: bool) -> Generator[
                 problems.add(row.place, BadRow(f"{kind} in two splits", message))
                 break
         else:
-            ids[row.id] = (row.file, row.row)
+            ids.setdefault(id_, (row.file, row.row, image))
             for item in names:
                 splits.setdefault(item, (row.split, row.file, row.row))
             yield row
 
 
+def _image_name(row: Row) -> str:
+    return row.image if isinstance(row.image, str) else row.digest or hashlib.sha256(row.image).hexdigest()
+
+
+def _read_stream(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:
     encoded: bytes = image["bytes"]
-    return folder / image["path"] if image["path"] else encoded
+    return located(folder, image["path"]) if image["path"] else encoded
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[int], T], items: list[int]) -> Iterator[T]:

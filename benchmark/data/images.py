@@ -1,5 +1,7 @@
 """Decode image files of any format and bit depth into 8-bit RGB."""
 
+import logging
+import re
 import stat
 import warnings
 from io import BytesIO
@@ -7,17 +9,51 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from benchmark.common.errors import BenchError
+from benchmark.data.dicom import HEAD, is_dicom, read_dicom, rendered
 from benchmark.data.problems import BadRow
 
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that Pillow may open: those that it decodes itself. For EPS it would start another program."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of broken files is in our own messages
 Image.init()  # formats= only accepts plug-ins that are loaded
-DICOM_SUFFIXES = (".dcm", ".dicom")
-DECODERS = "python-gdcm"
-"""The package with decoders for pydicom, which finds them by itself."""
+FORMATS = tuple(
+    each
+    for each in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+    if each in Image.OPEN  # AVIF: from Pillow 11.3 on
+)
+"""The formats that Pillow may open: those that it decodes itself. For EPS it would start another program."""
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("avif", "bmp", "dcm", "dicom", "gif", "ima", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
+"""The suffixes of image files. Which format a file has is seen in the file itself."""
+FOREIGN = (
+    (rb"....ftypavi[fs]", "AVIF, which this Pillow does not decode: pip install 'pillow>=11.3'"),
+    (rb"....ftyp(he[iv][cxms]|mif1|msf1)", "HEIC, which is not read: convert it to PNG or JPEG (heif-convert does)"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL, which is not read: convert it to PNG (djxl does)"),
+    (rb"version https://git-lfs", "a pointer of Git LFS in place of the image: run 'git lfs pull'"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|svg)", "a web page or XML, and no image: download it again"),
+    (rb"\x1f\x8b|PK\x03\x04|BZh|\xfd7zXZ", "an archive: unpack it"),
+    (rb"%PDF", "PDF, which is not read: convert its pages to PNG (pdftoppm does)"),
+)
+"""What else files with an image's name often are: a pattern of their first bytes, and what to say."""
+PNG = b"\x89PNG\r\n\x1a\n"
+METADATA = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
+"""The chunks of PNG that no pixel depends on, and that Pillow refuses when they are large or damaged."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of an EXIF orientation upright."""
 MAX_PIXELS = 89_478_485
 """The limit from which on Pillow, too, suspects a decompression bomb."""
 MAX_LABELS = 1 << 28
@@ -27,9 +63,10 @@ MAX_LABELS = 1 << 28
 def decode_image(source: Path | bytes) -> Image.Image:
     """Decode an image file, or its content, into an upright RGB image.
 
-    EXIF orientation is applied. More than 8 bits a channel are scaled from the smallest and largest value in the image
-    to 0..255, since scanners use 10, 12 or 14 of 16 bits; NaN counts as the smallest. Transparent parts become white.
-    Of several frames the first is taken. DICOM files are shown in the window that their header asks for.
+    The format is seen in the content, whatever the file is called. EXIF orientation is applied. Grey of more than 8
+    bits is scaled from the smallest and largest value in the image to 0..255, since scanners use 10, 12 or 14 of 16
+    bits; NaN counts as the smallest. Transparent parts become white. Of several frames the first is taken. How DICOM is
+    shown: see dicom.rendered().
 
     Raises ``BadRow`` when the file cannot be decoded completely, and ``BenchError`` when it cannot be opened, or for
     DICOM without pydicom or a decoder.
@@ -46,20 +83,47 @@ def load_image(source: Path | bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with BytesIO(source) if isinstance(source, bytes) else _open(source) as file:
-                if _is_dicom(source):
-                    return _eight_bit(_load_dicom(file))
-                with Image.open(file, formats=FORMATS) as picture:
-                    check_size(*picture.size)
-                    picture.load()
-                    return _eight_bit(ImageOps.exif_transpose(picture))
+                head = file.read(HEAD)
+                file.seek(0)
+                if is_dicom(head):
+                    dicom = read_dicom(file)
+                    check_size(int(dicom.get("Columns") or 0), int(dicom.get("Rows") or 0))
+                    return Image.fromarray(rendered(dicom))
+                try:
+                    return _load_picture(file)
+                except Exception:
+                    if head.startswith(PNG) and (pixels := _without_metadata(file)):
+                        return _load_picture(BytesIO(pixels))
+                    raise
     except (BadRow, BenchError):
         raise
     except Image.DecompressionBombError as error:
         raise BadRow("image is too large", f"is refused: {error}") from error
+    except UnidentifiedImageError as error:
+        raise BadRow("image cannot be decoded", f"cannot be decoded: {_unidentified(head)}") from error
     except Exception as error:  # on hostile files decoders raise more than OSError
-        unidentified = isinstance(error, UnidentifiedImageError)
-        reason = "no known image format" if unidentified else getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is meant to be an image: by its suffix, or by its content if it has none.
+
+    DICOM files are often called IM0001, or 1.2.840.113619.2.1 by their UID.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if path.suffix[1:].strip("0123456789") or path.name == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            if not is_dicom(file.read(HEAD)):
+                Image.open(file, formats=FORMATS).close()
+    except OSError:  # UnidentifiedImageError is one
+        return False
+    except Exception:
+        return True  # a damaged image is counted as such when it is decoded
+    return True
 
 
 def _open(path: Path) -> BinaryIO:
@@ -77,37 +141,44 @@ def check_size(width: int, height: int) -> None:
         raise BadRow("image is too large", message)
 
 
-def _is_dicom(source: Path | bytes) -> bool:
-    if isinstance(source, Path):
-        return source.suffix.lower() in DICOM_SUFFIXES
-    return source[128:132] == b"DICM"
+def _load_picture(file: BinaryIO) -> Image.Image:
+    with Image.open(file, formats=FORMATS) as picture:
+        check_size(*picture.size)
+        picture.load()
+        try:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        except Exception:  # damaged metadata says nothing about the pixels
+            orientation = None
+        upright = _eight_bit(picture)
+        return upright.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else upright
 
 
-def _load_dicom(file: BinaryIO) -> Image.Image:
-    """Grey values rescaled and windowed as the header says, with black for no signal (DICOM PS3.3, C.11)."""
-    try:
-        import pydicom
-        from pydicom import pixels
-    except ImportError as error:
-        raise BenchError("DICOM images need pydicom: pip install pydicom") from error
-    dicom = pydicom.dcmread(file, force=False)
-    check_size(int(dicom.Columns), int(dicom.Rows))
-    syntax = dicom.file_meta.TransferSyntaxUID
-    if not pixels.get_decoder(syntax).is_available:
-        # Not a bad row: all images of a dataset would be left out.
-        raise BenchError(f"DICOM images in {syntax.name} need a decoder: pip install {DECODERS}")
-    values = pixels.pixel_array(dicom, index=0)
-    if values.ndim == 3:
-        return Image.fromarray(values.astype(np.uint8))
-    values = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dicom), dicom).astype(np.float32)
-    if dicom.PhotometricInterpretation == "MONOCHROME1":
-        values = values.max() - values
-    return Image.fromarray(values)
+def _without_metadata(file: BinaryIO) -> bytes:
+    """A PNG without its texts and colour profile; nothing if it has none of them, or ends within a chunk."""
+    file.seek(0)
+    content = file.read()
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        if content[at + 4 : at + 8] not in METADATA:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept) if at == len(content) and sum(map(len, kept)) < at else b""
+
+
+def _unidentified(head: bytes) -> str:
+    """Say what a file is that is no image, or none that is read."""
+    for pattern, what in FOREIGN:
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return f"it is {what}"
+    return f"no known image format; read are DICOM, {', '.join(FORMATS)}"
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     mode = picture.mode
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode in ("L", "RGB", "P") and "transparency" in picture.info):
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (
+        mode in ("1", "L", "RGB", "P") and "transparency" in picture.info
+    ):
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     if mode in ("RGB", "L"):
@@ -116,11 +187,12 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         return picture.convert("L")
     if mode.startswith("I") or mode == "F":
         values = np.asarray(picture, dtype=np.float64)
-        finite = np.isfinite(values)
+        transparent = values == picture.info.get("transparency")
+        finite = np.isfinite(values) & ~transparent
         low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
         values = np.where(finite, values, np.where(values > 0, high, low))
         scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-        return Image.fromarray(np.round(scaled).astype(np.uint8))
+        return Image.fromarray(np.where(transparent, 255, np.round(scaled)).astype(np.uint8))
     return picture.convert("RGB")
 
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 from benchmark.common.errors import BenchError
 
+LONGEST = 600
+"""The most characters of a message: a cell can hold any number."""
+
 OnBadData = Literal["error", "skip"]
 
 
@@ -16,22 +19,32 @@ class BadRow(Exception):
     """
 
     def __init__(self, reason: str, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]}...{message[-LONGEST // 2 :]}"
         super().__init__(message)
         self.reason = reason
         self.message = message
 
 
 class Problems:
-    """The bad rows met in one pass over the data: the message of the first, and the number of each reason."""
+    """The bad rows met in one pass over the data: the message of the first, and the number of each reason.
+
+    remarks: what is worth knowing about rows that are used, with their number.
+    """
 
     def __init__(self) -> None:
         self.first: str | None = None
         self.counts: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
 
     def add(self, place: str, bad: BadRow) -> None:
         """Record a bad row that was read at ``place``."""
         self.first = self.first or f"{place}: {bad.message}"
         self.counts[bad.reason] += 1
+
+    def remark(self, about: str, count: int) -> None:
+        """Record something about rows that are used."""
+        self.remarks[about] += count
 
     def stop(self, on_bad_data: OnBadData) -> None:
         """Raise ``BenchError`` for the first bad row, if there is one and bad rows are errors."""

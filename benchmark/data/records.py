@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -10,11 +10,16 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.common.errors import unknown
+from benchmark.common.errors import listed, unknown
+from benchmark.data.canonical import canonical, is_number
 from benchmark.data.problems import BadRow
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SEPARATORS = ("|", ";", ",", "\n")
+"""What may stand between the names of several classes in one text."""
+NO_FINDING = ("no finding", "no findings")
+"""Names, in lower case, that say that no class of a multi-label set holds, where they are no class themselves."""
 SYNONYMS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 """Other names of the splits, in lower case."""
 
@@ -34,6 +39,7 @@ class Row:
     image: a path relative to the source's image folder, or an encoded image.
     stored: offset and length of an encoded image in a temporary file, while a source gathers its rows.
     digest: a hash of an encoded image.
+    read: the number of rows of the source that it was gathered from.
     """
 
     file: str
@@ -51,6 +57,7 @@ class Row:
     question_type: list[str] = field(default_factory=list)
     stored: tuple[int, int] | None = None
     digest: str = ""
+    read: int = 1
 
     @property
     def place(self) -> str:
@@ -104,44 +111,94 @@ class Classes:
         """The number of each class."""
         return {name: number for number, name in enumerate(self.names)}
 
+    @cached_property
+    def _number_of_form(self) -> dict[str, int]:
+        return {canonical(name): number for number, name in enumerate(self.names)}
+
+    @cached_property
+    def are_numbers(self) -> bool:
+        """Whether a name is a number, as BI-RADS 1 to 5: numbers in a column of labels then are names, never places."""
+        return any(map(is_number, self._number_of_form))
+
+    def number(self, name: str) -> int | None:
+        """The number of the class with this name, which may be written in another way (see canonical()), or None."""
+        exact = self.index.get(name)
+        return self._number_of_form.get(canonical(name)) if exact is None else exact
+
+    def several(self, text: str) -> list[str]:
+        """The classes that a text such as ``A|B`` or ``A, B`` names; none unless every part is a class."""
+        return separated(text, lambda part: self.number(part) is not None)
+
+
+def separated(text: str, is_name: Callable[[str], bool]) -> list[str]:
+    """The names that one of SEPARATORS separates in a text, with or without brackets; none unless all are names."""
+    for separator in SEPARATORS:
+        parts = [part for each in text.strip("[] ").split(separator) if (part := each.strip())]
+        if parts and separator in text and all(map(is_name, parts)):
+            return parts
+    return []
+
 
 def label_of_names(classes: Classes, names: Sequence[str]) -> Label:
     """Make a label from the names of the classes that hold.
 
-    Without any name a single label is unknown, and a multi-label one has all classes absent.
+    A single name may be a text that names several classes, see Classes.several(). Without any name a single label is
+    unknown, and a multi-label one has all classes absent, as with a name of NO_FINDING that is no class.
     Raises ``BadRow`` for an unknown name, and for several names where one is expected.
     """
-    for name in names:
-        if name not in classes.index:
-            raise BadRow("unknown class", str(unknown("class", name, classes.index)))
+    if len(names) == 1 and classes.number(names[0]) is None:
+        names = classes.several(names[0]) or names
+    if classes.multi_label and len(names) == 1 and classes.number(names[0]) is None and names[0].lower() in NO_FINDING:
+        names = []
+    numbers = {name: classes.number(name) for name in names}
+    for name, number in numbers.items():
+        if number is None:
+            raise BadRow("unknown class", _unknown_class(classes, name))
     if classes.multi_label:
-        return [int(name in names) for name in classes.names]
-    if len(names) > 1:
-        raise BadRow("several classes", f"{len(names)} classes ({', '.join(names)}) where one is expected")
-    return classes.index[names[0]] if names else -1
+        return [int(number in numbers.values()) for number in range(len(classes.names))]
+    if len(set(numbers.values())) > 1:
+        message = f"{len(numbers)} classes ({listed(numbers)}) where one is expected"
+        raise BadRow("several classes", f"{message}; several in one image need 'multi_label: true' in the card")
+    return next((number for number in numbers.values() if number is not None), -1)
 
 
-def label_of_flags(classes: Classes, flags: Sequence[int]) -> Label:
-    """Make a label from 0, 1 or -1 (unknown) for each class.
+def _unknown_class(classes: Classes, name: str) -> str:
+    message = str(unknown("class", name, classes.index))
+    if is_number(canonical(name)):
+        if classes.are_numbers:
+            return f"{message}; these are numbers, so a number in the column is a name and not a place in 'classes'"
+        return f"{message}; in a list, classes have names and not numbers"
+    if classes.multi_label and any(part in name for part in (*SEPARATORS, *classes.names)):
+        return f'{message}; several names are a list (["A", "B"]) or have one of | ; , between them, each a class'
+    return message
 
-    Raises ``BadRow`` for several 1s where one class is expected.
+
+def label_of_flags(classes: Classes, flags: Sequence[float]) -> Label:
+    """Make a label from 0, 1 or -1 (unknown, as NaN) for each class.
+
+    Raises ``BadRow`` for any other number, and for several 1s where one class is expected.
     """
+    known = [-1 if flag != flag else flag for flag in flags]
+    for flag in known:
+        if flag not in (-1, 0, 1):
+            raise BadRow("bad label", f"a flag of {flag}; expected 0, 1, or -1 (unknown)")
     if classes.multi_label:
-        return list(flags)
-    positive = [number for number, flag in enumerate(flags) if flag == 1]
+        return list(map(int, known))
+    positive = [number for number, flag in enumerate(known) if flag == 1]
     if len(positive) > 1:
         raise BadRow("several classes", f"{len(positive)} classes are 1 where one is expected")
     return positive[0] if positive else -1
 
 
-def label_of_index(classes: Classes, index: int) -> Label:
-    """Make a label from a class number, counted from 0; -1 is unknown. Raises ``BadRow`` for any other number."""
+def label_of_index(classes: Classes, index: float) -> Label:
+    """Make a label from a class number, counted from 0; -1 and NaN are unknown. Raises ``BadRow`` for any other."""
     count = len(classes.names)
-    if not -1 <= index < count:
+    number = -1 if index != index else index
+    if number not in range(-1, count):
         raise BadRow("unknown class", f"class number {index}; expected 0 to {count - 1}")
     if classes.multi_label:
-        return unknown_label(classes) if index < 0 else [int(number == index) for number in range(count)]
-    return index
+        return unknown_label(classes) if number < 0 else [int(each == number) for each in range(count)]
+    return int(number)
 
 
 def unknown_label(classes: Classes) -> Label:

@@ -2,11 +2,10 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
+from benchmark.data.shared import same_content
 from benchmark.data.sources.formats import Values
-from benchmark.data.sources.image_folder import SUFFIXES
+from benchmark.data.sources.gather import merge
 from benchmark.data.sources.table import RowReader
-from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
+from benchmark.data.sources.webdataset import Member, Sample, WebDatasetSource, picture, sample_values, scan_shard
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -35,10 +35,14 @@ SCHEMA = pa.schema(
         ("suffix", pa.list_(pa.string())),
         ("offset", pa.list_(pa.int64())),
         ("size", pa.list_(pa.int64())),
+        ("reason", pa.string()),
+        ("message", pa.string()),
     ]
 )
 CHUNK = 10_000
 """Samples written at once."""
+CHECKED = 100
+"""The most samples of a shard of which check() seeks a good one."""
 THREADS = min(32, os.cpu_count() or 1)
 
 Progress = Callable[[int, int], None]
@@ -47,18 +51,22 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file, and where its samples are in it: a table with the columns of SCHEMA, memory-mapped."""
+    """A tar file, and where its samples are in it.
+
+    samples: a table with the columns of SCHEMA, memory-mapped. first: int64, for each sample the number of the first
+    one with the same image.
+    """
 
     path: Path
     samples: pa.Table
+    first: np.ndarray
 
-    def values(self, number: int, images: bool = True) -> Values:
-        """The columns of a sample, or with ``images`` false those of its other files. Raises ``BadRow``."""
-        values: Values = {"key": self.samples["key"][number].as_py()}
-        for suffix, offset, size in zip(*(self.samples[name][number].as_py() for name in SCHEMA.names[1:])):
-            if images or suffix not in SUFFIXES:
-                values |= member_values(suffix, os.pread(_opened(self.path), size, offset))
-        return values
+    def values(self, number: int, used: Set[str], images: bool = True) -> Values:
+        """The columns of a sample, as sample_values() has them. Raises ``BadRow``."""
+        return sample_values(_sample(self.samples, number), self._read, used, images)
+
+    def _read(self, member: Member) -> bytes:
+        return os.pread(_opened(self.path), member.size, member.offset)
 
 
 @lru_cache(maxsize=256)
@@ -67,9 +75,10 @@ def _opened(path: Path) -> int:
 
 
 class Stream:
-    """A split of a streamed dataset: samples by number, in the order of the shards.
+    """A split of a streamed dataset: images by number, in the order of the shards.
 
-    To list them, the headers of every shard are read, once; the list is cached.
+    To list them, the headers of every shard are read, and of images of one size a piece, once; the list is cached.
+    Samples of a shard with the same image and label are one, with all their texts; those in other shards are not found.
     """
 
     def __init__(self, card: Card, split: str, cache: Path, progress: Progress | None = None) -> None:
@@ -79,15 +88,45 @@ class Stream:
         paths = source.files(split)
         self.shards: list[Shard] = []
         with ThreadPoolExecutor(THREADS) as pool:
-            for shard in pool.map(lambda path: _listed(path, cache), paths):
+            for shard in pool.map(lambda path: _listed(path, cache, source.columns.image), paths):
                 self.shards.append(shard)
                 if progress:
                     progress(len(self.shards), len(paths))
-        self.ends = np.cumsum([len(shard.samples) for shard in self.shards])
         self._make_row = RowReader(source, card.labels)
+        self._used = source.used_columns()
+        self._further = [self._same_images(number) for number in range(len(self.shards))]
+        """For each shard, by the number of the first sample of an image, those of its other samples."""
+        self._images = [
+            np.setdiff1d(np.arange(len(shard.samples)), [i for numbers in further.values() for i in numbers])
+            for shard, further in zip(self.shards, self._further)
+        ]
+        self.ends = np.cumsum([len(images) for images in self._images])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        """The number of samples with an image that others of their shard have too, and of these images."""
+        further = [numbers for of_shard in self._further for numbers in of_shard.values()]
+        return len(further) + sum(map(len, further)), len(further)
+
+    def _same_images(self, shard: int) -> dict[int, list[int]]:
+        """The samples of each image that has several, and where there are labels, of the same label."""
+        first = self.shards[shard].first
+        together: dict[tuple[int, str], list[int]] = {}
+        for number in np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1).tolist():
+            together.setdefault((int(first[number]), self._label(shard, number)), []).append(number)
+        return {numbers[0]: numbers[1:] for numbers in together.values() if len(numbers) > 1}
+
+    def _label(self, shard: int, number: int) -> str:
+        if "label" not in self.card.provides:
+            return ""
+        try:
+            row = self._read_sample(shard, number, images=False)
+        except BadRow:
+            return f"bad sample {number}"
+        return str(row and row.label)
 
     def row(self, number: int) -> Row:
         """Read a sample. Raises ``BadRow`` for one that cannot be used."""
@@ -101,35 +140,59 @@ class Stream:
         return self._read(number, images=False)
 
     def _read(self, number: int, images: bool = True) -> Row | None:
-        """Read a sample, or with ``images`` false everything except its image."""
+        """Read the samples of an image, or with ``images`` false everything except the image."""
         shard, local = self.at(number)
-        values = self.shards[shard].values(local, images)
-        if not images:
-            values["image"] = b""
+        row = self._read_sample(shard, local, images)
+        for other in self._further[shard].get(local, ()):
+            try:
+                further = self._read_sample(shard, other, images=False)
+            except BadRow as bad:
+                raise BadRow(bad.reason, f"row {other + 1}: {bad.message}") from bad
+            if row and further:
+                merge(row, further)
+        return row
+
+    def _read_sample(self, shard: int, local: int, images: bool) -> Row | None:
+        values = self.shards[shard].values(local, self._used, images)
         return self._make_row(self.shards[shard].path.name, local + 1, values, self.split)
 
     def at(self, number: int) -> tuple[int, int]:
-        """The shard of a sample, and the sample's number in it."""
+        """The shard of an image, and the number in it of the first sample with the image."""
         shard = bisect_right(self.ends, number)
-        return shard, number - (int(self.ends[shard - 1]) if shard else 0)
+        return shard, int(self._images[shard][number - (int(self.ends[shard - 1]) if shard else 0)])
 
     def place(self, number: int) -> str:
         """The place of a sample, for messages."""
         shard, local = self.at(number)
         return place(self.shards[shard].path.name, local + 1)
 
-    def check(self) -> None:
-        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``."""
+    def check(self, on_bad_data: OnBadData = "error") -> None:
+        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``.
+
+        on_bad_data: if bad samples are skipped, the first good one of the first CHECKED is read.
+        """
         starts = [0, *self.ends[:-1].tolist()]
-        for shard, number in zip(self.shards, starts):
+        for shard, start, end in zip(self.shards, starts, self.ends.tolist()):
             if not len(shard.samples):
                 raise BenchError(f"{shard.path}: has no samples")
+            self._check_shard(shard, range(start, end)[: CHECKED if on_bad_data == "skip" else 1])
+
+    def _check_shard(self, shard: Shard, numbers: range) -> None:
+        columns: set[str] = set()
+        first = ""
+        for number in numbers:
             try:
-                # A column that the card misspells is missing in all samples, so this is not a bad row.
-                self.source.check_columns(shard.path.name, {"image", *shard.values(0, images=False)})
+                columns.update(shard.values(self.at(number)[1], self._used, images=False))
                 load_image(encoded_image(self.row(number)))
+                first = ""
+                break
             except BadRow as bad:
-                raise BenchError(f"{self.place(number)}: {bad.message}") from bad
+                first = first or f"{self.place(number)}: {bad.message}"
+        if columns:
+            # A column that the card misspells is missing in all samples, so this is not a bad row.
+            self.source.check_columns(shard.path.name, {"image", *columns})
+        if first:
+            raise BenchError(first)
 
     def texts(self) -> Iterator[str]:
         """All texts except those of bad samples. Images are not read."""
@@ -222,25 +285,57 @@ def encoded_image(row: Row) -> bytes:
     return row.image
 
 
-def _listed(path: Path, cache: Path) -> Shard:
-    """List the samples of a shard, once for each state of the file."""
+def _listed(path: Path, cache: Path, image: str) -> Shard:
+    """List the samples of a shard, once for each state of the file. image: the card's column of images."""
     state = path.stat()
 
     def write(folder: Path) -> None:
         with pa.ipc.new_file(str(folder / "samples.arrow"), SCHEMA) as file:
             samples = scan_shard(path)
-            while chunk := list(islice(samples, CHUNK)):
-                file.write_batch(pa.RecordBatch.from_pylist([_entry(members) for members in chunk], SCHEMA))
+            for start in range(0, len(samples), CHUNK):
+                chunk = [_entry(sample) for sample in samples[start : start + CHUNK]]
+                file.write_batch(pa.RecordBatch.from_pylist(chunk, SCHEMA))
 
-    name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
+    name = digest(["samples", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
-        return Shard(path, pa.ipc.open_file(file).read_all())
+        samples = pa.ipc.open_file(file).read_all()
+    first_of = build_folder(
+        cache / "shards" / digest(["images", name, image]),
+        lambda folder: np.save(folder / "first.npy", _first(path, samples, image)),
+    )
+    return Shard(path, samples, np.load(first_of / "first.npy"))
 
 
-def _entry(members: list[Member]) -> dict[str, Any]:
-    columns = {name: [getattr(member, name) for member in members] for name in SCHEMA.names[1:]}
-    return {"key": members[0].key} | columns
+def _first(path: Path, samples: pa.Table, image: str) -> np.ndarray:
+    """For each sample the number of the first one with the same image, int64; its own if it has not just one."""
+    numbers, offsets, sizes = [], [], []
+    for number in range(samples.num_rows):
+        sample = _sample(samples, number)
+        if (member := picture(sample.members, image)) and not sample.reason:
+            numbers.append(number)
+            offsets.append(member.offset)
+            sizes.append(member.size)
+    with path.open("rb") as file:
+
+        def read(i: int, start: int, size: int) -> bytes:
+            return os.pread(file.fileno(), size, offsets[i] + start)
+
+        first = np.arange(samples.num_rows)
+        for same in same_content(np.array(sizes, dtype=np.int64), read):
+            first[[numbers[i] for i in same.tolist()]] = numbers[same[0]]
+    return first
+
+
+def _sample(samples: pa.Table, number: int) -> Sample:
+    entry = samples.slice(number, 1).to_pylist()[0]
+    members = [Member(*of_member) for of_member in zip(entry["suffix"], entry["offset"], entry["size"])]
+    return Sample(entry["key"], members, entry["reason"], entry["message"])
+
+
+def _entry(sample: Sample) -> dict[str, Any]:
+    members = {name: [getattr(member, name) for member in sample.members] for name in ("suffix", "offset", "size")}
+    return {"key": sample.key, **members, "reason": sample.reason, "message": sample.message}
 
 
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:

@@ -182,6 +182,11 @@ class ModelEncoder:
         parts = ["encoder", fingerprint, tokenizer.fingerprint, model.image_size, resizing, precision]
         self.fingerprint = digest(parts)
 
+    @property
+    def left_random(self) -> str:
+        """What the weights that the model started from left random, in a line; "" for nothing."""
+        return self.model.left_random
+
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Encoded:
         """Encode images uint8 [b, 3, image_size, image_size]."""

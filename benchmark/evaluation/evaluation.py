@@ -85,14 +85,13 @@ class Evaluation:
 
     def labels(self, split: str) -> np.ndarray:
         """Load a split's labels without preparing its images, in the dataset's own order: int64 [N], or [N, K]."""
-        return np.array(self.dataset.table(split).column("label").to_pylist())
+        return np.array(self.dataset.column(split, "label"))
 
     def text(self, split: str) -> list[list[str]]:
         """Load a split's texts without preparing its images, in the dataset's own order; none without that split."""
         if split not in self.splits():
             return []
-        texts: list[list[str]] = self.dataset.table(split).column("text").to_pylist()
-        return texts
+        return self.dataset.column(split, "text")
 
     def captions(self, split: str, beams: int) -> list[str]:
         """Write a caption for each image of a split, row by row as in records().

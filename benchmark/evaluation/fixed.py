@@ -101,7 +101,7 @@ def baselines(
         role: Literal["baseline"] = "baseline"
         return {"suite": suite, "model": model.name, "variant": variant, "method": name, "seed": seed, "role": role}
 
-    card = model.model_dump(exclude={"title", "init"})
+    card = model.content()
     pretrained = initial is not None or has_weights(model)
     encoders = []
     for weights in (True, False) if pretrained else (True,):

@@ -100,10 +100,15 @@ def majority_accuracy(train: Tensor, test: Tensor) -> float:
 
 
 def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
-    """List the classes with fewer than ``below`` examples in train; none without a train split, or where all are."""
+    """List the classes that the card makes rare, or else those with fewer than ``below`` examples in train.
+
+    None without a train split, or where all are rare. All parts that are drawn of a set have the same rare classes.
+    """
+    if made_rare := frozenset(data.card.source.keep):
+        return made_rare if len(made_rare) < len(data.classes) else frozenset()
     if "train" not in data.splits():
         return frozenset()
-    label = data.labels("train")
+    label = np.array(data.dataset.column("train", "label", whole=True))
     if data.card.multi_label:
         support = (label == 1).sum(axis=0)
     else:

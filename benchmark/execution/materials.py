@@ -100,15 +100,12 @@ def load_trained(
     recipe = cell["content"]
     card = ModelCard.model_validate(recipe["model"])
     tokenizer = tokenizer or _tokenizer(folder, card, recipe["tokenizer_data"], datasets, cache)
-    method = build_method(recipe["method"], build_model(card, 0, weights=False), recipe["options"])
+    model = build_model(card, 0, weights=False)
+    model.image.left_random = cell.get("left_random", "")
+    method = build_method(recipe["method"], model, recipe["options"])
     method.setup(tokenizer, cell["classes"])
     available = _checkpoint(folder, checkpoint, recipe["training"])
-    try:
-        load_weights(method, folder / f"{available}.safetensors")
-    except RuntimeError as error:
-        raise BenchError(
-            f"{folder}: its weights do not fit the current code of method '{method.name}'; train again"
-        ) from error
+    load_weights(method, folder / f"{available}.safetensors")
     return Trained(key, method, tokenizer, card, available)
 
 
@@ -153,7 +150,7 @@ class Materials:
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
             self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
-            self.blank_model().check(self._tokenizer)
+            self.blank_model().check(self._tokenizer, self.plan.model.name)
         return self._tokenizer
 
     # Models and methods before training
@@ -164,18 +161,23 @@ class Materials:
             self._blank_model = build_model(self.plan.model, 0, "meta")
         return self._blank_model
 
-    def model(self, seed: int, weights: bool = True) -> DualEncoder:
-        """Return the model as it is before training. weights: False leaves all of it random."""
+    def model(self, seed: int, weights: bool = True, initial: bool = True) -> DualEncoder:
+        """Return the model as it is before training.
+
+        weights: False leaves all of it random. initial: whether with the initial weights that a run trains, if any.
+        """
         model = build_model(self.plan.model, stream(seed, "model"), weights=weights)
-        if weights and self.plan.initial:
-            model.load_state_dict(load_file(self.initial_weights()))
+        if model.left_random and model.left_random not in self.progress.warnings:
+            self.progress.warn(model.left_random)
+        if weights and initial and self.plan.initial:
+            load_tower(model, self.initial_weights())
         return model
 
     def method(self, cell: Cell) -> Method:
         """Return a cell's method as it is before training."""
         # The cell that trains the initial weights cannot start from them.
         first = cell is self.plan.initial
-        model = build_model(self.plan.model, stream(cell.seed, "model")) if first else self.model(cell.seed)
+        model = self.model(cell.seed, initial=not first)
         if "language_model" in cell.content:
             load_tower(model.text, self.language_model())
         with torch_seed(stream(cell.seed, "method", cell.method)):
@@ -183,10 +185,15 @@ class Materials:
             method.setup(self.tokenizer(), self.plan.classes_of(cell))
         return method
 
-    def finish(self, store: Store, cell: Cell, cost: CellCost, partial: Path | None = None) -> None:
-        """Add a trained cell to the store, with everything that load_trained() needs. partial: as of Store.finish."""
-        content = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
-        store.finish(cell.key, content, cost, partial)
+    def finish(
+        self, store: Store, cell: Cell, cost: CellCost, left_random: str = "", partial: Path | None = None
+    ) -> None:
+        """Add a trained cell to the store, with everything that load_trained() needs.
+
+        left_random: of the model before training. partial: as of Store.finish.
+        """
+        recorded: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
+        store.finish(cell.key, recorded | ({"left_random": left_random} if left_random else {}), cost, partial)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""

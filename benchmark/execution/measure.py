@@ -13,7 +13,7 @@ from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
-from benchmark.store.rows import CourseColumns, GalleryNote, Row, Scores
+from benchmark.store.rows import CourseColumns, GalleryNote, LoadingColumns, Row, Scores
 from benchmark.task import TASKS
 
 Columns = dict[str, np.ndarray]
@@ -54,8 +54,10 @@ def measure(
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     resamples = {each.part: resamples_of(each, population, plan.config.evaluation.resamples) for each in measurements}
+    left_random = getattr(data.encoder, "left_random", "")
+    loading = LoadingColumns(left_random=left_random) if left_random else LoadingColumns()
     rows = [
-        _row(plan, cell, pair, course or {}, each.part, scores, scores["metric"] == primary, sample)
+        _row(plan, cell, pair, course or {}, loading, each.part, scores, scores["metric"] == primary, sample)
         for each in measurements
         for sample in [_sample(each, population)]
         for scores in scores_of(each, resamples[each.part])
@@ -77,6 +79,7 @@ def _row(
     cell: Cell | FixedEncoder,
     pair: Pair,
     course: CourseColumns,
+    loading: LoadingColumns,
     part: str,
     scores: Scores,
     primary: bool,
@@ -87,6 +90,7 @@ def _row(
         **cell.label,
         **plan.scenario_of(cell, pair),
         **course,
+        **loading,
         "variant": ", ".join(filter(None, (cell.label["variant"], pair.variant))),
         "dataset": pair.dataset,
         "task": pair.task,

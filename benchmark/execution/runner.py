@@ -278,7 +278,7 @@ class Runner:
             with claimed.guarding():
                 cost = self.materials.pretrain(cell, method, name, folder, watch, before_writing)
                 claimed.check()
-                self.materials.finish(self.store, cell, cost, folder)
+                self.materials.finish(self.store, cell, cost, method.model.left_random, folder)
         self.outcome.trained += 1
         return True
 
@@ -341,7 +341,6 @@ class Runner:
                 f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out"
             )
-        claimed.check()
         self.store.add_evaluation(
             cell.key,
             pair.key,
@@ -351,6 +350,7 @@ class Runner:
             measured.resamples,
             measured.notes,
             data.embedded("test"),
+            claimed.partial(),
         )
         self.tracking.scores(measured.rows, self.store.cost(cell.key).get("samples", 0))
 

@@ -209,11 +209,12 @@ class _Search:
                     raise optuna.TrialPruned
 
         try:
-            cost = materials.pretrain(cell, materials.method(cell), cell.arm, store.partial(cell.key), watch)
+            method = materials.method(cell)
+            cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch)
             evaluation = plan.config.evaluation
             if self.objective == "loss":
                 return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
-            materials.finish(store, cell, cost)
+            materials.finish(store, cell, cost, method.model.left_random)
             trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
             return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
         finally:

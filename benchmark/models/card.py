@@ -1,5 +1,6 @@
 """Model cards: YAML files that say what a dual encoder is made of."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.config.validation import validated
 from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.models.folders import file_hashes
 from benchmark.store.hashing import file_digest
 
 LOCAL = "local-dir:"
@@ -38,6 +40,7 @@ class TimmImage(_Block):
 
     kind: Literal["timm"]
     name: str
+    """An architecture in ``timm.list_models()``; or ``local-dir:FOLDER`` of a model that timm saved, with weights."""
     pretrained: bool | str = False
     """True for timm's default weights of the name, a local checkpoint, or false for random weights."""
     patch_dropout: Rate = 0.0
@@ -166,6 +169,16 @@ class ModelCard(_Block):
     tokenizer: Annotated[OpenClipTokenizer | HuggingFaceTokenizer | CorpusTokenizer, Field(discriminator="kind")]
     init: Init | None = None
     """Null for the weights that the blocks of the towers name."""
+    strict: bool = True
+    """False to go on with weights that lack tensors or have others: what is missing is random, and the rows say so."""
+
+    def content(self) -> dict[str, Any]:
+        """What the model's outputs depend on, except its initial weights, which have their own key.
+
+        Whether it is strict only decides whether there are outputs.
+        """
+        content: dict[str, Any] = self.model_dump(exclude={"title", "init", "strict"})
+        return content
 
 
 def local_files(card: ModelCard) -> dict[str, str]:
@@ -182,9 +195,22 @@ def local_files(card: ModelCard) -> dict[str, str]:
             if not isinstance(value, str) or not (is_path or value.startswith(LOCAL)):
                 continue
             path = Path(value.removeprefix(LOCAL))
-            files = sorted(path.iterdir()) if path.is_dir() else [path]
-            hashes |= {f"{part}.{key}: {file.name}": file_digest(file) for file in files if file.is_file()}
+            if path.is_dir():
+                hashes |= {f"{part}.{key}: {name}": value for name, value in file_hashes(path).items()}
+            elif path.is_file():
+                hashes[f"{part}.{key}: {path.name}"] = file_digest(path)
+        for key, path in _paths(getattr(block, "config", {}), f"{part}.config"):
+            hashes[key] = file_digest(path)
     return hashes
+
+
+def _paths(config: object, key: str) -> Iterator[tuple[str, Path]]:
+    """Yield the files that arguments of a library name (timm's ``checkpoint_path``), by their keys."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield from _paths(value, f"{key}.{name}")
+    elif isinstance(config, str) and Path(config).suffix and Path(config).is_file():
+        yield key, Path(config)
 
 
 def model_names() -> list[str]:

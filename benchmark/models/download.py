@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from benchmark.models.card import (
+    LOCAL,
     CorpusTokenizer,
     HuggingFaceTokenizer,
     ModelCard,
@@ -69,7 +70,7 @@ def _open_clip(name: str, pretrained: str | None) -> str:
 
 
 def _timm(spec: TimmImage) -> str:
-    if spec.pretrained is not True:
+    if spec.pretrained is not True or spec.name.startswith(LOCAL):
         return ""
     import timm
     import torch

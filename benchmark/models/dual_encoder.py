@@ -80,6 +80,11 @@ class DualEncoder(nn.Module):
         return F.normalize(self.text_projection(features), dim=-1)
 
     @property
+    def left_random(self) -> str:
+        """What the weights of its towers left random, in a line; "" for nothing."""
+        return "; ".join(dict.fromkeys(filter(None, (self.image.left_random, self.text.left_random))))
+
+    @property
     def has_image_tokens(self) -> bool:
         """Whether image_tokens() works."""
         return self.image.has_tokens
@@ -112,16 +117,27 @@ class DualEncoder(nn.Module):
         projection = self.image_projection if side == "image" else self.text_projection
         return [*tower.layer_groups(), *([[projection]] if list(projection.parameters()) else [])]
 
-    def check(self, tokenizer: Tokenizer) -> None:
-        """Raise ``BenchError`` if the text tower cannot read the tokens of a tokenizer."""
-        for name, value, limit in (
+    def check(self, tokenizer: Tokenizer, name: str = "") -> None:
+        """Raise ``BenchError`` if the text tower cannot read the tokens of a tokenizer. name: of the model, to tell."""
+        where = f"model '{name}': " if name else ""
+        for key, value, limit in (
             ("vocab_size", tokenizer.vocab_size, self.text.vocab_size),
             ("context_length", tokenizer.context_length, self.text.context_length),
         ):
             if value > limit:
-                raise BenchError(f"tokenizer.{name} is {value}, but the text tower reads at most {limit}")
+                raise BenchError(
+                    f"{where}tokenizer.{key} is {value}, but the text tower reads at most {limit}: name the "
+                    "model's own tokenizer"
+                )
+        if tokenizer.pad_id >= self.text.vocab_size:
+            raise BenchError(
+                f"{where}the tokenizer pads with {tokenizer.pad_id}, but the text tower knows "
+                f"{self.text.vocab_size} tokens: name the model's own tokenizer"
+            )
         if self.text.pad_id not in (None, tokenizer.pad_id):
-            raise BenchError(f"text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}")
+            raise BenchError(
+                f"{where}text.pad_id is {self.text.pad_id}, but the tokenizer pads with {tokenizer.pad_id}"
+            )
 
     def parameter_counts(self) -> dict[str, int]:
         """Count the parameters of each tower with its projection, and of both, and how many of them are trained.
@@ -146,7 +162,8 @@ def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool =
     parameters only have shapes, and neither weights nor network are needed (except for the configuration of an
     architecture that is only described on the hub).
 
-    weights: false for random weights, whatever the card says.
+    weights: false for random weights, whatever the card says. Weights that are not whole are refused, unless the card
+    is not ``strict``: then ``left_random`` of the model says which tensors are random.
     A tower's own projection is kept with its weights if it has ``embed_dim`` outputs; otherwise a new one is drawn.
     Raises ``BenchError`` for anything that the card names and does not exist, and for weights that do not fit.
     """
@@ -170,10 +187,10 @@ def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
     if isinstance(spec, TimmImage):
         from benchmark.models.from_timm import timm_image
 
-        return timm_image(spec, card.image_size, weights), None
+        return timm_image(spec, card.image_size, weights, card.strict), None
     from benchmark.models.from_open_clip import open_clip_image
 
-    return open_clip_image(spec, card.image_size, weights)
+    return open_clip_image(spec, card.image_size, weights, card.strict)
 
 
 def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
@@ -186,10 +203,10 @@ def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
     if isinstance(spec, TransformersText):
         from benchmark.models.from_transformers import transformers_text
 
-        return transformers_text(spec, weights), None
+        return transformers_text(spec, weights, card.strict), None
     from benchmark.models.from_open_clip import open_clip_text
 
-    return open_clip_text(spec, weights)
+    return open_clip_text(spec, weights, card.strict)
 
 
 def _projection(own: Own, width: int, embed_dim: int) -> nn.Module:

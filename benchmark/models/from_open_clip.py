@@ -1,9 +1,7 @@
 """Towers from open_clip, with their projections split off."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
@@ -20,10 +19,13 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
 from benchmark.models.card import OpenClipImage, OpenClipText
+from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, written_as
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
+from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
 from benchmark.models.weights import hub, reading, require_file
+from benchmark.store.hashing import file_digest
 
 Projection = tuple[nn.Module, int]
 """A tower's own projection, and the number of its outputs."""
@@ -32,13 +34,31 @@ FOLDER, HUB = "local-dir:", "hf-hub:"
 
 
 def open_clip_model(
-    name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
+    name: str,
+    pretrained: str | None,
+    quick_gelu: bool | None,
+    image_size: int | None,
+    weights: bool,
+    strict: bool = True,
+    part: str = "",
 ) -> Any:
     """Build an open_clip model with its weights, or with random ones if ``weights`` is false.
 
     quick_gelu: None takes the activation of the pretrained tag, else that of the architecture.
+    strict: refuse weights that are not whole; else the model's ``left_random`` says what is. part: the prefix of the
+    tensors that are used, ``visual.`` or ``text.``.
     Raises ``BenchError`` for an unknown architecture or tag, and for weights that do not exist or do not fit.
     """
+    with recorded() as loading:
+        model = _open_clip_model(name, pretrained, quick_gelu, image_size, weights)
+    what = f"weights {pretrained or name} (expected a checkpoint of open_clip's '{name}')"
+    model.left_random = require_whole(loading, what, "dual encoder", strict, part, LENIENT)
+    return model
+
+
+def _open_clip_model(
+    name: str, pretrained: str | None, quick_gelu: bool | None, image_size: int | None, weights: bool
+) -> Any:
     options: dict[str, Any] = {"force_custom_text": True, "pretrained_text": False, "weights_only": True}
     options["device"] = torch.get_default_device()
     if image_size is not None:
@@ -48,8 +68,10 @@ def open_clip_model(
             raise BenchError(f"open_clip model '{name}' includes its weights: remove 'pretrained: {pretrained}'")
         if quick_gelu is not None:
             options["quick_gelu"] = quick_gelu
+        if name.startswith(FOLDER):
+            check_folder(Path(name.removeprefix(FOLDER)), weights)
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
-        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)), _quiet():
+        with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)):
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
 
     tag = check_open_clip(name, pretrained)
@@ -66,7 +88,7 @@ def open_clip_model(
         quick_gelu = bool((tag or config).get("quick_gelu", False))
     text_model = config["text_cfg"].get("hf_model_name")
     download = hub(f"text model '{text_model}' of open_clip's '{name}'", "download it where there is a network")
-    with download if text_model else nullcontext(), _quiet():
+    with download if text_model else nullcontext():
         model = open_clip.create_model(name, quick_gelu=quick_gelu, **options)
     if tag:
         keys = ("mean", "std", "interpolation", "resize_mode")
@@ -77,6 +99,26 @@ def open_clip_model(
     return model
 
 
+def check_folder(folder: Path, weights: bool = True) -> None:
+    """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
+    if not folder.is_dir():
+        raise BenchError(f"model folder {folder}: no such folder")
+    if "open_clip" not in layouts(folder):
+        raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
+    if weights:
+        require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
+
+
+def hub_hashes(name: str) -> dict[str, str]:
+    """Hash the configuration and the weights of ``hf-hub:ORG/NAME``, which are downloaded, by their names."""
+    from huggingface_hub import hf_hub_download
+
+    repository = name.removeprefix(HUB)
+    with hub(f"open_clip model '{name}'", "download it where there is a network, or name a folder: local-dir:FOLDER"):
+        files = hf_hub_download(repository, OPEN_CLIP), download_pretrained_from_hf(repository)
+    return {Path(file).name: file_digest(Path(file)) for file in files}
+
+
 def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     """The configuration that open_clip has for a tag; empty without a tag, and for a file.
 
@@ -85,20 +127,11 @@ def check_open_clip(name: str, pretrained: str | None) -> dict[str, Any]:
     if name not in open_clip.list_models():
         raise unknown("open_clip architecture", name, open_clip.list_models())
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if pretrained and Path(pretrained).is_dir():
+        require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
     if pretrained and not tag and not Path(pretrained).suffix:
         raise unknown(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     return tag
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns that a model is random, even if its weights are loaded a line later or not wanted.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 class OpenClipImageTower(ImageTower):
@@ -205,11 +238,14 @@ class OpenClipTimmTower(TimmImageTower):
         return timm_groups(self.model) + ([] if self.pool is None else [[self.pool]])
 
 
-def open_clip_image(spec: OpenClipImage, image_size: int | None, weights: bool) -> tuple[ImageTower, Projection]:
+def open_clip_image(
+    spec: OpenClipImage, image_size: int | None, weights: bool, strict: bool = True
+) -> tuple[ImageTower, Projection]:
     """Build the image tower of an open_clip model; returns it and its own projection."""
-    visual = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights).visual
-    tower, projection = image_tower(visual, spec.name, image_size)
+    whole = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, image_size, weights, strict, "visual.")
+    tower, projection = image_tower(whole.visual, spec.name, image_size)
     tower.patch_dropout = spec.patch_dropout
+    tower.left_random = whole.left_random
     return tower, projection
 
 
@@ -347,9 +383,12 @@ class OpenClipHFTextTower(TransformersTextTower):
         return TowerOutput(self.pooler(out, mask.long()), out.last_hidden_state)
 
 
-def open_clip_text(spec: OpenClipText, weights: bool) -> tuple[TextTower, Projection]:
+def open_clip_text(spec: OpenClipText, weights: bool, strict: bool = True) -> tuple[TextTower, Projection]:
     """Build the text tower of an open_clip model; returns it and its own projection."""
-    return text_tower(open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights).text, spec.pad_id)
+    whole = open_clip_model(spec.name, spec.pretrained, spec.quick_gelu, None, weights, strict, "text.")
+    tower, projection = text_tower(whole.text, spec.pad_id)
+    tower.left_random = whole.left_random
+    return tower, projection
 
 
 def text_tower(text: Any, pad_id: int) -> tuple[TextTower, Projection]:

@@ -1,6 +1,7 @@
 """Image towers from timm."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +9,9 @@ from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
-from benchmark.models.card import TimmImage
+from benchmark.models.card import LOCAL, TimmImage
+from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
+from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
 from benchmark.models.weights import hub, read_tensors, reading
 
@@ -81,40 +84,86 @@ def timm_groups(model: Any) -> list[Group]:
     return groups_by(model, group_parameters(model, model.group_matcher(coarse=False), reverse=True).__getitem__)
 
 
-def timm_image(spec: TimmImage, image_size: int | None, weights: bool) -> TimmImageTower:
-    """Build a timm tower, with random weights if ``weights`` is false (for the meta device)."""
+def architecture_of(name: str) -> str:
+    """Return timm's name of an architecture. name: it, or ``local-dir:FOLDER`` of one that timm saved.
+
+    Raises ``BenchError`` for a name that timm does not know, and for a folder of another layout.
+    """
     import timm
 
-    if not timm.is_model(spec.name):
-        raise unknown("timm image model", spec.name, timm.list_models())
+    where = ""
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL))
+        where = f" of {folder / CONFIG}"
+        if not folder.is_dir():
+            raise BenchError(f"model folder {folder}: no such folder")
+        if "timm" not in layouts(folder):
+            raise BenchError(
+                f"model folder {folder}: no {CONFIG} with timm's 'architecture'; found {contents(folder)}; a "
+                "checkpoint alone is given with its architecture: timm:NAME/FILE"
+            )
+        name = str(read_config(folder / CONFIG)["architecture"])
+    if not timm.is_model(name):
+        raise unknown(f"timm image model{where}", name, timm.list_models())
+    return name
+
+
+def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: bool = True) -> TimmImageTower:
+    """Build a timm tower, with random weights if ``weights`` is false (for the meta device).
+
+    strict: refuse weights that are not whole.
+    """
+    import timm
+
+    architecture, local = architecture_of(spec.name), spec.name.startswith(LOCAL)
+    if local and weights:
+        require_weights(Path(spec.name.removeprefix(LOCAL)), "model.safetensors or pytorch_model.bin")
+    source = spec.pretrained if isinstance(spec.pretrained, str) else spec.name.removeprefix(LOCAL)
     options: dict[str, Any] = {**spec.config, "num_classes": 0}
     if spec.drop_path:
         options["drop_path_rate"] = spec.drop_path
     instead = "download it where there is a network, or name a local checkpoint: image.pretrained: PATH"
+    expected = f"a checkpoint of timm's '{architecture}'"
     try:
-        if not weights or spec.pretrained is False:
-            model = timm.create_model(spec.name, **options)
-        elif spec.pretrained is True:
-            with hub(f"timm weights of '{spec.name}'", instead):
-                model = timm.create_model(spec.name, pretrained=True, **options)
-        else:
-            expected = f"a checkpoint of timm's '{spec.name}'"
-            state = _without_classifier(read_tensors(spec.pretrained, expected), spec.name)
-            # timm ignores missing tensors when the number of classes changes, so the checkpoint claims the same number.
-            overlay = {"state_dict": state, "num_classes": 0}
-            with reading(spec.pretrained, expected):
-                model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        with recorded() as loading:
+            if not weights or not (spec.pretrained or local):
+                model = timm.create_model(spec.name, **options)
+            elif spec.pretrained is True or not spec.pretrained:
+                with hub(f"timm weights of '{spec.name}'", instead, local=local):
+                    model = timm.create_model(spec.name, pretrained=True, **options)
+            else:
+                state = _without_classifier(read_tensors(spec.pretrained, expected), architecture)
+                if not state:
+                    raise BenchError(f"weights {source}: expected {expected}, found a classifier alone")
+                # timm drops the classifier's tensors by their number of classes, so the checkpoint claims the same.
+                overlay = {"state_dict": state, "num_classes": 0}
+                with reading(spec.pretrained, expected):
+                    model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except TypeError as error:
         raise BenchError(f"timm image model '{spec.name}': {error}") from error
+    if spec.pretrained is True and not local:
+        loading.unexpected.clear()  # timm's own weights of the name: what its architecture has not was left out
+    loading.unexpected = {name for name in loading.unexpected if not name.startswith(_heads(architecture))}
     tower = TimmImageTower(model, image_size, spec.name)
     tower.patch_dropout = spec.patch_dropout
+    what = f"weights {source} (expected {expected})"
+    tower.left_random = require_whole(loading, what, "image tower", strict, instead=LENIENT)
     return tower
 
 
-def _without_classifier(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+def _classifiers(name: str) -> tuple[str, ...]:
+    """The prefixes of the tensors of an architecture's classifier, which a tower has not."""
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
     classifiers = getattr(config, "classifier", None) or ()
-    prefixes = tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
-    return {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
+    return tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+
+def _heads(name: str) -> tuple[str, ...]:
+    """The prefixes of the tensors of the modules around a classifier: some architectures norm its input there."""
+    return tuple(f"{c[:-1].rpartition('.')[0] or c[:-1]}." for c in _classifiers(name))
+
+
+def _without_classifier(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if not key.startswith(_classifiers(name))}

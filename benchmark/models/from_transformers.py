@@ -12,6 +12,8 @@ from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.models.card import TransformersText
+from benchmark.models.folders import base_of, require_weights
+from benchmark.models.loading import LENIENT, Kind, of_transformers, require_whole
 from benchmark.models.tower import Group, LanguageModelTower, TowerOutput, groups_by, last_token, mean_token
 from benchmark.models.weights import hub
 
@@ -111,10 +113,23 @@ def _cache(prefix: Tensor, count: int) -> Any:
     return cache
 
 
-def transformers_groups(model: nn.Module) -> list[Group]:
-    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+def _layers(model: nn.Module) -> tuple[str, int]:
+    """The path and the number of a transformers model's layers, its longest ModuleList."""
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     path = max(lists, key=lambda name: len(lists[name]))
+    return path, len(lists[path])
+
+
+def _is_of_a_later_layer(name: str, model: nn.Module) -> bool:
+    """Whether a tensor belongs to a layer after the model's last."""
+    path, count = _layers(model)
+    layer = re.search(rf"(^|\.){re.escape(path)}\.(\d+)\.", name)
+    return layer is not None and int(layer[2]) >= count
+
+
+def transformers_groups(model: nn.Module) -> list[Group]:
+    """The layer groups of a transformers model, whose layers are its longest ModuleList."""
+    path, count = _layers(model)
     names = [name for name, _ in model.named_parameters()]
     inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
 
@@ -122,20 +137,75 @@ def transformers_groups(model: nn.Module) -> list[Group]:
         layer = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
         if layer:
             return int(layer[1]) + 1
-        return 0 if names.index(name) < inside[0] else len(lists[path])
+        return 0 if names.index(name) < inside[0] else count
 
     return groups_by(model, group)
 
 
-def transformers_text(spec: TransformersText, weights: bool) -> TransformersTextTower:
+def load_transformers(
+    name: str | Path, kind: Kind, config: Any = None, strict: bool = True, instead: str = "", shallow: bool = False
+) -> tuple[Any, str]:
+    """Load a base model of transformers with its weights; a folder with an adapter of peft, with the adapter merged.
+
+    name: a folder, or a name on the hub. config: in place of the model's own. shallow: whether it is to have fewer
+    layers than the weights. Returns the model, and what was left
+    random, as require_whole() says. Raises ``BenchError`` for weights that are not whole, see there; and what
+    transformers raises, for hub().
+    """
+    from transformers import AutoModel, logging
+
+    # It would report tensors that are not needed (a language modelling head) like errors; require_whole() reports.
+    logging.set_verbosity_error()
+    base = base_of(Path(name)) if Path(name).is_dir() else None
+    source = base or name
+    if Path(source).is_dir():
+        require_weights(Path(source), "model.safetensors or pytorch_model.bin")
+    options = {} if config is None else {"config": config}
+    model, info = AutoModel.from_pretrained(
+        source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    what = f"model '{source}'"
+    loading = of_transformers(info)
+    if shallow:
+        loading.unexpected = {each for each in loading.unexpected if not _is_of_a_later_layer(each, model)}
+    left_random = [require_whole(loading, what, kind, strict, instead=instead)]
+    if base is not None:
+        require_weights(Path(name), "adapter_model.safetensors")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what peft asks transformers
+            loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
+        advice = (
+            "set base_model_name_or_path to the model that it was trained on, or merge it there with peft "
+            "(merge_and_unload()) and save the model"
+        )
+        left_random.append(require_whole(loading, f"adapter '{name}'", "adapter", strict, instead=advice))
+        _merge_adapter(model)
+    return model, "; ".join(filter(None, left_random))
+
+
+def _merge_adapter(model: Any) -> None:
+    """Add the weights of an adapter to those of its model, which is then as any other: all of it can be trained.
+
+    peft does so for models that it wraps itself, which those of transformers are not.
+    """
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "unload_and_optionally_merge_module"):
+            merged = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            model.set_submodule(name, merged)
+        elif hasattr(module, "base_layer") and hasattr(module, "merge"):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model._hf_peft_config_loaded = False
+    model.requires_grad_(True)
+
+
+def transformers_text(spec: TransformersText, weights: bool, strict: bool = True) -> TransformersTextTower:
     """Build a transformers tower, with random weights if ``weights`` is false (for the meta device).
 
-    Then a config with its model_type is all that is needed.
+    Then a config with its model_type is all that is needed. strict: refuse weights that are not whole.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, logging
+    from transformers import CONFIG_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoModel
 
-    # It would report tensors that the tower does not need (a language modelling head) like errors.
-    logging.set_verbosity_error()
     overrides = dict(spec.config)
     kind = overrides.pop("model_type", None)
     if spec.name is None or not (weights or kind is None):
@@ -146,17 +216,22 @@ def transformers_text(spec: TransformersText, weights: bool) -> TransformersText
         return TransformersTextTower(AutoModel.from_config(AutoConfig.for_model(kind, **overrides)), spec.pooling)
     instead = "download it where there is a network, or name a local folder: text.name: FOLDER"
     with hub(f"transformers model '{spec.name}'", instead, local=Path(spec.name).is_dir()):
-        config = AutoConfig.from_pretrained(spec.name, trust_remote_code=False, **overrides)
+        base = base_of(Path(spec.name)) if Path(spec.name).is_dir() else None
+        config = AutoConfig.from_pretrained(base or spec.name, trust_remote_code=False, **overrides)
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            config.is_encoder_decoder = True  # not said where the encoder alone was saved
+        if not hasattr(config, "hidden_size") or not hasattr(config, "vocab_size"):
+            raise BenchError(
+                f"transformers model '{spec.name}': a model of type {config.model_type} is no text model; name a "
+                "folder or a model with the text tower alone"
+            )
+        left_random = ""
         if not (weights and spec.pretrained):
             model = AutoModel.from_config(config, trust_remote_code=False)
         else:
-            model, info = AutoModel.from_pretrained(
-                spec.name, config=config, trust_remote_code=False, output_loading_info=True
-            )
-            missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-            if missing:
-                raise BenchError(
-                    f"transformers model '{spec.name}': its weights lack '{missing[0]}'"
-                    f" and {len(missing) - 1} other tensors of the configured architecture"
-                )
-    return TransformersTextTower(model, spec.pooling)
+            tower_kind: Kind = "encoder of a text tower" if config.is_encoder_decoder else "text tower"
+            shallow = any("layer" in key for key in spec.config)
+            model, left_random = load_transformers(spec.name, tower_kind, config, strict, LENIENT, shallow)
+    tower = TransformersTextTower(model, spec.pooling)
+    tower.left_random = left_random
+    return tower

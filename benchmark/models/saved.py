@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer as Backend
-
 from benchmark.common.errors import BenchError
 from benchmark.config.validation import validated
 from benchmark.models.card import (
@@ -20,7 +18,7 @@ from benchmark.models.card import (
 )
 from benchmark.models.dual_encoder import DualEncoder, build_model
 from benchmark.models.from_transformers import TransformersTextTower
-from benchmark.models.tokenizer import CorpusBPE, HuggingFace, Tokenizer, build_tokenizer
+from benchmark.models.tokenizer import CorpusBPE, HuggingFace, Tokenizer, build_tokenizer, read_backend
 from benchmark.models.weights import load_weights, save_weights
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
@@ -59,7 +57,7 @@ def save_model(saved: SavedModel, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": MODEL_TYPE,
-        "model": card.model_dump(mode="json", exclude={"title", "init"}),
+        "model": card.content(),
         "temperature_scale": saved.temperature_scale,
         "by_tokens": saved.by_tokens,
     }
@@ -84,18 +82,21 @@ def load_model(folder: Path, device: str = "cpu", weights: bool = True, seed: in
     where = folder / CONFIG
     config = json.loads(where.read_text(encoding="utf-8"))
     card: ModelCard = validated(ModelCard, config.get("model", {}), f"{where}: model")
+    for key in ("temperature_scale", "by_tokens"):
+        if key not in config:
+            raise BenchError(f"{where}: '{key}' is missing; export the model again")
     model = build_model(card, seed, device, weights=False)
     if weights:
         load_weights(model, folder / WEIGHTS)
-    return SavedModel(
-        card, model, _tokenizer(card, folder), float(config["temperature_scale"]), bool(config["by_tokens"])
-    )
+    tokenizer = _tokenizer(card, folder)
+    model.check(tokenizer, str(folder))
+    return SavedModel(card, model, tokenizer, float(config["temperature_scale"]), bool(config["by_tokens"]))
 
 
 def _tokenizer(card: ModelCard, folder: Path) -> Tokenizer:
     spec = card.tokenizer
     if spec.kind == "corpus":
-        return CorpusBPE(Backend.from_file(str(folder / TOKENIZER / "tokenizer.json")), spec.context_length)
+        return CorpusBPE(read_backend(folder / TOKENIZER / "tokenizer.json"), spec.context_length)
     if isinstance(spec, HuggingFaceTokenizer):
         card = card.model_copy(update={"tokenizer": spec.model_copy(update={"name": str(folder / spec.name)})})
     return build_tokenizer(card, None, folder)

@@ -1,6 +1,7 @@
 """Tokenizers: of open_clip, of Hugging Face, and one trained on the corpus."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from benchmark.common.errors import BenchError, unknown
-from benchmark.models.card import CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.common.errors import BenchError, plural, unknown
+from benchmark.common.hub import one_line
+from benchmark.models.card import LOCAL, CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
+from benchmark.models.folders import OPEN_CLIP, read_config
 from benchmark.models.weights import hub
 from benchmark.store import formats
 from benchmark.store.hashing import digest
@@ -70,6 +73,19 @@ class CorpusBPE:
         """The text of tokens, see Tokenizer."""
         text: str = self._backend.decode(_words(self, tokens), skip_special_tokens=True)
         return text.strip()
+
+
+def read_backend(path: Path) -> Backend:
+    """Read a tokenizer of this kind. Raises ``BenchError`` for a file that is absent, damaged, or of another kind."""
+    if not path.is_file():
+        raise BenchError(f"tokenizer {path}: no such file")
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise BenchError(f"tokenizer {path}: {one_line(error)}") from error
+    if [backend.token_to_id(token) for token in SPECIALS] != [0, 1, 2] or backend.get_vocab_size() <= len(SPECIALS):
+        raise BenchError(f"tokenizer {path}: expected a vocabulary after {', '.join(SPECIALS)}; export the model again")
+    return backend
 
 
 def train(texts: list[str], vocab_size: int) -> Backend:
@@ -140,7 +156,7 @@ class HuggingFace:
         self._backend = backend
         self._clean = clean
         self.context_length = context_length
-        self.vocab_size = len(backend)
+        self.vocab_size = highest_token(backend) + 1
         self.pad_id = backend.eos_token_id if backend.pad_token_id is None else backend.pad_token_id
         empty = backend("").input_ids
         starts, ends = {backend.bos_token_id, backend.cls_token_id}, {backend.eos_token_id, backend.sep_token_id}
@@ -174,25 +190,87 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     import open_clip
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-    named = spec.name.startswith(("local-dir:", "hf-hub:"))
+    named = spec.name.startswith((LOCAL, "hf-hub:"))
     if not named and spec.name not in open_clip.list_models():
         raise unknown("open_clip architecture", spec.name, open_clip.list_models())
-    instead = "download it where there is a network"
-    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=spec.name.startswith("local-dir:")):
+    instead, local = "download it where there is a network", spec.name.startswith(LOCAL)
+    if local:
+        folder, instead = Path(spec.name.removeprefix(LOCAL)), OWN_TOKENIZER
+        text = (read_config(folder / OPEN_CLIP).get("model_cfg") or {}).get("text_cfg") or {}
+        if text.get("hf_tokenizer_name"):
+            _require_files(folder)
+    with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=local):
         backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
     if isinstance(backend, SimpleTokenizer):
         return OpenClipBPE(backend)
     if isinstance(backend, HFTokenizer) and not backend.tokenizer_mode and not backend.strip_sep_token:
+        check_words(backend.tokenizer, f"tokenizer of open_clip's '{spec.name}'")
         return HuggingFace(backend.tokenizer, backend.context_length, backend.clean_fn)
     raise BenchError(f"tokenizer of open_clip's '{spec.name}', a {type(backend).__name__}, is not supported")
 
 
-def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
+def load_tokenizer(name: str | Path) -> Any:
+    """Load a tokenizer of transformers from a folder, or by its name on the hub, and check_words() it."""
     from transformers import AutoTokenizer
 
+    local = Path(name).is_dir()
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
-    with hub(f"tokenizer '{spec.name}'", instead, local=Path(spec.name).is_dir()):
-        return HuggingFace(AutoTokenizer.from_pretrained(spec.name, trust_remote_code=False), spec.context_length)
+    if local:
+        instead = OWN_TOKENIZER
+        _require_files(Path(name))
+    with hub(f"tokenizer '{name}'", instead, local=local):
+        backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    check_words(backend, f"tokenizer '{name}'")
+    return backend
+
+
+def _require_files(folder: Path) -> None:
+    if not any(re.match(r"tokenizer|vocab|merges|spiece|.*\.model$", path.name) for path in folder.iterdir()):
+        raise BenchError(f"tokenizer '{folder}': no files of a tokenizer (tokenizer.json); {OWN_TOKENIZER}")
+
+
+def highest_token(backend: Any) -> int:
+    """The highest number of a token that a tokenizer of transformers has."""
+    return int(max(backend.get_vocab().values()))
+
+
+OWN_TOKENIZER = "save the model's own tokenizer to the folder: tokenizer.save_pretrained(FOLDER)"
+UNUSUAL = "ᚠᛇ"
+"""Letters (runes) that hardly any vocabulary has, and that no normalisation removes."""
+
+
+def check_words(backend: Any, what: str) -> None:
+    """Check that a tokenizer of transformers tells texts apart: transformers makes one without files too.
+
+    Raises ``BenchError`` if its vocabulary has no words, if the merges of its words are missing, and if it drops what
+    it does not know.
+    """
+    instead = OWN_TOKENIZER
+    special = {*backend.all_special_tokens, *backend.get_added_vocab()}
+    words = [word.strip("▁Ġ") for word in backend.get_vocab() if word not in special]
+    files = " or ".join(backend.vocab_files_names.values())
+    if not any(any(map(str.isalnum, word)) for word in words):
+        raise BenchError(
+            f"{what}: its vocabulary has no words, {plural(len(backend.get_vocab()), 'token')} in all (expected "
+            f"{files}); {instead}"
+        )
+    if backend.is_fast:
+        model = json.loads(backend.backend_tokenizer.to_str())["model"]
+        longest = max(len(word.removesuffix("</w>")) for word in words)
+        if model.get("type") == "BPE" and not model.get("merges") and longest > 1:
+            raise BenchError(f"{what}: the merges of its words are missing (expected {files}); {instead}")
+    try:
+        known = backend(UNUSUAL, add_special_tokens=False).input_ids
+    except Exception as error:  # the library raises no narrower class
+        raise BenchError(
+            f"{what}: cannot encode letters that it does not know: {one_line(error)}; {instead}"
+        ) from error
+    if not known and backend.unk_token is None:
+        raise BenchError(f"{what}: has no token for what it does not know (unk_token), and drops it; {instead}")
+
+
+def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
+    return HuggingFace(load_tokenizer(spec.name), spec.context_length)
 
 
 def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:

@@ -59,6 +59,8 @@ class ImageTower(nn.Module):
     resizing: Resizing = DEFAULT
     """How images were made square when its weights were trained."""
     has_tokens: bool = True
+    left_random: str = ""
+    """What its weights left random, in a line."""
     mean: Tensor
     std: Tensor
 
@@ -123,6 +125,8 @@ class TextTower(nn.Module):
     context_length: int
     vocab_size: int
     has_tokens: bool = True
+    left_random: str = ""
+    """What its weights left random, in a line."""
     causal: bool
     """Whether a token only attends to the tokens before it, as a captioning decoder needs it."""
     pad_id: int | None = None

@@ -2,17 +2,21 @@
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, listed
 from benchmark.common.hub import causes, hub_answers
+from benchmark.models.loading import compared, require_whole
+
+NO_TENSORS = "found something other than names and tensors"
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -27,25 +31,25 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load the weights that save_weights() wrote into a model of the same architecture.
 
-    Raises ``BenchError`` naming the file and the first tensor that is missing, unexpected or of another shape. The
+    Raises ``BenchError`` naming the file and the first tensors that are missing, unexpected or of another shape. The
     model is unchanged then.
     """
-    state = read_tensors(path)
-    own = model.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
-            raise BenchError(f"{path}: tensor '{name}' of the model is missing")
-        if state[name].shape != tensor.shape:
-            shape, expected = list(state[name].shape), list(tensor.shape)
-            raise BenchError(f"{path}: tensor '{name}' has shape {shape}, but in the model it has {expected}")
-    for name in state:
-        if name not in own:
-            raise BenchError(f"{path}: tensor '{name}' is not part of the model")
-    model.load_state_dict(state)
+    load_state(model, read_tensors(path), f"weights {path}")
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, instead: str = "") -> None:
+    """Load tensors into a model of the same architecture. Raises ``BenchError`` as require_whole() does.
+
+    what: where they are from. The model is unchanged if it raises.
+    """
+    require_whole(compared(model, state), what, "dual encoder", strict=True, instead=instead)
+    model.load_state_dict(state, strict=False)
 
 
 def require_file(path: str | Path, expected: str) -> None:
     """Raise ``BenchError`` if the weights file does not exist."""
+    if Path(path).is_dir():
+        raise BenchError(f"weights {path}: a folder; expected {expected}, or the folder as name: local-dir:{path}")
     if not Path(path).is_file():
         raise BenchError(f"weights {path}: no such file (expected {expected})")
 
@@ -64,7 +68,9 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
         raise BenchError(
             f"weights {path}: contains more than tensors, or is damaged, and is not read; save it as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
+    except (AttributeError, StopIteration) as error:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS}") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise BenchError(f"weights {path}: expected {expected}: {reason[:300]}") from error
 
@@ -77,13 +83,17 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
     """
     with reading(path, expected):
         if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BenchError(f"weights {path}: expected {expected}, found something other than names and tensors")
+    if not isinstance(state, dict) or not state:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS}")
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS} ({listed(others)})")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -106,7 +116,10 @@ def hub(wanted: str, instead: str, local: bool = False) -> Iterator[None]:
     except BenchError:
         raise
     except Exception as error:
-        if constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in causes(error)):
+        if any(isinstance(cause, pickle.UnpicklingError) for cause in causes(error)):
+            place = "its weights hold more than tensors, or are damaged, and are not read"
+            instead = "save them as safetensors"
+        elif constants.HF_HUB_OFFLINE and any(isinstance(cause, absent) for cause in causes(error)):
             place = f"not in the cache {constants.HF_HUB_CACHE}, and the hub cannot be reached"
         else:
             place = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -55,7 +55,7 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     from_cards: where a run would be refused for data or a device that are not here, plan it all the same, with the
     datasets as their cards describe them. Such a plan can be estimated, but not run.
     """
-    config = _with_plain_dataset(config)
+    config = _with_tested_datasets(config)
     _check_claims(config)
     datasets = Datasets(config, cache or cache_root(), from_cards)
     config, absent = _with_datasets_here(config, datasets)
@@ -78,7 +78,7 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
         _cells(run, arms),
         pairs,
         language=run.language,
-        plain_dataset=_plain_dataset(config, datasets),
+        tested_at={name: at for at, reference in config.tested_on().items() for name in datasets.open([reference])},
         left_out=left_out,
         absent=absent,
     )
@@ -353,18 +353,10 @@ def _check_claims(config: RunConfig) -> None:
                 raise unknown(f"dataset of claim '{name}'", dataset, known, "bench list datasets")
 
 
-def _with_plain_dataset(config: RunConfig) -> RunConfig:
-    """Add the scenario's plain dataset to those evaluated on."""
-    plain = config.scenario.plain.dataset if config.scenario else None
-    if not plain or plain in config.datasets:
-        return config
-    return config.model_copy(update={"datasets": [plain, *config.datasets]})
-
-
-def _plain_dataset(config: RunConfig, datasets: Datasets) -> str:
-    """Return the name of the scenario's plain dataset; "" if the scenario varies the pretraining data."""
-    plain = config.scenario.plain.dataset if config.scenario else None
-    return datasets.open([plain])[0] if plain else ""
+def _with_tested_datasets(config: RunConfig) -> RunConfig:
+    """Add the sets that the scenario tests on to those evaluated on."""
+    tested = list(config.tested_on().values())
+    return config.model_copy(update={"datasets": list(dict.fromkeys([*tested, *config.datasets]))})
 
 
 def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfig, list[str]]:

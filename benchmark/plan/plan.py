@@ -191,7 +191,7 @@ def settings_content(
 
 def model_content(model: ModelCard) -> dict[str, Any]:
     """Return everything that a model's outputs depend on, except its initial weights, which have their own key."""
-    return model.model_dump(exclude={"title", "init"})
+    return model.content()
 
 
 def plain_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -325,7 +325,7 @@ class Plan:
     starts: by seed, the key of the encoder with the weights before training: the cells' initial ones, or those of the
     untrained architecture of a model that was trained elsewhere. raw_pixels: by seed, the key of the raw pixels.
     language: the language model for methods that need one; None if the model's card defines none.
-    plain_dataset: in a scenario that varies the evaluation data, the dataset without its difficulty.
+    tested_at: in a scenario that varies the evaluation data, the condition of each dataset, the plain one first.
     problems: why the plan cannot run.
     left_out: tasks that do not fit a dataset or a method, with the reason.
     absent: datasets of the suite that are not on this machine.
@@ -343,10 +343,15 @@ class Plan:
     starts: dict[int, str] = field(default_factory=dict)
     raw_pixels: dict[int, str] = field(default_factory=dict)
     language: Language | None = None
-    plain_dataset: str = ""
+    tested_at: dict[str, Condition] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+
+    @property
+    def plain_dataset(self) -> str:
+        """In a scenario that varies the evaluation data, the dataset without its difficulty; else empty."""
+        return next(iter(self.tested_at), "")
 
     def pairs_of(self, cell: Cell | FixedEncoder) -> list[Pair]:
         """List the pairs to evaluate a cell on: those whose task it is able to do, after each share of its training."""
@@ -395,6 +400,8 @@ class Plan:
         scenario = self.config.scenario
         if scenario is None or (not self.plain_dataset and cell.label.get("role") == "model"):
             return {}
+        if self.tested_at and pair.dataset not in self.tested_at:
+            return {}
         columns: ScenarioColumns = {
             "scenario": scenario.name,
             "question": scenario.question,
@@ -402,8 +409,7 @@ class Plan:
             "plain_condition": scenario.plain.condition,
         }
         if self.plain_dataset:
-            plain = pair.dataset == self.plain_dataset
-            condition = scenario.plain.condition if plain else scenario.condition
+            condition = self.tested_at[pair.dataset]
             return {**columns, "condition": condition, "plain": cell.key, "plain_dataset": self.plain_dataset}
         if isinstance(cell, Cell):
             return {**columns, "condition": cell.condition, "plain": cell.plain, "plain_dataset": pair.dataset}

@@ -98,7 +98,8 @@ class DisplayNames:
         columns = [name for name in frame if name not in KEYS and frame[name].dtype.kind not in "biufc"]
         changed = {}
         for column in columns:
-            texts = [self._list(value) if column in LISTS else self._name(value) for value in frame[column]]
+            write = self._list if column in LISTS else _sentence if column == "question" else self._name
+            texts = [write(value) for value in frame[column]]
             if any(text is not value and text != value for text, value in zip(texts, frame[column])):
                 changed[column] = texts
         return frame.assign(**changed)
@@ -125,6 +126,10 @@ class DisplayNames:
                 for key, text in value.items()
             }
         return [self._name(each) for each in value] if isinstance(value, list) else value
+
+
+def _sentence(value: Any) -> Any:
+    return shorten(visible(value), LONGEST_SENTENCE) if isinstance(value, str) else value
 
 
 def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFrame", "pd.DataFrame", list[str]]:

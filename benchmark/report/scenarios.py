@@ -30,6 +30,8 @@ COLUMNS = [
     "raw_pixels",
 ]
 """Columns of the rows that Plan.scenario_of() makes; older rows lack them."""
+LONGEST_AXIS = 75
+"""The characters of an axis that share a line with the legend."""
 OF_CLASSES = ("rare_auroc", "common_auroc", "rare_recall", "common_recall")
 """Means over the rare classes and over the others, which benchmark.evaluation.metrics makes where some are rare."""
 
@@ -226,11 +228,13 @@ def _against_plain(methods: "pd.DataFrame") -> dict[str, str]:
     }
 
 
-def _hard(condition: float | str, plain: float | str) -> tuple[float, str]:
-    """Sort key of conditions: the plain one first, then further and further from it."""
-    if isinstance(condition, str) or isinstance(plain, str):
-        return float(condition != plain), str(condition)
-    return abs(condition - plain), ""
+def _hard(condition: float | str, plain: float | str) -> tuple[float, float, str]:
+    """Sort key of conditions: the plain one first, then further and further from it; less and less of all."""
+    if isinstance(condition, str):
+        return float(condition != plain), 0.0, condition
+    if isinstance(plain, str):
+        return 1.0, -condition, ""
+    return abs(condition - plain), 0.0, ""
 
 
 def _without_mean(table: Table, columns: int) -> Table:
@@ -307,7 +311,9 @@ def chart(
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
         condition_axis = f"{varies} (without the difficulty: {shown(plain)})"
         level = of_level(scores["seeds"].max())
-        figure.supxlabel(f"{condition_axis}; scores in percent, with 95 % interval{level}; dashed: chance", fontsize=7)
+        legend = f"scores in percent, with 95 % interval{level}; dashed: chance"
+        separator = "\n" if len(condition_axis) > LONGEST_AXIS else "; "
+        figure.supxlabel(f"{condition_axis}{separator}{legend}", fontsize=7)
     return figure
 
 

@@ -53,6 +53,12 @@ class CourseColumns(TypedDict, total=False):
     seconds: float
 
 
+class LoadingColumns(TypedDict, total=False):
+    """left_random: which tensors the weights that a model started from did not give it, where its card lets it pass."""
+
+    left_random: str
+
+
 class Scores(TypedDict):
     """One metric of one part of a measurement.
 
@@ -91,7 +97,7 @@ class OpenedDataset(TypedDict):
     on_bad_data: Literal["error", "skip"]
 
 
-class Row(Label, ScenarioColumns, CourseColumns, Scores):
+class Row(Label, ScenarioColumns, CourseColumns, LoadingColumns, Scores):
     """A row of rows.json: one metric of one part of an evaluation.
 
     primary: whether the tables show it. examples: a hash of the examples and of the groups that resamples draw from.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmark.config.training import AVERAGE, checkpoint_at
 from benchmark.method import Method
+from benchmark.models.weights import load_state
 from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
@@ -23,10 +24,19 @@ FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
 
 
 def load_weights(method: Method, path: Path) -> None:
-    """Load the weights of a finished training into a method after setup(), and leave it in its last stage."""
+    """Load the weights of a finished training into a method after setup(), and leave it in its last stage.
+
+    Raises ``BenchError`` for weights that do not fit the method's current code.
+    """
     for stage in method.stages():
         method.enter(stage)
-    method.load_state_dict(load_file(path))
+    load_method(method, load_file(path), path)
+
+
+def load_method(method: Method, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights of a method from a file of its training. Raises ``BenchError`` for those of other code."""
+    instead = f"they do not fit the current code of method '{method.name}': remove the folder and train again"
+    load_state(method, state, f"weights {path}", instead)
 
 
 def save_weights(method: Method, path: Path) -> None:

@@ -37,6 +37,7 @@ from benchmark.training.checkpoint import (
     STEPS,
     Position,
     keep_not_finite,
+    load_method,
     reached,
     read_resume,
     save_checkpoint,
@@ -370,7 +371,7 @@ class _Loop:
         if checkpoint is not None:
             position = checkpoint.position
             self.enter(position.stage)
-            self.method.load_state_dict(checkpoint.method)
+            load_method(self.method, checkpoint.method, self.folder / RESUME)
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": checkpoint.optimizer})
             if self.average is not None:
                 self.average.tensors = checkpoint.average

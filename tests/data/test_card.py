@@ -74,7 +74,7 @@ def test_bad_cards(tmp_path, content, message):
         ({"file": "rows.csv"}, "source: expected a mapping with a 'kind'"),
         ({"kind": "manifets"}, "unknown kind of source 'manifets'; did you mean 'manifest'?"),
         ({"kind": "npz", "flie": "x"}, "set.yaml: source: file is missing"),
-        ({"kind": "npz", "file": "x", "fiel": "x"}, "unknown key 'fiel'; did you mean 'file'? Known: file, kind"),
+        ({"kind": "npz", "file": "x", "fiel": "x"}, "unknown key 'fiel'; did you mean 'file'? Known: file, keep, kind"),
     ],
 )
 def test_bad_sources(tmp_path, source, message):

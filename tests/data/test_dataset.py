@@ -301,7 +301,8 @@ def test_a_thousand_and_some_rows(tmp_path):
     """More than are written at once."""
     rows = pairs(tmp_path, 3)
     many = [rows[i % 3] | {"id": f"r{i}"} for i in range(2500)]
-    found = dataset(tmp_path, many)
+    # Without texts: rows with an image and an id of their own then stay as they are.
+    found = dataset(tmp_path, many, columns={key: name for key, name in PAIRS.items() if key != "text"})
     assert found.records("val").select_columns(["id"])[:]["id"] == [f"r{i}" for i in range(1, 2500, 3)]
 
 

@@ -4,10 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from benchmark.data import images
-from benchmark.data.images import decode_image, encode_png, load_image
+from benchmark.data.images import decode_image, encode_png, is_image_file, load_image
 from benchmark.data.problems import BadRow
 from tests.data.make import pixels
 
@@ -118,6 +118,100 @@ def test_exif_orientation(tmp_path):
         np.testing.assert_array_equal(np.asarray(decode_image(path)), upright, err_msg=str(orientation))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "tiff", "webp", "avif"])
+def test_exif_orientation_of_other_formats(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(pixels(0, 24, 16))
+    found = decode_image(saved(tmp_path / f"x.{suffix}", picture, exif=exif.tobytes()))
+    expected = np.rot90(np.asarray(picture), -1)
+    assert np.abs(np.asarray(found, dtype=int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_leaves_the_image_as_it_lies(tmp_path, exif):
+    assert decode_image(saved(tmp_path / "x.jpg", Image.fromarray(pixels(0, 24, 16)), exif=exif)).size == (24, 16)
+
+
+def texts(count, size, kind):
+    info = PngImagePlugin.PngInfo()
+    for i in range(count):
+        if kind == "iTXt":
+            info.add_itxt("XML:com.adobe.xmp", "x" * size, zip=True)
+        else:
+            info.add_text(f"history {i}", "x" * size, zip=kind == "zTXt")
+    return {"pnginfo": info}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        texts(1, 2_000_000, "zTXt"),
+        texts(1, 2_000_000, "iTXt"),
+        texts(1, 2_000_000, "tEXt"),
+        texts(70, 1_000_000, "zTXt"),
+        {"icc_profile": bytes(2_000_000)},
+    ],
+    ids=["zTXt", "iTXt", "tEXt", "many", "iCCP"],
+)
+def test_metadata_of_any_size_in_png(tmp_path, metadata):
+    """Pillow refuses them; the pixels, their transparency and orientation do not depend on them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    path = saved(tmp_path / "x.png", picture, transparency=1, exif=exif, **metadata)
+    assert np.asarray(decode_image(path)).tolist() == [[[10, 20, 30]], [[255, 255, 255]]]
+    with pytest.raises(BadRow, match="cannot be decoded"):
+        decode_image(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("bits", [1, 16])
+def test_a_transparent_grey_of_one_and_sixteen_bits_is_white(bits):
+    row, transparent = (b"\xa0", 0) if bits == 1 else (struct.pack(">3H", 700, 60000, 800), 60000)
+    found = decode_image(png_of(3, 1, bits, zlib.compress(b"\0" + row), tRNS=struct.pack(">H", transparent)))
+    assert np.asarray(found)[0, :, 0].tolist() == ([255, 255, 255] if bits == 1 else [0, 255, 255])
+
+
+def test_a_suffix_that_lies(tmp_path):
+    expected = pixels(0)
+    for format, name in (("PNG", "x.jpg"), ("JPEG2000", "x.png"), ("WEBP", "x.dcm"), ("PPM", "x"), ("AVIF", "x.heic")):
+        path = saved(
+            tmp_path / name, Image.fromarray(expected), format=format, lossless=True, quality=100, subsampling="4:4:4"
+        )
+        np.testing.assert_allclose(np.asarray(decode_image(path), dtype=int), expected, atol=8, err_msg=format)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "it is HEIC, which is not read: convert it to PNG"),
+        (b"\xff\x0a\xfa\x1f", "it is JPEG XL, which is not read"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "it is a pointer of Git LFS .* run 'git lfs pull'",
+        ),
+        (b"\n<!DOCTYPE html><html><title>404", "it is a web page or XML, and no image: download it again"),
+        (b"\x1f\x8b\x08\0", "it is an archive: unpack it"),
+        (b"%PDF-1.7", "it is PDF, which is not read"),
+    ],
+)
+def test_what_is_read_as_an_image_by_mistake_is_named(content, message):
+    with pytest.raises(BadRow, match=f"^cannot be decoded: {message}"):
+        decode_image(content)
+
+
+def test_files_without_suffix_are_listed_by_their_content(tmp_path):
+    picture = Image.fromarray(pixels(0))
+    for name in ("a.PNG", "a.jfif", "a.dcm", "IM0001", "1.2.840.1"):
+        assert is_image_file(saved(tmp_path / name, picture, format="PNG")), name
+    (tmp_path / "README").write_text("of this set")
+    for name in ("README", "gone", "a.csv", ".", saved(tmp_path / "a.bak", picture, format="PNG").name):
+        assert not is_image_file(tmp_path / name), name
+    (tmp_path / "damaged").write_bytes((tmp_path / "IM0001").read_bytes()[:-40])
+    assert is_image_file(tmp_path / "damaged")
+
+
 def test_the_first_of_several_frames(tmp_path):
     frames = [Image.fromarray(pixels(i)).quantize(8) for i in range(3)]
     found = decode_image(saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:]))
@@ -157,19 +251,21 @@ def test_a_damaged_png_is_found(tmp_path):
         decode_image(bytes(content))
 
 
-def png_claiming(width, height):
+def png_of(width, height, bits, body, **chunks):
+    """A grey PNG with chunks before its pixels, which may be fewer than it claims."""
+
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    extra = b"".join(chunk(kind.encode(), content) for kind, content in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (50_000, 50_000)])
 def test_decompression_bomb(tmp_path, width, height):
     with pytest.raises(BadRow, match="pixels") as caught:
-        decode_image(png_claiming(width, height))
+        decode_image(png_of(width, height, 8, zlib.compress(bytes(1000))))
     assert caught.value.reason == "image is too large"
 
 

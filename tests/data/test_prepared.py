@@ -13,7 +13,7 @@ from benchmark.data import prepared
 from benchmark.data.dataset import Dataset
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import damaged, prepare
-from tests.data.make import dataset, pairs
+from tests.data.make import PAIRS, dataset, pairs
 
 
 class Words:
@@ -115,9 +115,10 @@ def test_damage_is_found(tmp_path):
 
 
 def prepared_set(folder, count=80):
-    """A set of ``count`` images and the folder that it is prepared in."""
+    """A set of ``count`` images and the folder that it is prepared in; without texts, since four files are enough."""
     rows = pairs(folder, 4, ["train"])
-    found = dataset(folder, [rows[i % 4] | {"id": f"r{i}"} for i in range(count)])
+    columns = {key: name for key, name in PAIRS.items() if key != "text"}
+    found = dataset(folder, [rows[i % 4] | {"id": f"r{i}"} for i in range(count)], columns)
     prepare(found, "train", 8, found.cache)
     (prepared_in,) = (found.cache / "prepared").iterdir()
     return found, prepared_in

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing, resized
-from benchmark.evaluation.external import processor_resizing
+from benchmark.evaluation.hugging_face import processor_resizing
 from tests.data.make import dataset, pairs, picture
 
 SIZE = 64

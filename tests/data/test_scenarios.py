@@ -117,7 +117,7 @@ def test_only_the_share_differs_between_the_rare_conditions():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nosy", "^unknown scenario 'nosy'; did you mean 'noisy'[?] Known: 1k, 256, 4k, noisy, rare, shift$"),
+        ("nosy", "^unknown scenario 'nosy'; did you mean 'noisy'[?] Known: 1k, 256, 4k, noisy, rare, rare:SET"),
         ("noisy=", "^--scenario noisy=: expected numbers after the ="),
         ("noisy=much", "^--scenario noisy=much: expected numbers after the =, as in noisy=0.1,0.5$"),
         ("shift=0.5", "scenario 'shift' is at 'another scanner' and takes no value"),

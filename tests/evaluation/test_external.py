@@ -12,26 +12,27 @@ import torch
 import torch.nn.functional as F
 import yaml
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
+from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.data import prepared
 from benchmark.data.resizing import DEFAULT, Resizing, resized
 from benchmark.evaluation.encoder import Encoder, ModelEncoder, TokenEncoder, Trainable
-from benchmark.evaluation.external import ImageEncoder, external_model, is_external
+from benchmark.evaluation.external import external_model, is_external
+from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models import ModelCard, build_model, build_tokenizer
 from benchmark.models.card import OpenClipImage
 from benchmark.models.from_open_clip import open_clip_image
 from benchmark.models.from_timm import TimmImageTower, timm_resizing
 from tests.data.make import picture
+from tests.evaluation.folders import TEXTS, clip_folder, tokenizer
 from tests.models.make import TEXT, VIT
 from tests.squares import MODEL, Bench
 
 NAME = "bench-small"
 SQUASH = Resizing("squash")
 CONFIG = {"embed_dim": 20, "vision_cfg": VIT, "text_cfg": TEXT | {"context_length": 16, "vocab_size": 49408}}
-TEXTS = ["a red square", "no finding", "a green square, number seven of those that were seen in the afternoon"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,38 +84,6 @@ def test_open_clip(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.encode_texts(TEXTS).embeddings, expected[1], atol=1e-6)
     assert found.encode_images(pixels).features.shape == (3, 24)
     assert found.temperature_scale == pytest.approx(np.exp(3.0), rel=1e-6)
-
-
-def clip_folder(folder: Path, kind: str) -> Any:
-    """A random CLIP or SigLIP of transformers with a tokenizer and an image processor."""
-    torch.manual_seed(7)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = shape | {"vocab_size": 300, "max_position_embeddings": 12, "projection_size": 16}
-    vision = shape | {"image_size": 32, "patch_size": 8}
-    model: Any
-    if kind == "clip":
-        text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=10)
-        model = CLIPModel(config)
-    else:
-        model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    model.eval().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    CLIPImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7]).save_pretrained(folder)
-    return model
-
-
-def tokenizer() -> Any:
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    from benchmark.models.tokenizer import train
-
-    backend = train(TEXTS, 300)
-    backend.post_processor = TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<start>", eos_token="<end>", pad_token="<pad>")
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -373,6 +342,7 @@ def test_models_in_folders_of_one_name_have_names_of_their_own(tmp_path: Path, m
         folder.mkdir(parents=True)
         clip_folder(folder, "clip")
         checkpoint(folder)
+        (folder / "open_clip_config.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "here" / "b")
 
     def names(*specs: str) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
@@ -176,6 +177,24 @@ def test_a_half_written_log_line_is_dropped_on_resume(tmp_path: Path) -> None:
     train(small_method("clip"), tmp_path, Pairs(16))
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(tmp_path: Path) -> None:
+    def stop(at: StepProgress) -> None:
+        if at.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_method("clip"), tmp_path, Pairs(16), progress=stop)
+    tensors = load_file(tmp_path / RESUME)
+    with safe_open(tmp_path / RESUME, "pt") as file:
+        save_file(
+            {name: x for name, x in tensors.items() if name != "method.logit_scale"}, tmp_path / RESUME, file.metadata()
+        )
+    with pytest.raises(
+        BenchError, match=r"resume\.safetensors: .* 1 tensor is missing \(logit_scale\).* code of method"
+    ):
+        train(small_method("clip"), tmp_path, Pairs(16))
 
 
 @pytest.mark.parametrize("option", ["gradient_checkpointing", "compile"])

@@ -1,31 +1,46 @@
 """The base class of all sources of records."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
+from benchmark.data.canonical import canonical, composed
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
+from benchmark.data.sources.folders import is_of_macos, located
+from benchmark.data.sources.subsample import Subsample
+from benchmark.data.sources.values import is_url
 
+SharedGroups = Literal["error", "keep", "drop"]
+"""Rows whose group occurred in another split before are bad, are kept, or leave the earlier of the two splits."""
 MOST_FILES = 1000
 """The number of files in a folder that a missing one is compared with."""
 
 
-class Source(BaseModel):
-    """Where records come from. Each kind of source is a model of its parameters and implements the methods below."""
+class Source(Subsample):
+    """Where records come from. Each kind of source is a model of its parameters and implements the methods below.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Which of the rows are used is drawn from those that rows() reads, see Subsample.
+    """
 
     kind: str
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, source: Any) -> Any:
+        """Give names that the card has, as of columns and folders, the form in which they are compared."""
+        return _composed(source)
 
     has_files: ClassVar[bool] = True
     """Whether the images are files on the user's disk, which can be missing or change."""
@@ -76,6 +91,10 @@ class Source(BaseModel):
         """Whether one image, with its group, may be in several splits."""
         return False
 
+    def shared_group_rule(self) -> SharedGroups:
+        """What becomes of groups that are in several splits, see SharedGroups."""
+        return "keep" if self.shares_images() else "error"
+
     def image_folder(self) -> Path:
         """The folder that the image paths of the rows are relative to."""
         return self._folder
@@ -105,6 +124,8 @@ class Source(BaseModel):
         Raises ``BenchError`` if ``required`` and nothing matches, or if a match is a pipe or a device.
         """
         matches = [path] if path.is_absolute() and path.exists() else _matches(self.base(path), path)
+        if required and not matches and is_url(str(path)):
+            raise BenchError(f"'{path}' is a URL; download it first, and write the path of the file")
         for match in matches if required else []:
             # Opening a pipe would block until another process writes to it.
             if not (match.is_file() or match.is_dir()):
@@ -129,8 +150,25 @@ def _nearest(path: Path, folders: list[str]) -> str:
 
 def _matches(folder: Path, path: Path) -> list[Path]:
     if not any(mark in str(path) for mark in "*?["):
-        return [folder / path] if (folder / path).exists() else []
-    return sorted(folder.glob(str(path)))
+        place = located(folder, str(path))
+        return [place] if place.exists() else []
+    forms = (str(path), unicodedata.normalize("NFD", str(path)))
+    return next((matches for form in forms if (matches := _globbed(folder, form))), [])
+
+
+def _globbed(folder: Path, pattern: str) -> list[Path]:
+    return sorted(match for match in folder.glob(pattern) if not any(map(is_of_macos, match.parts)))
+
+
+def _composed(value: Any) -> Any:
+    """A value of YAML, with every text in it composed; a date, which YAML reads without quotes, is its text."""
+    if isinstance(value, dict):
+        return {_composed(name): _composed(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_composed(item) for item in value]
+    if isinstance(value, date):
+        return canonical(value)
+    return composed(value) if isinstance(value, str) else value
 
 
 class Fractions(BaseModel):

@@ -1,13 +1,14 @@
 """Which columns of a table hold what: names, templates over several columns, and columns made from parts of others."""
 
 import re
+from collections.abc import Callable
 from string import Formatter
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from benchmark.data.canonical import written
 from benchmark.data.sources.formats import Values
-from benchmark.data.sources.values import string
 
 
 class Columns(BaseModel):
@@ -97,17 +98,21 @@ def template_columns(template: str) -> list[str]:
     return names
 
 
-def fill(template: str, values: Values) -> str:
-    """The value of a column, or of a template over columns; an empty column fills in nothing."""
+def fill(template: str, values: Values, form: Callable[[Any], str] = written) -> str:
+    """The value of a column, or of a template over columns; "" if all these columns are empty.
+
+    form: makes the text of each value.
+    """
     if "{" not in template:
-        return string(values.get(template))
-    parts = []
+        return form(values.get(template))
+    parts, filled = [], []
     for literal, name, spec, _ in Formatter().parse(template):
         parts.append(literal)
         if name is not None:
+            filled.append(form(values.get(name)))
             # Not str.format(), which would give access to attributes of the values.
-            parts.append(format(string(values.get(name)), spec or ""))
-    return "".join(parts).strip()
+            parts.append(format(filled[-1], spec or ""))
+    return "".join(parts).strip() if any(filled) or not filled else ""
 
 
 def template_ending(template: str) -> str:

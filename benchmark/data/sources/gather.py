@@ -10,14 +10,15 @@ from benchmark.data.records import Row
 
 Several = Literal["error", "leave_out", "any", "majority"]
 ImageKey = tuple[str, str]
-"""The split, if images are shared between splits (else ""), and the path or digest of an image."""
+"""The split, if an image may be in several (else ""), and the path or digest of an image."""
 
 
-def gather(rows: Iterable[Row], problems: Problems, several: Several, shared_images: bool) -> list[Row]:
+def gather(rows: Iterable[Row], problems: Problems, several: Several, by_split: bool, split_in_id: bool) -> list[Row]:
     """Merge the rows of each image into its first row, in the order of the first rows.
 
-    several: what to do when the rows of an image have different labels, see TableSource. shared_images: keep an image
-    that occurs in several splits apart for each split. Rows that contradict the first one are added to ``problems``.
+    several: what to do when the rows of an image have different labels, see TableSource. by_split: keep an image that
+    occurs in several splits apart for each split; split_in_id: and make the split a part of its id. Rows that
+    contradict the first one are added to ``problems``.
     """
     gathered = _Gathered(several)
     places: dict[str, str] = {}
@@ -29,9 +30,9 @@ def gather(rows: Iterable[Row], problems: Problems, several: Several, shared_ima
                 problems.add(row.place, BadRow("duplicate id", message))
                 continue
             places[row.id] = row.place
-        row.id = f"{row.split}/{name}" if shared_images else name
+        row.id = f"{row.split}/{name}" if split_in_id else name
         try:
-            gathered.add((row.split if shared_images else "", name), row)
+            gathered.add((row.split if by_split else "", name), row)
         except BadRow as bad:
             problems.add(row.place, bad)
     return gathered.rows()
@@ -50,7 +51,7 @@ class _Gathered:
         if self._votes and isinstance(row.label, list):
             self._labels.setdefault(image, []).append(row.label)
         if first is not row and self._agrees(image, first, row):
-            _merge(first, row)
+            merge(first, row)
 
     def _agrees(self, image: ImageKey, first: Row, row: Row) -> bool:
         """Whether a row can be merged. Raises ``BadRow`` where it contradicts the first row."""
@@ -71,7 +72,9 @@ class _Gathered:
         return [row for image, row in self._first.items() if image not in self._left_out]
 
 
-def _merge(first: Row, row: Row) -> None:
+def merge(first: Row, row: Row) -> None:
+    """Add the texts and questions of a row to the first row of the same image."""
+    first.read += row.read
     for i, text in enumerate(row.text):
         if text not in first.text:
             first.text.append(text)

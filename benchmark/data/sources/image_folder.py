@@ -8,13 +8,13 @@ from pydantic import model_validator
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError
+from benchmark.data.canonical import composed
+from benchmark.data.images import is_image_file
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Classes, Row, Split, label_of_names
 from benchmark.data.sources.base import Fractions, Source
-from benchmark.data.sources.folders import files_below
+from benchmark.data.sources.folders import files_below, located
 from benchmark.data.sources.values import check_unicode
-
-SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
 
 class ImageFolderSource(Source):
@@ -48,7 +48,7 @@ class ImageFolderSource(Source):
         if self.split:
             return self.split.splits()
         root = self.existing(self.root)
-        return [split for folder, split in self._split_of_folder().items() if (root / folder).is_dir()]
+        return [split for folder, split in self._split_of_folder().items() if located(root, folder).is_dir()]
 
     def _split_of_folder(self) -> dict[str, str]:
         """The split of each folder below root, in the order of the splits."""
@@ -70,7 +70,8 @@ class ImageFolderSource(Source):
 
     def _images(self) -> list[str]:
         root = self.image_folder()
-        return sorted(path for path in files_below(root) if Path(path).suffix.lower() in SUFFIXES)
+        # Composed, so that an image has one name on all machines; located() finds it under its own.
+        return sorted(composed(path) for path in files_below(root) if is_image_file(root / path))
 
     @override
     def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.common.errors import BenchError
 from benchmark.data.problems import BadRow
+from benchmark.data.sources.folders import located
 from benchmark.data.sources.values import check_length
 
 MAX_REPORT = 1 << 24
@@ -43,7 +44,7 @@ def read_report(folder: Path, path: str, sections: tuple[str, ...]) -> str:
 
 
 def _read(folder: Path, path: str) -> bytes:
-    file = folder / path
+    file = located(folder, path)
     try:
         # Opening a pipe would block until another process writes to it.
         if not stat.S_ISREG(file.stat().st_mode):

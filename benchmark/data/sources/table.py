@@ -3,18 +3,19 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.data.canonical import UNKNOWN, canonical, composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import (
     Classes,
@@ -24,34 +25,45 @@ from benchmark.data.records import (
     label_of_index,
     label_of_names,
     place,
+    separated,
     split_name,
     unknown_label,
 )
-from benchmark.data.sources.base import Fractions, Source
+from benchmark.data.sources.base import Fractions, SharedGroups, Source
 from benchmark.data.sources.columns import Columns, Extract, fill, template_columns, template_ending
-from benchmark.data.sources.folders import files_below, image_finder
+from benchmark.data.sources.folders import files_below, image_finder, located
 from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.gather import Several, Spool, gather
 from benchmark.data.sources.reports import read_report
 from benchmark.data.sources.values import (
     Value,
     answer_type,
+    answers,
     check_length,
     check_no_nul,
     check_unicode,
     comparable,
+    compose_names,
     conditions,
     flag,
     image_bytes,
     integer,
+    keys_in,
     names_in,
     relative_path,
-    string,
-    strings,
+    text,
+    texts,
 )
 
 BY_SPLIT = ("files", "splits_of", "shards")
 """The keys of sources that name a table, or several, for each split."""
+
+
+def _in_texts(mapping: Any) -> Any:
+    """A mapping of a card whose keys may be numbers, with keys that are texts."""
+    if not isinstance(mapping, dict):
+        return mapping
+    return {str(name) if type(name) in (int, float) else name: value for name, value in mapping.items()}
 
 
 @dataclass(frozen=True)
@@ -69,13 +81,14 @@ class Table:
 
 
 class TableSource(Source):
-    """A row for each image, or for each question or caption (gathered by image, unless captions come with an ``id``).
+    """A row for each image, or for each question or caption: these are gathered by image, see also Dataset.
 
     split: shares of the rows, if nothing else gives the split; or ``official``, the published one, see Columns.
     extract: new columns from parts of others; applied before everything else.
     values: column -> value -> its replacement ("*": for any value not listed); applied before ``where``.
     where, where_not: keep only the rows that have, or do not have, this value (or one of these) in this column.
-    one_per: keep only the first row, of those that can be used, of each value of this column.
+    Values are compared in their canonical form, as are groups, ids, classes and the rest: 1 and ``1.0`` are one value.
+    one_per: keep only the first row, of those that can be used, of each value of this column, and all without a value.
     text_file: a template of the path of a text file that holds the text, relative to the image folder.
     sections: of that file, only the sections whose headings (``FINDINGS:``) contain these words, in this order; rows
     without any of them are left out.
@@ -85,12 +98,15 @@ class TableSource(Source):
     strip_prefix: removed from the start of the image's path.
     shared_images: the published split has one image in several splits, as question answering sets do. This turns off
     the warning, so mention it in the card's notes. ``official``: only with ``split: official``.
+    shared_groups: the published split has groups (patients, articles) in several splits. ``error`` makes the later rows
+    bad; ``keep`` keeps them all, as published; ``drop`` keeps a group in the last of its splits alone, of train, val,
+    test. Without ``group``, an image is its own group.
     """
 
     columns: Columns
     split: Fractions | None = None
     extract: dict[str, Extract] = {}
-    values: dict[str, dict[str, str]] = {}
+    values: dict[str, Annotated[dict[str, str], BeforeValidator(_in_texts)]] = {}
     where: dict[str, Value | list[Value]] = {}
     where_not: dict[str, Value | list[Value]] = {}
     one_per: str | None = None
@@ -100,6 +116,7 @@ class TableSource(Source):
     find: bool = False
     strip_prefix: str = ""
     shared_images: bool = False
+    shared_groups: SharedGroups = "error"
 
     @model_validator(mode="before")
     @classmethod
@@ -127,10 +144,15 @@ class TableSource(Source):
     def _agrees(self) -> "TableSource":
         if self.text_file and self.columns.text:
             raise ValueError("expected the text in one place: 'columns.text' or 'text_file'")
+        if self.shared_groups != "error" and self.split:
+            raise ValueError("'shared_groups' is for a published split; a drawn one never shares groups")
         if self.sections and not self.text_file:
             raise ValueError("'sections' needs 'text_file'")
         if self.text_file:
             template_columns(self.text_file)
+        for column, mapping in self.values.items():
+            if error := _contradiction(mapping):
+                raise ValueError(f"values.{column}: {error}")
         return self
 
     def tables(self, problems: Problems) -> Iterator[Table]:
@@ -166,6 +188,10 @@ class TableSource(Source):
         return self.shared_images
 
     @override
+    def shared_group_rule(self) -> SharedGroups:
+        return super().shared_group_rule() if self.shared_groups == "error" else self.shared_groups
+
+    @override
     def provides(self) -> frozenset[str]:
         named = {name for name in ("text", "label", "question") if getattr(self.columns, name) is not None}
         return frozenset(named | ({"text"} if self.text_file else set()))
@@ -176,10 +202,13 @@ class TableSource(Source):
             return
         columns = self.columns.label_columns
         for name in columns:
-            if name not in classes.index:
+            if classes.number(name) is None:
                 raise ValueError(f"columns.label: {unknown('class', name, classes.index)}")
-        for name in classes.names:
-            if name not in columns:
+        numbers = [classes.number(name) for name in columns]
+        for number, name in enumerate(classes.names):
+            if numbers.count(number) > 1:
+                raise ValueError(f"columns.label has several columns for class '{name}'")
+            if number not in numbers:
                 raise ValueError(f"columns.label has no column for class '{name}'")
 
     @override
@@ -188,7 +217,8 @@ class TableSource(Source):
         with TemporaryFile() as file:
             spool = Spool(file)
             if self.columns.question or not self.columns.id:
-                rows = iter(gather(spool.put(rows), problems, self.several, self.shared_images))
+                by_split = self.shared_images or self.shared_groups == "drop"
+                rows = iter(gather(spool.put(rows), problems, self.several, by_split, self.shared_images))
             if self.split:
                 rows = iter(self.split.assign(list(spool.put(rows))))
             yield from spool.take(rows)
@@ -206,21 +236,27 @@ class TableSource(Source):
                 if row is None:
                     continue
                 if self.one_per:
-                    of = string(values.get(self.one_per))
-                    if of in kept:
+                    of = identifier(values.get(self.one_per))
+                    if of and of in kept:
                         continue
                     kept.add(of)
                 yield row
+            if not table.columns:
+                problems.stop("error")
             self.check_columns(table.name, table.columns)
 
     def check_columns(self, table: str, columns: set[str]) -> None:
         """Raise ``BenchError`` if the card names a column that is not in ``columns``, or if a table has no column."""
         if not columns:
             raise BenchError(f"{table}: the file is empty, or no row of it can be read")
-        known = columns | {"split"} | set(self.extract)
+        known = {composed(name) for name in columns} | {"split"} | set(self.extract)
         for key, name in self._named_columns():
             if name and name not in known:
                 raise BenchError(f"{table}: {key}: {unknown('column', name, known)}")
+
+    def used_columns(self) -> frozenset[str]:
+        """The columns that the card names."""
+        return frozenset(name for _, name in self._named_columns())
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         """Pairs of a key of the card and a column that it names."""
@@ -236,6 +272,30 @@ class TableSource(Source):
         yield from (("columns.label", name) for name in label_columns)
 
 
+def _contradiction(mapping: dict[str, str]) -> str:
+    """What is wrong with a mapping that replaces one value in two ways; "" if nothing is."""
+    first: dict[str, str] = {}
+    for name, replacement in mapping.items():
+        try:
+            other = first.setdefault(canonical(name), name)
+        except BadRow as bad:
+            return bad.message
+        if mapping[other] != replacement:
+            return f"'{other}' and '{name}' are one value, but have two replacements"
+    return ""
+
+
+def _replaced(mapping: dict[str, str], names: list[str]) -> list[str]:
+    """What a mapping of canonical forms makes of the names in a cell, or of ``A|B`` where both are in the mapping.
+
+    "*" stands for any value, not for the lack of one.
+    """
+    if len(names) == 1 and canonical(names[0]) not in mapping:
+        names = separated(names[0], lambda part: canonical(part) in mapping) or names
+    others = {name: name if name.lower() in UNKNOWN else mapping.get("*", name) for name in names}
+    return [mapping.get(canonical(name), others[name]) for name in names]
+
+
 class RowReader:
     """Makes rows from the values of a table, as the parameters of a source say."""
 
@@ -243,7 +303,12 @@ class RowReader:
         self._source = source
         self._columns = source.columns
         self._classes = classes
-        self._label_columns = source.columns.label_columns
+        columns = source.columns.label_columns
+        self._label_columns = [columns[name] for name in sorted(columns, key=lambda name: classes.number(name) or 0)]
+        self._replacements = {
+            column: {canonical(name): replacement for name, replacement in mapping.items()}
+            for column, mapping in source.values.items()
+        }
         ending = template_ending(source.columns.image)
         self._find = image_finder(source.image_folder(), ending) if source.find else None
         self._read_report = lru_cache(maxsize=64)(read_report)
@@ -261,22 +326,23 @@ class RowReader:
         row = self._row(table, number, values, split)
         if row is None or self._source.text_file is None:
             return row
-        path = relative_path(fill(self._source.text_file, values), "text_file")
-        text = self._read_report(self._source.text_folder(), path, tuple(self._source.sections))
-        row.text = [text] if text else []
-        return row if row.text else None
+        path = relative_path(self._path(self._source.text_file, values, self._source.text_folder), "text_file", "text")
+        report = text(self._read_report(self._source.text_folder(), path, tuple(self._source.sections)))
+        if not report and not self._source.sections:
+            raise BadRow("empty text", f"text '{cut(path)}' is empty")
+        row.text = [report]
+        return row if report else None
 
     def _derive(self, values: Values, split: str) -> None:
+        compose_names(values)
         values.setdefault("split", split)
         for name, extract in self._source.extract.items():
-            match = re.search(extract.pattern, string(values.get(extract.column)))
+            match = re.search(extract.pattern, composed(written(values.get(extract.column))))
             values[name] = (match[1] or "") if match else ""
-        for name, mapping in self._source.values.items():
-            if name not in values:
-                continue
-            names = names_in(values[name])
-            replaced = [mapping.get(value, mapping.get("*", value)) for value in names]
-            values[name] = replaced[0] if len(replaced) == 1 else replaced
+        for name, mapping in self._replacements.items():
+            if names := names_in(values.get(name)):
+                replaced = _replaced(mapping, names)
+                values[name] = replaced[0] if len(replaced) == 1 else replaced
 
     def _wanted(self, values: Values) -> bool:
         # Generators: comparable() may raise for a value that an earlier condition makes irrelevant.
@@ -287,7 +353,7 @@ class RowReader:
     def _row(self, table: str, number: int, values: Values, split: str) -> Row | None:
         image = self._image(values)
         name = image if isinstance(image, str) else hashlib.sha256(image).hexdigest()[:20]
-        text, text_id = self._texts(values)
+        captions, text_id = self._texts(values)
         question, answer, answer_types, question_types = self._questions(values)
         label = self._label(values)
         if label is None:
@@ -295,11 +361,11 @@ class RowReader:
         row = Row(
             file=table,
             row=number,
-            id=self._get(self._columns.id, values) or name,
-            group=self._get(self._columns.group, values) or name,
+            id=self._key(self._columns.id, values) or name,
+            group=self._key(self._columns.group, values) or name,
             split=split,
             image=image,
-            text=text,
+            text=captions,
             text_id=text_id,
             label=label,
             question=question,
@@ -308,52 +374,74 @@ class RowReader:
             question_type=question_types,
         )
         if self._columns.split:
-            row.split = split_name(self._get(self._columns.split, values))
-        for value in (row.id, row.group, *text, *question, *answer):
+            row.split = split_name(self._key(self._columns.split, values))
+        for value in (row.id, row.group, *captions, *question, *answer):
             check_no_nul(value)
             check_length(value)
-        for value in (row.id, row.group, name, *text, *text_id, *question, *answer, *question_types):
+        for value in (row.id, row.group, name, *captions, *text_id, *question, *answer, *question_types):
             check_unicode(value)
         return row
 
-    def _get(self, template: str | None, values: Values) -> str:
-        return fill(template, values) if template else ""
+    def _key(self, template: str | None, values: Values) -> str:
+        return fill(template, values, identifier) if template else ""
 
-    def _get_all(self, template: str | None, values: Values) -> list[str]:
-        if template and "{" in template:
-            text = fill(template, values)
-            return [text] if text else []
-        return strings(values.get(template)) if template else []
+    def _every(self, template: str | None, values: Values, cell: Callable[[Any], list[str]]) -> list[str]:
+        """What ``cell`` makes of a column, or of each part of a template, of which the whole is one."""
+        if not template or "{" not in template:
+            return cell(values.get(template)) if template else []
+        whole = fill(template, values, lambda value: _only(cell(value)))
+        return [whole] if whole else []
 
-    def _get_texts(self, template: str | None, kind: str, values: Values) -> list[str]:
-        texts = self._get_all(template, values)
-        if template and (not texts or "" in texts):
-            raise BadRow(f"empty {kind}", f"empty {kind} (column '{template}')")
-        return texts
+    def _required(self, template: str | None, kind: str, values: Values, cell: Callable[[Any], list[str]]) -> list[str]:
+        every = self._every(template, values, cell)
+        if template and (not every or "" in every):
+            word = values.get(template)
+            word = f": '{cut(word.strip())}'" if isinstance(word, str) and word.strip() else ""
+            raise BadRow(f"empty {kind}", f"empty {kind} (column '{template}'{word})")
+        return every
+
+    @cached_property
+    def _image_folder(self) -> Path:
+        return self._source.image_folder()
+
+    def _path(self, template: str, values: Values, folder: Callable[[], Path]) -> str:
+        """A path below ``folder``. A number in it that is written 12.0 is 12, unless a file has the other name."""
+        path = fill(template, values)
+        if "{" not in template or path == (other := fill(template, values, canonical)):
+            return path
+        return path if located(folder(), path).is_file() else other
 
     def _image(self, values: Values) -> str | bytes:
-        encoded = image_bytes(values.get(self._columns.image))
+        value = values.get(self._columns.image)
+        if isinstance(value, list) and value:
+            if len(value) > 1:
+                raise BadRow("several images", f"{len(value)} images (column '{self._columns.image}'); expected one")
+            values[self._columns.image] = value = value[0]
+        encoded = image_bytes(value)
         if encoded is not None:
             return encoded
-        path = fill(self._columns.image, values).removeprefix(self._source.strip_prefix)
+        path = composed(self._path(self._columns.image, values, lambda: self._image_folder))
+        for prefix in (self._source.strip_prefix, self._source.strip_prefix.replace("/", "\\")):
+            path = path.removeprefix(prefix)
         path = relative_path(path, self._columns.image)
-        return self._find(path) if self._find else path
+        # Also where the file's own name is decomposed, so that an image has one name on all machines.
+        return composed(self._find(path)) if self._find else path
 
     def _texts(self, values: Values) -> tuple[list[str], list[str]]:
         """The texts of a row and their ids."""
-        text = self._get_texts(self._columns.text, "text", values)
-        text_id = self._get_texts(self._columns.text_id, "text_id", values)
-        if text_id and len(text_id) != len(text):
-            raise BadRow("texts and text_ids differ", f"{len(text)} texts but {len(text_id)} text_ids")
-        return text, text_id
+        captions = self._required(self._columns.text, "text", values, texts)
+        text_id = self._required(self._columns.text_id, "text_id", values, keys_in)
+        if text_id and len(text_id) != len(captions):
+            raise BadRow("texts and text_ids differ", f"{len(captions)} texts but {len(text_id)} text_ids")
+        return captions, text_id
 
     def _questions(self, values: Values) -> tuple[list[str], list[str], list[str], list[str]]:
         """The questions of a row, their answers, the types of the answers, and the types of the questions."""
-        question = self._get_texts(self._columns.question, "question", values)
-        answer = self._get_texts(self._columns.answer, "answer", values)
-        answer_types = [answer_type(value) for value in self._get_all(self._columns.answer_type, values)]
-        answer_types = answer_types or ["closed" if text.lower() in ("yes", "no") else "open" for text in answer]
-        question_types = self._get_all(self._columns.question_type, values) or [""] * len(question)
+        question = self._required(self._columns.question, "question", values, texts)
+        answer = self._required(self._columns.answer, "answer", values, answers)
+        answer_types = [answer_type(value) for value in self._every(self._columns.answer_type, values, keys_in)]
+        answer_types = answer_types or ["closed" if value.lower() in ("yes", "no") else "open" for value in answer]
+        question_types = self._every(self._columns.question_type, values, keys_in) or [""] * len(question)
         if not len(question) == len(answer) == len(answer_types) == len(question_types):
             raise BadRow("questions and answers differ", f"{len(question)} questions but {len(answer)} answers")
         return question, answer, answer_types, question_types
@@ -365,17 +453,32 @@ class RowReader:
                 return self._label_in(values.get(self._columns.label))
             if self._columns.label is None:
                 return unknown_label(self._classes)
-            columns = [self._label_columns[name] for name in self._classes.names]
-            return label_of_flags(self._classes, [flag(values.get(column), column) for column in columns])
+            flags = [flag(values.get(column), column) for column in self._label_columns]
+            return label_of_flags(self._classes, flags)
         except BadRow as bad:
             if bad.reason == "several classes" and self._source.several == "leave_out":
                 return None
             raise
 
     def _label_in(self, value: object) -> Label:
-        if value is None or value == "":
+        names = [name for name in names_in(value) if name]
+        if isinstance(value, (list, tuple)) or (names or [""]) != [written(value)]:
+            # Of numbers in a list, nothing says whether they are places or flags of the classes.
+            place = integer(names[0]) if len(names) == 1 and not self._classes.multi_label else None
+        elif not names or (names[0].lower() in UNKNOWN and self._classes.number(names[0]) is None):
             return unknown_label(self._classes)
-        number = integer(value)
-        if number is not None and str(value) not in self._classes.index:
-            return label_of_index(self._classes, number)
-        return label_of_names(self._classes, [name for name in names_in(value) if name])
+        else:
+            place = integer(names[0])
+        # Whether numbers are names or places is a matter of the card: a row alone could be either.
+        if place is not None and (
+            not self._classes.are_numbers or (place == -1 and self._classes.number("-1") is None)
+        ):
+            return label_of_index(self._classes, place)
+        return label_of_names(self._classes, names)
+
+
+def _only(parts: list[str]) -> str:
+    """The one text of a part of a template, "" for none. Raises ``BadRow`` for several."""
+    if len(parts) > 1:
+        raise BadRow("wrong type", f"{len(parts)} texts in a column of a template, which takes one")
+    return parts[0] if parts else ""

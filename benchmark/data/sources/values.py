@@ -1,83 +1,159 @@
 """Values of table cells, turned into texts, class names, flags and paths."""
 
 import ast
+import io
 import json
 import os
+import re
+import tokenize
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from benchmark.common.errors import unknown
+from benchmark.common.errors import BenchError, cut, shortened, unknown
+from benchmark.data.canonical import ABSENT, UNKNOWN, canonical, composed, identifier, written
 from benchmark.data.problems import BadRow
 
 Value = str | int | float | bool
 """A value in a condition of a card."""
 MAX_TEXT = 1 << 20
 """The most characters of a text, a question or an answer."""
+FLAGS = {"1": "true", "0": "false", "true": "1", "false": "0"}
+"""A column of flags may have either form."""
+
+_LIST = re.compile(r"(?:array\()?\[\s*(?:[\[({]\s*)*(?:[bu]?['\"]|\]$|(?i:none|null|nan)\s*[,\]])")
+"""The beginning of a list of texts. Of what begins as a tuple or an object, only some is one."""
+_COLLECTION = re.compile(rf"{_LIST.pattern}|[({{]\s*[bu]?['\"]")
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:image/)", re.IGNORECASE)
 
 
-def string(value: Any) -> str:
-    """A value as text without outer spaces; "" for nothing and NaN. Raises ``BadRow`` for a list or an object."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, (dict, list)):
-        raise BadRow("wrong type", f"expected a text, found {json.dumps(value)[:40]}")
-    return str(value).strip()
+def text(value: Any) -> str:
+    """A value as a text that a model reads, as it is written; "" for nothing and for the words of ABSENT.
+
+    Raises ``BadRow`` for a list or an object.
+    """
+    as_written = written(value)
+    return "" if as_written.lower() in ABSENT else as_written
 
 
-def strings(value: Any) -> list[str]:
-    """A value, or each value of a list, as text; no text for an empty value."""
-    if isinstance(value, list):
-        return [string(item) for item in value]
-    text = string(value)
-    return [text] if text else []
+def texts(value: Any) -> list[str]:
+    """The texts in a cell, as text() makes them: one, a list, or a list of texts in JSON or Python notation.
+
+    Raises ``BadRow`` for what begins as such a list and is none, as numpy prints it: ``['a' 'b']``.
+    """
+    return [text(item) for item in _items(value)]
+
+
+def answers(value: Any) -> list[str]:
+    """The answers in a cell, as texts() finds them. ``None`` and ``NA`` are answers; NaN is none."""
+    as_written = [written(item) for item in _items(value)]
+    return ["" if item.lower() in UNKNOWN else item for item in as_written]
+
+
+def _items(value: Any) -> list[Any]:
+    """The texts of a cell, before they are cleaned; none for an empty cell."""
+    if isinstance(value, str) and _COLLECTION.match(value.strip()):
+        parsed = _parsed(value.strip())
+        if isinstance(parsed, (dict, set)):
+            raise BadRow("wrong type", f"expected a text, found {shortened(parsed)}")
+        value = parsed if isinstance(parsed, (list, tuple)) else value
+        if isinstance(value, str) and _LIST.match(value.strip()):
+            raise _no_list(value)
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [value] if written(value) else []
+
+
+def _no_list(value: str) -> BadRow:
+    return BadRow("malformed list", f'{cut(value)} is no list of texts; expected ["a", "b"], with commas')
 
 
 def names_in(value: Any) -> list[str]:
-    """The names in a cell: one, a list, or a list in Python's notation ("['Mass', 'Asymmetry']")."""
+    """The names in a cell, as written: one, a list, or a list in JSON or Python notation ("['Mass', 'Asymmetry']")."""
     if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        value = items if isinstance(items := _parsed(value.strip()), list) else value
+    if isinstance(value, (list, tuple)):
+        return [written(item) for item in value]
+    name = written(value)
+    return [name] if name else []
+
+
+def _parsed(value: str) -> Any:
+    """What a text is in JSON or Python notation, or None. Raises ``BadRow`` for a list without commas."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        if _lacks_commas(value):
+            raise _no_list(value) from None
         try:
-            value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return [value.strip()]
-        return [string(item) for item in value] if isinstance(value, list) else [string(value)]
-    return strings(value)
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return None
+
+
+def _lacks_commas(value: str) -> bool:
+    """Whether two strings follow one another, which Python would join: ``['a' 'b']``, as numpy prints a list."""
+    before = -1
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(value).readline):
+            if token.type == before == tokenize.STRING:
+                return True
+            before = before if token.type == tokenize.NL else token.type
+    except (tokenize.TokenError, SyntaxError):
+        pass
+    return False
+
+
+def keys_in(value: Any) -> list[str]:
+    """The identifiers in a cell, one or a list, as identifier() makes them."""
+    return [identifier(name) for name in names_in(value)]
+
+
+def compose_names(values: dict[str, Any]) -> None:
+    """Give the columns of a row the composed form of their names, as cards have them."""
+    for name in [name for name in values if name != composed(name)]:
+        values[composed(name)] = values.pop(name)
 
 
 def comparable(value: Any) -> str:
-    """A value as ``where`` compares it: without case, and a list of one name as that name."""
-    names = names_in(value) if isinstance(value, (list, str)) else [string(value)]
-    if not names:
-        return ""
-    return names[0].casefold() if len(names) == 1 else json.dumps(names).casefold()
+    """A value as ``where`` compares it: its canonical form without case, and a list of one name as that name."""
+    names = [canonical(name) for name in names_in(value)] if isinstance(value, (list, str)) else [canonical(value)]
+    names = ["" if name.lower() in UNKNOWN else name.casefold() for name in names]
+    if len(names) > 1:
+        return json.dumps(names)
+    return names[0] if names else ""
 
 
 def conditions(by_column: dict[str, Value | list[Value]]) -> dict[str, set[str]]:
-    """The values that each condition of a card names, as comparable() makes them from cells."""
-    return {
-        column: {string(value).casefold() for value in (values if isinstance(values, list) else [values])}
-        for column, values in by_column.items()
-    }
+    """The values that each condition of a card names, as comparable() makes them from cells.
+
+    1 and true, and 0 and false, name each other: a column of flags has one form or the other, not a meaning for each.
+    Raises ``BenchError`` for a value that no cell can have.
+    """
+    allowed = {}
+    for column, values in by_column.items():
+        try:
+            named = {comparable(value) for value in (values if isinstance(values, list) else [values])}
+        except BadRow as bad:
+            raise BenchError(f"a condition on column '{column}': {bad.message}") from bad
+        allowed[column] = named | {FLAGS[value] for value in named if value in FLAGS}
+    return allowed
 
 
 def integer(value: Any) -> int | None:
     """The class number in a value (3, "3" or 3.0), or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, (dict, list, tuple)):
         return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
+    form = canonical(value)
+    return int(form) if re.fullmatch(r"-?[0-9]{1,9}", form) else None
 
 
 def flag(value: Any, column: str) -> int:
     """The flag in a cell: 0, 1, or -1 (unknown). Raises ``BadRow`` for anything else."""
-    text = string(value).lower()
-    if text in ("", "nan"):
-        return -1
-    number = {"true": 1, "false": 0}.get(text, integer(text))
-    if number is None or number not in (-1, 0, 1):
-        raise BadRow("bad label", f"column '{column}' is '{text}'; expected 0, 1, or -1 or nothing (unknown)")
+    form = identifier(value)
+    number = int(form) if form in ("0", "1", "-1") else {"": -1, "true": 1, "false": 0}.get(form)
+    if number is None:
+        message = f"column '{column}' is '{cut(form)}'; expected 0, 1, or -1 or nothing (unknown)"
+        raise BadRow("bad label", message)
     return number
 
 
@@ -98,18 +174,32 @@ def image_bytes(value: Any) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
-def relative_path(path: str, column: str) -> str:
-    """A normalised relative path. Raises ``BadRow`` if it is empty, absolute, or leads out of the image folder."""
+def relative_path(path: str, column: str, kind: str = "image") -> str:
+    """A normalised relative path: with slashes, also where the table has backslashes, and in Unicode's form NFC.
+
+    kind: what the path leads to, for messages. Raises ``BadRow`` if the path is empty, a URL or absolute, or if it
+    leads out of the image folder.
+    """
     if not path:
-        raise BadRow("no image", f"no image (column '{column}')")
+        raise BadRow(f"no {kind}", f"no {kind} (column '{column}')")
+    name = f"{kind} '{cut(path)}'"
+    if is_url(path):
+        message = f"{name} is a URL; download the {kind}s first, and name their files below image_root"
+        raise BadRow(f"{kind} is a URL", message)
     if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor:
-        raise BadRow("image outside the folder", f"image '{path}' is absolute; expected a path below image_root")
-    normal = os.path.normpath(path)
+        hint = " ('strip_prefix' removes what all begin with)" if kind == "image" else ""
+        raise BadRow(f"{kind} outside the folder", f"{name} is absolute; expected a path below image_root{hint}")
+    normal = os.path.normpath(composed(path.replace("\\", "/")))
     if PurePosixPath(normal).parts[:1] == ("..",):
-        raise BadRow("image outside the folder", f"image '{path}' leads out of image_root")
+        raise BadRow(f"{kind} outside the folder", f"{name} leads out of image_root")
     if "\0" in path:
-        raise BadRow("NUL byte", f"a NUL byte in image {path!r}")
+        raise BadRow("NUL byte", f"a NUL byte in {kind} {cut(repr(path))}")
     return normal
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL, of any scheme (https, s3, gs, file, data); a drive such as C: is none."""
+    return _URL.match(path) is not None
 
 
 def check_length(text: str) -> None:

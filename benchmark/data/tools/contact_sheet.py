@@ -19,13 +19,14 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     These are images, groups, texts with their lengths in words, questions, and the images of each class (for
     multi-label sets those where it holds; ``unknown`` where no class is known).
     """
-    left_out = dataset.left_out
+    left_out, not_drawn = dataset.left_out, dataset.not_drawn
     return {
         "name": dataset.card.name,
         "title": dataset.card.title,
         "modality": dataset.card.modality,
         "provides": ", ".join(sorted(dataset.provides)),
         "splits": {split: _counts(dataset, split) for split in dataset.splits()},
+        **({"not drawn": not_drawn} if not_drawn else {}),
         **({"left out": left_out} if left_out else {}),
     }
 

@@ -1,9 +1,9 @@
 """Write a card for data without one, inferred from the files."""
 
-import gzip
 import os
 import re
 from collections import Counter
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -11,19 +11,21 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError
+from benchmark.data.canonical import UNKNOWN, canonical
+from benchmark.data.images import SUFFIXES as IMAGES
+from benchmark.data.images import is_image_file
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, SYNONYMS
+from benchmark.data.records import SPLITS, SYNONYMS, separated
 from benchmark.data.sources.columns import fill, template_columns
-from benchmark.data.sources.folders import files_below
-from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, Values, read_table, suffix_of
-from benchmark.data.sources.image_folder import SUFFIXES as IMAGES
+from benchmark.data.sources.folders import files_below, located
+from benchmark.data.sources.formats import SUFFIXES, Values, read_table
+from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import names_in, relative_path
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0}
 SAMPLED = 5000
 """Rows from which the columns are inferred. The classes are inferred from all rows."""
 MOST_CLASSES = 200
-ALL_SUFFIXES = sorted({*IMAGES, ".dcm", ".dicom"})
 TO_DO = "to do:"
 PROMPTS_TO_DO = (
     f'{TO_DO} modality, and prompts such as "a chest X-ray showing {{}}", without which zero_shot cannot run'
@@ -31,7 +33,10 @@ PROMPTS_TO_DO = (
 
 NAMES = {
     "id": ("id", "uid", "sample_id", "image_id"),
-    "text": ("text", "caption", "report", "description", "impression", "findings", "sentence"),
+    "text": (
+        *("text", "caption", "report", "description", "impression", "findings", "sentence"),
+        *("texts", "captions", "reports", "descriptions", "sentences"),
+    ),
     "label": ("label", "labels", "class", "classes", "diagnosis", "dx", "category", "finding", "target"),
     "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id", "study", "study_id", "case_id"),
     "split": ("split", "set", "subset", "partition", "fold"),
@@ -48,7 +53,6 @@ NO_FINDING = {
     *("id", "index", "fold", "split", "train", "val", "valid", "test"),
 }
 """Words in the names of columns of 0 and 1 that describe the patient, the visit or the file, and not a finding."""
-MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -139,18 +143,19 @@ def _from_folder(root: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(Path(path).suffix.lower() in IMAGES for path in files_below(folder))
+    return any(is_image_file(folder / path) for path in files_below(folder))
 
 
 def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     problems = Problems()
-    _check_delimiter(path)
-    rows = [values for _, values in islice(read_table(path, problems, set()), SAMPLED)]
+    rows = [_unwrapped(values) for _, values in islice(read_table(path, problems, set()), SAMPLED)]
     names = list(dict.fromkeys(name for values in rows for name in values if name))
     if not rows:
         raise BenchError(f"{path}: no rows" + (f"; {problems.first}" if problems.first else ""))
     image, root = _image_column(path, names, rows)
     columns = {"image": image} | _named_columns(names, rows, set(template_columns(image)))
+    shared = _shared_images(image, rows) if "id" in columns and "text" in columns else ""
+    of_captions = columns.pop("id") if shared else ""
     classes, multi_label = _infer_labels(path, columns, names, rows)
     source: dict[str, Any] = {"kind": "manifest", "file": path.name, "columns": columns}
     if root != ".":
@@ -158,7 +163,34 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     if "split" not in columns:
         source["split"] = SHARES
     notes = _table_notes(columns, names, classes)
+    if shared:
+        notes.append(f"inferred: {of_captions} names captions, not images ({shared}); they are gathered by image")
     return _card(path.absolute().stem, source, classes, multi_label), notes
+
+
+def _unwrapped(values: Values) -> Values:
+    """The values of a row, with a list of one text as that text."""
+    return {name: value[0] if _is_wrapped(value) else value for name, value in values.items()}
+
+
+def _is_wrapped(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+
+
+def _shared_images(image: str, rows: list[Values]) -> str:
+    """Which image several rows have, in words for a note; "" if none does."""
+    for value, count in Counter(_image_key(image, values) for values in rows).most_common(1):
+        if count > 1:
+            named = f"'{value}'" if isinstance(value, str) else "one image"
+            return f"{count} rows have {named}"
+    return ""
+
+
+def _image_key(image: str, values: Values) -> str | bytes:
+    encoded = values.get(image)
+    if isinstance(encoded, dict):
+        encoded = encoded.get("bytes")
+    return sha256(encoded).digest() if isinstance(encoded, bytes) else fill(image, values)
 
 
 def _named_columns(names: list[str], rows: list[Values], taken: set[str]) -> dict[str, Any]:
@@ -216,23 +248,6 @@ def _table_notes(columns: dict[str, Any], names: list[str], classes: list[str] |
     return [*notes, *([PROMPTS_TO_DO] if classes else [])]
 
 
-def _check_delimiter(path: Path) -> None:
-    """Raise ``BenchError`` if the columns in the first line are not separated as the file's name says."""
-    expected = DELIMITERS.get(suffix_of(path))
-    if expected is None:
-        return
-    try:
-        options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace"}
-        with gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options) as file:
-            first = file.readline(1 << 16)
-    except (OSError, EOFError):
-        return  # read_table() reports it
-    mark = max(MARKS, key=first.count)
-    if mark in first and expected not in first:
-        known = ", ".join(f"{MARKS[own]} in {suffix}" for suffix, own in DELIMITERS.items())
-        raise BenchError(f"{path}: its columns are separated by {MARKS[mark]}; expected {known}: convert or rename it")
-
-
 def _image_column(path: Path, names: list[str], rows: list[Values]) -> tuple[str, str]:
     """The column with the paths of images, and the folder that they are relative to.
 
@@ -244,7 +259,7 @@ def _image_column(path: Path, names: list[str], rows: list[Values]) -> tuple[str
             return name, "."
     roots = [".", *sorted(child.name for child in path.parent.iterdir() if child.is_dir())]
     sample = rows[:50]
-    suffixes = [*ALL_SUFFIXES, *(suffix.upper() for suffix in ALL_SUFFIXES)]
+    suffixes = [each for suffix in sorted(IMAGES) for each in (suffix, suffix.upper())]
     plain = [name for name in names if re.fullmatch(r"[^{}:!]+", name)]
     with_suffix = [f"{{{name}}}{suffix}" for name in plain for suffix in suffixes]
     for templates in (plain, with_suffix):
@@ -273,7 +288,7 @@ def _most_images(folder: Path, templates: list[str], roots: list[str], rows: lis
 def _check_no_absolute_path(path: Path, names: list[str], rows: list[Values]) -> None:
     for name in names:
         for value in (str(values.get(name)) for values in rows):
-            if PurePath(value).suffix.lower() in ALL_SUFFIXES and _is_absolute(value):
+            if PurePath(value).suffix.lower() in IMAGES and _is_absolute(value):
                 message = f"column '{name}' has absolute paths, such as '{value}'"
                 raise BenchError(f"{path}: {message}; expected paths relative to {path.parent.absolute()}")
 
@@ -283,10 +298,11 @@ def _is_absolute(value: str) -> bool:
 
 
 def _is_image(folder: Path, value: str) -> bool:
-    if len(value) > 1000 or Path(value).suffix.lower() not in ALL_SUFFIXES:
+    if len(value) > 1000:
         return False
     try:
-        return (folder / relative_path(value.strip(), "image")).is_file()
+        path = located(folder, relative_path(value.strip(), "image"))
+        return path.is_file() and is_image_file(path)
     except (BadRow, OSError, ValueError):
         return False
 
@@ -315,16 +331,25 @@ def _is_finding(name: str) -> bool:
 
 
 def _classes(path: Path, column: str) -> tuple[list[str], bool]:
-    """The distinct names in a column, and whether a row may have several."""
+    """The distinct names in a column, in their canonical form, and whether a row may have several.
+
+    A text such as ``A|B`` or ``A, B`` is several names if each also stands alone; of ``A|B`` that is not asked.
+    """
     counts: Counter[str] = Counter()
     several = False
     for _, values in read_table(path, Problems(), set()):
         try:
-            names = [name for name in names_in(values.get(column)) if name]
+            forms = list(map(canonical, names_in(values.get(column))))
         except BadRow:
             continue
+        names = [form for form in forms if form.lower() not in UNKNOWN]
         counts.update(names)
         several |= len(names) > 1
-        if len(counts) > MOST_CLASSES:
+        if len(counts) > SAMPLED:
             break
-    return sorted(counts), several
+    classes: set[str] = set()
+    for text in counts:
+        parts = separated(text, counts.__contains__) or [part for each in text.split("|") if (part := each.strip())]
+        classes.update(map(canonical, parts))
+        several |= len(parts) > 1
+    return sorted(classes), several

@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +156,7 @@ def mimic(data: Path, card: str) -> Expected:
         ("ea030e7a-f", "57375967", "19999987", "test", "PA"),
     ]
     for name, study, subject, _, _ in images:
-        image(root / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}" / f"{name}.jpg")
+        image(root / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}" / f"{name}.jpg", int(name[:8], 16))
     rows = [[name, study, subject, split] for name, study, subject, split, _ in images]
     table(root / "mimic-cxr-2.0.0-split.csv.gz", "dicom_id|study_id|subject_id|split", *rows)
     table(
@@ -798,25 +800,36 @@ def odir(data: Path, card: str) -> Expected:
 @layout("embed-birads", "embed-density")
 def embed(data: Path, card: str) -> Expected:
     root = data / "embed"
-    assessments = ["A", "N", "B", "P", "S", "M", "K", "X"]  # X: not in the scale
-    densities = ["1.0", "2.0", "3.0", "4.0", "1.0", "2.0", "5.0", ""]  # 5: male; nothing: unknown
+    # The findings of each exam as (side, asses, tissueden), and what they make of the images of L and of R.
+    # X: not in the scale. 5: male; nothing: unknown.
+    exams: list[tuple[list[tuple[str, str, str]], str, str]] = [
+        ([("L", "A", "1.0")], "BI-RADS 0 density A", ""),
+        ([("", "N", "2.0")], "BI-RADS 1 density B", "BI-RADS 1 density B"),
+        ([("B", "B", "3.0")], "BI-RADS 2 density C", "BI-RADS 2 density C"),
+        ([("L", "P", "4.0"), ("L", "P", "4.0")], "BI-RADS 3 density D", ""),
+        ([("R", "N", "1.0"), ("L", "S", "1.0")], "BI-RADS 4 density A", "BI-RADS 1 density A"),
+        ([("L", "B", "2.0"), ("L", "M", "2.0"), ("B", "P", "3.0")], "BI-RADS 5 density B", "BI-RADS 3 density C"),
+        ([("", "N", "5.0"), ("R", "K", "5.0")], "BI-RADS 1", "BI-RADS 6"),
+        ([("B", "X", "")], "", ""),
+    ]
     images, clinical, expected = [], [], {}
-    for i, (assessment, density) in enumerate(zip(assessments, densities)):
-        for kind in ("2D", "cview"):
-            name = f"1.2.8{i}{kind}.dcm"
+    for i, (findings, *labels) in enumerate(exams):
+        for side, kind, spot in product("LR", ("2D", "cview"), ("0.0", "", "1.0")):
+            name = f"1.2.8{i}{side}{kind}{spot}.dcm"
             folder = f"cohort_1/{6000 + i}/{7000 + i}"
             path = f"/mnt/NAS2/mammo/anon_dicom/{folder}/{name}"
             dicom(root / "images" / folder / name, i)
-            images.append([6000 + i, 7000 + i, path, kind, "CC", "L"])
-            label = None if assessment == "X" else f"BI-RADS {i}"
-            if card == "embed-density":
-                label = {"1.0": "density A", "2.0": "density B", "3.0": "density C", "4.0": "density D"}.get(density)
-            if kind == "2D" and label:
+            images.append([6000 + i, 7000 + i, path, kind, "CC", side, spot])
+            words = re.split(r" (?=density)", labels["LR".index(side)])
+            label = next(
+                (word for word in words if word.startswith(("BI" if card == "embed-birads" else "density"))), ""
+            )
+            if kind == "2D" and spot != "1.0" and label:
                 expected[path] = {"label": label, "group": str(6000 + i)}
-        clinical += [[6000 + i, 7000 + i, assessment, density, "L"]] * 2
+        clinical += [[6000 + i, 7000 + i, assessment, density, side] for side, assessment, density in findings]
     table(
         root / "tables" / "EMBED_OpenData_metadata.csv",
-        "empi_anon|acc_anon|anon_dicom_path|FinalImageType|ViewPosition|ImageLateralityFinal",
+        "empi_anon|acc_anon|anon_dicom_path|FinalImageType|ViewPosition|ImageLateralityFinal|spot_mag",
         *images,
     )
     table(root / "tables" / "EMBED_OpenData_clinical.csv", "empi_anon|acc_anon|asses|tissueden|side", *clinical)
