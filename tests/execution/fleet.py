@@ -69,7 +69,9 @@ def phase(results: Path, cache: Path) -> str:
         return "embeddings"
     if [*results.glob("cells/*/evaluations/.*claim*")]:
         return "evaluation"
-    return "preparation" if [*cache.rglob(".*.claim-*")] else "start, plan or end"
+    # Not rglob: folders vanish while it looks.
+    names = (name for _, _, files in os.walk(cache) for name in files)
+    return "preparation" if any(".claim-" in name for name in names) else "start, plan or end"
 
 
 def _run(
