@@ -20,7 +20,8 @@ BEAT = 5.0
 SILENT = 60.0
 """Seconds without a write after which a run on another machine counts as lost."""
 SHARE = 0.01
-"""The most of the time that writing a record at its changes takes."""
+"""The most of the time that writing a record at its changes takes, if it has more than ``MANY`` parts."""
+MANY = 100
 KEPT = 20
 """The most records of earlier runs that a new run leaves."""
 
@@ -243,8 +244,8 @@ class Recorder:
         self.changed()
 
     def changed(self) -> None:
-        """Write the record, soon: writing one of thousands of cells at each change would take longer than the work."""
-        if time.monotonic() - self._written >= self._took / SHARE:
+        """Write the record, or soon if it is long: at each change, thousands of cells would take longer than the work."""
+        if len(self.record.work) <= MANY or time.monotonic() - self._written >= self._took / SHARE:
             self.write()
 
     def write(self) -> None:
