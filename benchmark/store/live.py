@@ -244,7 +244,7 @@ class Recorder:
         self.changed()
 
     def changed(self) -> None:
-        """Write the record, or soon if it is long: at each change, thousands of cells would take longer than the work."""
+        """Write the record, or soon if it is long: at each change, thousands of cells would take too long."""
         if len(self.record.work) <= MANY or time.monotonic() - self._written >= self._took / SHARE:
             self.write()
 
