@@ -204,16 +204,16 @@ class Materials:
         claimed = wait_for(folder, weights.is_file)
         if claimed is None:
             return weights
-        with claimed:
+        with claimed, claimed.guarding():
             partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
             save_file(model, partial / "model.safetensors")
-            (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
             claimed.check()
             partial.replace(folder)
+            (folder / LAST).unlink()
         return weights
 
     def language_model(self) -> Path:
