@@ -1,0 +1,1 @@
+"""Launchers: how the cells of a run are spread over processes and machines."""

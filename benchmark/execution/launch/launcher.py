@@ -1,0 +1,145 @@
+"""What a launcher is: a class that has the cells of a run carried out by other processes, here or on other machines."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.registry import Registry
+
+STOPPED = 75
+"""The exit status of a process that stopped at a checkpoint to be started again, EX_TEMPFAIL of sysexits.h."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+State = Literal["waiting", "running", "done", "failed", "stopped", "lost"]
+"""Of what a handle stands for. failed: something that it carried out failed. stopped: at a checkpoint, to be started
+again. lost: it died without saying so (killed, out of memory, its machine is gone)."""
+
+
+class Job(BaseModel):
+    """What all workers of a launch work on. It can be pickled and written as JSON.
+
+    id: of the launch. config: of the run, ``RunConfig.model_dump(mode="json")``. results: the results folder, absolute.
+    folder: where the command was started; relative paths in the configuration start there. plugins: absolute paths of
+    the files that register methods, tasks or launchers. environment: variables that the workers need. track: names of
+    trackers. left_out: datasets that failed their check, and that the run goes on without.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    config: dict[str, Any]
+    results: Path
+    folder: Path
+    plugins: list[str] = []
+    environment: dict[str, str] = {}
+    track: list[str] = []
+    left_out: list[str] = []
+
+
+class Unit(BaseModel):
+    """A cell to carry out: its training, and what of its evaluations is left.
+
+    cell: its key. name: for people. seconds: estimated, of training and evaluations. memory: estimated peak on the
+    device, in bytes. None where unknown. device: cpu, cuda or mps.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: str
+    name: str
+    device: str
+    seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a launcher knows of a handle. host: where it runs or ran, if known. reason: in a line, for people."""
+
+    state: State
+    host: str = ""
+    reason: str = ""
+
+
+@dataclass
+class Ended:
+    """How a worker ended; what ``carry_out`` returns. It can be pickled.
+
+    status: 0, 1 after failures, 2 after a user's mistake, STOPPED at a checkpoint, INTERRUPTED after Ctrl-C.
+    trained, evaluated, elsewhere, failures: as of ``Outcome``. reason: why it ended, if not by itself.
+    """
+
+    status: int = 0
+    trained: int = 0
+    evaluated: int = 0
+    elsewhere: int = 0
+    failures: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def state(self) -> State:
+        """The state of a handle whose worker ended like this."""
+        if self.status == 0:
+            return "done"
+        return "stopped" if self.status in (STOPPED, INTERRUPTED) else "failed"
+
+
+class Launcher(ABC):
+    """Has units carried out: starts processes, jobs or tasks that call ``carry_out``, and follows them.
+
+    A subclass is registered with ``@register_launcher("name")``, and its nested dataclass ``Config`` has the options
+    that --launch-option sets. An instance is made for each command: another process that has the same job and options
+    can poll and cancel by handle.
+
+    detaches: whether what it starts goes on when the command ends. The command then ends once all is submitted, unless
+    it is told to wait; else it follows, and stops what it started when it is interrupted.
+    needs_estimates: whether units should come with seconds and memory, which take seconds to estimate for each arm.
+    """
+
+    name: ClassVar[str]
+    detaches: ClassVar[bool] = False
+    needs_estimates: ClassVar[bool] = False
+
+    @dataclass
+    class Config:
+        """The options of the launcher; none by default."""
+
+    def __init__(self, job: Job, options: Any) -> None:
+        """job: what the workers work on. options: a ``Config``."""
+        self.job, self.options = job, options
+
+    def check(self) -> None:  # noqa: B027
+        """Raise ``BenchError`` if this launcher cannot work here (a package or a program is missing); starts nothing.
+
+        Called before data are checked and prepared.
+        """
+
+    @abstractmethod
+    def submit(self, units: Sequence[Unit]) -> list[str]:
+        """Start carrying out the units; return a handle for each process, job or task that was started.
+
+        A handle is a text that names it beyond this process's end (a job id, host and process). Raises ``BenchError``.
+        """
+
+    @abstractmethod
+    def poll(self, handles: Sequence[str]) -> list[Report]:
+        """Return what is known of each handle; does not wait."""
+
+    @abstractmethod
+    def cancel(self, handles: Sequence[str], at_once: bool = False) -> None:
+        """Ask what the handles stand for to stop at a checkpoint, or at once; returns without waiting for it.
+
+        Handles that have ended are passed over.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free what the launcher holds in this process; called when the command ends."""
+
+
+LAUNCHERS: Registry[Launcher] = Registry("launcher", Launcher, required=("submit", "poll", "cancel"))
+register_launcher = LAUNCHERS.register
