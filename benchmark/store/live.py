@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -52,7 +53,8 @@ class Work(BaseModel):
 class RunRecord(BaseModel):
     """What a run does and has to do. Times are seconds since 1970.
 
-    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that
+    launch, worker: of a worker, the id of its launch and its name in it. host, process: the machine's name and the
+    process id. updated: when the run last wrote. ended: when it said that
     it ended.
     left_out: what is not evaluated, and why. warnings: what a reader of the results should know. failures: a line each.
     reason: why the run ended, if not by itself. lost: why a run that does not say that it ended was not running any
@@ -60,6 +62,8 @@ class RunRecord(BaseModel):
     """
 
     id: str
+    launch: str = ""
+    worker: str = ""
     suite: str
     model: str
     device: str
@@ -126,7 +130,8 @@ class Recorder:
     ) -> None:
         now = time.time()
         host, process = platform.node(), os.getpid()
-        name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{process}"
+        # Machines that share the folder have the same process ids, containers most of all.
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{process}-{uuid4().hex[:4]}"
         self.folder, self.doing, self.say = results / "runs", doing, say
         self.record = RunRecord(
             id=name, suite=suite, model=model, device=device, host=host, process=process, started=now, updated=now
@@ -194,8 +199,21 @@ class Recorder:
             raise
         if kind == "training":
             work.done = 1
+        if work.done + work.failed < work.total:
+            # The rest is with other processes.
+            self._set(work, "queued")
+            return
         work.share = 1.0
         self._set(work, "failed" if work.failed else "done")
+
+    def elsewhere(self, cell: str, kind: Kind) -> int:
+        """Record what is left of the work on a cell as done by other processes; return how much that was."""
+        work = self._find(cell, kind)
+        left = work.total - work.done - work.failed if work in self.record.work else 0
+        if left > 0:
+            work.done += left
+            self._set(work, "failed" if work.failed else "done")
+        return left
 
     def step(self, work: Work, step: int, steps: int) -> None:
         """Record a step of a training."""

@@ -110,8 +110,8 @@ def pretrain(
     is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
-    step.
+    weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
+    deferred_interrupt() says, having written a checkpoint of the current step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
@@ -125,11 +125,12 @@ def pretrain(
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
             progress(StepProgress(loop.step, loop.steps, speed, line))
-            if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
+            stop = interrupted()
+            if stop or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()
-            if interrupted():
-                raise KeyboardInterrupt
+            if stop:
+                raise stop
     loop.save(LAST)
     cost = loop.cost()
     for temporary in (RESUME, STEPS):

@@ -8,12 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.common.interrupts import INTERRUPTED, STOPPED
 from benchmark.registry import Registry
-
-STOPPED = 75
-"""The exit status of a process that stopped at a checkpoint to be started again, EX_TEMPFAIL of sysexits.h."""
-INTERRUPTED = 130
-"""The exit status after Ctrl-C."""
+from benchmark.store.live import Work
 
 State = Literal["waiting", "running", "done", "failed", "stopped", "lost"]
 """Of what a handle stands for. failed: something that it carried out failed. stopped: at a checkpoint, to be started
@@ -44,8 +41,8 @@ class Job(BaseModel):
 class Unit(BaseModel):
     """A cell to carry out: its training, and what of its evaluations is left.
 
-    cell: its key. name: for people. seconds: estimated, of training and evaluations. memory: estimated peak on the
-    device, in bytes. None where unknown. device: cpu, cuda or mps.
+    cell: its key. name: for people. device: cpu, cuda or mps. work: what is left of it, with estimated seconds.
+    evaluations: the keys of those that are left. memory: estimated peak on the device, in bytes; None where unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,8 +50,15 @@ class Unit(BaseModel):
     cell: str
     name: str
     device: str
-    seconds: float | None = None
+    work: list[Work] = []
+    evaluations: list[str] = []
     memory: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The estimated seconds of all that is left; None where unknown."""
+        each = [work.estimated for work in self.work]
+        return None if None in each else sum(seconds for seconds in each if seconds)
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,16 @@ class Launcher(ABC):
     that --launch-option sets. An instance is made for each command: another process that has the same job and options
     can poll and cancel by handle.
 
-    detaches: whether what it starts goes on when the command ends. The command then ends once all is submitted, unless
-    it is told to wait; else it follows, and stops what it started when it is interrupted.
-    needs_estimates: whether units should come with seconds and memory, which take seconds to estimate for each arm.
+    detaches: whether what it starts goes on when the command ends. The command then ends once all is submitted; else it
+    follows, and stops what it started when it is interrupted.
+    is_here: whether it starts processes of this machine: what they leave when they die, the command does itself.
+    needs_memory: whether units should come with their memory, which takes seconds to estimate for each arm.
     """
 
     name: ClassVar[str]
     detaches: ClassVar[bool] = False
-    needs_estimates: ClassVar[bool] = False
+    is_here: ClassVar[bool] = False
+    needs_memory: ClassVar[bool] = False
 
     @dataclass
     class Config:
