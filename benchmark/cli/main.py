@@ -10,9 +10,11 @@ from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
+from benchmark.cli.status import cancel, status
 from benchmark.cli.tools import caption, clean, export, perf, push, tune
 from benchmark.cli.watch import watch
 from benchmark.common.errors import BenchError
+from benchmark.common.interrupts import STOPPED, StoppedError
 from benchmark.common.text import Terminal
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ for command, name, example in (
     (tune, "tune", "--methods clip,msd --trials 12 --search msd.momentum=0.9..0.999"),
     (report, "report", "--results ours,theirs --reference clip"),
     (watch, "watch", "--results results --every 60"),
+    (status, "status", "--results results"),
+    (cancel, "cancel", "--results results"),
     (claims, "claims", "--suite cxr --results results"),
     (caption, "caption", "--dataset phantom-cxr --beams 3 --count 8"),
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),
@@ -43,7 +47,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the program. Exit status: 2 after a user's mistake, with a message; 130 after Ctrl-C."""
+    """Run the program. Exit status: 2 after a user's mistake, 130 after Ctrl-C, 75 when a scheduler asks to stop."""
     # Before torch is imported: its profiler warns of tensors that are older than itself.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
@@ -51,6 +55,9 @@ def main() -> None:
     except BenchError as error:
         Terminal(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         status = 2
+    except StoppedError as stopped:
+        say(f"stopped by {stopped}", "yellow")
+        status = STOPPED
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted", "yellow")
         status = 130

@@ -1,14 +1,18 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
+from benchmark.common.errors import BenchError
+from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
 
 if TYPE_CHECKING:
+    from benchmark.api import Launching
     from benchmark.plan.plan import Plan
 
 
@@ -22,14 +26,44 @@ def run(
             "go to tracking/ in the results folder."
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine that share the cells, over all of its GPUs.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Devices of the workers, one each unless --workers says more: cuda:0,cuda:1.")
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option("--launch", help="Have the cells carried out by a launcher: local, slurm, ray.")
+    ] = None,
+    launch_option: Annotated[
+        list[str] | None, typer.Option(help="Options of the launcher: partition=gpu,time=12h,gpus=1; repeatable.")
+    ] = None,
 ) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
     Skips what the results folder already holds; the same command resumes an interrupted run.
     """
+    from benchmark.api import Launching
     from benchmark.plan.make import make_plan
 
-    _execute(make_plan(options.config()), options, names_of(track) or [])
+    named = names_of(devices) or []
+    launching = Launching.of(workers, named, launcher, _launch_options(launch_option or []))
+    if named and options.device is None:
+        options = replace(options, device=named[0].partition(":")[0])
+    _execute(make_plan(options.config()), options, names_of(track) or [], launching)
+
+
+def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse name=value, several separated by commas, into values of YAML."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in (part for each in texts for part in names_of(each) or []):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BenchError(f"--launch-option {text}: expected name=value, as in partition=gpu")
+        options[name.strip()] = yaml.safe_load(value)
+    return options
 
 
 @takes_options(
@@ -51,18 +85,27 @@ def eval_(
     _execute(evaluation_plan(options.config(), model), options)
 
 
-def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> None:
-    """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
+def _execute(
+    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+) -> None:
+    """Carry out a plan.
+
+    Exits with status 1 if something failed, 130 after Ctrl-C, and 75 after a signal by which a scheduler asks to stop.
+    """
     from benchmark.api import execute
 
     try:
-        outcome = execute(plan, options.folder, console, options.progress, track).outcome
+        with stoppable():
+            outcome = execute(plan, options.folder, console, options.progress, track, launching).outcome
+    except StoppedError as stopped:
+        say(f"stopped by {stopped}; the same command goes on from the last checkpoint", "yellow")
+        raise typer.Exit(STOPPED) from None
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None
     if outcome and outcome.failures:
         raise typer.Exit(1)
-    say("next: bench report")
+    say("next: bench status" if outcome and outcome.submitted else "next: bench report")
 
 
 def report(

@@ -27,7 +27,7 @@ class Progress:
 
     mode: ``auto`` is ``bars`` on a terminal and ``lines`` elsewhere; ``none`` shows messages alone. Bars that the
     console cannot draw become lines. log: a file to which every message and line is appended, with its time, whatever
-    the mode. clock: seconds, for tests.
+    the mode. name: of this process among several, in front of each line. clock: seconds, for tests.
 
     >>> with Progress(Console(), "lines", Path("results/run.log")) as progress:
     ...     with progress.stage("training", total=400) as stage:
@@ -47,7 +47,9 @@ class Progress:
         log: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        name: str = "",
     ) -> None:
+        self._prefix = f"{name}: " if name else ""
         self.console, self.clock, self.seconds_between_lines = console, clock, seconds_between_lines
         self.mode = _drawable(mode, console)
         self.warnings: list[str] = []
@@ -73,10 +75,16 @@ class Progress:
         """Print a message, or a table, in every mode. A text is printed verbatim: no markup, no added line breaks."""
         with self._lock:
             if isinstance(message, str):
-                self.console.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+                text = self._prefix + message
+                self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
             else:
                 self.console.print(message, style=style)
             self._write(message)
+
+    def show(self, line: str) -> None:
+        """Print a line of another process on the console alone: what it logs, it logs itself."""
+        with self._lock:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Print what a reader of the results should know, and keep it in ``warnings``."""
@@ -108,7 +116,7 @@ class Progress:
         """Write a line of progress: to the log, and to the console where it shows lines."""
         with self._lock:
             if self.mode == "lines":
-                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                self.console.print(self._prefix + text, highlight=False, markup=False, soft_wrap=True)
             self._write(text)
 
     def _write(self, message: RenderableType) -> None:
@@ -126,7 +134,7 @@ class Progress:
             message = rendered.getvalue()
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         lines = visible(Text.from_ansi(message).plain).splitlines()
-        self._log.writelines(f"{now} {line.rstrip()}\n" for line in lines if line.strip())
+        self._log.writelines(f"{now} {self._prefix}{line.rstrip()}\n" for line in lines if line.strip())
 
     @contextmanager
     def _bar_of(self, stage: "Stage") -> Iterator[None]:

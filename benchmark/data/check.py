@@ -29,7 +29,7 @@ def check(
         if splits and split not in splits:
             continue
         if dataset.streams:
-            Stream(dataset.card, split, dataset.cache, progress).check()
+            Stream(dataset.card, split, dataset.cache, progress).check(dataset.on_bad_data)
         elif size is None:
             dataset.check_images(split, progress)
         else:

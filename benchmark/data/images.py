@@ -1,5 +1,6 @@
 """Decode image files of any format and bit depth into 8-bit RGB."""
 
+import logging
 import re
 import stat
 import warnings
@@ -14,6 +15,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data.dicom import HEAD, is_dicom, read_dicom, rendered
 from benchmark.data.problems import BadRow
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of broken files is in our own messages
 Image.init()  # formats= only accepts plug-ins that are loaded
 FORMATS = tuple(
     each

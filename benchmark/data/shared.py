@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from benchmark.data.records import LISTS, SPLITS
+from benchmark.data.sources.folders import located
 
 PIECE = 4096
 """Bytes from the middle of an image by which images of equal size are told apart before they are read as a whole."""
@@ -140,7 +141,7 @@ def _image_numbers(records: dict[str, Records], folder: Path) -> dict[str, np.nd
         if image["path"] is None:
             encoded: bytes = image["bytes"][start : start + size]
             return encoded
-        with (folder / image["path"]).open("rb") as file:
+        with located(folder, image["path"]).open("rb") as file:
             file.seek(start)
             data: bytes = file.read(size)
             return data

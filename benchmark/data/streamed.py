@@ -2,11 +2,10 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.data.dataset import Dataset
-from benchmark.data.images import SUFFIXES, load_image
+from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData
 from benchmark.data.records import Row, place, text_hashes
@@ -25,7 +24,7 @@ from benchmark.data.shared import same_content
 from benchmark.data.sources.formats import Values
 from benchmark.data.sources.gather import merge
 from benchmark.data.sources.table import RowReader
-from benchmark.data.sources.webdataset import Member, WebDatasetSource, member_values, scan_shard
+from benchmark.data.sources.webdataset import Member, Sample, WebDatasetSource, picture, sample_values, scan_shard
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -36,10 +35,14 @@ SCHEMA = pa.schema(
         ("suffix", pa.list_(pa.string())),
         ("offset", pa.list_(pa.int64())),
         ("size", pa.list_(pa.int64())),
+        ("reason", pa.string()),
+        ("message", pa.string()),
     ]
 )
 CHUNK = 10_000
 """Samples written at once."""
+CHECKED = 100
+"""The most samples of a shard of which check() seeks a good one."""
 THREADS = min(32, os.cpu_count() or 1)
 
 Progress = Callable[[int, int], None]
@@ -58,13 +61,12 @@ class Shard:
     samples: pa.Table
     first: np.ndarray
 
-    def values(self, number: int, images: bool = True) -> Values:
-        """The columns of a sample, or with ``images`` false those of its other files. Raises ``BadRow``."""
-        values: Values = {"key": self.samples["key"][number].as_py()}
-        for suffix, offset, size in zip(*(self.samples[name][number].as_py() for name in SCHEMA.names[1:])):
-            if images or suffix not in SUFFIXES:
-                values |= member_values(suffix, os.pread(_opened(self.path), size, offset))
-        return values
+    def values(self, number: int, used: Set[str], images: bool = True) -> Values:
+        """The columns of a sample, as sample_values() has them. Raises ``BadRow``."""
+        return sample_values(_sample(self.samples, number), self._read, used, images)
+
+    def _read(self, member: Member) -> bytes:
+        return os.pread(_opened(self.path), member.size, member.offset)
 
 
 @lru_cache(maxsize=256)
@@ -86,11 +88,12 @@ class Stream:
         paths = source.files(split)
         self.shards: list[Shard] = []
         with ThreadPoolExecutor(THREADS) as pool:
-            for shard in pool.map(lambda path: _listed(path, cache), paths):
+            for shard in pool.map(lambda path: _listed(path, cache, source.columns.image), paths):
                 self.shards.append(shard)
                 if progress:
                     progress(len(self.shards), len(paths))
         self._make_row = RowReader(source, card.labels)
+        self._used = source.used_columns()
         self._further = [self._same_images(number) for number in range(len(self.shards))]
         """For each shard, by the number of the first sample of an image, those of its other samples."""
         self._images = [
@@ -150,9 +153,7 @@ class Stream:
         return row
 
     def _read_sample(self, shard: int, local: int, images: bool) -> Row | None:
-        values = self.shards[shard].values(local, images)
-        if not images:
-            values["image"] = b""
+        values = self.shards[shard].values(local, self._used, images)
         return self._make_row(self.shards[shard].path.name, local + 1, values, self.split)
 
     def at(self, number: int) -> tuple[int, int]:
@@ -165,18 +166,33 @@ class Stream:
         shard, local = self.at(number)
         return place(self.shards[shard].path.name, local + 1)
 
-    def check(self) -> None:
-        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``."""
+    def check(self, on_bad_data: OnBadData = "error") -> None:
+        """Read the first sample of each shard: mistakes in a card show in all samples. Raises ``BenchError``.
+
+        on_bad_data: if bad samples are skipped, the first good one of the first CHECKED is read.
+        """
         starts = [0, *self.ends[:-1].tolist()]
-        for shard, number in zip(self.shards, starts):
+        for shard, start, end in zip(self.shards, starts, self.ends.tolist()):
             if not len(shard.samples):
                 raise BenchError(f"{shard.path}: has no samples")
+            self._check_shard(shard, range(start, end)[: CHECKED if on_bad_data == "skip" else 1])
+
+    def _check_shard(self, shard: Shard, numbers: range) -> None:
+        columns: set[str] = set()
+        first = ""
+        for number in numbers:
             try:
-                # A column that the card misspells is missing in all samples, so this is not a bad row.
-                self.source.check_columns(shard.path.name, {"image", *shard.values(0, images=False)})
+                columns.update(shard.values(self.at(number)[1], self._used, images=False))
                 load_image(encoded_image(self.row(number)))
+                first = ""
+                break
             except BadRow as bad:
-                raise BenchError(f"{self.place(number)}: {bad.message}") from bad
+                first = first or f"{self.place(number)}: {bad.message}"
+        if columns:
+            # A column that the card misspells is missing in all samples, so this is not a bad row.
+            self.source.check_columns(shard.path.name, {"image", *columns})
+        if first:
+            raise BenchError(first)
 
     def texts(self) -> Iterator[str]:
         """All texts except those of bad samples. Images are not read."""
@@ -269,35 +285,37 @@ def encoded_image(row: Row) -> bytes:
     return row.image
 
 
-def _listed(path: Path, cache: Path) -> Shard:
-    """List the samples of a shard, once for each state of the file."""
+def _listed(path: Path, cache: Path, image: str) -> Shard:
+    """List the samples of a shard, once for each state of the file. image: the card's column of images."""
     state = path.stat()
 
     def write(folder: Path) -> None:
         with pa.ipc.new_file(str(folder / "samples.arrow"), SCHEMA) as file:
             samples = scan_shard(path)
-            while chunk := list(islice(samples, CHUNK)):
-                file.write_batch(pa.RecordBatch.from_pylist([_entry(members) for members in chunk], SCHEMA))
+            for start in range(0, len(samples), CHUNK):
+                chunk = [_entry(sample) for sample in samples[start : start + CHUNK]]
+                file.write_batch(pa.RecordBatch.from_pylist(chunk, SCHEMA))
 
-    name = digest(["shard", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
+    name = digest(["samples", formats.DATA, formats.CACHE, str(path.absolute()), state.st_size, state.st_mtime_ns])
     folder = build_folder(cache / "shards" / name, write)
     with pa.memory_map(str(folder / "samples.arrow")) as file:
         samples = pa.ipc.open_file(file).read_all()
     first_of = build_folder(
-        cache / "shards" / digest(["images", name]), lambda folder: np.save(folder / "first.npy", _first(path, samples))
+        cache / "shards" / digest(["images", name, image]),
+        lambda folder: np.save(folder / "first.npy", _first(path, samples, image)),
     )
     return Shard(path, samples, np.load(first_of / "first.npy"))
 
 
-def _first(path: Path, samples: pa.Table) -> np.ndarray:
+def _first(path: Path, samples: pa.Table, image: str) -> np.ndarray:
     """For each sample the number of the first one with the same image, int64; its own if it has not just one."""
     numbers, offsets, sizes = [], [], []
-    for number, members in enumerate(zip(*(samples[name].to_pylist() for name in ("suffix", "offset", "size")))):
-        images = [(offset, size) for suffix, offset, size in zip(*members) if suffix in SUFFIXES]
-        if len(images) == 1:
+    for number in range(samples.num_rows):
+        sample = _sample(samples, number)
+        if (member := picture(sample.members, image)) and not sample.reason:
             numbers.append(number)
-            offsets.append(images[0][0])
-            sizes.append(images[0][1])
+            offsets.append(member.offset)
+            sizes.append(member.size)
     with path.open("rb") as file:
 
         def read(i: int, start: int, size: int) -> bytes:
@@ -309,9 +327,15 @@ def _first(path: Path, samples: pa.Table) -> np.ndarray:
     return first
 
 
-def _entry(members: list[Member]) -> dict[str, Any]:
-    columns = {name: [getattr(member, name) for member in members] for name in SCHEMA.names[1:]}
-    return {"key": members[0].key} | columns
+def _sample(samples: pa.Table, number: int) -> Sample:
+    entry = samples.slice(number, 1).to_pylist()[0]
+    members = [Member(*of_member) for of_member in zip(entry["suffix"], entry["offset"], entry["size"])]
+    return Sample(entry["key"], members, entry["reason"], entry["message"])
+
+
+def _entry(sample: Sample) -> dict[str, Any]:
+    members = {name: [getattr(member, name) for member in sample.members] for name in ("suffix", "offset", "size")}
+    return {"key": sample.key, **members, "reason": sample.reason, "message": sample.message}
 
 
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:

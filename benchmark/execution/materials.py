@@ -204,7 +204,7 @@ class Materials:
         claimed = wait_for(folder, weights.is_file)
         if claimed is None:
             return weights
-        with claimed:
+        with claimed, claimed.guarding():
             partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)

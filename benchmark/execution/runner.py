@@ -40,6 +40,8 @@ from benchmark.training.schedule import check_batch
 
 TWINS_OF = 10_000
 """The pairs among which identical texts are counted, in whole batches, at least one."""
+DEATHS = 3
+"""After how many processes that died while they worked on a cell, and kept nothing of it, a launch gives it up."""
 C = TypeVar("C", Cell, FixedEncoder)
 
 
@@ -47,13 +49,14 @@ C = TypeVar("C", Cell, FixedEncoder)
 class Outcome:
     """What a run did: counts of cells and evaluations, and a line for each failure.
 
-    elsewhere: what other processes did meanwhile, or are doing.
+    elsewhere: what other processes did meanwhile. submitted: jobs that go on when this process ends.
     """
 
     trained: int = 0
     evaluated: int = 0
     skipped: int = 0
     elsewhere: int = 0
+    submitted: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -121,20 +124,16 @@ class Runner:
 
         What other processes are working on is passed over, and looked at again at the end.
         """
-        plan, store = self.plan, self.store
-        for name in plan.absent:
+        for name in self.plan.absent:
             self.recorder.leave_out(name)
-        untrained = self.untrained()
         if self.share:
             self.recorder.set_work(self.share.work)
         else:
             self.recorder.set_work(self.work())
             if work := self.prepare():
                 self.recorder.set_work(work)
-        cells = self.cells()
-        self.outcome.skipped = len(plan.cells) - len(untrained)
-        self.outcome.skipped += sum(len(plan.pairs_of(each)) - len(plan.missing(store, each)) for each, _ in cells)
-        left = [each for each in cells if not self.carry_out(*each)]
+        self.outcome.skipped = self.done_before()
+        left = [each for each in self.cells() if not self.carry_out(*each)]
         if left and wait:
             with self.progress.stage("waiting for other processes", len(left)) as stage:
                 total = len(left)
@@ -143,6 +142,13 @@ class Runner:
                     time.sleep(claims.POLL)
                     left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
+
+    def done_before(self) -> int:
+        """Count the trainings and the evaluations of the plan that are in the store."""
+        done = len(self.plan.cells) - len(self.untrained())
+        return done + sum(
+            len(self.plan.pairs_of(each)) - len(self.plan.missing(self.store, each)) for each, _ in self.cells()
+        )
 
     def untrained(self) -> list[Cell]:
         """List the cells that are not trained."""
@@ -184,13 +190,17 @@ class Runner:
                 return False
         return True
 
-    def claimed(self, path: Path, done: Callable[[], bool], name: str) -> Claim | None:
-        """Claim what lies at ``path``; None if it is done, or if another process works on it, which is said once."""
+    def claimed(self, path: Path, done: Callable[[], bool], name: str, doing: str) -> Claim | None:
+        """Claim what lies at ``path``; None if it is done, or if another process works on it, which is said once.
+
+        doing: what it is claimed for, in words.
+        """
         claimed = claim(path)
         if isinstance(claimed, Owner):
-            if claimed.token not in self._told:
+            # Workers of a launch meet all the time.
+            if claimed.token not in self._told and not self.share:
                 self._told.add(claimed.token)
-                self.progress.print(f"{name}: {claimed} is working on it")
+                self.progress.print(f"{name}: being {doing} by {claimed}")
             return None
         if done():
             claimed.release()
@@ -208,22 +218,35 @@ class Runner:
         return what in self._failed or bool(self.share and (self.share.failed / what).exists())
 
     @contextmanager
-    def marking(self, what: str) -> Iterator[None]:
-        """Mark what fails while its claim is held, so that no other worker of the launch tries it again."""
+    def trying(self, what: str) -> Iterator[Callable[[], object]]:
+        """Work on a cell or an evaluation in a launch: what fails is marked, so that no other worker tries it again.
+
+        So is what ``DEATHS`` processes died of. Yields a function to call when a part of the work is kept.
+        """
+        if not self.share:
+            yield lambda: None
+            return
+        tries = self.share.failed / f".{what}"
+        if tries.exists() and tries.stat().st_size >= DEATHS:
+            raise BenchError(f"{DEATHS} processes that worked on it died one after another (killed, or out of memory)")
+        with tries.open("ab") as file:
+            file.write(b".")
         try:
-            yield
+            yield lambda: tries.write_bytes(b".")
         except ClaimLostError:
             raise
         except Exception:
-            if self.share:
-                (self.share.failed / what).touch()
+            # While it is claimed: the message comes a little later.
+            (self.share.failed / what).touch()
             raise
+        finally:
+            tries.unlink(missing_ok=True)
 
     def add(self, fixed: FixedEncoder, name: str) -> bool:
         """Add an encoder that is not trained to the store; return whether it is there."""
         path = self.store.cell(fixed.key)
         done = partial(self.store.finished, fixed.key)
-        if not done() and (claimed := self.claimed(path, done, name)):
+        if not done() and (claimed := self.claimed(path, done, name, "added")):
             with claimed:
                 folder = claimed.partial()
                 folder.mkdir(parents=True, exist_ok=True)
@@ -236,11 +259,15 @@ class Runner:
         begin: called once the cell is this process's.
         """
         done = partial(self.store.finished, cell.key)
-        claimed = None if done() else self.claimed(self.store.cell(cell.key), done, f"{name}: training")
+        claimed = None if done() else self.claimed(self.store.cell(cell.key), done, name, "trained")
         if claimed is None:
             self.outcome.elsewhere += done() and self.recorder.elsewhere(cell.key, "training")
             return done()
-        with claimed, self.marking(cell.key), self.recorder.running(cell.key, "training") as work:
+        with claimed, self.trying(cell.key) as kept, self.recorder.running(cell.key, "training") as work:
+
+            def before_writing() -> None:
+                claimed.check()
+                kept()
 
             def watch(reached: StepProgress) -> None:
                 self.recorder.step(work, reached.step, reached.steps)
@@ -248,14 +275,10 @@ class Runner:
 
             begin()
             method, folder = self.materials.method(cell), claimed.partial()
-            try:
-                cost = self.materials.pretrain(cell, method, name, folder, watch, claimed.check)
+            with claimed.guarding():
+                cost = self.materials.pretrain(cell, method, name, folder, watch, before_writing)
                 claimed.check()
                 self.materials.finish(self.store, cell, cost, method.model.left_random, folder)
-            except OSError:
-                # The folder has another name if the training was taken over.
-                claimed.check()
-                raise
         self.outcome.trained += 1
         return True
 
@@ -276,7 +299,7 @@ class Runner:
             for number, pair in enumerate(missing):
                 title, what, failures = f"{name}, {pair.title}", _evaluation(cell, pair), len(self.outcome.failures)
                 done = partial(self.store.is_evaluated, cell.key, pair.key)
-                claimed = self.claimed(self.store.evaluation_folder(cell.key, pair.key), done, title)
+                claimed = self.claimed(self.store.evaluation_folder(cell.key, pair.key), done, title, "evaluated")
                 if claimed is None:
                     everything = everything and (done() or self.has_failed(what))
                     continue
@@ -285,11 +308,11 @@ class Runner:
                     stage = while_evaluating.enter_context(self.progress.stage(f"{name}: evaluating", len(missing)))
                 stage.update(number, note=pair.title)
                 with claimed, deferred_interrupt(ctrl_c=False) as interrupted:
-                    with self.marking(cell.key):
+                    with self.trying(cell.key):
                         begin()
                         if pair.at not in encoders:
                             encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
-                    with self.recording_failures(title, what):
+                    with self.recording_failures(title, what), self.trying(what), claimed.guarding():
                         if pair.dataset not in by_dataset:
                             dataset = self.plan.datasets[pair.dataset]
                             by_dataset[pair.dataset] = Evaluation(
@@ -318,7 +341,6 @@ class Runner:
                 f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out"
             )
-        claimed.check()
         self.store.add_evaluation(
             cell.key,
             pair.key,
@@ -328,6 +350,7 @@ class Runner:
             measured.resamples,
             measured.notes,
             data.embedded("test"),
+            claimed.partial(),
         )
         self.tracking.scores(measured.rows, self.store.cost(cell.key).get("samples", 0))
 

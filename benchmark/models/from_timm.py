@@ -141,7 +141,9 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
                     model = timm.create_model(spec.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except TypeError as error:
         raise BenchError(f"timm image model '{spec.name}': {error}") from error
-    loading.unexpected = {name for name in loading.unexpected if not name.startswith(_classifiers(architecture))}
+    if spec.pretrained is True and not local:
+        loading.unexpected.clear()  # timm's own weights of the name: what its architecture has not was left out
+    loading.unexpected = {name for name in loading.unexpected if not name.startswith(_heads(architecture))}
     tower = TimmImageTower(model, image_size, spec.name)
     tower.patch_dropout = spec.patch_dropout
     what = f"weights {source} (expected {expected})"
@@ -156,6 +158,11 @@ def _classifiers(name: str) -> tuple[str, ...]:
     config = get_pretrained_cfg(name)
     classifiers = getattr(config, "classifier", None) or ()
     return tuple(f"{c}." for c in ([classifiers] if isinstance(classifiers, str) else classifiers))
+
+
+def _heads(name: str) -> tuple[str, ...]:
+    """The prefixes of the tensors of the modules around a classifier: some architectures norm its input there."""
+    return tuple(f"{c[:-1].rpartition('.')[0] or c[:-1]}." for c in _classifiers(name))
 
 
 def _without_classifier(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -171,7 +171,9 @@ def load_transformers(
     left_random = [require_whole(loading, what, kind, strict, instead=instead)]
     if base is not None:
         require_weights(Path(name), "adapter_model.safetensors")
-        loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what peft asks transformers
+            loading = of_transformers(model.load_adapter(str(name), ignore_mismatched_sizes=True).to_dict())
         advice = (
             "set base_model_name_or_path to the model that it was trained on, or merge it there with peft "
             "(merge_and_unload()) and save the model"

@@ -38,6 +38,12 @@ HARMLESS = (
     Harmless((), "both", r"(^|\.)position_ids$", "a buffer that counts 0, 1, 2 ...: the architecture makes it"),
     Harmless((), "unexpected", r"rotary_emb\.inv_freq$", "a buffer that the architecture computes"),
     Harmless(
+        ("text tower",),
+        "unexpected",
+        r"\.(attn|attention)\.(bias|masked_bias)$",
+        "causal masks that older versions of transformers saved (GPT-2)",
+    ),
+    Harmless(
         ("text tower", "encoder of a text tower"),
         "both",
         r"(^|\.)pooler\.",
@@ -47,8 +53,8 @@ HARMLESS = (
         ("text tower", "encoder of a text tower"),
         "unexpected",
         r"^(cls|lm_head|embed_out|classifier|score|qa_outputs|pred_layer|lm_predictions|mask_predictions|predictions|"
-        r"generator_predictions|generator_lm_head|discriminator_predictions|vocab_transform|vocab_layer_norm|"
-        r"vocab_projector|sop_classifier|cls_projection_head)\.",
+        r"head|generator_predictions|generator_lm_head|discriminator_predictions|vocab_transform|vocab_layer_norm|"
+        r"vocab_projector|sop_classifier|cls_projection_head)\.|^decoder\.(weight|bias)$",
         "heads of pretraining or of a task, which read the hidden states that the tower ends with",
     ),
     Harmless(("encoder of a text tower",), "both", r"^decoder\.", "an encoder-decoder reads texts with its encoder"),

@@ -69,6 +69,8 @@ HOW_TO_READ = """\
 - **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
   elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
   evaluated, there is no mark. The tables of differences to these baselines have the tests, corrected for their number.
+  **§** The interval of the score does not lie above what guesses get (chance, majority, and those of VQA): the model
+  may have learned nothing, or give one answer to everything.
 - **Mean** is over all datasets of the table; a line that lacks a dataset has no mean.
 - **Scenarios** make one thing difficult and compare each line with itself without that difficulty: same seeds,
   settings, number of pairs and test images. Their lines are in tables of their own, below the others.

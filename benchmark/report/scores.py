@@ -29,6 +29,10 @@ from benchmark.report.runs import smallest_sample
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT_ABOVE_GUESSES = "§"
+"""The mark of a score that may be one of a model which learned nothing, or gives one answer to everything."""
+Key = tuple[str, str, str, str]
+"""Task, dataset, metric and line."""
 SCORES = [
     "task",
     "dataset",
@@ -91,8 +95,9 @@ def secondary_scores(results: Results) -> Iterator[Table]:
     for metric in meaning:
         if (rows["metric"] == metric).any():
             of_metric = rows[rows["metric"] == metric].assign(primary=True)
+            summary = summarise(of_metric)
             marked = marks(comparisons(of_metric, results.resamples, results.methods, None, False))
-            table = score_table(summarise(of_metric), results.task, results.lines, marked, meaning)
+            table = score_table(summary, results.task, results.lines, with_guesses(marked, summary), meaning)
             table.caption += too_few(of_metric)
             yield table
 
@@ -351,6 +356,21 @@ def score_table(
     )
 
 
+def with_guesses(marks_of: Mapping[Key, str], scores: "pd.DataFrame") -> dict[Key, str]:
+    """Add ``NOT_ABOVE_GUESSES`` to the marks of the methods' scores whose interval does not lie above all guesses.
+
+    scores: as summarise() gives them. A score without an interval is compared itself.
+    """
+    marked = dict(marks_of)
+    for score in scores[~scores["baseline"]].itertuples():
+        guesses = [guess for guess in (score.chance, score.majority, *score.blind.values()) if guess == guess]
+        lowest = score.low if score.low == score.low else score.value
+        if guesses and lowest <= max(guesses):
+            key = (score.task, score.dataset, score.metric, score.line)
+            marked[key] = marked.get(key, "") + NOT_ABOVE_GUESSES
+    return marked
+
+
 def explained(scores: "pd.DataFrame", own_marks: str) -> str:
     """Write a sentence on each mark and on each guess and limit of a table. own_marks: those that it has."""
     sentences = [
@@ -358,6 +378,8 @@ def explained(scores: "pd.DataFrame", own_marks: str) -> str:
         for mark, name in BASELINES.values()
         if mark in own_marks
     ]
+    if NOT_ABOVE_GUESSES in own_marks:
+        sentences.append(f" {NOT_ABOVE_GUESSES}: its interval does not lie above what guesses get.")
     if blind := list(dict.fromkeys(name for guesses in scores["blind"] for name in guesses)):
         sentences.append(f" {', '.join(blind)}: without the images, the highest of all lines.")
     if scores["ceiling"].notna().any():

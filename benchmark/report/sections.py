@@ -206,7 +206,7 @@ def read_results(
         chosen=reference is not None,
         shared=", ".join(shared_settings(main)),
         compared=compared,
-        marks=comparison.marks(compared),
+        marks=scores.with_guesses(comparison.marks(compared), summary),
         notes=notes,
         resamples=resamples,
         all_rows=rows,

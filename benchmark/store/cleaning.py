@@ -24,7 +24,7 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
 
     Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
-    partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.partial-*")]
+    partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
     return {
         "embeddings": sorted(store.cells.glob("[!.]*/embeddings")),
         "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),

@@ -20,14 +20,14 @@ EVALUATION = 6
 """Version of evaluations: embeddings, scores and intervals. Part of the keys of evaluations, of embeddings and of
 encoders that are evaluated without training: raising it re-evaluates everything."""
 
-DATA = 3
+DATA = 4
 """Version of a dataset's records: rows, pixels and tokens. Part of a dataset's fingerprint: raising it prepares all
 data again, and retrains and re-evaluates everything."""
 
 PHANTOM = 2
 """Version of the embedded datasets' images, texts and questions. Raising it has the effect of DATA on them alone."""
 
-CACHE = 6
+CACHE = 7
 """Version of the cache's file layout. Raising it only rebuilds the cache; results stay."""
 
 COVERS = {

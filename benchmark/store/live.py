@@ -81,6 +81,11 @@ class RunRecord(BaseModel):
     work: list[Work] = []
     lost: str = Field(default="", exclude=True)
 
+    @property
+    def is_going(self) -> bool:
+        """Whether the run was going on when the record was read."""
+        return self.state == "running" and not self.lost
+
     def why_lost(self, now: float) -> str:
         """Return why a run that does not say that it ended is not running any more; empty if it may be running."""
         if self.state != "running":
@@ -108,7 +113,7 @@ def read_runs(results: Path) -> list[RunRecord]:
 
 def current(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Select the runs that are running; if there is none, the one that started last."""
-    running = [record for record in records if record.state == "running" and not record.lost]
+    running = [record for record in records if record.is_going]
     return running or [*records[-1:]]
 
 

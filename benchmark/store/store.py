@@ -167,19 +167,23 @@ class Store:
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Mapping[str, Mapping[str, Any]],
         embedded: EmbeddedNotes | None = None,
+        partial: Path | None = None,
     ) -> None:
         """Write an evaluation, replacing an earlier one with the same key.
 
         content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
         [n, ...]; resampled, each metric in each draw of what is learned from and each resample, [D, R]; notes, as
-        ``Notes``. embedded: where some embeddings are that it used.
+        ``Notes``. embedded: where some embeddings are that it used. partial: the folder to write it in, which another
+        process renames that takes over; default: one of its own.
         """
         import pandas as pd
 
         parent = self.cell(cell) / "evaluations"
         parent.mkdir(exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+        partial = partial or Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
         try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             for part, columns in examples.items():
                 frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
                 frame.to_parquet(partial / _name("examples", part))
@@ -202,7 +206,7 @@ class Store:
 
         "last" for a cell that was never evaluated.
         """
-        paths = self.cell(cell).glob("evaluations/*/evaluation.json")
+        paths = self.cell(cell).glob("evaluations/[!.]*/evaluation.json")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             content = json.loads(path.read_text(encoding="utf-8"))
             if "at" not in content:
@@ -291,7 +295,7 @@ class Store:
         rows: list[Mapping[str, Any]] = []
         for folder in self._finished():
             origin = self._origin(folder)
-            for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
+            for path in sorted(folder.glob("evaluations/[!.]*/rows.json"), key=lambda p: p.stat().st_mtime):
                 found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
                 rows += [{**row, **origin} for row in found if ("at" not in row) == at_end]
         frame = pd.DataFrame(rows)

@@ -261,14 +261,6 @@ def test_a_file_whose_name_is_not_utf8(tmp_path):
     assert len(left.rows("train")) == 3
 
 
-def test_utf16(tmp_path):
-    made = dataset(tmp_path, pairs(tmp_path, 3))
-    path = tmp_path / "rows.jsonl"
-    path.write_text(path.read_text(), encoding="utf-16")
-    with pytest.raises(BenchError, match=r"rows.jsonl: is UTF-16; expected UTF-8"):
-        check(open_dataset(made.card, "skip", tmp_path / "cache"))
-
-
 def test_a_folder_in_the_place_of_a_manifest(tmp_path):
     (tmp_path / "rows.jsonl").mkdir()
     card = write_card(tmp_path, {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS})

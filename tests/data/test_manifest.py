@@ -297,7 +297,7 @@ def test_no_row_left(tmp_path):
     [
         (b'{"id": "x", ', "malformed JSON", "malformed JSON: Expecting property name"),
         (b"[" * 100_000, "malformed JSON", "malformed JSON: "),
-        (b'["a"]', "malformed JSON", "expected a JSON object, found b'[\"a\"]'"),
+        (b'["a"]', "malformed JSON", "expected a JSON object, found '[\"a\"]'"),
         (b'{"text": "caf\xe9"}', "not UTF-8", "not UTF-8 (byte 0xe9 at column 14); expected UTF-8"),
         (b'{"text": ' + b"9" * 5000 + b"}", "malformed JSON", "malformed JSON: Exceeds the limit"),
     ],
@@ -339,7 +339,8 @@ def test_bad_csv_lines(tmp_path, line, reason, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,image,text,patient,split\n".encode("utf-16"), "rows.csv: is UTF-16; expected UTF-8"),
+        ("id,image,text,patient,split\n".encode("utf-16-le"), "rows.csv: is not a text in UTF-8 (NUL bytes); UTF-16 "),
+        ("id,image,text,patient,split\n".encode("utf-16")[:-1], "rows.csv: is not UTF-16 as its mark says: truncated"),
         (b'id,image,text,patient,split\nx,i.png,"a"b,p,train\n', "rows.csv, row 2: malformed CSV: "),
         (b'id,image,text,patient,split\nx,i.png,"a,p,train\n', "rows.csv, row 2: malformed CSV: unexpected end"),
         (b"id,image,text,patient,id,split\n", "rows.csv, row 1: column 'id' occurs twice"),

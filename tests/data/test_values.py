@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -58,6 +58,7 @@ def test_values_that_are_one(values, form):
     assert {canonical(value) for value in values} == {form}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.from_regex(r"[+-]?(0|[1-9][0-9]{0,24})(\.[0-9]{1,6})?", fullmatch=True), st.integers(0, 4))
 def test_numbers_are_equal_if_their_values_are(text, zeros):
     form = canonical(text)
@@ -65,6 +66,7 @@ def test_numbers_are_equal_if_their_values_are(text, zeros):
     assert form == canonical(Decimal(text)) == canonical(form + ("" if "." in form else ".") + "0" * zeros)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(max_size=12))
 def test_a_canonical_form_is_that_of_itself(text):
     form = canonical(text)
@@ -234,6 +236,12 @@ def test_flags_have_either_form(tmp_path):
     assert column(found, "train", "id") == ["2", "3"]
 
 
+def test_rows_of_a_day_and_one_of_each_patient(tmp_path):
+    rows = [{"day": f"2024-01-3{i // 5} 00:00:00", "p": p} for i, p in enumerate([1, "1.0", "2", "nan", "", 1])]
+    source = manifest(tmp_path, *rows, where={"day": date(2024, 1, 30)}, one_per="p")
+    assert column(opened(tmp_path, source), "train", "id") == [f"images/{i}.png" for i in (0, 2, 3, 4)]
+
+
 def test_values_are_replaced_whatever_their_form(tmp_path):
     rows = [{"g": g} for g in ("1.0", " 2", "nan", "7", "")]
     values = {"g": {1: "benign", "2.0": "malignant", "*": "benign"}}
@@ -318,6 +326,8 @@ LISTS = [
     ("[1, 2]", ["[1, 2]"]),
     ("None of the lobes is enlarged", ["None of the lobes is enlarged"]),
     (["a", "['b']"], ["a", "['b']"]),
+    ("[None]", [""]),
+    ("[None of these]", ["[None of these]"]),
     ("('a', 'b')", ["a", "b"]),
     ('("ground glass") opacities', ['("ground glass") opacities']),
 ]
@@ -477,6 +487,14 @@ def test_files_named_in_another_normal_form(tmp_path, disk, table, find):
     assert unicodedata.is_normalized("NFC", column(found, "train", "id")[0])
 
 
+def test_images_of_one_content_in_another_normal_form(tmp_path):
+    for i in (1, 2):
+        Image.fromarray(pixels(1)).save(tmp_path / f"{NAME['NFD']}{i}.png")
+    rows = [{"image": f"{NAME['NFC']}{i}.png", "text": f"text {i}", "split": "train"} for i in (1, 2)]
+    source = manifest(tmp_path, *rows, columns={"text": "text"})
+    assert column(opened(tmp_path, source), "train", "text") == [["text 1", "text 2"]]
+
+
 @pytest.mark.parametrize(("disk", "card"), FORMS)
 def test_folders_named_in_another_normal_form(tmp_path, disk, card):
     for name in (NAME[disk], "normal"):
@@ -484,6 +502,7 @@ def test_folders_named_in_another_normal_form(tmp_path, disk, card):
     source = {"kind": "image_folder", "root": NAME[card]}
     found = opened(tmp_path, source, classes=[NAME[card], "normal"])
     assert sorted(column(found, "train", "label")) == [0, 1]
+    assert sorted(column(found, "train", "id")) == [f"train/{NAME['NFC']}/0.png", "train/normal/0.png"]
     assert len(found.records("train")["image"]) == 2
     described = json.dumps({"y": NAME[disk]}).encode()
     shard(tmp_path / "a.tar", [("a.jpg", jpeg(0)), ("a.txt", b"text"), ("a.json", described)])
@@ -523,6 +542,13 @@ def test_paths_that_cannot_be_read(tmp_path, path, message):
     with pytest.raises(BenchError, match=message) as error:
         check(opened(tmp_path, manifest(tmp_path, {"image": path})))
     assert len(str(error.value)) < 300
+
+
+def test_a_message_does_not_grow_with_a_cell(tmp_path):
+    rows = [{"id": "x" * 100_000}] * 2
+    with pytest.raises(BenchError, match=r"row 3: id 'x+\.\.\.x+' is already used in rows.csv, row 2$") as error:
+        check(opened(tmp_path, manifest(tmp_path, *rows, columns={"id": "id"})))
+    assert len(str(error.value)) < 700
 
 
 def test_a_url_in_the_place_of_a_file(tmp_path):

@@ -12,7 +12,13 @@ import timm
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 from benchmark.common.errors import BenchError
 from benchmark.models import ModelCard, build_model
@@ -109,8 +115,14 @@ def test_the_depth_of_a_configuration_is_that_of_the_weights(tmp_path: Path) -> 
         assert "differ in the number of layers" in message
 
 
-@pytest.mark.parametrize("kind", [AutoModelForMaskedLM, AutoModelForSequenceClassification])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (AutoModelForMaskedLM, torch.float32),
+        (AutoModelForMaskedLM, torch.float16),
+        (AutoModelForSequenceClassification, torch.bfloat16),
+    ],
+)
 def test_heads_of_pretraining_do_not_matter(kind: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     """Of a language model they are tied to the embedding, so that the file lacks them."""
     whole = bert(tmp_path, kind).to(dtype)
@@ -229,6 +241,11 @@ def test_an_image_tower_of_timm(change: Change, message: str, as_folder: bool, t
     assert "left random" in model.left_random
 
 
+def test_the_norm_of_a_classifier_of_timm_does_not_matter(tmp_path: Path) -> None:
+    save_file(timm.create_model("efficientvit_m0", num_classes=3).state_dict(), tmp_path / "weights.safetensors")
+    assert build_model(timm_card(str(tmp_path / "weights.safetensors"), "efficientvit_m0"), 0).left_random == ""
+
+
 def open_clip_file(folder: Path) -> Path:
     torch.manual_seed(1)
     path = folder / "open_clip_model.safetensors"
@@ -298,6 +315,14 @@ def test_a_folder_in_place_of_a_checkpoint_is_told_how_to_write_it(tmp_path: Pat
     tower = {"kind": "open_clip", "name": "small-vit", "pretrained": str(tmp_path)}
     for card in (timm_card(str(tmp_path)), make_card(tower)):
         assert f"or the folder as name: local-dir:{tmp_path}" in refused(card)
+
+
+def test_causal_masks_of_older_versions_do_not_matter(tmp_path: Path) -> None:
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **TRANSFORMERS["gpt2"]))
+    theirs.save_pretrained(tmp_path)
+    masks = {f"transformer.h.0.attn.{name}": torch.ones(1, 1, 4, 4) for name in ("bias", "masked_bias")}
+    rewrite(tmp_path / "model.safetensors", lambda state: state | masks)
+    assert build_model(text_card(tmp_path), 0).left_random == ""
 
 
 @pytest.mark.parametrize("kind", ["T5ForConditionalGeneration", "T5EncoderModel", "T5Model"])

@@ -14,6 +14,7 @@ PRINTED = {
     r"\textasciigrave{}": "`",
     r"\textdagger{}": "†",
     r"\textdaggerdbl{}": "‡",
+    r"\S{}": "§",
     r"\textperiodcentered{}": "·",
     r"\ldots{}": "…",
     r"$\pm$": "±",

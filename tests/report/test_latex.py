@@ -161,6 +161,7 @@ def test_the_numbers_are_means_and_deviations_or_intervals() -> None:
     rows, _ = trials({"a": 0.5, "b": 0.4, "c": 0.3}, seeds=3, datasets=("d", "e"))
     rows["value"] = rows["arm"].map({"a": 0.5, "b": 0.4, "c": 0.3}) + rows["seed"] * 0.1 - 0.1
     rows.loc[rows["dataset"] == "e", "value"] += 0.2
+    rows["low"], rows["high"] = rows["value"] - 0.01, rows["value"] + 0.01
     rows = rows[(rows["arm"] != "c") | (rows["seed"] == 1)]
     rows.loc[rows["arm"] == "c", ["low", "high"]] = [-0.012, 0.556]
     text = latex_table(results_of(rows, {}).of_task("retrieval"))
@@ -169,7 +170,7 @@ def test_the_numbers_are_means_and_deviations_or_intervals() -> None:
     assert cells[0] == ["", "d", "e", "mean"]
     assert cells[1] == ["a", "50.0 ± 10.0", "70.0 ± 10.0", "60.0"]
     assert cells[2] == ["b", "40.0 ± 10.0", "60.0 ± 10.0", "50.0"]
-    assert cells[3] == ["c", "30.0 (−1.2 to 55.6)", "50.0 (−1.2 to 55.6)", "40.0"]
+    assert cells[3] == ["c", "30.0§ (−1.2 to 55.6)", "50.0§ (−1.2 to 55.6)", "40.0"]
     assert cells[4:] == [["chance", "10.0", "10.0", "10.0"], ["examples", "60", "60", ""]]
     assert "\\underline{40.0} {\\scriptsize" in text
     caption = caption_of(text)
@@ -192,7 +193,7 @@ def test_marks_baselines_and_missing_results_are_written() -> None:
     text = latex_table(results_of(both, drawn | of_start).of_task("retrieval"))
     (table,) = tabulars(text)
     cells = {printed(row[0]): [printed(cell) for cell in row[1:]] for row in table}
-    assert cells["b"][0].split(" ")[0].endswith("†")
+    assert cells["b"][0].split(" ")[0].endswith("†§")
     assert "†" not in "".join(cells["a"] + cells["start"])
     assert cells["b"][1:] == ["—", "—"]
     assert [printed(row[0]) for row in table] == ["", "a", "b", "start", "chance", "examples"]

@@ -14,7 +14,7 @@ from benchmark.evaluation.replicates import Score, pooled
 from benchmark.report.costs import cost_table, pool_costs, source_table
 from benchmark.report.render import Cell, Table, clock, interval, percent, scaled, to_markdown, wrap
 from benchmark.report.results import label_lines, natural
-from benchmark.report.scores import score_table, summarise, too_few
+from benchmark.report.scores import score_table, summarise, too_few, with_guesses
 from tests.moderated import hypotheses
 from tests.report.fakes import DATASETS, KINDS, synthetic
 from tests.report.reading import parsed, printed
@@ -440,3 +440,22 @@ def test_markdown_has_the_same_numbers():
 def test_markdown_shows_a_name_as_it_is(name):
     table = Table(name, [(name, name)], [(name, [Cell(name, best=True)])], [], name)
     assert parsed(to_markdown(table)) == [("", False), (name + name, False), (name, False), (name, True)]
+
+
+def test_scores_that_do_not_lie_above_the_guesses_are_marked():
+    """A model that gives one answer has the majority's accuracy; one without an interval is compared itself."""
+    rows = pd.concat(
+        [
+            one({"collapsed": 0.625, "unsure": 0.7}, majority=0.625, chance=0.5),
+            one({"clear": 0.8}, low=0.75, high=0.85, majority=0.625, chance=0.5),
+            one({"sure": 0.63, "none": 0.62}, low=None, high=None, majority=0.625, chance=0.5),
+            one({"initial": 0.5}, majority=0.625, chance=0.5, role="baseline"),
+        ]
+    )
+    rows, _, lines = label_lines(rows, pd.DataFrame())
+    scores = summarise(rows)
+    table = score_table(scores, "t", lines, with_guesses({("t", "d", "accuracy", "collapsed"): "†"}, scores))
+    texts = {line: cells[0].text for line, cells in [*table.rows, *table.footer] if line in lines}
+    marked = {"collapsed": "62.5†§", "none": "62.0§", "unsure": "70.0§"}
+    assert texts == marked | {"clear": "80.0", "sure": "63.0", "initial": "50.0"}
+    assert "§: its interval does not lie above what guesses get" in table.caption

@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -13,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
-from benchmark.data.canonical import composed
+from benchmark.data.canonical import canonical, composed
 from benchmark.data.problems import Problems
 from benchmark.data.records import SPLITS, Classes, Row
-from benchmark.data.sources.folders import located
+from benchmark.data.sources.folders import is_of_macos, located
 from benchmark.data.sources.subsample import Subsample
 from benchmark.data.sources.values import is_url
 
@@ -152,15 +153,21 @@ def _matches(folder: Path, path: Path) -> list[Path]:
         place = located(folder, str(path))
         return [place] if place.exists() else []
     forms = (str(path), unicodedata.normalize("NFD", str(path)))
-    return next((matches for form in forms if (matches := sorted(folder.glob(form)))), [])
+    return next((matches for form in forms if (matches := _globbed(folder, form))), [])
+
+
+def _globbed(folder: Path, pattern: str) -> list[Path]:
+    return sorted(match for match in folder.glob(pattern) if not any(map(is_of_macos, match.parts)))
 
 
 def _composed(value: Any) -> Any:
-    """A value of YAML, with every text in it composed."""
+    """A value of YAML, with every text in it composed; a date, which YAML reads without quotes, is its text."""
     if isinstance(value, dict):
         return {_composed(name): _composed(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_composed(item) for item in value]
+    if isinstance(value, date):
+        return canonical(value)
     return composed(value) if isinstance(value, str) else value
 
 

@@ -12,6 +12,7 @@ from benchmark.data.problems import BadRow
 def files_below(root: Path, ending: str = "") -> Iterator[str]:
     """The paths, relative to ``root``, of the files whose names end in ``ending``, in a fixed order.
 
+    What macOS stores beside files (``._a.png``, ``__MACOSX``) is left out, see is_of_macos().
     Links to folders are followed, each folder by one link at most and never by a link that lies in it, so cycles of
     links end. A folder that does not exist or cannot be listed has no files.
     """
@@ -28,6 +29,8 @@ def files_below(root: Path, ending: str = "") -> Iterator[str]:
         here = (*above, (state.st_dev, state.st_ino))
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if is_of_macos(entry.name):
+                continue
             if not _is_folder(entry):
                 if entry.name.endswith(ending):
                     yield path
@@ -39,6 +42,11 @@ def files_below(root: Path, ending: str = "") -> Iterator[str]:
                     continue
                 linked.add(target)
             waiting.append((path, here))
+
+
+def is_of_macos(name: str) -> bool:
+    """Whether a file or folder of this name holds what macOS knows about another, under that one's own suffix."""
+    return name.startswith("._") or name == "__MACOSX"
 
 
 def located(root: Path, path: str) -> Path:

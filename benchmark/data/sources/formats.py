@@ -1,25 +1,33 @@
 """Files that hold a table, read row by row: CSV, JSON, Parquet, Excel."""
 
 import csv
-import gzip
 import hashlib
 import json
-import zlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from zipfile import ZipFile
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, cut
+from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
+from benchmark.data.sources.class_names import class_names, inner_columns, value_at
+from benchmark.data.sources.json_document import rows_of, with_inner
+from benchmark.data.sources.text_files import (
+    DELIMITERS,
+    check_utf8,
+    decoded,
+    dialect,
+    open_bytes,
+    open_text,
+    suffix_of,
+    unreadable,
+)
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*DELIMITERS, *JSON_LINES, ".json", ".parquet", ".xlsx")
 MAX_DOCUMENT = 1 << 29
@@ -30,11 +38,6 @@ MAX_ROW = 1 << 24
 Values = dict[str, Any]
 Rows = Iterator[tuple[int, Values]]
 """Pairs of a row's number in its file, counted from 1, and its values by column."""
-
-
-def suffix_of(path: Path) -> str:
-    """The suffix that gives the format: ``.csv`` for rows.csv.gz."""
-    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
 
 
 def read_table(path: Path, problems: Problems, columns: set[str], header: Sequence[str] = ()) -> Rows:
@@ -56,38 +59,24 @@ def digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> BenchError:
-    return BenchError(f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or error} ({path})")
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[gzip.GzipFile | IO[bytes]]:
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
-
-
-def _lines(file: gzip.GzipFile | IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file. Of a line of more than MAX_ROW bytes, only the first MAX_ROW + 1 bytes."""
-    while line := file.readline(MAX_ROW + 1):
+def _lines(text: IO[str]) -> Iterator[str]:
+    """The lines of a file. Of a line of more than MAX_ROW characters, only the first MAX_ROW + 1 characters."""
+    while line := text.readline(MAX_ROW + 1):
         yield line
-        while len(line) > MAX_ROW and not line.endswith(b"\n"):
-            line = file.readline(MAX_ROW + 1)
+        while len(line) > MAX_ROW and not line.endswith(("\n", "\r")):
+            line = text.readline(MAX_ROW + 1)
 
 
 def _json_lines(path: Path, problems: Problems, columns: set[str]) -> Rows:
-    with _open(path) as file:
-        for number, line in enumerate(_lines(file), 1):
-            line = _without_byte_order_mark(path, line) if number == 1 else line
+    with open_text(path) as text:
+        for number, line in enumerate(_lines(text), 1):
             if not line.strip():
                 continue
             try:
-                values = _json_object(line)
+                values = with_inner(_json_object(line))
             except BadRow as bad:
                 problems.add(place(path.name, number), bad)
             else:
@@ -95,13 +84,12 @@ def _json_lines(path: Path, problems: Problems, columns: set[str]) -> Rows:
                 yield number, values
 
 
-def _json_object(line: bytes) -> Values:
+def _json_object(line: str) -> Values:
     if len(line) > MAX_ROW:
-        raise BadRow("row is too long", f"a row of more than {MAX_ROW:,} bytes")
+        raise BadRow("row is too long", f"a row of more than {MAX_ROW:,} characters")
+    check_utf8(line, column=True)
     try:
-        values = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise _not_utf8(line[error.start], error.start) from error
+        values = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadRow("malformed JSON", f"malformed JSON: {error}") from error
     if not isinstance(values, dict):
@@ -109,39 +97,36 @@ def _json_object(line: bytes) -> Values:
     return values
 
 
+def _object(pairs: list[tuple[str, Any]]) -> Values:
+    """The object with these keys and values. Raises ``BadRow`` for a key that occurs twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise BadRow("a key occurs twice", f"key '{cut(twice)}' occurs twice in one object")
+    return values
+
+
 def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
-    """Read a JSON document: a list of objects, or objects under one name each.
-
-    The latter are one object of objects, or a list of objects with one name; the name goes into the column ``key``.
-    """
-    for number, item in enumerate(_json_items(path), 1):
-        if not isinstance(item, dict):
-            message = f"expected an object, found {json.dumps(item)[:40]}"
-            problems.add(place(path.name, number), BadRow("malformed JSON", message))
-            continue
-        if len(item) == 1 and isinstance(inner := next(iter(item.values())), dict):
-            item = {"key": next(iter(item)), **inner}
-        columns.update(item)
-        yield number, item
-
-
-def _json_items(path: Path) -> list[Any]:
-    with _open(path) as file:
+    """Read a JSON document, see rows_of(), or JSON Lines that are named like one."""
+    with open_bytes(path) as file:
         data = file.read(MAX_DOCUMENT + 1)
     if len(data) > MAX_DOCUMENT:
         raise BenchError(
             f"{path.name}: more than {MAX_DOCUMENT:,} bytes of JSON; expected JSON Lines for sets this large"
         )
     try:
-        document = json.loads(_without_byte_order_mark(path, data).decode())
-    except UnicodeDecodeError as error:
-        raise BenchError(f"{path.name}: {_not_utf8(data[error.start], error.start).message}") from error
+        document = json.loads(decoded(path, data), object_pairs_hook=_object)
+    except BadRow as bad:
+        raise BenchError(f"{path.name}: {bad.message}") from bad
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and data.lstrip()[:1] == b"{":
+            yield from _json_lines(path, problems, columns)
+            return
         raise BenchError(f"{path.name}: malformed JSON: {error}") from error
-    items = [{name: item} for name, item in document.items()] if isinstance(document, dict) else document
-    if not isinstance(items, list):
-        raise BenchError(f"{path.name}: expected a JSON list of objects, found {type(document).__name__}")
-    return items
+    del data
+    for number, values in rows_of(document, path.name, problems):
+        columns.update(values)
+        yield number, values
 
 
 def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
@@ -150,69 +135,81 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
 
     try:
         with pq.ParquetFile(path) as file:
-            columns.update(file.schema_arrow.names)
-            classes = _class_names(file.schema_arrow)
+            schema = file.schema_arrow
+            _check_no_duplicate(f"{path.name}", schema.names)
+            named, inner = class_names(_features(schema.metadata)), inner_columns(schema)
+            columns.update(schema.names, inner)
             number = 0
             # Small batches: a row may hold a whole image.
             for batch in file.iter_batches(batch_size=64):
                 for values in batch.to_pylist():
                     number += 1
                     try:
-                        values.update({name: _class_name(values[name], names) for name, names in classes.items()})
+                        values.update(
+                            {name: function(values[name]) for name, function in named.items() if name in values}
+                        )
                     except BadRow as bad:
                         problems.add(place(path.name, number), bad)
-                    else:
-                        yield number, values
+                        continue
+                    yield number, {name: value_at(values, path) for name, path in inner.items()} | values
     except (OSError, pa.ArrowException) as error:
-        raise BenchError(f"{path.name}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        raise BenchError(f"{path.name}: cannot be read as Parquet: {one_line(error)}") from error
 
 
-def _class_names(schema: "pa.Schema") -> dict[str, list[str]]:
-    """For each column that ``datasets`` wrote as class numbers, the names; a card may have them in another order."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    described = {name: features[name] for name in schema.names if isinstance(features.get(name), dict)}
-    return {name: feature["names"] for name, feature in described.items() if feature.get("_type") == "ClassLabel"}
-
-
-def _class_name(value: Any, names: list[str]) -> Any:
-    # A column may have been changed without its description: then it may no longer hold numbers.
-    if not isinstance(value, int):
-        return value
-    if value >= len(names):
-        raise BadRow("unknown class", f"class number {value}; the file has names for 0 to {len(names) - 1}")
-    return names[value] if value >= 0 else None
+def _features(metadata: dict[bytes, bytes] | None) -> Any:
+    """What ``datasets`` says in a table's metadata about its columns; None where it says nothing that can be read."""
+    try:
+        return json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _excel(path: Path, problems: Problems, columns: set[str]) -> Rows:
     """Read the first sheet of a workbook; its first row names the columns."""
-    book = _workbook(path)
-    try:
-        sheet = book.worksheets[0].iter_rows(values_only=True)
+    with _workbook(path) as book:
+        sheet = _quietly(book.worksheets[0].iter_rows(values_only=True))
         header = ["" if name is None else str(name).strip() for name in next(sheet, ())]
-        columns.update(header)
+        _check_no_duplicate(f"{path.name}, row 1", header)
+        columns.update(filter(None, header))
         for number, cells in enumerate(sheet, 2):
             if any(cell is not None for cell in cells):
-                yield number, dict(zip(header, cells))
-    finally:
-        book.close()
+                yield number, {name: cell for name, cell in zip(header, cells) if name}
 
 
-def _workbook(path: Path) -> Any:
+def _quietly(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of a sheet, without openpyxl's warnings of styles and dates that it does not know."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
+
+
+@contextmanager
+def _workbook(path: Path) -> Iterator[Any]:
+    """Open an Excel file. Raises ``BenchError`` where it cannot be read, in the block too."""
     try:
         import openpyxl
     except ImportError as error:
         raise BenchError(f"{path.name}: Excel files need openpyxl: pip install openpyxl") from error
     try:
-        with ZipFile(path) as archive:
+        with path.open("rb") as file, ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_DOCUMENT:
-            raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
-        return openpyxl.load_workbook(path, read_only=True, data_only=True)
+            if size > MAX_DOCUMENT:
+                raise BenchError(f"{path.name}: unpacks to {size:,} bytes, more than {MAX_DOCUMENT:,}; expected CSV")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            try:
+                yield book
+            finally:
+                book.close()
     except BenchError:
         raise
     except Exception as error:  # zipfile, XML and openpyxl each raise their own
-        raise BenchError(f"{path.name}: cannot be read as an Excel file: {error}") from error
+        raise BenchError(f"{path.name}: cannot be read as an Excel file: {one_line(error)}") from error
 
 
 class _CsvLines:
@@ -235,13 +232,16 @@ def _csv(path: Path, problems: Problems, columns: set[str], header: Sequence[str
     limit = csv.field_size_limit(MAX_ROW)
     number = 1
     try:
-        with _open_text(path) as text:
+        options, only_said = dialect(path, len(header))
+        with open_text(path) as text:
             lines = _CsvLines(text)
-            reader = _csv_reader(path, lines)
+            reader = csv.reader(lines, **options)
+            if only_said:
+                next(reader)
             # Published files have names such as ' EncodedPixels'.
             names = list(header) or [name.strip() for name in next(reader, [])]
-            _check_no_duplicate(path, names)
-            columns.update(names)
+            _check_no_duplicate(f"{path.name}, row {max(1, reader.line_num)}", names)
+            columns.update(filter(None, names))
             number, lines.length = reader.line_num + 1, 0
             for fields in reader:
                 start, number, lines.length = number, reader.line_num + 1, 0
@@ -253,50 +253,20 @@ def _csv(path: Path, problems: Problems, columns: set[str], header: Sequence[str
                     problems.add(place(path.name, start), bad)
     except csv.Error as error:
         raise BenchError(f"{path.name}, row {number}: malformed CSV: {error}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
     finally:
         csv.field_size_limit(limit)
 
 
-@contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
-    with _open(path) as file:
-        _without_byte_order_mark(path, file.read(2))
-    # A byte that is not UTF-8 becomes a lone surrogate, so that one bad row does not hide the others.
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    with gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options) as text:
-        yield text
-
-
-def _csv_reader(path: Path, lines: Iterable[str]) -> Any:
-    suffix = suffix_of(path)
-    if suffix == ".txt":
-        return csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True, quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True)
-
-
-def _check_no_duplicate(path: Path, names: list[str]) -> None:
-    for name, count in Counter(names).items():
+def _check_no_duplicate(where: str, names: Iterable[str]) -> None:
+    """Raise ``BenchError`` for a name that occurs twice. Columns without a name cannot be used, so they may."""
+    for name, count in Counter(filter(None, names)).items():
         if count > 1:
-            raise BenchError(f"{path.name}, row 1: column '{name}' occurs twice")
+            raise BenchError(f"{where}: column '{cut(name)}' occurs twice; rename one of them")
 
 
 def _csv_values(names: list[str], fields: list[str]) -> Values:
-    surrogate = next((c for value in fields for c in value if "\udc80" <= c <= "\udcff"), None)
-    if surrogate:
-        raise _not_utf8(ord(surrogate) - 0xDC00)
+    for value in fields:
+        check_utf8(value)
     if len(fields) != len(names):
         raise BadRow("wrong number of fields", f"{len(fields)} fields where the header has {len(names)}")
-    return dict(zip(names, fields))
-
-
-def _without_byte_order_mark(path: Path, start: bytes) -> bytes:
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise BenchError(f"{path.name}: is UTF-16; expected UTF-8")
-    return start.removeprefix(b"\xef\xbb\xbf")
-
-
-def _not_utf8(byte: int, column: int | None = None) -> BadRow:
-    where = "" if column is None else f" at column {column + 1}"
-    return BadRow("not UTF-8", f"not UTF-8 (byte 0x{byte:02x}{where}); expected UTF-8")
+    return {name: value for name, value in zip(names, fields) if name}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.common.hub import one_line
 from benchmark.data.canonical import identifier
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
@@ -127,15 +129,18 @@ class H5Source(Source):
             raise BenchError(f"{path.name}: group_column: {unknown('column', self.group_column, columns)}")
         return groups
 
-    def _open(self, path: Path) -> Any:
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[Any]:
+        """Open a file. Raises ``BenchError`` where it cannot be read, in the block too."""
         import h5py
 
-        file = self.existing(path)
+        located = self.existing(path)
         try:
-            return h5py.File(file)
-        except OSError as error:
+            with h5py.File(located) as file:
+                yield file
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:  # h5py has no own error
             hint = "; unpack it first" if path.suffix == ".gz" else ""
-            raise BenchError(f"{path.name}: cannot be read as HDF5: {error}{hint}") from error
+            raise BenchError(f"{path.name}: cannot be read as HDF5: {one_line(error)}{hint}") from error
 
     def _array(self, file: Any, path: Path, name: str) -> Any:
         if name not in file:

@@ -1,6 +1,7 @@
 """Records from a dataset on the Hugging Face hub, or from a folder that ``datasets`` saved."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,8 +10,9 @@ from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import one_line
-from benchmark.data.problems import Problems
-from benchmark.data.records import SPLITS, Split
+from benchmark.data.problems import BadRow, Problems
+from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.class_names import class_names, inner_columns, value_at
 from benchmark.data.sources.formats import Rows
 from benchmark.data.sources.hub_dataset import HubDataset
 from benchmark.data.sources.table import Table, TableSource
@@ -86,7 +88,8 @@ class HubSource(TableSource):
         for split, name in self.splits_of.items():
             data = self._hub.load(name) if self._hub else self._saved(name)
             table = f"{self.name or self.path}, {name}"
-            yield Table("" if self.split else split, table, _rows(data, table), set(data.column_names or ()))
+            columns = set(data.column_names or ())
+            yield Table("" if self.split else split, table, _rows(data, table, problems, columns), columns)
 
     def _saved(self, split: str) -> "datasets.Dataset":
         import datasets
@@ -107,22 +110,30 @@ class HubSource(TableSource):
         return saved
 
 
-def _rows(data: "datasets.Dataset", table: str) -> Rows:
-    """The rows of a dataset, with images left encoded and class numbers replaced by names."""
+def _rows(data: "datasets.Dataset", table: str, problems: Problems, columns: set[str]) -> Rows:
+    """The rows of a dataset, with images left encoded and class numbers replaced by names.
+
+    Columns inside of others are added to ``columns``.
+    """
     import datasets
 
-    features = data.features or {}
+    features = data.features or datasets.Features()
+    named, inner = class_names(features.to_dict()), inner_columns(features.arrow_schema)
+    columns.update(inner)
     for name, feature in features.items():
         if isinstance(feature, datasets.Image):
             data = data.cast_column(name, datasets.Image(decode=False))
-    classes = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
-    number = 0
-    try:
-        for number, values in enumerate(data, 1):
-            values = dict(values)
-            for name, feature in classes.items():
-                value = values[name]
-                values[name] = None if value is None or value < 0 else feature.int2str(value)
-            yield number, values
-    except Exception as error:  # a network fails in many ways
-        raise BenchError(f"{table}, row {number + 1}: cannot be read: {one_line(error)}") from error
+    rows = iter(data)
+    for number in count(1):
+        try:
+            values = dict(next(rows))
+        except StopIteration:
+            return
+        except Exception as error:  # a network fails in many ways
+            raise BenchError(f"{table}, row {number}: cannot be read: {one_line(error)}") from error
+        try:
+            values.update({name: function(values[name]) for name, function in named.items() if name in values})
+        except BadRow as bad:
+            problems.add(place(table, number), bad)
+            continue
+        yield number, {name: value_at(values, path) for name, path in inner.items()} | values

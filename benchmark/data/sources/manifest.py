@@ -14,8 +14,9 @@ from benchmark.data.canonical import composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.folders import located
-from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table, suffix_of
+from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table
 from benchmark.data.sources.table import Table, TableSource
+from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import compose_names
 
 
@@ -165,9 +166,11 @@ def _alike(one: Any, other: Any) -> bool:
 class ManifestSource(TableSource):
     """One table with a row for each image, or one table for each split.
 
-    file, or files by split: .csv, .tsv, .txt (columns separated by tabs, no quotes), .jsonl, .ndjson, .json, .parquet
-    or .xlsx, text in UTF-8; all but the last two also as .gz. A name may be a pattern (``data/train-*.parquet``).
-    Images lie in a folder, or in the column itself as in Parquet files of ``datasets``.
+    file, or files by split: .csv, .tsv, .txt (no quotes where tabs separate its columns), .jsonl, .ndjson, .json,
+    .parquet or .xlsx; all but the last two also as .gz. A name may be a pattern (``data/train-*.parquet``). Texts are
+    in UTF-8, or in UTF-16 with its byte order mark; commas, semicolons, tabs or bars separate columns, whatever the
+    suffix says. For the forms of a .json, COCO among them, see rows_of(). Images lie in a folder, or in the column
+    itself as in Parquet files of ``datasets``, whose class numbers are read as the names that the file has for them.
 
     header: the names of the columns, if the first row of the file does not give them.
     join: tables that add columns.

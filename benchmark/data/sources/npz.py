@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -13,6 +13,7 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.common.hub import one_line
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Classes, Row, label_of_flags, label_of_index
@@ -54,14 +55,17 @@ class NpzSource(Source):
         state = self.existing(self.file).stat()
         return {"kind": self.kind, "size": state.st_size, "time": state.st_mtime_ns}
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         path = self.existing(self.file)
-        try:
-            arrays = np.load(path, allow_pickle=False)
-            assert isinstance(arrays, np.lib.npyio.NpzFile)
-            return arrays
-        except Exception as error:  # zipfile, numpy and the assertion each raise their own
-            raise BenchError(f"{path.name}: cannot be read as .npz: {error}") from error
+        with path.open("rb") as file:
+            try:
+                arrays = np.load(file, allow_pickle=False)
+                assert isinstance(arrays, np.lib.npyio.NpzFile)
+            except Exception as error:  # zipfile, numpy and the assertion each raise their own
+                raise BenchError(f"{path.name}: cannot be read as .npz: {one_line(error)}") from error
+            with arrays:
+                yield arrays
 
     @override
     def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
@@ -91,8 +95,10 @@ class NpzSource(Source):
             return images, arrays[key].reshape(expected).tolist()
         except BadRow as bad:
             raise BenchError(f"{name}: {split}_images: an image {bad.message}") from bad
-        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-            raise BenchError(f"{name}: {split}: {error}") from error
+        except BenchError:
+            raise
+        except Exception as error:  # zipfile, zlib, numpy and the parser of its headers each raise their own
+            raise BenchError(f"{name}: {split}: {' '.join(str(error).split())[:300]}") from error
 
     def _images(self, split: str) -> tuple[int, Iterator[np.ndarray]]:
         """The number of images, and the images one by one: at 224 pixels they do not fit into memory together."""
@@ -112,7 +118,7 @@ class NpzSource(Source):
                     try:
                         pixels = file.read(size)
                     except (OSError, EOFError, BadZipFile, zlib.error) as error:
-                        raise BenchError(f"{where}: cannot be read: {error}") from error
+                        raise BenchError(f"{where}: cannot be read: {one_line(error)}") from error
                     if len(pixels) < size:
                         raise BenchError(f"{where}: the file ends before the last of {shape[0]:,} images")
                     yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])

@@ -88,7 +88,7 @@ class TableSource(Source):
     values: column -> value -> its replacement ("*": for any value not listed); applied before ``where``.
     where, where_not: keep only the rows that have, or do not have, this value (or one of these) in this column.
     Values are compared in their canonical form, as are groups, ids, classes and the rest: 1 and ``1.0`` are one value.
-    one_per: keep only the first row, of those that can be used, of each value of this column.
+    one_per: keep only the first row, of those that can be used, of each value of this column, and all without a value.
     text_file: a template of the path of a text file that holds the text, relative to the image folder.
     sections: of that file, only the sections whose headings (``FINDINGS:``) contain these words, in this order; rows
     without any of them are left out.
@@ -237,10 +237,12 @@ class TableSource(Source):
                     continue
                 if self.one_per:
                     of = identifier(values.get(self.one_per))
-                    if of in kept:
+                    if of and of in kept:
                         continue
                     kept.add(of)
                 yield row
+            if not table.columns:
+                problems.stop("error")
             self.check_columns(table.name, table.columns)
 
     def check_columns(self, table: str, columns: set[str]) -> None:
@@ -251,6 +253,10 @@ class TableSource(Source):
         for key, name in self._named_columns():
             if name and name not in known:
                 raise BenchError(f"{table}: {key}: {unknown('column', name, known)}")
+
+    def used_columns(self) -> frozenset[str]:
+        """The columns that the card names."""
+        return frozenset(name for _, name in self._named_columns())
 
     def _named_columns(self) -> Iterator[tuple[str, str]]:
         """Pairs of a key of the card and a column that it names."""
@@ -406,7 +412,12 @@ class RowReader:
         return path if located(folder(), path).is_file() else other
 
     def _image(self, values: Values) -> str | bytes:
-        encoded = image_bytes(values.get(self._columns.image))
+        value = values.get(self._columns.image)
+        if isinstance(value, list) and value:
+            if len(value) > 1:
+                raise BadRow("several images", f"{len(value)} images (column '{self._columns.image}'); expected one")
+            values[self._columns.image] = value = value[0]
+        encoded = image_bytes(value)
         if encoded is not None:
             return encoded
         path = composed(self._path(self._columns.image, values, lambda: self._image_folder))

@@ -20,7 +20,7 @@ MAX_TEXT = 1 << 20
 FLAGS = {"1": "true", "0": "false", "true": "1", "false": "0"}
 """A column of flags may have either form."""
 
-_LIST = re.compile(r"(?:array\()?\[\s*(?:[\[({]\s*)*(?:[bu]?['\"]|\]$)")
+_LIST = re.compile(r"(?:array\()?\[\s*(?:[\[({]\s*)*(?:[bu]?['\"]|\]$|(?i:none|null|nan)\s*[,\]])")
 """The beginning of a list of texts. Of what begins as a tuple or an object, only some is one."""
 _COLLECTION = re.compile(rf"{_LIST.pattern}|[({{]\s*[bu]?['\"]")
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:image/)", re.IGNORECASE)

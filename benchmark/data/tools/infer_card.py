@@ -1,6 +1,5 @@
 """Write a card for data without one, inferred from the files."""
 
-import gzip
 import os
 import re
 from collections import Counter
@@ -19,7 +18,8 @@ from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS, separated
 from benchmark.data.sources.columns import fill, template_columns
 from benchmark.data.sources.folders import files_below, located
-from benchmark.data.sources.formats import DELIMITERS, SUFFIXES, Values, read_table, suffix_of
+from benchmark.data.sources.formats import SUFFIXES, Values, read_table
+from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import names_in, relative_path
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2, "seed": 0}
@@ -53,7 +53,6 @@ NO_FINDING = {
     *("id", "index", "fold", "split", "train", "val", "valid", "test"),
 }
 """Words in the names of columns of 0 and 1 that describe the patient, the visit or the file, and not a finding."""
-MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -149,8 +148,7 @@ def _has_images(folder: Path) -> bool:
 
 def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     problems = Problems()
-    _check_delimiter(path)
-    rows = [values for _, values in islice(read_table(path, problems, set()), SAMPLED)]
+    rows = [_unwrapped(values) for _, values in islice(read_table(path, problems, set()), SAMPLED)]
     names = list(dict.fromkeys(name for values in rows for name in values if name))
     if not rows:
         raise BenchError(f"{path}: no rows" + (f"; {problems.first}" if problems.first else ""))
@@ -168,6 +166,15 @@ def _from_table(path: Path) -> tuple[dict[str, Any], list[str]]:
     if shared:
         notes.append(f"inferred: {of_captions} names captions, not images ({shared}); they are gathered by image")
     return _card(path.absolute().stem, source, classes, multi_label), notes
+
+
+def _unwrapped(values: Values) -> Values:
+    """The values of a row, with a list of one text as that text."""
+    return {name: value[0] if _is_wrapped(value) else value for name, value in values.items()}
+
+
+def _is_wrapped(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
 
 
 def _shared_images(image: str, rows: list[Values]) -> str:
@@ -239,23 +246,6 @@ def _table_notes(columns: dict[str, Any], names: list[str], classes: list[str] |
     if unused := [name for name in names if name not in _used(columns)]:
         notes.append(f"{TO_DO} columns, if any of these matter: {', '.join(unused)} (not used)")
     return [*notes, *([PROMPTS_TO_DO] if classes else [])]
-
-
-def _check_delimiter(path: Path) -> None:
-    """Raise ``BenchError`` if the columns in the first line are not separated as the file's name says."""
-    expected = DELIMITERS.get(suffix_of(path))
-    if expected is None:
-        return
-    try:
-        options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace"}
-        with gzip.open(path, "rt", **options) if path.suffix.lower() == ".gz" else path.open(**options) as file:
-            first = file.readline(1 << 16)
-    except (OSError, EOFError):
-        return  # read_table() reports it
-    mark = max(MARKS, key=first.count)
-    if mark in first and expected not in first:
-        known = ", ".join(f"{MARKS[own]} in {suffix}" for suffix, own in DELIMITERS.items())
-        raise BenchError(f"{path}: its columns are separated by {MARKS[mark]}; expected {known}: convert or rename it")
 
 
 def _image_column(path: Path, names: list[str], rows: list[Values]) -> tuple[str, str]:

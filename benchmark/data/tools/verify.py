@@ -333,7 +333,7 @@ def _same_texts(split: str, times: Counter[str]) -> Iterator[Finding]:
     text, most = times.most_common(1)[0]
     if most == total:
         yield Finding("warning", "texts", f"{split}: all {total:,} texts are the same: '{_start(text)}'")
-    elif most > 1 and most >= LARGE_PART * total:
+    elif most >= max(FEW, LARGE_PART * total):
         yield Finding("warning", "texts", f"{split}: texts that are '{_start(text)}': {most:,} of {total:,}")
     elif len(times) < FEW_TEXTS * total:
         yield Finding("warning", "texts", f"{split}: only {len(times):,} of {total:,} texts are different")

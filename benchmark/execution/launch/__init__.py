@@ -1,1 +1,3 @@
-"""Launchers: how the cells of a run are spread over processes and machines."""
+"""Launchers: how the cells of a run are spread over processes and machines. Importing this registers them."""
+
+from benchmark.execution.launch import local as local

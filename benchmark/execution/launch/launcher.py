@@ -1,7 +1,6 @@
 """What a launcher is: a class that has the cells of a run carried out by other processes, here or on other machines."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +19,8 @@ again. lost: it died without saying so (killed, out of memory, its machine is go
 class Job(BaseModel):
     """What all workers of a launch work on. It can be pickled and written as JSON.
 
-    id: of the launch. config: of the run, ``RunConfig.model_dump(mode="json")``. results: the results folder, absolute.
+    id: of the launch. config: of the run, ``RunConfig.model_dump(mode="json")``. device: of the run, cpu, cuda or mps.
+    results: the results folder, absolute.
     folder: where the command was started; relative paths in the configuration start there. plugins: absolute paths of
     the files that register methods, tasks or launchers. environment: variables that the workers need. track: names of
     trackers. left_out: datasets that failed their check, and that the run goes on without.
@@ -30,12 +30,18 @@ class Job(BaseModel):
 
     id: str
     config: dict[str, Any]
+    device: str
     results: Path
     folder: Path
     plugins: list[str] = []
     environment: dict[str, str] = {}
     track: list[str] = []
     left_out: list[str] = []
+
+    @property
+    def launch_folder(self) -> Path:
+        """The folder of the launch: launch.json, and in failed/ a file with a message for each cell that failed."""
+        return self.results / "launches" / self.id
 
 
 class Unit(BaseModel):
@@ -93,12 +99,29 @@ class Ended:
         return "stopped" if self.status in (STOPPED, INTERRUPTED) else "failed"
 
 
-class Launcher(ABC):
+class LaunchRecord(BaseModel):
+    """A launch, as written to launches/ID/launch.json in the results folder. Times are seconds since 1970.
+
+    launcher, options: its name and ``Config``. handles: of what was started. host, process: of the command.
+    """
+
+    launcher: str
+    options: dict[str, Any]
+    job: Job
+    units: list[Unit]
+    handles: list[str] = []
+    host: str
+    process: int
+    started: float
+    ended: float | None = None
+
+
+class Launcher:
     """Has units carried out: starts processes, jobs or tasks that call ``carry_out``, and follows them.
 
     A subclass is registered with ``@register_launcher("name")``, and its nested dataclass ``Config`` has the options
-    that --launch-option sets. An instance is made for each command: another process that has the same job and options
-    can poll and cancel by handle.
+    that --launch-option sets. Where it detaches, another process with the same job and options makes an instance of its
+    own, and polls and cancels by handle.
 
     detaches: whether what it starts goes on when the command ends. The command then ends once all is submitted; else it
     follows, and stops what it started when it is interrupted.
@@ -115,35 +138,40 @@ class Launcher(ABC):
     class Config:
         """The options of the launcher; none by default."""
 
-    def __init__(self, job: Job, options: Any) -> None:
-        """job: what the workers work on. options: a ``Config``."""
-        self.job, self.options = job, options
+    def __init__(
+        self, job: Job, options: Any, say: Callable[[str], None] = lambda _: None, mode: str = "lines"
+    ) -> None:
+        """job: what the workers work on. options: a ``Config``. say: shows a line of a worker's output.
 
-    def check(self) -> None:  # noqa: B027
+        mode: of the workers' ``Progress``; none where a table shows what they are doing.
+        """
+        self.job, self.options, self.say, self.mode = job, options, say, mode
+
+    def check(self) -> None:
         """Raise ``BenchError`` if this launcher cannot work here (a package or a program is missing); starts nothing.
 
         Called before data are checked and prepared.
         """
 
-    @abstractmethod
     def submit(self, units: Sequence[Unit]) -> list[str]:
         """Start carrying out the units; return a handle for each process, job or task that was started.
 
         A handle is a text that names it beyond this process's end (a job id, host and process). Raises ``BenchError``.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def poll(self, handles: Sequence[str]) -> list[Report]:
         """Return what is known of each handle; does not wait."""
+        raise NotImplementedError
 
-    @abstractmethod
     def cancel(self, handles: Sequence[str], at_once: bool = False) -> None:
         """Ask what the handles stand for to stop at a checkpoint, or at once; returns without waiting for it.
 
         Handles that have ended are passed over.
         """
+        raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Free what the launcher holds in this process; called when the command ends."""
 
 

@@ -86,12 +86,12 @@ def test_one_text_one_label_and_one_colour(tmp_path, write):
 @pytest.mark.parametrize("write", [manifest, stream])
 def test_texts_and_pictures_that_repeat_in_part(tmp_path, write):
     rows = [{"image": n, "text": f"a picture of number {n}"} for n in range(20)]
-    for n in range(4):
+    for n in range(5):
         rows[n]["text"] = "Normal."
     rows[7]["text"] = "x"
     place = "rows.jsonl" if write is manifest else "0.tar"
     assert findings(tmp_path, write, rows) == [
-        "texts: train: texts that are 'Normal.': 4 of 20",
+        "texts: train: texts that are 'Normal.': 5 of 20",
         f"texts: train: images with a very short text: 1, first 'r7' in {place}, row 8: 'x'",
     ]
 
