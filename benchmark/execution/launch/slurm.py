@@ -18,16 +18,12 @@ from typing import Any
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.execution.launch.launcher import STOPPED, Ended, Job, Launcher, Report, Unit, register_launcher
+from benchmark.common.interrupts import STOPPED
+from benchmark.execution.launch.launcher import Ended, Job, Launcher, Report, Unit, register_launcher
+from benchmark.execution.launch.resources import memory_of, seconds_of
 
 CLUSTERS = ("slurm", "local", "debug")
 """Executors of submitit. local: processes of this machine; debug: this process, one cell after the other."""
-MARGIN = 1.5
-"""Time and memory that a job asks for, as a multiple of what is estimated."""
-SPARE_MINUTES = 15
-"""Added to that: to start Python, load models and open the data."""
-SPARE_GIGABYTES = 4.0
-"""Added to the memory: what Python, its libraries and the examples of the next batches take."""
 NOTICE = 300
 """Seconds before its time is over at which SLURM tells a job, which then writes a checkpoint; at most half the time."""
 LARGEST_ARRAY = 1000
@@ -141,19 +137,18 @@ class Slurm(Launcher):
         """
         options, on_gpu = self.options, units[0].device == "cuda"
         gpus = options.gpus if options.gpus >= 0 else int(on_gpu)
-        # What is estimated for the CPU says nothing of jobs with GPUs.
-        estimated = on_gpu == bool(gpus)
         if options.time:
             minutes = minutes_of(options.time)
         else:
-            unsure = [unit.name for unit in units if unit.seconds is None]
-            if unsure or not estimated:
-                why = f"the time of {unsure[0]} is not known" if unsure else "the time is estimated for this machine's CPU"
-                raise BenchError(f"--launch slurm: {why}; give that of a job, such as --launch-option time=12h")
-            minutes = MARGIN * max(unit.seconds or 0 for unit in units) / 60 + SPARE_MINUTES
-        memory = options.memory
-        if not memory and not gpus:
-            memory = MARGIN * max(unit.memory or 0 for unit in units) / 1e9 + SPARE_GIGABYTES
+            # What is estimated for the CPU says nothing of jobs with GPUs.
+            seconds = seconds_of(units) if on_gpu == bool(gpus) else None
+            if seconds is None:
+                raise BenchError(
+                    "--launch slurm: the time that the cells take is not known here; give that of the longest, "
+                    "such as --launch-option time=12h"
+                )
+            minutes = seconds / 60
+        memory = options.memory or (0 if gpus else memory_of(units) / 1e9)
         parameters: dict[str, Any] = {
             "name": "bench",
             "timeout_min": max(1, round(minutes)),
@@ -173,7 +168,14 @@ class Slurm(Launcher):
 
     def _queue(self) -> dict[str, tuple[str, str]]:
         """Return the state and the node of this user's jobs, of those that ended too for as long as SLURM knows them."""
-        command = ["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%N"]
+        command = [
+            "squeue",
+            "--noheader",
+            "--array",
+            "--states=all",
+            f"--user={getpass.getuser()}",
+            "--format=%i|%T|%N",
+        ]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         if asked.returncode:
             raise BenchError(f"squeue: {' '.join(asked.stderr.split())}")
@@ -262,7 +264,9 @@ def _submitit() -> Any:
 @contextmanager
 def _outside_of_a_job() -> Iterator[None]:
     """Hide the variables of the job in which the command runs, which jobs of its own would take for theirs."""
-    hidden = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("SLURM_") and name != "SLURM_CONF"}
+    hidden = {
+        name: os.environ.pop(name) for name in [*os.environ] if name.startswith("SLURM_") and name != "SLURM_CONF"
+    }
     try:
         yield
     finally:
