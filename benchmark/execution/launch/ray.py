@@ -45,10 +45,11 @@ class Ray(Launcher):
 
     @dataclass
     class Config:
-        """gpus: of a task, may be a fraction; -1: one if the run is on a GPU. cpus: of a task. memory: of a task, in GB;
-        0: as estimated on the CPU, not asked for with GPUs. retries: how often a task is started again that died.
-        storage: a URL of fsspec, such as s3://bucket/results, for nodes without a shared folder; empty: the results
-        folder is shared.
+        """gpus: of a task, may be a fraction; -1: one if the run is on a GPU. cpus: of a task.
+
+        memory: of a task, in GB; 0: as estimated on the CPU, not asked for with GPUs. retries: how often a task that
+        died is started again. storage: a URL of fsspec, such as s3://bucket/results, for nodes without a shared folder;
+        empty: they share the results folder.
         """
 
         gpus: float = -1.0

@@ -1,4 +1,4 @@
-"""Launch cells as SLURM jobs through submitit: an array with a job for each cell, which goes on when the command ends."""
+"""Launch cells as SLURM jobs through submitit: an array, a job for each cell, that outlives the command."""
 
 import getpass
 import os
@@ -53,7 +53,7 @@ class Slurm(Launcher):
 
         gpus: of a job; -1: one if the run is on a GPU. cpus: of a job; 0: SLURM's default. memory: of a job, in GB; 0:
         as estimated on the CPU, SLURM's default with GPUs. parallel: the most jobs at a time. requeues: how often a job
-        goes back into the queue. cluster: slurm, or local or debug to try it out without SLURM.
+        goes back into the queue. cluster: slurm; local or debug try it out without SLURM.
         """
 
         partition: str = ""
@@ -167,7 +167,7 @@ class Slurm(Launcher):
         return parameters
 
     def _queue(self) -> dict[str, tuple[str, str]]:
-        """Return the state and the node of this user's jobs, of those that ended too for as long as SLURM knows them."""
+        """Return state and node of this user's jobs, and of those that ended for as long as SLURM knows them."""
         command = [
             "squeue",
             "--noheader",
