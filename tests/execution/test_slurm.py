@@ -176,8 +176,8 @@ def test_a_job_of_the_local_executor_goes_on(bench: Bench) -> None:
     assert bench(*RUN, *options, "--results", "plain") == 0
     assert bench(*LAUNCH, *options, "--launch-option", "cluster=local") == 0
     (handle,) = handles(bench)[0].handles
-    first = worker_of(handle)
     wait_until(lambda: steps(bench.folder / "results") > 5)
+    first = worker_of(handle)
     os.kill(int(first), signal.SIGUSR1)
     # Its controller starts it again.
     wait_until(lambda: worker_of(handle) not in ("", first))
@@ -198,34 +198,38 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("controller", "one_thread")
-def test_jobs_of_slurm_go_on_from_their_checkpoints(bench: Bench) -> None:
+def test_a_job_of_slurm_goes_on_from_its_checkpoint(bench: Bench) -> None:
     results = bench.folder / "results"
     assert bench(*RUN, "--results", "plain") == 0
 
     assert bench(*LAUNCH) == 0
-    jobs = handles(bench)[0].handles
-    assert [job.split("_")[1] for job in jobs] == ["0", "1"]
-    wait_until(lambda: steps(results) > 10)
+    record, _ = handles(bench)
+    job, cell = record.handles[0], record.units[0].cell
+    assert [handle.split("_")[1] for handle in record.handles] == ["0", "1"]
+
+    def reached() -> int:
+        return sum(path.read_text().count("\n") for path in results.glob(f"cells/.{cell}.partial*/log.jsonl"))
+
+    wait_until(lambda: reached() > 5)
     assert bench("status") == 0
-    assert "2 running" in bench.out
-    # The time of the first is nearly over: it goes back into the queue, where it would wait for two minutes.
-    subprocess.run(["scancel", "--signal=USR1", jobs[0]], check=True)
+    assert "running: msd seed 0, training by" in bench.out
+    # Its time is nearly over: it goes back into the queue, where SLURM leaves it for two minutes.
+    subprocess.run(["scancel", "--signal=USR1", job], check=True)
     wait_until(lambda: reports(bench)[0].state == "waiting")
-    # The second is cancelled, and the first while it waits.
+    before = reached()
+    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=True)
+    wait_until(lambda: reached() > before > 5)
     assert bench("cancel") == 0
-    wait_until(lambda: [report.state for report in reports(bench)] == ["stopped", "stopped"])
-    assert len([*results.glob("cells/.*.partial*/resume.safetensors")]) == 2
+    wait_until(lambda: reports(bench)[0].state == "stopped")
+    wait_until(lambda: reports(bench)[1].state in ("stopped", "done"))
+    assert bench("status") == 0
+    assert "stopped: msd seed 0; last error: stopped by SIGTERM at a checkpoint" in bench.out
 
     assert bench(*LAUNCH) == 0
-    jobs = handles(bench)[0].handles
-    wait_until(lambda: steps(results) > 80)
-    subprocess.run(["scancel", "--signal=USR1", jobs[0]], check=True)
-    wait_until(lambda: reports(bench)[0].state == "waiting")
-    subprocess.run(["scontrol", "update", f"jobid={jobs[0]}", "starttime=now"], check=True)
-    wait_until(lambda: [report.state for report in reports(bench)] == ["done", "done"], 120)
+    wait_until(lambda: all(report.state == "done" for report in reports(bench)))
     cluster.check_same(results, bench.folder / "plain")
     assert bench("status") == 0
-    assert "2 done" in bench.out
+    assert "1 cell: 1 done" in bench.out or "2 cells: 2 done" in bench.out
 
 
 @pytest.mark.slow
@@ -238,5 +242,4 @@ def test_a_job_of_slurm_that_dies(bench: Bench) -> None:
     wait_until(lambda: reports(bench)[0].state == "lost")
     assert "Killed" in reports(bench)[0].reason
     assert bench("status") == 0
-    assert "1 failed" in bench.out
-    assert "Killed" in bench.out
+    assert "failed: clip seed 0; last error: failed: srun: error:" in bench.out

@@ -179,3 +179,9 @@ class Launcher:
 
 LAUNCHERS: Registry[Launcher] = Registry("launcher", Launcher, required=("submit", "poll", "cancel"))
 register_launcher = LAUNCHERS.register
+
+
+def launcher_of(record: LaunchRecord) -> Launcher:
+    """Make the launcher of a launch anew, to poll and cancel by handle."""
+    cls = LAUNCHERS[record.launcher]
+    return cls(record.job, cls.Config(**record.options))

@@ -211,13 +211,15 @@ class Slurm(Launcher):
         return result if outcome == "success" else str(result).strip().splitlines()[-1]
 
     def _last_line(self, handle: str) -> str:
-        """Return the last line that a job wrote to its standard error; empty if there is none."""
+        """Return the last line that a job wrote to its standard error, of an error if there is one; else empty."""
         path = _submitit().core.utils.JobPaths(self.folder, handle).stderr
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        lines = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or [""])[-1]
 
 
 def minutes_of(time: str) -> float:
