@@ -210,10 +210,10 @@ class Materials:
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
             save_file(model, partial / "model.safetensors")
-            (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
             claimed.check()
             partial.replace(folder)
+            (folder / LAST).unlink()
         return weights
 
     def language_model(self) -> Path:

@@ -180,6 +180,7 @@ class Store:
 
         parent = self.cell(cell) / "evaluations"
         parent.mkdir(exist_ok=True)
+        taken_over = partial is not None
         partial = partial or Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -196,6 +197,8 @@ class Store:
                 _write_json(partial / "embedded.json", embedded)
             _write_json(partial / "rows.json", rows)
             if (parent / key).exists():
+                if taken_over and self.is_evaluated(cell, key):
+                    return
                 shutil.rmtree(parent / key)
             partial.rename(parent / key)
         finally:
