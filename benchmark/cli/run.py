@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, plural
+from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
 
 if TYPE_CHECKING:
     from benchmark.api import Launching
+    from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
 
 
@@ -74,23 +76,64 @@ def eval_(
     model: Annotated[
         str,
         typer.Option(
-            help="open_clip:NAME/TAG (or /FILE), open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or "
-            "timm:FOLDER; images only), or a model card."
+            help="A published model (biomedclip; see bench list models), open_clip:NAME/TAG (or /FILE), "
+            "open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or timm:FOLDER; images only), or a "
+            "model card. Several: comma-separated."
         ),
     ],
+    own_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--own-prompts", help="Classify with the templates of a published model's authors, not the datasets'."
+        ),
+    ] = False,
 ) -> None:
-    """Evaluate a model that was trained elsewhere; its rows join the same report."""
+    """Evaluate models that were trained elsewhere, one after another; their rows join the same report.
+
+    One that fails does not stop the others; it is named at the end, and the exit status is 1.
+    """
     from benchmark.plan.make import evaluation_plan
 
-    _execute(evaluation_plan(options.config(), model), options)
+    config = options.config()
+    specs = [model] if Path(model).exists() else names_of(model) or []
+    failed: dict[str, Exception] = {}
+    for spec in dict.fromkeys(specs):
+        try:
+            outcome = _carried_out(evaluation_plan(config, spec, own_prompts=own_prompts), options)
+            if outcome and outcome.failures:
+                failed[spec] = BenchError(f"{plural(len(outcome.failures), 'part')}, see above")
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if len(specs) == 1:
+                raise
+            failed[spec] = error
+    for spec, cause in failed.items() if len(specs) > 1 else ():
+        say(f"{spec} failed: {cause if isinstance(cause, BenchError) else one_line(cause)}", "red")
+    unforeseen = [cause for cause in failed.values() if not isinstance(cause, BenchError)]
+    if unforeseen:
+        raise unforeseen[0]
+    if failed:
+        raise typer.Exit(1)
+    say("next: bench report")
 
 
 def _execute(
     plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
 ) -> None:
-    """Carry out a plan.
+    """Carry out a plan, as _carried_out() does. Exits with status 1 if something failed."""
+    outcome = _carried_out(plan, options, track, launching)
+    if outcome and outcome.failures:
+        raise typer.Exit(1)
+    say("next: bench status" if outcome and outcome.submitted else "next: bench report")
 
-    Exits with status 1 if something failed, 130 after Ctrl-C, and 75 after a signal by which a scheduler asks to stop.
+
+def _carried_out(
+    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+) -> "Outcome | None":
+    """Carry out a plan; return what was done, None if nothing was to be done.
+
+    Exits with status 130 after Ctrl-C, and 75 after a signal by which a scheduler asks to stop.
     """
     from benchmark.api import execute
 
@@ -103,9 +146,7 @@ def _execute(
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None
-    if outcome and outcome.failures:
-        raise typer.Exit(1)
-    say("next: bench status" if outcome and outcome.submitted else "next: bench report")
+    return outcome
 
 
 def report(
