@@ -212,7 +212,7 @@ class Slurm(Launcher):
 
     def _last_line(self, handle: str) -> str:
         """Return the last line that a job wrote to its standard error, of an error if there is one; else empty."""
-        path = _submitit().core.utils.JobPaths(self.folder, handle).stderr
+        path: Path = _submitit().core.utils.JobPaths(self.folder, handle).stderr
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
