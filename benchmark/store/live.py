@@ -19,6 +19,8 @@ BEAT = 5.0
 """Seconds between two writes of a record while nothing but progress changes."""
 SILENT = 60.0
 """Seconds without a write after which a run on another machine counts as lost."""
+SHARE = 0.01
+"""The most of the time that writing a record at its changes takes."""
 KEPT = 20
 """The most records of earlier runs that a new run leaves."""
 
@@ -145,6 +147,7 @@ class Recorder:
         self._ended = threading.Event()
         self._began = time.monotonic()
         self._writes = True
+        self._written = self._took = 0.0
 
     def __enter__(self) -> Self:
         earlier = [each for each in read_runs(self.folder.parent) if each.state != "running" or each.lost]
@@ -237,10 +240,16 @@ class Recorder:
             work.done += not failed
             work.share = (work.done + work.failed) / work.total
             work.seconds = time.monotonic() - self._began
-        self.write()
+        self.changed()
+
+    def changed(self) -> None:
+        """Write the record, soon: writing one of thousands of cells at each change would take longer than the work."""
+        if time.monotonic() - self._written >= self._took / SHARE:
+            self.write()
 
     def write(self) -> None:
         """Write the record; the file is the old one or the new one at any time."""
+        began = time.monotonic()
         with self._lock:
             if not self._writes:
                 return
@@ -255,6 +264,8 @@ class Recorder:
             except OSError as error:
                 self._writes = False
                 self.say(f"{path}: cannot be written, so that bench watch does not see this run: {error.strerror}")
+            self._written = time.monotonic()
+            self._took = self._written - began
 
     def _path(self, record: RunRecord) -> Path:
         return self.folder / f"{record.id}.json"
@@ -270,7 +281,7 @@ class Recorder:
     def _set(self, work: Work, state: WorkState, reason: str = "") -> None:
         with self._lock:
             work.state, work.reason = state, reason
-        self.write()
+        self.changed()
 
 
 def _is_process(process: int) -> bool:

@@ -11,6 +11,7 @@ cells/.HASH.partial-TOKEN/          a training in progress or interrupted
 cells/.HASH.claim-G                 which process works on it, see claim.py; the same in evaluations/
 claims.json                         the claims of the suites that were run
 runs/ID.json                        what a run is doing and has to do, see live.py
+launches/ID/                        what a launch started and what of it failed, see execution/launch/launcher.py
 datasets.json                       where the cards of the datasets lie that were evaluated on
 """
 

@@ -19,6 +19,7 @@ from benchmark.execution.launch.work import carry_out
 from benchmark.execution.runner import Outcome, run
 from benchmark.store import claim
 from benchmark.store.store import Store
+from benchmark.training import loop
 from tests.squares import planned
 
 CONTEXT = get_context("forkserver")
@@ -43,11 +44,40 @@ def run_squares(folder: Path, results: Path, *settings: str, wait: bool = True, 
     return outcome, Path(console.file.name).read_text()
 
 
+def _noting_ends(results: Path) -> None:
+    """Write a line for each training that reaches its end: the name of its folder."""
+    save = loop.save_cost
+
+    def noted(folder: Path, cost: Any) -> None:
+        save(folder, cost)
+        with (results.parent / "ends.txt").open("a") as file:
+            file.write(f"{folder.name}\n")
+
+    loop.save_cost = noted  # type: ignore[attr-defined]
+
+
+def phase(results: Path, cache: Path) -> str:
+    """Say what a process is doing that works on results alone, from what lies there."""
+    partial = [path.name for path in results.glob("cells/.*.partial-*/*")]
+    if "cost.json" in partial:
+        return "rename"
+    if any(name.endswith(".safetensors.partial") or name.startswith(".tmp") for name in partial):
+        return "checkpoint"
+    if "log.jsonl" in partial:
+        return "training"
+    if [*results.glob("cells/*/embeddings/.*claim*")]:
+        return "embeddings"
+    if [*results.glob("cells/*/evaluations/.*claim*")]:
+        return "evaluation"
+    return "preparation" if [*cache.rglob(".*.claim-*")] else "start, plan or end"
+
+
 def _run(
     folder: Path, results: Path, cache: str, answer: Any, settings: tuple[str, ...], flags: dict[str, Any]
 ) -> None:
     os.environ["BENCH_CACHE"] = cache
     shorten_lives()
+    _noting_ends(results)
     try:
         answer.put(run_squares(folder, results, *settings, **flags))
     except KeyboardInterrupt:
