@@ -18,7 +18,7 @@ def status(
     results: Results = None,
     every: Annotated[bool, typer.Option("--all", help="Show each cell, whatever its state.")] = False,
 ) -> None:
-    """Show the cells that were to be carried out by state: waiting, running, done, failed.
+    """Show the cells that were to be carried out by state: waiting, running, stopped, done, failed.
 
     Of a running one, which process of which machine works on it, how far it is and how long it takes; of a failed one,
     the last error. bench watch follows the processes.
@@ -32,9 +32,9 @@ def status(
     if not states:
         raise BenchError(f"no run here: {folder} has no record of one; start bench run first")
     say(summary(states, sum(run.is_going for run in store.runs())))
-    for name in ("running", "failed", "waiting", "done"):
+    for name in ("running", "failed", "stopped", "waiting", "done"):
         of_state = [state for state in states if state.state == name]
-        shown = of_state if every else of_state[:MOST] if name in ("running", "failed") else []
+        shown = of_state if every else of_state[:MOST] if name in ("running", "failed", "stopped") else []
         for state in shown:
             say(_line(state), "red" if name == "failed" else None)
         if rest := of_state[len(shown) :]:

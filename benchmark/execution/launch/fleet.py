@@ -18,7 +18,7 @@ from rich.text import Text
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
-from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit
+from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
 from benchmark.execution.launch.status import CellState, read_launches, states_of, summary
 from benchmark.execution.runner import Outcome, Runner, Share
 from benchmark.method import METHODS
@@ -101,7 +101,7 @@ def cancel(store: Store, say: Callable[[str], None]) -> bool:
     for record in launches.values():
         if not LAUNCHERS[record.launcher].detaches:
             continue
-        launcher = LAUNCHERS[record.launcher](record.job, LAUNCHERS[record.launcher].Config(**record.options))
+        launcher = launcher_of(record)
         reports = zip(record.handles, launcher.poll(record.handles))
         if going := [handle for handle, report in reports if report.state in ("waiting", "running")]:
             launcher.cancel(going)

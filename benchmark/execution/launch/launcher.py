@@ -81,7 +81,8 @@ class Ended:
     """How a worker ended; what ``carry_out`` returns. It can be pickled.
 
     status: 0, 1 after failures, 2 after a user's mistake, STOPPED at a checkpoint, INTERRUPTED after Ctrl-C.
-    trained, evaluated, elsewhere, failures: as of ``Outcome``. reason: why it ended, if not by itself.
+    trained, evaluated, elsewhere, failures: as of ``Outcome``. reason: why it ended, if not by itself. signal: the
+    name of the one that stopped it.
     """
 
     status: int = 0
@@ -90,6 +91,7 @@ class Ended:
     elsewhere: int = 0
     failures: list[str] = field(default_factory=list)
     reason: str = ""
+    signal: str = ""
 
     @property
     def state(self) -> State:
@@ -177,3 +179,9 @@ class Launcher:
 
 LAUNCHERS: Registry[Launcher] = Registry("launcher", Launcher, required=("submit", "poll", "cancel"))
 register_launcher = LAUNCHERS.register
+
+
+def launcher_of(record: LaunchRecord) -> Launcher:
+    """Make the launcher of a launch anew, to poll and cancel by handle."""
+    cls = LAUNCHERS[record.launcher]
+    return cls(record.job, cls.Config(**record.options))

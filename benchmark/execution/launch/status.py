@@ -9,14 +9,14 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from benchmark.common.errors import plural
+from benchmark.common.errors import BenchError, plural
 from benchmark.common.progress import duration
-from benchmark.execution.launch.launcher import LaunchRecord, Unit
+from benchmark.execution.launch.launcher import LAUNCHERS, LaunchRecord, Unit, launcher_of
 from benchmark.store.claim import Owner, owners
 from benchmark.store.live import Kind, RunRecord, Work, current
 from benchmark.store.store import Store
 
-State = Literal["waiting", "running", "done", "failed"]
+State = Literal["waiting", "running", "stopped", "done", "failed"]
 
 
 @dataclass
@@ -53,8 +53,21 @@ def cell_states(store: Store) -> list[CellState]:
     launch = launches[-1] if launches and launches[-1].started >= latest else None
     if launch:
         own = [record for record in records if record.launch == launch.job.id]
-        return states_of(store, launch.units, own, launch.job.launch_folder / "failed")
+        states = states_of(store, launch.units, own, launch.job.launch_folder / "failed")
+        _ask_launcher(launch, states)
+        return states
     return states_of(store, _units(current(records)), current(records), None)
+
+
+def _ask_launcher(launch: LaunchRecord, states: Sequence[CellState]) -> None:
+    """Say of cells that wait for a job whether it was stopped or died, which nothing but its launcher knows."""
+    if not LAUNCHERS[launch.launcher].detaches:
+        return
+    with suppress(BenchError):
+        for state, report in zip(states, launcher_of(launch).poll(launch.handles)):
+            if state.state == "waiting" and report.state in ("stopped", "failed", "lost"):
+                state.state = "stopped" if report.state == "stopped" else "failed"
+                state.error = state.error or report.reason
 
 
 def states_of(

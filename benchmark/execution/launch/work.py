@@ -38,7 +38,7 @@ def carry_out(job: Job, units: Sequence[Unit], worker: str, mode: str = "lines",
         with stoppable(), Progress(Terminal(), mode, job.results / "run.log", name=worker) as progress:
             outcome = _carry_out(job, units, worker, progress, wait)
     except StoppedError as stopped:
-        return Ended(STOPPED, reason=f"stopped by {stopped} at a checkpoint")
+        return Ended(STOPPED, reason=f"stopped by {stopped} at a checkpoint", signal=str(stopped))
     except KeyboardInterrupt:
         return Ended(INTERRUPTED, reason="interrupted")
     except BenchError as error:
