@@ -6,12 +6,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, model_validator
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.config.validation import validated
-from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.config.yaml_files import config_names, find_config, parse_yaml, read_yaml
 from benchmark.data.canonical import canonical
 from benchmark.data.problems import BadRow
 from benchmark.data.records import SPLITS, Classes, Split
@@ -284,7 +283,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     for key, text in settings.items():
         # A class may have a dot in its name.
         keys = key.split(".", 1) if key.startswith("keep.") else key.split(".")
-        _set(source, keys, _value(f"{name_or_path}", text))
+        _set(source, keys, parse_yaml(text, f"dataset '{cut(str(name_or_path))}'"))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
     name = "@".join([fields.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
     where = f"{path} with cards.{name} of the suite" if texts else str(path)
@@ -312,13 +311,6 @@ def _set(block: dict[str, Any], keys: list[str], value: Any) -> None:
             block[key] = {}
         block = block[key]
     block[keys[-1]] = value
-
-
-def _value(reference: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BenchError(f"dataset '{reference}': '{text}' is not a YAML value") from error
 
 
 def card_names() -> list[str]:
