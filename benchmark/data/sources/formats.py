@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile
 
-from benchmark.common.errors import BenchError, cut
+from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
@@ -209,7 +209,7 @@ def _workbook(path: Path) -> Iterator[Any]:
     except BenchError:
         raise
     except Exception as error:  # zipfile, XML and openpyxl each raise their own
-        raise BenchError(f"{path.name}: cannot be read as an Excel file: {one_line(error)}") from error
+        raise reading_failed(f"{path.name}: cannot be read as an Excel file: {one_line(error)}", error) from error
 
 
 class _CsvLines:
