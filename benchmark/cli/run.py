@@ -1,5 +1,6 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +63,12 @@ def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> No
         raise typer.Exit(130) from None
     if outcome and outcome.failures:
         raise typer.Exit(1)
-    say("next: bench report")
+    say(f"next: bench report{_results_option(options.results)}")
+
+
+def _results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def report(
