@@ -73,13 +73,11 @@ def main() -> None:
         _discard_output()
         status = 1
     except (OSError, MemoryError) as error:
-        message = explained(error)
         try:
             sys.stdout.flush()
         except OSError:
             _discard_output()
-            message = f"standard output: {message}"
-        _print_error(message)
+        _print_error(explained(error))
         status = 2
     except Exception as error:
         # Typer's usage errors (an unknown option) have a method that prints them.

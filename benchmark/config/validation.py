@@ -18,9 +18,7 @@ LONGEST_NAME = 100
 
 def _is_name(text: str) -> str:
     if not re.fullmatch(r"\w(?:[\w .+-]*[\w+-])?", text) or len(text.encode()) > LONGEST_NAME:
-        raise ValueError(
-            f"expected letters and digits, with . _ - + within, at most {LONGEST_NAME} bytes, as in my-set-2"
-        )
+        raise ValueError(f"expected letters and digits, with . _ - + within, at most {LONGEST_NAME} bytes, as in set-2")
     return text
 
 

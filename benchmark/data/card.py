@@ -292,9 +292,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     plain = validated(_Named, {"name": name}, where).name
     name = "@".join([plain, *(f"{key}={text}" for key, text in settings.items())])
     if len(name.encode()) > LONGEST_NAME:
-        raise BenchError(
-            f"dataset '{cut(name)}': more than {LONGEST_NAME} bytes with its settings; write them in a card"
-        )
+        raise BenchError(f"dataset '{cut(name)}': more than {LONGEST_NAME} bytes with its settings; write a card")
     card: Card = validated(Card, {**fields, "name": name, "source": located, **(texts or {})}, where)
     try:
         card.source.check_classes(card.labels)

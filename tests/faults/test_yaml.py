@@ -2,6 +2,7 @@
 
 import string
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,13 @@ LETTERS = string.ascii_lowercase
 def bomb(item: str) -> str:
     """Ten lines, each of nine aliases of the one before: 9^9 values."""
     lines = [f"a: &a {item}"]
-    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip(LETTERS, LETTERS[1:10])]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise(LETTERS[:10])]
     return "\n".join(lines)
 
 
 def merges() -> str:
     lines = ["a: &a {x: 1}"]
-    lines += [f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}" for a, b in zip(LETTERS, LETTERS[1:10])]
+    lines += [f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}" for a, b in pairwise(LETTERS[:10])]
     return "\n".join(lines)
 
 
