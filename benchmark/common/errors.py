@@ -44,9 +44,9 @@ def reading_failed(message: str, error: BaseException) -> BenchError:
     return (MachineError if is_of_the_machine(error) else BenchError)(message)
 
 
-def explained(error: OSError | MemoryError) -> str:
+def explained(error: BaseException) -> str:
     """Say in a line what the machine could not do, and with which file."""
-    if isinstance(error, MemoryError):
+    if not isinstance(error, OSError):
         return " ".join(filter(None, ("out of memory", f"({cut(str(error))})" if str(error) else "")))
     names = [cut(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     return ": ".join([*names, error.strerror or cut(str(error)) or type(error).__name__])
