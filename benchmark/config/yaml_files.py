@@ -108,8 +108,8 @@ def _check_size(text: str) -> None:
     # A stack of the containers that are open: their anchors, and the values so far in them.
     sizes: dict[str, int] = {}
     opened: list[tuple[str | None, int]] = [(None, 0)]
-    event: Any
-    for event in yaml.parse(text, _Loader):
+    events: Any = yaml.parse(text, _Loader)
+    for event in events:
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, size = opened.pop()
             size += 1
