@@ -82,9 +82,14 @@ def _datasets() -> Lines:
 
 
 def _models() -> Lines:
-    from benchmark.config.yaml_files import config_names, find_config, read_yaml
+    from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
 
-    return [(name, read_yaml(find_config("model", name)).get("title", "")) for name in config_names("model")]
+    lines = [(name, read_yaml(find_config("model", name)).get("title", "")) for name in config_names("model")]
+    for path in sorted(published_models_folder().glob("*.yaml")):
+        card = read_yaml(path)
+        terms = {True: "; gated", False: "", None: "; gated or not: unknown"}[card["gated"]]
+        lines.append((path.stem, f"{card['title']}. Licence {card['licence']}{terms}. For bench eval."))
+    return lines
 
 
 def _suites() -> Lines:
