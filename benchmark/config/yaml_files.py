@@ -121,12 +121,12 @@ def _check_size(text: str) -> None:
         elif isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, 0))
             if len(opened) > MOST_DEEP:
-                raise yaml.MarkedYAMLError(problem=f"more than {MOST_DEEP} levels", problem_mark=event.start_mark)
+                raise _refusal(f"more than {MOST_DEEP} levels", event)
             continue
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in opened):
-                raise yaml.MarkedYAMLError(problem=f"*{event.anchor} is within itself", problem_mark=event.start_mark)
-            anchor, size = None, sizes.get(event.anchor, 1)
+                raise _refusal(f"*{event.anchor} is within itself", event)
+            anchor, size = None, sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             anchor, size = event.anchor, 1
         else:
@@ -136,7 +136,11 @@ def _check_size(text: str) -> None:
         outer, before = opened[-1]
         opened[-1] = outer, before + size
         if before + size > MOST_VALUES:
-            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES:,} values", problem_mark=event.start_mark)
+            raise _refusal(f"more than {MOST_VALUES:,} values", event)
+
+
+def _refusal(problem: str, event: Any) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _integer(loader: Any, node: yaml.ScalarNode) -> int:
