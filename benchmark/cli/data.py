@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -180,7 +181,10 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
     for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
         say(line)
-    say(f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}")
+    say(
+        f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}; "
+        f"copies across splits and what texts and labels say are not looked at: bench data verify {shlex.quote(name)}"
+    )
 
 
 @data_app.command("verify", epilog="Example: bench data verify ham10000 --output ham10000.json")

@@ -1,5 +1,6 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def eval_(
         raise unforeseen[0]
     if failed:
         raise typer.Exit(1)
-    say("next: bench report")
+    say(f"next: bench report{_results_option(options.results)}")
 
 
 def _execute(
@@ -124,7 +125,7 @@ def _execute(
     outcome = _carried_out(plan, options, track, launching)
     if outcome.failures:
         raise typer.Exit(1)
-    say("next: bench status" if outcome.submitted else "next: bench report")
+    say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
 
 
 def _carried_out(
@@ -147,6 +148,11 @@ def _carried_out(
         raise typer.Exit(130) from None
     assert outcome is not None
     return outcome
+
+
+def _results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def report(

@@ -300,6 +300,8 @@ class Materials:
         with self.progress.stage(f"{name}: training") as stage:
 
             def show(reached: StepProgress) -> None:
+                if stage.done is None and reached.step > 1:
+                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)

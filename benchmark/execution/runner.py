@@ -1,5 +1,6 @@
 """Carry out a plan: train its cells, evaluate its pairs. Finished work is skipped; a failure does not stop the rest."""
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, plural
+from benchmark.common.errors import BenchError, MachineError, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress
+from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
@@ -461,7 +463,8 @@ class Runner:
         try:
             yield
         except BenchError as error:
-            if config.strict or config.on_bad_data == "error" or name not in optional or not others:
+            bad_data = not isinstance(error, MachineError)
+            if not bad_data or config.strict or config.on_bad_data == "error" or name not in optional or not others:
                 raise
             plan.pairs = others
             self.recorder.leave_out(str(error))
@@ -469,7 +472,7 @@ class Runner:
 
     @contextmanager
     def recording_failures(self, name: str, what: str) -> Iterator[None]:
-        """Record an exception as a failure and continue; unexpected ones leave a traceback under ``errors``.
+        """Record an exception as a failure and continue; all but user's mistakes leave a traceback under errors/.
 
         what: the cell or the evaluation that fails, as of has_failed().
         """
@@ -483,11 +486,21 @@ class Runner:
             raise
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
-        except Exception as error:
-            path = self.store.folder / "errors" / f"{name.split('] ')[-1].replace(', ', '-').replace(' ', '-')}.txt"
+        except (OSError, MemoryError) as error:
+            self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
+        except (Exception, SystemExit) as error:
+            self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
+
+    def kept_traceback(self, name: str) -> str:
+        """Write the traceback of the current exception under ``errors``; return where it is, in brackets."""
+        title = re.sub(r"[^\w.=+-]+", "-", name.rpartition("] ")[2])
+        path = self.store.folder / "errors" / f"{shorten(title)}.txt"
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8")
-            self.fail(f"{name}: {type(error).__name__}: {error} (traceback in {path})", what)
+            path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            return f" (no traceback: {explained(error)})"
+        return f" (traceback in {path})"
 
     def fail(self, message: str, what: str) -> None:
         """Add a failure to the outcome and the record, print it, and mark it for the other workers of the launch."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.common.errors import BenchError, listed, unknown
+from benchmark.common.errors import BenchError, MachineError, listed, unknown
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import reason, validated
 from benchmark.data.card import card_file, load_card
@@ -187,9 +187,13 @@ class Datasets:
         (name,) = self.open([reference])
         try:
             check_rows(self[name])
+        except MachineError:
+            raise
         except BenchError:
             try:
                 check_rows(open_dataset(card, "skip", self.cache))
+            except MachineError:
+                raise
             except BenchError as error:
                 del self.opened[name]
                 return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")

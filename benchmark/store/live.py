@@ -201,7 +201,7 @@ class Recorder:
         except (KeyboardInterrupt, ClaimLostError):
             self._set(work, "queued")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._set(work, "failed", str(error) or type(error).__name__)
             if kind == "training":
                 self._set(self._find(cell, "evaluation"), "left out", "the training failed")

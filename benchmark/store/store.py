@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import MachineError, explained
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
@@ -42,6 +42,10 @@ LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "f
 folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 
 
+TRIED = 1 << 16
+"""Bytes that are written to see whether a folder can be written to."""
+
+
 class Store:
     """The cells and rows under ``folder``, which need not exist yet."""
 
@@ -50,7 +54,7 @@ class Store:
         self.cells = folder / "cells"
 
     def create(self) -> None:
-        """Create the folder. Raises ``BenchError`` if it cannot be a folder that this user can write to."""
+        """Create the folder and try to write to it. Raises ``MachineError`` if files cannot be written there."""
         reason = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,10 +62,11 @@ class Store:
             reason = "is or lies below a file, not a folder"
         except OSError as error:
             reason = f"cannot be created: {error.strerror}"
-        if not reason and not os.access(self.folder, os.W_OK | os.X_OK):
-            reason = "cannot be written to"
+        if not reason:
+            folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
+            reason = next(filter(None, map(_why_unwritable, folders)), "")
         if reason:
-            raise BenchError(f"the results folder {self.folder} {reason}; choose another with --results")
+            raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
     def keep_claims(self, suite: str, claims: Mapping[str, Claim]) -> None:
         """Write the claims of a suite, replacing those that it had: a report made elsewhere has no other source."""
@@ -335,6 +340,17 @@ class Store:
     def _origin(self, folder: Path) -> dict[str, str]:
         """Return the columns that say where a cell is from; none in a single store."""
         return {}
+
+
+def _why_unwritable(folder: Path) -> str:
+    """Say why no file can be written into a folder; empty if one can."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
+            file.write(bytes(TRIED))
+            file.flush()
+    except OSError as error:
+        return f"cannot be written to: {explained(error)}"
+    return ""
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":
