@@ -43,7 +43,7 @@ class Scenario(Strict):
     conditions: those to run besides the plain one; empty: the suite's own.
     """
 
-    name: Name
+    name: str
     question: str
     varies: str
     condition: Condition
