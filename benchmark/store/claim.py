@@ -200,9 +200,7 @@ def owner_of(path: Path) -> Owner | None:
     latest = max(_claims(_path(path.parent, path.name, 0)), default=0)
     if not latest:
         return None
-    newest = _path(path.parent, path.name, latest)
-    owner = _read(newest)
-    return None if owner is None or _is_dead(newest, owner) else owner
+    return _live_owner(_path(path.parent, path.name, latest))
 
 
 def owners(folder: Path) -> dict[str, Owner]:
@@ -213,9 +211,8 @@ def owners(folder: Path) -> dict[str, Owner]:
             name, separator, generation = entry.name.rpartition(".claim-")
             if separator and name.startswith(".") and generation.isdigit():
                 latest[name[1:]] = max(latest.get(name[1:], 0), int(generation))
-    read = {name: _path(folder, name, generation) for name, generation in latest.items()}
-    found = {name: (path, _read(path)) for name, path in read.items()}
-    return {name: owner for name, (path, owner) in found.items() if owner and not _is_dead(path, owner)}
+    live = {name: _live_owner(_path(folder, name, generation)) for name, generation in latest.items()}
+    return {name: owner for name, owner in live.items() if owner}
 
 
 def _path(folder: Path, name: str, generation: int) -> Path:
@@ -260,6 +257,11 @@ def _read(path: Path) -> Owner | None:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _live_owner(path: Path) -> Owner | None:
+    owner = _read(path)
+    return None if owner is None or _is_dead(path, owner) else owner
 
 
 def _is_dead(path: Path, owner: Owner) -> bool:

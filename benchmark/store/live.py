@@ -13,12 +13,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.store.claim import ClaimLostError
+from benchmark.store.claim import BEAT, DEAD, ClaimLostError
 
-BEAT = 5.0
-"""Seconds between two writes of a record while nothing but progress changes."""
-SILENT = 60.0
-"""Seconds without a write after which a run on another machine counts as lost."""
 SHARE = 0.01
 """The most of the time that writing a record at its changes takes, if it has more than ``MANY`` parts."""
 MANY = 100
@@ -54,14 +50,13 @@ class Work(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """What a run does and has to do. Times are seconds since 1970.
+    """What a run does and has to do, written every ``BEAT`` seconds and when it changes. Times are seconds since 1970.
 
     launch, worker: of a worker, the id of its launch and its name in it. host, process: the machine's name and the
-    process id. updated: when the run last wrote. ended: when it said that
-    it ended.
-    left_out: what is not evaluated, and why. warnings: what a reader of the results should know. failures: a line each.
-    reason: why the run ended, if not by itself. lost: why a run that does not say that it ended was not running any
-    more when the record was read; else empty.
+    process id. updated: when the run last wrote; on another machine it counts as lost after ``DEAD`` seconds without.
+    ended: when it said that it ended. left_out: what is not evaluated, and why. warnings: what a reader of the results
+    should know. failures: a line each. reason: why the run ended, if not by itself. lost: why a run that does not say
+    that it ended was not running any more when the record was read; else empty.
     """
 
     id: str
@@ -96,7 +91,7 @@ class RunRecord(BaseModel):
         if self.host == platform.node() and not _is_process(self.process):
             return f"process {self.process} is gone"
         silent = now - self.updated
-        return f"process {self.process} on {self.host} has not written since" if silent > SILENT else ""
+        return f"process {self.process} on {self.host} has not written since" if silent > DEAD else ""
 
 
 def read_runs(results: Path) -> list[RunRecord]:
@@ -151,7 +146,7 @@ class Recorder:
         self._written = self._took = 0.0
 
     def __enter__(self) -> Self:
-        earlier = [each for each in read_runs(self.folder.parent) if each.state != "running" or each.lost]
+        earlier = [each for each in read_runs(self.folder.parent) if not each.is_going]
         for record in earlier[:-KEPT]:
             with suppress(OSError):
                 self._path(record).unlink(missing_ok=True)

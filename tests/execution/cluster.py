@@ -1,7 +1,6 @@
 """A SLURM of one node that runs in a folder, and what tests of clusters compare."""
 
 import getpass
-import json
 import os
 import platform
 import shutil
@@ -13,9 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
-
-from benchmark.store.store import Store
 
 CONF = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -82,20 +78,3 @@ def slurm(folder: Path) -> Iterator[None]:
             daemon.terminate()
             daemon.wait()
         del os.environ["SLURM_CONF"]
-
-
-def check_same(results: Path, expected: Path) -> None:
-    """The weights are equal bit for bit, each step was logged once, and no training in progress is left."""
-    ours, theirs = Store(results), Store(expected)
-    cells = sorted(path.name for path in theirs.cells.iterdir())
-    assert sorted(path.name for path in ours.cells.iterdir()) == cells
-    for cell in cells:
-        for path in theirs.cell(cell).glob("*.safetensors"):
-            weights, others = load_file(ours.cell(cell) / path.name), load_file(path)
-            assert weights.keys() == others.keys()
-            assert all(weights[name].equal(others[name]) for name in weights)
-        lines = [json.loads(line)["step"] for line in (ours.cell(cell) / "log.jsonl").read_text().splitlines()]
-        assert lines == [*range(1, len(lines) + 1)]
-    keys = ["cell", "dataset", "task", "metric", "value"]
-    rows = [each.rows()[keys].sort_values(keys[:4]).reset_index(drop=True) for each in (ours, theirs)]
-    assert rows[0].equals(rows[1])

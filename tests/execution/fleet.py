@@ -1,5 +1,6 @@
 """Processes that share a results folder, for tests: forked from one that has imported everything."""
 
+import json
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from benchmark.common.progress import Progress
 from benchmark.execution.launch.launcher import Job, Launcher, Report, Unit
@@ -159,3 +161,21 @@ class Forks(Launcher):
         for process in self.processes:
             if process.exitcode is None and process.pid:
                 os.kill(process.pid, signal.SIGKILL if at_once else signal.SIGTERM)
+
+
+def check_equal(results: Path, other: Path) -> None:
+    """Weights and rows are equal bit for bit, each step was logged once, and nothing half-done is left."""
+    store, expected = Store(results), Store(other)
+    cells = sorted(path.name for path in expected.cells.iterdir())
+    assert sorted(path.name for path in store.cells.iterdir()) == cells
+    for cell in cells:
+        for path in expected.cell(cell).glob("*.safetensors"):
+            ours, theirs = load_file(store.cell(cell) / path.name), load_file(path)
+            assert ours.keys() == theirs.keys()
+            assert all(ours[name].equal(theirs[name]) for name in ours)
+        lines = [json.loads(line)["step"] for line in (store.cell(cell) / "log.jsonl").read_text().splitlines()]
+        assert lines == [*range(1, len(lines) + 1)]
+    keys = ["cell", "dataset", "task", "part", "metric", "value", "low", "high"]
+    frames = [each.rows()[keys].sort_values(keys[:5]).reset_index(drop=True) for each in (store, expected)]
+    assert frames[0].equals(frames[1])
+    assert not [*results.rglob(".*partial*"), *results.rglob(".*claim*")]

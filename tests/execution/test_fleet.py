@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from safetensors.torch import load_file
 
 from benchmark import configure
 from benchmark.common.errors import BenchError
@@ -31,7 +30,7 @@ from benchmark.registry import load_files
 from benchmark.store import claim
 from benchmark.store.live import Recorder, Work
 from benchmark.store.store import Store
-from tests.execution.fleet import SHORT, Forks, Running, killed, phase, run_squares, steps, wait_until
+from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, phase, run_squares, steps, wait_until
 from tests.squares import Bench, planned
 
 SHARED = {"methods": ["clip"], "tasks": ["retrieval"]}
@@ -52,24 +51,6 @@ def undisturbed(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         results = tmp_path_factory.mktemp("undisturbed") / "results"
         run_squares(squares, results, *LONG, **SHARED)
     return results
-
-
-def check_equal(results: Path, other: Path) -> None:
-    """Weights and rows are equal bit for bit, each step was logged once, and nothing half-done is left."""
-    store, expected = Store(results), Store(other)
-    cells = sorted(path.name for path in expected.cells.iterdir())
-    assert sorted(path.name for path in store.cells.iterdir()) == cells
-    for cell in cells:
-        for path in expected.cell(cell).glob("*.safetensors"):
-            ours, theirs = load_file(store.cell(cell) / path.name), load_file(path)
-            assert ours.keys() == theirs.keys()
-            assert all(ours[name].equal(theirs[name]) for name in ours)
-        lines = [json.loads(line)["step"] for line in (store.cell(cell) / "log.jsonl").read_text().splitlines()]
-        assert lines == [*range(1, len(lines) + 1)]
-    keys = ["cell", "dataset", "task", "part", "metric", "value", "low", "high"]
-    frames = [each.rows()[keys].sort_values(keys[:5]).reset_index(drop=True) for each in (store, expected)]
-    assert frames[0].equals(frames[1])
-    assert not [*results.rglob(".*partial*"), *results.rglob(".*claim*")]
 
 
 def test_a_killed_training_is_taken_over(suite: Path, tmp_path: Path, undisturbed: Path) -> None:

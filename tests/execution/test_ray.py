@@ -14,8 +14,7 @@ from benchmark.common.errors import BenchError
 from benchmark.execution.launch.launcher import Job, Unit
 from benchmark.execution.launch.ray import Ray, pack, unpack
 from benchmark.store.claim import owners
-from tests.execution import cluster
-from tests.execution.fleet import steps, wait_until
+from tests.execution.fleet import check_equal, steps, wait_until
 from tests.squares import Bench
 
 RUN = ("run", "--suite", "suite.yaml", "--tasks", "linear_probe", "--methods", "clip", "--budget", "samples=1600")
@@ -122,7 +121,7 @@ def test_another_node_finishes_the_cell_of_one_that_dies(bench: Bench, nodes: di
     killer.join()
     assert len(owner_of) == 1
     assert "trained 1, evaluated 1" in bench.out
-    cluster.check_same(results, bench.folder / "plain")
+    check_equal(results, bench.folder / "plain")
     workers = {line.split()[3] for line in (results / "run.log").read_text().splitlines() if "ray " in line}
     assert len(workers) == 2
 

@@ -19,7 +19,7 @@ from benchmark.execution.launch.slurm import Slurm, minutes_of
 from benchmark.store.claim import owners
 from benchmark.store.live import Work
 from tests.execution import cluster
-from tests.execution.fleet import steps, wait_until
+from tests.execution.fleet import check_equal, steps, wait_until
 from tests.squares import Bench
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'contrastive-benchmark[slurm]'")
@@ -187,7 +187,7 @@ def test_a_job_of_the_local_executor_goes_on(bench: Bench) -> None:
     wait_until(lambda: reports(bench)[0].state != "running")
     assert reports(bench)[0].state == "stopped"
     assert bench(*RUN, *options) == 0
-    cluster.check_same(bench.folder / "results", bench.folder / "plain")
+    check_equal(bench.folder / "results", bench.folder / "plain")
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_a_job_of_slurm_goes_on_from_its_checkpoint(bench: Bench) -> None:
 
     assert bench(*LAUNCH) == 0
     wait_until(lambda: all(report.state == "done" for report in reports(bench)))
-    cluster.check_same(results, bench.folder / "plain")
+    check_equal(results, bench.folder / "plain")
     assert bench("status") == 0
     assert "1 cell: 1 done" in bench.out or "2 cells: 2 done" in bench.out
 

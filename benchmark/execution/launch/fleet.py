@@ -109,7 +109,7 @@ def cancel(store: Store, say: Callable[[str], None]) -> bool:
             asked = True
     processes: dict[tuple[str, int], None] = {}
     for run in store.runs():
-        if run.state == "running" and not run.lost:
+        if run.is_going:
             of = launches.get(run.launch)
             if of is None or not LAUNCHERS[of.launcher].detaches:
                 # The command that was launched stops its workers.
