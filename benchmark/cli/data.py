@@ -183,7 +183,7 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
         say(line)
     say(
         f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}; "
-        f"copies across splits and what texts and labels say are not looked at: bench data verify {shlex.quote(name)}"
+        f"to look for copies across splits and at texts and labels: bench data verify {shlex.quote(name)}"
     )
 
 
