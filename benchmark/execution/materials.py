@@ -206,7 +206,7 @@ class Materials:
         claimed = wait_for(folder, lambda: intact(folder) and weights.is_file())
         if claimed is None:
             return weights
-        with claimed:
+        with claimed, claimed.guarding():
             partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
@@ -304,6 +304,8 @@ class Materials:
         with self.progress.stage(f"{name}: training") as stage:
 
             def show(reached: StepProgress) -> None:
+                if stage.done is None and reached.step > 1:
+                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)

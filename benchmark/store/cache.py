@@ -3,11 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.common.errors import BenchError
-from benchmark.store.claim import Claim, wait_for
+from benchmark.common.errors import BenchError, MachineError
+from benchmark.store.claim import Claim, ClaimLostError, wait_for
 from benchmark.store.files import DamagedError, commit, intact, read_json, seal_folder, set_aside, write_sealed
 
 
@@ -26,17 +27,19 @@ def build_folder(
 
     resume: keep the temporary folder if ``write`` fails, so that the next call continues in it. check: returns whether
     the folder is there and intact, and sets it aside if not; default: by the digests of its files, each once per state.
-    Raises ``BenchError`` if the folder cannot be written (disk full, no permission).
+    Raises ``MachineError`` if the folder cannot be written (disk full, no permission).
     """
-    if check(folder):
-        return folder
-    try:
-        claimed = wait_for(folder, folder.is_dir)
-    except OSError as error:
-        raise BenchError(f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE") from error
-    if claimed is not None:
-        with claimed:
-            _build(folder, claimed, write, resume, seal=check is intact)
+    while not check(folder):
+        try:
+            claimed = wait_for(folder, folder.is_dir)
+        except OSError as error:
+            raise MachineError(
+                f"cache {folder.parent}: cannot be written: {error.strerror}; set BENCH_CACHE"
+            ) from error
+        if claimed is not None:
+            # Who has taken over builds the same: it is waited for.
+            with suppress(ClaimLostError), claimed, claimed.guarding():
+                _build(folder, claimed, write, resume, seal=check is intact)
     return folder
 
 
@@ -52,15 +55,17 @@ def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bo
         claimed.check()
         commit(temporary, folder)
     except OSError as error:
-        claimed.check()
         # What lies there came from a process without claims, such as an older version.
         if not folder.is_dir():
-            raise BenchError(f"cache {folder}: cannot be written: {error}") from error
+            raise MachineError(f"cache {folder}: cannot be written: {error}") from error
+    except MachineError:
+        raise
     except BenchError:
         # Bad data: once corrected, they get another key and thus another folder.
         keep = False
         raise
     finally:
+        # Its name is this claim's alone: after a takeover it is not there.
         if not keep:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -79,9 +84,9 @@ def remembered(path: Path) -> Any:
 
 
 def remember(path: Path, value: Any) -> None:
-    """Write a value that JSON can hold into a file. Raises ``BenchError`` if it cannot be written."""
+    """Write a value that JSON can hold into a file. Raises ``MachineError`` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_sealed(path, {"value": value})
     except OSError as error:
-        raise BenchError(f"cache {path}: cannot be written: {error.strerror}") from error
+        raise MachineError(f"cache {path}: cannot be written: {error.strerror}") from error

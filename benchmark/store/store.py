@@ -13,6 +13,7 @@ cells/.HASH.claim-G                 which process works on it, see claim.py; the
 cells/.NAME.damaged-TOKEN           what was not as it was written, and was made again; the same in evaluations/
 claims.json                         the claims of the suites that were run
 runs/ID.json                        what a run is doing and has to do, see live.py
+launches/ID/                        what a launch started and what of it failed, see execution/launch/launcher.py
 datasets.json                       where the cards of the datasets lie that were evaluated on
 merged.json                         which results folders the cells came from, of a folder that was merged
 clock.json                          the time and count of the newest record
@@ -20,6 +21,7 @@ clock.json                          the time and count of the newest record
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from benchmark.common.errors import BenchError, cut
+from benchmark.common.errors import MachineError, cut, explained
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
@@ -90,6 +92,10 @@ class Finished:
         return (*(str(label.get(column, "")) for column in LABEL if column != "seed"), label.get("seed", 0), self.key)
 
 
+TRIED = 1 << 16
+"""Bytes that are written to see whether a folder can be written to."""
+
+
 class Store:
     """The cells and rows under ``folder``, which need not exist yet.
 
@@ -102,7 +108,7 @@ class Store:
         self.damage: dict[Path, str] = {}
 
     def create(self) -> None:
-        """Create the folder. Raises ``BenchError`` if it cannot be a folder that this user can write to."""
+        """Create the folder and try to write to it. Raises ``MachineError`` if files cannot be written there."""
         reason = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,10 +116,11 @@ class Store:
             reason = "is or lies below a file, not a folder"
         except OSError as error:
             reason = f"cannot be created: {error.strerror}"
-        if not reason and not os.access(self.folder, os.W_OK | os.X_OK):
-            reason = "cannot be written to"
+        if not reason:
+            folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
+            reason = next(filter(None, map(_why_unwritable, folders)), "")
         if reason:
-            raise BenchError(f"the results folder {self.folder} {reason}; choose another with --results")
+            raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
     def keep_claims(self, suite: str, claims: Mapping[str, Claim]) -> None:
         """Write the claims of a suite, replacing those that it had: a report made elsewhere has no other source."""
@@ -297,20 +304,24 @@ class Store:
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Mapping[str, Mapping[str, Any]],
         embedded: EmbeddedNotes | None = None,
+        partial: Path | None = None,
     ) -> None:
         """Write an evaluation, replacing an earlier one with the same key.
 
         content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
         [n, ...]; resampled, each metric in each draw of what is learned from and each resample, [D, R]; notes, as
-        ``Notes``. embedded: where some embeddings are that it used.
+        ``Notes``. embedded: where some embeddings are that it used. partial: the folder to write it in, which another
+        process renames that takes over; default: one of its own.
         """
         import pandas as pd
 
         parent = self.cell(cell) / "evaluations"
         parent.mkdir(exist_ok=True)
-        partial = parent / f".partial-{uuid4().hex[:8]}"
-        partial.mkdir()
+        taken_over = partial is not None
+        partial = partial or parent / f".partial-{uuid4().hex[:8]}"
         try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             for part, columns in examples.items():
                 frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
                 frame.to_parquet(partial / _name("examples", part))
@@ -323,6 +334,8 @@ class Store:
                 write_json(partial / "embedded.json", embedded)
             write_record(partial / "rows.json", rows, self._stamp(), digests(partial))
             if (parent / key).exists():
+                if taken_over and self.is_evaluated(cell, key):
+                    return
                 shutil.rmtree(parent / key)
             commit(partial, parent / key)
         finally:
@@ -600,6 +613,17 @@ def _damage_of(path: Path, remedy: str = EVALUATE_AGAIN) -> Iterator[None]:
     # The libraries raise errors of many kinds.
     except Exception as error:
         raise DamagedError(path, f"is damaged ({cut(str(error))})", remedy) from error
+
+
+def _why_unwritable(folder: Path) -> str:
+    """Say why no file can be written into a folder; empty if one can."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
+            file.write(bytes(TRIED))
+            file.flush()
+    except OSError as error:
+        return f"cannot be written to: {explained(error)}"
+    return ""
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":

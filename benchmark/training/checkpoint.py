@@ -16,10 +16,12 @@ from benchmark.common.errors import cut
 from benchmark.config.training import AVERAGE, checkpoint_at
 from benchmark.method import Method
 from benchmark.models.weights import load_state, write_tensors
-from benchmark.store.files import SEAL, DamagedError, set_aside, write_whole
+from benchmark.store.files import SEAL, DamagedError, read_record, set_aside, write_record, write_whole
 from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
+COST = "cost.json"
+"""What a training cost, written when it has reached its end."""
 STEPS = "steps"
 """The file with the number of steps of a time budget, so that a resumed training keeps its schedule."""
 TEMPORARY = (RESUME, STEPS)
@@ -43,6 +45,30 @@ def load_method(method: Method, state: Mapping[str, Tensor], path: Path) -> None
     """Load the weights of a method from a file of its training. Raises ``BenchError`` for those of other code."""
     instead = f"they do not fit the current code of method '{method.name}': remove the folder and train again"
     load_state(method, state, f"weights {path}", instead)
+
+
+def save_cost(folder: Path, cost: Mapping[str, Any]) -> None:
+    """Write what a training cost, to a file that is complete or absent."""
+    write_record(folder / COST, cost)
+
+
+def read_cost(folder: Path) -> dict[str, Any] | None:
+    """Read what save_cost() wrote; None if the training had not reached its end.
+
+    If weights are damaged since, the file is set aside: the training goes on from the checkpoint before.
+    """
+    if not (folder / COST).is_file():
+        return None
+    try:
+        cost = read_record(folder / COST, dict, "the training goes on from the checkpoint before").content
+        check_weights(folder / LAST)
+        for path in folder.glob("*.safetensors"):
+            if path.name not in (*TEMPORARY, FINITE):
+                check_weights(path)
+    except DamagedError as error:
+        set_aside(folder / COST, error)
+        return None
+    return dict(cost)
 
 
 def save_weights(method: Method, path: Path) -> None:

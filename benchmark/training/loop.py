@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -41,9 +41,12 @@ from benchmark.training.checkpoint import (
     check_weights,
     keep_not_finite,
     load_method,
+    load_weights,
     reached,
+    read_cost,
     read_resume,
     save_checkpoint,
+    save_cost,
     save_resume,
     truncate_log,
 )
@@ -109,14 +112,18 @@ def pretrain(
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
-    weights, as all randomness derives from the seed and the step; the caller removes that file. before_writing: called
+    weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
+    weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
     before each file of weights is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
-    step.
+    weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
+    deferred_interrupt() says, having written a checkpoint of the current step.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if (ended := read_cost(folder)) is not None:
+        load_weights(method.to(device), folder / LAST)
+        return cast(Cost, ended)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
     loop.resume()
     with (folder / LOG).open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
@@ -128,15 +135,17 @@ def pretrain(
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
             progress(StepProgress(loop.step, loop.steps, speed, line))
-            if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
+            stop = interrupted()
+            if stop or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()
-            if interrupted():
-                raise KeyboardInterrupt
-    # Whatever ends this process from here on, the training is not done again.
-    loop.save_resume()
+            if stop:
+                raise stop
     loop.save(LAST)
-    return loop.cost()
+    cost = loop.cost()
+    before_writing()
+    save_cost(folder, cost)
+    return cost
 
 
 def validation_loss(
