@@ -84,7 +84,8 @@ def _datasets() -> Lines:
 def _models() -> Lines:
     from benchmark.config.yaml_files import config_names, find_config, read_yaml
 
-    return [(name, read_yaml(find_config("model", name)).get("title", "")) for name in config_names("model")]
+    cards = {name: read_yaml(find_config("model", name)) for name in config_names("model")}
+    return [(name, "; ".join(filter(None, map(card.get, ("title", "licence"))))) for name, card in cards.items()]
 
 
 def _suites() -> Lines:
