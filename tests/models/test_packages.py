@@ -1,6 +1,5 @@
 """Weights in installed packages: how they are named, and those of the extra `weights`."""
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,13 +34,13 @@ def file_of(package: str) -> Path:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package with weights, which must not be imported."""
     folder = tmp_path / "weights_of_a_test"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise AssertionError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    yield folder
+    return folder
 
 
 def timm_card(pretrained: str, **fields: object) -> ModelCard:
@@ -60,10 +59,10 @@ def test_a_card_reads_a_file_of_a_package(package: Path) -> None:
     assert "package:" in str(card.content()), "the key must not depend on where packages are installed"
     wrong = timm_card("package:weights_of_a_test/weights.pth", sha256={"weights.pth": "0" * 64})
     for call in (lambda: build_model(wrong, 0), lambda: local_files(wrong)):
-        with pytest.raises(BenchError, match="weights.pth is damaged or of another version: its SHA-256 is") as error:
+        with pytest.raises(BenchError, match=r"weights\.pth is damaged or of another version: its SHA-256 is") as error:
             call()
         assert digest[:12] in str(error.value)
-    with pytest.raises(BenchError, match=r"sha256 names 'weigths.pth', which is not among its files"):
+    with pytest.raises(BenchError, match=r"sha256 names 'weigths\.pth', which is not among its files"):
         local_files(timm_card("package:weights_of_a_test/weights.pth", sha256={"weigths.pth": digest}))
 
 
