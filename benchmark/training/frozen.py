@@ -221,8 +221,7 @@ class _Tower:
             kept = kept if self.side == "image" else kept[:, :length]
             return kept.to(rows.device, non_blocking=True)
         lengths = () if self.side == "image" else (length,)
-        zero = torch.zeros((), dtype=self.dtype, device=rows.device)
-        return zero.expand(len(rows), *lengths, *self.shapes[part])
+        return torch.zeros(len(rows), *lengths, *self.shapes[part], dtype=self.dtype, device=rows.device)
 
 
 def _stop(*_: object) -> None:

@@ -23,7 +23,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "tiny": {"kind": "tiny", "width": 32, "layers": 3, "heads": 2, "dropout": 0.1},
     "vit": {"kind": "timm", "name": "vit_tiny_patch16_224", "config": {"depth": 4, "embed_dim": 48, "num_heads": 2}},
     "resnet": {"kind": "timm", "name": "resnet10t"},
-    "efficientnet": {"kind": "timm", "name": "tf_efficientnet_lite0", "config": {"channel_multiplier": 0.25}},
+    "efficientnet": {"kind": "timm", "name": "tf_efficientnet_lite0"},
     "swin": {
         "kind": "timm",
         "name": "swin_tiny_patch4_window7_224",
