@@ -266,15 +266,19 @@ def evaluate(
     *,
     results: str | Path | None = None,
     progress: str = "auto",
+    own_prompts: bool = False,
     **options: Any,
 ) -> Results:
     """Evaluate a model that was trained elsewhere, as ``bench eval`` does.
 
-    model: open_clip:NAME/TAG, hf:FOLDER or hf:ORG/NAME, timm:NAME, or a model card. The other arguments: as in run().
+    model: the name of a published model, open_clip:NAME/TAG, hf:FOLDER or hf:ORG/NAME, timm:NAME, or a model card.
+    own_prompts: whether the templates of a published model's authors stand in place of the datasets'. The other
+    arguments: as in run().
     """
     from benchmark.plan.make import evaluation_plan
 
-    return execute(evaluation_plan(configure(config, **options), model), _folder(results), Terminal(), progress)
+    plan = evaluation_plan(configure(config, **options), model, own_prompts=own_prompts)
+    return execute(plan, _folder(results), Terminal(), progress)
 
 
 def execute(

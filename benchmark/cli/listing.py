@@ -82,10 +82,15 @@ def _datasets() -> Lines:
 
 
 def _models() -> Lines:
-    from benchmark.config.yaml_files import config_names, find_config, read_yaml
+    from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
 
     cards = {name: read_yaml(find_config("model", name)) for name in config_names("model")}
-    return [(name, "; ".join(filter(None, map(card.get, ("title", "licence"))))) for name, card in cards.items()]
+    lines = [(name, "; ".join(filter(None, map(card.get, ("title", "licence"))))) for name, card in cards.items()]
+    for path in sorted(published_models_folder().glob("*.yaml")):
+        published = read_yaml(path)
+        terms = {True: "; gated", False: "", None: "; gated or not: unknown"}[published["gated"]]
+        lines.append((path.stem, f"{published['title']}. Licence {published['licence']}{terms}. For bench eval."))
+    return lines
 
 
 def _suites() -> Lines:

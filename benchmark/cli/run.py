@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
+from benchmark.common.errors import BenchError, plural
+from benchmark.common.hub import one_line
 
 if TYPE_CHECKING:
     from benchmark.plan.plan import Plan
@@ -40,19 +42,56 @@ def eval_(
     model: Annotated[
         str,
         typer.Option(
-            help="open_clip:NAME/TAG (or /FILE), open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or "
-            "timm:FOLDER; images only), or a model card."
+            help="A published model (biomedclip; see bench list models), open_clip:NAME/TAG (or /FILE), "
+            "open_clip:local-dir:FOLDER, hf:FOLDER (or hf:ORG/NAME), timm:NAME (or timm:FOLDER; images only), or a "
+            "model card. Several: comma-separated."
         ),
     ],
+    own_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--own-prompts", help="Classify with the templates of a published model's authors, not the datasets'."
+        ),
+    ] = False,
 ) -> None:
-    """Evaluate a model that was trained elsewhere; its rows join the same report."""
+    """Evaluate models that were trained elsewhere, one after another; their rows join the same report.
+
+    One that fails does not stop the others; it is named at the end, and the exit status is 1.
+    """
     from benchmark.plan.make import evaluation_plan
 
-    _execute(evaluation_plan(options.config(), model), options)
+    config = options.config()
+    specs = [model] if Path(model).exists() else names_of(model) or []
+    failed: dict[str, Exception] = {}
+    for spec in dict.fromkeys(specs):
+        try:
+            if failures := _carried_out(evaluation_plan(config, spec, own_prompts=own_prompts), options):
+                failed[spec] = BenchError(f"{plural(len(failures), 'part')}, see above")
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if len(specs) == 1:
+                raise
+            failed[spec] = error
+    for spec, cause in failed.items() if len(specs) > 1 else ():
+        say(f"{spec} failed: {cause if isinstance(cause, BenchError) else one_line(cause)}", "red")
+    unforeseen = [cause for cause in failed.values() if not isinstance(cause, BenchError)]
+    if unforeseen:
+        raise unforeseen[0]
+    if failed:
+        raise typer.Exit(1)
+    say("next: bench report")
 
 
 def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> None:
     """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
+    if _carried_out(plan, options, track):
+        raise typer.Exit(1)
+    say("next: bench report")
+
+
+def _carried_out(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> list[str]:
+    """Carry out a plan; return what failed. Exits with status 130 after Ctrl-C."""
     from benchmark.api import execute
 
     try:
@@ -60,9 +99,7 @@ def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> No
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None
-    if outcome and outcome.failures:
-        raise typer.Exit(1)
-    say("next: bench report")
+    return outcome.failures if outcome else []
 
 
 def report(

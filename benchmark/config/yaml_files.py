@@ -18,6 +18,11 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def published_models_folder() -> Path:
+    """Return the folder of the cards of published models, which differ from those of models to train."""
+    return configs_folder() / "models" / "published"
+
+
 def find_config(kind: str, name: str) -> Path:
     """Find the YAML file of ``name`` in configs/``kind``s; a path to a YAML file is used unchanged.
 

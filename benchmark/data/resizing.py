@@ -18,8 +18,9 @@ class Resizing:
     """How an encoder expects its images to be resized. The defaults are CLIP's (Radford et al. 2021).
 
     mode: ``shortest`` resizes the short side and crops the long one to its middle; ``longest`` resizes the long side
-        and pads the short one; ``squash`` resizes both sides, which changes the shape; ``keep_ratio`` resizes the short
-        side and leaves the long one, up to LONGEST times the short one: images to train on, never an encoder's.
+        and pads the short one; ``square`` pads to a square first, at least of the size that is asked for, so that it
+        enlarges nothing; ``squash`` resizes both sides, which changes the shape; ``keep_ratio`` resizes the short side
+        and leaves the long one, up to LONGEST times the short one: images to train on, never an encoder's.
     interpolation: a filter of Pillow, antialiased: nearest, box, bilinear, hamming, bicubic or lanczos.
     crop: the share of the resized side that is kept, from its middle (timm's crop_pct).
     fill: the RGB colour of the padding, each 0..255.
@@ -27,7 +28,7 @@ class Resizing:
         so open_clip and timm), or rounded ``down`` (transformers).
     """
 
-    mode: Literal["shortest", "longest", "squash", "keep_ratio"] = "shortest"
+    mode: Literal["shortest", "longest", "square", "squash", "keep_ratio"] = "shortest"
     interpolation: str = "bicubic"
     crop: float = 1.0
     fill: tuple[int, int, int] = (0, 0, 0)
@@ -70,6 +71,8 @@ def resized(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np
     size: of the short side in pixels, if the ratio is kept.
     """
     keeps = resizing.mode == "keep_ratio"
+    if resizing.mode == "square":
+        picture = _squared(picture, size, resizing.fill)
     limit = LONGEST * size if keeps else size
     box, kept, start = [0.0] * 4, [0, 0], [0, 0]
     for axis, (old, new) in enumerate(zip(picture.size, resizing.sides(*picture.size, size))):
@@ -87,4 +90,13 @@ def resized(picture: Image.Image, size: int, resizing: Resizing = DEFAULT) -> np
     whole = np.empty((3, size, size), np.uint8)
     whole[:] = np.array(resizing.fill, np.uint8)[:, None, None]
     whole[:, start[1] : start[1] + kept[1], start[0] : start[0] + kept[0]] = pixels
+    return whole
+
+
+def _squared(picture: Image.Image, least: int, fill: tuple[int, int, int]) -> Image.Image:
+    """Put an image in mode L or RGB into the middle of a square of at least ``least`` pixels a side."""
+    side = max(least, *picture.size)
+    grey = picture.mode == "L" and len({*fill}) == 1
+    whole = Image.new("L" if grey else "RGB", (side, side), fill[0] if grey else fill)
+    whole.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return whole

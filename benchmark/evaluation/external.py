@@ -1,7 +1,7 @@
-"""External models, which this harness did not train: from open_clip, transformers and timm, by name."""
+"""External models, which this harness did not train: published ones by their card, others by their library's name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models.card import LOCAL
 from benchmark.models.folders import HUB_NAME, file_hashes, hub_folder, layouts, written_as
 from benchmark.models.folders import WEIGHTS as SUFFIXES
+from benchmark.models.published import PublishedModel, is_published, load_published
 from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
 from benchmark.models.weights import require_file
 from benchmark.store import formats
@@ -36,6 +37,7 @@ class ExternalModel:
 
     content: everything that the outputs depend on. images_only: whether it has no text side. pretrained: whether it has
     weights. build: makes the encoder from a device, a fingerprint, and the seed of random weights (None: its own).
+    prompts: the templates of its authors for the names of classes, if it has a card.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ExternalModel:
     images_only: bool
     build: Callable[[torch.device, str, int | None], Encoder]
     pretrained: bool = True
+    prompts: Sequence[str] = ()
 
     def fixed(self, seed: int, suite: str) -> FixedEncoder:
         """Make the encoder to evaluate. seed: of the tasks' own draws."""
@@ -79,7 +82,7 @@ class ExternalModel:
 
 
 def is_external(spec: str) -> bool:
-    """Return whether a name is of the form KIND:..., not that of a model card.
+    """Return whether a name is of the form KIND:... or that of a published model's card, not that of a model card.
 
     Raises ``BenchError`` for an unknown kind, and for the path of a model without its kind.
     """
@@ -92,7 +95,7 @@ def is_external(spec: str) -> bool:
             f"--model {spec}: a checkpoint; write its architecture too: open_clip:NAME/{spec} or timm:NAME/{spec}"
         )
     if not colon or path.exists():
-        return False
+        return is_published(spec)
     if kind not in KINDS:
         raise unknown("kind of model (before the colon of --model)", kind, KINDS)
     return True
@@ -101,18 +104,48 @@ def is_external(spec: str) -> bool:
 def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
-    spec: ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or ``/FILE`` (without: random weights);
-    ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` or ``hf:ORG/NAME`` (a CLIP or SigLIP of
-    transformers, an adapter of peft for one, or what ``bench export`` wrote);
+    spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or
+    ``/FILE`` (without: random weights); ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` or
+    ``hf:ORG/NAME`` (a CLIP or SigLIP of transformers, an adapter of peft for one, or what ``bench export`` wrote);
     ``timm:NAME``, with timm's weights or those of ``/FILE``, or ``timm:FOLDER`` that timm saved: images only.
 
     Models that are named by ``hf:ORG/NAME``, and bases of adapters, are downloaded, as their files are part of the key.
     Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
     """
+    if is_published(spec):
+        return published_model(load_published(spec))
     kind, _, rest = spec.partition(":")
     if not rest:
         raise BenchError(f"--model {spec}: expected a name after the colon, as in open_clip:ViT-B-32/openai")
     return {"open_clip": _open_clip, "hf": _hugging_face, "timm": _timm}[kind](rest)
+
+
+def published_model(card: PublishedModel) -> ExternalModel:
+    """Make the model of a card, whose files must be here or be downloaded now."""
+    folders = card.find()
+    content = {"published": card.load.model_dump(mode="json"), "files": card.hashes(folders)}
+
+    def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
+        if card.load.kind == "transformers":
+            return HuggingFaceEncoder(folders[0], device, fingerprint, seed, lowercase=card.load.lowercase)
+        from benchmark.models.from_published import load_published_model
+
+        loaded = load_published_model(card, folders, weights=seed is None, seed=seed or 0)
+        return ModelEncoder(
+            loaded.model, loaded.tokenizer, device, fingerprint, loaded.temperature_scale or TEMPERATURE_SCALE
+        )
+
+    return ExternalModel(card.name, content, False, build, prompts=card.prompts)
+
+
+def with_own_prompts(model: ExternalModel) -> ExternalModel:
+    """Name a model whose authors' prompts stand in place of those of the datasets, beside itself in the tables.
+
+    Raises ``BenchError`` for a model without any.
+    """
+    if not model.prompts:
+        raise BenchError(f"--own-prompts: no prompts of {model.name} are known; those of the datasets' cards are used")
+    return replace(model, name=f"{model.name} (own prompts)")
 
 
 def _open_clip(rest: str) -> ExternalModel:

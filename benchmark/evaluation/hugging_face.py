@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
-from benchmark.data.resizing import DEFAULT, Resizing
+from benchmark.data.resizing import Resizing
 from benchmark.evaluation.encoder import Encoded
 from benchmark.evaluation.fixed import TEMPERATURE_SCALE
 from benchmark.models.folders import CONFIG, base_of
@@ -31,23 +31,33 @@ class HuggingFaceEncoder:
 
     Features are the inputs of its projections (SigLIP: the embeddings before they are made unit length).
 
-    seed: of random weights in place of the folder's.
+    seed: of random weights in place of the folder's. lowercase: whether texts are lower-cased first.
     notes: how the images that it is given differ from those that its image processor would make.
+
+    Raises ``BenchError`` for a folder that is not of this kind, and for images that a run cannot prepare as its image
+    processor would.
     """
 
-    def __init__(self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, fingerprint: str, seed: int | None = None, lowercase: bool = False
+    ) -> None:
         from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoModel, CLIPModel, SiglipModel
 
         base = base_of(folder) or folder
-        self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
         with hub(f"model '{folder}'", "save model, tokenizer and image processor to the folder", local=True):
             config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+            if config.model_type == "siglip2":
+                raise BenchError(
+                    f"model '{folder}': a Siglip2Model takes images of any shape (NaFlex), and a run prepares squares "
+                    "of one size; use a variant of one size, as google/siglip2-base-patch16-224"
+                )
             kind = MODEL_MAPPING.get(type(config), None)
             if kind not in (CLIPModel, SiglipModel):
                 raise BenchError(
                     f"model '{folder}': {CONFIG} is that of a {getattr(kind, '__name__', config.model_type)}; expected "
                     "a CLIPModel or a SiglipModel, with both towers"
                 )
+            self.tokenizer = load_tokenizer(_with(TOKENIZER, folder, base))
             self._check_tokens(config.text_config, folder)
             with torch_seed(seed or 0):
                 if seed is None:
@@ -63,9 +73,10 @@ class HuggingFaceEncoder:
             processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
         self.model: Any = model.float().to(device).eval()
         self.device = device
+        self.lowercase = lowercase
         self.image_size = int(model.config.vision_config.image_size)
         settings = processor.to_dict()
-        self.resizing, self.notes = processor_resizing(settings, self.image_size)
+        self.resizing, self.notes = processor_resizing(settings, self.image_size, f"model '{folder}'")
         self.fingerprint = digest(["hf", fingerprint, asdict(self.resizing)])
         self.context_length = int(model.config.text_config.max_position_embeddings)
         self.temperature_scale = float(model.logit_scale.detach().exp()) if seed is None else TEMPERATURE_SCALE
@@ -168,7 +179,7 @@ class HuggingFaceEncoder:
         """Return the outputs of the text tower, and a mask [b, L] that is 0 on padding."""
         padding = "max_length" if self.padded else "longest"
         tokens = self.tokenizer(
-            list(texts),
+            [text.lower() for text in texts] if self.lowercase else list(texts),
             return_tensors="pt",
             return_attention_mask=True,
             padding=padding,
@@ -188,25 +199,29 @@ def _with(names: Sequence[str], folder: Path, base: Path) -> Path:
     return folder if any((folder / name).is_file() for name in names) else base
 
 
-def processor_resizing(settings: Mapping[str, Any], image_size: int) -> tuple[Resizing, list[str]]:
+def processor_resizing(settings: Mapping[str, Any], image_size: int, what: str) -> tuple[Resizing, list[str]]:
     """Translate how an image processor of transformers resizes, for a model of ``image_size`` pixels a side.
 
-    settings: its to_dict(). Returns the resizing, and a line for each setting that it cannot reproduce.
+    settings: its to_dict(). what: the model, for messages. Returns the resizing, and a line where the processor makes
+    squares of another size than the model takes. Raises ``BenchError`` for a processor that makes anything but squares
+    by resizing and cropping, since every image of a run is prepared so.
     """
     size = {name: pixels for name, pixels in (settings.get("size") or {}).items() if pixels}
     crop = {name: pixels for name, pixels in (settings.get("crop_size") or {}).items() if pixels}
     crop = crop if settings.get("do_center_crop") else {}
     edges, crops = set(size.values()), set(crop.values())
-    known = size.keys() in ({"shortest_edge"}, {"height", "width"})
+    squares = size.keys() == {"height", "width"} or (size.keys() == {"shortest_edge"} and bool(crop))
     resizes = settings.get("do_resize", True) and not settings.get("do_pad")
-    if not known or len(edges) > 1 or len(crops) > 1 or not resizes:
-        used = {"size": size, "crop_size": crop} | {name: settings.get(name) for name in ("do_resize", "do_pad")}
-        text = ", ".join(f"{name} {value}" for name, value in used.items())
-        return DEFAULT, [f"the image processor's {text} cannot be followed; images are resized and cropped as for CLIP"]
+    if not squares or len(edges) > 1 or len(crops) > 1 or not resizes:
+        used = {"size": size, "crop_size": crop, "do_pad": settings.get("do_pad")}
+        text = ", ".join(f"{name} {value}" for name, value in used.items() if value)
+        text += "" if settings.get("do_resize", True) else ", do_resize False"
+        raise BenchError(
+            f"{what}: its image processor has {text}, and a run prepares squares; expected one that resizes both sides "
+            "to one size, or the short side and crops to a square"
+        )
     (edge,), (output,) = edges, crops or edges
     notes = []
-    if "shortest_edge" in size and not crop:
-        notes.append("the image processor keeps the whole long side; here its middle is cropped out")
     if output != image_size:
         notes.append(f"the image processor makes {output} pixels a side; the model expects {image_size} and gets these")
     resample = settings.get("resample")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.config.validation import validated
-from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
 from benchmark.models.folders import file_hashes
 from benchmark.models.packages import located
 from benchmark.store.hashing import file_digest
@@ -247,6 +247,11 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     Weights and folders that a card names are looked up in its folder, then in the current one.
     Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
+    if (published_models_folder() / f"{name_or_path}.yaml").is_file():
+        raise BenchError(
+            f"model '{name_or_path}' is a published model, for bench eval --model {name_or_path}; to train, name a "
+            "model card (bench list models)"
+        )
     path = find_config("model", str(name_or_path))
     fields = read_yaml(path)
     for block in fields.values():

@@ -23,7 +23,16 @@ from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, writte
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
 from benchmark.models.loading import LENIENT, recorded, require_whole
-from benchmark.models.tower import Group, ImageTower, PatchDropout, TextTower, TowerOutput, groups_by, last_token
+from benchmark.models.tower import (
+    Group,
+    ImageTower,
+    PatchDropout,
+    TextTower,
+    TowerOutput,
+    groups_by,
+    last_token,
+    square_side,
+)
 from benchmark.models.weights import hub, reading, require_file
 from benchmark.store.hashing import file_digest
 
@@ -251,6 +260,7 @@ def open_clip_image(
 
 def image_tower(visual: Any, name: str, image_size: int | None = None) -> tuple[ImageTower, Projection]:
     """Split the image side of an open_clip model into tower and projection; ``visual`` is changed."""
+    square_side(visual.image_size, name)
     mean, std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
     if isinstance(visual, VisionTransformer):
         projection: nn.Module = linear(visual.proj)

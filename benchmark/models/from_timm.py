@@ -13,7 +13,7 @@ from benchmark.models.card import LOCAL, TimmImage
 from benchmark.models.efficientnet import timm_names
 from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
 from benchmark.models.loading import LENIENT, recorded, require_whole
-from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by
+from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by, square_side
 from benchmark.models.weights import hub, read_tensors, reading
 
 
@@ -27,7 +27,7 @@ class TimmImageTower(ImageTower):
         config = resolve_model_data_config(model)
         super().__init__(config["mean"], config["std"])
         self.name = name
-        self.image_size = image_size or config["input_size"][-1]
+        self.image_size = image_size or square_side(config["input_size"][1:], name)
         fixed = hasattr(model, "set_input_size") and not getattr(model, "dynamic_img_size", False)
         if fixed and self.image_size != config["input_size"][-1]:
             model.set_input_size(img_size=self.image_size)

@@ -189,7 +189,6 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
     Raises ``BenchError`` for an unknown architecture, and for a tokenizer of a kind that is not supported.
     """
     import open_clip
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     named = spec.name.startswith((LOCAL, "hf-hub:"))
     if not named and spec.name not in open_clip.list_models():
@@ -202,17 +201,35 @@ def open_clip_tokenizer(spec: OpenClipTokenizer) -> Tokenizer:
             _require_files(folder)
     with hub(f"tokenizer of open_clip's '{spec.name}'", instead, local=local):
         backend = open_clip.get_tokenizer(spec.name, context_length=spec.context_length)
+    return wrapped(backend, spec.name)
+
+
+def wrapped(backend: Any, name: str) -> Tokenizer:
+    """Wrap a tokenizer of open_clip. Raises ``BenchError`` for one of a kind that is not supported."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
     if isinstance(backend, SimpleTokenizer):
         return OpenClipBPE(backend)
     if isinstance(backend, HFTokenizer) and not backend.tokenizer_mode and not backend.strip_sep_token:
-        check_words(backend.tokenizer, f"tokenizer of open_clip's '{spec.name}'")
+        check_words(backend.tokenizer, f"tokenizer of open_clip's '{name}'")
         return HuggingFace(backend.tokenizer, backend.context_length, backend.clean_fn)
-    raise BenchError(f"tokenizer of open_clip's '{spec.name}', a {type(backend).__name__}, is not supported")
+    raise BenchError(f"tokenizer of open_clip's '{name}', a {type(backend).__name__}, is not supported")
+
+
+def local_tokenizer(folder: Path, context_length: int, as_open_clip: bool = False) -> Tokenizer:
+    """Build the tokenizer of transformers in a folder. as_open_clip: clean texts first, as open_clip does.
+
+    Raises ``BenchError`` as load_tokenizer() does.
+    """
+    from open_clip.tokenizer import get_clean_fn
+
+    clean = get_clean_fn("whitespace") if as_open_clip else str
+    return HuggingFace(load_tokenizer(folder), context_length, clean)
 
 
 def load_tokenizer(name: str | Path) -> Any:
     """Load a tokenizer of transformers from a folder, or by its name on the hub, and check_words() it."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     local = Path(name).is_dir()
     instead = "download it where there is a network, or name a local folder: tokenizer.name: FOLDER"
@@ -220,7 +237,11 @@ def load_tokenizer(name: str | Path) -> Any:
         instead = OWN_TOKENIZER
         _require_files(Path(name))
     with hub(f"tokenizer '{name}'", instead, local=local):
-        backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        try:
+            backend = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except ImportError:
+            # Its class needs a package (SigLIP's: sentencepiece); the same tokens are in its tokenizer.json.
+            backend = PreTrainedTokenizerFast.from_pretrained(name)
     check_words(backend, f"tokenizer '{name}'")
     return backend
 

@@ -14,6 +14,17 @@ from benchmark.data.resizing import DEFAULT, Resizing
 Group = Sequence[nn.Module | nn.Parameter]
 
 
+def square_side(size: int | Sequence[int], name: str) -> int:
+    """Return the side of a model's images, in pixels. name: of the model, for messages.
+
+    Raises ``BenchError`` if they are not square, since a run prepares squares.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise BenchError(f"model '{name}': takes images of {height} x {width} pixels, and a run prepares squares")
+    return height
+
+
 class TowerOutput(NamedTuple):
     """The output of a tower.
 

@@ -1,5 +1,6 @@
 """Read and write files of weights, and load them from the hub."""
 
+import codecs
 import os
 import pickle
 from collections.abc import Iterator, Mapping
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -85,7 +88,8 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
         if Path(path).suffix == ".safetensors":
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_counters()):
+                state = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -95,6 +99,13 @@ def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, 
     if others:
         raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS} ({listed(others)})")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _counters() -> list[Any]:
+    """What NumPy's numbers are saved as: training checkpoints have such losses and epochs beside the weights."""
+    kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")]
+    # The module's older name is that of checkpoints from NumPy 1.
+    return [np.dtype, *kinds, codecs.encode, scalar, (scalar, "numpy.core.multiarray.scalar")]
 
 
 @contextmanager

@@ -16,12 +16,12 @@ import torch
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.claims import Scored
-from benchmark.config.schema import Condition, ResolvedArm, RunConfig
+from benchmark.config.schema import CardTexts, Condition, ResolvedArm, RunConfig
 from benchmark.config.training import Evaluating, Steps, Training
 from benchmark.config.validation import validated
 from benchmark.data.card import card_names, load_card
 from benchmark.data.dataset import Dataset
-from benchmark.evaluation.external import external_model, from_card, is_external
+from benchmark.evaluation.external import external_model, from_card, is_external, with_own_prompts
 from benchmark.evaluation.fixed import baselines
 from benchmark.method import LOSS_SETTINGS, METHODS
 from benchmark.models import DualEncoder, ModelCard, build_model, build_tokenizer
@@ -95,13 +95,19 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     return plan
 
 
-def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> Plan:
+def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None, own_prompts: bool = False) -> Plan:
     """Plan the evaluation of an external model and of its baselines, without any training.
 
     Tasks, datasets and seeds are the configuration's. spec: as external_model() takes it, or a model card's name or
-    path.
+    path. own_prompts: whether the templates of the model's authors stand in place of those of the datasets' cards,
+    where these are templates too.
     """
     other = external_model(spec) if is_external(spec) else None
+    if own_prompts:
+        if other is None:
+            raise BenchError(f"--own-prompts: '{spec}' is no published model; see bench list models")
+        other = with_own_prompts(other)
+        config = _with_prompts(config, list(other.prompts))
     if other is None:
         config = config.model_copy(update={"model": spec})
     config = config.model_copy(update={"methods": []})
@@ -125,6 +131,16 @@ def evaluation_plan(config: RunConfig, spec: str, cache: Path | None = None) -> 
         plan.raw_pixels[seed] = raw_pixels.key
         plan.fixed += [model, *(below if config.baselines else [])]
     return plan
+
+
+def _with_prompts(config: RunConfig, prompts: list[str]) -> RunConfig:
+    """Give the datasets of a run other templates for their classes, where their own are templates without negation."""
+    cards = dict(config.cards)
+    for name in config.datasets:
+        card = load_card(name)
+        if isinstance(card.prompts, list) and not card.negative_prompts:
+            cards[name] = CardTexts(prompts=prompts)
+    return config.model_copy(update={"cards": cards})
 
 
 @dataclass(frozen=True)

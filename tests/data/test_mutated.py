@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.data.mutated import CELLS, COUNT, EDITS, KINDS, OBJECTS, edited, made
 
-QUICK = 150
+QUICK = 72
 MANY = 5000
 EDIT = st.tuples(st.sampled_from(EDITS), st.integers(0, 1 << 32), st.integers(0, 1 << 32))
 OF_OBJECTS = ("jsonl", "json", "splits", "coco")

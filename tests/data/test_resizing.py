@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import create_transform
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
+from benchmark.common.errors import BenchError
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import DEFAULT, Resizing, resized
 from benchmark.evaluation.hugging_face import processor_resizing
@@ -69,35 +70,50 @@ def test_transformers(kind: Any, options: dict[str, Any]) -> None:
     """It resizes tensors and not pictures, which rounds otherwise."""
     crop = {"height": SIZE, "width": SIZE}
     processor = kind(do_normalize=False, **options, **({"crop_size": crop} if kind is CLIPImageProcessor else {}))
-    resizing, notes = processor_resizing(processor.to_dict(), SIZE)
+    resizing, notes = processor_resizing(processor.to_dict(), SIZE, "m")
     assert notes == []
     agrees(lambda x: processor(x, return_tensors="np")["pixel_values"][0] * 255, resizing, 5, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected", "note"),
+    ("settings", "said"),
     [
-        ({"size": {"shortest_edge": 64}}, Resizing(odd="down"), "the image processor keeps the whole long side"),
-        ({"size": {"height": 64, "width": 32}}, DEFAULT, "'width': 32}, crop_size {}, do_resize True, do_pad None"),
-        ({"size": {"longest_edge": 64}}, DEFAULT, "cannot be followed"),
-        ({"size": {"shortest_edge": 64}, "do_resize": False}, DEFAULT, "do_resize False"),
-        ({"size": {"height": 64, "width": 64}, "do_pad": True}, DEFAULT, "do_pad True"),
+        ({"size": {"shortest_edge": 64}}, "size {'shortest_edge': 64}"),
+        ({"size": {"height": 64, "width": 32}}, "size {'height': 64, 'width': 32}"),
+        ({"size": {"longest_edge": 64}}, "size {'longest_edge': 64}"),
+        ({"size": {"height": 64, "width": 64}, "do_resize": False}, "do_resize False"),
+        ({"size": {"height": 64, "width": 64}, "do_pad": True}, "do_pad True"),
         (
             {"size": {"shortest_edge": 80}, "crop_size": {"height": 64, "width": 32}, "do_center_crop": True},
-            DEFAULT,
-            "cannot be followed",
+            "crop_size {'height': 64, 'width': 32}",
         ),
-        ({"size": {"height": 80, "width": 80}}, Resizing("squash", odd="down"), "makes 80 pixels a side"),
     ],
 )
-def test_what_cannot_be_followed_is_said(said: dict[str, Any], expected: Resizing, note: str) -> None:
-    resizing, (line,) = processor_resizing({"do_resize": True, "resample": 3} | said, SIZE)
-    assert resizing == expected
-    assert note in line
+def test_what_is_not_square_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BenchError) as raised:
+        processor_resizing({"do_resize": True, "resample": 3} | settings, SIZE, "m")
+    assert str(raised.value).startswith("m: its image processor has ")
+    assert said in str(raised.value)
+
+
+def test_squares_of_another_size_are_said() -> None:
+    resizing, (line,) = processor_resizing({"resample": 3, "size": {"height": 80, "width": 80}}, SIZE, "m")
+    assert resizing == Resizing("squash", odd="down")
+    assert "makes 80 pixels a side" in line
+
+
+def test_square() -> None:
+    def theirs(image: Image.Image) -> Image.Image:
+        side = max(SIZE, *image.size)
+        whole = Image.new("RGB", (side, side), (1, 2, 3))
+        whole.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return whole.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+
+    agrees(lambda x: np.asarray(theirs(x)).transpose(2, 0, 1), Resizing("square", fill=(1, 2, 3)), 0, 0)
 
 
 def test_a_grey_picture_is_like_a_coloured_one() -> None:
-    for mode in ("shortest", "longest", "squash"):
+    for mode in ("shortest", "longest", "square", "squash"):
         grey = picture(50, 33).convert("L")
         resizing = Resizing(mode, fill=(1, 2, 3))  # type: ignore[arg-type]
         np.testing.assert_array_equal(resized(grey, 16, resizing), resized(grey.convert("RGB"), 16, resizing))

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmark.data.card import card_names, load_card
 from benchmark.method import METHODS, Method
+from benchmark.models.published import load_published, published_names
 from benchmark.task import Task
 
 
@@ -120,5 +121,68 @@ def published() -> str:
     return PUBLISHED.format(count=len(cards), table="\n".join(table)) + "\n".join(sections) + "\n"
 
 
+MODELS = """\
+# Published models
+
+`bench eval` evaluates {count} published models by the names of their cards, next to yours in the same report:
+
+    bench list models                              # with licence, and whether they are gated
+    bench eval --model biomedclip --datasets phantom-cxr
+    bench eval --model biomedclip,medsiglip,hf:my-model --datasets phantom-cxr
+    bench eval --model biomedclip --own-prompts --datasets phantom-cxr
+
+Several are evaluated one after another. One that fails is named at the end, the rows of the others are kept, and the
+exit status is 1. Zero-shot classification uses the prompts of the datasets, so that all models are asked the same;
+`--own-prompts` uses the templates of a model's authors, in datasets whose prompts are templates without negation, and
+adds lines of their own to the tables.
+
+Get the files of a model once, with the commands below; where the hub can be reached, `bench eval` gets them itself.
+After that it needs no network. Files are looked for in `$BENCH_MODELS/NAME`, further repositories in
+`$BENCH_MODELS/REPOSITORY` (without the owner), and then in the hub's cache. For a gated model, accept its terms on the
+hub and log in (`hf auth login`) first. Read the licence: several allow research only.
+
+Every tensor of a file must find its place, and every one of the model its tensor; otherwise the file is refused. Files
+are read without running code in them. The layouts are tested with random weights against the formulas of the models'
+own code; the published weights themselves are not part of these tests.
+
+Runs prepare images as squares of one size. Models that take other images are refused before anything is encoded: those
+of SigLIP 2 that are named naflex, image processors without a crop, architectures of oblong images.
+
+A card of your own has the same keys: copy one from [configs/models/published](../configs/models/published) and pass its
+path to `--model`. This page is generated from the cards.
+
+| model | licence | gated | image tower and text tower |
+|---|---|---|---|
+{table}
+"""
+
+
+def published_models() -> str:
+    """The page on published models, as their cards say it."""
+    cards = [load_published(name) for name in published_names()]
+    table, sections = [], []
+    for card in cards:
+        gated = {True: "yes", False: "no", None: "not established"}[card.gated]
+        table.append(f"| [{card.name}](#{card.name}) | {card.licence} | {gated} | {card.architecture} |")
+        lines = [
+            f"\n## {card.name}\n",
+            f"{card.title}.\n",
+            f"- Paper: {card.paper}.",
+            f"- Licence: {card.licence}. Gated: {gated}.",
+            f"- Tokenizer: {card.tokenizer}.",
+            f"- Images: {card.preprocessing}.",
+            f"- Prompts of its authors: {'; '.join(f'`{prompt}`' for prompt in card.prompts) or 'no template'}.",
+            "",
+            *(f"    {command}" for command in card.commands),
+            f"    bench eval --model {card.name}\n",
+            *(f"> {note}" + "\n>" * (note != card.notes[-1]) for note in card.notes),
+        ]
+        sections.append("\n".join(lines))
+    return MODELS.format(count=len(cards), table="\n".join(table)) + "\n".join(sections) + "\n"
+
+
+PAGES = {"published-data": published, "published-models": published_models}
+"""What writes each page of docs/ that follows from cards alone."""
+
 if __name__ == "__main__":
-    sys.stdout.write(published())
+    sys.stdout.write(PAGES[sys.argv[1]]())

@@ -115,6 +115,7 @@ def test_tasks_are_as_registered() -> None:
         assert defaults(lines) == facts.options(TASKS[name])
 
 
-def test_published_data_are_as_the_cards_say() -> None:
-    page = (ROOT / "docs" / "published-data.md").read_text(encoding="utf-8")
-    assert page == facts.published(), "run: python -m tests.docs.facts > docs/published-data.md"
+@pytest.mark.parametrize("name", facts.PAGES)
+def test_pages_are_as_the_cards_say(name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert page == facts.PAGES[name](), f"run: python -m tests.docs.facts {name} > docs/{name}.md"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -211,6 +212,7 @@ def few_shot() -> list[Setting]:
     return [Setting("Draws", name, each.covers) for name, each in named.items()]
 
 
+@cache
 def settings() -> list[Setting]:
     """List all settings, by section."""
     every = [*means(), *rare(), *seeds(), *few_shot()]

@@ -133,7 +133,7 @@ def test_a_training_ends_with_the_same_weights_and_counts_the_same_operations(
     expected, theirs = trained(method(), tmp_path / "plain", monkeypatch, keep=False)
     actual, ours = trained(method(), tmp_path / "kept", monkeypatch, keep=True)
     for tensor, value in expected.items():
-        torch.testing.assert_close(actual[tensor], value, rtol=1e-7, atol=1e-10, msg=tensor)
+        torch.testing.assert_close(actual[tensor], value, rtol=1e-7, atol=1e-10, msg=lambda text, name=tensor: f"{name}: {text}")
     assert ours["flops"] == theirs["flops"]
 
 
@@ -172,7 +172,7 @@ def test_nothing_is_kept_where_it_would_not_be_the_same(
         monkeypatch.setattr(
             type(tower),
             "forward",
-            lambda self, x: (lambda out: out._replace(features=out.features + self.model.patch_embed(x).mean(1)))(
+            lambda self, x: (lambda out: out._replace(features=out.features + self.model.patch_embed(x.double()).mean(1)))(
                 original(self, x)
             ),
         )

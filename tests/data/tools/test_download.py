@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import signal
 import socket
 import time
@@ -16,7 +17,7 @@ from benchmark.data.tools import download as module
 from benchmark.data.tools.download import Expected, Patience, download, size_at
 from tests.data.tools.host import host
 
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(0).randbytes(300_000)
 MD5 = Expected(len(CONTENT), ("md5", md5(CONTENT).hexdigest()))
 QUICK = Patience(timeout=0.3, attempts=3, pause=0.001)
 
