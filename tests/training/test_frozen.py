@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Training
 from benchmark.method import METHODS, Method
@@ -24,11 +25,6 @@ IMAGES: dict[str, dict[str, Any]] = {
     "vit": {"kind": "timm", "name": "vit_tiny_patch16_224", "config": {"depth": 4, "embed_dim": 48, "num_heads": 2}},
     "resnet": {"kind": "timm", "name": "resnet10t"},
     "efficientnet": {"kind": "timm", "name": "tf_efficientnet_lite0"},
-    "swin": {
-        "kind": "timm",
-        "name": "swin_tiny_patch4_window7_224",
-        "config": {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "window_size": 2},
-    },
 }
 TEXTS: dict[str, dict[str, Any]] = {
     "tiny": {"kind": "tiny", "width": 32, "layers": 3, "heads": 2, "dropout": 0.1},
@@ -48,7 +44,6 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 CASES: list[tuple[str, str, str, dict[str, Any], set[str]]] = [
     *(("partial_freeze", image, "tiny", {"fraction": 0.5}, {"image"}) for image in IMAGES),
-    ("partial_freeze", "tiny", "tiny", {"fraction": 0.25}, {"image"}),
     ("partial_freeze", "tiny", "tiny", {"fraction": 1.0}, {"image"}),
     *(("partial_freeze", "tiny", text, {"tower": "text"}, {"text"}) for text in TEXTS),
     ("locked_image", "resnet", "tiny", {}, {"image"}),
@@ -61,7 +56,8 @@ CASES: list[tuple[str, str, str, dict[str, Any], set[str]]] = [
 def build(name: str, image: str = "tiny", text: str = "tiny", **options: object) -> Method:
     blocks = {"image": IMAGES[image], "text": TEXTS[text]}
     card = ModelCard.model_validate(small_card().model_dump() | blocks)
-    return double(METHODS[name](build_model(card, 0), METHODS[name].Config(**options)))
+    with torch_seed(0):
+        return double(METHODS[name](build_model(card, 0), METHODS[name].Config(**options)))
 
 
 def gradients(method: Method, pairs: Pairs, mode: str, kept: FrozenFeatures | None) -> dict[str, Tensor]:
@@ -133,7 +129,9 @@ def test_a_training_ends_with_the_same_weights_and_counts_the_same_operations(
     expected, theirs = trained(method(), tmp_path / "plain", monkeypatch, keep=False)
     actual, ours = trained(method(), tmp_path / "kept", monkeypatch, keep=True)
     for tensor, value in expected.items():
-        torch.testing.assert_close(actual[tensor], value, rtol=1e-7, atol=1e-10, msg=lambda text, name=tensor: f"{name}: {text}")
+        torch.testing.assert_close(
+            actual[tensor], value, rtol=1e-7, atol=1e-10, msg=lambda text, name=tensor: f"{name}: {text}"
+        )
     assert ours["flops"] == theirs["flops"]
 
 
@@ -172,9 +170,9 @@ def test_nothing_is_kept_where_it_would_not_be_the_same(
         monkeypatch.setattr(
             type(tower),
             "forward",
-            lambda self, x: (lambda out: out._replace(features=out.features + self.model.patch_embed(x.double()).mean(1)))(
-                original(self, x)
-            ),
+            lambda self, x: (
+                lambda out: out._replace(features=out.features + self.model.patch_embed(x.double()).mean(1))
+            )(original(self, x)),
         )
     method.train()
     assert FrozenFeatures(method, pairs, 8, nullcontext, tmp_path).towers == []  # type: ignore[arg-type]
