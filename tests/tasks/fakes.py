@@ -65,8 +65,8 @@ class FakeDataset:
     def splits(self) -> list[str]:
         return list(self.prepared)
 
-    def table(self, split: str) -> pa.Table:
-        return pa.table({"label": self.prepared[split].label.tolist(), "text": self.prepared[split].text})
+    def column(self, split: str, name: str, whole: bool = False) -> list[Any]:
+        return list({"label": self.prepared[split].label.tolist(), "text": self.prepared[split].text}[name])
 
     def shuffled(self, seed: int) -> "FakeDataset":
         """The same dataset, the examples of every split in another order."""
