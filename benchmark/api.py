@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -242,6 +242,10 @@ def run(
     results: str | Path | None = None,
     progress: str = "auto",
     track: "str | Sequence[Tracked]" = (),
+    workers: int | None = None,
+    devices: Sequence[str] = (),
+    launch: str | None = None,
+    launch_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Results:
     """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
@@ -253,11 +257,17 @@ def run(
     results: the folder; default $BENCH_RESULTS or ./results. progress: auto, bars, lines or none. track: what gets the
     log and the scores: names (tensorboard, wandb, mlflow, trackio), functions of a step's values and the pairs trained
     on, or objects with the methods of ``benchmark.common.tracking.Tracker``.
+    workers: processes of this machine that share the cells; devices: cuda:0 and so on, which they take in turn. launch:
+    the name of a launcher, with its options.
     Raises ``BenchError`` for a mistake in the configuration or the data, before any training.
     """
     from benchmark.plan.make import make_plan
 
-    return execute(make_plan(configure(config, **options)), _folder(results), Terminal(), progress, track)
+    launching = Launching.of(workers, devices, launch, launch_options or {})
+    if devices:
+        options = {"device": devices[0].partition(":")[0], **options}
+    plan = make_plan(configure(config, **options))
+    return execute(plan, _folder(results), Terminal(), progress, track, launching)
 
 
 def evaluate(
@@ -281,12 +291,44 @@ def evaluate(
     return execute(plan, _folder(results), Terminal(), progress)
 
 
+@dataclass(frozen=True)
+class Launching:
+    """By which launcher a plan is carried out, with the launcher's options."""
+
+    launcher: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, workers: int | None, devices: Sequence[str], launcher: str | None, options: Mapping[str, Any]
+    ) -> "Launching | None":
+        """Choose the launcher: that of the name, or the local one for workers or devices; None: this process alone.
+
+        Raises ``BenchError`` for options that do not go together.
+        """
+        local: dict[str, Any] = {"workers": workers} if workers is not None else {}
+        local |= {"devices": [*devices]} if devices else {}
+        if launcher in (None, "local"):
+            if options and launcher is None:
+                raise BenchError("--launch-option sets options of a launcher; name it with --launch")
+            return cls("local", local | dict(options)) if local or launcher else None
+        if local:
+            raise BenchError(f"--workers and --devices are of this machine; give {launcher} its --launch-option")
+        assert launcher is not None
+        return cls(launcher, options)
+
+
 def execute(
-    plan: "Plan", folder: Path, console: Console, progress: str, track: "str | Sequence[Tracked]" = ()
+    plan: "Plan",
+    folder: Path,
+    console: Console,
+    progress: str,
+    track: "str | Sequence[Tracked]" = (),
+    launching: Launching | None = None,
 ) -> Results:
     """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder.
 
-    track: as in run(); trackers write under ``tracking`` in the results folder.
+    track: as in run(); trackers write under ``tracking`` in the results folder. launching: None: in this process.
     """
     from benchmark.common.tracking import Tracking
     from benchmark.execution import runner
@@ -299,8 +341,18 @@ def execute(
     with Progress(console, progress, folder / "run.log") as reporter:
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
-        tracking = Tracking.of(track, folder / "tracking", lambda text: reporter.print(text, "yellow"))
-        outcome = runner.run(plan, store, reporter, tracking=tracking)
+        if launching:
+            from benchmark.execution.launch.fleet import launch
+
+            names = track.split(",") if isinstance(track, str) else [*track]
+            if any(not isinstance(each, str) for each in names):
+                raise BenchError("track: workers are processes of their own; name trackers, in place of objects")
+            outcome = launch(plan, store, reporter, launching.launcher, launching.options, [str(n) for n in names])
+        else:
+            tracking = Tracking.of(track, folder / "tracking", lambda text: reporter.print(text, "yellow"))
+            outcome = runner.run(plan, store, reporter, tracking=tracking)
+        if outcome.submitted:
+            return Results(store, outcome)
         reporter.print(
             f"trained {outcome.trained}, evaluated {outcome.evaluated}, done before {outcome.skipped}, "
             + (f"done by other processes {outcome.elsewhere}, " if outcome.elsewhere else "")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 from zlib import crc32
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, said, unknown
 
 ENTRY_POINT_GROUP = "benchmark.plugins"
 T = TypeVar("T")
@@ -99,8 +99,10 @@ def load_plugins() -> None:
             module = importlib.import_module(package)
             for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
                 importlib.import_module(f"{package}.{info.name}")
-        except ImportError as error:
-            raise BenchError(f"plug-in '{name}' ({package}) cannot be imported: {error}") from error
+        except BenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BenchError(f"plug-in '{name}' ({package}) cannot be imported: {said(error)}") from error
 
 
 def load_files(paths: Iterable[str | Path]) -> None:
@@ -130,9 +132,9 @@ def load_files(paths: Iterable[str | Path]) -> None:
         except BenchError:
             _check_beside(path, folder)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _check_beside(path, folder)
-            raise BenchError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+            raise BenchError(f"--plugin {path}: {said(error)}") from error
         _check_beside(path, folder)
         if Registry.registrations == before:
             raise BenchError(f'--plugin {path}: registers nothing; put @register_method("name") above a class')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from benchmark.data.card import Card
     from benchmark.data.dataset import Dataset
 
-data_app = typer.Typer(no_args_is_help=True, help="List, get, inspect, check and prepare datasets.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="List, get, inspect, check and prepare datasets.",
+    epilog="Example: bench data get pathmnist && bench data verify pathmnist",
+)
 
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of its card.")]
 OnBadData = Annotated[str, typer.Option(help="error stops at a bad row; skip leaves it out.")]
@@ -176,7 +181,10 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
     for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
         say(line)
-    say(f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}")
+    say(
+        f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}; "
+        f"to look for copies across splits and at texts and labels: bench data verify {shlex.quote(name)}"
+    )
 
 
 @data_app.command("verify", epilog="Example: bench data verify ham10000 --output ham10000.json")

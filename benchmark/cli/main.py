@@ -1,7 +1,9 @@
 """`bench`: the commands and their exit status."""
 
+import io
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -10,10 +12,12 @@ from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
+from benchmark.cli.status import cancel, status
 from benchmark.cli.tools import caption, clean, export, perf, push, tune
 from benchmark.cli.watch import watch
-from benchmark.common.errors import BenchError
-from benchmark.common.text import Terminal
+from benchmark.common.errors import BenchError, explained, said
+from benchmark.common.interrupts import STOPPED, StoppedError
+from benchmark.common.text import PLAIN, Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +34,8 @@ for command, name, example in (
     (tune, "tune", "--methods clip,msd --trials 12 --search msd.momentum=0.9..0.999"),
     (report, "report", "--results ours,theirs --reference clip"),
     (watch, "watch", "--results results --every 60"),
+    (status, "status", "--results results"),
+    (cancel, "cancel", "--results results"),
     (claims, "claims", "--suite cxr --results results"),
     (caption, "caption", "--dataset phantom-cxr --beams 3 --count 8"),
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),
@@ -43,21 +49,43 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the program. Exit status: 2 after a user's mistake, with a message; 130 after Ctrl-C."""
+    """Run the program.
+
+    Exit status: 2 after a user's mistake or an error of the machine, with a message; 1 after a failure; 130 after
+    Ctrl-C; 75 when a scheduler asks to stop.
+    """
     # Before torch is imported: its profiler warns of tensors that are older than itself.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except BenchError as error:
-        Terminal(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        _print_error(str(error))
         status = 2
+    except StoppedError as stopped:
+        say(f"stopped by {stopped}", "yellow")
+        status = STOPPED
+    except SystemExit as stopped:
+        # From a plug-in or a library; the commands themselves return their status.
+        _print_error(said(stopped))
+        status = 1
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted", "yellow")
         status = 130
     except BrokenPipeError:
-        # The reader is gone (bench list datasets | head): discard what is still buffered.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader is gone (bench list datasets | head).
+        _discard_output()
         status = 1
+    except (OSError, MemoryError) as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+        _print_error(explained(error))
+        status = 2
     except Exception as error:
         # Typer's usage errors (an unknown option) have a method that prints them.
         show = getattr(error, "show", None)
@@ -66,3 +94,14 @@ def main() -> None:
         show()
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_error(message: str) -> None:
+    # Standard error may be full too.
+    with suppress(OSError):
+        Terminal(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _discard_output() -> None:
+    """Discard what is still buffered: writing it at the end would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,16 +1,21 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import one_line
+from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
 
 if TYPE_CHECKING:
+    from benchmark.api import Launching
+    from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
 
 
@@ -24,14 +29,44 @@ def run(
             "go to tracking/ in the results folder."
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine that share the cells, over all of its GPUs.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Devices of the workers, one each unless --workers says more: cuda:0,cuda:1.")
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option("--launch", help="Have the cells carried out by a launcher: local, slurm, ray.")
+    ] = None,
+    launch_option: Annotated[
+        list[str] | None, typer.Option(help="Options of the launcher: partition=gpu,time=12h,gpus=1; repeatable.")
+    ] = None,
 ) -> None:
     """Pretrain each method, evaluate it on each task, store the rows.
 
     Skips what the results folder already holds; the same command resumes an interrupted run.
     """
+    from benchmark.api import Launching
     from benchmark.plan.make import make_plan
 
-    _execute(make_plan(options.config()), options, names_of(track) or [])
+    named = names_of(devices) or []
+    launching = Launching.of(workers, named, launcher, _launch_options(launch_option or []))
+    if named and options.device is None:
+        options = replace(options, device=named[0].partition(":")[0])
+    _execute(make_plan(options.config()), options, names_of(track) or [], launching)
+
+
+def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse name=value, several separated by commas, into values of YAML."""
+    import yaml
+
+    options: dict[str, Any] = {}
+    for text in (part for each in texts for part in names_of(each) or []):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BenchError(f"--launch-option {text}: expected name=value, as in partition=gpu")
+        options[name.strip()] = yaml.safe_load(value)
+    return options
 
 
 @takes_options(
@@ -65,7 +100,7 @@ def eval_(
     failed: dict[str, Exception] = {}
     for spec in dict.fromkeys(specs):
         try:
-            if failures := _carried_out(evaluation_plan(config, spec, own_prompts=own_prompts), options):
+            if failures := _carried_out(evaluation_plan(config, spec, own_prompts=own_prompts), options).failures:
                 failed[spec] = BenchError(f"{plural(len(failures), 'part')}, see above")
         except typer.Exit:
             raise
@@ -80,26 +115,44 @@ def eval_(
         raise unforeseen[0]
     if failed:
         raise typer.Exit(1)
-    say("next: bench report")
+    say(f"next: bench report{_results_option(options.results)}")
 
 
-def _execute(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> None:
-    """Carry out a plan. Exits with status 1 if something failed and 130 after Ctrl-C."""
-    if _carried_out(plan, options, track):
+def _execute(
+    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+) -> None:
+    """Carry out a plan. Exits with status 1 if something failed, else as _carried_out() does."""
+    outcome = _carried_out(plan, options, track, launching)
+    if outcome.failures:
         raise typer.Exit(1)
-    say("next: bench report")
+    say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
 
 
-def _carried_out(plan: "Plan", options: RunOptions, track: Sequence[str] = ()) -> list[str]:
-    """Carry out a plan; return what failed. Exits with status 130 after Ctrl-C."""
+def _carried_out(
+    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+) -> "Outcome":
+    """Carry out a plan; return what was done.
+
+    Exits with status 130 after Ctrl-C, and 75 after a signal by which a scheduler asks to stop.
+    """
     from benchmark.api import execute
 
     try:
-        outcome = execute(plan, options.folder, console, options.progress, track).outcome
+        with stoppable():
+            outcome = execute(plan, options.folder, console, options.progress, track, launching).outcome
+    except StoppedError as stopped:
+        say(f"stopped by {stopped}; the same command goes on from the last checkpoint", "yellow")
+        raise typer.Exit(STOPPED) from None
     except KeyboardInterrupt:
         say("interrupted; the same command resumes from the last checkpoint", "yellow")
         raise typer.Exit(130) from None
-    return outcome.failures if outcome else []
+    assert outcome is not None
+    return outcome
+
+
+def _results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def report(

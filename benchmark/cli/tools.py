@@ -202,13 +202,15 @@ def clean(
 ) -> None:
     """List what can be recomputed, with its size; remove what the options name. Results stay."""
     from benchmark.store.cache import cache_root
-    from benchmark.store.cleaning import KINDS, removable, remove, size
+    from benchmark.store.cleaning import KINDS, linked, removable, remove, size
     from benchmark.store.store import Store
 
     folders = removable(Store(folder_of(results)), cache_root())
     sizes = {kind: sum(map(size, folders[kind])) for kind in folders}
     for kind, description in KINDS.items():
         say(f"{kind:10} {sizes[kind] / 1e6:10,.1f} MB  {description}")
+    for folder in linked(cache_root()):
+        say(f"{folder} is a link to {folder.readlink()}: its content stays; remove it there", "yellow")
     named = {"embeddings": embeddings, "partial": partial, "cache": cache}
     if not any(named.values()):
         say("Nothing removed. Choose what to remove: --embeddings, --partial, --cache.")

@@ -46,7 +46,7 @@ def watch(
             if not records:
                 raise BenchError(f"no run here: {folder / 'runs'} has no record of one; start bench run first")
             runs = current(records)
-            goes_on = any(run.state == "running" and not run.lost for run in runs)
+            goes_on = any(run.is_going for run in runs)
             page.update(runs, last=once or not goes_on)
             shown = "\n\n".join(answer_text(each, console.width) for each in progress(records))
             shown += f"\n\n{page.note}"

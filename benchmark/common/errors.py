@@ -1,5 +1,8 @@
 """The exception for a user's mistake, and the words that its messages share."""
 
+import errno
+import os
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from reprlib import Repr
@@ -14,6 +17,47 @@ _repr.maxlevel = 2
 
 class BenchError(Exception):
     """A user's mistake: the command line prints its message, one or two lines, without a traceback."""
+
+
+class MachineError(BenchError):
+    """An error of the machine, such as a full disk: it says nothing about the data, so nothing is left out for it."""
+
+
+OF_THE_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EAGAIN", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EROFS", "ESTALE", "ETIMEDOUT"),
+        *("ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENODEV", "EREMOTEIO", "ETXTBSY"),
+    )
+    if hasattr(errno, name)
+)
+"""Numbers of errors that come from the machine, whichever file it is that was to be read."""
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Return whether an error while reading says nothing about what was read."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+
+
+def reading_failed(message: str, error: BaseException) -> BenchError:
+    """Make the error for a file that cannot be read, a ``MachineError`` where the machine is the reason."""
+    return (MachineError if is_of_the_machine(error) else BenchError)(message)
+
+
+def explained(error: BaseException) -> str:
+    """Say in a line what the machine could not do, and with which file."""
+    if not isinstance(error, OSError):
+        return " ".join(filter(None, ("out of memory", f"({cut(str(error))})" if str(error) else "")))
+    names = [cut(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return ": ".join([*names, error.strerror or cut(str(error)) or type(error).__name__])
+
+
+def said(error: BaseException) -> str:
+    """Return kind and message of an error that no one expected, on one line; of ``sys.exit`` where it was called."""
+    if not isinstance(error, SystemExit):
+        return f"{type(error).__name__}: {cut(str(error))}" if str(error) else type(error).__name__
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"sys.exit({shortened(error.code)}) was called in {frame.filename}, line {frame.lineno}"
 
 
 def unknown(kind: str, name: str, valid: Iterable[str], see: str = "") -> BenchError:

@@ -4,7 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, MachineError, unknown
 from benchmark.common.text import visible
 
 MODES = ("auto", "bars", "lines", "none")
@@ -27,7 +27,7 @@ class Progress:
 
     mode: ``auto`` is ``bars`` on a terminal and ``lines`` elsewhere; ``none`` shows messages alone. Bars that the
     console cannot draw become lines. log: a file to which every message and line is appended, with its time, whatever
-    the mode. clock: seconds, for tests.
+    the mode. name: of this process among several, in front of each line. clock: seconds, for tests.
 
     >>> with Progress(Console(), "lines", Path("results/run.log")) as progress:
     ...     with progress.stage("training", total=400) as stage:
@@ -47,7 +47,9 @@ class Progress:
         log: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        name: str = "",
     ) -> None:
+        self._prefix = f"{name}: " if name else ""
         self.console, self.clock, self.seconds_between_lines = console, clock, seconds_between_lines
         self.mode = _drawable(mode, console)
         self.warnings: list[str] = []
@@ -66,17 +68,28 @@ class Progress:
                 self._write(f"error: {error}")
             elif kind:
                 self._write("interrupted" if kind is KeyboardInterrupt else f"stopped: {kind.__name__}: {error}")
-            self._log.close()
-            self._log = None
+            self._close_log()
+
+    def _close_log(self) -> None:
+        with suppress(OSError):
+            if self._log:
+                self._log.close()
+        self._log = None
 
     def print(self, message: RenderableType, style: str | None = None) -> None:
         """Print a message, or a table, in every mode. A text is printed verbatim: no markup, no added line breaks."""
         with self._lock:
             if isinstance(message, str):
-                self.console.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+                text = self._prefix + message
+                self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
             else:
                 self.console.print(message, style=style)
             self._write(message)
+
+    def show(self, line: str) -> None:
+        """Print a line of another process on the console alone: what it logs, it logs itself."""
+        with self._lock:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Print what a reader of the results should know, and keep it in ``warnings``."""
@@ -108,7 +121,7 @@ class Progress:
         """Write a line of progress: to the log, and to the console where it shows lines."""
         with self._lock:
             if self.mode == "lines":
-                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                self.console.print(self._prefix + text, highlight=False, markup=False, soft_wrap=True)
             self._write(text)
 
     def _write(self, message: RenderableType) -> None:
@@ -119,14 +132,20 @@ class Progress:
                 self._log_path.parent.mkdir(parents=True, exist_ok=True)
                 self._log = self._log_path.open("a", encoding="utf-8", buffering=1)
             except OSError as error:
-                raise BenchError(f"{self._log_path}: cannot be written: {error.strerror}") from error
+                raise MachineError(f"{self._log_path}: cannot be written: {error.strerror}") from error
         if not isinstance(message, str):
             rendered = io.StringIO()
             Console(file=rendered, width=self.console.width, color_system=None, force_terminal=False).print(message)
             message = rendered.getvalue()
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         lines = visible(Text.from_ansi(message).plain).splitlines()
-        self._log.writelines(f"{now} {line.rstrip()}\n" for line in lines if line.strip())
+        try:
+            self._log.writelines(f"{now} {self._prefix}{line.rstrip()}\n" for line in lines if line.strip())
+        except OSError as error:
+            # What is being said may be that the disk is full: the run decides what becomes of that.
+            path, self._log_path = self._log_path, None
+            self._close_log()
+            self.print(f"{path}: cannot be written, and gets no more lines: {error.strerror}", "yellow")
 
     @contextmanager
     def _bar_of(self, stage: "Stage") -> Iterator[None]:

@@ -3,6 +3,7 @@
 Every writer (terminal, Markdown, LaTeX, plots, CSV, the page) passes names through these functions.
 """
 
+import codecs
 import hashlib
 import re
 from collections.abc import Iterable
@@ -70,6 +71,26 @@ def to_csv(text: str) -> str:
     # Before the control characters are escaped, as a spreadsheet may see them.
     prefix = "'" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else ""
     return prefix + visible(text)
+
+
+PLAIN = "benchmark.plain"
+"""The codecs' name for what to write of a character that an encoding, such as that of a terminal, does not have."""
+_IN_ASCII = {"–": "-", "—": "-", "−": "-", "…": "...", "±": "+/-", "×": "x", "·": "-", "→": "->", "≥": ">=", "≤": "<="}
+_IN_ASCII |= {"‘": "'", "’": "'", "“": '"', "”": '"', "•": "*", "°": " deg", "μ": "u", "−": "-", "\u202f": " "}
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign = error.object[error.start]
+    if replaced := _IN_ASCII.get(sign):
+        return replaced, error.start + 1
+    return codecs.backslashreplace_errors(UnicodeEncodeError(error.encoding, sign, 0, 1, error.reason))[0], (
+        error.start + 1
+    )
+
+
+codecs.register_error(PLAIN, _plain)
 
 
 class Terminal(Console):

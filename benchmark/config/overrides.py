@@ -1,18 +1,18 @@
 """Parse the command line's overrides of a suite."""
 
+import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.config.schema import SECTIONS
 from benchmark.config.training import BUDGETS, Training
 from benchmark.config.validation import unknown_key
-from benchmark.config.yaml_files import config_names
+from benchmark.config.yaml_files import config_names, parse_yaml
 
 
 def scenarios() -> dict[str, str]:
@@ -45,11 +45,7 @@ def parse_scenario(text: str) -> tuple[str, list[float]]:
 def parse_setting(setting: str, known: Iterable[str]) -> tuple[str, str, Any]:
     """Parse ``--set section.key=value`` into section, key and value; known: the names of arms, methods and tasks."""
     section, key, text = _parse_name(f"--set {cut(setting)}", setting, [*SECTIONS, "model", *known])
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BenchError(f"--set {cut(setting)}: '{cut(text)}' is not a YAML value") from error
-    return section, key, _number(value)
+    return section, key, _number(parse_yaml(text, f"--set {cut(setting)}"))
 
 
 def parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
@@ -70,12 +66,9 @@ def parse_axis(axis: str, known: Iterable[str]) -> tuple[str, list[Any]]:
         kind, _, amounts = text.partition("=")
         budgets = [parse_budget(f"{kind}={amount}", "--grid budget=") for amount in amounts.split(",")]
         key = budgets[0].partition("=")[0]
-        return key, [yaml.safe_load(budget.partition("=")[2]) for budget in budgets]
+        return key, [parse_yaml(budget.partition("=")[2], f"--grid {cut(axis)}") for budget in budgets]
     section, key, text = _parse_name(f"--grid {cut(axis)}", axis, ["training", *known])
-    try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise BenchError(f"--grid {cut(axis)}: '{cut(text)}' is not a list of YAML values") from error
+    values = parse_yaml(f"[{text}]", f"--grid {cut(axis)}")
     if not values:
         raise BenchError(f"--grid {cut(axis)}: no values; expected for example training.batch_size=64,512")
     return f"{section}.{key}", [_number(value) for value in values]
@@ -128,9 +121,9 @@ def parse_budget(text: str, option: str = "--budget ") -> str:
         raise unknown(f"kind of {option.strip('= ')}", kind, BUDGETS)
     number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)([a-zA-Z]?)", amount.strip())
     units = [unit for unit in UNITS if (unit in "smhd") == (kind == "time") or not unit]
-    if not (number and number[2] in units):
+    value = float(number[1]) * UNITS[number[2]] if number and number[2] in units else math.inf
+    if not math.isfinite(value):
         example = {"time": "time=10m", "flops": "flops=2P"}.get(kind, f"{kind}=200k")
         expected = f"a positive number, alone or with a unit ({', '.join(filter(None, units))}), as in {example}"
         raise BenchError(f"{option}{cut(text)}: expected {expected}")
-    value = float(number[1]) * UNITS[number[2]]
     return f"training.{kind}={round(value) if kind in ('samples', 'steps') else value}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from benchmark.config.claims import Claim
 from benchmark.config.training import BUDGETS, Evaluating, Training, with_settings
-from benchmark.config.validation import Strict, validated
+from benchmark.config.validation import Name, Strict, validated
 
 Condition = int | float | str
 """A share (0..1), a count, or a name."""
@@ -116,7 +116,7 @@ class RunConfig(Strict):
     claims: what papers say comes out, by name; part of no key.
     """
 
-    suite: str = "custom"
+    suite: Name = "custom"
     description: str = ""
     model: str = "tiny"
     model_options: dict[str, Any] = {}
@@ -125,7 +125,7 @@ class RunConfig(Strict):
     datasets: list[str]
     cards: dict[str, CardTexts] = {}
     methods: list[str]
-    arms: dict[str, Arm] = {}
+    arms: dict[Name, Arm] = {}
     tasks: list[str] = ["all"]
     seeds: list[int] = Field(default=[0], min_length=1)
     training: Training

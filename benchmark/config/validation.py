@@ -2,14 +2,28 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from benchmark.common.errors import BenchError, cut, shortened, unknown
 
 M = TypeVar("M", bound=BaseModel)
+
+
+LONGEST_NAME = 100
+"""The most bytes of a name: results have files with a few of them in their names, of at most 255 bytes."""
+
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(r"\w(?:[\w .+-]*[\w+-])?", text) or len(text.encode()) > LONGEST_NAME:
+        raise ValueError(f"expected letters and digits, with . _ - + within, at most {LONGEST_NAME} bytes, as in set-2")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+"""The name of a dataset, a model, a suite or an arm: it is a part of the names of files, and of what reports show."""
 
 
 class Strict(BaseModel):

@@ -14,11 +14,14 @@ from benchmark.data.problems import BadRow
 
 WHOLE = 1 << 53
 """The first whole number whose neighbour a float cannot hold."""
-ABSENT = frozenset({"", "nan", "nat", "<na>", "#n/a", "n/a", "na", "none", "null"})
+ERRORS = frozenset({"#n/a", "#name?", "#ref!", "#value!", "#div/0!", "#num!", "#null!"})
+"""What spreadsheets write for a formula that fails, in lower case: a text that begins with - or = is read as one."""
+ABSENT = frozenset({"", "nan", "nat", "<na>", "\\n", "n/a", "na", "none", "null"}) | ERRORS
 """What programs write for a missing value, in lower case."""
-UNKNOWN = frozenset({"", "nan", "nat", "<na>", "#n/a"})
+UNKNOWN = frozenset({"", "nan", "nat", "<na>", "\\n"}) | ERRORS
 """Those of them that no one means as a name: ``None`` can be a class, or the answer to a question."""
-
+_EDGES = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
+"""Around a cell: spaces, and characters without width, which web pages and spreadsheets leave there."""
 _NUMBER = re.compile(r"([+-]?)(0|[1-9][0-9]*|(?=\.[0-9]))(?:\.([0-9]*))?")
 _EXPONENT = re.compile(r"[+-]?[0-9](?:\.([0-9]+))?[eE]([+-][0-9]{1,3})")
 _TIME = re.compile(
@@ -29,7 +32,8 @@ _TIME = re.compile(
 def canonical(value: Any) -> str:
     """The form of a value by which classes, conditions, groups, ids, splits and keys of joins are compared.
 
-    - Spaces around it do not count; letters with accents are in Unicode's composed form (NFC).
+    - Spaces and characters without width around it do not count; letters with accents are in Unicode's composed form
+      (NFC).
     - Numbers are equal if their values are, whatever their type: 1, 1.0, ``1``, ``1.0``, ``+1.00``, Decimal("1") and
       numpy's are ``1``, and 1.50 is ``1.5``. Digits stay digits, however many.
     - A number with leading zeros is a name: ``007`` is not ``7``. So is ``1e3``, which may be hexadecimal; with the
@@ -47,6 +51,7 @@ def canonical(value: Any) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     text = composed(written(value))
+    text = text if text.isascii() else _EDGES.sub("", text)
     if text[:1] in "+-.0123456789":
         if match := _EXPONENT.fullmatch(text):
             number = Decimal(text)

@@ -6,12 +6,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, PrivateAttr, model_validator
 
-from benchmark.common.errors import BenchError, unknown
-from benchmark.config.validation import validated
-from benchmark.config.yaml_files import config_names, find_config, read_yaml
+from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.config.validation import Name, validated
+from benchmark.config.yaml_files import config_names, find_config, parse_yaml, read_yaml
 from benchmark.data.canonical import canonical
 from benchmark.data.problems import BadRow
 from benchmark.data.records import SPLITS, Classes, Split
@@ -20,6 +19,8 @@ from benchmark.data.sources.base import Fractions
 
 Prompts = dict[str, list[str]] | list[str]
 Access = Literal["embedded", "open", "registration", "credentialed"]
+LONGEST_NAME = 160
+"""The most bytes of a card's name with the settings behind it: files of results have it in their names."""
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 """A dataset's repository on the Hugging Face hub at a commit: files under a branch's name may change."""
 
@@ -284,10 +285,14 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     for key, text in settings.items():
         # A class may have a dot in its name.
         keys = key.split(".", 1) if key.startswith("keep.") else key.split(".")
-        _set(source, keys, _value(f"{name_or_path}", text))
+        _set(source, keys, parse_yaml(text, f"dataset '{cut(str(name_or_path))}'"))
     located = validated(SOURCES[source["kind"]], source, f"{path}: source").located_in(path.absolute().parent)
-    name = "@".join([fields.get("name", path.stem), *(f"{key}={text}" for key, text in settings.items())])
+    name = fields.get("name", path.stem)
     where = f"{path} with cards.{name} of the suite" if texts else str(path)
+    plain = validated(_Named, {"name": name}, where).name
+    name = "@".join([plain, *(f"{key}={text}" for key, text in settings.items())])
+    if len(name.encode()) > LONGEST_NAME:
+        raise BenchError(f"dataset '{cut(name)}': more than {LONGEST_NAME} bytes with its settings; write a card")
     card: Card = validated(Card, {**fields, "name": name, "source": located, **(texts or {})}, where)
     try:
         card.source.check_classes(card.labels)
@@ -296,6 +301,10 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     if path.stem not in config_names("dataset") or path != find_config("dataset", path.stem):
         card._reference = "@".join([str(path.absolute()), *(f"{key}={text}" for key, text in settings.items())])
     return card
+
+
+class _Named(BaseModel):
+    name: Name
 
 
 def card_file(reference: str) -> tuple[Path, dict[str, str]]:
@@ -312,13 +321,6 @@ def _set(block: dict[str, Any], keys: list[str], value: Any) -> None:
             block[key] = {}
         block = block[key]
     block[keys[-1]] = value
-
-
-def _value(reference: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BenchError(f"dataset '{reference}': '{text}' is not a YAML value") from error
 
 
 def card_names() -> list[str]:

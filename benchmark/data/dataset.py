@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError, cut
+from benchmark.common.errors import BenchError, MachineError, cut, is_of_the_machine
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
@@ -330,7 +330,8 @@ class Dataset:
             hint = ""
             if self.card.get and not self.card.source.is_present():
                 hint = f"{'' if str(error).endswith('?') else ';'} get it with: bench data get {self.card.reference}"
-            raise BenchError(f"dataset '{self.card.name}': {error}{hint}") from error
+            kind = MachineError if isinstance(error, MachineError) else BenchError
+            raise kind(f"dataset '{self.card.name}': {error}{hint}") from error
 
     @cached_property
     def _usable(self) -> dict[str, np.ndarray]:
@@ -530,6 +531,8 @@ class _ImageFiles:
 
 
 def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
+    if is_of_the_machine(error):
+        raise MachineError(f"image {folder / path} cannot be read: {error.strerror}") from error
     missing = isinstance(error, FileNotFoundError)
     problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
     return BadRow("missing image", f"image '{cut(path)}' {problem}")

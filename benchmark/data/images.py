@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, MachineError, explained, is_of_the_machine, reading_failed
 from benchmark.data.dicom import HEAD, is_dicom, read_dicom, rendered
 from benchmark.data.problems import BadRow
 
@@ -102,6 +102,9 @@ def load_image(source: Path | bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadRow("image cannot be decoded", f"cannot be decoded: {_unidentified(head)}") from error
     except Exception as error:  # on hostile files decoders raise more than OSError
+        if is_of_the_machine(error):
+            place = "an image" if isinstance(source, bytes) else f"image {source}"
+            raise MachineError(f"{place} cannot be read: {explained(error)}") from error
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise BadRow("image cannot be decoded", f"cannot be decoded: {reason}") from error
 
@@ -131,7 +134,7 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         # Not a bad row: bad rows are remembered until the file changes, but this error may go away without that.
-        raise BenchError(f"image {path} cannot be read: {error.strerror}") from error
+        raise reading_failed(f"image {path} cannot be read: {error.strerror}", error) from error
 
 
 def check_size(width: int, height: int) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.common.errors import listed, unknown
+from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.data.canonical import canonical, is_number
 from benchmark.data.problems import BadRow
 
@@ -199,6 +199,22 @@ def label_of_index(classes: Classes, index: float) -> Label:
     if classes.multi_label:
         return unknown_label(classes) if number < 0 else [int(each == number) for each in range(count)]
     return int(number)
+
+
+def check_places(classes: Classes, numbers: Collection[float], file: str) -> None:
+    """Raise ``BenchError`` for class numbers of a file that may be names: BI-RADS 1 to 5, where 0 would be the first.
+
+    numbers: those of all its splits, each at least once. They are places where one of them is 0 or no name.
+    """
+    known = {number for number in numbers if number == number and number != -1}
+    as_names = {number: classes.number(canonical(number)) for number in known}
+    if not known or 0 in known or None in as_names.values() or all(as_names[number] == number for number in known):
+        return
+    names = listed(map(canonical, sorted(known)))
+    raise BenchError(
+        f"{file}: class numbers are counted from 0, but none here is 0, and {names} are "
+        "names of classes; if these are meant, subtract 1 in the file, or else name the classes in words (BI-RADS 1)"
+    )
 
 
 def unknown_label(classes: Classes) -> Label:

@@ -17,7 +17,7 @@ from benchmark.data.card import Card
 from benchmark.data.dataset import Dataset
 from benchmark.data.images import load_image
 from benchmark.data.loader import Samples, Tokenizer
-from benchmark.data.problems import BadRow, OnBadData
+from benchmark.data.problems import BadRow, OnBadData, Problems
 from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
 from benchmark.data.shared import same_content
@@ -47,6 +47,8 @@ THREADS = min(32, os.cpu_count() or 1)
 
 Progress = Callable[[int, int], None]
 """Called with the number of shards done and the number of all shards."""
+LeaveOut = Callable[[str, BadRow], None]
+"""Called with the place of a sample that cannot be used, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -128,28 +130,42 @@ class Stream:
             return f"bad sample {number}"
         return str(row and row.label)
 
-    def row(self, number: int) -> Row:
-        """Read a sample. Raises ``BadRow`` for one that cannot be used."""
-        row = self._read(number)
+    def row(self, number: int, leave_out: LeaveOut = lambda place, bad: None) -> Row:
+        """Read an image, with the texts of all its usable samples.
+
+        leave_out: called for each other sample. Raises ``BadRow`` for the first if none can be used.
+        """
+        row = self._read(number, leave_out)
         if row is None:
             raise BadRow("several classes", "an image with several classes")
         return row
 
     def without_image(self, number: int) -> Row | None:
-        """Read everything of a sample except its image; None for an image with several classes. Raises ``BadRow``."""
-        return self._read(number, images=False)
+        """Read everything of an image's usable samples except the image; None for an image with several classes.
 
-    def _read(self, number: int, images: bool = True) -> Row | None:
+        Raises ``BadRow`` if no sample can be used.
+        """
+        return self._read(number, lambda place, bad: None, images=False)
+
+    def _read(self, number: int, leave_out: LeaveOut, images: bool = True) -> Row | None:
         """Read the samples of an image, or with ``images`` false everything except the image."""
         shard, local = self.at(number)
-        row = self._read_sample(shard, local, images)
-        for other in self._further[shard].get(local, ()):
+        row: Row | None = None
+        unusable: list[tuple[str, BadRow]] = []
+        for each in (local, *self._further[shard].get(local, ())):
             try:
-                further = self._read_sample(shard, other, images=False)
+                sample = self._read_sample(shard, each, images and row is None)
             except BadRow as bad:
-                raise BadRow(bad.reason, f"row {other + 1}: {bad.message}") from bad
-            if row and further:
-                merge(row, further)
+                unusable.append((place(self.shards[shard].path.name, each + 1), bad))
+                continue
+            if row and sample:
+                merge(row, sample)
+            row = row or sample
+        first = unusable.pop(0)[1] if unusable and row is None else None
+        for where, reason in unusable:
+            leave_out(where, reason)
+        if first:
+            raise first
         return row
 
     def _read_sample(self, shard: int, local: int, images: bool) -> Row | None:
@@ -175,15 +191,16 @@ class Stream:
         for shard, start, end in zip(self.shards, starts, self.ends.tolist()):
             if not len(shard.samples):
                 raise BenchError(f"{shard.path}: has no samples")
-            self._check_shard(shard, range(start, end)[: CHECKED if on_bad_data == "skip" else 1])
+            self._check_shard(shard, range(start, end)[: CHECKED if on_bad_data == "skip" else 1], on_bad_data)
 
-    def _check_shard(self, shard: Shard, numbers: range) -> None:
+    def _check_shard(self, shard: Shard, numbers: range, on_bad_data: OnBadData) -> None:
         columns: set[str] = set()
+        problems = Problems()
         first = ""
         for number in numbers:
             try:
                 columns.update(shard.values(self.at(number)[1], self._used, images=False))
-                load_image(encoded_image(self.row(number)))
+                load_image(encoded_image(self.row(number, problems.add)))
                 first = ""
                 break
             except BadRow as bad:
@@ -193,6 +210,7 @@ class Stream:
             self.source.check_columns(shard.path.name, {"image", *columns})
         if first:
             raise BenchError(first)
+        problems.stop(on_bad_data)
 
     def texts(self) -> Iterator[str]:
         """All texts except those of bad samples. Images are not read."""
@@ -232,8 +250,8 @@ class StreamedPairs:
         self.labelled = "label" in stream.card.provides
         self.longest: int | None = None
         self.order = stream.order
-        self.left_out: dict[int, str] = {}
-        """The reason why a sample is left out, by its number."""
+        self.left_out: dict[str, str] = {}
+        """The reason why a sample is left out, by its place."""
         self._pool = ThreadPoolExecutor(THREADS)
 
     def take(self, rows: np.ndarray, choices: np.ndarray) -> Samples:
@@ -267,16 +285,16 @@ class StreamedPairs:
 
     def _sample(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:
-            row = self.stream.row(number)
+            row = self.stream.row(number, self._leave_out)
             return row, resized(load_image(encoded_image(row)), self.size, self.resizing)
         except BadRow as bad:
-            if self.on_bad_data == "error":
-                message = (
-                    f"{self.stream.place(number)}: {bad.message}; pass --on-bad-data skip to leave out such samples"
-                )
-                raise BenchError(message) from bad
-            self.left_out[number] = bad.reason
+            self._leave_out(self.stream.place(number), bad)
             return None
+
+    def _leave_out(self, where: str, bad: BadRow) -> None:
+        if self.on_bad_data == "error":
+            raise BenchError(f"{where}: {bad.message}; pass --on-bad-data skip to leave out such samples") from bad
+        self.left_out[where] = bad.reason
 
 
 def encoded_image(row: Row) -> bytes:

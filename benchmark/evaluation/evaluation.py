@@ -1,5 +1,6 @@
 """A dataset and an encoder, as a task sees them: each split and each text is encoded once."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -243,7 +244,12 @@ KINDS = ("features", "embeddings", "tokens")
 def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     if folder is None:
         return np.empty(shape, np.float32)
-    return np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float32, shape)
+    allocated = np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.float32, shape)
+    if hasattr(os, "posix_fallocate"):
+        # Raises OSError where the disk is full; writing to memory that has no place on it would end the process.
+        with (folder / f"{kind}.npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, allocated.offset + allocated.nbytes)
+    return allocated
 
 
 def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:

@@ -204,16 +204,16 @@ class Materials:
         claimed = wait_for(folder, weights.is_file)
         if claimed is None:
             return weights
-        with claimed:
+        with claimed, claimed.guarding():
             partial, name = claimed.partial(), f"initial weights from {', '.join(cell.pretraining)}"
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
             save_file(model, partial / "model.safetensors")
-            (partial / LAST).unlink()
             shutil.rmtree(folder, ignore_errors=True)
             claimed.check()
             partial.replace(folder)
+            (folder / LAST).unlink()
         return weights
 
     def language_model(self) -> Path:
@@ -300,6 +300,8 @@ class Materials:
         with self.progress.stage(f"{name}: training") as stage:
 
             def show(reached: StepProgress) -> None:
+                if stage.done is None and reached.step > 1:
+                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)

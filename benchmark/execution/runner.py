@@ -1,18 +1,22 @@
 """Carry out a plan: train its cells, evaluate its pairs. Finished work is skipped; a failure does not stop the rest."""
 
+import re
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, plural
+from benchmark.common.errors import BenchError, MachineError, explained, plural, said
 from benchmark.common.hub import hub_answers
+from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress
+from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
@@ -27,8 +31,9 @@ from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Pair, Plan
+from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
-from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, wait_for
+from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
@@ -37,6 +42,8 @@ from benchmark.training.schedule import check_batch
 
 TWINS_OF = 10_000
 """The pairs among which identical texts are counted, in whole batches, at least one."""
+DEATHS = 3
+"""After how many processes that died while they worked on a cell, and kept nothing of it, a launch gives it up."""
 C = TypeVar("C", Cell, FixedEncoder)
 
 
@@ -44,13 +51,14 @@ C = TypeVar("C", Cell, FixedEncoder)
 class Outcome:
     """What a run did: counts of cells and evaluations, and a line for each failure.
 
-    elsewhere: what other processes did meanwhile, or are doing.
+    elsewhere: what other processes did meanwhile. submitted: jobs that go on when this process ends.
     """
 
     trained: int = 0
     evaluated: int = 0
     skipped: int = 0
     elsewhere: int = 0
+    submitted: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -61,166 +69,252 @@ def run(
     cache: Path | None = None,
     tracking: Tracking | None = None,
     wait: bool = True,
+    share: "Share | None" = None,
 ) -> Outcome:
     """Train the plan's cells and evaluate its pairs on them, skipping what the store holds.
 
     A record of the run in the store says what is done and left. tracking: gets what is logged. wait: whether to wait
-    for what other processes are working on, and to go on with it if they die; otherwise it is left to them.
+    for what other processes are working on, and to go on with it if they die; otherwise it is left to them. share: of
+    a worker in a launch.
 
     Raises ``BenchError`` before any training for a plan with problems, bad data, or a batch larger than the data. A
     cell or an evaluation that fails is recorded in the outcome and does not stop the others.
     """
     if plan.problems:
         raise BenchError("\n".join(plan.problems))
-    runner = Runner(plan, store, progress, cache or cache_root(), tracking or Tracking())
+    runner = Runner(plan, store, progress, cache or cache_root(), tracking or Tracking(), share)
     with runner.recorder:
         return runner.run(wait)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker is told of the launch that it is part of.
+
+    launch: its id. worker: the worker's name. work: what is left to do; the data were checked when it was listed.
+    failed: the folder in which the workers mark what failed, so that no other tries it again.
+    """
+
+    launch: str
+    worker: str
+    work: list[Work]
+    failed: Path
 
 
 class Runner:
     """The state of a run: its plan, its materials, its record and its outcome so far."""
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress, cache: Path, tracking: Tracking) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, progress: Progress, cache: Path, tracking: Tracking, share: Share | None = None
+    ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
+        self.share = share
         self.materials = Materials(plan, progress, cache)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
         # The same list: the record has those to come too.
         self.recorder.record.warnings = progress.warnings
+        if share:
+            self.recorder.record.launch, self.recorder.record.worker = share.launch, share.worker
         self._fixed: dict[str, Encoder] = {}
+        self._failed: set[str] = set()
+        self._told: set[str] = set()
 
     def run(self, wait: bool) -> Outcome:
         """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training.
 
-        What other processes are working on comes last.
+        What other processes are working on is passed over, and looked at again at the end.
         """
-        plan, store = self.plan, self.store
-        untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
-        cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
-        for name in plan.absent:
+        for name in self.plan.absent:
             self.recorder.leave_out(name)
-        self.recorder.set_work(self.work())
-        if untrained or any(plan.missing(store, cell) for cell in cells):
-            self.check(untrained)
-            self.recorder.set_work(self.work(Estimator(plan, store.costs())))
-        several = len({cell.pretraining for cell in plan.cells}) > 1
-        names = []
-        for number, cell in enumerate(plan.cells, 1):
-            where = f" on {', '.join(cell.pretraining)}" if several else ""
-            names.append(f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}")
-        for number, fixed in enumerate(plan.fixed, 1):
-            names.append(f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}")
-        self.outcome.skipped = len(plan.cells) - len(untrained)
-        self.outcome.skipped += sum(len(plan.pairs_of(each)) - len(plan.missing(store, each)) for each in cells)
-        left = [each for each in zip(cells, names) if not self.carry_out(*each, wait=False)]
-        while left and wait:
-            left = [each for each in left if not self.carry_out(*each, wait=True)]
+        if self.share:
+            self.recorder.set_work(self.share.work)
+        else:
+            self.recorder.set_work(self.work())
+            if work := self.prepare():
+                self.recorder.set_work(work)
+        self.outcome.skipped = self.done_before()
+        left = [each for each in self.cells() if not self.carry_out(*each)]
+        if left and wait:
+            with self.progress.stage("waiting for other processes", len(left)) as stage:
+                total = len(left)
+                while left:
+                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                    time.sleep(claims.POLL)
+                    left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
-    def carry_out(self, cell: Cell | FixedEncoder, name: str, wait: bool) -> bool:
-        """Train and evaluate a cell; return False if another process works on it.
+    def done_before(self) -> int:
+        """Count the trainings and the evaluations of the plan that are in the store."""
+        done = len(self.plan.cells) - len(self.untrained())
+        return done + sum(
+            len(self.plan.pairs_of(each)) - len(self.plan.missing(self.store, each)) for each, _ in self.cells()
+        )
 
-        wait: whether to wait for that, and to go on with what it leaves.
-        """
-        done = True
-        with self.recording_failures(name), self.tracked(cell):
+    def untrained(self) -> list[Cell]:
+        """List the cells that are not trained."""
+        return [cell for cell in self.plan.cells if not self.store.finished(cell.key)]
+
+    def cells(self) -> list[tuple[Cell | FixedEncoder, str]]:
+        """List the cells and the encoders without training, in the order of the work, with their names in messages."""
+        plan = self.plan
+        several = len({cell.pretraining for cell in plan.cells}) > 1
+        named: list[tuple[Cell | FixedEncoder, str]] = []
+        for number, cell in enumerate(plan.cells, 1):
+            where = f" on {', '.join(cell.pretraining)}" if several else ""
+            named.append((cell, f"[{number}/{len(plan.cells)}] {cell.arm}{where}, seed {cell.seed}"))
+        for number, fixed in enumerate(plan.fixed, 1):
+            named.append((fixed, f"[{number}/{len(plan.fixed)}] {fixed.name}, seed {fixed.seed}"))
+        return named
+
+    def prepare(self) -> list[Work]:
+        """Check and prepare the data if anything is left to do; return what is, with seconds."""
+        untrained = self.untrained()
+        if not untrained and not any(self.plan.missing(self.store, cell) for cell, _ in self.cells()):
+            return []
+        self.check(untrained)
+        return self.work(Estimator(self.plan, self.store.costs()))
+
+    def carry_out(self, cell: Cell | FixedEncoder, name: str) -> bool:
+        """Train and evaluate a cell; return False if another process works on it."""
+        if self.has_failed(cell.key):
+            return True
+        with self.recording_failures(name, cell.key), ExitStack() as tracked:
+            # Only what this process does is tracked, not what it finds claimed.
+            begin = cache(partial(tracked.enter_context, self.tracked(cell)))
             try:
                 if isinstance(cell, Cell):
-                    done = self.train(cell, name, wait) and self.evaluate(cell, name, self.trained_encoder, wait)
-                else:
-                    done = self.add(cell, name, wait) and self.evaluate(cell, name, self.fixed_encoder, wait)
+                    return self.train(cell, name, begin) and self.evaluate(cell, name, self.trained_encoder, begin)
+                return self.add(cell, name) and self.evaluate(cell, name, self.fixed_encoder, begin)
             except ClaimLostError as lost:
                 self.progress.print(f"{name}: {lost}", "yellow")
-                done = False
-        return done
+                return False
+        return True
 
-    def claimed(self, path: Path, done: Callable[[], bool], name: str, wait: bool) -> Claim | None:
-        """Claim what lies at ``path``; None if it is done or, without ``wait``, if another process works on it."""
-        if wait:
-            with self.progress.stage(name) as stage:
-                return wait_for(path, done, lambda owner: stage.update(0, note=f"waiting for {owner}"))
+    def claimed(self, path: Path, done: Callable[[], bool], name: str, doing: str) -> Claim | None:
+        """Claim what lies at ``path``; None if it is done, or if another process works on it, which is said once.
+
+        doing: what it is claimed for, in words.
+        """
         claimed = claim(path)
         if isinstance(claimed, Owner):
-            self.progress.print(f"{name}: {claimed} is working on it")
+            # Workers of a launch meet all the time.
+            if claimed.token not in self._told and not self.share:
+                self._told.add(claimed.token)
+                self.progress.print(f"{name}: being {doing} by {claimed}")
             return None
         if done():
             claimed.release()
             return None
         return claimed
 
-    def add(self, fixed: FixedEncoder, name: str, wait: bool) -> bool:
+    def waits_for(self, cell: Cell | FixedEncoder) -> str:
+        """Say which process works on a cell; empty if none does."""
+        paths = [self.store.cell(cell.key)]
+        paths += [self.store.evaluation_folder(cell.key, pair.key) for pair in self.plan.missing(self.store, cell)]
+        return next((str(owner) for path in paths if (owner := owner_of(path))), "")
+
+    def has_failed(self, what: str) -> bool:
+        """Return whether a cell or an evaluation failed, here or in another worker of the launch."""
+        return what in self._failed or bool(self.share and (self.share.failed / what).exists())
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[Callable[[], object]]:
+        """Work on a cell or an evaluation in a launch: what fails is marked, so that no other worker tries it again.
+
+        So is what ``DEATHS`` processes died of. Yields a function to call when a part of the work is kept.
+        """
+        if not self.share:
+            yield lambda: None
+            return
+        tries = self.share.failed / f".{what}"
+        if tries.exists() and tries.stat().st_size >= DEATHS:
+            raise BenchError(f"{DEATHS} processes that worked on it died one after another (killed, or out of memory)")
+        with tries.open("ab") as file:
+            file.write(b".")
+        try:
+            yield lambda: tries.write_bytes(b".")
+        except ClaimLostError:
+            raise
+        except Exception:
+            # While it is claimed: the message comes a little later.
+            (self.share.failed / what).touch()
+            raise
+        finally:
+            tries.unlink(missing_ok=True)
+
+    def add(self, fixed: FixedEncoder, name: str) -> bool:
         """Add an encoder that is not trained to the store; return whether it is there."""
         path = self.store.cell(fixed.key)
         done = partial(self.store.finished, fixed.key)
-        if not done() and (claimed := self.claimed(path, done, name, wait)):
+        if not done() and (claimed := self.claimed(path, done, name, "added")):
             with claimed:
                 folder = claimed.partial()
                 folder.mkdir(parents=True, exist_ok=True)
                 self.store.finish(fixed.key, {"label": fixed.label, "content": fixed.content}, {}, folder)
         return done()
 
-    def train(self, cell: Cell, name: str, wait: bool) -> bool:
-        """Train a cell into the store, unless it is there or another process trains it; return whether it is there."""
+    def train(self, cell: Cell, name: str, begin: Callable[[], object]) -> bool:
+        """Train a cell into the store, unless it is there or another process trains it; return whether it is there.
+
+        begin: called once the cell is this process's.
+        """
         done = partial(self.store.finished, cell.key)
-        if done():
-            return True
-        claimed = self.claimed(self.store.cell(cell.key), done, f"{name}: training", wait)
+        claimed = None if done() else self.claimed(self.store.cell(cell.key), done, name, "trained")
         if claimed is None:
-            if done():
-                self.outcome.elsewhere += 1
+            self.outcome.elsewhere += done() and self.recorder.elsewhere(cell.key, "training")
             return done()
-        with claimed, self.recorder.running(cell.key, "training") as work:
+        with claimed, self.trying(cell.key) as kept, self.recorder.running(cell.key, "training") as work:
+
+            def before_writing() -> None:
+                claimed.check()
+                kept()
 
             def watch(reached: StepProgress) -> None:
                 self.recorder.step(work, reached.step, reached.steps)
                 self.tracking.step(reached.line, reached.samples_per_second, reached.steps)
 
+            begin()
             method, folder = self.materials.method(cell), claimed.partial()
-            try:
-                cost = self.materials.pretrain(cell, method, name, folder, watch, claimed.check)
+            with claimed.guarding():
+                cost = self.materials.pretrain(cell, method, name, folder, watch, before_writing)
                 claimed.check()
                 self.materials.finish(self.store, cell, cost, method.model.left_random, folder)
-            except OSError:
-                # The folder has another name if the training was taken over.
-                claimed.check()
-                raise
         self.outcome.trained += 1
         return True
 
-    def evaluate(self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder], wait: bool) -> bool:
+    def evaluate(
+        self, cell: C, name: str, encoder_of: Callable[[C, float], Encoder], begin: Callable[[], object]
+    ) -> bool:
         """Evaluate a cell on the pairs that the store lacks; each dataset is encoded once by each checkpoint.
 
-        encoder_of: returns the encoder of a cell after a share of its training. Returns False if other processes work
-        on some of the pairs.
+        encoder_of: returns the encoder of a cell after a share of its training. begin: called once a pair is this
+        process's. Returns False if other processes work on some of the pairs.
         """
-        missing = self.plan.missing(self.store, cell)
-        if not missing:
-            return True
+        missing = [p for p in self.plan.missing(self.store, cell) if not self.has_failed(_evaluation(cell, p))]
         folder, batch_size = self.store.cell(cell.key) / "embeddings", self.plan.config.evaluation.batch_size
         encoders: dict[float, Encoder] = {}
         by_dataset: dict[str, Evaluation] = {}
-        everything = True
-        with (
-            self.recorder.running(cell.key, "evaluation") as work,
-            self.progress.stage(f"{name}: evaluating", len(missing)) as stage,
-        ):
+        stage, everything = None, True
+        with ExitStack() as while_evaluating:
             for number, pair in enumerate(missing):
-                stage.update(number, note=pair.title)
-                title, failures = f"{name}, {pair.title}", len(self.outcome.failures)
-                path = self.store.evaluation_folder(cell.key, pair.key)
+                title, what, failures = f"{name}, {pair.title}", _evaluation(cell, pair), len(self.outcome.failures)
                 done = partial(self.store.is_evaluated, cell.key, pair.key)
-                claimed = self.claimed(path, done, title, wait)
+                claimed = self.claimed(self.store.evaluation_folder(cell.key, pair.key), done, title, "evaluated")
                 if claimed is None:
-                    if done():
-                        self.outcome.elsewhere += 1
-                        self.recorder.evaluated(work, failed=False)
-                    everything = everything and done()
+                    everything = everything and (done() or self.has_failed(what))
                     continue
-                with claimed:
-                    if pair.at not in encoders:
-                        encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
-                    with self.recording_failures(title):
+                if stage is None:
+                    work = while_evaluating.enter_context(self.recorder.running(cell.key, "evaluation"))
+                    stage = while_evaluating.enter_context(self.progress.stage(f"{name}: evaluating", len(missing)))
+                stage.update(number, note=pair.title)
+                with claimed, deferred_interrupt(ctrl_c=False) as interrupted:
+                    with self.trying(cell.key):
+                        begin()
+                        if pair.at not in encoders:
+                            encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
+                    with self.recording_failures(title, what), self.trying(what), claimed.guarding():
                         if pair.dataset not in by_dataset:
                             dataset = self.plan.datasets[pair.dataset]
                             by_dataset[pair.dataset] = Evaluation(
@@ -229,7 +323,12 @@ class Runner:
                         self.measure(cell, pair, by_dataset[pair.dataset], claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
-            stage.update(len(missing))
+                if stop := interrupted():
+                    raise stop
+            if stage is not None:
+                stage.update(len(missing))
+        if everything:
+            self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
@@ -244,7 +343,6 @@ class Runner:
                 f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
                 "the tables leave this dataset out"
             )
-        claimed.check()
         self.store.add_evaluation(
             cell.key,
             pair.key,
@@ -254,6 +352,7 @@ class Runner:
             measured.resamples,
             measured.notes,
             data.embedded("test"),
+            claimed.partial(),
         )
         self.tracking.scores(measured.rows, self.store.cost(cell.key).get("samples", 0))
 
@@ -281,8 +380,8 @@ class Runner:
 
     @contextmanager
     def tracked(self, cell: Cell | FixedEncoder) -> Iterator[None]:
-        """Track a cell that has something to train or to evaluate."""
-        if not self.tracking.trackers or (self.store.finished(cell.key) and not self.plan.missing(self.store, cell)):
+        """Track a cell while it is trained and evaluated."""
+        if not self.tracking.trackers:
             yield
             return
         name = cell.arm if isinstance(cell, Cell) else cell.name
@@ -364,31 +463,55 @@ class Runner:
         try:
             yield
         except BenchError as error:
-            if config.strict or config.on_bad_data == "error" or name not in optional or not others:
+            bad_data = not isinstance(error, MachineError)
+            if not bad_data or config.strict or config.on_bad_data == "error" or name not in optional or not others:
                 raise
             plan.pairs = others
             self.recorder.leave_out(str(error))
             self.progress.print(f"left out: {error}", style="yellow")
 
     @contextmanager
-    def recording_failures(self, name: str) -> Iterator[None]:
-        """Record an exception as a failure and continue; unexpected ones leave a traceback under ``errors``."""
+    def recording_failures(self, name: str, what: str) -> Iterator[None]:
+        """Record an exception as a failure and continue; all but user's mistakes leave a traceback under errors/.
+
+        what: the cell or the evaluation that fails, as of has_failed().
+        """
         try:
             yield
         except torch.cuda.OutOfMemoryError:
-            self.fail(f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.")
+            self.fail(
+                f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.", what
+            )
         except ClaimLostError:
             raise
         except BenchError as error:
-            self.fail(f"{name}: {error}")
-        except Exception as error:
-            path = self.store.folder / "errors" / f"{name.split('] ')[-1].replace(', ', '-').replace(' ', '-')}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8")
-            self.fail(f"{name}: {type(error).__name__}: {error} (traceback in {path})")
+            self.fail(f"{name}: {error}", what)
+        except (OSError, MemoryError) as error:
+            self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
+        except (Exception, SystemExit) as error:
+            self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
-    def fail(self, message: str) -> None:
-        """Add a failure to the outcome and the record, and print it."""
+    def kept_traceback(self, name: str) -> str:
+        """Write the traceback of the current exception under ``errors``; return where it is, in brackets."""
+        title = re.sub(r"[^\w.=+-]+", "-", name.rpartition("] ")[2])
+        path = self.store.folder / "errors" / f"{shorten(title)}.txt"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            return f" (no traceback: {explained(error)})"
+        return f" (traceback in {path})"
+
+    def fail(self, message: str, what: str) -> None:
+        """Add a failure to the outcome and the record, print it, and mark it for the other workers of the launch."""
+        self._failed.add(what)
+        if self.share:
+            (self.share.failed / what).write_text(message, encoding="utf-8")
         self.recorder.fail(message)
         self.outcome.failures.append(message)
         self.progress.print(message, style="red")
+
+
+def _evaluation(cell: Cell | FixedEncoder, pair: Pair) -> str:
+    """Return the name of an evaluation among what failed."""
+    return f"{cell.key}-{pair.key}"

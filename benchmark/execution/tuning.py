@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from rich.console import Console
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.common.progress import Progress, Stage
 from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.config.validation import unknown_key
+from benchmark.config.yaml_files import parse_yaml
 from benchmark.data.loader import PairLoader
 from benchmark.evaluation.encoder import cosines
 from benchmark.execution.materials import Materials, load_trained
@@ -255,11 +255,12 @@ def recall(method: Method, pairs: PairLoader, batch: int = 256) -> float:
 
 
 def _axis(text: str, arms: Iterable[str] = ()) -> Axis:
+    where = f"--search {cut(text)}"
     name, equals, values = text.partition("=")
     section, dot, key = name.strip().partition(".")
     example = "training.learning_rate=1e-4..1e-2:log or msd.targets=cross,hard"
     if not (equals and dot and key):
-        raise BenchError(f"--search {text}: expected section.key=values, for example {example}")
+        raise BenchError(f"{where}: expected section.key=values, for example {example}")
     sections = list(dict.fromkeys(["training", *arms, *METHODS.names()]))
     if section not in sections:
         raise unknown("section of --search", section, sections)
@@ -270,14 +271,14 @@ def _axis(text: str, arms: Iterable[str] = ()) -> Axis:
         try:
             low, high = float(span[1]), float(span[2])
         except ValueError as error:
-            raise BenchError(f"--search {text}: expected two numbers, for example {example}") from error
-        if not low < high or (span[3] and low <= 0):
-            raise BenchError(f"--search {text}: expected low..high with low < high, and low > 0 on a log scale")
+            raise BenchError(f"{where}: expected two numbers, for example {example}") from error
+        if not -math.inf < low < high < math.inf or (span[3] and low <= 0):
+            raise BenchError(f"{where}: expected low..high with low < high, and low > 0 on a log scale")
         whole = all(re.fullmatch(r"\d+", part.strip()) for part in (span[1], span[2]))
         return Axis(name, low, high, log=bool(span[3]), whole=whole)
-    choices = yaml.safe_load(f"[{values}]")
+    choices = parse_yaml(f"[{values}]", where)
     if len(choices) < 2:
-        raise BenchError(f"--search {text}: expected a range or several values, for example {example}")
+        raise BenchError(f"{where}: expected a range or several values, for example {example}")
     return Axis(name, choices=tuple(choices))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.common.errors import BenchError
-from benchmark.config.validation import validated
+from benchmark.config.validation import Name, validated
 from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
 from benchmark.models.folders import file_hashes
 from benchmark.models.packages import located
@@ -162,7 +162,7 @@ class Init(_Block):
 class ModelCard(_Block):
     """A dual encoder: configs/models/NAME.yaml, or the user's own file."""
 
-    name: str
+    name: Name
     title: str = ""
     embed_dim: int = Field(gt=0)
     """Dimensions of the joint space."""

@@ -91,7 +91,7 @@ def load_published_model(card: PublishedModel, folders: list[Path], weights: boo
 
 
 def _weights(card: PublishedModel, file: str, folder: Path) -> Path:
-    path = card.sources[0].found(file, folder)
+    path = card.sources[0].path_of(file, folder)
     if path is None:
         raise BenchError(f"model '{card.name}': load.weights: {file} is not in {folder}")
     return path

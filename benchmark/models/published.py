@@ -43,9 +43,9 @@ class Source(_Block):
 
     def lacking(self, folder: Path) -> str:
         """Return the first of the files that a folder does not have; "" if it has all."""
-        return next((file for file in self.files if self.found(file, folder) is None), "")
+        return next((file for file in self.files if self.path_of(file, folder) is None), "")
 
-    def found(self, file: str, folder: Path) -> Path | None:
+    def path_of(self, file: str, folder: Path) -> Path | None:
         """Return the path of a file, or of the first of its alternatives that the folder has."""
         paths = (folder / name.strip() for name in file.split("|"))
         return next((path for path in paths if path.is_file()), None)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError, listed
-from benchmark.common.hub import causes, hub_answers
+from benchmark.common.errors import BenchError, listed, reading_failed
+from benchmark.common.hub import causes, hub_answers, one_line
 from benchmark.models.loading import compared, require_whole
 
 NO_TENSORS = "found something other than names and tensors"
@@ -73,9 +72,10 @@ def reading(path: str | Path, expected: str) -> Iterator[None]:
         ) from error
     except (AttributeError, StopIteration) as error:
         raise BenchError(f"weights {path}: expected {expected}, {NO_TENSORS}") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, LookupError) as error:
-        reason = " ".join(str(error).split())
-        raise BenchError(f"weights {path}: expected {expected}: {reason[:300]}") from error
+    except BenchError:
+        raise
+    except Exception as error:  # torch's reader raises whatever its parsers do
+        raise reading_failed(f"weights {path}: expected {expected}: {one_line(error)}", error) from error
 
 
 def read_tensors(path: str | Path, expected: str = "a state dict") -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from benchmark.common.errors import BenchError, listed, unknown
+from benchmark.common.errors import BenchError, MachineError, listed, unknown
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import reason, validated
 from benchmark.data.card import card_file, load_card
@@ -55,7 +55,7 @@ def method_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises ``BenchError`` for an unknown option and for a value of the wrong type.
     """
     own = {key: value for key, value in options.items() if is_option_of(key, name, METHODS, TASKS)}
-    return _options(f"method '{name}'", METHODS[name].Config, own)
+    return checked_options(f"method '{name}'", METHODS[name].Config, own)
 
 
 def task_options(name: str, config: RunConfig) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def task_options(name: str, config: RunConfig) -> dict[str, Any]:
     if name in config.arms and config.arm(name).method == name:
         options = options | config.arms[name].options
     own = {key: value for key, value in options.items() if is_option_of(key, name, TASKS, METHODS)}
-    return _options(f"task '{name}'", TASKS[name].Config, own)
+    return checked_options(f"task '{name}'", TASKS[name].Config, own)
 
 
 def check_settings(config: RunConfig) -> None:
@@ -120,7 +120,11 @@ def build_method(name: str, model: DualEncoder, options: Mapping[str, Any]) -> M
     return cls(model, TypeAdapter(cls.Config).validate_python(dict(options)))
 
 
-def _options(owner: str, config: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+def checked_options(owner: str, config: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of a ``Config``, a dataclass: its defaults, overridden by ``options``. owner: for messages.
+
+    Raises ``BenchError`` for an unknown option and for a value of the wrong type.
+    """
     names = [f.name for f in dataclasses.fields(config)]
     for key in options:
         if key not in names:
@@ -183,9 +187,13 @@ class Datasets:
         (name,) = self.open([reference])
         try:
             check_rows(self[name])
+        except MachineError:
+            raise
         except BenchError:
             try:
                 check_rows(open_dataset(card, "skip", self.cache))
+            except MachineError:
+                raise
             except BenchError as error:
                 del self.opened[name]
                 return str(error).splitlines()[0].removeprefix(f"dataset '{name}' ")
@@ -225,4 +233,4 @@ def arm_options(config: RunConfig, name: str) -> dict[str, Any]:
         return method_options(name, arm.options)
     of_method = method_options(arm.method, config.options.get(arm.method, {}))
     own = config.arms[name].options
-    return _options(f"arm '{name}', method '{arm.method}'", METHODS[arm.method].Config, of_method | own)
+    return checked_options(f"arm '{name}', method '{arm.method}'", METHODS[arm.method].Config, of_method | own)

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.card import load_card
+
+N = TypeVar("N", int, float)
 
 
 def of_dataset(text: str) -> dict[str, Any]:
@@ -36,10 +38,7 @@ def _rare(rest: str, option: str) -> dict[str, Any]:
         raise BenchError(f"{option}: {unknown(f'class of {card.name}', name, card.classes or [])}")
     if unsuitable := set("@/") & set(name):
         raise BenchError(f"{option}: a class with {min(unsuitable)} in its name: write cards with 'keep' instead")
-    try:
-        conditions = [float(share) for share in shares.split(",")]
-    except ValueError as error:
-        raise BenchError(f"{option}: expected shares after the =, as in rare:ham10000.melanoma=0.01") from error
+    conditions = _numbers(shares, float, f"{option}: expected shares after the =, as in rare:ham10000.melanoma=0.01")
     scenario = {
         "name": f"rare:{card.name}.{name}",
         "question": f"How well is {name} recognised where few images to learn from show it, and what happens to the "
@@ -52,10 +51,9 @@ def _rare(rest: str, option: str) -> dict[str, Any]:
 
 def _small(rest: str, option: str) -> dict[str, Any]:
     reference, _, numbers = rest.partition("=")
-    try:
-        conditions = [int(number) for number in numbers.split(",")]
-    except ValueError as error:
-        raise BenchError(f"{option}: expected numbers of images after the =, as in small:ham10000=256,1024") from error
+    conditions = _numbers(
+        numbers, int, f"{option}: expected numbers of images after the =, as in small:ham10000=256,1024"
+    )
     scenario = {
         "name": f"small:{load_card(reference).name}",
         "question": "What do few images to learn from cost?",
@@ -63,6 +61,14 @@ def _small(rest: str, option: str) -> dict[str, Any]:
         "setting": "n",
     }
     return _posed(option, scenario, reference, conditions, "all")
+
+
+def _numbers(text: str, kind: type[N], otherwise: str) -> list[N]:
+    """Read numbers with commas between. Raises ``BenchError`` with the message ``otherwise``."""
+    try:
+        return [kind(number) for number in text.split(",")]
+    except ValueError as error:
+        raise BenchError(otherwise) from error
 
 
 def _posed(

@@ -73,7 +73,7 @@ def headline(record: RunRecord, now: float, quoted: bool = True) -> str:
 def findings(record: RunRecord, quoted: bool = True) -> Iterator[str]:
     """Say what is running, done, failed and left of a run, a sentence each. quoted: with messages of errors."""
     trainings, evaluations = of_kind(record, "training"), of_kind(record, "evaluation")
-    is_open = record.state == "running" and not record.lost
+    is_open = record.is_going
     if is_open and record.doing:
         yield f"now: {record.doing}"
     done = sum(work.done for work in trainings), sum(work.done for work in evaluations)

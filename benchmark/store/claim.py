@@ -13,8 +13,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +94,17 @@ class Claim:
             owner = _read(_path(self.path.parent, name, max(claims))) if claims else None
             by = f"was taken over by {owner}" if owner else "was taken over, and is done"
             raise ClaimLostError(f"{self.path.parent / name}: {by}, as this process gave no sign of life")
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Raise ``ClaimLostError`` in place of an error that comes of having lost the claim, such as a folder gone."""
+        try:
+            yield
+        except ClaimLostError:
+            raise
+        except Exception:
+            self.check()
+            raise
 
     def partial(self) -> Path:
         """Return the folder to build in: the one that an earlier owner left, renamed, or one that does not exist yet.
@@ -189,9 +200,19 @@ def owner_of(path: Path) -> Owner | None:
     latest = max(_claims(_path(path.parent, path.name, 0)), default=0)
     if not latest:
         return None
-    newest = _path(path.parent, path.name, latest)
-    owner = _read(newest)
-    return None if owner is None or _is_dead(newest, owner) else owner
+    return _live_owner(_path(path.parent, path.name, latest))
+
+
+def owners(folder: Path) -> dict[str, Owner]:
+    """Return the live owners of what lies in ``folder``, or will, by its names; the folder is listed once."""
+    latest: dict[str, int] = {}
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name, separator, generation = entry.name.rpartition(".claim-")
+            if separator and name.startswith(".") and generation.isdigit():
+                latest[name[1:]] = max(latest.get(name[1:], 0), int(generation))
+    live = {name: _live_owner(_path(folder, name, generation)) for name, generation in latest.items()}
+    return {name: owner for name, owner in live.items() if owner}
 
 
 def _path(folder: Path, name: str, generation: int) -> Path:
@@ -236,6 +257,11 @@ def _read(path: Path) -> Owner | None:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _live_owner(path: Path) -> Owner | None:
+    owner = _read(path)
+    return None if owner is None or _is_dead(path, owner) else owner
 
 
 def _is_dead(path: Path, owner: Owner) -> bool:

@@ -24,12 +24,17 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
 
     Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
-    partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.partial-*")]
+    partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
     return {
-        "embeddings": sorted(store.cells.glob("[!.]*/embeddings")),
+        "embeddings": sorted(f for f in store.cells.glob("[!.]*/embeddings") if not f.is_symlink()),
         "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),
-        "cache": [folder for name in CACHED if (folder := cache / name).is_dir()],
+        "cache": [folder for name in CACHED if (folder := cache / name).is_dir() and not folder.is_symlink()],
     }
+
+
+def linked(cache: Path) -> list[Path]:
+    """List the folders of the cache that are links: what they lead to may hold more than the cache, and stays."""
+    return [folder for name in CACHED if (folder := cache / name).is_symlink()]
 
 
 def size(folder: Path) -> int:

@@ -9,15 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from uuid import uuid4
 
 from pydantic import BaseModel, Field, ValidationError
 
-from benchmark.store.claim import ClaimLostError
+from benchmark.store.claim import BEAT, DEAD, ClaimLostError
 
-BEAT = 5.0
-"""Seconds between two writes of a record while nothing but progress changes."""
-SILENT = 60.0
-"""Seconds without a write after which a run on another machine counts as lost."""
+SHARE = 0.01
+"""The most of the time that writing a record at its changes takes, if it has more than ``MANY`` parts."""
+MANY = 100
 KEPT = 20
 """The most records of earlier runs that a new run leaves."""
 
@@ -50,16 +50,18 @@ class Work(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """What a run does and has to do. Times are seconds since 1970.
+    """What a run does and has to do, written every ``BEAT`` seconds and when it changes. Times are seconds since 1970.
 
-    host, process: the machine's name and the process id. updated: when the run last wrote. ended: when it said that
-    it ended.
-    left_out: what is not evaluated, and why. warnings: what a reader of the results should know. failures: a line each.
-    reason: why the run ended, if not by itself. lost: why a run that does not say that it ended was not running any
-    more when the record was read; else empty.
+    launch, worker: of a worker, the id of its launch and its name in it. host, process: the machine's name and the
+    process id. updated: when the run last wrote; on another machine it counts as lost after ``DEAD`` seconds without.
+    ended: when it said that it ended. left_out: what is not evaluated, and why. warnings: what a reader of the results
+    should know. failures: a line each. reason: why the run ended, if not by itself. lost: why a run that does not say
+    that it ended was not running any more when the record was read; else empty.
     """
 
     id: str
+    launch: str = ""
+    worker: str = ""
     suite: str
     model: str
     device: str
@@ -77,6 +79,11 @@ class RunRecord(BaseModel):
     work: list[Work] = []
     lost: str = Field(default="", exclude=True)
 
+    @property
+    def is_going(self) -> bool:
+        """Whether the run was going on when the record was read."""
+        return self.state == "running" and not self.lost
+
     def why_lost(self, now: float) -> str:
         """Return why a run that does not say that it ended is not running any more; empty if it may be running."""
         if self.state != "running":
@@ -84,7 +91,7 @@ class RunRecord(BaseModel):
         if self.host == platform.node() and not _is_process(self.process):
             return f"process {self.process} is gone"
         silent = now - self.updated
-        return f"process {self.process} on {self.host} has not written since" if silent > SILENT else ""
+        return f"process {self.process} on {self.host} has not written since" if silent > DEAD else ""
 
 
 def read_runs(results: Path) -> list[RunRecord]:
@@ -104,7 +111,7 @@ def read_runs(results: Path) -> list[RunRecord]:
 
 def current(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Select the runs that are running; if there is none, the one that started last."""
-    running = [record for record in records if record.state == "running" and not record.lost]
+    running = [record for record in records if record.is_going]
     return running or [*records[-1:]]
 
 
@@ -126,7 +133,8 @@ class Recorder:
     ) -> None:
         now = time.time()
         host, process = platform.node(), os.getpid()
-        name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{process}"
+        # Machines that share the folder have the same process ids, containers most of all.
+        name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{process}-{uuid4().hex[:4]}"
         self.folder, self.doing, self.say = results / "runs", doing, say
         self.record = RunRecord(
             id=name, suite=suite, model=model, device=device, host=host, process=process, started=now, updated=now
@@ -135,9 +143,10 @@ class Recorder:
         self._ended = threading.Event()
         self._began = time.monotonic()
         self._writes = True
+        self._written = self._took = 0.0
 
     def __enter__(self) -> Self:
-        earlier = [each for each in read_runs(self.folder.parent) if each.state != "running" or each.lost]
+        earlier = [each for each in read_runs(self.folder.parent) if not each.is_going]
         for record in earlier[:-KEPT]:
             with suppress(OSError):
                 self._path(record).unlink(missing_ok=True)
@@ -187,15 +196,28 @@ class Recorder:
         except (KeyboardInterrupt, ClaimLostError):
             self._set(work, "queued")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._set(work, "failed", str(error) or type(error).__name__)
             if kind == "training":
                 self._set(self._find(cell, "evaluation"), "left out", "the training failed")
             raise
         if kind == "training":
             work.done = 1
+        if work.done + work.failed < work.total:
+            # The rest is with other processes.
+            self._set(work, "queued")
+            return
         work.share = 1.0
         self._set(work, "failed" if work.failed else "done")
+
+    def elsewhere(self, cell: str, kind: Kind) -> int:
+        """Record what is left of the work on a cell as done by other processes; return how much that was."""
+        work = self._find(cell, kind)
+        left = work.total - work.done - work.failed if work in self.record.work else 0
+        if left > 0:
+            work.done += left
+            self._set(work, "failed" if work.failed else "done")
+        return left
 
     def step(self, work: Work, step: int, steps: int) -> None:
         """Record a step of a training."""
@@ -214,10 +236,16 @@ class Recorder:
             work.done += not failed
             work.share = (work.done + work.failed) / work.total
             work.seconds = time.monotonic() - self._began
-        self.write()
+        self.changed()
+
+    def changed(self) -> None:
+        """Write the record, or soon if it is long: at each change, thousands of cells would take too long."""
+        if len(self.record.work) <= MANY or time.monotonic() - self._written >= self._took / SHARE:
+            self.write()
 
     def write(self) -> None:
         """Write the record; the file is the old one or the new one at any time."""
+        began = time.monotonic()
         with self._lock:
             if not self._writes:
                 return
@@ -232,6 +260,8 @@ class Recorder:
             except OSError as error:
                 self._writes = False
                 self.say(f"{path}: cannot be written, so that bench watch does not see this run: {error.strerror}")
+            self._written = time.monotonic()
+            self._took = self._written - began
 
     def _path(self, record: RunRecord) -> Path:
         return self.folder / f"{record.id}.json"
@@ -247,7 +277,7 @@ class Recorder:
     def _set(self, work: Work, state: WorkState, reason: str = "") -> None:
         with self._lock:
             work.state, work.reason = state, reason
-        self.write()
+        self.changed()
 
 
 def _is_process(process: int) -> bool:

@@ -11,6 +11,7 @@ cells/.HASH.partial-TOKEN/          a training in progress or interrupted
 cells/.HASH.claim-G                 which process works on it, see claim.py; the same in evaluations/
 claims.json                         the claims of the suites that were run
 runs/ID.json                        what a run is doing and has to do, see live.py
+launches/ID/                        what a launch started and what of it failed, see execution/launch/launcher.py
 datasets.json                       where the cards of the datasets lie that were evaluated on
 """
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import MachineError, explained
 from benchmark.config.claims import Claim, Claims
 from benchmark.config.training import Evaluating
 from benchmark.config.validation import validated
@@ -41,6 +42,10 @@ LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "f
 folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 
 
+TRIED = 1 << 16
+"""Bytes that are written to see whether a folder can be written to."""
+
+
 class Store:
     """The cells and rows under ``folder``, which need not exist yet."""
 
@@ -49,7 +54,7 @@ class Store:
         self.cells = folder / "cells"
 
     def create(self) -> None:
-        """Create the folder. Raises ``BenchError`` if it cannot be a folder that this user can write to."""
+        """Create the folder and try to write to it. Raises ``MachineError`` if files cannot be written there."""
         reason = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,10 +62,11 @@ class Store:
             reason = "is or lies below a file, not a folder"
         except OSError as error:
             reason = f"cannot be created: {error.strerror}"
-        if not reason and not os.access(self.folder, os.W_OK | os.X_OK):
-            reason = "cannot be written to"
+        if not reason:
+            folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
+            reason = next(filter(None, map(_why_unwritable, folders)), "")
         if reason:
-            raise BenchError(f"the results folder {self.folder} {reason}; choose another with --results")
+            raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
     def keep_claims(self, suite: str, claims: Mapping[str, Claim]) -> None:
         """Write the claims of a suite, replacing those that it had: a report made elsewhere has no other source."""
@@ -167,19 +173,24 @@ class Store:
         resampled: Mapping[str, Mapping[str, np.ndarray]],
         notes: Mapping[str, Mapping[str, Any]],
         embedded: EmbeddedNotes | None = None,
+        partial: Path | None = None,
     ) -> None:
         """Write an evaluation, replacing an earlier one with the same key.
 
         content: everything that it depends on besides the encoder. By part: examples, the per-example columns, each
         [n, ...]; resampled, each metric in each draw of what is learned from and each resample, [D, R]; notes, as
-        ``Notes``. embedded: where some embeddings are that it used.
+        ``Notes``. embedded: where some embeddings are that it used. partial: the folder to write it in, which another
+        process renames that takes over; default: one of its own.
         """
         import pandas as pd
 
         parent = self.cell(cell) / "evaluations"
         parent.mkdir(exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+        taken_over = partial is not None
+        partial = partial or Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
         try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             for part, columns in examples.items():
                 frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
                 frame.to_parquet(partial / _name("examples", part))
@@ -192,6 +203,8 @@ class Store:
                 _write_json(partial / "embedded.json", embedded)
             _write_json(partial / "rows.json", rows)
             if (parent / key).exists():
+                if taken_over and self.is_evaluated(cell, key):
+                    return
                 shutil.rmtree(parent / key)
             partial.rename(parent / key)
         finally:
@@ -202,7 +215,7 @@ class Store:
 
         "last" for a cell that was never evaluated.
         """
-        paths = self.cell(cell).glob("evaluations/*/evaluation.json")
+        paths = self.cell(cell).glob("evaluations/[!.]*/evaluation.json")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             content = json.loads(path.read_text(encoding="utf-8"))
             if "at" not in content:
@@ -291,7 +304,7 @@ class Store:
         rows: list[Mapping[str, Any]] = []
         for folder in self._finished():
             origin = self._origin(folder)
-            for path in sorted(folder.glob("evaluations/*/rows.json"), key=lambda p: p.stat().st_mtime):
+            for path in sorted(folder.glob("evaluations/[!.]*/rows.json"), key=lambda p: p.stat().st_mtime):
                 found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
                 rows += [{**row, **origin} for row in found if ("at" not in row) == at_end]
         frame = pd.DataFrame(rows)
@@ -327,6 +340,17 @@ class Store:
     def _origin(self, folder: Path) -> dict[str, str]:
         """Return the columns that say where a cell is from; none in a single store."""
         return {}
+
+
+def _why_unwritable(folder: Path) -> str:
+    """Say why no file can be written into a folder; empty if one can."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
+            file.write(bytes(TRIED))
+            file.flush()
+    except OSError as error:
+        return f"cannot be written to: {explained(error)}"
+    return ""
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":

@@ -17,6 +17,8 @@ from benchmark.models.weights import load_state
 from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
+COST = "cost.json"
+"""What a training cost, written when it has reached its end."""
 STEPS = "steps"
 """The file with the number of steps of a time budget, so that a resumed training keeps its schedule."""
 FINITE, NOT_FINITE = "finite.safetensors", "finite.json"
@@ -37,6 +39,13 @@ def load_method(method: Method, state: Mapping[str, Tensor], path: Path) -> None
     """Load the weights of a method from a file of its training. Raises ``BenchError`` for those of other code."""
     instead = f"they do not fit the current code of method '{method.name}': remove the folder and train again"
     load_state(method, state, f"weights {path}", instead)
+
+
+def save_cost(folder: Path, cost: Mapping[str, Any]) -> None:
+    """Write what a training cost, to a file that is complete or absent."""
+    partial = folder / f"{COST}.partial"
+    partial.write_text(json.dumps(cost), encoding="utf-8")
+    partial.replace(folder / COST)
 
 
 def save_weights(method: Method, path: Path) -> None:

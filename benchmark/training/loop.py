@@ -31,6 +31,7 @@ from benchmark.training.accumulation import (
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import (
     BEST,
+    COST,
     LAST,
     LOG,
     RESUME,
@@ -38,9 +39,11 @@ from benchmark.training.checkpoint import (
     Position,
     keep_not_finite,
     load_method,
+    load_weights,
     reached,
     read_resume,
     save_checkpoint,
+    save_cost,
     save_resume,
     truncate_log,
 )
@@ -107,14 +110,19 @@ def pretrain(
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
-    weights, as all randomness derives from the seed and the step. before_writing: called before each file of weights
-    is written; may raise to stop.
+    weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
+    weights are loaded, and what it returned. before_writing: called before each file of weights is written; may raise
+    to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``). Raises ``KeyboardInterrupt`` after writing a checkpoint of the current
-    step.
+    weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
+    deferred_interrupt() says, having written a checkpoint of the current step.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / COST).is_file():
+        load_weights(method.to(device), folder / LAST)
+        reached_end: Cost = json.loads((folder / COST).read_text(encoding="utf-8"))
+        return reached_end
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
     loop.resume()
     with (folder / LOG).open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
@@ -126,13 +134,16 @@ def pretrain(
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
             progress(StepProgress(loop.step, loop.steps, speed, line))
-            if interrupted() or time.monotonic() - saved >= training.checkpoint_every:
+            stop = interrupted()
+            if stop or time.monotonic() - saved >= training.checkpoint_every:
                 loop.save_resume()
                 saved = time.monotonic()
-            if interrupted():
-                raise KeyboardInterrupt
+            if stop:
+                raise stop
     loop.save(LAST)
     cost = loop.cost()
+    before_writing()
+    save_cost(folder, cost)
     for temporary in (RESUME, STEPS):
         (folder / temporary).unlink(missing_ok=True)
     return cost

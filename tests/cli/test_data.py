@@ -284,13 +284,16 @@ def test_a_card_of_folders(bench, tmp_path):
         (lambda p: None, "'x' does not exist"),
         (lambda p: p.write_text("hello"), "expected a folder, or a file in .csv"),
         (lambda p: (p / "empty").mkdir(parents=True), "found no table and 0 folders with images"),
+        (lambda p: (p.mkdir(), (p / "a-000.TAR").write_text("")), "'a-000.TAR' is of kind webdataset: write its"),
+        (lambda p: (p.mkdir(), (p / "dataset_dict.json").write_text("{}")), "json' is of kind hub: write its card"),
+        (lambda p: (p.mkdir(), (p / "a.npz").write_text("")), "'a.npz' is of kind npz: write its card by hand"),
     ],
 )
 def test_nothing_to_infer_from(bench, tmp_path, write, message):
     write(tmp_path / "x")
     status, _, err = bench("data", "new", "x")
     assert status == 2
-    assert message in err
+    assert message in " ".join(err.split())
 
 
 def test_columns_that_are_no_findings_are_left_to_the_user(bench, tmp_path):

@@ -134,7 +134,7 @@ def test_wrong_grids(suite: str, axis: str, message: str) -> None:
         ("batch_size=3", "expected section.key=value"),
         ("training.batch_size=many", "training.batch_size: .*integer.*found 'many'"),
         ("training.batch_size=-1", "training.batch_size: .*greater than 0.*found -1"),
-        ("training.samples=[", "not a YAML value"),
+        ("training.samples=[", "not valid YAML: expected node content"),
     ],
 )
 def test_wrong_settings(suite: str, setting: str, message: str) -> None:

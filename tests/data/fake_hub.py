@@ -6,8 +6,9 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.data.serving import serving
 
 
 @dataclass
@@ -61,14 +62,8 @@ class FakeHub(ThreadingHTTPServer):
 @contextmanager
 def fake_hub():
     hub = FakeHub()
-    thread = Thread(target=hub.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(hub):
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -536,15 +536,15 @@ def read(found: Dataset) -> tuple[dict[str, Row], int]:
 def streamed(found: Dataset) -> tuple[dict[str, Row], int]:
     check(found)
     stream = Stream(found.card, "train", found.cache)
-    read_rows, left_out = {}, 0
+    read_rows, left_out = {}, []
     for number in range(len(stream)):
         try:
-            row = stream.row(number)
+            row = stream.row(number, lambda place, bad: left_out.append(place))
             image = np.asarray(load_image(encoded_image(row)).convert("RGB"))
             read_rows[row.id] = {"id": row.id, "group": row.group, "text": row.text, "split": "train", "image": image}
         except BadRow:
-            left_out += 1
-    return read_rows, left_out
+            left_out.append(stream.place(number))
+    return read_rows, len(left_out)
 
 
 class Kind:

@@ -62,6 +62,15 @@ def test_what_is_wrong_in_a_list_for_each_split(tmp_path):
     left = document(tmp_path, content, REPORTS, "skip")
     assert rows(left, "text") == {"train": [(1, ["report 0"])], "test": [(4, ["report 2"])]}
     assert left.left_out == {"two splits": 1, "malformed JSON": 1, "unknown split": 1}
+    # Texts beside names are values.
+    for captions in (["a", "b"], ["a"], "a"):
+        named = {"train": {"0.png": captions, "1.png": "b"}, "Validation": {"2.png": ["c"]}}
+        found = document(tmp_path, named, {"image": "key", "text": "value", "split": "split"})
+        expected = captions if isinstance(captions, list) else [captions]
+        assert rows(found, "id", "text") == {
+            "train": [(1, "0.png", expected), (2, "1.png", ["b"])],
+            "val": [(3, "2.png", ["c"])],
+        }
     # Names alone are keys.
     names = {"train": ["0.png", "1.png"], "test": ["2.png"]}
     found = document(tmp_path, names, {"image": "key", "split": "split"})

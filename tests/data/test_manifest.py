@@ -249,7 +249,7 @@ BAD_PAIRS = [
     ({"text": "a\0b"}, "NUL byte", "a NUL byte in 'a\\x00b'"),
     ({"text": {"a": 1}}, "wrong type", "expected a text, found {"),
     ({"split": "tets"}, "unknown split", "unknown split 'tets'; did you mean 'test'? Known: test, train, val"),
-    ({"split": ""}, "unknown split", "unknown split ''"),
+    ({"split": ""}, "no split", "no split (column 'split')"),
     ({"id": "r0"}, "duplicate id", "id 'r0' is already used in rows.jsonl, row 1"),
     ({"patient": "p0"}, "group in two splits", "group 'p0' is in split 'val' here, but in 'train' in rows.jsonl, row"),
     ({"image": "images/0.png"}, "image in two splits", "image 'images/0.png' is in split 'val' here, but in 'train'"),

@@ -134,7 +134,7 @@ def test_wrong_conditions(text, message):
         ("phantom-noisy@noisy_texts=2", "noisy_texts: expected a number less than or equal to 1"),
         ("phantom-noisy@noisy_text=0.5", "unknown key 'noisy_text'; did you mean 'noisy_texts'"),
         ("phantom-noisy@seed.x=1", "seed: expected an integer"),
-        ("phantom-noisy@seed=[", "'\\[' is not a YAML value"),
+        ("phantom-noisy@seed=[", "not valid YAML: expected node content"),
         ("phantom-nosy@seed=1", "unknown dataset 'phantom-nosy'; did you mean 'phantom-noisy'"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from benchmark.common.errors import BenchError
 from benchmark.data.check import check
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.streamed import Stream
-from tests.data.make import jpeg, opened, shard
+from benchmark.data.streamed import Stream, StreamedPairs
+from tests.data.make import Words, jpeg, opened, shard
 
 SOURCE = {
     "kind": "webdataset",
@@ -38,7 +39,7 @@ def streamed(found):
     rows, reasons = [], Counter()
     for number in range(len(stream)):
         try:
-            rows.append(described(stream.row(number)))
+            rows.append(described(stream.row(number, lambda _, bad: reasons.update([bad.reason]))))
         except BadRow as bad:
             reasons[bad.reason] += 1
     return rows, reasons
@@ -119,6 +120,42 @@ def test_samples_are_gathered_by_the_image_that_the_card_names(tmp_path):
         members += [(f"{i}.{suffix}", content) for suffix, content in files.items()]
     rows, _ = both(tmp_path, members, {"image": "png", "group": "patient"})
     assert [row[2:] for row in rows] == [(["caption 0", "caption 2"], b"one"), (["caption 1"], b"two")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "columns"), [([0], {}), ([1], {}), ([0, 2], {}), ([0, 1, 2], {}), ([0], {"label": "cls"})]
+)
+def test_a_bad_sample_among_several_of_an_image(tmp_path, bad, columns):
+    """It is left out alone; it was the whole image in streams."""
+    tmp_path = tmp_path / "data"
+    broken = [b"", b"\xff", b"nan"]
+    members = []
+    for i in range(3):
+        text = broken[i] if i in bad else b"caption %d" % i
+        members += [(f"{i}.jpg", jpeg(0)), (f"{i}.txt", text), (f"{i}.cls", b"1")]
+    members += [("other.jpg", jpeg(1)), ("other.txt", b"another"), ("other.cls", b"0")]
+    source = SOURCE | {"columns": {"image": "image", "text": "txt"} | columns}
+    card = {"classes": ["a", "b"]} if columns else {}
+    tmp_path.mkdir()
+    shard(tmp_path / "a.tar", members)
+    whole = opened(tmp_path, source, "skip", **card)
+    expected = [[f"caption {i}" for i in range(3) if i not in bad], ["another"]]
+    expected = [texts for texts in expected if texts]
+    assert whole.records("train")["text"] == expected
+    found = opened(tmp_path, source | {"stream": True}, "skip", **card)
+    check(found)
+    stream = Stream(found.card, "train", found.cache)
+    rows, reasons = streamed(found)
+    assert sorted(texts for _, _, texts, _ in rows) == sorted(expected)
+    assert reasons == whole.left_out
+    pairs = StreamedPairs(stream, 8, Words(), "skip")
+    every, first = np.arange(len(stream)), np.zeros(len(stream), dtype=np.uint64)
+    assert len(pairs.take(every, first).images) == len(expected)
+    assert Counter(pairs.left_out.values()) == whole.left_out
+    assert len(pairs.hashes(every, first)) == len(expected)
+    assert sorted(stream.texts()) == sorted(text for texts in expected for text in texts)
+    with pytest.raises(BenchError, match=r"^a.tar, row [123]: .*; pass --on-bad-data skip"):
+        StreamedPairs(stream, 8, Words(), "error").take(every, first)
 
 
 def test_what_macos_adds_is_no_sample(tmp_path):

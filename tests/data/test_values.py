@@ -47,6 +47,7 @@ SAME = [
     (["2024-01-31 09:00:00+02:00", "2024-01-31T09:00:00.0+0200"], "2024-01-31 09:00:00+0200"),
     ([pd.Timestamp(2024, 1, 31, tz="UTC"), "2024-01-31T00:00:00Z"], "2024-01-31"),
     ([None, float("nan"), "", "  ", np.float32("nan"), pd.NaT], ""),
+    (["12", "\u200b12", "12\ufeff", "\u200b \ufeff12\u00a0"], "12"),
     (["caf\u00e9", "cafe\u0301 ", b"caf\xc3\xa9"], "caf\u00e9"),
     # Names, though they have digits.
     *(([text], text) for text in ("007", "1e3", "1.2.3", "1_000", "12-3", "-", ".", "nan", "inf", "None", "9" * 5000)),
@@ -85,7 +86,9 @@ def test_what_has_no_canonical_form(value):
         canonical(value)
 
 
-@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "NA", "<NA>", "NaT", ""])
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "NA", "<NA>", "NaT", "", "\\N", "#NAME?", "#REF!"]
+)
 def test_words_that_say_nothing(word):
     assert identifier(word) == ""
     assert texts(word) in ([], [""])
@@ -218,6 +221,41 @@ def test_groups_and_class_numbers_beside_arrays(tmp_path):
         check(opened(tmp_path, {"kind": "npz", "file": "a.npz"}, classes=BIRADS))
 
 
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("classes", "train", "test", "refused"),
+    [
+        (["1", "2", "3", "4", "5"], [1, 2, 4], [2], "1, 2, 4 are names"),
+        (["3.0", "2.0", "1.0"], [1, 1], [2], "1, 2 are names"),
+        (["1", "2", "3", "4", "5"], [1, 2, 4], [0], None),
+        (["0", "1", "2"], [1, 2, 1], [2], None),
+        (["a", "b", "c", "d", "e"], [1, 2, -1], [2], None),
+    ],
+)
+def test_class_numbers_that_may_be_names(tmp_path, kind, classes, train, test, refused):
+    pictures = np.stack([pixels(i, 8, 8) for i in range(4)])
+    arrays = {"train": train, "test": test}
+    if kind == "npz":
+        labels = {f"{split}_labels": np.array(numbers) for split, numbers in arrays.items()}
+        shown = {"train_images": pictures[: len(train)], "test_images": pictures[3:]}
+        np.savez(tmp_path / "a.npz", **labels, **shown)
+        source = {"kind": "npz", "file": "a.npz"}
+    else:
+        for split, numbers in arrays.items():
+            with h5py.File(tmp_path / f"{split}.h5", "w") as file:
+                file["x"], file["y"] = pictures[-len(numbers) :] if split == "test" else pictures[: len(train)], numbers
+        source = {
+            "kind": "h5",
+            "files": {split: {"images": f"{split}.h5", "labels": f"{split}.h5"} for split in arrays},
+        }
+    found = opened(tmp_path, source, classes=classes)
+    if refused is None:
+        assert column(found, "train", "label") == train
+    else:
+        with pytest.raises(BenchError, match=f"counted from 0, but none here is 0, and {refused}"):
+            check(found)
+
+
 def manifest(folder, *rows, suffix="csv", **source):
     """A table with these rows, each with an image of its own unless it names one."""
     images(folder / "images", len(rows))
@@ -298,6 +336,22 @@ def test_a_join_that_finds_too_few(tmp_path, left, right, message):
         check(joined(tmp_path, left, [(pid, "benign") for pid in right]))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("own", "joined", "message"),
+    [("b", "a", "is 'b' here, and 'a'"), ("", "a", "is '' here, and 'a'"), (0, "b", "is '0' here, and 'b'")],
+)
+def test_a_column_of_both_tables(tmp_path, own, joined, message):
+    """The value in the rows went before that of the joined table, without a word."""
+    join = [{"file": "labels.csv", "by": ["key"], "columns": ["y"]}]
+    source = manifest(tmp_path, {"key": 1, "y": own}, columns={"label": "y"}, join=join)
+    write_csv(tmp_path / "labels.csv", [{"key": "1.0", "y": joined}])
+    with pytest.raises(BenchError, match=f"rows.csv, row 2: join: column 'y' {message} in labels.csv; rename"):
+        check(opened(tmp_path, source, classes=["a", "b"]))
+    write_csv(tmp_path / "labels.csv", [{"key": "1.0", "y": f"{own} "}])
+    expected = {"b": 1, "": -1, 0: 0}[own]
+    assert column(opened(tmp_path, source, classes=["a", "b"]), "train", "label") == [expected]
 
 
 def test_a_join_that_is_meant_to_find_few(tmp_path):

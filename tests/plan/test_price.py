@@ -205,8 +205,10 @@ def test_phantoms_have_about_the_images_that_are_expected(tmp_path: Path) -> Non
 
 
 def test_an_epoch_of_the_published_suites() -> None:
-    """Roy et al. 2024 count 2,769,337 pairs; ROCO has ten rows more than they found images of."""
-    for suite, pairs in (("roy2024", 2_769_347), ("cxr", 238_000), ("cleft", 238_000)):
+    """Roy et al. 2024 count 2,769,337 pairs. ROCO has ten rows more than they found images of, and 13,555 rows that
+    Quilt-1M's table has in val are not trained on.
+    """
+    for suite, pairs in (("roy2024", 2_769_347 - 13_555), ("cxr", 238_000), ("cleft", 238_000)):
         plan = make_plan(load_run_config(suite, {"methods": ["clip"]}, [], []), from_cards=True)
         counted = Estimator(plan, NONE).pairs(plan.cells[0])
         assert counted is not None

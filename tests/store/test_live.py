@@ -10,7 +10,8 @@ import pytest
 
 from benchmark.common.errors import BenchError
 from benchmark.store import live
-from benchmark.store.live import KEPT, SILENT, Recorder, RunRecord, Work, current, read_runs
+from benchmark.store.claim import DEAD
+from benchmark.store.live import KEPT, Recorder, RunRecord, Work, current, read_runs
 
 
 def recorder(folder: Path) -> Recorder:
@@ -118,10 +119,10 @@ def test_a_dead_run_is_told_from_a_live_one() -> None:
     # Another machine's processes cannot be seen from here: what counts is when it last wrote.
     away = {"host": "elsewhere", "process": gone.pid}
     assert record(**away).why_lost(now) == ""
-    silent = record(**away, updated=now - SILENT - 1).why_lost(now)
+    silent = record(**away, updated=now - DEAD - 1).why_lost(now)
     assert silent == f"process {gone.pid} on elsewhere has not written since"
     # A process that hangs or is suspended.
-    assert record(updated=now - SILENT - 1).why_lost(now) != ""
+    assert record(updated=now - DEAD - 1).why_lost(now) != ""
 
 
 def test_runs_that_go_on_come_before_the_last_one() -> None:

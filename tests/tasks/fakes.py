@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class FakeCard:
     classes: list[str] | None = field(default_factory=lambda: list(CLASSES))
     multi_label: bool = False
     prompts: list[str] | None = field(default_factory=lambda: ["a {}", "a picture of a {}"])
+    source: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep={}))
 
     def positive_prompts(self, name: str) -> list[str]:
         if not self.prompts:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-from benchmark.common.errors import BenchError, cut
+from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
@@ -22,11 +22,15 @@ from benchmark.data.sources.text_files import (
     check_utf8,
     decoded,
     dialect,
+    not_utf8,
     open_bytes,
     open_text,
     suffix_of,
     unreadable,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*DELIMITERS, *JSON_LINES, ".json", ".parquet", ".xlsx")
@@ -142,9 +146,11 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
             number = 0
             # Small batches: a row may hold a whole image.
             for batch in file.iter_batches(batch_size=64):
-                for values in batch.to_pylist():
+                for values in _python_rows(batch):
                     number += 1
                     try:
+                        if isinstance(values, BadRow):
+                            raise values
                         values.update(
                             {name: function(values[name]) for name, function in named.items() if name in values}
                         )
@@ -152,8 +158,22 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
                         problems.add(place(path.name, number), bad)
                         continue
                     yield number, {name: value_at(values, path) for name, path in inner.items()} | values
-    except (OSError, pa.ArrowException) as error:
-        raise BenchError(f"{path.name}: cannot be read as Parquet: {one_line(error)}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        # A damaged header asks for any amount of memory: that is no error of the machine.
+        message = f"{path.name}: cannot be read as Parquet: {one_line(error)}"
+        raise (reading_failed(message, error) if isinstance(error, OSError) else BenchError(message)) from error
+
+
+def _python_rows(batch: "pa.RecordBatch") -> Iterator[dict[str, Any] | BadRow]:
+    """Convert the rows of a batch; a row with a text that is not UTF-8, which no type of Arrow prevents, is bad."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for number in range(len(batch)):
+            try:
+                yield batch.slice(number, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield not_utf8(error.object[error.start])
 
 
 def _features(metadata: dict[bytes, bytes] | None) -> Any:
@@ -209,7 +229,7 @@ def _workbook(path: Path) -> Iterator[Any]:
     except BenchError:
         raise
     except Exception as error:  # zipfile, XML and openpyxl each raise their own
-        raise BenchError(f"{path.name}: cannot be read as an Excel file: {one_line(error)}") from error
+        raise reading_failed(f"{path.name}: cannot be read as an Excel file: {one_line(error)}", error) from error
 
 
 class _CsvLines:

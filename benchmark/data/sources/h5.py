@@ -15,7 +15,7 @@ from benchmark.common.hub import one_line
 from benchmark.data.canonical import identifier
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, Classes, Row, Split, label_of_index
+from benchmark.data.records import SPLITS, Classes, Row, Split, check_places, label_of_index
 from benchmark.data.sources.base import Source
 from benchmark.data.sources.formats import read_table
 
@@ -68,13 +68,15 @@ class H5Source(Source):
 
     @override
     def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
+        labels = {split: self._labels(files.labels) for split, files in self.files.items()}
+        first = next(iter(self.files.values())).labels.name
+        check_places(classes, set[int]().union(*labels.values()), first)
         for split in SPLITS:
             if split in self.files:
-                yield from self._split_rows(split, classes, problems)
+                yield from self._split_rows(split, labels[split], classes, problems)
 
-    def _split_rows(self, split: Split, classes: Classes, problems: Problems) -> Iterator[Row]:
+    def _split_rows(self, split: Split, labels: list[int], classes: Classes, problems: Problems) -> Iterator[Row]:
         files = self.files[split]
-        labels = self._labels(files.labels)
         groups = self._groups(files.groups) if files.groups else None
         if groups is not None and len(groups) != len(labels):
             raise BenchError(f"{files.groups}: {len(groups):,} rows where {files.labels} has {len(labels):,} labels")

@@ -10,10 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import causes, hub_answers, one_line
+from benchmark.config.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     import datasets
@@ -129,16 +128,24 @@ class HubDataset:
         infos = cache.glob(f"{pattern}/{escape(self._config(commit))}/*/{commit}/dataset_info.json")
         return next((path.parent for path in infos), None)
 
+    def _configs(self, commit: str) -> list[dict[str, Any]]:
+        """Read the configurations from the head of README.md, as the hub writes them; none where it has none."""
+        readme = self._cache / "snapshots" / commit / "README.md"
+        where = f"dataset '{self.name}': README.md"
+        try:
+            text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{where} cannot be read: {one_line(error)}") from error
+        head = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", text, re.DOTALL)
+        metadata = parse_yaml(head[1], where) if head else None
+        configs = metadata.get("configs") or [] if isinstance(metadata, dict) else []
+        if not isinstance(configs, list) or any(not isinstance(c, dict) or "config_name" not in c for c in configs):
+            raise BenchError(f"{where}: configs: expected a list of mappings with a config_name")
+        return configs
+
     def _config(self, commit: str) -> str:
         """The name of the configuration: the card's, or the default by the rules of ``datasets``."""
-        from huggingface_hub import metadata_load
-
-        readme = self._cache / "snapshots" / commit / "README.md"
-        try:
-            metadata = metadata_load(readme) if readme.is_file() else None
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise BenchError(f"dataset '{self.name}': README.md cannot be read: {one_line(error)}") from error
-        known = {config["config_name"]: config for config in (metadata or {}).get("configs") or []}
+        known = {config["config_name"]: config for config in self._configs(commit)}
         if self.config:
             if known and self.config not in known:
                 raise BenchError(f"dataset '{self.name}': {unknown('config', self.config, known)}")

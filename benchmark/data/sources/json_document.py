@@ -31,7 +31,7 @@ def rows_of(document: Any, file: str, problems: Problems) -> Iterator[tuple[int,
 
     - a list of objects, or of objects with one name and an object each: ``[{"a": {...}}]``;
     - one object, with an object (or several alike) for each name, or a value or values: ``{"a.png": "caption"}``;
-    - one object with a list (or an object of objects) for each split: ``{"train": [...], "test": [...]}``;
+    - one object with a list (or objects, or values, by name) for each split: ``{"train": [...], "test": [...]}``;
     - one object with a single list of objects, and things that are not rows: ``{"info": {}, "data": [...]}``;
     - one object with columns by name, and values by number: ``{"image": {"0": "a.png"}}``, as pandas writes it;
     - COCO: ``images``, ``annotations`` and ``categories``, see coco_rows().
@@ -103,14 +103,22 @@ def _split(name: str) -> str:
 
 
 def _is_table(value: Any) -> bool:
-    """Whether a value can be the rows of a split: a list of objects or of names, or objects by name."""
+    """Whether a value can be the rows of a split: a list of objects or of names, or objects or texts by name."""
     if isinstance(value, dict):
-        return bool(value) and all(isinstance(item, dict) for item in value.values())
+        return bool(value) and all(_is_row(item) for item in value.values())
     return isinstance(value, list) and (not value or any(isinstance(item, (dict, str)) for item in value))
 
 
+def _is_row(value: Any) -> bool:
+    """Whether a value can stand beside a name: an object, a text or a list of texts."""
+    texts = value if isinstance(value, list) and value else [value]
+    return isinstance(value, dict) or all(isinstance(text, str) for text in texts)
+
+
 def _of_split(name: str, rows: Any) -> Iterator[Any]:
-    items = [{key: item} for key, item in rows.items()] if isinstance(rows, dict) else rows
+    items = rows
+    if isinstance(rows, dict):
+        items = [{key: item} if isinstance(item, dict) else {"key": key, "value": item} for key, item in rows.items()]
     for item in items:
         try:
             row = {"key": item} if isinstance(item, str) else _row(item)

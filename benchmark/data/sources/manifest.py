@@ -23,7 +23,8 @@ from benchmark.data.sources.values import compose_names
 class Join(BaseModel):
     """Another table, whose columns are added to the rows that have the same values in the columns ``by``.
 
-    Values are compared in their canonical form: 1 and ``1.0`` are one value, ``007`` and 7 are two.
+    Values are compared in their canonical form: 1 and ``1.0`` are one value, ``007`` and 7 are two. A column that the
+    rows have too must have the same values.
 
     match: further columns that must agree: the rows' own column -> that of the table. matches_all: values of the
     latter that agree with every value, "" for none: a finding of side B belongs to the images of both breasts.
@@ -293,13 +294,23 @@ class ManifestSource(TableSource):
         return table
 
 
+def _add(values: Values, partner: Values, table: str) -> None:
+    """Add the columns of a partner to a row. Raises ``BadRow`` for a column of the row that has another value."""
+    for name, value in partner.items():
+        if name in values and not _alike(values[name], value):
+            here, there = (cut(str(each)) for each in (values[name], value))
+            message = f"join: column '{name}' is '{here}' here, and '{there}' in {table}"
+            raise BadRow("two values", f"{message}; rename the column in one of the files, or leave it out of the join")
+        values[name] = value
+
+
 def _with_partners(rows: Rows, table: str, columns: set[str], every: list[Partners], problems: Problems) -> Rows:
     """The rows of a table with the columns of their partners, whose names are added to ``columns``."""
     for number, values in rows:
         compose_names(values)
         try:
             for partners in every:
-                values.update({name: value for name, value in partners.of(values).items() if name not in values})
+                _add(values, partners.of(values), partners.join.file.name)
         except BadRow as bad:
             problems.add(place(table, number), bad)
         else:

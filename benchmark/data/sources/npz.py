@@ -12,11 +12,11 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, reading_failed, unknown
 from benchmark.common.hub import one_line
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
 from benchmark.data.problems import BadRow, Problems
-from benchmark.data.records import SPLITS, Classes, Row, label_of_flags, label_of_index
+from benchmark.data.records import SPLITS, Classes, Row, check_places, label_of_flags, label_of_index
 from benchmark.data.sources.base import Source
 
 
@@ -71,8 +71,10 @@ class NpzSource(Source):
     def rows(self, classes: Classes, problems: Problems) -> Iterator[Row]:
         make_label = label_of_flags if classes.multi_label else label_of_index
         with self._open() as arrays:
-            for split in self.splits():
-                images, labels = self._arrays(arrays, split, classes)
+            every = {split: self._arrays(arrays, split, classes) for split in self.splits()}
+            if not classes.multi_label:
+                check_places(classes, {label for _, labels in every.values() for label in labels}, self.file.name)
+            for split, (images, labels) in every.items():
                 for i, (image, label) in enumerate(zip(images, labels)):
                     file, id = f"{self.file.name}, {split}_images[{i}]", f"{split}/{i}"
                     try:
@@ -98,7 +100,7 @@ class NpzSource(Source):
         except BenchError:
             raise
         except Exception as error:  # zipfile, zlib, numpy and the parser of its headers each raise their own
-            raise BenchError(f"{name}: {split}: {' '.join(str(error).split())[:300]}") from error
+            raise reading_failed(f"{name}: {split}: {' '.join(str(error).split())[:300]}", error) from error
 
     def _images(self, split: str) -> tuple[int, Iterator[np.ndarray]]:
         """The number of images, and the images one by one: at 224 pixels they do not fit into memory together."""
@@ -118,7 +120,7 @@ class NpzSource(Source):
                     try:
                         pixels = file.read(size)
                     except (OSError, EOFError, BadZipFile, zlib.error) as error:
-                        raise BenchError(f"{where}: cannot be read: {one_line(error)}") from error
+                        raise reading_failed(f"{where}: cannot be read: {one_line(error)}", error) from error
                     if len(pixels) < size:
                         raise BenchError(f"{where}: the file ends before the last of {shape[0]:,} images")
                     yield np.frombuffer(pixels, np.uint8).reshape(shape[1:])

@@ -374,7 +374,10 @@ class RowReader:
             question_type=question_types,
         )
         if self._columns.split:
-            row.split = split_name(self._key(self._columns.split, values))
+            name = self._key(self._columns.split, values)
+            if not name:
+                raise BadRow("no split", f"no split (column '{self._columns.split}')")
+            row.split = split_name(name)
         for value in (row.id, row.group, *captions, *question, *answer):
             check_no_nul(value)
             check_length(value)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, reading_failed
 from benchmark.data.problems import BadRow
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -36,7 +36,7 @@ def suffix_of(path: Path) -> str:
 
 def unreadable(path: Path, error: Exception) -> BenchError:
     """The error for a file that cannot be opened or unpacked."""
-    return BenchError(f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or error} ({path})")
+    return reading_failed(f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or error} ({path})", error)
 
 
 @contextmanager

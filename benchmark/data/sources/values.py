@@ -177,11 +177,12 @@ def image_bytes(value: Any) -> bytes | None:
 def relative_path(path: str, column: str, kind: str = "image") -> str:
     """A normalised relative path: with slashes, also where the table has backslashes, and in Unicode's form NFC.
 
-    kind: what the path leads to, for messages. Raises ``BadRow`` if the path is empty, a URL or absolute, or if it
-    leads out of the image folder.
+    kind: what the path leads to, for messages. Raises ``BadRow`` if the path is empty, not UTF-8, a URL or absolute,
+    or if it leads out of the image folder.
     """
     if not path:
         raise BadRow(f"no {kind}", f"no {kind} (column '{column}')")
+    check_unicode(path)
     name = f"{kind} '{cut(path)}'"
     if is_url(path):
         message = f"{name} is a URL; download the {kind}s first, and name their files below image_root"

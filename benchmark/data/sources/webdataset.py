@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import PositiveInt, model_validator
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, cut
+from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.data.images import SUFFIXES
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
@@ -177,7 +177,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, _mode(path)) as tar:
             yield tar
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
-        raise BenchError(f"{path.name}: cannot be read as a tar file: {error} ({path})") from error
+        raise reading_failed(f"{path.name}: cannot be read as a tar file: {error} ({path})", error) from error
 
 
 def _mode(path: Path) -> Literal["r:gz", "r:bz2", "r:xz", "r:"]:

@@ -31,6 +31,17 @@ PROMPTS_TO_DO = (
     f'{TO_DO} modality, and prompts such as "a chest X-ray showing {{}}", without which zero_shot cannot run'
 )
 
+SAVED = ("dataset_dict.json", "state.json")
+"""What a folder of save_to_disk() has, of several splits or of one."""
+BY_HAND = {
+    "|".join(map(re.escape, SAVED)): "hub",
+    r"\.tar(\.(gz|bz2|xz))?$|\.tgz$": "webdataset",
+    r"\.npz$": "npz",
+    r"\.(h5|hdf5)$": "h5",
+}
+"""The kinds of source that are not inferred, by the names of their files."""
+MOST_FILES = 1000
+
 NAMES = {
     "id": ("id", "uid", "sample_id", "image_id"),
     "text": (
@@ -62,6 +73,8 @@ def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
     was inferred and what is left to do. Raises ``BenchError`` if no images can be found.
     """
     if path.is_dir():
+        if any((path / name).is_file() for name in SAVED):
+            raise BenchError(f"{path}: a folder of save_to_disk{_by_hand(path)}")
         tables = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) in SUFFIXES)
         tables = [file for file in tables if suffix_of(file) != ".txt"]
         if len(tables) > 1:
@@ -71,8 +84,17 @@ def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not path.is_file():
         raise BenchError(f"'{path}' does not exist")
     if suffix_of(path) not in SUFFIXES:
-        raise BenchError(f"'{path}': expected a folder, or a file in {', '.join(SUFFIXES)}")
+        raise BenchError(f"'{path}': expected a folder, or a file in {', '.join(SUFFIXES)}{_by_hand(path)}")
     return _from_table(path)
+
+
+def _by_hand(path: Path) -> str:
+    """Say of which kind the files in a folder are, or a file is, if a card is to be written for them by hand."""
+    names = sorted(file.name for file in islice(path.iterdir(), MOST_FILES)) if path.is_dir() else [path.name]
+    for pattern, kind in BY_HAND.items():
+        if name := next((name for name in names if re.search(pattern, name.lower())), None):
+            return f"; '{name}' is of kind {kind}: write its card by hand, see \"Kinds of source\" in docs/data.md"
+    return ""
 
 
 def write_card(path: Path, output: Path) -> list[str]:
@@ -135,7 +157,8 @@ def _from_folder(root: Path) -> tuple[dict[str, Any], list[str]]:
         children = list(folders.values())
     classes = {child.name for child in children if _has_images(child)}
     if len(classes) < 2:
-        raise BenchError(f"{root}: found no table and {len(classes)} folders with images; expected one for each class")
+        message = f"{root}: found no table and {len(classes)} folders with images; expected one for each class"
+        raise BenchError(f"{message}{_by_hand(root)}")
     notes = [f"inferred: {len(classes)} classes, from the names of folders"]
     if not splits:
         notes.append(f"{TO_DO} split: drawn by image; if a patient has several images, name the patients in a table")

@@ -125,19 +125,21 @@ def _streamed(dataset: Dataset, split: str, problems: Problems, progress: Progre
     columns: dict[str, list[Any]] = {name: [] for name in names}
     looks = []
 
-    def one(number: int) -> tuple[Row, Look] | BadRow:
+    def one(number: int) -> tuple[tuple[Row, Look] | None, list[tuple[str, BadRow]]]:
+        left_out: list[tuple[str, BadRow]] = []
         try:
-            row = stream.row(number)
-            return row, _look(load_image(encoded_image(row)))
+            row = stream.row(number, lambda place, bad: left_out.append((place, bad)))
+            return (row, _look(load_image(encoded_image(row)))), left_out
         except BadRow as bad:
-            return bad
+            return None, [(stream.place(number), bad), *left_out]
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(stream), AHEAD):
             numbers = range(start, min(start + AHEAD, len(stream)))
-            for number, read in zip(numbers, pool.map(one, numbers)):
-                if isinstance(read, BadRow):
-                    problems.add(stream.place(number), read)
+            for read, left_out in pool.map(one, numbers):
+                for place, bad in left_out:
+                    problems.add(place, bad)
+                if read is None:
                     continue
                 looks.append(read[1])
                 for name in names:

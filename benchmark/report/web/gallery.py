@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
-from benchmark.common.text import visible
+from benchmark.common.text import display_name, visible
 from benchmark.data.card import load_card
 from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.evaluation.measurement import Gallery
@@ -448,6 +448,7 @@ class Page:
             row = look.rows[line]
             frame = store.examples(row.cell, row.evaluation, look.part)
             assert frame is not None
+            frame = frame.rename(columns=_shown_column)
             rows[line] = frame.iloc[at[line][wanted]].set_axis(wanted)
         page = cls(look, album, ids, chosen, rows)
         if shows.ranked is not None:
@@ -524,6 +525,12 @@ def image_of(shows: Gallery, name: str) -> str:
     """Return the id of the image that an example is about."""
     separator = {"image": "", "text": "#", "question": "/"}[shows.example]
     return str(name).rpartition(separator)[0] if separator else str(name)
+
+
+def _shown_column(column: str) -> str:
+    """Write the class in the name of a column, such as score/CLASS, as the notes of the results have it."""
+    kind, slash, name = column.partition("/")
+    return f"{kind}{slash}{display_name(name)}"
 
 
 def true_classes(classes: Sequence[str], row: "pd.Series[Any]") -> list[int]:
