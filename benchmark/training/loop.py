@@ -268,10 +268,10 @@ class _Loop:
             raise BenchError(message) from None
 
     def _frozen_features(self) -> AbstractContextManager[None]:
-        """Use kept outputs of frozen layers in the block, where pairs are read more than once."""
+        """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
         training = self.training
         repeated = (self.end - self.begin) * training.batch_size > len(self.pairs)
-        if training.compile or training.gradient_checkpointing or not repeated:
+        if not training.cache_frozen or training.compile or training.gradient_checkpointing or not repeated:
             return nullcontext()
         if self.frozen is None:
             micro_batch = min(training.micro_batch, training.batch_size)
