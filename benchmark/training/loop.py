@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -61,6 +61,7 @@ from benchmark.training.cost import (
     simulated_or_real,
     total_flops,
 )
+from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import StepMemory, held_bytes
 from benchmark.training.schedule import (
     autocast,
@@ -219,6 +220,7 @@ class _Loop:
         if self.average is not None:
             self.average.follow()
         self.stage = stage
+        self.frozen: FrozenFeatures | None = None
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
@@ -258,11 +260,23 @@ class _Loop:
     def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
-            return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
+            with self._frozen_features():
+                return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
         except NotFiniteError as error:
             ids = [id_ for batch in batches for id_ in batch.ids]
             message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
             raise BenchError(message) from None
+
+    def _frozen_features(self) -> AbstractContextManager[None]:
+        """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
+        training = self.training
+        repeated = (self.end - self.begin) * training.batch_size > len(self.pairs)
+        if not training.cache_frozen or training.compile or training.gradient_checkpointing or not repeated:
+            return nullcontext()
+        if self.frozen is None:
+            micro_batch = min(training.micro_batch, training.batch_size)
+            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+        return self.frozen.used()
 
     def _validate(self) -> float:
         loss = self.last_validation = self._validation_loss()
