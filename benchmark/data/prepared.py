@@ -277,7 +277,8 @@ def check_prepared(folder: Path, images: bool = False) -> None:
         if size != end:
             raise DamagedError(folder, f"images.bin has {size:,} bytes, expected {end:,}", REMEDY)
         if images and (count := _wrong_images(folder)):
-            raise DamagedError(folder, f"{plural(count, 'image')} of images.bin are not what was written", REMEDY)
+            verb = "is" if count == 1 else "are"
+            raise DamagedError(folder, f"{plural(count, 'image')} of images.bin {verb} not what was written", REMEDY)
     except OSError as error:
         raise DamagedError(folder, f"images.bin cannot be read: {error.strerror}", REMEDY) from error
 

@@ -82,7 +82,7 @@ def _libraries() -> Iterator[Finding]:
     wrong = [problem for each in needed if (problem := _problem(each))]
     yield from (Finding("wrong", f"{problem}; pip install '{each}'") for each in needed if (problem := _problem(each)))
     if not wrong:
-        yield Finding("ok", f"{plural(len(needed), 'library')} as required, torch {version('torch')} among them")
+        yield Finding("ok", f"{plural(len(needed), 'package')} as required, torch {version('torch')} among them")
     of_extra: dict[str, list[Requirement]] = {}
     for each in stated:
         for extra in ("weights", "published", "slurm", "ray"):
