@@ -206,7 +206,9 @@ class Store:
         """
         partial, temporary = partial or self.partial(key), tuple(temporary)
         write_json(partial / "cell.json", cell)
-        write_record(partial / "cost.json", cost, self._stamp(), digests(partial, temporary))
+        # It may hold the cost.json of its training.
+        written = digests(partial, (*temporary, "cost.json"))
+        write_record(partial / "cost.json", cost, self._stamp(), written)
         commit(partial, self.cell(key))
         self.tidy(key, temporary)
 
