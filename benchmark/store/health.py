@@ -35,7 +35,7 @@ class Health:
     worked_on: dict[str, str] = field(default_factory=dict)
 
     def reading(self, read: Callable[..., object], *arguments: Any) -> bool:
-        """Count the files that ``read`` finds good: the number that it returns, or one. Return whether none is damaged."""
+        """Count the files that ``read`` finds good: the number it returns, or one. Return whether none is damaged."""
         try:
             good = read(*arguments)
         except DamagedError as error:

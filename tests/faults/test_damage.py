@@ -18,7 +18,7 @@ from benchmark.common.errors import BenchError
 from benchmark.data.prepared import check_prepared
 from benchmark.store import cache
 from benchmark.store.cleaning import CACHED
-from benchmark.store.files import DamagedError
+from benchmark.store.files import FILES, DamagedError
 from benchmark.store.health import cache_health, results_health
 from benchmark.store.store import Store
 from tests.squares import Bench
@@ -181,8 +181,9 @@ def test_the_doctor_sees_each_damage_and_changes_nothing(
         return [str(error) for error in (*of_results.damaged, *of_cache.damaged)]
 
     assert damaged() == []
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} <= {*CACHED}
     # Those that are made anew without a loss when they are gone, and those that nothing is read from.
-    dispensable, unread = ("claims.json", "datasets.json", "clock.json"), ("run.log", "runs")
+    dispensable, unread = ("claims.json", "datasets.json", "clock.json", FILES), ("run.log", "runs")
     files = [path for path in (*broken.rglob("*"), *folder.rglob("*")) if path.is_file() and path.name[0] != "."]
     tried = 0
     for path in files:
