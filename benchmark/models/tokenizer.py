@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from benchmark.models.folders import OPEN_CLIP, read_config
 from benchmark.models.packages import located
 from benchmark.models.weights import hub
 from benchmark.store import formats
+from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
 
 SPECIALS = ["<pad>", "<start>", "<end>"]
@@ -113,13 +113,13 @@ def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, c
     texts = sorted(corpus())
     if not texts:
         raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but the corpus has none")
-    path = cache / "tokenizers" / digest(["corpus", formats.TRAINING, texts, spec.vocab_size]) / "tokenizer.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(train(texts, spec.vocab_size).to_str())
-        Path(file.name).replace(path)
-    return CorpusBPE(Backend.from_file(str(path)), spec.context_length)
+
+    def write(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(train(texts, spec.vocab_size).to_str(), encoding="utf-8")
+
+    key = digest(["corpus", formats.TRAINING, texts, spec.vocab_size])
+    folder = build_folder(cache / "tokenizers" / key, write)
+    return CorpusBPE(Backend.from_file(str(folder / "tokenizer.json")), spec.context_length)
 
 
 class OpenClipBPE:
