@@ -1,6 +1,7 @@
 """The options that commands share, and the console that they print to."""
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -162,6 +163,11 @@ def folder_of(results: Path | None) -> Path:
     from benchmark.config.load import results_folder
 
     return results or results_folder()
+
+
+def results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def store_of(results: str | None) -> "Store":

@@ -526,7 +526,9 @@ class Runner:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:
             self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
     def kept_traceback(self, name: str) -> str:
