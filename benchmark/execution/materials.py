@@ -38,7 +38,7 @@ from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.claim import wait_for
 from benchmark.store.files import DamagedError, commit, intact, seal_folder
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import BEST, LAST, TEMPORARY, load_weights
+from benchmark.training.checkpoint import BEST, LAST, RESUME, TEMPORARY, load_weights
 from benchmark.training.cost import CellCost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.schedule import precision_of
@@ -305,7 +305,8 @@ class Materials:
 
             def show(reached: StepProgress) -> None:
                 if stage.done is None and reached.step > 1:
-                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
+                    after = f"step {reached.step - 1:,} of {reached.steps:,}"
+                    self.progress.print(f"{name}: resumed after {after}, from {folder / RESUME}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)
