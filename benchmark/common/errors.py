@@ -105,6 +105,20 @@ def cut(text: str) -> str:
     return " ".join(ends.split())
 
 
+def described(value: object) -> str:
+    """Say what a plug-in returned: a short value itself with its type; of an array type, shape and kind of numbers.
+
+    >>> described(None), described(3), described("high"), described([0.5])
+    ('None', '3 (int)', "'high' (str)", '[0.5] (list)')
+    """
+    if value is None:
+        return "None"
+    shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and numbers is not None and len(shape):
+        return f"a {type(value).__name__.lower()} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
+    return f"{' '.join(shortened(value).split())} ({type(value).__name__})"
+
+
 def shortened(value: object) -> str:
     """Return the repr of a value that a message quotes, without the middle where it is long."""
     return _repr.repr(value)

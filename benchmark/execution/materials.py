@@ -41,6 +41,7 @@ from benchmark.training.checkpoint import BEST, LAST, load_weights
 from benchmark.training.cost import CellCost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.schedule import precision_of
+from benchmark.training.spikes import spiked
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,8 @@ class Materials:
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
         )
+        if spikes := cost.get("spikes"):
+            self.progress.warn(f"{name}: {spiked(spikes)}; the log has each step")
         for pair_set in train.sets:
             if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
                 reasons = Counter(pair_set.left_out.values()).most_common()
