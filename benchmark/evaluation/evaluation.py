@@ -14,7 +14,7 @@ from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-from benchmark.store.rows import EmbeddedNotes
+from benchmark.store.rows import EmbeddedNotes, Spread
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -154,6 +154,12 @@ class Evaluation:
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
 
+    def spread(self, split: str) -> Spread | None:
+        """Say how different the embeddings of a split's images are; None if no task has encoded them, or of one."""
+        if split not in self._images:
+            return None
+        return spread_of(self._encoded[self._images[split]].embeddings)
+
     def embedded(self, split: str, count: int = 200) -> EmbeddedNotes | None:
         """Say where ``count`` images of a split and their texts are stored, drawn alike for all encoders.
 
@@ -236,6 +242,25 @@ class Evaluation:
             if isinstance(output, np.memmap):
                 output.flush()
         return Encoded(*outputs)
+
+
+def spread_of(embeddings: np.ndarray) -> Spread | None:
+    """Compute how different embeddings [n, D] of unit length are; None for fewer than two.
+
+    The effective rank is (sum of s)^2 / sum of s^2 over the eigenvalues s of their covariance: 1 where they lie on a
+    line, D where they vary alike in all directions (the participation ratio).
+    """
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    count = len(vectors)
+    if count < 2:
+        return None
+    mean = vectors.mean(axis=0)
+    # The mean over pairs of different ones, from the length of their sum.
+    cosine = (count * float(mean @ mean) - float((vectors**2).sum()) / count) / (count - 1)
+    centred = vectors - mean
+    variances = np.linalg.eigvalsh(centred.T @ centred if count > len(mean) else centred @ centred.T).clip(0)
+    rank = float(variances.sum() ** 2 / squares) if (squares := float((variances**2).sum())) else 0.0
+    return {"mean_cosine": cosine, "effective_rank": rank}
 
 
 KINDS = ("features", "embeddings", "tokens")

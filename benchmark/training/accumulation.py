@@ -81,8 +81,8 @@ def training_step(
         raise NotFiniteError(losses, norm)
     if trained and all(parameter.grad is None for parameter in trained):
         raise BenchError(
-            f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) do not depend on any weight that "
-            "it trains, so that nothing is learned; do not detach them, and make them from the embeddings"
+            f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) depend on no weight that it "
+            "trains, so that nothing is learned; make them from the embeddings, without detach()"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -212,13 +212,10 @@ def _losses(method: Method, source: str, terms: object) -> dict[str, Tensor]:
                 f"{title}: {source} calls a loss {described(name)}; expected a text other than {', '.join(LOGGED)}"
             )
         if not (isinstance(term, Tensor) and term.ndim == 0 and term.is_floating_point()):
-            found = f"a scalar of type {str(term.dtype).removeprefix('torch.')}" if _is_scalar(term) else described(term)
-            raise BenchError(f"{title}: loss '{name}' must be a scalar tensor of floating-point numbers, found {found}")
+            raise BenchError(
+                f"{title}: loss '{name}' must be a scalar tensor of floating-point numbers, found {described(term)}"
+            )
     return terms
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 0
 
 
 def _by_pair(method: Method, source: str, values: object, count: int) -> dict[str, Tensor]:

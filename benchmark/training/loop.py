@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import torch
 
-from benchmark.common.errors import BenchError, described, listed, plural
+from benchmark.common.errors import BenchError, described, plural
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
 from benchmark.config.training import Training, checkpoint_at
@@ -116,8 +116,9 @@ def pretrain(
     to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``), and if weights to write or a validation loss are not. After Ctrl-C and the signals of a scheduler, raises what
-    deferred_interrupt() says, having written a checkpoint of the current step.
+    weights before it in ``finite.safetensors``), and if weights that are to be written or a validation loss are not
+    finite. After Ctrl-C and the signals of a scheduler, raises what deferred_interrupt() says, having written a
+    checkpoint of the current step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / COST).is_file():
@@ -388,10 +389,10 @@ class _Loop:
         finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
         bad = [name for name, good in zip(tensors, finite) if not good]
         if bad:
+            some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
             raise BenchError(
-                f"{METHODS.title(type(self.method))}, step {self.step}: {plural(len(bad), 'tensor')} of its weights "
-                f"{'is' if len(bad) == 1 else 'are'} not finite after the step, though its loss was: {listed(bad[:3])}"
-                f"{', ...' if len(bad) > 3 else ''}; a smaller training.learning_rate or training.gradient_clip may help"
+                f"{METHODS.title(type(self.method))}, step {self.step}: its loss is finite, but not the weights after "
+                f"it ({plural(len(bad), 'tensor')}: {some}); a smaller training.learning_rate may help"
             )
 
     def save(self, file: str) -> None:
