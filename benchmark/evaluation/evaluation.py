@@ -14,7 +14,7 @@ from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-from benchmark.store.rows import EmbeddedNotes, Spread
+from benchmark.store.rows import EmbeddedNotes, EmbeddingSpread
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -154,7 +154,7 @@ class Evaluation:
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
 
-    def spread(self, split: str) -> Spread | None:
+    def embedding_spread(self, split: str) -> EmbeddingSpread | None:
         """Say how different the embeddings of a split's images are; None if no task has encoded them, or of one."""
         if split not in self._images:
             return None
@@ -244,7 +244,7 @@ class Evaluation:
         return Encoded(*outputs)
 
 
-def spread_of(embeddings: np.ndarray) -> Spread | None:
+def spread_of(embeddings: np.ndarray) -> EmbeddingSpread | None:
     """Compute how different embeddings [n, D] of unit length are; None for fewer than two.
 
     The effective rank is (sum of s)^2 / sum of s^2 over the eigenvalues s of their covariance: 1 where they lie on a

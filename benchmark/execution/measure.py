@@ -67,11 +67,11 @@ def measure(
         for scores in scores_of(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
-    spread = data.spread("test")
+    spread = data.embedding_spread("test")
     notes = {
         each.part: each.notes
         | {"gallery": _gallery_note(each.gallery)}
-        | ({"spread": spread} if spread else {})
+        | ({"embeddings": spread} if spread else {})
         | ({"only_answer": answer} if (answer := only_answer(each)) else {})
         for each in measurements
     }

@@ -489,7 +489,7 @@ def collapsed(rows: "pd.DataFrame", notes: NotesOf) -> str:
     for row, of_part in measurements(rows[~rows["baseline"].astype(bool)], notes):
         if answer := of_part.get("only_answer"):
             answers.setdefault(f"{row.dataset} '{answer}'", {})[row.line] = None
-        spread = of_part.get("spread")
+        spread = of_part.get("embeddings")
         if spread and spread["mean_cosine"] > ALIKE:
             alike[f"{row.line} on {row.dataset}"] = None
     sentences = []

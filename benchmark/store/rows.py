@@ -123,7 +123,7 @@ class GalleryNote(TypedDict, total=False):
     none: str
 
 
-class Spread(TypedDict):
+class EmbeddingSpread(TypedDict):
     """How different the embeddings of test images are: the mean cosine of two of them, and their effective rank."""
 
     mean_cosine: float
@@ -133,13 +133,13 @@ class Spread(TypedDict):
 class Notes(TypedDict, total=False):
     """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others.
 
-    only_answer: the one answer that all test examples got, although not all have the same truth. spread: of the
-    embeddings of the test images, if any task has encoded them.
+    only_answer: the one answer that all test examples got, although not all have the same truth. embeddings: how
+    different those of the test images are, if any task has encoded them.
     """
 
     gallery: GalleryNote
     only_answer: str
-    spread: Spread
+    embeddings: EmbeddingSpread
     definitions: dict[str, str]
     vocabulary: int
     missing: dict[str, str]
