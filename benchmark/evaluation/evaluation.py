@@ -119,7 +119,7 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_images(torch.from_numpy(np.array(records.images[rows])))
-            _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
+            _check_encoded(encoded, len(rows), lambda i: f"{where}, image '{records.ids[rows[i]]}'")
             return encoded
 
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
@@ -140,7 +140,7 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_texts([distinct[i] for i in rows])
-            _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
+            _check_encoded(encoded, len(rows), lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
             return encoded
 
         # Batches of texts of similar length need little padding.
@@ -277,9 +277,16 @@ def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndar
     return allocated
 
 
-def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
+def _check_encoded(encoded: Encoded, count: int, name: Callable[[int], str]) -> None:
+    """Raise ``BenchError`` for what is not a finite vector for each of ``count``; name: says which is wrong."""
     for kind in KINDS:
         values = getattr(encoded, kind)
+        dimensions = 3 if kind == "tokens" else 2
+        if values is not None and (values.ndim != dimensions or len(values) != count):
+            raise BenchError(
+                f"{name(0)} and {count - 1} others: the encoder gives {kind} of shape {list(values.shape)}, expected "
+                f"{dimensions} dimensions, the first of {count}"
+            )
         if values is not None and len(bad := not_finite(values)):
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
 

@@ -27,7 +27,7 @@ from benchmark.data.prepared import prepare
 from benchmark.data.resizing import Resizing
 from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
-from benchmark.method import Method
+from benchmark.method import Method, encoder_of
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as load_tower
 from benchmark.models.language import train_language_model
@@ -59,7 +59,7 @@ class Trained:
         if "caption" in self.method.abilities:
             return self.writer(device)
         return ModelEncoder(
-            self.method.encoder(),
+            encoder_of(self.method),
             self.tokenizer,
             device,
             self._fingerprint,

@@ -68,6 +68,7 @@ from benchmark.training.schedule import (
     precision_of,
     set_learning_rate,
     stage_starts,
+    stages_of,
     training_steps,
 )
 from benchmark.training.spikes import spikes_of
@@ -206,7 +207,7 @@ class _Loop:
         if training.compile:
             method.model.image.compile()
             method.model.text.compile()
-        method.enter(next(iter(method.stages())))
+        method.enter(next(iter(stages_of(method))))
         self.steps = self._budget_steps()
         self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
         self.keep_at = {max(1, round(share * self.steps)): share for share in keep}
