@@ -23,6 +23,10 @@ class MachineError(BenchError):
     """An error of the machine, such as a full disk: it says nothing about the data, so nothing is left out for it."""
 
 
+class PlugInError(BenchError):
+    """An error in the code of a method or a task: the traceback is kept for its author."""
+
+
 OF_THE_MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -115,7 +119,9 @@ def described(value: object) -> str:
         return "None"
     shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and numbers is not None and len(shape):
-        return f"a {type(value).__name__.lower()} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
+        kind = type(value).__name__.lower()
+        article = "an" if kind[0] in "aeiou" else "a"
+        return f"{article} {kind} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
     return f"{' '.join(shortened(value).split())} ({type(value).__name__})"
 
 

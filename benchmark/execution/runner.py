@@ -516,6 +516,8 @@ class Runner:
             )
         except ClaimLostError:
             raise
+        except PlugInError as error:
+            self.fail(f"{name}: {error}{self.kept_traceback(name)}", what)
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:

@@ -62,7 +62,7 @@ HOW_TO_READ = """\
 - **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
   from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
   pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the training
-  set (VQA: of each type of question). **Question only** is the same head trained without the image, and **same
+  set, or of the test set where train has no labels (VQA: of each type of question). **Question only** is the same head trained without the image, and **same
   question** gives the answer that train most often has to the question: what a score is above them comes from the
   image. **Chance** is the score of a method that knows nothing about the images. **Ceiling** is the highest score that
   is possible. **Examples** are the number of test examples.

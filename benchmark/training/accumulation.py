@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError, described, unknown
+from benchmark.common.errors import BenchError, PlugInError, described, said, unknown
 from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
@@ -198,7 +198,14 @@ class _Sum:
 
 def _contrast(method: Method, embeddings: Embeddings, keys: Keys, start: int) -> dict[str, Tensor]:
     """Return the loss terms of contrast(). Raises ``BenchError`` if they are not scalar tensors by name."""
-    return _losses(method, "contrast()", method.contrast(embeddings, _indexed(keys, embeddings, start)))
+    try:
+        terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        title, given = METHODS.title(type(method)), ", ".join(f"'{n}' {list(e.shape)}" for n, e in embeddings.items())
+        raise PlugInError(f"{title}: contrast() failed on embeddings {given}: {said(error)}") from error
+    return _losses(method, "contrast()", terms)
 
 
 def _losses(method: Method, source: str, terms: object) -> dict[str, Tensor]:
