@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 
-from benchmark.common.errors import BenchError, cut, described, said
+from benchmark.common.errors import BenchError, PlugInError, cut, described, said
 from benchmark.evaluation.measurement import Measurement, Metric, draws_of
 from benchmark.evaluation.statistics import range_of
 
@@ -64,7 +64,7 @@ def _check(measurement: Measurement, title: str) -> None:
             except BenchError as error:
                 raise BenchError(f"{title}: metric '{name}': {error}") from error
             except Exception as error:
-                raise BenchError(f"{title}: metric '{name}' failed: {said(error)}") from error
+                raise PlugInError(f"{title}: metric '{name}' failed: {said(error)}") from error
             _check_number(value, of_draw, f"{title}: metric '{name}'", UNDEFINED)
     for name, what, value in _guesses(measurement):
         _check_number(value, measurement.metrics.get(name), f"{title}: {what} of metric {name!r}", "")

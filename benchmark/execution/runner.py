@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress

@@ -41,9 +41,10 @@ counts: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _print_counts() -> Iterator[None]:
+def _print_counts(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    print(f"\nnumerical faults: {sum(counts.values())} ({', '.join(f'{n} {kind}' for kind, n in counts.items())})")
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nnumerical faults: {sum(counts.values())} ({', '.join(f'{n} {kind}' for kind, n in counts.items())})")
 
 
 def one_line(error: BaseException) -> str:
@@ -145,6 +146,10 @@ METHODS: dict[str, tuple[dict[str, Callable[..., Any]], str]] = {
     "embeddings of NumPy": (
         outputs(lambda e: e | {"image": e["image"].detach().numpy()}),
         r"as 'image', found an ndarray of shape \[8, 16\] \(float32\)",
+    ),
+    "embeddings of another width": (
+        outputs(lambda e: e | {"image": e["image"][:, :-1]}),
+        r"contrast\(\) failed on embeddings 'image' \[8, 15\], 'text' \[8, 16\]: RuntimeError: ",
     ),
     "embeddings an integer": (outputs(lambda e: e | {"image": 3}), r"as 'image', found 3 \(int\)"),
     "embeddings NaN": (outputs(lambda e: e | {"image": e["image"] * NAN}), r"step 0: the loss is nan"),
