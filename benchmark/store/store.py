@@ -118,7 +118,7 @@ class Store:
             reason = f"cannot be created: {error.strerror}"
         if not reason:
             folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
-            reason = next(filter(None, map(_why_unwritable, folders)), "")
+            reason = next(filter(None, map(why_unwritable, folders)), "")
         if reason:
             raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
@@ -617,7 +617,7 @@ def _damage_of(path: Path, remedy: str = EVALUATE_AGAIN) -> Iterator[None]:
         raise DamagedError(path, f"is damaged ({cut(str(error))})", remedy) from error
 
 
-def _why_unwritable(folder: Path) -> str:
+def why_unwritable(folder: Path) -> str:
     """Say why no file can be written into a folder; empty if one can."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
