@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress, Stage
@@ -522,6 +522,8 @@ class Runner:
             )
         except ClaimLostError:
             raise
+        except PlugInError as error:
+            self.fail(f"{name}: {error}{self.kept_traceback(name)}", what)
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:

@@ -38,6 +38,7 @@ from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, optimizer_of, precision_of
+from benchmark.training.spikes import Spikes
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class Cost(Parameters):
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
     whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
     last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes. kept: how far the
-    training was at the checkpoints that were kept in its course, by their names.
+    training was at the checkpoints that were kept in its course, by their names. spikes: of its loss; None without any.
     """
 
     samples: int
@@ -84,6 +85,7 @@ class Cost(Parameters):
     best_validation_loss: float
     peak_memory: int
     kept: dict[str, Reached]
+    spikes: Spikes | None
 
 
 class SourceCost(TypedDict, total=False):
