@@ -464,8 +464,8 @@ def _warm_optimizer(method: Method, recipe: Recipe, peak: StoragePeak, real: boo
     """Make an optimiser with its state allocated, as after the first step.
 
     real: the parameters have data. Each operator on a fake tensor takes 0.1 ms, so instead of fake parameters a
-    stand-in without data takes the steps for all parameters of a group with the same shape: on the CPU, optimisers treat
-    one parameter after the other. peak: is told what such a step allocates.
+    stand-in without data takes the steps for all parameters of a group with the same shape: on the CPU, optimisers
+    treat one parameter after the other. peak: is told what such a step allocates.
     """
     optimizer = optimizer_of(method, recipe)
     if real:
