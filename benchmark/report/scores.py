@@ -366,11 +366,15 @@ def with_guesses(marks_of: Mapping[Key, str], scores: "pd.DataFrame") -> dict[Ke
     marked = dict(marks_of)
     for score in scores[~scores["baseline"]].itertuples():
         guesses = [guess for guess in (score.chance, score.majority, *score.blind.values()) if guess == guess]
-        lowest = score.low if score.low == score.low else score.value
-        if guesses and lowest <= max(guesses):
+        if guesses and not is_above(score, max(guesses)):
             key = (score.task, score.dataset, score.metric, score.line)
             marked[key] = marked.get(key, "") + NOT_ABOVE_GUESSES
     return marked
+
+
+def is_above(score: Any, guess: float) -> bool:
+    """Return whether the interval of a score, or the score where it has none, lies above what a guess gets."""
+    return not (score.low if score.low == score.low else score.value) <= guess
 
 
 def explained(scores: "pd.DataFrame", own_marks: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from benchmark.common.errors import BenchError, described, plural
 from benchmark.common.interrupts import deferred_interrupt
@@ -400,7 +401,7 @@ class _Loop:
 
     def check_finite(self) -> None:
         """Raise ``BenchError`` for weights that are not finite: those after a step are not part of its loss."""
-        tensors = dict(self.method.named_parameters())
+        tensors: dict[str, Tensor] = dict(self.method.named_parameters())
         statistics = {id(buffer) for buffer in running_statistics(self.method)}
         tensors |= {name: buffer for name, buffer in self.method.named_buffers() if id(buffer) in statistics}
         # One transfer from the device, not one for each tensor.
