@@ -13,6 +13,7 @@ from benchmark.common.errors import BenchError, plural, unknown
 from benchmark.common.hub import one_line
 from benchmark.models.card import LOCAL, CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
 from benchmark.models.folders import OPEN_CLIP, read_config
+from benchmark.models.packages import located
 from benchmark.models.weights import hub
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
@@ -300,7 +301,7 @@ def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None,
     corpus: returns the training texts of ``card.tokenizer.datasets``; for kind ``corpus`` only. A tokenizer that is
     trained on them is stored under ``cache``, by a hash of the texts and the parameters.
     """
-    spec = card.tokenizer
+    spec = located(card.tokenizer)
     if isinstance(spec, CorpusTokenizer):
         return _corpus(spec, corpus, cache)
     return open_clip_tokenizer(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)
