@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided, draws_of
@@ -157,7 +157,7 @@ def percentiles(values: np.ndarray, groups: float) -> tuple[float, float]:
     The percentiles are moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789). For metrics
     without a range: medians, BLEU. groups: their effective number, above 1.
     """
-    tail = stats.norm.cdf(np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - LEVEL) / 2, groups - 1))
+    tail = special.ndtr(np.sqrt(groups / (groups - 1)) * special.stdtrit(groups - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -281,6 +281,9 @@ def ranks(scores: np.ndarray) -> Ranks:
     scores: [datasets, methods], higher is better, without NaN; at least two of each. Demsar 2006, "Statistical
     Comparisons of Classifiers over Multiple Data Sets".
     """
+    # It takes half a second to import.
+    from scipy import stats
+
     datasets, methods = scores.shape
     if datasets < 2 or methods < 2:
         raise BenchError(f"ranks need at least two datasets and two methods: found {datasets} and {methods}")
