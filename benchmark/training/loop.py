@@ -5,10 +5,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -19,6 +19,7 @@ from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import Method
+from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     Losses,
     NotFiniteError,
@@ -31,16 +32,18 @@ from benchmark.training.accumulation import (
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import (
     BEST,
-    COST,
+    FROM_THE_START,
     LAST,
     LOG,
     RESUME,
     STEPS,
     Position,
+    check_weights,
     keep_not_finite,
     load_method,
     load_weights,
     reached,
+    read_cost,
     read_resume,
     save_checkpoint,
     save_cost,
@@ -58,6 +61,7 @@ from benchmark.training.cost import (
     simulated_or_real,
     total_flops,
 )
+from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import StepMemory, held_bytes
 from benchmark.training.schedule import (
     autocast,
@@ -110,18 +114,17 @@ def pretrain(
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
     weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
-    weights are loaded, and what it returned. before_writing: called before each file of weights is written; may raise
-    to stop.
+    weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
+    before each file of weights is written; may raise to stop.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
     deferred_interrupt() says, having written a checkpoint of the current step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / COST).is_file():
+    if (ended := read_cost(folder)) is not None:
         load_weights(method.to(device), folder / LAST)
-        reached_end: Cost = json.loads((folder / COST).read_text(encoding="utf-8"))
-        return reached_end
+        return cast(Cost, ended)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
     loop.resume()
     with (folder / LOG).open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
@@ -143,8 +146,6 @@ def pretrain(
     cost = loop.cost()
     before_writing()
     save_cost(folder, cost)
-    for temporary in (RESUME, STEPS):
-        (folder / temporary).unlink(missing_ok=True)
     return cost
 
 
@@ -219,6 +220,7 @@ class _Loop:
         if self.average is not None:
             self.average.follow()
         self.stage = stage
+        self.frozen: FrozenFeatures | None = None
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
@@ -258,11 +260,23 @@ class _Loop:
     def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
-            return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
+            with self._frozen_features():
+                return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
         except NotFiniteError as error:
             ids = [id_ for batch in batches for id_ in batch.ids]
             message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
             raise BenchError(message) from None
+
+    def _frozen_features(self) -> AbstractContextManager[None]:
+        """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
+        training = self.training
+        repeated = (self.end - self.begin) * training.batch_size > len(self.pairs)
+        if not training.cache_frozen or training.compile or training.gradient_checkpointing or not repeated:
+            return nullcontext()
+        if self.frozen is None:
+            micro_batch = min(training.micro_batch, training.batch_size)
+            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+        return self.frozen.used()
 
     def _validate(self) -> float:
         loss = self.last_validation = self._validation_loss()
@@ -307,8 +321,11 @@ class _Loop:
     def _budget_steps(self) -> int:
         """Return the number of steps; for a time budget, keep it in a file so that a resumed run does not change it."""
         file = self.folder / STEPS
-        if file.exists():
-            return int(file.read_text())
+        if file.exists() and (kept := file.read_text(errors="replace").strip()).isdecimal():
+            return int(kept)
+        # What was trained until now is of no use without the length of its schedule.
+        for damaged in (file, self.folder / RESUME) if file.exists() else ():
+            set_aside(damaged, DamagedError(file, "is damaged", FROM_THE_START))
         if self.training.flops is not None:
             shape = Shape.of(self._sample())
             return simulated_or_real(
@@ -316,7 +333,7 @@ class _Loop:
             )
         steps = training_steps(self.training, len(self.pairs), self._seconds_per_step)
         if self.training.time is not None:
-            file.write_text(str(steps))
+            write_whole(file, str(steps))
         return steps
 
     def _seconds_per_step(self) -> float:
@@ -375,10 +392,21 @@ class _Loop:
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
+    def _has_weights_until(self, position: Position) -> bool:
+        """Return whether the weights kept until a checkpoint are intact; set it aside if not."""
+        kept = [f"{checkpoint_at(share)}.safetensors" for step, share in self.keep_at.items() if step <= position.step]
+        try:
+            for name in [*kept, *([BEST] if math.isfinite(position.best) else [])]:
+                check_weights(self.folder / name)
+        except DamagedError as error:
+            set_aside(self.folder / RESUME, error)
+            return False
+        return True
+
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
         checkpoint = read_resume(self.folder, self.device)
-        if checkpoint is not None:
+        if checkpoint is not None and self._has_weights_until(checkpoint.position):
             position = checkpoint.position
             self.enter(position.stage)
             load_method(self.method, checkpoint.method, self.folder / RESUME)
