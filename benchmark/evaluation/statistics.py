@@ -5,6 +5,7 @@ replicates.py has the error of seeds and draws, and paired differences.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import special
@@ -275,6 +276,14 @@ class Ranks:
     critical_difference: float
 
 
+@cache
+def _studentised(methods: int) -> float:
+    """Compute the quantile of the studentised range of normal values, which takes half a second."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(LEVEL, methods, np.inf))
+
+
 def ranks(scores: np.ndarray) -> Ranks:
     """Rank methods on each dataset and test the mean ranks.
 
@@ -292,6 +301,6 @@ def ranks(scores: np.ndarray) -> Ranks:
     # Friedman's statistic with the correction for ties; scipy's function requires three methods.
     spread = stats.rankdata(-scores, axis=1).var(axis=1, ddof=1).sum()
     statistic = datasets**2 * ((mean - expected) ** 2).sum() / spread if spread else 0.0
-    studentised = stats.studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
+    studentised = _studentised(methods) / np.sqrt(2)
     difference = studentised * np.sqrt(methods * (methods + 1) / (6 * datasets))
     return Ranks(mean, float(stats.chi2.sf(statistic, methods - 1)), float(difference))
