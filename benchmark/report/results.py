@@ -256,6 +256,14 @@ def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
     return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]
 
 
+def notes_of(rows: "pd.DataFrame", notes: NotesOf) -> "list[Notes]":
+    """List the notes of each row's part of the evaluation; empty ones where no evaluation is named."""
+    if "evaluation" not in rows:
+        return [{}] * len(rows)
+    parts = zip(*(rows[name].astype(str) for name in ("cell", "evaluation", "part")))
+    return [notes(cell, evaluation).get(part, {}) for cell, evaluation, part in parts]
+
+
 def with_notes(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate over the rows, each with the notes of its part of the evaluation; none where no evaluation is named."""
     for row in rows.itertuples() if "evaluation" in rows else ():
