@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "folder")
 """The columns that name a cell. Of several cells with the same name, the newest counts: the time and the count in its
-record say which that is, or the time of the file for results of versions before 1.6; of equal ones, the higher key.
+record say which that is, or the time of the file for results of versions before 0.2; of equal ones, the higher key.
 
 folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 
@@ -119,7 +119,7 @@ class Store:
             reason = f"cannot be created: {error.strerror}"
         if not reason:
             folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
-            reason = next(filter(None, map(_why_unwritable, folders)), "")
+            reason = next(filter(None, map(why_unwritable, folders)), "")
         if reason:
             raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
@@ -633,7 +633,7 @@ def _damage_of(path: Path, remedy: str = EVALUATE_AGAIN) -> Iterator[None]:
         raise DamagedError(path, f"is damaged ({cut(str(error))})", remedy) from error
 
 
-def _why_unwritable(folder: Path) -> str:
+def why_unwritable(folder: Path) -> str:
     """Say why no file can be written into a folder; empty if one can."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
