@@ -189,7 +189,7 @@ def write_report(
     target = Path(folder) if folder else store.folder / "report"
 
     def write() -> list[Path]:
-        rows, costs, during = store.rows(), store.costs(), store.course()
+        (rows, during), costs = store.rows_and_course(), store.costs()
         return sections.write_report(
             rows,
             costs,

@@ -490,7 +490,7 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
 
 def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measured:
     """Divide the costs of a by those of b: counts as they are, others by the mean log ratio over the common seeds."""
-    from scipy import stats
+    from scipy import special
 
     if claim.is_count:
         value = float(a.mean() / b.mean()) if b.mean() else math.nan
@@ -499,7 +499,7 @@ def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measure
     if len(logs) < 2:
         value = float(np.exp(logs.mean())) if len(logs) else math.nan
         return Measured([*claim.sides][1], value, math.nan, math.nan, seeds=len(logs))
-    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    half = float(special.stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs)))
     mean = float(logs.mean())
     return Measured([*claim.sides][1], math.exp(mean), math.exp(mean - half), math.exp(mean + half), seeds=len(logs))
 
