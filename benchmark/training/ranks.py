@@ -63,6 +63,15 @@ class Ranks:
             torch.distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def from_first(self, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns on rank 0, which alone calls it. It must be possible to pickle that."""
+        if self.count == 1:
+            return compute()
+        value = [compute() if self.is_first else None]
+        with _communicating():
+            torch.distributed.broadcast_object_list(value, src=0)
+        return value[0]  # type: ignore[return-value]
+
     def gather(self, parts: Sequence[Part]) -> list[Part]:
         """Return the tensors of all micro-batches in their order. parts: those of this rank's; no graph is kept."""
         if self.count == 1:
@@ -87,12 +96,12 @@ class Ranks:
         for same in by_type.values():
             has = torch.tensor([float(p.grad is not None) for p in same], dtype=same[0].dtype, device=same[0].device)
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
-            flat = torch.cat([has, *(gradient.reshape(-1) for gradient in gradients)])
+            flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has])
             with _communicating():
                 torch.distributed.all_reduce(flat)
-            counts, *summed = torch.split(flat, [len(same), *(p.numel() for p in same)])
-            for parameter, count, total in zip(same, counts.tolist(), summed):
-                parameter.grad = total.view_as(parameter).clone() if count else None
+            *sums, counts = torch.split(flat, [*(p.numel() for p in same), len(same)])
+            for parameter, total, count in zip(same, sums, counts.tolist()):
+                parameter.grad = total.view_as(parameter) if count else None
 
     def check_equal(self, module: nn.Module, step: int) -> None:
         """Raise ``BenchError`` if a weight or a buffer differs between the ranks. step: after which this is."""
@@ -194,14 +203,15 @@ def _tracks(layer: nn.modules.batchnorm._BatchNorm) -> bool:
 
 def _apply(layer: nn.modules.batchnorm._BatchNorm, update: Part) -> None:
     """Add to a layer's running statistics what a micro-batch updated them by, from zero."""
-    count, own = update["num_batches_tracked"], layer.num_batches_tracked
-    assert own is not None
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    total = own + count
+    number, mean, var = layer.num_batches_tracked, layer.running_mean, layer.running_var
+    assert number is not None
+    assert mean is not None
+    assert var is not None
+    count, before = update["num_batches_tracked"].to(mean.dtype), number.to(mean.dtype)
     # Without a momentum, a layer keeps the mean of all that it has seen.
-    keep = own / total.clamp(min=1) if layer.momentum is None else (1 - layer.momentum) ** count
-    add = count / total.clamp(min=1) if layer.momentum is None else 1.0
-    for statistic, change in ((layer.running_mean, "running_mean"), (layer.running_var, "running_var")):
-        statistic.mul_(keep).add_(update[change] * add)
-    own.copy_(total)
+    total = (before + count).clamp(min=1)
+    keep = before / total if layer.momentum is None else (1 - layer.momentum) ** count
+    add = count / total if layer.momentum is None else 1.0
+    for statistic, change in ((mean, update["running_mean"]), (var, update["running_var"])):
+        statistic.mul_(keep).add_(change * add)
+    number += update["num_batches_tracked"]

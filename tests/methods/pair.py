@@ -25,7 +25,7 @@ class Pair:
         self.process: Any = None
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """Return what the function, which must be of a module, returns on each rank; its first argument is ``Ranks``."""
+        """Return what a function of a module returns on each rank; its first argument is ``Ranks``."""
         if self.process is None:
             self.start()
         self.calls.send((function, args))
