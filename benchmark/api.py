@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from benchmark.execution.export import Exported
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
+    from benchmark.report.sections import StatedClaims
     from benchmark.report.verdicts import Verdict
     from benchmark.training.cost import Parameters
 
@@ -186,25 +187,31 @@ def write_report(
     from benchmark.report.web.gallery import gallery
 
     target = Path(folder) if folder else store.folder / "report"
-    return sections.write_report(
-        store.rows(),
-        store.costs(),
-        target,
-        console,
-        store.resamples,
-        reference,
-        store.notes,
-        store.claims(),
-        store.course(),
-        latex,
-        details,
-        store.examples,
-        store.log,
-        store.embedded,
-        store.configuration,
-        store.runs(),
-        partial(gallery, store=store, images=images),
-    )
+
+    def write() -> list[Path]:
+        rows, costs, during = store.rows(), store.costs(), store.course()
+        return sections.write_report(
+            rows,
+            costs,
+            target,
+            console,
+            store.resamples,
+            reference,
+            store.notes,
+            store.claims(),
+            during,
+            latex,
+            details,
+            store.examples,
+            store.log,
+            store.embedded,
+            store.configuration,
+            store.runs(),
+            partial(gallery, store=store, images=images),
+            [*store.damage.values()],
+        )
+
+    return store.without_damage(write)
 
 
 def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
@@ -214,8 +221,11 @@ def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
     """
     from benchmark.report.sections import verdicts_of
 
+    def judged(stated: "StatedClaims", **how: Any) -> "list[Verdict]":
+        return store.without_damage(lambda: verdicts_of(store.rows(), store.costs(), store.resamples, stated, **how))
+
     if suite is None:
-        return verdicts_of(store.rows(), store.costs(), store.resamples, store.claims())
+        return judged(store.claims())
     config = load_run_config(suite, {}, (), ())
 
     @cache
@@ -233,7 +243,7 @@ def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
             return None
 
     stated = {config.suite: _claims(config)} if _claims(config) else {}
-    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, reference=suite, count=count)
+    return judged(stated, reference=suite, count=count)
 
 
 def run(
@@ -246,6 +256,7 @@ def run(
     devices: Sequence[str] = (),
     launch: str | None = None,
     launch_options: Mapping[str, Any] | None = None,
+    again: Sequence[str] = (),
     **options: Any,
 ) -> Results:
     """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
@@ -258,7 +269,7 @@ def run(
     log and the scores: names (tensorboard, wandb, mlflow, trackio), functions of a step's values and the pairs trained
     on, or objects with the methods of ``benchmark.common.tracking.Tracker``.
     workers: processes of this machine that share the cells; devices: cuda:0 and so on, which they take in turn. launch:
-    the name of a launcher, with its options.
+    the name of a launcher, with its options. again: keys of cells, or their beginnings, to train anew.
     Raises ``BenchError`` for a mistake in the configuration or the data, before any training.
     """
     from benchmark.plan.make import make_plan
@@ -267,7 +278,7 @@ def run(
     if devices:
         options = {"device": devices[0].partition(":")[0], **options}
     plan = make_plan(configure(config, **options))
-    return execute(plan, _folder(results), Terminal(), progress, track, launching)
+    return execute(plan, _folder(results), Terminal(), progress, track, launching, again)
 
 
 def evaluate(
@@ -325,22 +336,27 @@ def execute(
     progress: str,
     track: "str | Sequence[Tracked]" = (),
     launching: Launching | None = None,
+    again: Sequence[str] = (),
 ) -> Results:
     """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder.
 
     track: as in run(); trackers write under ``tracking`` in the results folder. launching: None: in this process.
+    again: keys of cells of the plan, or their beginnings, that are set aside and trained anew.
     """
     from benchmark.common.tracking import Tracking
     from benchmark.execution import runner
 
     store = Store(folder)
     store.create()
-    store.keep_claims(plan.config.suite, _claims(plan.config))
     opened = ((name, plan.datasets[name]) for name in {pair.dataset: None for pair in plan.pairs})
-    store.keep_datasets({name: {"card": each.card.reference, "on_bad_data": each.on_bad_data} for name, each in opened})
     with Progress(console, progress, folder / "run.log") as reporter:
+        store.keep_claims(plan.config.suite, _claims(plan.config))
+        store.keep_datasets(
+            {name: {"card": each.card.reference, "on_bad_data": each.on_bad_data} for name, each in opened}
+        )
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
+        runner.start_again(plan, store, again)
         if launching:
             from benchmark.execution.launch.fleet import launch
 

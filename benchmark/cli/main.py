@@ -13,7 +13,7 @@ from benchmark.cli.options import say
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.status import cancel, status
-from benchmark.cli.tools import caption, clean, export, perf, push, tune
+from benchmark.cli.tools import caption, clean, export, merge, perf, push, tune
 from benchmark.cli.watch import watch
 from benchmark.common.errors import BenchError, explained, said
 from benchmark.common.interrupts import STOPPED, StoppedError
@@ -41,6 +41,7 @@ for command, name, example in (
     (perf, "perf", "--methods all --model vit-b-16 --output results/reference/steps.json"),
     (export, "export", "clip --output clip-squares --format huggingface"),
     (push, "push", "clip-squares --repo USER/clip-squares --private"),
+    (merge, "merge", "results-a results-b --into results"),
     (clean, "clean", "--embeddings --partial"),
     (list_, "list", "methods"),
 ):

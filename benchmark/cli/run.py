@@ -29,6 +29,10 @@ def run(
             "go to tracking/ in the results folder."
         ),
     ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(help="Set a cell aside and train it anew: its key, or the start of it; repeatable."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of this machine that share the cells, over all of its GPUs.")
     ] = None,
@@ -53,7 +57,7 @@ def run(
     launching = Launching.of(workers, named, launcher, _launch_options(launch_option or []))
     if named and options.device is None:
         options = replace(options, device=named[0].partition(":")[0])
-    _execute(make_plan(options.config()), options, names_of(track) or [], launching)
+    _execute(make_plan(options.config()), options, names_of(track) or [], launching, again or [])
 
 
 def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -119,17 +123,25 @@ def eval_(
 
 
 def _execute(
-    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+    plan: "Plan",
+    options: RunOptions,
+    track: Sequence[str] = (),
+    launching: "Launching | None" = None,
+    again: Sequence[str] = (),
 ) -> None:
     """Carry out a plan. Exits with status 1 if something failed, else as _carried_out() does."""
-    outcome = _carried_out(plan, options, track, launching)
+    outcome = _carried_out(plan, options, track, launching, again)
     if outcome.failures:
         raise typer.Exit(1)
     say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
 
 
 def _carried_out(
-    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+    plan: "Plan",
+    options: RunOptions,
+    track: Sequence[str] = (),
+    launching: "Launching | None" = None,
+    again: Sequence[str] = (),
 ) -> "Outcome":
     """Carry out a plan; return what was done.
 
@@ -139,7 +151,7 @@ def _carried_out(
 
     try:
         with stoppable():
-            outcome = execute(plan, options.folder, console, options.progress, track, launching).outcome
+            outcome = execute(plan, options.folder, console, options.progress, track, launching, again).outcome
     except StoppedError as stopped:
         say(f"stopped by {stopped}; the same command goes on from the last checkpoint", "yellow")
         raise typer.Exit(STOPPED) from None

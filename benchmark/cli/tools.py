@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from benchmark.execution.caption import Captioned
     from benchmark.execution.tuning import Best
 
+SHOWN = 20
+"""The most clashes that bench merge prints."""
+
 
 @takes_options(
     "methods",
@@ -191,6 +194,27 @@ def push(
     from benchmark.execution.publish import push
 
     say(push(folder, repo, private))
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders, of several machines or groups.")],
+    into: Annotated[Path | None, typer.Option(help="The folder to add them to. Default: the first of them.")] = None,
+) -> None:
+    """Join results folders: cells, evaluations, claims, datasets and runs.
+
+    Files are linked where the disk allows it. What clashes stays out, a line each; the report of the joined folder is
+    the report over all of them.
+    """
+    from benchmark.store.merging import merge, said
+
+    into = into or folders[0]
+    merged = merge(folders, into)
+    for line in merged.clashes[:SHOWN]:
+        say(line, "yellow")
+    if len(merged.clashes) > SHOWN:
+        say(f"and {len(merged.clashes) - SHOWN:,} more lines like these", "yellow")
+    say(f"{into}: {said(merged)}")
+    say(f"next: bench report --results {into}")
 
 
 def clean(

@@ -28,7 +28,7 @@ from benchmark.data.sources.base import Fractions, SharedGroups
 from benchmark.data.sources.folders import located
 from benchmark.data.sources.subsample import Candidate
 from benchmark.store import formats
-from benchmark.store.cache import build_folder, cache_root, write_file
+from benchmark.store.cache import build_folder, cache_root, remember, remembered
 from benchmark.store.hashing import digest
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ class Dataset:
                 if progress:
                     progress(number, len(every))
         bad = sorted([*known, *undecodable], key=lambda bad: bad.row)
-        write_file(self._decoded_file(split), json.dumps([asdict(each) for each in bad]).encode())
+        remember(self._decoded_file(split), [asdict(each) for each in bad])
         self._stop_at(bad)
 
     def check_images(self, split: str, progress: Progress | None = None) -> None:
@@ -313,8 +313,8 @@ class Dataset:
 
     def _undecodable(self, split: str) -> list[Undecodable] | None:
         """The images that cannot be decoded, or None if they were not all decoded yet."""
-        file = self._decoded_file(split)
-        return [Undecodable(**bad) for bad in json.loads(file.read_bytes())] if file.is_file() else None
+        known = remembered(self._decoded_file(split))
+        return None if known is None else [Undecodable(**bad) for bad in known]
 
     def _decoded_file(self, split: str) -> Path:
         return self.cache / "decoded" / f"{digest([self.fingerprint, split])}.json"
@@ -420,8 +420,8 @@ class Dataset:
     def _draw(self, split: str) -> np.ndarray:
         """Draw the subsample of a split, once for each state of the data."""
         file = self.cache / "drawn" / f"{digest([self.fingerprint, split])}.json"
-        if file.is_file():
-            return np.array(json.loads(file.read_bytes()), dtype=np.int64)
+        if (known := remembered(file)) is not None:
+            return np.array(known, dtype=np.int64)
         usable = self._usable.get(split, np.empty(0, np.int64))
         if not len(usable):
             raise BenchError(f"dataset '{self.card.name}': a subsample of {split}, which has no rows")
@@ -431,7 +431,7 @@ class Dataset:
             drawn: np.ndarray = usable[self.card.source.draw(candidates, split, self.card.labels)]
         except BenchError as error:
             raise BenchError(f"dataset '{self.card.name}': {error}") from error
-        write_file(file, json.dumps(drawn.tolist()).encode())
+        remember(file, drawn.tolist())
         return drawn
 
     @cached_property

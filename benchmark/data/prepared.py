@@ -23,6 +23,7 @@ from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
 from benchmark.data.sources.formats import digest as file_digest
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
+from benchmark.store.files import DamagedError, set_aside
 from benchmark.store.hashing import digest
 
 LARGE = 1 << 35
@@ -215,7 +216,19 @@ def prepare(
     Raises ``BenchError`` for images that cannot be decoded (or leaves them out), and for a damaged cache.
     """
     folder = _folder(dataset, split, size, cache, resizing)
-    build_folder(folder, lambda part: _write(part, dataset, split, size, progress, resizing), resume=True)
+
+    def write(part: Path) -> None:
+        _write(part, dataset, split, size, progress, resizing)
+
+    try:
+        return _opened(build_folder(folder, write, True, _intact), size, resizing)
+    except DamagedError:
+        # It was set aside.
+        return _opened(build_folder(folder, write, True, _intact), size, resizing)
+
+
+def _opened(folder: Path, size: int, resizing: Resizing) -> Prepared:
+    """Open a prepared set. Raises ``DamagedError`` if some of its images are not what was written."""
     meta = _read_meta(folder)
     journal = _journal(folder)
     keeps = resizing.mode == "keep_ratio"
@@ -236,6 +249,23 @@ def _read_meta(folder: Path) -> Meta:
     if not intact:
         raise _damage(folder, f"{' or '.join(FILES)} is not what was written")
     return meta
+
+
+def _intact(folder: Path) -> bool:
+    """Return whether a prepared set is there and its journal and columns are what was written; set it aside if not."""
+    if not folder.is_dir():
+        return False
+    try:
+        _read_meta(folder)
+        size, end = (folder / "images.bin").stat().st_size, int(_journal(folder)["end"][-1])
+    except DamagedError:
+        return False
+    except OSError as error:
+        _damage(folder, f"images.bin cannot be read: {error.strerror}")
+        return False
+    if size != end:
+        _damage(folder, f"images.bin has {size:,} bytes, expected {end:,}")
+    return size == end
 
 
 def _write(
@@ -334,8 +364,11 @@ def _checksum(stored: bytes) -> bytes:
     return hashlib.blake2b(stored, digest_size=8).hexdigest().encode()
 
 
-def _damage(folder: Path, problem: str) -> BenchError:
-    return BenchError(f"cache {folder}: {problem}; delete this folder to prepare it again")
+def _damage(folder: Path, problem: str) -> DamagedError:
+    """Set a prepared set aside; return the error to raise."""
+    error = DamagedError(folder, problem, "it is prepared again when it is next used")
+    set_aside(folder, error)
+    return error
 
 
 def _folder(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing) -> Path:

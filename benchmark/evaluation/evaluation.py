@@ -14,7 +14,8 @@ from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-from benchmark.store.rows import EmbeddedNotes
+from benchmark.store.rows import EmbeddedNotes, Stored
+from benchmark.store.store import row_digest
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -178,10 +179,15 @@ class Evaluation:
             return None
         name, row_of = stored
         return {
-            "images": {"folder": self._images[split], "rows": rows, "classes": classes},
-            "texts": {"folder": name, "rows": [row_of[text] for text in chosen], "classes": of_texts},
+            "images": self._note(self._images[split], rows, classes),
+            "texts": self._note(name, [row_of[text] for text in chosen], of_texts),
             "texts_are": "captions" if of_texts is classes else "prompts",
         }
+
+    def _note(self, name: str, rows: list[int], classes: list[list[str]]) -> Stored:
+        """Say where some rows of what was encoded are stored."""
+        chosen = np.array(self._encoded[name].embeddings[rows])
+        return {"folder": name, "rows": rows, "classes": classes, "digest": row_digest(chosen)}
 
     def _stored_with(self, texts: Iterable[str]) -> tuple[str, dict[str, int]] | None:
         """Return the folder of a list with all of these texts, and the row of each; None if there is none."""

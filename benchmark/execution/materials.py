@@ -1,6 +1,5 @@
 """Build what a run works with: tokenizer, models, training pairs, and methods before and after training."""
 
-import json
 import math
 import shutil
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from benchmark import __version__
 from benchmark.common.errors import BenchError
@@ -32,12 +31,14 @@ from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, bui
 from benchmark.models import load_weights as load_tower
 from benchmark.models.language import train_language_model
 from benchmark.models.tower import LanguageModelTower
+from benchmark.models.weights import write_tensors
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
 from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.claim import wait_for
+from benchmark.store.files import DamagedError, commit, intact, seal_folder
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import BEST, LAST, load_weights
+from benchmark.training.checkpoint import BEST, LAST, TEMPORARY, load_weights
 from benchmark.training.cost import CellCost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.schedule import precision_of
@@ -94,7 +95,7 @@ def load_trained(
     weights do not fit the method's current code.
     """
     folder, cache, datasets = store.cell(key), cache or cache_root(), datasets or {}
-    cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    cell = store.description(key)
     if "classes" not in cell:
         raise BenchError(f"{folder}: trained by an older version of this program; remove the folder and train again")
     recipe = cell["content"]
@@ -104,20 +105,20 @@ def load_trained(
     model.image.left_random = cell.get("left_random", "")
     method = build_method(recipe["method"], model, recipe["options"])
     method.setup(tokenizer, cell["classes"])
-    available = _checkpoint(folder, checkpoint, recipe["training"])
-    load_weights(method, folder / f"{available}.safetensors")
+    available = _checkpoint(store, key, checkpoint, recipe["training"])
+    load_weights(method, store.check(key, f"{available}.safetensors"))
     return Trained(key, method, tokenizer, card, available)
 
 
-def _checkpoint(folder: Path, wanted: str, training: Mapping[str, Any]) -> str:
-    name = wanted.removesuffix(AVERAGE)
-    if name == "best" and not (folder / BEST).is_file():
-        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
-        name = "best" if math.isfinite(cost.get("best_validation_loss", math.inf)) else "last"
+def _checkpoint(store: Store, key: str, wanted: str, training: Mapping[str, Any]) -> str:
+    name, record = wanted.removesuffix(AVERAGE), store.cost_record(key)
+    if name == "best" and BEST not in record.files and not (store.cell(key) / BEST).is_file():
+        name = "best" if math.isfinite(record.content.get("best_validation_loss", math.inf)) else "last"
     if wanted.endswith(AVERAGE) and training.get("average") is not None:
         name += AVERAGE
-    if not (folder / f"{name}.safetensors").is_file():
-        raise BenchError(f"{folder / name}.safetensors: missing. Remove the folder and run again to retrain this cell.")
+    path = store.cell(key) / f"{name}.safetensors"
+    if not path.is_file():
+        raise DamagedError(path, "is missing", store.again(key))
     return name
 
 
@@ -193,7 +194,8 @@ class Materials:
         left_random: of the model before training. partial: as of Store.finish.
         """
         recorded: dict[str, Any] = {"label": cell.label, "content": cell.content, "classes": self.plan.classes_of(cell)}
-        store.finish(cell.key, recorded | ({"left_random": left_random} if left_random else {}), cost, partial)
+        recorded |= {"left_random": left_random} if left_random else {}
+        store.finish(cell.key, recorded, cost, partial, TEMPORARY)
 
     def initial_weights(self) -> Path:
         """Return the file of the initial weights of all cells; train them if no run has."""
@@ -201,7 +203,7 @@ class Materials:
         assert cell is not None
         folder = self.cache / "initial" / cell.key
         weights = folder / "model.safetensors"
-        claimed = wait_for(folder, weights.is_file)
+        claimed = wait_for(folder, lambda: intact(folder) and weights.is_file())
         if claimed is None:
             return weights
         with claimed, claimed.guarding():
@@ -209,11 +211,13 @@ class Materials:
             self.pretrain(cell, self.method(cell), name, partial, before_writing=claimed.check)
             trained = load_file(partial / LAST)
             model = {n.removeprefix("model."): t for n, t in trained.items() if n.startswith("model.")}
-            save_file(model, partial / "model.safetensors")
+            write_tensors(partial / "model.safetensors", model)
+            seal_folder(partial, leave_out=(LAST, BEST, *TEMPORARY))
             shutil.rmtree(folder, ignore_errors=True)
             claimed.check()
-            partial.replace(folder)
-            (folder / LAST).unlink()
+            commit(partial, folder)
+            for name in (LAST, *TEMPORARY):
+                (folder / name).unlink(missing_ok=True)
         return weights
 
     def language_model(self) -> Path:

@@ -3,7 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress
@@ -37,6 +37,7 @@ from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
+from benchmark.training.checkpoint import TEMPORARY
 from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
 
@@ -87,6 +88,24 @@ def run(
         return runner.run(wait)
 
 
+def start_again(plan: Plan, store: Store, names: Sequence[str]) -> None:
+    """Set aside the cells of a plan with these keys, or beginnings of them, so that they are trained anew.
+
+    Raises ``BenchError`` for a name that is not of one cell, and for a cell that a process works on.
+    """
+    cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
+    for name in names:
+        keys = [cell.key for cell in cells if cell.key.startswith(name)]
+        if len(keys) != 1:
+            what = "no cell of this run" if not keys else f"{len(keys)} cells of this run, such as {keys[0]},"
+            raise BenchError(f"--again {cut(name)}: {what} has a key that starts so; bench plan lists them")
+        claimed = claim(store.cell(keys[0]))
+        if isinstance(claimed, Owner):
+            raise BenchError(f"--again {cut(name)}: {claimed} is working on it")
+        with claimed:
+            store.start_again(keys[0])
+
+
 @dataclass(frozen=True)
 class Share:
     """What a worker is told of the launch that it is part of.
@@ -121,11 +140,21 @@ class Runner:
         self._failed: set[str] = set()
         self._told: set[str] = set()
 
+    def set_aside_damaged(self) -> None:
+        """Set aside the evaluations that are not what was written, so that they are made again."""
+        cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
+        for cell in cells:
+            if self.store.finished(cell.key):
+                self.store.tidy(cell.key, TEMPORARY)
+                self.store.set_aside_damaged(cell.key, (pair.key for pair in self.plan.pairs_of(cell)))
+
     def run(self, wait: bool) -> Outcome:
         """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training.
 
         What other processes are working on is passed over, and looked at again at the end.
         """
+        if not self.share:
+            self.set_aside_damaged()
         for name in self.plan.absent:
             self.recorder.leave_out(name)
         if self.share:
@@ -183,6 +212,9 @@ class Runner:
         with self.recording_failures(name, cell.key), ExitStack() as tracked:
             # Only what this process does is tracked, not what it finds claimed.
             begin = cache(partial(tracked.enter_context, self.tracked(cell)))
+            if self.store.finished(cell.key):
+                # What is damaged is not counted as done.
+                self.store.description(cell.key)
             try:
                 if isinstance(cell, Cell):
                     return self.train(cell, name, begin) and self.evaluate(cell, name, self.trained_encoder, begin)

@@ -28,7 +28,7 @@ from benchmark.models.card import CorpusTokenizer
 from benchmark.models.download import tokenizer_to_download
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.plan.resolve import build_method
-from benchmark.store.cache import cache_root, write_file
+from benchmark.store.cache import cache_root, remember, remembered
 from benchmark.store.hashing import digest
 from benchmark.task import TASKS
 from benchmark.training.cost import (
@@ -447,12 +447,12 @@ def _identity(method: Method, cell: Cell) -> list[Any]:
 def _remembered(depends_on: list[Any], count: Callable[[], Counted]) -> Counted:
     """Return ``count()``, or what it returned before for the same values: counting takes seconds for a large model."""
     file = cache_root() / "estimates" / f"{digest(depends_on)}.json"
-    if file.is_file():
-        steps, flops, memory = json.loads(file.read_bytes())
+    if known := remembered(file):
+        steps, flops, memory = known
         return steps, flops, memory
     counted = count()
     with suppress(BenchError):  # A plan may be made where nothing can be written.
-        write_file(file, json.dumps(counted).encode())
+        remember(file, counted)
     return counted
 
 

@@ -30,7 +30,7 @@ from benchmark.report import (
 )
 from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
-from benchmark.report.render import ALL_TASKS, Part, task_anchor
+from benchmark.report.render import ALL_TASKS, Part, Sentence, task_anchor
 from benchmark.report.results import (
     ConfigurationOf,
     DisplayNames,
@@ -101,6 +101,7 @@ def write_report(
     configuration: ConfigurationOf = nothing,
     runs: Sequence[RunRecord] = (),
     look: Section | None = None,
+    damage: Sequence[str] = (),
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
@@ -114,7 +115,8 @@ def write_report(
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
     embedded, configuration: of a cell, for the page. runs: their records; one that goes on or did not end properly
-    comes first. look: shows single examples on the page. Returns the files, report.md first.
+    comes first. look: shows single examples on the page. damage: what of the results is left out because it is damaged,
+    a line each. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
@@ -130,8 +132,10 @@ def write_report(
     verdicts = verdicts_of(rows, costs, resamples, stated)
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-    unfinished = Chapter("run", "Run", [*live.unfinished(runs)], opened=True)
-    for chapter in (unfinished, *chapters(results, verdicts, look, runs)):
+    damaged = [Sentence(f"Left out: {line}.", main=True) for line in damage]
+    unfinished = Chapter("run", "Run", [*damaged, *live.unfinished(runs)], opened=True)
+    # All of it before anything is printed: it may find further damage.
+    for chapter in [unfinished, *chapters(results, verdicts, look, runs)]:
         if not chapter.only_here:
             page.add(chapter.parts)
         web.add(chapter)

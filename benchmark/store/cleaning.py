@@ -10,7 +10,7 @@ from benchmark.store.store import Store
 
 KINDS = {
     "embeddings": "encoded datasets of trained cells; encoded again when a task needs them",
-    "partial": "interrupted trainings and killed evaluations; the next run starts them from scratch",
+    "partial": "interrupted trainings, killed evaluations, damage set aside; the next run starts from scratch",
     "cache": "records, prepared images, tokenizers and general weights; rebuilt by the next run",
 }
 CACHED = ("records", "decoded", "prepared", "tokens", "tokenizers", "initial", "language_models", "estimates")
@@ -25,6 +25,7 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
     Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
     partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
+    partial += [*store.cells.glob(".*.damaged-*"), *store.cells.glob("[!.]*/*/.*.damaged-*")]
     return {
         "embeddings": sorted(f for f in store.cells.glob("[!.]*/embeddings") if not f.is_symlink()),
         "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),

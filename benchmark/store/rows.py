@@ -146,12 +146,13 @@ class Notes(TypedDict, total=False):
 class Stored(TypedDict):
     """Rows of encoded images or texts: the name of their folder in ``embeddings/``, and the class of each.
 
-    classes: none where it has no known one; several of a multi-label image.
+    classes: none where it has no known one; several of a multi-label image. digest: of the rows, from version 1.6 on.
     """
 
     folder: str
     rows: list[int]
     classes: list[list[str]]
+    digest: NotRequired[str]
 
 
 class EmbeddedNotes(TypedDict):

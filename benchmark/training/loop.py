@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -20,6 +20,7 @@ from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import Method
+from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     Losses,
     NotFiniteError,
@@ -32,16 +33,19 @@ from benchmark.training.accumulation import (
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import (
     BEST,
-    COST,
+    FROM_THE_START,
     LAST,
     LOG,
     RESUME,
     STEPS,
+    Checkpoint,
     Position,
+    check_weights,
     keep_not_finite,
     load_method,
     load_weights,
     reached,
+    read_cost,
     read_resume,
     save_checkpoint,
     save_cost,
@@ -59,6 +63,7 @@ from benchmark.training.cost import (
     simulated_or_real,
     total_flops,
 )
+from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import StepMemory, held_bytes
 from benchmark.training.ranks import ALONE, Ranks
 from benchmark.training.schedule import (
@@ -113,9 +118,10 @@ def pretrain(
     weights are kept as ``at-SHARE.safetensors``. With ``training.average``, each file has a second one beside it,
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
     weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
-    weights are loaded, and what it returned. before_writing: called before each file of weights is written; may raise
-    to stop. ranks: which train together, each with a call like this one; a checkpoint does not depend on how many they
-    are. Rank 0 alone reads and writes files, and the others return None. What stops one stops all after the same step.
+    weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
+    before each file of weights is written; may raise to stop. ranks: which train together, each with a call like this
+    one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes files, and the others return
+    None. What stops one stops all after the same step.
 
     Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
@@ -123,12 +129,11 @@ def pretrain(
     """
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=True)
-    if ranks.from_first((folder / COST).is_file):
+    if (ended := ranks.from_first(lambda: read_cost(folder))) is not None:
         if not ranks.is_first:
             return None
         load_weights(method.to(device), folder / LAST)
-        reached_end: Cost = json.loads((folder / COST).read_text(encoding="utf-8"))
-        return reached_end
+        return cast(Cost, ended)
     loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks)
     loop.resume()
     path, begin = folder / LOG if ranks.is_first else Path(os.devnull), loop.step
@@ -155,8 +160,6 @@ def pretrain(
     cost = loop.cost()
     before_writing()
     save_cost(folder, cost)
-    for temporary in (RESUME, STEPS):
-        (folder / temporary).unlink(missing_ok=True)
     return cost
 
 
@@ -239,6 +242,7 @@ class _Loop:
         if self.average is not None:
             self.average.follow()
         self.stage = stage
+        self.frozen: FrozenFeatures | None = None
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
@@ -278,9 +282,10 @@ class _Loop:
     def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
-            return training_step(
-                self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip, self.ranks
-            )
+            with self._frozen_features():
+                return training_step(
+                    self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip, self.ranks
+                )
         except NotFiniteError as error:
             of_batches = self.ranks.interleaved(self.ranks.all([batch.ids for batch in batches]))
             if not self.ranks.is_first:
@@ -288,6 +293,17 @@ class _Loop:
             ids = [id_ for ids in of_batches for id_ in ids]
             message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
             raise BenchError(message) from None
+
+    def _frozen_features(self) -> AbstractContextManager[None]:
+        """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
+        training = self.training
+        repeated = (self.end - self.begin) * training.batch_size > len(self.pairs)
+        if not training.cache_frozen or training.compile or training.gradient_checkpointing or not repeated:
+            return nullcontext()
+        if self.frozen is None:
+            micro_batch = min(training.micro_batch, training.batch_size)
+            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+        return self.frozen.used()
 
     def _validate(self) -> float:
         loss = self.last_validation = self._validation_loss()
@@ -335,8 +351,7 @@ class _Loop:
 
     def _budget_steps(self) -> int:
         """Return the number of steps; for a time budget, keep it in a file so that a resumed run does not change it."""
-        file = self.folder / STEPS
-        if kept := self.ranks.from_first(lambda: int(file.read_text()) if file.exists() else None):
+        if kept := self.ranks.from_first(self._kept_steps):
             return kept
         if self.training.flops is not None:
             shape = Shape.of(self._sample())
@@ -345,8 +360,18 @@ class _Loop:
             )
         steps = self.ranks.all(training_steps(self.training, len(self.pairs), self._seconds_per_step))[0]
         if self.training.time is not None and self.ranks.is_first:
-            file.write_text(str(steps))
+            write_whole(self.folder / STEPS, str(steps))
         return steps
+
+    def _kept_steps(self) -> int | None:
+        """Read the number of steps that a time budget was found to allow; None if there is none."""
+        file = self.folder / STEPS
+        if file.exists() and (kept := file.read_text(errors="replace").strip()).isdecimal():
+            return int(kept)
+        # What was trained until now is of no use without the length of its schedule.
+        for damaged in (file, self.folder / RESUME) if file.exists() else ():
+            set_aside(damaged, DamagedError(file, "is damaged", FROM_THE_START))
+        return None
 
     def _seconds_per_step(self) -> float:
         def step() -> None:
@@ -409,11 +434,26 @@ class _Loop:
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
+    def _intact_checkpoint(self) -> Checkpoint | None:
+        """Read the last checkpoint, if there is one."""
+        # One that other ranks get too goes through the CPU.
+        checkpoint = read_resume(self.folder, self.device if self.ranks.count == 1 else torch.device("cpu"))
+        return checkpoint if checkpoint and self._has_weights_until(checkpoint.position) else None
+
+    def _has_weights_until(self, position: Position) -> bool:
+        """Return whether the weights kept until a checkpoint are intact; set it aside if not."""
+        kept = [f"{checkpoint_at(share)}.safetensors" for step, share in self.keep_at.items() if step <= position.step]
+        try:
+            for name in [*kept, *([BEST] if math.isfinite(position.best) else [])]:
+                check_weights(self.folder / name)
+        except DamagedError as error:
+            set_aside(self.folder / RESUME, error)
+            return False
+        return True
+
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
-        # One that is sent to other ranks goes through the CPU.
-        where = self.device if self.ranks.count == 1 else torch.device("cpu")
-        checkpoint = self.ranks.from_first(lambda: read_resume(self.folder, where))
+        checkpoint = self.ranks.from_first(self._intact_checkpoint)
         if checkpoint is not None:
             position = checkpoint.position
             self.enter(position.stage)

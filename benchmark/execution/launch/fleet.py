@@ -63,6 +63,7 @@ def launch(
         launcher.check()
         tracking = Tracking.of([*track], store.folder / "tracking", lambda _: None)
         runner, evaluated = Runner(plan, store, progress, cache or cache_root(), tracking), _evaluated(plan)
+        runner.set_aside_damaged()
         work = runner.prepare()
         job = launcher.job = job.model_copy(update={"left_out": sorted(evaluated - _evaluated(plan))})
         units = _units(runner, work, launcher)
