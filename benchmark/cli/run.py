@@ -12,6 +12,7 @@ from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, 
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
+from benchmark.common.torchrun import torchrun
 
 if TYPE_CHECKING:
     from benchmark.api import Launching
@@ -133,6 +134,8 @@ def _execute(
     outcome = _carried_out(plan, options, track, launching, again)
     if outcome.failures:
         raise typer.Exit(1)
+    if (started := torchrun()) and started.rank:
+        return
     say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
 
 

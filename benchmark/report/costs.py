@@ -33,6 +33,7 @@ SETTINGS = [
     "accumulation",
     "precision",
     "device",
+    "gpus_per_cell",
     "initial_weights",
 ]
 """Columns of the costs that its caption states: costs are comparable only under the same settings."""

@@ -13,7 +13,6 @@ from typing import IO, Any, cast
 
 import torch
 
-from benchmark.common.errors import BenchError
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
 from benchmark.config.training import Training, checkpoint_at
@@ -65,7 +64,7 @@ from benchmark.training.cost import (
 )
 from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import StepMemory, held_bytes
-from benchmark.training.ranks import ALONE, Ranks
+from benchmark.training.ranks import ALONE, Ranks, SharedError
 from benchmark.training.schedule import (
     autocast,
     check_batch,
@@ -120,10 +119,10 @@ def pretrain(
     weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
     weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
     before each file of weights is written; may raise to stop. ranks: which train together, each with a call like this
-    one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes files, and the others return
-    None. What stops one stops all after the same step.
+    one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes what is kept, and the others
+    return None; each needs a ``folder`` of its own. What stops one stops all after the same step.
 
-    Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
+    Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
     deferred_interrupt() says, having written a checkpoint of the current step.
     """
@@ -225,6 +224,8 @@ class _Loop:
             method.model.image.compile()
             method.model.text.compile()
         method.enter(next(iter(method.stages())))
+        # All begin together, as time is measured.
+        ranks.all(None)
         self.steps = self._budget_steps()
         self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
         self.keep_at = {max(1, round(share * self.steps)): share for share in keep}
@@ -289,10 +290,10 @@ class _Loop:
         except NotFiniteError as error:
             of_batches = self.ranks.interleaved(self.ranks.all([batch.ids for batch in batches]))
             if not self.ranks.is_first:
-                raise
+                raise SharedError(f"step {self.step}: {error}") from None
             ids = [id_ for ids in of_batches for id_ in ids]
             message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
-            raise BenchError(message) from None
+            raise SharedError(message) from None
 
     def _frozen_features(self) -> AbstractContextManager[None]:
         """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""

@@ -29,6 +29,10 @@ class RankLostError(BenchError):
     """Another rank ended in the middle of a training."""
 
 
+class SharedError(BenchError):
+    """What all ranks of a training find wrong at the same point: they can train another cell."""
+
+
 class Ranks:
     """The ranks of a training, seen from one of them; a single process by default, which communicates with nobody.
 
@@ -104,13 +108,13 @@ class Ranks:
                 parameter.grad = total.view_as(parameter) if count else None
 
     def check_equal(self, module: nn.Module, step: int) -> None:
-        """Raise ``BenchError`` if a weight or a buffer differs between the ranks. step: after which this is."""
+        """Raise ``SharedError`` if a weight or a buffer differs between the ranks. step: after which this is."""
         if self.count == 1:
             return
         digests = {name: _digest(tensor) for name, tensor in module.state_dict().items()}
         first, *others = self.all(digests)
         if differing := [name for name in first if any(other[name] != first[name] for other in others)]:
-            raise BenchError(
+            raise SharedError(
                 f"after step {step} '{differing[0]}' is not the same on all ranks (of {len(differing)} tensors): "
                 "forward(), keys() or contrast() changes it; train this without --gpus-per-cell"
             )
@@ -150,10 +154,15 @@ ALONE = Ranks()
 """One process that trains by itself."""
 
 
+def micro_batch_count(training: "Training") -> int:
+    """Return the number of micro-batches in an effective batch: the most ranks that a training can have."""
+    return ceil(training.batch_size / training.micro_batch)
+
+
 def speedup(training: "Training", count: int) -> float:
     """Return by what a training is faster on ``count`` ranks, from how its micro-batches divide among them."""
-    number = ceil(training.batch_size / training.micro_batch)
-    return number / ceil(number / count)
+    number = micro_batch_count(training)
+    return number / ceil(number / count) if number >= count else 1.0
 
 
 def _bytes(value: Tensor) -> Tensor:
