@@ -625,8 +625,8 @@ def _unshared(plan: Plan) -> list[str]:
             size = cell.training.batch_size
             advice = f"set training.micro_batch={size // count}" if size >= count else "set a larger batch_size"
             problems[cell.arm] = (
-                f"arm '{cell.arm}': micro-batches of {cell.training.micro_batch} divide its batch of {size} into {number}, "
-                f"fewer than --gpus-per-cell {count}; {advice}"
+                f"arm '{cell.arm}': micro-batches of {cell.training.micro_batch} divide its batch of {size} into "
+                f"{number}, fewer than --gpus-per-cell {count}; {advice}"
             )
     return [*problems.values()]
 
