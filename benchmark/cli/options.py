@@ -168,12 +168,17 @@ def folder_of(results: Path | None) -> Path:
     return results or results_folder()
 
 
+def folders_of(results: str | None) -> list[Path]:
+    """Return the folders of the results: one, or several with commas between. A folder's own name may have commas."""
+    names = [results] if results and Path(results).is_dir() else names_of(results)
+    return [Path(name) for name in names] if names else [folder_of(None)]
+
+
 def store_of(results: str | None) -> "Store":
-    """Open the results to read: a folder, or several with commas between. A folder's own name may have commas."""
+    """Open the results to read, in one folder or in several."""
     from benchmark.store.merged import open_store
 
-    names = [results] if results and Path(results).is_dir() else names_of(results)
-    return open_store([Path(name) for name in names] if names else [folder_of(None)])
+    return open_store(folders_of(results))
 
 
 def names_of(text: str | None) -> list[str] | None:

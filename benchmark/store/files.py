@@ -214,17 +214,26 @@ def intact(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
-    if not (folder / FILES).exists():
-        return True
     try:
-        remedy = "it is made again"
-        files = read_record(folder / FILES, dict, remedy).files
-        for name in files:
-            check_file(folder / name, files, remedy)
+        check_folder(folder)
     except DamagedError as error:
         set_aside(folder, error)
         return False
     return True
+
+
+def check_folder(folder: Path) -> int:
+    """Return the number of files of a folder that are what seal_folder() saw; 0 for a folder without a record.
+
+    Raises ``DamagedError`` for the first that is not.
+    """
+    if not (folder / FILES).exists():
+        return 0
+    remedy = "it is made again when it is next used"
+    files = read_record(folder / FILES, dict, remedy).files
+    for name in files:
+        check_file(folder / name, files, remedy)
+    return len(files)
 
 
 def _plain(value: Any) -> Any:

@@ -118,7 +118,7 @@ class Store:
             reason = f"cannot be created: {error.strerror}"
         if not reason:
             folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
-            reason = next(filter(None, map(_why_unwritable, folders)), "")
+            reason = next(filter(None, map(why_unwritable, folders)), "")
         if reason:
             raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
@@ -206,7 +206,9 @@ class Store:
         """
         partial, temporary = partial or self.partial(key), tuple(temporary)
         write_json(partial / "cell.json", cell)
-        write_record(partial / "cost.json", cost, self._stamp(), digests(partial, temporary))
+        # It may hold the cost.json of its training.
+        written = digests(partial, (*temporary, "cost.json"))
+        write_record(partial / "cost.json", cost, self._stamp(), written)
         commit(partial, self.cell(key))
         self.tidy(key, temporary)
 
@@ -615,7 +617,7 @@ def _damage_of(path: Path, remedy: str = EVALUATE_AGAIN) -> Iterator[None]:
         raise DamagedError(path, f"is damaged ({cut(str(error))})", remedy) from error
 
 
-def _why_unwritable(folder: Path) -> str:
+def why_unwritable(folder: Path) -> str:
     """Say why no file can be written into a folder; empty if one can."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:

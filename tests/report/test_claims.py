@@ -484,7 +484,7 @@ def test_claims_go_with_the_results(bench: Bench, tmp_path: Path) -> None:
     assert (table["value"]["smaller"], counted["verdict"]) == (counted["value"], "supported")
     assert bench("report", "--details", "--results", str(moved)) == 0
     assert bench.out.index("claims of suite suite") < bench.out.index("retrieval: recall@10")
-    written = json.loads((moved / "claims.json").read_text())
+    written = json.loads((moved / "claims.json").read_text())["content"]
     assert list(written) == ["suite"]
 
 
