@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmark.execution.runner import Outcome, Runner
 from benchmark.execution.team import Team
 from benchmark.plan.estimate import Estimator
 from benchmark.store.cache import cache_root
+from benchmark.store.live import Work
 from benchmark.store.store import Store
 from benchmark.training.ranks import ALONE, speedup
 from tests.squares import planned
@@ -37,16 +38,19 @@ Step = Callable[[Runner, int], None]
 
 
 def run(folder: Path, results: Path, *settings: str, at_step: Step = lambda *_: None, **flags: Any) -> Outcome:
-    """Run the squares. at_step: called after each step with the pairs trained on."""
+    """Run the squares. at_step: called after each step with its number."""
     flags = {"tasks": ["retrieval"], "device": "cpu"} | flags
     plan, store = planned(folder, "training.micro_batch=12", "training.samples=256", *settings, **flags), Store(results)
     store.create()
 
-    def track(_: Mapping[str, Any], samples: int) -> None:
-        at_step(runner, samples)
+    runner = Runner(plan, store, Progress(Console(quiet=True), "none"), cache_root(), Tracking())
+    record = runner.recorder.step
 
-    tracking = Tracking.of([track], results, lambda _: None)
-    runner = Runner(plan, store, Progress(Console(quiet=True), "none"), cache_root(), tracking)
+    def step(work: Work, reached: int, steps: int) -> None:
+        record(work, reached, steps)
+        at_step(runner, reached)
+
+    runner.recorder.step = step  # type: ignore[method-assign]
     with runner.recorder:
         return runner.run(wait=True)
 
@@ -99,8 +103,8 @@ def test_two_processes_train_the_cells_of_a_run(suite: Path, tmp_path: Path) -> 
 def test_a_killed_rank_ends_the_cell_alone(suite: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
-    def kill(runner: Runner, samples: int) -> None:
-        if samples == 96 and not killed:
+    def kill(runner: Runner, step: int) -> None:
+        if step == 3 and not killed:
             killed.extend(others(runner))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -117,9 +121,9 @@ def test_a_killed_rank_ends_the_cell_alone(suite: Path, tmp_path: Path) -> None:
 def test_a_failure_of_the_first_rank_ends_the_others(suite: Path, tmp_path: Path) -> None:
     processes: list[int] = []
 
-    def fail(runner: Runner, samples: int) -> None:
+    def fail(runner: Runner, step: int) -> None:
         processes.extend(others(runner))
-        if samples == 96 and len(set(processes)) == 1:
+        if step == 3 and len(set(processes)) == 1:
             raise BenchError("no more room")
 
     outcome = run(suite, tmp_path / "two", at_step=fail, gpus_per_cell=2)
@@ -131,8 +135,8 @@ def test_a_failure_of_the_first_rank_ends_the_others(suite: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_signal_stops_all_and_one_process_goes_on(suite: Path, tmp_path: Path) -> None:
-    def stop(runner: Runner, samples: int) -> None:
-        if samples == 96:
+    def stop(runner: Runner, step: int) -> None:
+        if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with stoppable(), pytest.raises(StoppedError):
