@@ -1,6 +1,7 @@
 """The options that commands share, and the console that they print to."""
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -172,6 +173,11 @@ def folders_of(results: str | None) -> list[Path]:
     """Return the folders of the results: one, or several with commas between. A folder's own name may have commas."""
     names = [results] if results and Path(results).is_dir() else names_of(results)
     return [Path(name) for name in names] if names else [folder_of(None)]
+
+
+def results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def store_of(results: str | None) -> "Store":

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special, stats
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided, draws_of
+from benchmark.evaluation.measurement import Examples, Mean, MeanOverDraws, Metric, Sided, draws_of
 from benchmark.evaluation.metrics import Weighted, numbers
 
 LEVEL = 0.95
@@ -48,7 +48,7 @@ def bounds(
     value, resampled = round(value, 12), np.round(resampled[~np.isnan(resampled)], 12)
     if len(np.unique(groups)) < 2 or count < 1 or np.isnan(value) or not len(resampled):
         return undefined
-    lowest, highest = _range(metric)
+    lowest, highest = range_of(metric)
     # A mean of numbers that its column says cannot be has no such range.
     if not np.isfinite(highest) or min(value, resampled.min()) < lowest or max(value, resampled.max()) > highest:
         return percentiles(resampled, count) if count > 1 else undefined
@@ -64,8 +64,10 @@ def bounds(
     return lowest + span * low, lowest + span * high
 
 
-def _range(metric: Metric) -> tuple[float, float]:
+def range_of(metric: Metric | None) -> tuple[float, float]:
     """Return the lowest and the highest value that a metric can have; infinity where they are not known."""
+    if isinstance(metric, MeanOverDraws):
+        return range_of(metric.draws[0])
     if isinstance(metric, Mean):
         return metric.lowest, metric.highest
     return (0.0, 1.0) if isinstance(metric, Sided) else (-np.inf, np.inf)

@@ -28,7 +28,7 @@ from benchmark.data.prepared import prepare
 from benchmark.data.resizing import Resizing
 from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
-from benchmark.method import Method
+from benchmark.method import Method, encoder_of
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as load_tower
 from benchmark.models.language import train_language_model
@@ -40,11 +40,12 @@ from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.claim import wait_for
 from benchmark.store.files import DamagedError, commit, intact, seal_folder
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import BEST, LAST, TEMPORARY, load_weights
+from benchmark.training.checkpoint import BEST, LAST, RESUME, TEMPORARY, load_weights
 from benchmark.training.cost import CellCost, Cost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
 from benchmark.training.ranks import ALONE, Ranks
 from benchmark.training.schedule import precision_of
+from benchmark.training.spikes import spiked
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Trained:
         if "caption" in self.method.abilities:
             return self.writer(device)
         return ModelEncoder(
-            self.method.encoder(),
+            encoder_of(self.method),
             self.tokenizer,
             device,
             self._fingerprint,
@@ -313,7 +314,8 @@ class Materials:
 
             def show(reached: StepProgress) -> None:
                 if stage.done is None and reached.step > 1:
-                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
+                    after = f"step {reached.step - 1:,} of {reached.steps:,}"
+                    self.progress.print(f"{name}: resumed after {after}, from {folder / RESUME}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)
@@ -324,6 +326,8 @@ class Materials:
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
         )
+        if spikes := cost.get("spikes"):
+            self.progress.warn(f"{name}: {spiked(spikes)}; the log has each step")
         for pair_set in train.sets:
             if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
                 reasons = Counter(pair_set.left_out.values()).most_common()

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
-from benchmark.common.progress import Progress
+from benchmark.common.progress import Progress, Stage
 from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
@@ -356,7 +356,9 @@ class Runner:
                             by_dataset[pair.dataset] = Evaluation(
                                 encoders[pair.at], dataset, folder, self.cache, batch_size
                             )
-                        self.measure(cell, pair, by_dataset[pair.dataset], claimed)
+                        data = by_dataset[pair.dataset]
+                        data.progress = partial(self.show, stage, number, pair.title)
+                        self.measure(cell, pair, data, claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
                 if stop := interrupted():
@@ -366,6 +368,10 @@ class Runner:
         if everything:
             self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
+
+    def show(self, stage: Stage, number: int, title: str, doing: str, done: int, total: int) -> None:
+        """Show how far an evaluation is, within the stage of its cell."""
+        stage.update(number, note=f"{title}, {doing}: {done:,} of {total:,}")
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""
@@ -520,11 +526,15 @@ class Runner:
             )
         except ClaimLostError:
             raise
+        except PlugInError as error:
+            self.fail(f"{name}: {error}{self.kept_traceback(name)}", what)
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:
             self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
     def kept_traceback(self, name: str) -> str:

@@ -392,7 +392,8 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
                 kept[key].append(reference)
             else:
                 absent[load_card(reference).name] = reason
-        if not kept[key] and not refused:
+        needed = key == "datasets" or config.methods or _trains_tokenizer(config)
+        if not kept[key] and not refused and needed:
             use = "pretrain" if key == "pretraining" else "evaluate"
             refused = f"no dataset to {use} on is usable here; missing: {listed(absent)}"
     if absent and config.strict and not refused:
@@ -409,6 +410,12 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
         raise BenchError(f"suite {config.suite}{separator}{refused}")
     lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
     return config.model_copy(update=kept), lines
+
+
+def _trains_tokenizer(config: RunConfig) -> bool:
+    """Return whether the tokenizer of the model is trained on what is pretrained on."""
+    tokenizer = resolve_model(config).tokenizer
+    return isinstance(tokenizer, CorpusTokenizer) and not tokenizer.datasets
 
 
 def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:

@@ -88,7 +88,18 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
     )
     if settings := [text for name in SETTINGS if name in costs and (text := setting(costs, name))]:
         caption += f" Settings: {', '.join(settings)}."
+    caption += spikes(costs)
     return Table("cost of pretraining", [(name, unit_of) for name, unit_of, _ in columns], rows, [], caption)
+
+
+def spikes(costs: "pd.DataFrame") -> str:
+    """Write a sentence on each training whose loss rose suddenly; empty where none did."""
+    from benchmark.training.spikes import spiked
+
+    if "spikes" not in costs:
+        return ""
+    some = costs[costs["spikes"].map(lambda value: isinstance(value, dict))]
+    return "".join(f" {row.line}, seed {row.seed}: {spiked(row.spikes)}." for row in some.itertuples())
 
 
 def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:

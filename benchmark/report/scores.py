@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 NOT_ABOVE_GUESSES = "§"
 """The mark of a score that may be one of a model which learned nothing, or gives one answer to everything."""
+ALIKE = 0.999
+"""The mean cosine of the embeddings of two test images from which on a model has collapsed."""
 Key = tuple[str, str, str, str]
 """Task, dataset, metric and line."""
 SCORES = [
@@ -81,7 +83,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
     table = score_table(results.scores, task, results.lines, results.marks, meaning)
-    for said in (vocabularies, left_out, missing, at_edges):
+    for said in (vocabularies, left_out, missing, at_edges, collapsed):
         table.caption += said(results.rows, notes)
     table.caption += too_few(results.rows[results.rows["primary"].astype(bool)])
     yield table
@@ -475,6 +477,29 @@ def at_edges(rows: "pd.DataFrame", notes: NotesOf) -> str:
     return (
         f" The best of the values tried is the lowest or highest of them, so that one beyond might be better: {every}."
     )
+
+
+def collapsed(rows: "pd.DataFrame", notes: NotesOf) -> str:
+    """Write sentences on the methods that give one answer to everything, or nearly one embedding to all images.
+
+    rows: labelled, of one kind of task.
+    """
+    answers: dict[str, dict[str, None]] = {}
+    alike: dict[str, None] = {}
+    for row, of_part in measurements(rows[~rows["baseline"].astype(bool)], notes):
+        if answer := of_part.get("only_answer"):
+            answers.setdefault(f"{row.dataset} '{answer}'", {})[row.line] = None
+        spread = of_part.get("embeddings")
+        if spread and spread["mean_cosine"] > ALIKE:
+            alike[f"{row.line} on {row.dataset}"] = None
+    sentences = []
+    if answers:
+        listed = "; ".join(f"{answer} ({', '.join(lines)})" for answer, lines in sorted(answers.items()))
+        sentences.append(f" One answer to all test examples: {listed}.")
+    if alike:
+        sentences.append(f" Embeddings of all test images nearly the same (mean cosine above {ALIKE:g}): ")
+        sentences[-1] += f"{', '.join(alike)}."
+    return "".join(sentences)
 
 
 def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "folder")
 """The columns that name a cell. Of several cells with the same name, the newest counts: the time and the count in its
-record say which that is, or the time of the file for results of versions before 1.6; of equal ones, the higher key.
+record say which that is, or the time of the file for results of versions before 0.2; of equal ones, the higher key.
 
 folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, PlugInError, described, said, unknown
 from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
-from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
+from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method, Output
 from benchmark.training.ranks import ALONE, Ranks
 
 Losses = dict[str, float]
@@ -35,16 +35,30 @@ Precision = Callable[[], AbstractContextManager[object]]
 """Makes the autocast context for forward passes; losses are computed outside it."""
 
 
+LOGGED = (
+    "stage",
+    "step",
+    "samples",
+    "learning_rate",
+    "gradient_norm",
+    "temperature_scale",
+    "validation_loss",
+    "seconds",
+)
+"""The columns of a training's log beside the losses: no loss has their names."""
+
+
 class NotFiniteError(ArithmeticError):
     """A step whose loss or gradient norm is not finite.
 
-    loss: of the effective batch. norm: of the gradient, before clipping.
+    loss: of the effective batch; its terms. norm: of the gradient, before clipping.
     """
 
-    def __init__(self, loss: float, norm: float) -> None:
-        super().__init__(f"the loss is {loss} and the gradient norm {norm}")
-        self.loss = loss
-        self.norm = norm
+    def __init__(self, losses: Losses, norm: float) -> None:
+        self.loss, self.norm = sum(losses.values()), norm
+        bad = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
+        named = f" ({', '.join(bad)})" if bad and len(losses) > 1 else ""
+        super().__init__(f"the loss is {self.loss}{named} and the gradient norm {norm}")
 
 
 def training_step(
@@ -61,7 +75,7 @@ def training_step(
 
     Arguments as in ``accumulate``. gradient_clip: the largest gradient norm, 0 for no limit.
     Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
-    with running statistics as they were before the step.
+    with running statistics as they were before the step, and ``BenchError`` for losses without a gradient.
     """
     # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
@@ -71,7 +85,12 @@ def training_step(
     if not (math.isfinite(sum(losses.values())) and math.isfinite(norm)):
         for buffer, old in before:
             buffer.copy_(old)
-        raise NotFiniteError(sum(losses.values()), norm)
+        raise NotFiniteError(losses, norm)
+    if trained and all(parameter.grad is None for parameter in trained):
+        raise BenchError(
+            f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) depend on no weight that it "
+            "trains, so that nothing is learned; make them from the embeddings, without detach()"
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     method.after_step(keys)
@@ -243,17 +262,45 @@ class _Sum:
 
 def _contrast(method: Method, embeddings: Embeddings, keys: Keys, start: int) -> dict[str, Tensor]:
     """Return the loss terms of contrast(). Raises ``BenchError`` if they are not scalar tensors by name."""
-    terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    try:
+        terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        title, given = METHODS.title(type(method)), ", ".join(f"'{n}' {list(e.shape)}" for n, e in embeddings.items())
+        raise PlugInError(f"{title}: contrast() failed on embeddings {given}: {said(error)}") from error
+    return _losses(method, "contrast()", terms)
+
+
+def _losses(method: Method, source: str, terms: object) -> dict[str, Tensor]:
+    """Check loss terms that a method returned. source: what returned them, in words."""
+    title = METHODS.title(type(method))
     if not isinstance(terms, dict):
-        raise BenchError(f"method '{method.name}': contrast() must return a dict of losses, found {_shown(terms)}")
+        raise BenchError(f"{title}: {source} must return a dict of losses, found {described(terms)}")
     for name, term in terms.items():
-        if not (isinstance(term, Tensor) and term.ndim == 0):
-            raise BenchError(f"method '{method.name}': loss '{name}' must be a scalar tensor, found {_shown(term)}")
+        if not isinstance(name, str) or name in LOGGED:
+            raise BenchError(
+                f"{title}: {source} calls a loss {described(name)}; expected a text other than {', '.join(LOGGED)}"
+            )
+        if not (isinstance(term, Tensor) and term.ndim == 0 and term.is_floating_point()):
+            raise BenchError(
+                f"{title}: loss '{name}' must be a scalar tensor of floating-point numbers, found {described(term)}"
+            )
     return terms
 
 
-def _shown(value: object) -> str:
-    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+def _by_pair(method: Method, source: str, values: object, count: int) -> dict[str, Tensor]:
+    """Check embeddings or keys of a micro-batch of ``count`` pairs. source: what returned them, in words."""
+    title = METHODS.title(type(method))
+    if not isinstance(values, dict):
+        raise BenchError(f"{title}: {source} must return a dict of tensors, found {described(values)}")
+    for name, value in values.items():
+        if not (isinstance(value, Tensor) and value.ndim and len(value) == count):
+            raise BenchError(
+                f"{title}: {source} must return a tensor with a row for each of {count} pairs as '{name}', found "
+                f"{described(value)}"
+            )
+    return values
 
 
 def _backward(loss: Tensor | float, into: Sequence[Tensor] | None = None) -> None:
@@ -268,8 +315,13 @@ def _forward(
 ) -> Output:
     with torch_seed(stream(seed, "forward", i)):
         with precision():
-            output: Output = method(batch.to(_device(method)), embeddings_only=embeddings_only)
-        output.embeddings = {name: _full(value) for name, value in output.embeddings.items()}
+            output: object = method(batch.to(_device(method)), embeddings_only=embeddings_only)
+        if not isinstance(output, Output):
+            title = METHODS.title(type(method))
+            raise BenchError(f"{title}: forward() must return an Output, found {described(output)}")
+        embeddings = _by_pair(method, "the Output of forward()", output.embeddings, len(batch))
+        output.embeddings = {name: _full(value) for name, value in embeddings.items()}
+        output.losses = _losses(method, "the Output of forward()", output.losses)
         return output
 
 
@@ -277,7 +329,7 @@ def _keys(method: Method, batch: Batch, i: int, seed: int, precision: Precision)
     with torch.no_grad(), torch_seed(stream(seed, "keys", i)):
         moved = batch.to(_device(method))
         with precision():
-            keys = method.keys(moved)
+            keys = _by_pair(method, "keys()", method.keys(moved), len(batch))
         return {name: _full(value) for name, value in keys.items()} | {"text_hash": moved.text_hash}
 
 

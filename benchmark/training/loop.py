@@ -13,12 +13,13 @@ from typing import IO, Any, cast
 
 import torch
 
+from benchmark.common.errors import BenchError, described, plural
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
 from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
-from benchmark.method import Method
+from benchmark.method import METHODS, Method
 from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     Losses,
@@ -27,6 +28,7 @@ from benchmark.training.accumulation import (
     accumulation_mode,
     effective_loss,
     micro_batches,
+    running_statistics,
     training_step,
 )
 from benchmark.training.average import WeightAverage
@@ -73,8 +75,10 @@ from benchmark.training.schedule import (
     precision_of,
     set_learning_rate,
     stage_starts,
+    stages_of,
     training_steps,
 )
+from benchmark.training.spikes import spikes_of
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,9 @@ def pretrain(
     return None; each needs a ``folder`` of its own. What stops one stops all after the same step.
 
     Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
-    deferred_interrupt() says, having written a checkpoint of the current step.
+    weights before it in ``finite.safetensors``), and ``BenchError`` if weights that are to be written or a validation
+    loss are not finite. After Ctrl-C and the signals of a scheduler, raises what deferred_interrupt() says, having
+    written a checkpoint of the current step.
     """
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,10 +154,12 @@ def pretrain(
             progress(StepProgress(loop.step, loop.steps, speed, line))
             stop = next(filter(None, ranks.all(interrupted())), None)
             if stop or time.monotonic() - saved >= training.checkpoint_every:
-                loop.save_resume()
+                try:
+                    loop.save_resume()
+                finally:
+                    if stop:
+                        raise stop
                 saved = time.monotonic()
-            if stop:
-                raise stop
     if not ranks.is_first:
         return None
     loop.save(LAST)
@@ -223,7 +230,7 @@ class _Loop:
         if training.compile:
             method.model.image.compile()
             method.model.text.compile()
-        method.enter(next(iter(method.stages())))
+        method.enter(next(iter(stages_of(method))))
         # All begin together, as time is measured.
         ranks.all(None)
         self.steps = self._budget_steps()
@@ -267,10 +274,10 @@ class _Loop:
             "step": self.step,
             "samples": self.step * self.training.batch_size,
             "loss": loss,
-            **losses,
+            **{name: term for name, term in losses.items() if name != "loss"},
             "learning_rate": rate,
             "gradient_norm": norm,
-            "temperature_scale": self.method.temperature_scale,
+            "temperature_scale": self._temperature_scale(),
         }
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self._validate()
@@ -292,8 +299,14 @@ class _Loop:
             if not self.ranks.is_first:
                 raise SharedError(f"step {self.step}: {error}") from None
             ids = [id_ for ids in of_batches for id_ in ids]
-            message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
-            raise SharedError(message) from None
+            raise SharedError(keep_not_finite(self.folder, self.method, self.step, error, ids)) from None
+
+    def _temperature_scale(self) -> float:
+        scale: object = self.method.temperature_scale
+        if not (isinstance(scale, float | int) and math.isfinite(scale)):
+            title = METHODS.title(type(self.method))
+            raise BenchError(f"{title}: temperature_scale must be a finite number, found {described(scale)}")
+        return scale
 
     def _frozen_features(self) -> AbstractContextManager[None]:
         """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
@@ -308,6 +321,9 @@ class _Loop:
 
     def _validate(self) -> float:
         loss = self.last_validation = self._validation_loss()
+        if not math.isfinite(loss):
+            title = METHODS.title(type(self.method))
+            raise BenchError(f"{title}, step {self.step}: the validation loss is {loss} (expected a finite number)")
         if loss < self.best:
             self.best = loss
             self.save(BEST)
@@ -416,14 +432,31 @@ class _Loop:
             "best_validation_loss": self.best,
             "peak_memory": self.memory.highest,
             "kept": reached(self.folder, self.keep_at),
+            "spikes": spikes_of(self.folder / LOG),
         }
 
     # Resuming
+
+    def check_finite(self) -> None:
+        """Raise ``BenchError`` for weights that are not finite: those after a step are not part of its loss."""
+        tensors = dict(self.method.named_parameters())
+        statistics = {id(buffer) for buffer in running_statistics(self.method)}
+        tensors |= {name: buffer for name, buffer in self.method.named_buffers() if id(buffer) in statistics}
+        # One transfer from the device, not one for each tensor.
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        bad = [name for name, good in zip(tensors, finite) if not good]
+        if bad:
+            some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+            raise BenchError(
+                f"{METHODS.title(type(self.method))}, step {self.step}: its loss is finite, but not the weights after "
+                f"it ({plural(len(bad), 'tensor')}: {some}); a smaller training.learning_rate may help"
+            )
 
     def save(self, file: str) -> None:
         """Write the weights, and their average if there is one."""
         if not self.ranks.is_first:
             return
+        self.check_finite()
         self.before_writing()
         save_checkpoint(self.method, self.average, self.folder / file)
 
@@ -432,6 +465,7 @@ class _Loop:
         if not self.ranks.is_first:
             return
         position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
+        self.check_finite()
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
 
