@@ -64,7 +64,11 @@ class Team:
         self._threads = torch.get_num_threads()
 
     def check(self) -> None:
-        """Raise ``BenchError`` if there are fewer GPUs than ranks on this machine."""
+        """Raise ``BenchError`` if there are fewer GPUs than ranks on this machine, or no way for ranks to talk."""
+        if self.count > 1 and not distributed.is_available():
+            raise BenchError(
+                "gpus_per_cell: this build of torch has no torch.distributed; install another, or leave it 1"
+            )
         if self.plan.device.type == "cuda" and not self.started and torch.cuda.device_count() < self.count:
             here = plural(torch.cuda.device_count(), "GPU")
             raise BenchError(f"gpus_per_cell is {self.count}, but this process has {here}")

@@ -37,6 +37,8 @@ SETTINGS = [
     "initial_weights",
 ]
 """Columns of the costs that its caption states: costs are comparable only under the same settings."""
+UNSAID = {"gpus_per_cell": "1"}
+"""Settings that it leaves out where all lines have this value."""
 
 
 def pretraining_costs(results: Results) -> Iterator[Table | Sentence | Plot]:
@@ -139,7 +141,7 @@ def setting(costs: "pd.DataFrame", name: str) -> str:
     """
     values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
     values = values[values != ""]
-    if values.empty or (name in IDENTITY and costs[name].nunique() > 1):
+    if values.empty or values.eq(UNSAID.get(name)).all() or (name in IDENTITY and costs[name].nunique() > 1):
         return ""
     usual = values.value_counts().index[0]
     lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))
