@@ -137,7 +137,7 @@ def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
 def setting(costs: "pd.DataFrame", name: str) -> str:
     """Write a setting as most lines have it, with the lines that differ: ``accumulation cached (msd: keyed)``.
 
-    Empty for a setting that was not recorded, or that the names of the lines contain.
+    Empty for a setting that was not recorded, that the names of the lines contain, or that goes without saying.
     """
     values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
     values = values[values != ""]
