@@ -26,6 +26,7 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
+from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
@@ -128,7 +129,8 @@ class Runner:
     ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.share = share
-        self.materials = Materials(plan, progress, cache)
+        self.team = Team(plan, progress, cache)
+        self.materials = Materials(plan, progress, cache, self.team.training)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
@@ -164,14 +166,16 @@ class Runner:
             if work := self.prepare():
                 self.recorder.set_work(work)
         self.outcome.skipped = self.done_before()
-        left = [each for each in self.cells() if not self.carry_out(*each)]
-        if left and wait:
-            with self.progress.stage("waiting for other processes", len(left)) as stage:
-                total = len(left)
-                while left:
-                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
-                    time.sleep(claims.POLL)
-                    left = [each for each in left if not self.carry_out(*each)]
+        self.team.check()
+        with self.team:
+            left = [each for each in self.cells() if not self.carry_out(*each)]
+            if left and wait:
+                with self.progress.stage("waiting for other processes", len(left)) as stage:
+                    total = len(left)
+                    while left:
+                        stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                        time.sleep(claims.POLL)
+                        left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
     def done_before(self) -> int:
