@@ -77,10 +77,12 @@ def test_several_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["/mnt/store/pack/", "D:\\studies\\pack\\"])
 def test_absolute_paths(prefix: str, tmp_path: Path) -> None:
     images(tmp_path / "images", 8)
-    write_csv(tmp_path / "all.csv", [row | {"image": f"{prefix}images/{row['image']}"} for row in ROWS])
+    slash = prefix[-1]
+    write_csv(tmp_path / "all.csv", [row | {"image": f"{prefix}images{slash}{row['image']}"} for row in ROWS])
     source = inferred(tmp_path, tmp_path / "all.csv")
     assert source["strip_prefix"].endswith("pack/images/" if "image_root" in source else "pack/")
-    (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "images").rename(tmp_path / "moved" / "deeper")
     shutil.rmtree(tmp_path / "cards")
     source = inferred(tmp_path, tmp_path / "all.csv")
     assert (source["find"], source["strip_prefix"]) == (True, "/" if prefix[0] == "/" else "D:/")
