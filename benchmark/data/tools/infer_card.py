@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from benchmark.common.errors import BenchError, cut, listed
-from benchmark.config.yaml_files import config_names
+from benchmark.config.yaml_files import config_names, is_there
 from benchmark.data.canonical import UNKNOWN, canonical, composed
 from benchmark.data.card import load_card
 from benchmark.data.images import SUFFIXES as IMAGES
@@ -103,6 +103,8 @@ def infer_card(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _infer(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
     """Infer a card, with paths relative to the folder that is returned first."""
+    if not is_there(path):
+        raise BenchError(f"'{cut(str(path))}' does not exist")
     if path.is_dir():
         if any((path / name).is_file() for name in SAVED):
             raise BenchError(f"{path}: a folder of save_to_disk{_by_hand(path)}")
@@ -110,7 +112,7 @@ def _infer(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
             return _infer(table)
         return path, *_from_folder(path)
     if not path.is_file():
-        raise BenchError(f"'{path}' does not exist")
+        raise BenchError(f"'{path}' is neither a file nor a folder")
     if suffix_of(path) == ".npz":
         return path.parent, *_from_npz(path)
     if suffix_of(path) not in SUFFIXES:
@@ -252,12 +254,13 @@ def _from_npz(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise BenchError(f"{path}: no images; expected arrays train_images, train_labels, test_images and so on")
     labels = {split: source.labels(split) for split in splits}
     multi_label = any(each.ndim == 2 and each.shape[1] > 1 for each in labels.values())
-    if multi_label:
-        names = [str(number) for number in range(max(each.shape[1] for each in labels.values()))]
-    else:
-        names = [str(number) for number in range(int(max(each.max(initial=-1) for each in labels.values())) + 1)]
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise BenchError(f"{path}: the labels are of {len(names):,} classes; expected 2 to {MOST_CLASSES}")
+    highest = (
+        each.shape[1] - 1 if multi_label and each.ndim == 2 else each.max(initial=-1) for each in labels.values()
+    )
+    count = int(max(highest)) + 1
+    if not 2 <= count <= MOST_CLASSES:
+        raise BenchError(f"{path}: the labels are of {count:,} classes; expected 2 to {MOST_CLASSES}")
+    names = [str(number) for number in range(count)]
     notes = [*_say_shipped(path.name), f"inferred: splits {', '.join(splits)} and {len(names)} classes"]
     notes += [f"{TO_DO} classes: they are numbers; write their names, in order", PROMPTS_TO_DO]
     return _card(path.absolute().stem, {"kind": "npz", "file": path.name}, names, multi_label), notes
