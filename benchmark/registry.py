@@ -103,9 +103,9 @@ def load_plugins() -> None:
             module = importlib.import_module(package)
             for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
                 importlib.import_module(f"{package}.{info.name}")
-        except BenchError:
+        except (BenchError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise BenchError(f"plug-in '{name}' ({package}) cannot be imported: {said(error)}") from error
 
 
@@ -136,7 +136,9 @@ def load_files(paths: Iterable[str | Path]) -> None:
         except BenchError:
             _check_beside(path, folder)
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             _check_beside(path, folder)
             raise BenchError(f"--plugin {path}: {said(error)}") from error
         _check_beside(path, folder)

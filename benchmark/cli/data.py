@@ -134,7 +134,7 @@ def data_get(
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here", "yellow")
             raise
-        say(f"{name}: is in {folder}; next: bench data verify {cards[name].reference}")
+        say(f"{name}: is in {folder}; next: bench data verify {shlex.quote(cards[name].reference)}")
     if missing and Path(os.environ.get("BENCH_DATA", "")).expanduser().absolute() != folder:
         say(f"for the other commands, set BENCH_DATA={folder}", "yellow")
     for card in by_hand:
@@ -265,7 +265,7 @@ def data_new(
 
     card = output or Path(f"{path.absolute().stem}.yaml")
     notes = write_card(path, card)
-    say(f"wrote {card}; next: bench data verify {card}")
+    say(f"wrote {card}; next: bench data verify {shlex.quote(str(card))}")
     for note in notes:
         say(note)
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.options import RunOptions, console, say, takes_options
+from benchmark.cli.options import RunOptions, console, results_option, say, takes_options
 from benchmark.common.errors import BenchError, plural
 from benchmark.common.text import readable_size
 
@@ -62,6 +62,7 @@ def plan(
     console.print(_dataset_table(plan, datasets))
     console.print(_line_table(lines))
     _print_notes(plan, lines, datasets, estimator)
+    _print_next(plan, lines, results_option(options.results))
 
 
 SPEEDS = {"GFLOPS": 1e9, "TFLOPS": 1e12, "PFLOPS": 1e15}
@@ -234,7 +235,7 @@ def _line_table(lines: list[_Line]) -> Table:
 
 
 def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparing]", estimator: "Estimator") -> None:
-    """Print what the tables assume, what it takes in all, what is missing, and what to do next."""
+    """Print what the tables assume, what it takes in all, and what is missing."""
     from benchmark.models.download import to_download
     from benchmark.plan.cautions import cautions_of
 
@@ -262,6 +263,10 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
         say(caution, "yellow")
     for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")
+
+
+def _print_next(plan: "Plan", lines: list[_Line], results_option: str) -> None:
+    """Print what keeps a run from starting here, and the next command. results_option: of ``results_option()``."""
     if missing := [name for name, dataset in plan.datasets.items() if not dataset.is_here]:
         say(f"bench run refuses this here: {plural(len(missing), 'dataset')} not on this machine", "yellow")
         say(f"next: bench data how {missing[0]}")
@@ -270,7 +275,7 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
     elif any(line.state != "done" for line in lines):
         say("next: bench run with the same options")
     else:
-        say("next: bench report")
+        say(f"next: bench report{results_option}")
 
 
 def _basis(plan: "Plan", lines: list[_Line], estimator: "Estimator") -> str:

@@ -195,17 +195,8 @@ class Dataset:
         fingerprint = digest([self.fingerprint, split])
         table = datasets.Dataset(datasets.table.InMemoryTable(self.table(split)), fingerprint=fingerprint)
         table = table.select(rows).select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))
-        folder = self.card.source.image_folder()
-
-        def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            if "image" not in batch:
-                return batch
-            try:
-                return batch | {"image": [decode_image(_image_source(image, folder)) for image in batch["image"]]}
-            except BadRow as bad:
-                raise BenchError(f"dataset '{self.card.name}', split '{split}': an image {bad.message}") from bad
-
-        return table.with_transform(decode)
+        where = f"dataset '{self.card.name}', split '{split}'"
+        return table.with_transform(_Decoding(where, self.card.source.image_folder()))
 
     def rows(self, split: str) -> np.ndarray:
         """The numbers of the usable rows of table(), int64, ascending: without those known to be bad.
@@ -591,6 +582,26 @@ def _image_name(row: Row) -> str:
 def _read_stream(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_stream(file).read_all()
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Decodes the images of a batch of records. where: for messages. folder: that of images stored as paths.
+
+    ``datasets`` pickles a transform to hash it, and a function of this module with all that it refers to: that takes
+    0.1 s for each split.
+    """
+
+    where: str
+    folder: Path
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if "image" not in batch:
+            return batch
+        try:
+            return batch | {"image": [decode_image(_image_source(image, self.folder)) for image in batch["image"]]}
+        except BadRow as bad:
+            raise BenchError(f"{self.where}: an image {bad.message}") from bad
 
 
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:

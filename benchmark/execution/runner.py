@@ -15,7 +15,7 @@ import torch
 from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
-from benchmark.common.progress import Progress
+from benchmark.common.progress import Progress, Stage
 from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
@@ -26,6 +26,7 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
+from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
@@ -128,7 +129,8 @@ class Runner:
     ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.share = share
-        self.materials = Materials(plan, progress, cache)
+        self.team = Team(plan, progress, cache)
+        self.materials = Materials(plan, progress, cache, self.team.training)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
@@ -164,14 +166,16 @@ class Runner:
             if work := self.prepare():
                 self.recorder.set_work(work)
         self.outcome.skipped = self.done_before()
-        left = [each for each in self.cells() if not self.carry_out(*each)]
-        if left and wait:
-            with self.progress.stage("waiting for other processes", len(left)) as stage:
-                total = len(left)
-                while left:
-                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
-                    time.sleep(claims.POLL)
-                    left = [each for each in left if not self.carry_out(*each)]
+        self.team.check()
+        with self.team:
+            left = [each for each in self.cells() if not self.carry_out(*each)]
+            if left and wait:
+                with self.progress.stage("waiting for other processes", len(left)) as stage:
+                    total = len(left)
+                    while left:
+                        stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                        time.sleep(claims.POLL)
+                        left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
     def done_before(self) -> int:
@@ -352,7 +356,9 @@ class Runner:
                             by_dataset[pair.dataset] = Evaluation(
                                 encoders[pair.at], dataset, folder, self.cache, batch_size
                             )
-                        self.measure(cell, pair, by_dataset[pair.dataset], claimed)
+                        data = by_dataset[pair.dataset]
+                        data.progress = partial(self.show, stage, number, pair.title)
+                        self.measure(cell, pair, data, claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
                 if stop := interrupted():
@@ -362,6 +368,10 @@ class Runner:
         if everything:
             self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
+
+    def show(self, stage: Stage, number: int, title: str, doing: str, done: int, total: int) -> None:
+        """Show how far an evaluation is, within the stage of its cell."""
+        stage.update(number, note=f"{title}, {doing}: {done:,} of {total:,}")
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""
@@ -522,7 +532,9 @@ class Runner:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:
             self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
     def kept_traceback(self, name: str) -> str:

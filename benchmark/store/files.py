@@ -1,7 +1,7 @@
 """Files that are whole or absent, also after a power loss, and whose damage is noticed when they are read.
 
 A record is a JSON file that says what was written beside it: {"format", "time", "count", "files", "content", "sha256"}.
-files: the SHA-256 of each file in its folder; sha256: of everything else in the record. Files of versions before 1.6
+files: the SHA-256 of each file in its folder; sha256: of everything else in the record. Files of versions before 0.2
 have neither and are read without a check.
 """
 

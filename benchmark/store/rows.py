@@ -159,7 +159,7 @@ class Notes(TypedDict, total=False):
 class Stored(TypedDict):
     """Rows of encoded images or texts: the name of their folder in ``embeddings/``, and the class of each.
 
-    classes: none where it has no known one; several of a multi-label image. digest: of the rows, from version 1.6 on.
+    classes: none where it has no known one; several of a multi-label image. digest: of the rows, from version 0.2 on.
     """
 
     folder: str
