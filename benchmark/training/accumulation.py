@@ -28,7 +28,7 @@ from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method, Output
-from benchmark.training.ranks import ALONE, Ranks
+from benchmark.training.ranks import ALONE, Ranks, SharedError
 
 Losses = dict[str, float]
 Precision = Callable[[], AbstractContextManager[object]]
@@ -75,7 +75,7 @@ def training_step(
 
     Arguments as in ``accumulate``. gradient_clip: the largest gradient norm, 0 for no limit.
     Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
-    with running statistics as they were before the step, and ``BenchError`` for losses without a gradient.
+    with running statistics as they were before the step, and ``SharedError`` for losses without a gradient.
     """
     # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
@@ -87,7 +87,7 @@ def training_step(
             buffer.copy_(old)
         raise NotFiniteError(losses, norm)
     if trained and all(parameter.grad is None for parameter in trained):
-        raise BenchError(
+        raise SharedError(
             f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) depend on no weight that it "
             "trains, so that nothing is learned; make them from the embeddings, without detach()"
         )

@@ -306,7 +306,7 @@ class _Loop:
         scale: object = self.method.temperature_scale
         if not (isinstance(scale, float | int) and math.isfinite(scale)):
             title = METHODS.title(type(self.method))
-            raise BenchError(f"{title}: temperature_scale must be a finite number, found {described(scale)}")
+            raise SharedError(f"{title}: temperature_scale must be a finite number, found {described(scale)}")
         return scale
 
     def _frozen_features(self) -> AbstractContextManager[None]:
@@ -324,7 +324,7 @@ class _Loop:
         loss = self.last_validation = self._validation_loss()
         if not math.isfinite(loss):
             title = METHODS.title(type(self.method))
-            raise BenchError(f"{title}, step {self.step}: the validation loss is {loss} (expected a finite number)")
+            raise SharedError(f"{title}, step {self.step}: the validation loss is {loss} (expected a finite number)")
         if loss < self.best:
             self.best = loss
             self.save(BEST)
