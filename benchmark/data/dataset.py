@@ -521,29 +521,36 @@ def _unique(
     shared_groups, shared_images: what the published splits share; groups and images of which this is not a mistake are
     not compared. captions: an id may name an image, and occur in each row of a caption of it.
     """
-    ids: dict[str, tuple[str, int, str]] = {}
-    splits: dict[tuple[str, str], tuple[str, str, int]] = {}
+    # With millions of rows these are gigabytes: one tuple for each row.
+    ids: dict[str, _Seen] = {}
+    groups: dict[str, _Seen] = {}
+    images: dict[str, _Seen] = {}
     for row in rows:
-        image = f"{row.split}/{_image_name(row)}" if captions else ""
+        here = (row.split, row.file, row.row, _image_name(row) if captions else "")
         id_ = f"{row.split}/{row.id}" if shared_groups == "drop" else row.id
-        if id_ in ids and not (captions and ids[id_][2] == image):
-            file, line, _ = ids[id_]
-            problems.add(row.place, BadRow("duplicate id", f"id '{row.id}' is already used in {place(file, line)}"))
+        first = ids.get(id_)
+        if first and not (captions and (first[0], first[3]) == (here[0], here[3])):
+            message = f"id '{row.id}' is already used in {place(first[1], first[2])}"
+            problems.add(row.place, BadRow("duplicate id", message))
             continue
-        names = [("group", row.group)] if shared_groups == "error" else []
+        names = [("group", row.group, groups)] if shared_groups == "error" else []
         if isinstance(row.image, str) and not shared_images and shared_groups != "drop":
-            names.append(("image", row.image))
-        for kind, name in names:
-            split, file, line = splits.get((kind, name), (row.split, row.file, row.row))
+            names.append(("image", row.image, images))
+        for kind, name, seen in names:
+            split, file, line, _ = seen.get(name, here)
             if split != row.split:
                 message = f"{kind} '{name}' is in split '{row.split}' here, but in '{split}' in {place(file, line)}"
                 problems.add(row.place, BadRow(f"{kind} in two splits", message))
                 break
         else:
-            ids.setdefault(id_, (row.file, row.row, image))
-            for item in names:
-                splits.setdefault(item, (row.split, row.file, row.row))
+            ids.setdefault(id_, here)
+            for _, name, seen in names:
+                seen.setdefault(name, here)
             yield row
+
+
+_Seen = tuple[str, str, int, str]
+"""Of the first row with an id, a group or an image: split, file, row, and the name of its image."""
 
 
 def _image_name(row: Row) -> str:
