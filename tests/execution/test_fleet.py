@@ -31,7 +31,7 @@ from benchmark.registry import load_files
 from benchmark.store import claim
 from benchmark.store.live import Recorder, Work
 from benchmark.store.store import Store
-from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, run_squares, steps, wait_until
+from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, meet, run_squares, steps, wait_until
 from tests.squares import Bench, planned
 
 SHARED = {"methods": ["clip"], "tasks": ["retrieval"]}
@@ -106,6 +106,21 @@ def test_two_workers_share_the_cells(suite: Path, tmp_path: Path, monkeypatch: p
     assert "the loss is nan" in outcome.failures[0]
     assert [state.state for state in cell_states(store)] == ["done", "done", "failed"]
     assert not [*results.rglob(".*claim*")]
+
+
+def test_evaluations_of_a_cell_are_shared(suite: Path, tmp_path: Path) -> None:
+    """Two processes at once, in the order that they come: each dataset is encoded once, by one of them."""
+    results, few = tmp_path / "results", ("training.samples=64",)
+    run_squares(suite, results, *few, methods=["clip"], tasks=["zero_shot"])
+    tasks = ["retrieval", "linear_probe", "few_shot", "zero_shot"]
+    both = [Running(suite, results, *few, hook=meet, methods=["clip"], tasks=tasks) for _ in range(2)]
+    outcomes = [each.ended()[0] for each in both]
+    evaluated = [outcome.evaluated for outcome in outcomes]
+    assert min(evaluated) > 0
+    assert sum(evaluated) == len([*results.glob("cells/*/evaluations/*/rows.json")]) - 1
+    assert [outcome.trained for outcome in outcomes] == [0, 0]
+    encoded = (tmp_path / "encoded.txt").read_text().splitlines()
+    assert len(encoded) == len({*encoded}) > 1
 
 
 def test_ctrl_c_stops_the_workers_at_a_checkpoint(
