@@ -250,7 +250,9 @@ class _Fleet:
                 runs = [run for run in self.store.runs() if run.launch == self.launcher.job.id and run.is_going]
                 states = states_of(self.store, self.units, runs, self.failed)
                 lines = [summary(states, len(runs))]
-                lines += [f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: run.worker)]
+                lines += [
+                    f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: (len(run.worker), run.worker))
+                ]
                 screen.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
             yield show
