@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError, MachineError, cut, is_of_the_machine
+from benchmark.common.errors import BenchError, MachineError, cut, explained, is_of_the_machine
 from benchmark.data.card import Card
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
@@ -405,6 +405,8 @@ class Dataset:
                     sizes[split][i] = state.st_size
                     states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
                 except OSError as error:
+                    if is_of_the_machine(error):
+                        raise MachineError(f"image '{path}' cannot be read: {explained(error)}") from error
                     present[i] = False
                     problems.add(place(files[i].as_py(), lines[i].as_py()), _missing_image(path, folder, error))
             rows[split] = np.flatnonzero(present)
