@@ -151,9 +151,12 @@ QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2", "-
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        ("training.learning_rate=a,b", "--search training.learning_rate=a: expected a "),
+        ("training.learning_rate=a,b", "training.learning_rate: expected a number, found 'a'"),
         ("training.learning_rate={a: b},[1]", "--search training.learning_rate="),
-        ("training.batch_size=0..4", "--search training.batch_size=0: expected"),
+        (
+            "training.batch_size=0..4",
+            "--search training.batch_size=0: training.batch_size: expected a number greater than 0",
+        ),
         ("training.betas=[1,2],[3,4]", "arm 'clip': none of its 1 trials completed"),
     ],
 )
