@@ -67,6 +67,10 @@ class Registry(Generic[T]):
             raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
         return self._classes[name]
 
+    def title(self, cls: type[T]) -> str:
+        """Name a class in a message: what it is, its name, and the class itself."""
+        return f"{self.kind} '{getattr(cls, 'name', '')}' ({cls.__name__})"
+
     def names(self) -> list[str]:
         """List all names in alphabetical order."""
         load_plugins()

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task, stream, torch_seed
-from benchmark.metrics import classification, gallery_of_classes
+from benchmark.metrics import HEADLINES, classification, gallery_of_classes
 from benchmark.probe import (
     Labelled,
     Path,
@@ -23,6 +22,7 @@ from benchmark.probe import (
     labelled,
     logistic_path,
     majority_accuracy,
+    majority_scores,
     rare_classes,
 )
 
@@ -43,6 +43,8 @@ class LinearProbe(Task):
     summary = "Logistic regression on frozen image features, its regularisation chosen on val."
     source = "Alain and Bengio 2016, https://arxiv.org/abs/1610.01644; Radford et al. 2021, section 3.2"
     primary = "accuracy"
+    headlines = HEADLINES
+    uneven = "balanced_accuracy"
     needs = frozenset({"label"})
     splits = ("train", "test")
 
@@ -92,6 +94,8 @@ class LinearProbe(Task):
         measurement.notes |= {**notes, "train_images": len(train)}
         measurement.chance["accuracy"] = majority_accuracy(train.label, test.label)
         measurement.majority = measurement.chance
+        if not data.card.multi_label:
+            measurement.majority = measurement.chance | majority_scores(train.label, test.label)
         measurement.gallery = gallery_of_classes(data.classes, data.card.multi_label)
         yield measurement
 
@@ -122,6 +126,9 @@ class LinearProbe(Task):
 
     def cross_validate(self, train: Labelled, data: Evaluation) -> Tensor:
         """Compute the mean cross-entropy of the examples when their group is left out: [P]."""
+        # It takes more than a second to import.
+        from sklearn.model_selection import GroupKFold
+
         folds = min(self.config.folds, len(set(train.groups)))
         if folds < 2:
             raise BenchError(

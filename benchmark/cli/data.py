@@ -169,6 +169,7 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     from benchmark.data.check import check, groups_in_two_splits, sharing
 
     dataset = _open(name, on_bad_data)
+    dataset.look_closely()
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:

@@ -8,6 +8,7 @@ from contextlib import suppress
 import typer
 
 from benchmark.cli.data import data_app
+from benchmark.cli.doctor import doctor
 from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
@@ -42,6 +43,7 @@ for command, name, example in (
     (export, "export", "clip --output clip-squares --format huggingface"),
     (push, "push", "clip-squares --repo USER/clip-squares --private"),
     (merge, "merge", "results-a results-b --into results"),
+    (doctor, "doctor", "--results results"),
     (clean, "clean", "--embeddings --partial"),
     (list_, "list", "methods"),
 ):

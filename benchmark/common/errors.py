@@ -26,6 +26,10 @@ class MachineError(BenchError):
     """An error of the machine, such as a full disk: it says nothing about the data, so nothing is left out for it."""
 
 
+class PlugInError(BenchError):
+    """An error in the code of a method or a task: the traceback is kept for its author."""
+
+
 OF_THE_MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -138,6 +142,22 @@ def cut(text: str, longest: int = LONGEST) -> str:
     half = (longest - 3) // 2
     ends = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
     return " ".join(ends.split())
+
+
+def described(value: object) -> str:
+    """Say what a plug-in returned: a short value itself with its type; of an array type, shape and kind of numbers.
+
+    >>> described(None), described(3), described("high"), described([0.5])
+    ('None', '3 (int)', "'high' (str)", '[0.5] (list)')
+    """
+    if value is None:
+        return "None"
+    shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and numbers is not None and len(shape):
+        kind = type(value).__name__.lower()
+        article = "an" if kind[0] in "aeiou" else "a"
+        return f"{article} {kind} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
+    return f"{' '.join(shortened(value).split())} ({type(value).__name__})"
 
 
 def shortened(value: object) -> str:

@@ -1,6 +1,7 @@
 """Evaluate an encoder on a task: compute the rows, per-example scores, resamples and notes for the store."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any
@@ -8,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from benchmark.common.seeding import generator
+from benchmark.evaluation.checks import checked
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, Metric, draws_of
+from benchmark.evaluation.metrics import uneven
 from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
 from benchmark.store.rows import CourseColumns, GalleryNote, LoadingColumns, Row, Scores
-from benchmark.task import TASKS
+from benchmark.task import TASKS, Task
 
 Columns = dict[str, np.ndarray]
 
@@ -51,8 +54,9 @@ def measure(
     """
     task_class = TASKS[pair.task]
     task = task_class(task_class.Config(**pair.options))
-    primary = task.primary_for(data.card)
-    measurements = list(task.evaluate(data, cell.seed))
+    title = f"{TASKS.title(task_class)}, dataset '{data.card.name}'"
+    measurements = checked(task.evaluate(data, cell.seed), title)
+    primary = headline(task_class, data, {name for each in measurements for name in each.metrics})
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     of_all = [draw for each in measurements for metric in each.metrics.values() for draw in draws_of(metric)]
@@ -73,8 +77,41 @@ def measure(
         for scores in scores_of(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
-    notes = {each.part: each.notes | {"gallery": _gallery_note(each.gallery)} for each in measurements}
+    spread = data.embedding_spread("test")
+    notes = {
+        each.part: each.notes
+        | {"gallery": _gallery_note(each.gallery)}
+        | ({"embeddings": spread} if spread else {})
+        | ({"only_answer": answer} if (answer := only_answer(each)) else {})
+        for each in measurements
+    }
     return Measured(rows, examples, resamples, notes, primary)
+
+
+def headline(task: type[Task], data: Evaluation, measured: AbstractSet[str]) -> str:
+    """Choose the metric that the tables show: the card's headline, or that for uneven classes, or the task's own.
+
+    measured: the metrics that there are; a headline that is not among them does not count.
+    """
+    card, name = data.card, data.card.headline
+    if name is None and task.uneven and not card.multi_label and "label" in card.provides:
+        name = task.uneven if uneven(data.labels("test")) else None
+    metric = task.headlines.get(name or "", "")
+    return metric if metric in measured else task.primary_for(card)
+
+
+def only_answer(measurement: Measurement) -> str:
+    """Return the answer that all examples got; "" if they got several, or if one is right for all."""
+    gallery, examples = measurement.gallery, measurement.examples
+    if not isinstance(gallery, Gallery):
+        return ""
+    given, true = ("predicted", "label") if gallery.classes else (gallery.answer, gallery.truth)
+    if given not in examples or len(examples[given]) < 2 or len(np.unique(examples.get(true, [0, 1]))) == 1:
+        return ""
+    answers = np.unique(examples[given])
+    if len(answers) > 1:
+        return ""
+    return gallery.classes[answers[0]] if gallery.classes else str(answers[0])
 
 
 def _gallery_note(gallery: Gallery | str) -> GalleryNote:

@@ -150,8 +150,13 @@ class _Search:
 
         database = self.folder / "studies.db"
         try:
-            with self._claimed(self.folder / self.name) as claimed:
-                return self._search(self._study(database), trials, claimed)
+            while True:
+                try:
+                    with self._claimed(self.folder / self.name) as claimed:
+                        return self._search(self._study(database), trials, claimed)
+                except ClaimLostError as lost:
+                    # Who has taken over goes on with it: it is waited for.
+                    self.progress.print(f"{self.arm}: {lost}", "yellow")
         except sqlalchemy.exc.DatabaseError as error:
             raise DamagedError(
                 database,
@@ -208,9 +213,16 @@ class _Search:
             else:
                 study.tell(trial, value)
                 self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
+            # Once the study has the value: who is killed before that need not train again.
+            self._remove_trials()
+        self._remove_trials()
         if not study.get_trials(states=(States.COMPLETE,)):
             raise BenchError(f"arm '{self.arm}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
+
+    def _remove_trials(self) -> None:
+        for folder in (self.folder / "trials").glob(f"{self.name}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _counted(self, study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
         """List the trials that ended, without those that ended before they had settings."""
@@ -277,23 +289,15 @@ class _Search:
                 if reached.step < reached.steps and trial.should_prune():
                     raise optuna.TrialPruned
 
-        ended = True
-        try:
-            evaluation = plan.config.evaluation
-            if not store.finished(cell.key):
-                method = materials.method(cell)
-                cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch, claimed.check)
-                if self.objective == "loss":
-                    return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
-                materials.finish(store, cell, cost, method.model.left_random)
-            trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
-            return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
-        except (KeyboardInterrupt, ClaimLostError):
-            ended = False
-            raise
-        finally:
-            if ended:
-                shutil.rmtree(store.folder, ignore_errors=True)
+        evaluation = plan.config.evaluation
+        if not store.finished(cell.key):
+            method = materials.method(cell)
+            cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch, claimed.check)
+            if self.objective == "loss":
+                return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
+            materials.finish(store, cell, cost, method.model.left_random)
+        trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
+        return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
 
 
 @torch.no_grad()

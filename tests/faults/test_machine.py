@@ -305,7 +305,7 @@ def test_no_reader_takes_an_error_of_the_machine_for_bad_data(
         return call
 
     if kind == "state of images":
-        monkeypatch.setattr(Path, "stat", failing(Path.stat))
+        monkeypatch.setattr(os, "stat", failing(os.stat))
     elif kind == "folder":
         monkeypatch.setattr(os, "scandir", failing(os.scandir))
     elif kind == "h5":

@@ -8,11 +8,10 @@ from typing import Any
 import optuna
 import pytest
 
-from benchmark.common.errors import BenchError
 from benchmark.execution import tuning
 from benchmark.execution.tuning import Axis, Best, _Search
 from benchmark.plan.tuned import settings_of
-from benchmark.store.claim import Claim, Owner, claim
+from benchmark.store.claim import Claim, claim
 from benchmark.store.files import DamagedError
 from tests.squares import Bench
 
@@ -114,16 +113,21 @@ def test_two_searches_at_once_are_one(
     claimed.release()
 
 
-def test_who_lost_the_study_writes_nothing(tmp_path: Path) -> None:
-    def lose(at: str) -> None:
-        if at == "trained":
-            for path in tmp_path.glob(".clip-study.claim-*"):
-                path.unlink()
-            assert not isinstance(claim(tmp_path / "clip-study"), Owner)
+def test_who_lost_the_study_writes_nothing_and_waits(
+    tmp_path: Path, undisturbed: tuple[list[Any], Best], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.store.claim.POLL", 0.01)
+    lost: list[Path] = []
 
-    with pytest.raises(BenchError, match="was taken over by"):
-        Search(tmp_path, lose).run(TRIALS)
-    assert [value for _, value in outcome(tmp_path)] == [None]
+    def lose(at: str) -> None:
+        if at == "trained" and not lost:
+            lost.extend(tmp_path.glob(".clip-study.claim-*"))
+            lost[0].unlink()
+
+    best = Search(tmp_path, lose).run(TRIALS)
+    assert len(lost) == 1
+    assert outcome_of(tmp_path, best) == undisturbed
+    assert not [*tmp_path.glob(".*claim*")]
 
 
 def test_damaged_files_of_a_search_are_named(tmp_path: Path, bench: Bench) -> None:
