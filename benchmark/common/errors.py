@@ -135,12 +135,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def cut(text: str) -> str:
-    """Shorten a text to one line of at most 80 characters, by leaving out its middle."""
-    if len(text) <= LONGEST and "\n" not in text:
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Shorten a text to one line of at most so many characters, by leaving out its middle."""
+    if len(text) <= longest and "\n" not in text:
         return text
-    half = (LONGEST - 3) // 2
-    ends = text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+    half = (longest - 3) // 2
+    ends = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
     return " ".join(ends.split())
 
 
