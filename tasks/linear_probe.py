@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -127,6 +126,9 @@ class LinearProbe(Task):
 
     def cross_validate(self, train: Labelled, data: Evaluation) -> Tensor:
         """Compute the mean cross-entropy of the examples when their group is left out: [P]."""
+        # It takes more than a second to import.
+        from sklearn.model_selection import GroupKFold
+
         folds = min(self.config.folds, len(set(train.groups)))
         if folds < 2:
             raise BenchError(

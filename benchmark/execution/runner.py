@@ -35,6 +35,7 @@ from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
+from benchmark.store.files import write_whole
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
@@ -552,7 +553,7 @@ class Runner:
         """Add a failure to the outcome and the record, print it, and mark it for the other workers of the launch."""
         self._failed.add(what)
         if self.share:
-            (self.share.failed / what).write_text(message, encoding="utf-8")
+            write_whole(self.share.failed / what, message.encode(errors="backslashreplace"))
         self.recorder.fail(message)
         self.outcome.failures.append(message)
         self.progress.print(message, style="red")

@@ -272,14 +272,13 @@ def _told(ranks: Ranks) -> Cell | None:
 
 def _join(started: Started, device: torch.device, folder: str | None = None) -> Ranks:
     """Join the other ranks. folder: in which ranks of one machine find each other; None: as torchrun says."""
-    store = distributed.FileStore(f"{folder}/ranks", started.count) if folder else None
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(started.local)
     with _on_this_machine() if folder else nullcontext():
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=store,
+            init_method=f"file://{folder}/ranks" if folder else "env://",
             rank=started.rank,
             world_size=started.count,
             timeout=PATIENCE,

@@ -64,7 +64,7 @@ OF_RANKS = Kind(
 OF_ANSWERS = Kind(
     ("accuracy", "accuracy_open", "accuracy_closed", "gain", "f1_open"),
     notes={
-        "definitions": {name: "is made up" for name in ("accuracy", "accuracy_open", "accuracy_closed", "gain")},
+        "definitions": dict.fromkeys(("accuracy", "accuracy_open", "accuracy_closed", "gain"), "is made up"),
         "breakdown": {"type": {name: {"n": 60, "accuracy": 0.5} for name in CLASSES}},
     },
 )
@@ -174,7 +174,7 @@ class _Cell:
                 self._row(dataset, kind, part, metric, scores[place], resampled[part][metric], key, starts)
                 for place, metric in enumerate(of_kind.metrics)
             ]
-        notes = dict.fromkeys(of_kind.parts, {**of_kind.notes, "gallery": {"none": "it is made up"}})
+        notes = {part: {**of_kind.notes, "gallery": {"none": "it is made up"}} for part in of_kind.parts}
         embedded = self._embedded(rng, dataset) if of_kind.embedded else None
         content = {"format": 1, "dataset": f"dataset {dataset}", "evaluation": {}}
         self.store.add_evaluation(self.key, key, content, rows, examples, resampled, notes, embedded)

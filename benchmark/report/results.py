@@ -138,8 +138,8 @@ def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataF
     """Copy a table with each value of the columns that are not of numbers changed."""
     import pandas as pd
 
-    columns = [name for name in frame if frame[name].dtype.kind not in "biufc"]
-    return frame.assign(**{name: pd.Series(of_each(frame[name], change), frame.index, dtype=object) for name in columns})
+    columns = {name: of_each(frame[name], change) for name in frame if frame[name].dtype.kind not in "biufc"}
+    return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in columns.items()})
 
 
 def of_each(values: Iterable[Any], change: Callable[[Any], Any]) -> np.ndarray:

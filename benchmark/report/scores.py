@@ -126,8 +126,8 @@ def summarise(rows: "pd.DataFrame", each_metric: bool = False) -> "pd.DataFrame"
     baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
     of_lines = _pool_lines(_mean_over_parts(rows, column), baselines, each_metric)
     scores = []
-    used = ["chance", "majority", "blind", "ceiling", "line", "part", "n", *(["of_draws"] if "of_draws" in rows else [])]
-    for key, of_column in rows[[*column, *used]].groupby(column):
+    used = [*column, "chance", "majority", "blind", "ceiling", "line", "part", "n", "of_draws"]
+    for key, of_column in rows[[name for name in used if name in rows]].groupby(column):
         if key not in of_lines:
             continue
         chance, majority = float(of_column["chance"].mean()), float(of_column["majority"].mean())

@@ -465,7 +465,6 @@ class Store:
             [(i, row) for i in newest_last for row in read[i][1] if ("at" not in row) == at_end]
             for at_end in (True, False)
         ]
-        del read
         return _frame(of_kinds[0]), _frame(of_kinds[1])
 
     def _rows(self) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:

@@ -16,7 +16,7 @@ from benchmark.common.errors import cut
 from benchmark.config.training import AVERAGE, checkpoint_at
 from benchmark.method import METHODS, Method
 from benchmark.models.weights import load_state, write_tensors
-from benchmark.store.files import SEAL, DamagedError, read_record, set_aside, write_record, write_whole
+from benchmark.store.files import SEAL, DamagedError, read_record, set_aside, write_json, write_record, write_whole
 from benchmark.training.accumulation import NotFiniteError
 from benchmark.training.average import WeightAverage
 
@@ -227,7 +227,7 @@ def keep_not_finite(folder: Path, method: Method, step: int, error: NotFiniteErr
     weights, report = folder / FINITE, folder / NOT_FINITE
     save_weights(method, weights)
     fields = {"step": step, "loss": error.loss, "gradient_norm": error.norm, "ids": ids}
-    report.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    write_json(report, fields)
     some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
     return (
         f"{METHODS.title(type(method))}, step {step}: {error} (expected finite numbers) on records {some}; "

@@ -39,10 +39,10 @@ LASTS = (1.5, 0.3, 0.1, 0.01, 0.02, 0.02, 0.1, 1.0)
 """Seconds after the beginning of each phase within which the kill comes."""
 WITHIN = ("preparation", "tuning")
 """The phases that contain others."""
-OFTEN = 0.3
+OFTEN = 0.5
 """The chance that a phase that begins is killed in."""
-IN_A_FOLDER = 12
-"""The most kills in one results folder."""
+IN_A_FOLDER = 2
+"""The most kills aimed at each phase in one results folder."""
 BLOCKED = 120.0
 """Seconds after which a process that has not ended is blocked."""
 DEAD = 1.5
@@ -80,8 +80,10 @@ def everything(squares: Path, folder: Path) -> list[str]:
 
 
 class Process:
-    """A process that does everything, and what it is doing. elsewhere: whether the others take it for one of another
-    machine, of which they know only that it gives signs of life."""
+    """A process that does everything, and what it is doing.
+
+    elsewhere: whether the others take it for one of another machine, of which they know only its signs of life.
+    """
 
     def __init__(self, squares: Path, folder: Path, elsewhere: bool) -> None:
         self.file = folder / f"doing-{uuid4().hex}"
@@ -159,46 +161,41 @@ def _mark_phases(file: Path) -> None:
             mark(owner, name, lambda *_, phase=phase: phase)
 
 
+FAULTS = (
+    *("lost cells", "lost evaluations", "cells trained twice to the end", "half-written files under a final name"),
+    *("files that differ from the undisturbed run", "claims that block", "failures"),
+)
+"""What must not come of kills."""
+
+
 class Count:
-    """What became of kills: kills by phase, and what must be none."""
+    """What became of kills. kills: by phase. left: claims of dead processes that were left on what is done."""
 
     def __init__(self) -> None:
-        self.kills = Counter[str]()
-        self.faults = Counter[str](
-            {
-                name: 0
-                for name in (
-                    "lost cells",
-                    "lost evaluations",
-                    "cells trained twice to the end",
-                    "half-written files under a final name",
-                    "files that differ from the undisturbed run",
-                    "claims that block",
-                    "failures",
-                )
-            }
-        )
+        self.kills, self.faults = Counter[str](), Counter(dict.fromkeys(FAULTS, 0))
         self.folders = self.trained = self.left = 0
 
 
 def kill_in(folder: Path, squares: Path, workers: int, kills: int, share: int, random: Random, count: Count) -> None:
     """Do everything in a folder by several processes, of which one after another is killed and replaced.
 
-    kills: the most. share: the most of a phase, over all folders.
+    kills: the most. share: the most that are aimed at a phase, over all folders.
     """
     elsewhere = bool(count.folders % 2)
     running = [Process(squares, folder, elsewhere) for _ in range(workers)]
-    killed = 0
-    while killed < min(kills, IN_A_FOLDER) and all(process.process.is_alive() for process in running):
+    here = Counter[int]()
+    while here.total() < kills and all(process.process.is_alive() for process in running):
         time.sleep(0.001)
         for number, process in enumerate(running):
             phase = process.begins()
-            if phase is None or count.kills[PHASES[phase]] >= share or random.random() > OFTEN:
+            if phase is None or here[phase] >= IN_A_FOLDER or count.kills[PHASES[phase]] >= share:
+                continue
+            if random.random() > OFTEN:
                 continue
             time.sleep(random.uniform(0, LASTS[phase]))
             if doing := process.kill():
                 count.kills[doing] += 1
-                killed += 1
+                here[phase] += 1
             else:
                 count.faults["failures"] += len(process.ended())
             running[number] = Process(squares, folder, elsewhere)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path

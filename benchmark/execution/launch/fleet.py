@@ -18,13 +18,14 @@ from benchmark.common.errors import BenchError, plural
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
-from benchmark.execution.launch.status import CellState, read_launches, states_of, summary
+from benchmark.execution.launch.status import CellState, failure_messages, read_launches, states_of, summary
 from benchmark.execution.plugins import plugin_files
 from benchmark.execution.runner import Outcome, Runner, Share
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import checked_options
 from benchmark.store.cache import cache_root
+from benchmark.store.files import write_whole
 from benchmark.store.live import KEPT, Work
 from benchmark.store.store import Store
 
@@ -189,9 +190,7 @@ class _Fleet:
 
     def failures(self) -> list[str]:
         """List the messages of what failed, in the order in which it did."""
-        marks = [path for path in self.failed.iterdir() if not path.name.startswith(".")]
-        messages = [path.read_text(encoding="utf-8") for path in sorted(marks, key=lambda path: path.stat().st_mtime)]
-        return [message for message in messages if message] + self._failed_workers
+        return [message for message in failure_messages(self.failed).values() if message] + self._failed_workers
 
     def _wait(self, handles: Sequence[str], show: Callable[[], None]) -> None:
         left = [*handles]
@@ -214,10 +213,7 @@ class _Fleet:
             self.progress.print(f"{handle} stopped: {report.reason}", "yellow")
 
     def _write(self) -> None:
-        path = self.folder / "launch.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.record.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(self.folder / "launch.json", self.record.model_dump_json() + "\n")
 
     @contextmanager
     def _table(self) -> Iterator[Callable[[], None]]:
