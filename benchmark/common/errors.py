@@ -154,7 +154,7 @@ def described(value: object) -> str:
         return "None"
     shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and numbers is not None and len(shape):
-        kind = type(value).__name__.lower()
+        kind = type(value).__name__.lower().removeprefix("nd")
         article = "an" if kind[0] in "aeiou" else "a"
         return f"{article} {kind} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
     return f"{' '.join(shortened(value).split())} ({type(value).__name__})"
