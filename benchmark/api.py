@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
 from benchmark.common.text import Terminal
+from benchmark.common.torchrun import torchrun
 from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from benchmark.execution.export import Exported
     from benchmark.execution.runner import Outcome
     from benchmark.plan.plan import Plan
+    from benchmark.report.sections import StatedClaims
     from benchmark.report.verdicts import Verdict
     from benchmark.training.cost import Parameters
 
@@ -186,25 +188,31 @@ def write_report(
     from benchmark.report.web.gallery import gallery
 
     target = Path(folder) if folder else store.folder / "report"
-    return sections.write_report(
-        store.rows(),
-        store.costs(),
-        target,
-        console,
-        store.resamples,
-        reference,
-        store.notes,
-        store.claims(),
-        store.course(),
-        latex,
-        details,
-        store.examples,
-        store.log,
-        store.embedded,
-        store.configuration,
-        store.runs(),
-        partial(gallery, store=store, images=images),
-    )
+
+    def write() -> list[Path]:
+        (rows, during), costs = store.rows_and_course(), store.costs()
+        return sections.write_report(
+            rows,
+            costs,
+            target,
+            console,
+            store.resamples,
+            reference,
+            store.notes,
+            store.claims(),
+            during,
+            latex,
+            details,
+            store.examples,
+            store.log,
+            store.embedded,
+            store.configuration,
+            store.runs(),
+            partial(gallery, store=store, images=images),
+            [*store.damage.values()],
+        )
+
+    return store.without_damage(write)
 
 
 def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
@@ -214,8 +222,11 @@ def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
     """
     from benchmark.report.sections import verdicts_of
 
+    def judged(stated: "StatedClaims", **how: Any) -> "list[Verdict]":
+        return store.without_damage(lambda: verdicts_of(store.rows(), store.costs(), store.resamples, stated, **how))
+
     if suite is None:
-        return verdicts_of(store.rows(), store.costs(), store.resamples, store.claims())
+        return judged(store.claims())
     config = load_run_config(suite, {}, (), ())
 
     @cache
@@ -233,7 +244,7 @@ def judge_claims(store: Store, suite: str | None = None) -> "list[Verdict]":
             return None
 
     stated = {config.suite: _claims(config)} if _claims(config) else {}
-    return verdicts_of(store.rows(), store.costs(), store.resamples, stated, reference=suite, count=count)
+    return judged(stated, reference=suite, count=count)
 
 
 def run(
@@ -246,6 +257,7 @@ def run(
     devices: Sequence[str] = (),
     launch: str | None = None,
     launch_options: Mapping[str, Any] | None = None,
+    again: Sequence[str] = (),
     **options: Any,
 ) -> Results:
     """Pretrain each method, evaluate it on each task, and return the results, as ``bench run`` does.
@@ -258,7 +270,7 @@ def run(
     log and the scores: names (tensorboard, wandb, mlflow, trackio), functions of a step's values and the pairs trained
     on, or objects with the methods of ``benchmark.common.tracking.Tracker``.
     workers: processes of this machine that share the cells; devices: cuda:0 and so on, which they take in turn. launch:
-    the name of a launcher, with its options.
+    the name of a launcher, with its options. again: keys of cells, or their beginnings, to train anew.
     Raises ``BenchError`` for a mistake in the configuration or the data, before any training.
     """
     from benchmark.plan.make import make_plan
@@ -267,7 +279,7 @@ def run(
     if devices:
         options = {"device": devices[0].partition(":")[0], **options}
     plan = make_plan(configure(config, **options))
-    return execute(plan, _folder(results), Terminal(), progress, track, launching)
+    return execute(plan, _folder(results), Terminal(), progress, track, launching, again)
 
 
 def evaluate(
@@ -325,22 +337,37 @@ def execute(
     progress: str,
     track: "str | Sequence[Tracked]" = (),
     launching: Launching | None = None,
+    again: Sequence[str] = (),
 ) -> Results:
     """Carry out a plan and print its outcome; everything printed also goes to ``run.log`` in the results folder.
 
     track: as in run(); trackers write under ``tracking`` in the results folder. launching: None: in this process.
+    again: keys of cells of the plan, or their beginnings, that are set aside and trained anew.
+
+    Of several processes that torchrun started, the first does that, and the others train with it and print nothing.
     """
     from benchmark.common.tracking import Tracking
     from benchmark.execution import runner
 
     store = Store(folder)
+    started = torchrun()
+    if started and launching:
+        raise BenchError("torchrun starts processes that train a cell together; leave out --workers and --launch")
+    if started and started.rank:
+        from benchmark.execution.team import follow
+
+        follow(plan)
+        return Results(store, runner.Outcome())
     store.create()
-    store.keep_claims(plan.config.suite, _claims(plan.config))
     opened = ((name, plan.datasets[name]) for name in {pair.dataset: None for pair in plan.pairs})
-    store.keep_datasets({name: {"card": each.card.reference, "on_bad_data": each.on_bad_data} for name, each in opened})
     with Progress(console, progress, folder / "run.log") as reporter:
+        store.keep_claims(plan.config.suite, _claims(plan.config))
+        store.keep_datasets(
+            {name: {"card": each.card.reference, "on_bad_data": each.on_bad_data} for name, each in opened}
+        )
         for name in plan.absent:
             reporter.print(f"left out: {name}", "yellow")
+        runner.start_again(plan, store, again)
         if launching:
             from benchmark.execution.launch.fleet import launch
 
@@ -373,6 +400,7 @@ class _Options(Strict):
     datasets: list[str] | None = None
     seeds: PositiveInt | list[int] | None = None
     device: str | None = None
+    gpus_per_cell: PositiveInt | None = None
     on_bad_data: str | None = None
     strict: Literal[True] | None = None
     tuned: str | None = None
@@ -385,6 +413,12 @@ class _Options(Strict):
     def flags(self) -> dict[str, Any]:
         """Return the fields of the configuration that the options set."""
         flags = self.model_dump(exclude={"settings", "budget", "grid", "scenario", "plugins"}, exclude_none=True)
+        if started := torchrun():
+            if self.gpus_per_cell not in (None, started.count):
+                raise BenchError(
+                    f"torchrun started {started.count} processes, but --gpus-per-cell is {self.gpus_per_cell}"
+                )
+            flags["gpus_per_cell"] = started.count
         if isinstance(self.seeds, int):
             flags["seeds"] = list(range(self.seeds))
         return flags
@@ -403,8 +437,9 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
     """Return the configuration of a run: a suite, overridden by options, as the command line does.
 
     Options: methods, tasks, pretraining, datasets, lists of names or paths. model, device. seeds: their values, or how
-    many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
-    training budget of every arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
+    many. gpus_per_cell: GPUs that train a cell together; those that torchrun started, if it did. settings: values by
+    ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the training budget of every
+    arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
     run. scenario: as --scenario, "noisy=0.1,0.5" in place of a suite, or "rare:ham10000.melanoma=0.01" over one. tuned:
     the folder of the settings that `bench tune` found. strict, on_bad_data: as on the command line. plugins: files that
     register methods or tasks; not needed for classes that the caller has registered. Settings and grid may also be

@@ -74,7 +74,7 @@ def _own_registrations():
 
 @pytest.fixture
 def pack(monkeypatch):
-    """The folder of the real data that the cards in tests/cards describe."""
+    """The folder of the real data that the cards in configs/datasets/pack describe."""
     if not (PACK / "pretrain" / "slake_captions.jsonl").is_file():
         pytest.skip("the real data are not there: set BENCH_DATA to their folder")
     monkeypatch.setenv("BENCH_DATA", str(PACK))

@@ -55,7 +55,7 @@ def forked(code: str, folder: Path, *arguments: str, path: Path = ROOT) -> str:
         os.close(reading)
         _become_python(code, folder, arguments, path, writing)
     os.close(writing)
-    with open(reading, encoding="utf-8") as pipe:
+    with os.fdopen(reading, encoding="utf-8") as pipe:
         out = pipe.read()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, out
     return out
@@ -66,7 +66,7 @@ def _become_python(code: str, folder: Path, arguments: Sequence[str], path: Path
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.stdout = sys.stderr = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout = sys.stderr = os.fdopen(1, "w", encoding="utf-8", closefd=False)
         own = {"benchmark", "tests", *HOSTILE}
         for name in [name for name in sys.modules if name.split(".")[0] in own]:
             del sys.modules[name]

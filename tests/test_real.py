@@ -1,4 +1,4 @@
-"""The whole program over the real medical images that the cards in tests/cards describe."""
+"""The whole program over the real medical images that the cards in configs/datasets/pack describe."""
 
 import json
 import sys

@@ -84,11 +84,12 @@ def _datasets() -> Lines:
 def _models() -> Lines:
     from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
 
-    lines = [(name, read_yaml(find_config("model", name)).get("title", "")) for name in config_names("model")]
+    cards = {name: read_yaml(find_config("model", name)) for name in config_names("model")}
+    lines = [(name, "; ".join(filter(None, map(card.get, ("title", "licence"))))) for name, card in cards.items()]
     for path in sorted(published_models_folder().glob("*.yaml")):
-        card = read_yaml(path)
-        terms = {True: "; gated", False: "", None: "; gated or not: unknown"}[card["gated"]]
-        lines.append((path.stem, f"{card['title']}. Licence {card['licence']}{terms}. For bench eval."))
+        published = read_yaml(path)
+        terms = {True: "; gated", False: "", None: "; gated or not: unknown"}[published["gated"]]
+        lines.append((path.stem, f"{published['title']}. Licence {published['licence']}{terms}. For bench eval."))
     return lines
 
 

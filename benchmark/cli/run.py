@@ -1,6 +1,5 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
-from benchmark.common.errors import BenchError, plural
+from benchmark.cli.options import (
+    ResultFolders,
+    RunOptions,
+    console,
+    names_of,
+    results_option,
+    say,
+    store_of,
+    takes_options,
+)
+from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
+from benchmark.common.torchrun import torchrun
 
 if TYPE_CHECKING:
     from benchmark.api import Launching
@@ -28,6 +37,10 @@ def run(
             help="Send log and scores to tensorboard, wandb, mlflow or trackio (several: comma-separated); their files "
             "go to tracking/ in the results folder."
         ),
+    ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(help="Set a cell aside and train it anew: its key, or the start of it; repeatable."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of this machine that share the cells, over all of its GPUs.")
@@ -53,19 +66,19 @@ def run(
     launching = Launching.of(workers, named, launcher, _launch_options(launch_option or []))
     if named and options.device is None:
         options = replace(options, device=named[0].partition(":")[0])
-    _execute(make_plan(options.config()), options, names_of(track) or [], launching)
+    _execute(make_plan(options.config()), options, names_of(track) or [], launching, again or [])
 
 
 def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
     """Parse name=value, several separated by commas, into values of YAML."""
-    import yaml
+    from benchmark.config.yaml_files import parse_yaml
 
     options: dict[str, Any] = {}
     for text in (part for each in texts for part in names_of(each) or []):
         name, equals, value = text.partition("=")
         if not equals:
-            raise BenchError(f"--launch-option {text}: expected name=value, as in partition=gpu")
-        options[name.strip()] = yaml.safe_load(value)
+            raise BenchError(f"--launch-option {cut(text)}: expected name=value, as in partition=gpu")
+        options[name.strip()] = parse_yaml(value, f"--launch-option {cut(text)}")
     return options
 
 
@@ -115,21 +128,31 @@ def eval_(
         raise unforeseen[0]
     if failed:
         raise typer.Exit(1)
-    say(f"next: bench report{_results_option(options.results)}")
+    say(f"next: bench report{results_option(options.results)}")
 
 
 def _execute(
-    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+    plan: "Plan",
+    options: RunOptions,
+    track: Sequence[str] = (),
+    launching: "Launching | None" = None,
+    again: Sequence[str] = (),
 ) -> None:
     """Carry out a plan. Exits with status 1 if something failed, else as _carried_out() does."""
-    outcome = _carried_out(plan, options, track, launching)
+    outcome = _carried_out(plan, options, track, launching, again)
     if outcome.failures:
         raise typer.Exit(1)
-    say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
+    if (started := torchrun()) and started.rank:
+        return
+    say("next: " + ("bench status" if outcome.submitted else "bench report") + results_option(options.results))
 
 
 def _carried_out(
-    plan: "Plan", options: RunOptions, track: Sequence[str] = (), launching: "Launching | None" = None
+    plan: "Plan",
+    options: RunOptions,
+    track: Sequence[str] = (),
+    launching: "Launching | None" = None,
+    again: Sequence[str] = (),
 ) -> "Outcome":
     """Carry out a plan; return what was done.
 
@@ -139,7 +162,7 @@ def _carried_out(
 
     try:
         with stoppable():
-            outcome = execute(plan, options.folder, console, options.progress, track, launching).outcome
+            outcome = execute(plan, options.folder, console, options.progress, track, launching, again).outcome
     except StoppedError as stopped:
         say(f"stopped by {stopped}; the same command goes on from the last checkpoint", "yellow")
         raise typer.Exit(STOPPED) from None
@@ -148,11 +171,6 @@ def _carried_out(
         raise typer.Exit(130) from None
     assert outcome is not None
     return outcome
-
-
-def _results_option(results: Path | None) -> str:
-    """Return the option that another command needs to find the results, after a blank; empty for the default."""
-    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def report(

@@ -1,6 +1,7 @@
 """`bench tune`, `caption`, `export`, `push`, `clean` and `perf`: tools for before and after runs."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from benchmark.cli.options import (
     console,
     folder_of,
     names_of,
+    results_option,
     say,
     takes_options,
 )
@@ -26,6 +28,9 @@ from benchmark.common.errors import BenchError, unknown
 if TYPE_CHECKING:
     from benchmark.execution.caption import Captioned
     from benchmark.execution.tuning import Best
+
+SHOWN = 20
+"""The most clashes that bench merge prints."""
 
 
 @takes_options(
@@ -73,8 +78,8 @@ def tune(
         say("interrupted; the same command resumes", "yellow")
         raise typer.Exit(130) from None
     say(
-        "next: `bench run --tuned` with the same suite, model, pretraining data, budget, training settings and method "
-        "options"
+        f"next: `bench run --tuned{results_option(options.results)}` with the same suite, model, pretraining data, "
+        "budget, training settings and method options"
     )
 
 
@@ -176,7 +181,8 @@ def export(
     if restricted:
         say(f"trained on data whose terms may hold for the weights: {', '.join(restricted)}; see README.md", "yellow")
     loaded = "open_clip:local-dir" if exported.format == "open_clip" else "hf"
-    say(f"next: bench eval --model {loaded}:{output}, or bench push {output} --repo USER/NAME")
+    model, folder = shlex.quote(f"{loaded}:{output}"), shlex.quote(str(output))
+    say(f"next: bench eval --model {model}, or bench push {folder} --repo USER/NAME")
 
 
 def push(
@@ -191,6 +197,27 @@ def push(
     from benchmark.execution.publish import push
 
     say(push(folder, repo, private))
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders, of several machines or groups.")],
+    into: Annotated[Path | None, typer.Option(help="The folder to add them to. Default: the first of them.")] = None,
+) -> None:
+    """Join results folders: cells, evaluations, claims, datasets and runs.
+
+    Files are linked where the disk allows it. What clashes stays out, a line each; the report of the joined folder is
+    the report over all of them.
+    """
+    from benchmark.store.merging import merge, said
+
+    into = into or folders[0]
+    merged = merge(folders, into)
+    for line in merged.clashes[:SHOWN]:
+        say(line, "yellow")
+    if len(merged.clashes) > SHOWN:
+        say(f"and {len(merged.clashes) - SHOWN:,} more lines like these", "yellow")
+    say(f"{into}: {said(merged)}")
+    say(f"next: bench report{results_option(into)}")
 
 
 def clean(

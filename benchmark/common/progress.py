@@ -16,6 +16,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from benchmark.common.errors import BenchError, MachineError, unknown
+from benchmark.common.notices import listen, unlisten
 from benchmark.common.text import visible
 
 MODES = ("auto", "bars", "lines", "none")
@@ -60,9 +61,11 @@ class Progress:
         self._bars = _bars(console) if self.mode == "bars" else None
 
     def __enter__(self) -> Self:
+        listen(self.warn)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        unlisten(self.warn)
         if self._log:
             if isinstance(error, BenchError):
                 self._write(f"error: {error}")

@@ -99,6 +99,10 @@ class Training(Recipe):
     label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
     (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
+    cache_frozen: whether the outputs of frozen first layers of a tower are computed once per pair and kept on disk
+    during the training (``benchmark/training/frozen.py``), where they depend on the pair alone: not behind random
+    augmentation or dropout, and not with ``compile`` or ``gradient_checkpointing``. Weights change by rounding, so
+    it is part of what is trained.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
     average: decay of an exponential moving average of the trained weights, kept beside every checkpoint; null: none.
@@ -125,6 +129,7 @@ class Training(Recipe):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
+    cache_frozen: bool = False
     augmentation: Augmentation = Augmentation()
     validations: int = Field(default=5, ge=0)
     checkpoint_every: float = Field(default=60.0, ge=0)

@@ -59,12 +59,14 @@ class PairSet(Protocol):
     """Pairs of one dataset.
 
     rows: int64, the numbers of the rows that have a text. size: pixels a side of the images, or of the short side.
-    labelled: whether any row has a known label.
+    labelled: whether any row has a known label. longest: the most tokens of a text, where the same image and the same
+    text are at hand for a row in every epoch; else None.
     """
 
     rows: np.ndarray
     size: int
     labelled: bool
+    longest: int | None
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """The places of all ``rows`` in the order of an epoch, int64."""
@@ -91,6 +93,7 @@ class PreparedPairs:
         self.labelled = bool((prepared.label >= 0).any())
         self._tokens = _Tokens(prepared, tokenizer, cache)
         self.rows = np.flatnonzero(self._tokens.counts)
+        self.longest = self._tokens.longest if (self._tokens.counts <= 1).all() else None
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """A random permutation, see PairSet."""
@@ -164,6 +167,12 @@ class PairLoader:
     def __len__(self) -> int:
         """The number of pairs in an epoch."""
         return int(self._first[-1])
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a text, where a pair is the same image and text in every epoch; else None."""
+        longest = [each.longest for each in self.sets]
+        return None if None in longest else max(filter(None, longest), default=0)
 
     def batch(self, position: int, count: int) -> Batch:
         """``count`` pairs, starting at sample ``position`` of the endless shuffled sequence.
@@ -328,7 +337,7 @@ def _apportioned(total: int, lengths: np.ndarray, power: float) -> np.ndarray:
 class _Tokens:
     """The tokens of every text of a prepared set: ragged, memory-mapped, made once for each tokenizer.
 
-    hashes: int64, that of every text, memory-mapped.
+    hashes: int64, that of every text, memory-mapped. longest: the most tokens of a text.
     """
 
     def __init__(self, prepared: Prepared, tokenizer: Tokenizer, cache: Path) -> None:
@@ -356,6 +365,7 @@ class _Tokens:
         name = digest(["tokens", formats.CACHE, prepared.fingerprint, tokenizer.fingerprint])
         folder = build_folder(Path(cache) / "tokens" / name, write)
         self._ends = np.load(folder / "ends.npy")
+        self.longest = int(np.diff(self._ends).max(initial=0))
         name = digest(["text hashes", formats.CACHE, prepared.fingerprint])
         folder_of_hashes = build_folder(Path(cache) / "tokens" / name, write_hashes)
         self.hashes = np.load(folder_of_hashes / "hashes.npy", mmap_mode="r")

@@ -248,6 +248,7 @@ class StreamedPairs:
         self.resizing = resizing
         self.rows = np.arange(len(stream))
         self.labelled = "label" in stream.card.provides
+        self.longest: int | None = None
         self.order = stream.order
         self.left_out: dict[str, str] = {}
         """The reason why a sample is left out, by its place."""

@@ -14,7 +14,8 @@ from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-from benchmark.store.rows import EmbeddedNotes
+from benchmark.store.rows import EmbeddedNotes, EmbeddingSpread, Stored
+from benchmark.store.store import row_digest
 
 if TYPE_CHECKING:
     from benchmark.data.card import Card
@@ -31,6 +32,8 @@ class Evaluation:
 
     cache: the folder of prepared images, for all encoders.
     batch_size: images or texts encoded at a time; changes only speed and memory.
+    progress: shows how far a task is, if something listens; call it with what is being done, the steps done and their
+    total.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Evaluation:
         self.folder = folder
         self.cache = cache
         self.batch_size = batch_size
+        self.progress: Callable[[str, int, int], object] = lambda doing, done, total: None
         self._records: dict[str, Prepared] = {}
         self._encoded: dict[str, Encoded] = {}
         self._images: dict[str, str] = {}
@@ -102,13 +106,12 @@ class Evaluation:
         if not isinstance(self.encoder, Writer):
             raise BenchError("captions need a method with the ability 'caption'")
         records = self.records(split)
-        return [
-            caption
-            for start in range(0, len(records), self.batch_size)
-            for caption in self.encoder.write(
-                torch.from_numpy(np.array(records.images[start : start + self.batch_size])), beams
-            )
-        ]
+        captions: list[str] = []
+        for start in range(0, len(records), self.batch_size):
+            self.progress("writing captions", start, len(records))
+            images = torch.from_numpy(np.array(records.images[start : start + self.batch_size]))
+            captions += self.encoder.write(images, beams)
+        return captions
 
     def images(self, split: str) -> Encoded:
         """Encode a split's images, row by row as in records()."""
@@ -119,11 +122,11 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_images(torch.from_numpy(np.array(records.images[rows])))
-            _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
+            _check_encoded(encoded, len(rows), lambda i: f"{where}, image '{records.ids[rows[i]]}'")
             return encoded
 
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
-        encoded = self._once(name, np.arange(len(records)), encode)
+        encoded = self._once(name, np.arange(len(records)), encode, f"encoding images of {split}")
         self._images[split] = name
         return encoded
 
@@ -140,19 +143,26 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_texts([distinct[i] for i in rows])
-            _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
+            _check_encoded(encoded, len(rows), lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
             return encoded
 
         # Batches of texts of similar length need little padding.
         order = np.argsort([len(text) for text in distinct], kind="stable")
         name = f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}"
-        encoded = self._once(name, order, encode) if keep else self._fill(None, order, encode)
+        doing = "encoding texts"
+        encoded = self._once(name, order, encode, doing) if keep else self._fill(None, order, encode, doing)
         if keep:
             self._texts[name] = distinct
         if len(distinct) == len(texts):
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
+
+    def embedding_spread(self, split: str) -> EmbeddingSpread | None:
+        """Say how different the embeddings of a split's images are; None if no task has encoded them, or of one."""
+        if split not in self._images:
+            return None
+        return spread_of(self._encoded[self._images[split]].embeddings)
 
     def embedded(self, split: str, count: int = 200) -> EmbeddedNotes | None:
         """Say where ``count`` images of a split and their texts are stored, drawn alike for all encoders.
@@ -178,10 +188,15 @@ class Evaluation:
             return None
         name, row_of = stored
         return {
-            "images": {"folder": self._images[split], "rows": rows, "classes": classes},
-            "texts": {"folder": name, "rows": [row_of[text] for text in chosen], "classes": of_texts},
+            "images": self._note(self._images[split], rows, classes),
+            "texts": self._note(name, [row_of[text] for text in chosen], of_texts),
             "texts_are": "captions" if of_texts is classes else "prompts",
         }
+
+    def _note(self, name: str, rows: list[int], classes: list[list[str]]) -> Stored:
+        """Say where some rows of what was encoded are stored."""
+        chosen = np.array(self._encoded[name].embeddings[rows])
+        return {"folder": name, "rows": rows, "classes": classes, "digest": row_digest(chosen)}
 
     def _stored_with(self, texts: Iterable[str]) -> tuple[str, dict[str, int]] | None:
         """Return the folder of a list with all of these texts, and the row of each; None if there is none."""
@@ -206,15 +221,15 @@ class Evaluation:
             return [name for name, there in zip(names, label) if there == 1]
         return [names[label]] if 0 <= label < len(names) else []
 
-    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        """Encode all rows, in ``order``, unless they were encoded before under this name."""
+    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded], doing: str) -> Encoded:
+        """Encode all rows, in ``order``, unless they were encoded before under this name. doing: as of progress."""
 
         def write(folder: Path) -> None:
-            self._fill(folder, order, encode)
+            self._fill(folder, order, encode, doing)
 
         if name not in self._encoded:
             if self.folder is None:
-                self._encoded[name] = self._fill(None, order, encode)
+                self._encoded[name] = self._fill(None, order, encode, doing)
             else:
                 folder = build_folder(self.folder / name, write)
                 self._encoded[name] = Encoded(
@@ -222,9 +237,12 @@ class Evaluation:
                 )
         return self._encoded[name]
 
-    def _fill(self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
+    def _fill(
+        self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded], doing: str
+    ) -> Encoded:
         outputs: list[np.ndarray] = []
         for start in range(0, len(order), self.batch_size):
+            self.progress(doing, start, len(order))
             rows = order[start : start + self.batch_size]
             encoded = encode(rows)
             batches = {kind: batch for kind in KINDS if (batch := getattr(encoded, kind)) is not None}
@@ -236,6 +254,25 @@ class Evaluation:
             if isinstance(output, np.memmap):
                 output.flush()
         return Encoded(*outputs)
+
+
+def spread_of(embeddings: np.ndarray) -> EmbeddingSpread | None:
+    """Compute how different embeddings [n, D] of unit length are; None for fewer than two.
+
+    The effective rank is (sum of s)^2 / sum of s^2 over the eigenvalues s of their covariance: 1 where they lie on a
+    line, D where they vary alike in all directions (the participation ratio).
+    """
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    count = len(vectors)
+    if count < 2:
+        return None
+    mean = vectors.mean(axis=0)
+    # The mean over pairs of different ones, from the length of their sum.
+    cosine = (count * float(mean @ mean) - float((vectors**2).sum()) / count) / (count - 1)
+    centred = vectors - mean
+    variances = np.linalg.eigvalsh(centred.T @ centred if count > len(mean) else centred @ centred.T).clip(0)
+    rank = float(variances.sum() ** 2 / squares) if (squares := float((variances**2).sum())) else 0.0
+    return {"mean_cosine": cosine, "effective_rank": rank}
 
 
 KINDS = ("features", "embeddings", "tokens")
@@ -252,9 +289,16 @@ def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndar
     return allocated
 
 
-def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
+def _check_encoded(encoded: Encoded, count: int, name: Callable[[int], str]) -> None:
+    """Raise ``BenchError`` for what is not a finite vector for each of ``count``; name: says which is wrong."""
     for kind in KINDS:
         values = getattr(encoded, kind)
+        dimensions = 3 if kind == "tokens" else 2
+        if values is not None and (values.ndim != dimensions or len(values) != count):
+            raise BenchError(
+                f"{name(0)} and {count - 1} others: the encoder gives {kind} of shape {list(values.shape)}, expected "
+                f"{dimensions} dimensions, the first of {count}"
+            )
         if values is not None and len(bad := not_finite(values)):
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
 

@@ -6,7 +6,7 @@ never more axes than examples, and the curvature of the squared error is diagona
 objective is compared between steps, and float32 scores of rare classes saturate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -99,6 +99,19 @@ def majority_accuracy(train: Tensor, test: Tensor) -> float:
     return float(right.double().mean())
 
 
+def majority_scores(train: Tensor, test: Tensor) -> dict[str, float]:
+    """Compute what always answering train's most common class gets, of the classes of test; labels [n].
+
+    Without labels in train, the most common class of test is answered. By metric: accuracy, balanced_accuracy (the mean
+    recall of the classes that test has) and macro_f1.
+    """
+    known = test[test >= 0]
+    right = majority_accuracy(train if (train >= 0).any() else known, known)
+    classes = int((known.bincount() > 0).sum())
+    recall, f1 = float(right > 0), 2 * right / (1 + right)
+    return {"accuracy": right, "balanced_accuracy": recall / classes, "macro_f1": f1 / classes}
+
+
 def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
     """List the classes that the card makes rare, or else those with fewer than ``below`` examples in train.
 
@@ -136,7 +149,12 @@ class Path:
 
 
 def logistic_path(
-    features: Tensor, label: Tensor, classes: int, strengths: Sequence[float], tolerance: float = TOLERANCE
+    features: Tensor,
+    label: Tensor,
+    classes: int,
+    strengths: Sequence[float],
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Path:
     """Fit logistic regression at all ``strengths`` of regularisation at once.
 
@@ -147,6 +165,7 @@ def logistic_path(
     Multi-label: one sigmoid per finding, over the examples whose label is known.
 
     A class without examples gets the logit minus infinity; a finding whose known labels are all the same gets 0.
+    progress: called with the number of strengths that are solved, and of all.
 
     The solver is batched L-BFGS (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116) from zero, all strengths in
     one matrix product. Its initial Hessian is diagonal on the principal axes: penalty + c x variance. At zero this is
@@ -163,7 +182,8 @@ def logistic_path(
         return Path(weight, intercept, objective, objective)
     softmax = label.ndim == 1 and len(fitted) > 2
     mean, scores, axes, squares = principal_axes(features)
-    solution, objective, gap = _minimise(scores, squares, target.T, softmax, features.new_tensor(strengths), tolerance)
+    of_strengths = features.new_tensor(strengths)
+    solution, objective, gap = _minimise(scores, squares, target.T, softmax, of_strengths, tolerance, progress)
     weight[:, fitted] = solution[..., :-1] @ axes.T
     intercept[:, fitted] = solution[..., -1] - weight[:, fitted] @ mean
     if label.ndim == 1:
@@ -234,7 +254,13 @@ def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _minimise(
-    scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor, tolerance: float
+    scores: Tensor,
+    squares: Tensor,
+    target: Tensor,
+    softmax: bool,
+    strengths: Tensor,
+    tolerance: float,
+    progress: Callable[[int, int], object],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Minimise the objectives of logistic_path() by L-BFGS, on the principal axes.
 
@@ -263,6 +289,7 @@ def _minimise(
             problem, active, done = problem.take(left), active[left], done[left]
             w, logits, f, g, c, stalled = (x[left] for x in (w, logits, f, g, c, stalled))
             steps, changes = [s[left] for s in steps], [y[left] for y in changes]
+        progress(len(strengths) - len(active), len(strengths))
 
         direction = torch.where(done, 0, problem.direction(g, steps, changes, c))
         along = direction @ problem.inputs.T

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.common.errors import BenchError, listed, unknown
@@ -15,6 +14,7 @@ from benchmark.execution.materials import load_trained
 from benchmark.models.card import ModelCard, OpenClipImage, OpenClipText, OpenClipTokenizer
 from benchmark.models.dual_encoder import DualEncoder
 from benchmark.models.saved import SavedModel, save_model
+from benchmark.models.weights import write_tensors
 from benchmark.store.store import Store
 from benchmark.training.checkpoint import LAST
 
@@ -29,10 +29,8 @@ def find_cell(store: Store, name: str) -> str:
 
     Raises ``BenchError`` if no cell or several match.
     """
-    labels = {}
-    for path in sorted(store.cells.glob("[!.]*/cell.json")):
-        if (path.parent / LAST).is_file():
-            labels[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))["label"]
+    labels = {each.key: each.cell["label"] for each in store.finished_cells() if (each.folder / LAST).is_file()}
+    labels = dict(sorted(labels.items()))
     if not labels:
         raise BenchError(f"no trained cell in {store.folder}; run bench run first")
     keys = [key for key, label in labels.items() if key.startswith(name) or label.get("arm") == name]
@@ -77,7 +75,7 @@ def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exp
         raise unknown("format", wanted, FORMATS)
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise BenchError(f"{output} exists already; pass another folder as --output")
-    recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
+    recipe = store.description(key)["content"]
     card = ModelCard.model_validate(recipe["model"])
     model = None
     try:
@@ -97,7 +95,7 @@ def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exp
     output.mkdir(parents=True, exist_ok=True)
     files = [output / CONFIG, output / WEIGHTS]
     files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, files[1])
+    write_tensors(files[1], tensors)
     return Exported(key, OPEN_CLIP, files, trained.checkpoint)
 
 

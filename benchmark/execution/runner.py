@@ -3,7 +3,7 @@
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
-from benchmark.common.progress import Progress
+from benchmark.common.progress import Progress, Stage
 from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
@@ -26,6 +26,7 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
+from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
@@ -34,9 +35,11 @@ from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
+from benchmark.store.files import write_whole
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
+from benchmark.training.checkpoint import TEMPORARY
 from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
 
@@ -87,6 +90,24 @@ def run(
         return runner.run(wait)
 
 
+def start_again(plan: Plan, store: Store, names: Sequence[str]) -> None:
+    """Set aside the cells of a plan with these keys, or beginnings of them, so that they are trained anew.
+
+    Raises ``BenchError`` for a name that is not of one cell, and for a cell that a process works on.
+    """
+    cells: list[Cell | FixedEncoder] = [*plan.cells, *plan.fixed]
+    for name in names:
+        keys = [cell.key for cell in cells if cell.key.startswith(name)]
+        if len(keys) != 1:
+            what = "no cell of this run" if not keys else f"{len(keys)} cells of this run, such as {keys[0]},"
+            raise BenchError(f"--again {cut(name)}: {what} has a key that starts so; bench plan lists them")
+        claimed = claim(store.cell(keys[0]))
+        if isinstance(claimed, Owner):
+            raise BenchError(f"--again {cut(name)}: {claimed} is working on it")
+        with claimed:
+            store.start_again(keys[0])
+
+
 @dataclass(frozen=True)
 class Share:
     """What a worker is told of the launch that it is part of.
@@ -109,7 +130,8 @@ class Runner:
     ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.share = share
-        self.materials = Materials(plan, progress, cache)
+        self.team = Team(plan, progress, cache)
+        self.materials = Materials(plan, progress, cache, self.team.training)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
@@ -121,11 +143,21 @@ class Runner:
         self._failed: set[str] = set()
         self._told: set[str] = set()
 
+    def set_aside_damaged(self) -> None:
+        """Set aside the evaluations that are not what was written, so that they are made again."""
+        cells: list[Cell | FixedEncoder] = [*self.plan.cells, *self.plan.fixed]
+        for cell in cells:
+            if self.store.finished(cell.key):
+                self.store.tidy(cell.key, TEMPORARY)
+                self.store.set_aside_damaged(cell.key, (pair.key for pair in self.plan.pairs_of(cell)))
+
     def run(self, wait: bool) -> Outcome:
         """Check everything, train and evaluate the cells in turn, then evaluate the encoders without training.
 
         What other processes are working on is passed over, and looked at again at the end.
         """
+        if not self.share:
+            self.set_aside_damaged()
         for name in self.plan.absent:
             self.recorder.leave_out(name)
         if self.share:
@@ -135,14 +167,16 @@ class Runner:
             if work := self.prepare():
                 self.recorder.set_work(work)
         self.outcome.skipped = self.done_before()
-        left = [each for each in self.cells() if not self.carry_out(*each)]
-        if left and wait:
-            with self.progress.stage("waiting for other processes", len(left)) as stage:
-                total = len(left)
-                while left:
-                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
-                    time.sleep(claims.POLL)
-                    left = [each for each in left if not self.carry_out(*each)]
+        self.team.check()
+        with self.team:
+            left = [each for each in self.cells() if not self.carry_out(*each)]
+            if left and wait:
+                with self.progress.stage("waiting for other processes", len(left)) as stage:
+                    total = len(left)
+                    while left:
+                        stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                        time.sleep(claims.POLL)
+                        left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
     def done_before(self) -> int:
@@ -183,6 +217,9 @@ class Runner:
         with self.recording_failures(name, cell.key), ExitStack() as tracked:
             # Only what this process does is tracked, not what it finds claimed.
             begin = cache(partial(tracked.enter_context, self.tracked(cell)))
+            if self.store.finished(cell.key):
+                # What is damaged is not counted as done.
+                self.store.description(cell.key)
             try:
                 if isinstance(cell, Cell):
                     return self.train(cell, name, begin) and self.evaluate(cell, name, self.trained_encoder, begin)
@@ -320,7 +357,9 @@ class Runner:
                             by_dataset[pair.dataset] = Evaluation(
                                 encoders[pair.at], dataset, folder, self.cache, batch_size
                             )
-                        self.measure(cell, pair, by_dataset[pair.dataset], claimed)
+                        data = by_dataset[pair.dataset]
+                        data.progress = partial(self.show, stage, number, pair.title)
+                        self.measure(cell, pair, data, claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
                 if stop := interrupted():
@@ -330,6 +369,10 @@ class Runner:
         if everything:
             self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
+
+    def show(self, stage: Stage, number: int, title: str, doing: str, done: int, total: int) -> None:
+        """Show how far an evaluation is, within the stage of its cell."""
+        stage.update(number, note=f"{title}, {doing}: {done:,} of {total:,}")
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""
@@ -484,11 +527,15 @@ class Runner:
             )
         except ClaimLostError:
             raise
+        except PlugInError as error:
+            self.fail(f"{name}: {error}{self.kept_traceback(name)}", what)
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:
             self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
     def kept_traceback(self, name: str) -> str:
@@ -506,7 +553,7 @@ class Runner:
         """Add a failure to the outcome and the record, print it, and mark it for the other workers of the launch."""
         self._failed.add(what)
         if self.share:
-            (self.share.failed / what).write_text(message, encoding="utf-8")
+            write_whole(self.share.failed / what, message.encode(errors="backslashreplace"))
         self.recorder.fail(message)
         self.outcome.failures.append(message)
         self.progress.print(message, style="red")

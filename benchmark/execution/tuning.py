@@ -1,6 +1,5 @@
 """`bench tune`: search each arm's settings with the same number of trials, scored on the validation split."""
 
-import json
 import logging
 import math
 import re
@@ -26,6 +25,8 @@ from benchmark.method import METHODS, Method
 from benchmark.plan.resolve import method_options
 from benchmark.plan.tuned import settings_file
 from benchmark.store.cache import cache_root
+from benchmark.store.claim import Claim, ClaimLostError, wait_for
+from benchmark.store.files import DamagedError, write_sealed
 from benchmark.store.hashing import digest
 from benchmark.store.store import Store
 from benchmark.training.loop import StepProgress
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ("retrieval", "loss")
 RECALL_AT = 10
+LOST = "lost"
+"""The mark of a trial that ended before it had settings."""
 MAX_PAIRS = 5000
 """The largest number of validation pairs that are ranked."""
 
@@ -139,44 +142,111 @@ class _Search:
         self.name = f"{settings_file(config, self.folder, arm).stem}-{digest([objective, *map(str, axes)])}"
 
     def run(self, trials: int) -> Best:
+        """Search until there are ``trials`` trials; wait while another process does."""
+        import sqlalchemy
+
+        database = self.folder / "studies.db"
+        try:
+            while True:
+                try:
+                    with self._claimed(self.folder / self.name) as claimed:
+                        return self._search(self._study(database), trials, claimed)
+                except ClaimLostError as lost:
+                    # Who has taken over goes on with it: it is waited for.
+                    self.progress.print(f"{self.arm}: {lost}", "yellow")
+        except sqlalchemy.exc.DatabaseError as error:
+            raise DamagedError(
+                database,
+                f"is damaged, or no database of trials ({cut(str(error))})",
+                "move it away to search anew; the best settings that were found stay",
+            ) from error
+
+    def _claimed(self, path: Path) -> Claim:
+        with self.progress.stage(f"{self.arm}: searching") as stage:
+            claimed = wait_for(path, lambda: False, lambda owner: stage.update(0, note=f"waiting for {owner}"))
+        assert claimed is not None
+        return claimed
+
+    def _study(self, database: Path) -> "optuna.Study":
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self.folder.mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
-            storage=f"sqlite:///{self.folder / 'studies.db'}",
-            study_name=self.name,
-            load_if_exists=True,
-            direction="maximize" if self.objective == "retrieval" else "minimize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        )
-        if not study.trials:
-            first_trial: dict[str, Any] = {"training.learning_rate": self.rate}
-            study.enqueue_trial(first_trial, skip_if_exists=True)
+        # Two processes at once cannot create the tables of one database.
+        with self._claimed(database):
+            return optuna.create_study(
+                storage=f"sqlite:///{database}",
+                study_name=self.name,
+                load_if_exists=True,
+                direction="maximize" if self.objective == "retrieval" else "minimize",
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            )
+
+    def _search(self, study: "optuna.Study", trials: int, claimed: Claim) -> Best:
+        import optuna
+
         States = optuna.trial.TrialState
-        while (done := len(study.get_trials(states=(States.COMPLETE, States.PRUNED, States.FAIL)))) < trials:
+        while (done := len(self._counted(study))) < trials:
             # Seeded by the number of the trial, so that a resumed search suggests the same settings.
             study.sampler = optuna.samplers.TPESampler(seed=done, n_startup_trials=min(5, trials))
-            trial = study.ask()
+            trial = self._unfinished(study) or self._next(study, done)
             try:
                 with self.progress.stage(f"{self.arm}: trial {done + 1} of {trials}") as stage:
-                    value = self.trial(trial, stage)
+                    value = self.trial(trial, stage, claimed)
+                claimed.check()
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
                 self._print_trial(done, trials, trial, "pruned")
+            except ClaimLostError:
+                raise
             except BenchError as error:
                 study.tell(trial, state=States.FAIL)
                 self._print_trial(done, trials, trial, str(error).splitlines()[0])
-            except KeyboardInterrupt:
-                study.tell(trial, state=States.FAIL)
-                raise
             else:
                 study.tell(trial, value)
                 self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
+            # Once the study has the value: who is killed before that need not train again.
+            self._remove_trials()
+        self._remove_trials()
         if not study.get_trials(states=(States.COMPLETE,)):
             raise BenchError(f"arm '{self.arm}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
+
+    def _remove_trials(self) -> None:
+        for folder in (self.folder / "trials").glob(f"{self.name}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _counted(self, study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+        """List the trials that ended, without those that ended before they had settings."""
+        return [trial for trial in study.get_trials() if trial.state.is_finished() and LOST not in trial.user_attrs]
+
+    def _next(self, study: "optuna.Study", done: int) -> "optuna.Trial":
+        """Begin a trial; the first one takes the arm's learning rate."""
+        if not done:
+            first_trial: dict[str, Any] = {"training.learning_rate": self.rate}
+            study.enqueue_trial(first_trial)
+        return study.ask()
+
+    def _unfinished(self, study: "optuna.Study") -> "optuna.Trial | None":
+        """Return the trial that an earlier process did not end, which goes on with the same settings; None if none.
+
+        One that was killed before it had all of its settings is not counted: the same ones are drawn again.
+        """
+        import optuna
+
+        States = optuna.trial.TrialState
+        for frozen in study.get_trials(states=(States.RUNNING, States.WAITING)):
+            if frozen.state == States.WAITING:
+                # Asking returns it.
+                lost = study.ask()
+            else:
+                lost = optuna.trial.Trial(study, frozen._trial_id)
+                if {axis.name for axis in self.axes} <= set(frozen.params):
+                    return lost
+            lost.set_user_attr(LOST, True)
+            study.tell(lost, state=States.FAIL)
+        return None
 
     def _print_trial(self, number: int, trials: int, trial: "optuna.Trial", outcome: str) -> None:
         settings = ", ".join(
@@ -185,8 +255,11 @@ class _Search:
         )
         self.progress.print(f"[{number + 1}/{trials}] {self.arm}, {settings}: {outcome}")
 
-    def trial(self, trial: "optuna.Trial", stage: Stage) -> float:
-        """Train with the sampler's settings; return the objective on the validation split."""
+    def trial(self, trial: "optuna.Trial", stage: Stage, claimed: Claim) -> float:
+        """Train with the sampler's settings; return the objective on the validation split.
+
+        Goes on from the checkpoint of an earlier process. claimed: the study.
+        """
         import optuna
 
         from benchmark.plan.make import make_plan
@@ -195,7 +268,7 @@ class _Search:
         at = self.config.at(settings).model_copy(update={"methods": [self.arm], "grid": [{}]})
         plan = make_plan(at)
         cell = plan.cells[0]
-        store = Store(self.folder / "trials" / cell.key)
+        store = Store(self.folder / "trials" / f"{self.name}-{cell.key}")
         materials = Materials(plan, Progress(Console(quiet=True), "none"), cache_root())
 
         def watch(reached: StepProgress) -> None:
@@ -208,17 +281,15 @@ class _Search:
                 if reached.step < reached.steps and trial.should_prune():
                     raise optuna.TrialPruned
 
-        try:
+        evaluation = plan.config.evaluation
+        if not store.finished(cell.key):
             method = materials.method(cell)
-            cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch)
-            evaluation = plan.config.evaluation
+            cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch, claimed.check)
             if self.objective == "loss":
                 return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
             materials.finish(store, cell, cost, method.model.left_random)
-            trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
-            return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
-        finally:
-            shutil.rmtree(store.folder, ignore_errors=True)
+        trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
+        return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
 
 
 @torch.no_grad()
@@ -291,4 +362,4 @@ def _write(path: Path, best: Best, objective: str, trials: int, axes: list[Axis]
         "trials": trials,
         "searched": [axis.name for axis in axes],
     }
-    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    write_sealed(path, fields)

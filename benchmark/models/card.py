@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.config.validation import Name, validated
-from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
+from benchmark.config.yaml_files import config_names, find_config, is_there, published_models_folder, read_yaml
 from benchmark.models.folders import file_hashes
+from benchmark.models.packages import located
 from benchmark.store.hashing import file_digest
 
 LOCAL = "local-dir:"
@@ -43,7 +44,8 @@ class TimmImage(_Block):
     name: str
     """An architecture in ``timm.list_models()``; or ``local-dir:FOLDER`` of a model that timm saved, with weights."""
     pretrained: bool | str = False
-    """True for timm's default weights of the name, a local checkpoint, or false for random weights."""
+    """True for timm's default weights of the name, a local checkpoint or one of an installed package
+    (``package:NAME/FILE``), or false for random weights."""
     patch_dropout: Rate = 0.0
     drop_path: Rate = 0.0
     """Rate of stochastic depth during training."""
@@ -78,7 +80,8 @@ class TransformersText(_Block):
 
     kind: Literal["transformers"]
     name: str | None = None
-    """A hub name or a local folder; null if ``config`` gives everything (including ``model_type``)."""
+    """A hub name, a local folder or one of an installed package (``package:NAME/FOLDER``); null if ``config`` gives
+    everything (including ``model_type``)."""
     pretrained: bool = True
     """False for the architecture of ``name`` with random weights."""
     pooling: Literal["cls", "mean", "eos"] = "cls"
@@ -111,7 +114,7 @@ class HuggingFaceTokenizer(_Block):
 
     kind: Literal["huggingface"]
     name: str
-    """A hub name or a local folder."""
+    """A hub name, a local folder or one of an installed package (``package:NAME/FOLDER``)."""
     context_length: int = Field(default=256, gt=2)
 
 
@@ -172,13 +175,17 @@ class ModelCard(_Block):
     """Null for the weights that the blocks of the towers name."""
     strict: bool = True
     """False to go on with weights that lack tensors or have others: what is missing is random, and the rows say so."""
+    sha256: dict[str, str] = {}
+    """The expected SHA-256 of files that towers and tokenizer are read from, by the name of the file."""
+    licence: str = ""
+    """Of the weights that it names."""
 
     def content(self) -> dict[str, Any]:
         """What the model's outputs depend on, except its initial weights, which have their own key.
 
-        Whether it is strict only decides whether there are outputs.
+        Whether it is strict, and which files it expects, only decide whether there are outputs.
         """
-        content: dict[str, Any] = self.model_dump(exclude={"title", "init", "strict"})
+        content: dict[str, Any] = self.model_dump(exclude={"title", "init", "strict", "sha256", "licence"})
         return content
 
 
@@ -186,10 +193,11 @@ def local_files(card: ModelCard) -> dict[str, str]:
     """The hashes of the files on this machine that a card names: weights, tokenizers, and folders with both.
 
     They are part of a key, because a file may change under its name. Files of libraries and of the hub count by name.
+    Raises ``BenchError`` for files of packages that are not installed, and for files that differ from ``card.sha256``.
     """
     hashes: dict[str, str] = {}
     for part in ("image", "text", "tokenizer"):
-        block = getattr(card, part)
+        block = located(getattr(card, part))
         for key in ("name", "pretrained"):
             value = getattr(block, key, None)
             is_path = key == "pretrained" or block.kind in {"transformers", "huggingface"}
@@ -202,7 +210,21 @@ def local_files(card: ModelCard) -> dict[str, str]:
                 hashes[f"{part}.{key}: {path.name}"] = file_digest(path)
         for key, path in _paths(getattr(block, "config", {}), f"{part}.config"):
             hashes[key] = file_digest(path)
+    _check(card, hashes)
     return hashes
+
+
+def _check(card: ModelCard, hashes: dict[str, str]) -> None:
+    for name, expected in card.sha256.items():
+        of_name = {key: value for key, value in hashes.items() if key.partition(": ")[2] == name}
+        if not of_name:
+            raise BenchError(f"model '{card.name}': sha256 names '{name}', which is not among its files")
+        for key, value in of_name.items():
+            if value != expected.lower():
+                raise BenchError(
+                    f"model '{card.name}': {key} is damaged or of another version: its SHA-256 is {value[:12]}..., "
+                    f"expected {expected[:12]}..."
+                )
 
 
 def _paths(config: object, key: str) -> Iterator[tuple[str, Path]]:
@@ -225,7 +247,7 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     Weights and folders that a card names are looked up in its folder, then in the current one.
     Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
-    if (published_models_folder() / f"{name_or_path}.yaml").is_file():
+    if is_there(published_models_folder() / f"{name_or_path}.yaml"):
         raise BenchError(
             f"model '{name_or_path}' is a published model, for bench eval --model {name_or_path}; to train, name a "
             "model card (bench list models)"
@@ -241,11 +263,11 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
 
 def _beside(folder: Path, block: dict[str, Any]) -> None:
     """Replace the names of files that exist in the card's folder by their paths."""
-    keys = ("pretrained", "name") if block.get("kind") in {"transformers", "huggingface"} else ("pretrained",)
+    keys = ("pretrained", "name") if block.get("kind") in ["transformers", "huggingface"] else ("pretrained",)
     for key in keys:
         value = block.get(key)
-        if isinstance(value, str) and (folder / value).exists():
+        if isinstance(value, str) and is_there(folder / value):
             block[key] = str((folder / value).resolve())
     name = str(block.get("name", ""))
-    if name.startswith(LOCAL) and (folder / name.removeprefix(LOCAL)).is_dir():
+    if name.startswith(LOCAL) and is_there(folder / name.removeprefix(LOCAL)):
         block["name"] = f"{LOCAL}{(folder / name.removeprefix(LOCAL)).resolve()}"

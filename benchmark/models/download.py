@@ -13,6 +13,7 @@ from benchmark.models.card import (
     TimmImage,
     TransformersText,
 )
+from benchmark.models.packages import located
 
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TIMM = ("model.safetensors", "pytorch_model.bin")
@@ -23,7 +24,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt
 def to_download(card: ModelCard) -> list[str]:
     """The weights and the tokenizer that building the model would download, each as a short description."""
     missing = []
-    for spec in (card.image, card.text):
+    for spec in (located(card.image), located(card.text)):
         if isinstance(spec, OpenClipImage | OpenClipText):
             missing.append(_open_clip(spec.name, spec.pretrained))
         elif isinstance(spec, TimmImage):
@@ -95,6 +96,7 @@ def _transformers(spec: TransformersText) -> str:
 
 def tokenizer_to_download(spec: OpenClipTokenizer | HuggingFaceTokenizer) -> str:
     """A description of the tokenizer that would be downloaded, or "" if it is on this machine."""
+    spec = located(spec)
     if isinstance(spec, HuggingFaceTokenizer):
         cached = Path(spec.name).is_dir() or in_cache(spec.name, TOKENIZER)
         return "" if cached else f"tokenizer '{spec.name}'"

@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
-from benchmark.models.card import CorpusTokenizer, ModelCard, TimmImage, TinyImage, TinyText, TransformersText
+from benchmark.models.card import (
+    CorpusTokenizer,
+    ModelCard,
+    TimmImage,
+    TinyImage,
+    TinyText,
+    TransformersText,
+    local_files,
+)
+from benchmark.models.packages import located
 from benchmark.models.tiny import TinyImageTower, TinyTextTower
 from benchmark.models.tokenizer import Tokenizer
 from benchmark.models.tower import Group, ImageTower, LanguageModelTower, TextTower
@@ -168,6 +177,8 @@ def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool =
     Raises ``BenchError`` for anything that the card names and does not exist, and for weights that do not fit.
     """
     weights = weights and device != "meta"
+    if weights and card.sha256:
+        local_files(card)  # compares them
     with torch_seed(seed), torch.device(device):
         image, image_own = _image(card, weights)
         text, text_own = _text(card, weights)
@@ -181,7 +192,7 @@ Own = tuple[nn.Module, int] | None
 
 
 def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
-    spec = card.image
+    spec = located(card.image) if weights else card.image
     if isinstance(spec, TinyImage):
         return TinyImageTower(spec, card.image_size), None
     if isinstance(spec, TimmImage):
@@ -194,7 +205,7 @@ def _image(card: ModelCard, weights: bool) -> tuple[ImageTower, Own]:
 
 
 def _text(card: ModelCard, weights: bool) -> tuple[TextTower, Own]:
-    spec = card.text
+    spec = located(card.text) if weights else card.text
     if isinstance(spec, TinyText):
         context_length = card.tokenizer.context_length
         if not isinstance(card.tokenizer, CorpusTokenizer) or context_length is None:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import DEFAULT, Resizing
 from benchmark.models.card import LOCAL, TimmImage
+from benchmark.models.efficientnet import timm_names
 from benchmark.models.folders import CONFIG, contents, layouts, read_config, require_weights
 from benchmark.models.loading import LENIENT, recorded, require_whole
 from benchmark.models.tower import Group, ImageTower, PatchDropout, TowerOutput, groups_by, square_side
@@ -108,6 +109,21 @@ def architecture_of(name: str) -> str:
     return name
 
 
+def check_weights(name: str) -> None:
+    """Raise ``BenchError`` if timm has no weights of an architecture, or not those of the tag after its dot."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if not tags:
+        raise BenchError(
+            f"timm has no weights of '{architecture}'; name a checkpoint: timm:{architecture}/FILE, or "
+            f"timm:{architecture}/random for random ones"
+        )
+    if tag and tag not in tags:
+        raise unknown(f"pretrained tag of {architecture}", tag, tags)
+
+
 def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: bool = True) -> TimmImageTower:
     """Build a timm tower, with random weights if ``weights`` is false (for the meta device).
 
@@ -132,7 +148,8 @@ def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: b
                 with hub(f"timm weights of '{spec.name}'", instead, local=local):
                     model = timm.create_model(spec.name, pretrained=True, **options)
             else:
-                state = _without_classifier(read_tensors(spec.pretrained, expected), architecture)
+                tensors = timm_names(read_tensors(spec.pretrained, expected), architecture)
+                state = _without_classifier(tensors, architecture)
                 if not state:
                     raise BenchError(f"weights {source}: expected {expected}, found a classifier alone")
                 # timm drops the classifier's tensors by their number of classes, so the checkpoint claims the same.

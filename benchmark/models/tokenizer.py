@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +13,10 @@ from benchmark.common.errors import BenchError, plural, unknown
 from benchmark.common.hub import one_line
 from benchmark.models.card import LOCAL, CorpusTokenizer, HuggingFaceTokenizer, ModelCard, OpenClipTokenizer
 from benchmark.models.folders import OPEN_CLIP, read_config
+from benchmark.models.packages import located
 from benchmark.models.weights import hub
 from benchmark.store import formats
+from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
 
 SPECIALS = ["<pad>", "<start>", "<end>"]
@@ -112,13 +113,13 @@ def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, c
     texts = sorted(corpus())
     if not texts:
         raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but the corpus has none")
-    path = cache / "tokenizers" / digest(["corpus", formats.TRAINING, texts, spec.vocab_size]) / "tokenizer.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(train(texts, spec.vocab_size).to_str())
-        Path(file.name).replace(path)
-    return CorpusBPE(Backend.from_file(str(path)), spec.context_length)
+
+    def write(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(train(texts, spec.vocab_size).to_str(), encoding="utf-8")
+
+    key = digest(["corpus", formats.TRAINING, texts, spec.vocab_size])
+    folder = build_folder(cache / "tokenizers" / key, write)
+    return CorpusBPE(Backend.from_file(str(folder / "tokenizer.json")), spec.context_length)
 
 
 class OpenClipBPE:
@@ -300,7 +301,7 @@ def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None,
     corpus: returns the training texts of ``card.tokenizer.datasets``; for kind ``corpus`` only. A tokenizer that is
     trained on them is stored under ``cache``, by a hash of the texts and the parameters.
     """
-    spec = card.tokenizer
+    spec = located(card.tokenizer)
     if isinstance(spec, CorpusTokenizer):
         return _corpus(spec, corpus, cache)
     return open_clip_tokenizer(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmark.common.errors import BenchError, listed, reading_failed
 from benchmark.common.hub import causes, hub_answers, one_line
 from benchmark.models.loading import compared, require_whole
+from benchmark.store.files import commit, follow_umask
 
 NO_TENSORS = "found something other than names and tensors"
 
@@ -25,9 +26,18 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write the parameters and buffers of a model as safetensors. The file is complete, or it is not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
-    part.replace(path)
+    write_tensors(path, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors. The file is complete, or it is not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata)
+        follow_umask(partial)
+        commit(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

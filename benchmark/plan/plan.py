@@ -117,6 +117,8 @@ def cell_content(
     kept: a cell without them has to be trained again.
     """
     settings = training.model_dump(exclude={"accumulation", "precision", "checkpoint_every"})
+    if not training.cache_frozen:
+        del settings["cache_frozen"]  # so that trainings from before this setting keep their keys
     settings["accumulation"] = accumulation_mode(METHODS[method], training)
     settings["precision"] = precision_of(training, device)
     content = CellContent(

@@ -1,6 +1,5 @@
 """Apply the settings that `bench tune` found for an arm to a configuration."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from benchmark.common.errors import BenchError
 from benchmark.config.schema import RunConfig
 from benchmark.plan.plan import settings_content
 from benchmark.plan.resolve import arm_options, resolve_model
+from benchmark.store.files import DamagedError, read_object
 from benchmark.store.hashing import digest
 
 
@@ -38,7 +38,10 @@ def settings_of(config: RunConfig, arm: str) -> dict[str, Any]:
             f"--tuned: no settings yet for arm '{arm}' with this suite, model, pretraining data, budget, "
             f"training settings and method options; run bench tune --methods {arm} with the same ones first"
         )
-    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    remedy = "remove it, and run the same bench tune again"
+    settings = read_object(path, remedy).get("settings")
+    if not isinstance(settings, dict):
+        raise DamagedError(path, "is damaged: it has no settings", remedy)
     return settings
 
 

@@ -53,7 +53,7 @@ def model_card(store: "Store", key: str, checkpoint: str, layout: str, licence: 
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    cell = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))
+    cell = store.description(key)
     label, recipe = cell["label"], cell["content"]
     rows = _rows_of(store, key)
     pretraining = _pretraining(store, recipe)
@@ -105,7 +105,7 @@ def _metric_name(row: Any) -> str:
 
 def restricted(store: "Store", key: str) -> list[str]:
     """List the pretraining datasets of a cell that not everyone may use, or whose access is not known here."""
-    recipe = json.loads((store.cell(key) / "cell.json").read_text(encoding="utf-8"))["content"]
+    recipe = store.description(key)["content"]
     return [name for name, card in _pretraining(store, recipe).items() if _is_restricted(card)]
 
 

@@ -30,7 +30,7 @@ from benchmark.report import (
 )
 from benchmark.report.latex import write_latex
 from benchmark.report.page import HOW_TO_READ, Page
-from benchmark.report.render import ALL_TASKS, Part, task_anchor
+from benchmark.report.render import ALL_TASKS, Part, Sentence, task_anchor
 from benchmark.report.results import (
     ConfigurationOf,
     DisplayNames,
@@ -44,6 +44,7 @@ from benchmark.report.results import (
     natural,
     nothing,
     shared_settings,
+    with_texts,
 )
 from benchmark.report.verdicts import Verdict
 from benchmark.report.web import curves, differences, embedding_map, predictions, quality, score_charts, training
@@ -101,6 +102,7 @@ def write_report(
     configuration: ConfigurationOf = nothing,
     runs: Sequence[RunRecord] = (),
     look: Section | None = None,
+    damage: Sequence[str] = (),
 ) -> list[Path]:
     """Print the tables; write report.md, index.html, the CSV files of data_files() and plots/*.png, *.svg.
 
@@ -114,7 +116,8 @@ def write_report(
     Store.course() returns them. latex: whether to write tables and references for a paper into ``folder``/latex, and
     plots as PDF too. details: whether all tables are printed, or only the answer and the overview. examples, log,
     embedded, configuration: of a cell, for the page. runs: their records; one that goes on or did not end properly
-    comes first. look: shows single examples on the page. Returns the files, report.md first.
+    comes first. look: shows single examples on the page. damage: what of the results is left out because it is damaged,
+    a line each. Returns the files, report.md first.
     Raises ``BenchError`` if there is no primary row with a value, or no such reference.
     """
     resamples = cache(resamples)
@@ -130,8 +133,10 @@ def write_report(
     verdicts = verdicts_of(rows, costs, resamples, stated)
     if verdicts:
         page.add_data("claims.csv", claims.claims_frame(verdicts))
-    unfinished = Chapter("run", "Run", [*live.unfinished(runs)], opened=True)
-    for chapter in (unfinished, *chapters(results, verdicts, look, runs)):
+    damaged = [Sentence(f"Left out: {line}.", main=True) for line in damage]
+    unfinished = Chapter("run", "Run", [*damaged, *live.unfinished(runs)], opened=True)
+    # All of it before anything is printed: it may find further damage.
+    for chapter in [unfinished, *chapters(results, verdicts, look, runs)]:
         if not chapter.only_here:
             page.add(chapter.parts)
         web.add(chapter)
@@ -257,4 +262,4 @@ def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
             return results.whole.get(value, value)
         return json.dumps(value) if isinstance(value, dict) else value
 
-    return {name: frame.map(written) for name, frame in files.items()}
+    return {name: with_texts(frame, written) for name, frame in files.items()}

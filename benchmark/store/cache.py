@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 from benchmark.common.errors import BenchError, MachineError
 from benchmark.store.claim import Claim, ClaimLostError, wait_for
+from benchmark.store.files import DamagedError, commit, intact, read_json, seal_folder, set_aside, write_sealed
 
 
 def cache_root() -> Path:
@@ -16,16 +17,19 @@ def cache_root() -> Path:
     return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "contrastive-benchmark").expanduser()
 
 
-def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = False) -> Path:
+def build_folder(
+    folder: Path, write: Callable[[Path], None], resume: bool = False, check: Callable[[Path], bool] = intact
+) -> Path:
     """Build ``folder`` with ``write`` unless it exists; return it.
 
     It is written under a temporary name and renamed at the end, so a folder under its final name is always complete,
-    even if a process is killed. A second process waits for the first.
+    even if a process is killed. A second process waits for the first. What is damaged is set aside and built again.
 
-    resume: keep the temporary folder if ``write`` fails, so that the next call continues in it.
+    resume: keep the temporary folder if ``write`` fails, so that the next call continues in it. check: returns whether
+    the folder is there and intact, and sets it aside if not; default: by the digests of its files, each once per state.
     Raises ``MachineError`` if the folder cannot be written (disk full, no permission).
     """
-    while not folder.is_dir():
+    while not check(folder):
         try:
             claimed = wait_for(folder, folder.is_dir)
         except OSError as error:
@@ -35,19 +39,21 @@ def build_folder(folder: Path, write: Callable[[Path], None], resume: bool = Fal
         if claimed is not None:
             # Who has taken over builds the same: it is waited for.
             with suppress(ClaimLostError), claimed, claimed.guarding():
-                _build(folder, claimed, write, resume)
+                _build(folder, claimed, write, resume, seal=check is intact)
     return folder
 
 
-def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bool) -> None:
+def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bool, seal: bool) -> None:
     temporary = claimed.partial()
     try:
         if not keep:
             shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        if seal:
+            seal_folder(temporary)
         claimed.check()
-        temporary.replace(folder)
+        commit(temporary, folder)
     except OSError as error:
         # What lies there came from a process without claims, such as an older version.
         if not folder.is_dir():
@@ -64,15 +70,23 @@ def _build(folder: Path, claimed: Claim, write: Callable[[Path], None], keep: bo
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all. Raises ``MachineError`` if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+def remembered(path: Path) -> Any:
+    """Read the value that remember() wrote; None if there is none, or if it is damaged, which is set aside."""
+    if not path.is_file():
+        return None
+    try:
+        value = read_json(path, "it is made again")
+    except DamagedError as error:
+        set_aside(path, error)
+        return None
+    # Earlier versions wrote the value alone, without its hash.
+    return value.get("value") if isinstance(value, dict) else None
+
+
+def remember(path: Path, value: Any) -> None:
+    """Write a value that JSON can hold into a file. Raises ``MachineError`` if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_sealed(path, {"value": value})
     except OSError as error:
         raise MachineError(f"cache {path}: cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

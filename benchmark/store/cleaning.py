@@ -10,10 +10,22 @@ from benchmark.store.store import Store
 
 KINDS = {
     "embeddings": "encoded datasets of trained cells; encoded again when a task needs them",
-    "partial": "interrupted trainings and killed evaluations; the next run starts them from scratch",
+    "partial": "interrupted trainings, killed evaluations, damage set aside; the next run starts from scratch",
     "cache": "records, prepared images, tokenizers and general weights; rebuilt by the next run",
 }
-CACHED = ("records", "decoded", "prepared", "tokens", "tokenizers", "initial", "language_models", "estimates")
+CACHED = (
+    "records",
+    "shared",
+    "shards",
+    "drawn",
+    "decoded",
+    "prepared",
+    "tokens",
+    "tokenizers",
+    "initial",
+    "language_models",
+    "estimates",
+)
 """The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
 RUNNING_WITHIN = 60.0
 """A training that wrote within the last so many seconds counts as running."""
@@ -25,6 +37,7 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
     Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
     partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
+    partial += [*store.cells.glob(".*.damaged-*"), *store.cells.glob("[!.]*/*/.*.damaged-*")]
     return {
         "embeddings": sorted(f for f in store.cells.glob("[!.]*/embeddings") if not f.is_symlink()),
         "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),

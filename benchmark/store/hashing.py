@@ -50,7 +50,8 @@ def file_digest(path: Path) -> str:
     return _file_digest(path, state.st_size, state.st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)
+# A report reads tens of thousands of files, some for every metric.
+@lru_cache(maxsize=2**16)
 def _file_digest(path: Path, size: int, time: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

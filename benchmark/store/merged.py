@@ -1,20 +1,20 @@
 """Several result folders, of several machines or groups, read as one store."""
 
-import json
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, listed
 from benchmark.config.claims import Claim
+from benchmark.store.files import DamagedError
 from benchmark.store.hashing import digest
 from benchmark.store.live import RunRecord
 from benchmark.store.rows import OpenedDataset
-from benchmark.store.store import Store
+from benchmark.store.store import Finished, Store, same_training
 
 MEASURED = {
     "format": "by other versions of this program",
@@ -31,12 +31,21 @@ def open_store(folders: Sequence[Path]) -> Store:
     return Store(folders[0]) if len(folders) == 1 else MergedStore(folders)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A finished cell in one of several stores. source: the name of the folder that it is from."""
+
+    store: Store
+    cell: Finished
+    source: str
+
+
 class MergedStore(Store):
     """The results of several folders; only for reading. ``folder`` is the first, where the report is written.
 
-    A cell that two folders have (an equal key) counts once; if it was trained in both, only the first one does, and
-    otherwise the evaluations of both count. Cells that have a name in common and differ in more than the seed are told
-    apart by a column ``folder`` of rows and costs.
+    A cell that two folders have (an equal key) counts once; if trainings of it gave other weights, only the first one
+    does, and otherwise the evaluations of both count. Cells that have a name in common and differ in more than the seed
+    are told apart by a column ``folder`` of rows and costs.
 
     Raises ``BenchError`` if a folder holds no results, and if two measured a dataset in different ways.
     """
@@ -48,8 +57,10 @@ class MergedStore(Store):
                 missing = "has no finished cells" if folder.is_dir() else "does not exist"
                 raise BenchError(f"the results folder {folder} {missing}; run bench run there, or leave it out")
         self.stores = [Store(folder) for folder in folders]
-        names = [folder.name for folder in folders]
-        self._names = names if len(set(names)) == len(names) and all(names) else list(map(str, folders))
+        for store in self.stores:
+            store.damage = self.damage
+        self._names = names_of(folders)
+        self._known: dict[str, list[Copy]] | None = None
         self._check_measured()
 
     @override
@@ -74,60 +85,47 @@ class MergedStore(Store):
 
     @override
     def cell(self, key: str) -> Path:
-        return next((store.cell(key) for store in self.stores if store.finished(key)), super().cell(key))
+        copies = self.copies().get(key)
+        return copies[0].cell.folder if copies else super().cell(key)
 
     @override
     def evaluation_folder(self, cell: str, key: str) -> Path:
-        folders = [folder / "evaluations" / key for folder in self._copies.get(cell, [])]
-        return next((folder for folder in folders if folder.is_dir()), super().evaluation_folder(cell, key))
+        folders = [copy.store.evaluation_folder(cell, key) for copy in self.copies().get(cell, [])]
+        there = (folder for folder in folders if folder.is_dir() and folder not in self.damage)
+        return next(there, super().evaluation_folder(cell, key))
 
     @override
-    def _finished(self) -> Iterator[Path]:
-        # Of rows that two copies have, the last ones count: those of the first folder.
-        copies = (folder for folders in self._copies.values() for folder in reversed(folders))
-        yield from sorted(copies, key=lambda folder: (folder / "cost.json").stat().st_mtime)
+    def source(self, cell: str) -> str:
+        copies = self.copies().get(cell)
+        return copies[0].source if copies else ""
 
     @override
-    def _origin(self, folder: Path) -> dict[str, str]:
-        store = next(number for number, store in enumerate(self.stores) if folder.parent == store.cells)
-        return {"folder": self._names[store]} if self._label_of(folder) in self._told_apart else {}
+    def leave_out(self, error: DamagedError) -> bool:
+        self._known = None
+        return super().leave_out(error)
 
-    @cached_property
-    def _copies(self) -> dict[str, list[Path]]:
-        """The folders of each cell, that of the first store first; none of a second training."""
-        copies: dict[str, list[Path]] = {}
-        for store in self.stores:
-            for folder in store._finished():
-                of_cell = copies.setdefault(folder.name, [])
-                if not of_cell or _same(of_cell[0] / "cost.json", folder / "cost.json"):
-                    of_cell.append(folder)
-        return copies
+    @override
+    def finished_cells(self) -> list[Finished]:
+        return sorted((copies[0].cell for copies in self.copies().values()), key=lambda cell: cell.place)
 
-    @cached_property
-    def _told_apart(self) -> set[str]:
-        """The labels without seed of cells that differ between folders in more than the seed."""
-        configurations: dict[str, dict[int, set[str]]] = {}
-        for number, store in enumerate(self.stores):
-            newest: dict[tuple[str, int], str] = {}
-            for folder in store._finished():
-                cell = _read(folder / "cell.json")
-                content = {name: value for name, value in cell["content"].items() if name != "seed"}
-                newest[self._label_of(folder), cell["label"]["seed"]] = digest(content)
-            for (label, _), configuration in newest.items():
-                configurations.setdefault(label, {}).setdefault(number, set()).add(configuration)
-        return {
-            label
-            for label, of_stores in configurations.items()
-            if any(each != next(iter(of_stores.values())) for each in of_stores.values())
-        }
+    @override
+    def _evaluations(self, cell: str) -> list[str]:
+        return sorted({key for copy in self.copies().get(cell, []) for key in copy.store._evaluations(cell)})
 
-    def _label_of(self, folder: Path) -> str:
-        label = _read(folder / "cell.json")["label"]
-        return digest({name: value for name, value in label.items() if name not in ("seed", "recipe")})
+    def copies(self) -> dict[str, list[Copy]]:
+        """The copies of each cell, that of the first store first; none of a training that gave other weights."""
+        if self._known is None:
+            self._known = {}
+            for store, name in zip(self.stores, self._names):
+                for cell in store.finished_cells():
+                    of_cell = self._known.setdefault(cell.key, [])
+                    if not of_cell or same_training(of_cell[0].cell, cell):
+                        of_cell.append(Copy(store, cell, store.source(cell.key) or name))
+        return self._known
 
     def _check_measured(self) -> None:
         """Raise ``BenchError`` if two folders measured the same task and dataset in ways of which none is the same."""
-        ways = [_ways_of(store) for store in self.stores]
+        ways = [store.without_damage(partial(_ways_of, store)) for store in self.stores]
         for (one, first), (other, second) in combinations(zip(self.stores, ways), 2):
             for aspect, how in {"examples": "on different test examples", **MEASURED}.items():
                 keys = [key for key in first.keys() & second.keys() if key[2] == aspect]
@@ -160,9 +158,7 @@ def _ways_of(store: Store) -> dict[tuple[str, str, str], set[str]]:
     return ways
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return what folders are called where they are told apart: by their names, or by their paths."""
+    names = [folder.name for folder in folders]
+    return names if len(set(names)) == len(names) and all(names) else list(map(str, folders))

@@ -33,6 +33,7 @@ from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, optimizer_of, precision_of
+from benchmark.training.spikes import Spikes
 
 T = TypeVar("T")
 
@@ -57,9 +58,11 @@ class Cost(Parameters):
 
     samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
-    whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
-    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes. kept: how far the
-    training was at the checkpoints that were kept in its course, by their names.
+    whole training. micro_batch: at most batch_size. gpus_per_cell: the processes that trained together: seconds and
+    samples_per_second are of all of them, peak_memory is of one. precision: bf16 or fp32. validation_loss,
+    best_validation_loss: the last, and the lowest in the last stage; NaN and infinity without validation. peak_memory:
+    bytes. kept: how far the training was at the checkpoints that were kept in its course, by their names. spikes: of
+    its loss; None without any.
     """
 
     samples: int
@@ -73,12 +76,14 @@ class Cost(Parameters):
     batch_size: int
     micro_batch: int
     accumulation: Accumulation
+    gpus_per_cell: int
     precision: str
     device: str
     validation_loss: float
     best_validation_loss: float
     peak_memory: int
     kept: dict[str, Reached]
+    spikes: Spikes | None
 
 
 class SourceCost(TypedDict, total=False):
@@ -461,9 +466,9 @@ def _places(index: Tensor | None) -> list[Tensor | None]:
 def _warm_optimizer(method: Method, recipe: Recipe, peak: StoragePeak, real: bool) -> torch.optim.Optimizer:
     """Make an optimiser with its state allocated, as after the first step.
 
-    real: the parameters have data. Each operator on a fake tensor takes 0.1 ms, so instead of fake parameters a stand-in
-    without data takes the steps for all parameters of a group with the same shape: on the CPU, optimisers treat one
-    parameter after the other. peak: is told what such a step allocates.
+    real: the parameters have data. Each operator on a fake tensor takes 0.1 ms, so instead of fake parameters a
+    stand-in without data takes the steps for all parameters of a group with the same shape: on the CPU, optimisers
+    treat one parameter after the other. peak: is told what such a step allocates.
     """
     optimizer = optimizer_of(method, recipe)
     if real:

@@ -14,7 +14,7 @@ from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 from benchmark.data.records import COLUMNS
-from benchmark.store.cache import build_folder, write_file
+from benchmark.store.cache import build_folder, remember
 from tests.data.make import PAIRS, dataset, pairs, pixels
 
 
@@ -286,7 +286,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(BenchError, match="cannot be written: Not a directory; set BENCH_CACHE"):
         build_folder(tmp_path / "file" / "cache", lambda folder: None)
     with pytest.raises(BenchError, match="cannot be written: Not a directory"):
-        write_file(tmp_path / "file" / "folder" / "x", b"")
+        remember(tmp_path / "file" / "folder" / "x", 1)
 
     def full(folder):
         (folder / "half").write_bytes(b"x")

@@ -2,16 +2,16 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from benchmark.config.yaml_files import configs_folder
 from benchmark.data.card import load_card
 from benchmark.data.check import check
 from benchmark.data.dataset import open_dataset
 from benchmark.data.prepared import prepare
 
-CARDS = Path(__file__).parents[1] / "cards"
+CARDS = configs_folder() / "datasets" / "pack"
 
 # images and questions a split: train, val, test
 COUNTS = {

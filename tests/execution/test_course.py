@@ -50,7 +50,8 @@ def test_each_row_is_of_its_own_weights(bench: Bench, monkeypatch: pytest.Monkey
     assert not torch.equal(weights["logit_scale"], averaged["logit_scale"])
     (store.cell(cell) / "last-average.safetensors").unlink()
     assert bench("run", *QUICK, *AT, *average, "--set", "evaluation.resamples=60") == 1
-    assert "last-average.safetensors: missing. Remove the folder and run again" in " ".join(bench.out.split())
+    said = " ".join(bench.out.split())
+    assert "last-average.safetensors: is missing; to train it again: the command that trained it, with --again" in said
 
 
 def test_a_training_without_an_average_is_evaluated_as_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,9 +227,10 @@ def test_cells_are_found_by_key_and_method(tmp_path: Path) -> None:
         BenchError, match=r"'msd' matches several trained cells; name one of them: abd456 \(msd, small, 0\)"
     ):
         find_cell(store, "msd")
-    cell = json.loads((store.cell("eee") / "cell.json").read_text())
+    store.cell("eee").rename(store.partial("eee"))
+    cell = json.loads((store.partial("eee") / "cell.json").read_text())
     cell["label"]["pretraining"] = "few"
-    (store.cell("eee") / "cell.json").write_text(json.dumps(cell))
+    store.finish("eee", cell, {"seconds": 1.0})
     with pytest.raises(BenchError, match=r"abd456 \(msd, small, 0\), eee \(msd, small, few, 0\)"):
         find_cell(store, "msd")
     with pytest.raises(BenchError, match="unknown trained cell, arm or method 'clp'; did you mean 'clip'"):

@@ -13,6 +13,7 @@ from benchmark.common.errors import MachineError
 from benchmark.data.images import load_image
 from benchmark.data.problems import BadRow
 from benchmark.store.store import Store
+from benchmark.task import TASKS
 from tests.squares import Bench, edit
 
 QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--budget", "steps=2"]
@@ -117,6 +118,8 @@ def test_results_are_tested_for_writing(tmp_path: Path, monkeypatch: pytest.Monk
         ("raise MemoryError", "out of memory"),
         ("raise OSError(28, 'No space left on device', 'x')", "x: No space left on device"),
         ("raise ValueError('odd\\x1b[31m')", r"ValueError: odd"),
+        ("import os; os._exit(0)", r"os\._exit\(0\) was called in .*faulty\.py, line 11"),
+        ("raise GeneratorExit", r"GeneratorExit"),
     ],
 )
 def test_a_plug_in_that_fails(fault: str, said: str, bench: Bench) -> None:
@@ -132,7 +135,9 @@ def test_a_plug_in_that_fails(fault: str, said: str, bench: Bench) -> None:
     assert re.search(said, printed), printed
 
 
-@pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "raise SystemExit", "raise MemoryError", "1 / 0"])
+@pytest.mark.parametrize(
+    "text", ["import os; os._exit(0)", "raise SystemExit", "raise MemoryError", "1 / 0", "raise GeneratorExit"]
+)
 def test_a_plug_in_that_ends_the_program_when_imported(text: str, bench: Bench) -> None:
     (bench.folder / "ends.py").write_text(text)
     assert bench("run", *QUICK, "--plugin", "ends.py") == 2
@@ -148,6 +153,8 @@ def re_one_line(text: str) -> str:
     ("error", "status", "said"),
     [
         (SystemExit(0), 1, "sys.exit(0) was called"),
+        (ZeroDivisionError("odd\nlines"), 1, "ZeroDivisionError: odd lines ("),
+        (GeneratorExit(), 1, "GeneratorExit ("),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "/x/y: No space left on device"),
         (MemoryError("Unable to allocate 9 GiB"), 2, "out of memory (Unable to allocate 9 GiB)"),
         (PermissionError(errno.EACCES, "Permission denied", "report"), 2, "report: Permission denied"),
@@ -164,8 +171,70 @@ def test_how_the_program_ends(
     assert said in re_one_line(bench.err)
 
 
+TASK = """
+import os, sys
+from benchmark import Task, register_task
+
+@register_task("ends")
+class Ends(Task):
+    primary, needs = "accuracy", frozenset({{"label"}})
+
+    @classmethod
+    def model_needs(cls, config):
+        {model_needs}
+        return frozenset()
+
+    def evaluate(self, data, seed):
+        {evaluate}
+"""
+
+
+def test_a_task_that_ends_the_program(bench: Bench) -> None:
+    for number, fault in enumerate(("sys.exit(0)", "os._exit(0)", "raise BaseException('odd')")):
+        for where in ("model_needs", "evaluate"):
+            (bench.folder / f"{where}{number}.py").write_text(
+                TASK.format(**{"model_needs": "pass", "evaluate": "pass"} | {where: fault})
+            )
+            TASKS._classes.pop("ends", None)
+            assert bench("run", *QUICK, "--plugin", f"{where}{number}.py", "--tasks", "ends") == 1
+            said = bench.err or bench.out.splitlines()[-1]
+            assert fault.removeprefix("raise ").partition("(")[0] in said
+            assert f"{where}{number}.py" in said or "odd" in said
+            assert "Traceback" not in bench.err
+
+
+def test_no_process_ends_by_a_call_of_os_exit() -> None:
+    """Not with status 0: in a thread it ends the process, and in a child it is what it was."""
+    program = "import os, sys, threading; from benchmark.common.errors import kept_alive\nwith kept_alive(): "
+    for call, status in (
+        ("threading.Thread(target=os._exit, args=(0,)).start()", 1),
+        ("child = os.fork() or os._exit(7); os._exit(os.waitpid(child, 0)[1] >> 8)", 7),
+    ):
+        done = subprocess.run([sys.executable, "-c", program + call], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("a=[[", "--launch-option a=[[: not valid YAML"),
+        ("a=" + "[" * 3000, "more than 50 levels"),
+        ("a=!!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("workers=" + "9" * 5000, "an integer of more than 64 bits"),
+        ("workers=\x1b[31m", "not valid YAML"),
+        ("x" * 3000, "expected name=value"),
+    ],
+)
+def test_options_of_launchers(option: str, said: str, bench: Bench) -> None:
+    assert bench("run", *QUICK, "--launch", "local", "--launch-option", option) == 2
+    assert said in re_one_line(bench.err)
+    assert len(bench.err) < 400
+
+
 def test_a_report_that_cannot_be_written(bench: Bench) -> None:
     assert bench("run", *QUICK, "--results", "my results") == 0
+    assert bench.out.splitlines()[-1] == "next: bench report --results 'my results'"
+    assert bench("plan", *QUICK, "--results", "my results") == 0
     assert bench.out.splitlines()[-1] == "next: bench report --results 'my results'"
     (bench.folder / "file").touch()
     assert bench("report", "--results", "my results", "--output", "file") == 2

@@ -57,6 +57,7 @@ class Pairs:
         rng = np.random.default_rng(seed)
         self.image = torch.from_numpy(rng.integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8))
         self.tokens = [rng.integers(3, VOCABULARY, rng.integers(3, CONTEXT + 1)) for _ in range(count)]
+        self.longest = max(map(len, self.tokens))
         self.text = np.arange(count) % (texts or count)
         self.tokens = [self.tokens[text] for text in self.text]
         self.label = torch.from_numpy(rng.integers(0, 4, count))

@@ -19,6 +19,8 @@ def test_the_shipped_cards() -> None:
         "convnext-t-clinicalbert",
         "deit-b-clinicalbert",
         "deit-s-clinicalbert",
+        "real-general",
+        "real-scratch",
         "resnet50",
         "swin-t-clinicalbert",
         "tiny",

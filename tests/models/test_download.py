@@ -93,4 +93,5 @@ def test_what_is_random_or_a_file_or_comes_with_the_library_is_not_downloaded(tm
 
 def test_both_towers_of_one_checkpoint_are_one_download() -> None:
     assert to_download(load_model_card("vit-b-16")) == ["weights 'openai' of open_clip's 'ViT-B-16'"]
-    assert {name for name in model_names() if not to_download(load_model_card(name))} == {"tiny", "tiny-general"}
+    cards = [load_model_card(name) for name in model_names() if not name.startswith("real-")]
+    assert {card.name for card in cards if not to_download(card)} == {"tiny", "tiny-general"}

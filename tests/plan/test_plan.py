@@ -86,6 +86,7 @@ TRAINING = {
     "precision": "bf16",
     "gradient_checkpointing": True,
     "compile": True,
+    "cache_frozen": True,
     "augmentation": {"flip": 0.5},
     "validations": 3,
 }
@@ -106,6 +107,7 @@ def test_training_settings_change_cells_alone(name: str, changes: Callable[..., 
     [
         ("training.checkpoint_every=5", set()),
         ("training.precision=fp32", set()),  # what auto is on a CPU
+        ("training.cache_frozen=false", set()),
         ("training.accumulation=cached", {"msd"}),  # what auto is for clip
         ("msd.momentum=0.9", {"msd"}),
         ("few_shot.draws=3", {"few_shot"}),

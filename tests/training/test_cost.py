@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.common.errors import PlugInError
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
@@ -205,7 +206,7 @@ def test_a_method_whose_shapes_depend_on_contents(kind: type[Method], tmp_path: 
 
     training = Training(steps=2, batch_size=8, micro_batch=8)
     if kind is Sorting:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(PlugInError, match="DynamicOutputShape"):
             simulated_flops(made(), shape(), training, CPU, 2)
     planned = simulated_or_real(lambda real: simulated_cost(made(), shape(), training, CPU, 2, real))
     cost = train(made(), tmp_path, pairs_of_one_length(16), samples=None, steps=2)

@@ -36,7 +36,6 @@ def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> 
         train(small_method("clip"), tmp_path, Pairs(20), progress=stop, **options)
     cost = train(small_method("clip"), tmp_path, Pairs(20), **options)
     assert cost["steps"] == 9
-    assert not (tmp_path / "steps").exists()
 
 
 def test_timing_a_step_leaves_no_trace(tmp_path: Path) -> None:
@@ -189,7 +188,9 @@ def test_a_checkpoint_of_another_model_is_not_resumed(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / RESUME)
     with safe_open(tmp_path / RESUME, "pt") as file:
         save_file(
-            {name: x for name, x in tensors.items() if name != "method.logit_scale"}, tmp_path / RESUME, file.metadata()
+            {name: x for name, x in tensors.items() if name != "method.logit_scale"},
+            tmp_path / RESUME,
+            {name: value for name, value in file.metadata().items() if name != "sha256"},
         )
     with pytest.raises(
         BenchError, match=r"resume\.safetensors: .* 1 tensor is missing \(logit_scale\).* code of method"

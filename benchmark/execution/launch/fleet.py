@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,17 +18,16 @@ from benchmark.common.errors import BenchError, plural
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
-from benchmark.execution.launch.status import CellState, read_launches, states_of, summary
+from benchmark.execution.launch.status import CellState, failure_messages, read_launches, states_of, summary
+from benchmark.execution.plugins import plugin_files
 from benchmark.execution.runner import Outcome, Runner, Share
-from benchmark.method import METHODS
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import checked_options
-from benchmark.registry import installed_plugins
 from benchmark.store.cache import cache_root
+from benchmark.store.files import write_whole
 from benchmark.store.live import KEPT, Work
 from benchmark.store.store import Store
-from benchmark.task import TASKS
 
 POLL = 0.2
 """Seconds between two looks at what was launched."""
@@ -63,6 +61,7 @@ def launch(
         launcher.check()
         tracking = Tracking.of([*track], store.folder / "tracking", lambda _: None)
         runner, evaluated = Runner(plan, store, progress, cache or cache_root(), tracking), _evaluated(plan)
+        runner.set_aside_damaged()
         work = runner.prepare()
         job = launcher.job = job.model_copy(update={"left_out": sorted(evaluated - _evaluated(plan))})
         units = _units(runner, work, launcher)
@@ -191,9 +190,7 @@ class _Fleet:
 
     def failures(self) -> list[str]:
         """List the messages of what failed, in the order in which it did."""
-        marks = [path for path in self.failed.iterdir() if not path.name.startswith(".")]
-        messages = [path.read_text(encoding="utf-8") for path in sorted(marks, key=lambda path: path.stat().st_mtime)]
-        return [message for message in messages if message] + self._failed_workers
+        return [message for message in failure_messages(self.failed).values() if message] + self._failed_workers
 
     def _wait(self, handles: Sequence[str], show: Callable[[], None]) -> None:
         left = [*handles]
@@ -216,10 +213,7 @@ class _Fleet:
             self.progress.print(f"{handle} stopped: {report.reason}", "yellow")
 
     def _write(self) -> None:
-        path = self.folder / "launch.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.record.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(self.folder / "launch.json", self.record.model_dump_json() + "\n")
 
     @contextmanager
     def _table(self) -> Iterator[Callable[[], None]]:
@@ -252,31 +246,10 @@ def _job(plan: Plan, store: Store, track: Sequence[str]) -> Job:
         device=plan.device.type,
         results=store.folder.absolute(),
         folder=Path.cwd(),
-        plugins=_plugins(plan),
+        plugins=plugin_files(plan),
         environment=environment,
         track=[*track],
     )
-
-
-def _plugins(plan: Plan) -> list[str]:
-    """List the files that define the plan's methods and tasks, apart from those that are installed.
-
-    Raises ``BenchError`` for a class that another process cannot import.
-    """
-    installed = tuple(f"{package}." for _, package in installed_plugins())
-    files: dict[str, None] = {}
-    classes = [METHODS[cell.method] for cell in plan.cells] + [TASKS[pair.task] for pair in plan.pairs]
-    for cls in dict.fromkeys(classes):
-        if f"{cls.__module__}.".startswith(installed):
-            continue
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if file is None or cls.__module__ == "__main__":
-            raise BenchError(
-                f"'{cls.name}' is defined in the script or notebook that runs, which workers cannot import; "
-                "put it in a file of its own, and name that with plugins=[...] (or --plugin)"
-            )
-        files[str(Path(file).resolve())] = None
-    return [*files]
 
 
 def _evaluated(plan: Plan) -> set[str]:
