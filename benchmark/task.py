@@ -51,7 +51,7 @@ class Task:
         """Measure the encoder of ``data`` on its dataset.
 
         The same encoder, dataset and seed give the same measurements, whatever the order of the examples and the batch
-        size of the encoding.
+        size of the encoding. What takes long says how far it is: ``data.progress("training", epoch, epochs)``.
         """
         raise NotImplementedError
 

@@ -94,10 +94,14 @@ class FewShot(Task):
                 if percentage < 100 or draw == 0:
                     rows = draw_groups(kinds, group, round(len(train) * percentage / 100), order)
                     drawn.setdefault(f"{percentage:g}%", []).append(rows)
-        scores = {
-            point: [self.scores(train.take(rows), test.features, len(data.classes)).cpu().numpy() for rows in of_point]
-            for point, of_point in drawn.items()
-        }
+        scores: dict[str, list[np.ndarray]] = {}
+        total = sum(map(len, drawn.values()))
+        for point, of_point in drawn.items():
+            scores[point] = []
+            for rows in of_point:
+                data.progress("fitting draws", sum(map(len, scores.values())), total)
+                of_draw = self.scores(train.take(rows), test.features, len(data.classes))
+                scores[point].append(of_draw.cpu().numpy())
         measure = findings if data.card.multi_label else classes
         label = test.label.cpu().numpy()
         measurement = measure(label, scores, data.classes)

@@ -1,7 +1,8 @@
 """Linear probe: how well a linear classifier separates the classes in frozen image features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -74,7 +75,7 @@ class LinearProbe(Task):
         test = labelled(data, "test", self.config.features)
         if self.config.protocol == "roy2024":
             with torch_seed(stream(seed, "linear_probe", data.card.name)):
-                scores = trained_by_adamw(train, test.features, len(data.classes))
+                scores = trained_by_adamw(train, test.features, len(data.classes), progress=data.progress)
             notes: dict[str, Any] = {"protocol": "roy2024"}
         else:
             scores, notes = self.chosen(data, train, test)
@@ -97,7 +98,7 @@ class LinearProbe(Task):
     def chosen(self, data: Evaluation, train: Labelled, test: Labelled) -> tuple[Tensor, dict[str, Any]]:
         """Fit a classifier for each strength and choose one; return its logits of test [n, K] and how it was chosen."""
         scale = deviation(train.features)
-        path = self.fit(train, scale, len(data.classes))
+        path = self.fit(train, scale, data, "fitting strengths")
         val = labelled(data, "val", self.config.features) if "val" in data.splits() else train.take(np.array([], int))
         if (val.label >= 0).any():
             losses, chosen_on = cross_entropy(path(val.features / scale), val.label), "val"
@@ -113,9 +114,11 @@ class LinearProbe(Task):
             "cross_entropy": dict(zip(map(str, strengths), losses.tolist())),
         }
 
-    def fit(self, train: Labelled, scale: Tensor, classes: int) -> Path:
-        """Fit a classifier for each strength."""
-        return logistic_path(train.features / scale, train.label, classes, self.config.strengths)
+    def fit(self, train: Labelled, scale: Tensor, data: Evaluation, doing: str) -> Path:
+        """Fit a classifier for each strength. doing: as of data.progress."""
+        classes, strengths = len(data.classes), self.config.strengths
+        progress = partial(data.progress, doing)
+        return logistic_path(train.features / scale, train.label, classes, strengths, progress=progress)
 
     def cross_validate(self, train: Labelled, data: Evaluation) -> Tensor:
         """Compute the mean cross-entropy of the examples when their group is left out: [P]."""
@@ -126,10 +129,12 @@ class LinearProbe(Task):
                 "that there is nothing to choose the regularisation on; label some images of val"
             )
         scores, labels = [], []
-        for rows, held_out in GroupKFold(folds).split(train.ids, groups=train.groups):
+        splits = GroupKFold(folds).split(train.ids, groups=train.groups)
+        for fold, (rows, held_out) in enumerate(splits, 1):
             part, rest = train.take(rows), train.take(held_out)
             scale = deviation(part.features)
-            scores.append(self.fit(part, scale, len(data.classes))(rest.features / scale))
+            path = self.fit(part, scale, data, f"fold {fold} of {folds}, fitting strengths")
+            scores.append(path(rest.features / scale))
             labels.append(rest.label)
         return cross_entropy(torch.cat(scores, 1), torch.cat(labels))
 
@@ -156,11 +161,13 @@ def trained_by_adamw(
     epochs: int = 40,
     batch_size: int = 64,
     learning_rate: float = 0.1,
+    progress: Callable[[str, int, int], object] = lambda doing, done, total: None,
 ) -> Tensor:
     """Train one linear layer on unit-length features by AdamW, and compute its logits [n, K] of ``features`` [n, d].
 
     Cross-entropy; binary cross-entropy over the known labels when multi-label. No weight decay; the rate falls from
     the first step to 0 along a cosine. The layer starts, and the batches are drawn, from torch's global generator.
+    progress: as of an ``Evaluation``.
 
     Source, also of the defaults: Roy et al. 2024, arXiv:2406.07450 [C]: afkanpour/benchmarking-contrastive,
     clip_benchmark/metrics/linear_probe.py and scripts/downstream_eval/linear_probe_1.slrm. There the layer runs in
@@ -171,7 +178,8 @@ def trained_by_adamw(
     optimizer = torch.optim.AdamW(layer.parameters(), learning_rate, weight_decay=0.0, fused=True)
     steps = epochs * -(-len(inputs) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        progress("training epochs", epoch, epochs)
         for batch in torch.split(torch.randperm(len(inputs)).to(inputs.device), batch_size):
             logits, target = layer(inputs[batch]), label[batch]
             if label.ndim == 2:

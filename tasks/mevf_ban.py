@@ -120,16 +120,25 @@ def grey(images: Tensor) -> Tensor:
     return F.interpolate(mixed, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
 
 
-def train(head: MevfBan, towers: list[nn.Parameter], inputs: Inputs, target: Tensor, micro_batch: int) -> float:
+def train(
+    head: MevfBan,
+    towers: list[nn.Parameter],
+    inputs: Inputs,
+    target: Tensor,
+    micro_batch: int,
+    progress: Callable[[int, int], object] = lambda epoch, epochs: None,
+) -> float:
     """Train the head and the towers; return the last loss. Batches are drawn from torch's global generator.
 
     target: the right answers of all questions, int64 [n]. micro_batch: questions that pass through the towers at once.
     The last batch of an epoch is left out if it is not whole; fewer than BATCH_SIZE questions are one batch.
+    progress: called at the start of each epoch.
     """
     weights = [*head.parameters(), *towers]
     optimizer = torch.optim.Adamax(weights)
     whole = len(target) // BATCH_SIZE * BATCH_SIZE or len(target)
     for epoch in range(EPOCHS):
+        progress(epoch, EPOCHS)
         head.train()
         for group in optimizer.param_groups:
             group["lr"] = rate(epoch)

@@ -51,6 +51,8 @@ ROWS = 16_384
 """The most questions answered at a time."""
 STATEMENTS = 4096
 """The most statements that are in memory at a time, unless one question has more."""
+TRAINING = ("training, epochs", "training on questions alone, epochs")
+"""What is said to be done, with the images and without."""
 DEFINITIONS = {
     "accuracy": "is the share of all questions whose predicted answer is the data's, word for word after normalisation",
     "accuracy_open": "is the accuracy over the questions that the data call open (any answer in words)",
@@ -290,6 +292,7 @@ class VQA(Task):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, kept_epoch, kept = -1.0, config.epochs, trained
         for epoch in range(1, config.epochs + 1):
+            data.progress(TRAINING[blind], epoch - 1, config.epochs)
             head.train()
             for batch in torch.split(torch.randperm(len(targets)).to(device), config.batch_size):
                 optimizer.zero_grad()
@@ -335,7 +338,12 @@ class VQA(Task):
         head = mevf_ban.MevfBan(width, len(vocabulary)).to(device)
         weights = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
         loss = mevf_ban.train(
-            head, weights, partial(inputs, "train"), torch.from_numpy(target).to(device), self.config.micro_batch
+            head,
+            weights,
+            partial(inputs, "train"),
+            torch.from_numpy(target).to(device),
+            self.config.micro_batch,
+            partial(data.progress, TRAINING[blind]),
         )
         if not math.isfinite(loss):
             raise BenchError(

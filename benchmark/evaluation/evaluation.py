@@ -32,6 +32,8 @@ class Evaluation:
 
     cache: the folder of prepared images, for all encoders.
     batch_size: images or texts encoded at a time; changes only speed and memory.
+    progress: shows how far a task is, if something listens; call it with what is being done, the steps done and their
+    total.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Evaluation:
         self.folder = folder
         self.cache = cache
         self.batch_size = batch_size
+        self.progress: Callable[[str, int, int], object] = lambda doing, done, total: None
         self._records: dict[str, Prepared] = {}
         self._encoded: dict[str, Encoded] = {}
         self._images: dict[str, str] = {}
@@ -103,13 +106,12 @@ class Evaluation:
         if not isinstance(self.encoder, Writer):
             raise BenchError("captions need a method with the ability 'caption'")
         records = self.records(split)
-        return [
-            caption
-            for start in range(0, len(records), self.batch_size)
-            for caption in self.encoder.write(
-                torch.from_numpy(np.array(records.images[start : start + self.batch_size])), beams
-            )
-        ]
+        captions: list[str] = []
+        for start in range(0, len(records), self.batch_size):
+            self.progress("writing captions", start, len(records))
+            images = torch.from_numpy(np.array(records.images[start : start + self.batch_size]))
+            captions += self.encoder.write(images, beams)
+        return captions
 
     def images(self, split: str) -> Encoded:
         """Encode a split's images, row by row as in records()."""
@@ -124,7 +126,7 @@ class Evaluation:
             return encoded
 
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
-        encoded = self._once(name, np.arange(len(records)), encode)
+        encoded = self._once(name, np.arange(len(records)), encode, f"encoding images of {split}")
         self._images[split] = name
         return encoded
 
@@ -147,7 +149,8 @@ class Evaluation:
         # Batches of texts of similar length need little padding.
         order = np.argsort([len(text) for text in distinct], kind="stable")
         name = f"texts-{digest([formats.EVALUATION, self.encoder.fingerprint, distinct])}"
-        encoded = self._once(name, order, encode) if keep else self._fill(None, order, encode)
+        doing = "encoding texts"
+        encoded = self._once(name, order, encode, doing) if keep else self._fill(None, order, encode, doing)
         if keep:
             self._texts[name] = distinct
         if len(distinct) == len(texts):
@@ -212,15 +215,15 @@ class Evaluation:
             return [name for name, there in zip(names, label) if there == 1]
         return [names[label]] if 0 <= label < len(names) else []
 
-    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
-        """Encode all rows, in ``order``, unless they were encoded before under this name."""
+    def _once(self, name: str, order: np.ndarray, encode: Callable[[np.ndarray], Encoded], doing: str) -> Encoded:
+        """Encode all rows, in ``order``, unless they were encoded before under this name. doing: as of progress."""
 
         def write(folder: Path) -> None:
-            self._fill(folder, order, encode)
+            self._fill(folder, order, encode, doing)
 
         if name not in self._encoded:
             if self.folder is None:
-                self._encoded[name] = self._fill(None, order, encode)
+                self._encoded[name] = self._fill(None, order, encode, doing)
             else:
                 folder = build_folder(self.folder / name, write)
                 self._encoded[name] = Encoded(
@@ -228,9 +231,12 @@ class Evaluation:
                 )
         return self._encoded[name]
 
-    def _fill(self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded]) -> Encoded:
+    def _fill(
+        self, folder: Path | None, order: np.ndarray, encode: Callable[[np.ndarray], Encoded], doing: str
+    ) -> Encoded:
         outputs: list[np.ndarray] = []
         for start in range(0, len(order), self.batch_size):
+            self.progress(doing, start, len(order))
             rows = order[start : start + self.batch_size]
             encoded = encode(rows)
             batches = {kind: batch for kind in KINDS if (batch := getattr(encoded, kind)) is not None}

@@ -6,7 +6,7 @@ never more axes than examples, and the curvature of the squared error is diagona
 objective is compared between steps, and float32 scores of rare classes saturate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -136,7 +136,12 @@ class Path:
 
 
 def logistic_path(
-    features: Tensor, label: Tensor, classes: int, strengths: Sequence[float], tolerance: float = TOLERANCE
+    features: Tensor,
+    label: Tensor,
+    classes: int,
+    strengths: Sequence[float],
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Path:
     """Fit logistic regression at all ``strengths`` of regularisation at once.
 
@@ -147,6 +152,7 @@ def logistic_path(
     Multi-label: one sigmoid per finding, over the examples whose label is known.
 
     A class without examples gets the logit minus infinity; a finding whose known labels are all the same gets 0.
+    progress: called with the number of strengths that are solved, and of all.
 
     The solver is batched L-BFGS (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116) from zero, all strengths in
     one matrix product. Its initial Hessian is diagonal on the principal axes: penalty + c x variance. At zero this is
@@ -163,7 +169,8 @@ def logistic_path(
         return Path(weight, intercept, objective, objective)
     softmax = label.ndim == 1 and len(fitted) > 2
     mean, scores, axes, squares = principal_axes(features)
-    solution, objective, gap = _minimise(scores, squares, target.T, softmax, features.new_tensor(strengths), tolerance)
+    of_strengths = features.new_tensor(strengths)
+    solution, objective, gap = _minimise(scores, squares, target.T, softmax, of_strengths, tolerance, progress)
     weight[:, fitted] = solution[..., :-1] @ axes.T
     intercept[:, fitted] = solution[..., -1] - weight[:, fitted] @ mean
     if label.ndim == 1:
@@ -234,7 +241,13 @@ def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _minimise(
-    scores: Tensor, squares: Tensor, target: Tensor, softmax: bool, strengths: Tensor, tolerance: float
+    scores: Tensor,
+    squares: Tensor,
+    target: Tensor,
+    softmax: bool,
+    strengths: Tensor,
+    tolerance: float,
+    progress: Callable[[int, int], object],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Minimise the objectives of logistic_path() by L-BFGS, on the principal axes.
 
@@ -263,6 +276,7 @@ def _minimise(
             problem, active, done = problem.take(left), active[left], done[left]
             w, logits, f, g, c, stalled = (x[left] for x in (w, logits, f, g, c, stalled))
             steps, changes = [s[left] for s in steps], [y[left] for y in changes]
+        progress(len(strengths) - len(active), len(strengths))
 
         direction = torch.where(done, 0, problem.direction(g, steps, changes, c))
         along = direction @ problem.inputs.T

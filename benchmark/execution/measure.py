@@ -1,6 +1,8 @@
 """Evaluate an encoder on a task: compute the rows, per-example scores, resamples and notes for the store."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from benchmark.common.seeding import generator
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
-from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, draws_of
+from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, Metric, draws_of
 from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
@@ -53,7 +55,15 @@ def measure(
     measurements = list(task.evaluate(data, cell.seed))
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
-    resamples = {each.part: resamples_of(each, population, plan.config.evaluation.resamples) for each in measurements}
+    of_all = [draw for each in measurements for metric in each.metrics.values() for draw in draws_of(metric)]
+    steps = count()
+
+    def resampling() -> None:
+        data.progress("resampling metrics", next(steps), len(of_all))
+
+    resamples = {
+        each.part: resamples_of(each, population, plan.config.evaluation.resamples, resampling) for each in measurements
+    }
     left_random = getattr(data.encoder, "left_random", "")
     loading = LoadingColumns(left_random=left_random) if left_random else LoadingColumns()
     rows = [
@@ -105,16 +115,21 @@ def _row(
     }
 
 
-def resamples_of(measurement: Measurement, population: np.ndarray, count: int) -> Columns:
-    """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count]."""
+def resamples_of(
+    measurement: Measurement, population: np.ndarray, count: int, begins: Callable[[], object] = lambda: None
+) -> Columns:
+    """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count].
+
+    begins: called before each metric of each draw.
+    """
     groups, stream = measurement.examples["group"], digest(population.tolist())
+
+    def of_draw(metric: Metric) -> np.ndarray:
+        begins()
+        return resample(metric, measurement.examples, groups, population, count, generator(0, "bootstrap", stream))
+
     return {
-        name: np.stack(
-            [
-                resample(metric, measurement.examples, groups, population, count, generator(0, "bootstrap", stream))
-                for metric in draws_of(function)
-            ]
-        )
+        name: np.stack([of_draw(metric) for metric in draws_of(function)])
         for name, function in measurement.metrics.items()
     }
 

@@ -15,7 +15,7 @@ import torch
 from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
-from benchmark.common.progress import Progress
+from benchmark.common.progress import Progress, Stage
 from benchmark.common.text import shorten
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
@@ -352,7 +352,9 @@ class Runner:
                             by_dataset[pair.dataset] = Evaluation(
                                 encoders[pair.at], dataset, folder, self.cache, batch_size
                             )
-                        self.measure(cell, pair, by_dataset[pair.dataset], claimed)
+                        data = by_dataset[pair.dataset]
+                        data.progress = partial(self.show, stage, number, pair.title)
+                        self.measure(cell, pair, data, claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
                 if stop := interrupted():
@@ -362,6 +364,10 @@ class Runner:
         if everything:
             self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
+
+    def show(self, stage: Stage, number: int, title: str, doing: str, done: int, total: int) -> None:
+        """Show how far an evaluation is, within the stage of its cell."""
+        stage.update(number, note=f"{title}, {doing}: {done:,} of {total:,}")
 
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmark.common.progress import Stage
 from benchmark.evaluation.measurement import Mean, MeanOverDraws, Measurement, draws_of
 from benchmark.execution.measure import resamples_of, scores_of
 from benchmark.store.store import Store
@@ -82,3 +83,21 @@ def test_a_row_says_what_guesses_get_and_what_is_possible() -> None:
     accuracy, gain = scores_of(measurement, resamples_of(measurement, np.arange(4), 20))
     assert (accuracy["blind"], accuracy["ceiling"]) == ({"lookup": 0.25, "text": 0.5}, 0.9)
     assert (gain["blind"], gain["ceiling"]) == ({"text": 0.0}, None)
+
+
+def test_how_far_a_task_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long task does not stand at 0 of 3 until it is over."""
+    notes: list[str] = []
+    monkeypatch.setattr(Stage, "update", lambda self, done, total=None, note="": notes.append(f"{done}, {note}"))
+    suite = ["--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2", "--set", "vqa.epochs=2"]
+    assert bench("run", *suite, "--tasks", "linear_probe,few_shot,vqa") == 0, bench.err
+    for number, task, doing in (
+        (0, "linear_probe", "encoding images of train: 0 of 72"),
+        (0, "linear_probe", "fitting strengths: 0 of 13"),
+        (1, "few_shot", "fitting draws: 1 of 36"),
+        (1, "few_shot", "resampling metrics: 35 of 36"),
+        (2, "vqa", "training, epochs: 1 of 2"),
+        (2, "vqa", "training on questions alone, epochs: 1 of 2"),
+        (2, "vqa", "encoding texts: 0 of 1"),
+    ):
+        assert f"{number}, {task} on squares, {doing}" in notes, notes
