@@ -5,6 +5,7 @@ Where a solver stops is judged in float64. Most products are float32, because wh
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
@@ -32,7 +33,7 @@ ROWS_OF_CURVATURE = 4
 LEAST_CURVATURE = 1e-3
 """The least curvature of a combination of classes, as a share of the highest."""
 ELEMENTS = 2**28
-"""The most logits in memory at a time, unless one part has more: parts beyond that are fitted in a batch of their own."""
+"""The most logits in memory at a time, unless one part has more; other parts are fitted in batches of their own."""
 
 Progress = Callable[[int, int], object]
 
@@ -109,13 +110,14 @@ def logistic_paths(
     batches = [batch[i : i + most] for batch in together.values() for i in range(0, len(batch), most)]
     paths: dict[int, Path] = {}
     for number, batch in enumerate(batches):
-        solved, total = number * len(strengths), len(batches) * len(strengths)
-
-        def of_batch(done: int) -> None:
-            progress(solved + done, total)
-
+        of_batch = partial(_shifted, progress, number * len(strengths), len(batches) * len(strengths))
         paths |= zip(batch, _fit(features, label, classes, strengths, parts[batch], scales[batch], tolerance, of_batch))
     return [paths[f] for f in range(len(parts))]
+
+
+def _shifted(progress: Progress, before: int, total: int, done: int) -> None:
+    """Call progress with what is done of a batch, ``before`` of the total having been done before it."""
+    progress(before + done, total)
 
 
 def _fitted(label: Tensor, classes: int) -> Tensor:
@@ -152,10 +154,10 @@ def _fit(
         axes = None
         if features.shape[1] > len(features):
             shift, scores, axes, _ = principal_axes(features / scales[0])
-            exact = _Inputs(scores, torch.zeros_like(scores[0]), torch.ones_like(scores[0]))
+            exact = Inputs(scores, torch.zeros_like(scores[0]), torch.ones_like(scores[0]))
             ratios = scores.new_ones(1, scores.shape[1])
         else:
-            exact = _Inputs(features, features.mean(0), scales[0])
+            exact = Inputs(features, features.mean(0), scales[0])
             ratios = scales / scales[0]
         losses = (_Softmax if softmax else _Sigmoid).of(label, columns, parts)
         problem = _Problem.of(exact, losses, ratios)
@@ -177,7 +179,7 @@ def _fit(
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """Features as the solver sees them, (x - shift) / scale, and a column of ones last.
 
     x: [n, d], in the precision of the products. shift, scale: float64 [d]. They are applied to what is multiplied.
@@ -279,7 +281,7 @@ class _Sigmoid:
 
     @classmethod
     def of(cls, label: Tensor, columns: Tensor, parts: Tensor) -> Self:
-        """Set up the losses of logistic_paths(). columns: the findings that are fitted, or the second of two classes."""
+        """Set up the losses of logistic_paths(). columns: the findings to fit, or the second of two classes."""
         target = label[:, columns].T if label.ndim == 2 else (label == columns[:, None]).long()
         counted = (target >= 0) & parts[:, None]
         # A finding whose known labels in a part are all the same counts nowhere: its weights stay 0.
@@ -322,14 +324,14 @@ class _Problem:
     is assumed for an intercept.
     """
 
-    inputs: _Inputs
+    inputs: Inputs
     losses: _Softmax | _Sigmoid
     penalty: Tensor
     modulus: Tensor
 
     @classmethod
-    def of(cls, inputs: _Inputs, losses: _Softmax | _Sigmoid, ratios: Tensor) -> Self:
-        """Set up the problems at C = 1. ratios: [F, d], how much larger each part's scale is than that of the inputs."""
+    def of(cls, inputs: Inputs, losses: _Softmax | _Sigmoid, ratios: Tensor) -> Self:
+        """Set up the problems at C = 1. ratios: [F, d], each part's scale over that of the inputs."""
         squares = ratios.square().repeat_interleave(len(losses.counts) // len(ratios), 0)[:, None]
         penalty = squares / losses.counts[:, None, None]
         return cls(inputs, losses, penalty, penalty).at(1.0)
@@ -385,11 +387,11 @@ class _Problem:
 class _Curvature:
     """An estimate of B Hessians: that of the losses, as a Kronecker product of axes and classes, and the penalty.
 
-    The losses' Hessian is a mean over examples of x x^T times the covariance of the predicted class; the estimate is the
-    product of both means (after Martens and Grosse 2015, arXiv:1503.05671), the first weighted by the trace of the
-    second. mean: [d], the examples' weighted mean. axes, squares: [d, d] and [d], eigenvectors and eigenvalues of their
-    covariance. vectors, values: [K, K] and [B, K], those over classes. penalty: [B, 1, d + 1], as of _Problem, taken
-    for the same along all axes.
+    The losses' Hessian is a mean over examples of x x^T times the covariance of the predicted class; the estimate is
+    the product of both means (after Martens and Grosse 2015, arXiv:1503.05671), the first weighted by the trace of the
+    second. mean: [d], the examples' weighted mean. axes, squares: [d, d] and [d], eigenvectors and eigenvalues of
+    their covariance. vectors, values: [K, K] and [B, K], those over classes. penalty: [B, 1, d + 1], as of _Problem,
+    taken for the same along all axes.
     """
 
     mean: Tensor

@@ -116,10 +116,7 @@ def _row(
 
 
 def resamples_of(
-    measurement: Measurement,
-    population: np.ndarray,
-    count: int,
-    progress: Callable[[int], object] = lambda done: None,
+    measurement: Measurement, population: np.ndarray, count: int, progress: Callable[[int], object] = lambda done: None
 ) -> Columns:
     """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count].
 
