@@ -224,7 +224,8 @@ class _Fleet:
         elif report.state == "failed" and report.reason:
             self._failed_workers.append(f"{handle}: {report.reason}")
             self.progress.print(self._failed_workers[-1], "red")
-        elif report.state == "stopped":
+        elif report.state == "stopped" and not self.launcher.is_here:
+            # Processes of this machine say it themselves.
             self.progress.print(f"{handle} stopped: {report.reason}", "yellow")
 
     def _write(self) -> None:
