@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from benchmark.config.training import Training
 from benchmark.evaluation.encoder import ModelEncoder
-from benchmark.evaluation.probe import logistic_path
+from benchmark.evaluation.logistic import logistic_path
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train

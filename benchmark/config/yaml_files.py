@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.common.errors import BenchError, cut, reading_failed, unknown
 
 MOST_BYTES = 1 << 22
 MOST_VALUES = 200_000
@@ -71,7 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BenchError(f"{path}: not UTF-8: {error.reason} at byte {error.start:,}") from error
     except OSError as error:
-        raise BenchError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise reading_failed(f"{path}: cannot be read: {error.strerror or error}", error) from error
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         if document is None:

@@ -16,7 +16,7 @@ from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, 
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress, Stage
-from benchmark.common.text import shorten
+from benchmark.common.text import shorten, visible
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
@@ -544,7 +544,7 @@ class Runner:
         path = self.store.folder / "errors" / f"{shorten(title)}.txt"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            path.write_text(visible(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             return f" (no traceback: {explained(error)})"
         return f" (traceback in {path})"

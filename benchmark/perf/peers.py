@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     """
     from sklearn.linear_model import LogisticRegression
 
-    from benchmark.evaluation.probe import logistic_path
+    from benchmark.evaluation.logistic import logistic_path
     from benchmark.task import TASKS
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
@@ -104,6 +105,64 @@ def probe(scale: float) -> tuple[Side, Side]:
 
     features, labels = torch.from_numpy(x).to(_device()), torch.from_numpy(label).to(_device())
     return (lambda: logistic_path(features, labels, classes, strengths)), peer
+
+
+def folds(scale: float) -> tuple[Side, Side]:
+    """Build a linear probe with five folds: 8,012 examples of HAM10000's 7 classes, 512 features of a random network.
+
+    The other side is the limit: the matrix products that these fits are made of, in the same precision, and nothing
+    else.
+    """
+    from benchmark.evaluation.logistic import logistic_paths
+    from benchmark.evaluation.probe import deviation
+    from benchmark.task import TASKS
+
+    n, d = max(200, round(8012 * scale)), max(16, round(512 * scale))
+    rng = np.random.default_rng(0)
+    label = rng.choice(7, n, p=np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10_015)
+    x = 0.55 * rng.normal(size=(7, 40))[label] + rng.normal(size=(n, 40))
+    for _ in range(2):
+        x = np.maximum(x @ rng.normal(size=(x.shape[1], d)) / np.sqrt(x.shape[1]) + 0.3 * rng.normal(size=d), 0)
+    features, labels = torch.from_numpy(x).to(_device()), torch.from_numpy(label).to(_device())
+    parts = torch.ones(6, n, dtype=torch.bool, device=_device())
+    for fold in range(5):
+        parts[fold + 1, fold::5] = False
+    scales = torch.stack([deviation(features[part]) for part in parts])
+    config: Any = TASKS["linear_probe"].Config()
+
+    def ours() -> None:
+        logistic_paths(features, labels, 7, config.strengths, parts, scales)
+
+    products = _products_of(ours)
+    inputs = {dtype: features.to(dtype) for dtype in (torch.float32, torch.float64)}
+
+    def limit() -> None:
+        for (rows, dtype), count in products.items():
+            x = inputs[dtype]
+            weights = torch.ones(rows, x.shape[1], dtype=dtype, device=x.device)
+            for _ in range(count):
+                (weights @ x.T) @ x
+
+    return ours, limit
+
+
+def _products_of(fits: Side) -> "Counter[tuple[int, torch.dtype]]":
+    """Count the gradients that fits take, by how many columns each has and its precision."""
+    from benchmark.evaluation.logistic import Inputs
+
+    counts: Counter[tuple[int, torch.dtype]] = Counter()
+    sums = Inputs.sums
+
+    def counted(self: Inputs, residual: torch.Tensor) -> torch.Tensor:
+        counts[residual.shape[0] * residual.shape[1], residual.dtype] += 1
+        return sums(self, residual)
+
+    Inputs.sums = counted  # type: ignore[method-assign]
+    try:
+        fits()
+    finally:
+        Inputs.sums = sums  # type: ignore[method-assign]
+    return counts
 
 
 def retrieval(scale: float) -> tuple[Side, Side]:
@@ -431,6 +490,7 @@ WORKS = {
     "streaming": Work("2,048 JPEGs in tar shards", "stream", "webdataset, torchvision", streaming),
     "reading": Work("100,000 prepared images", "read from the disk", "all in memory", reading),
     "probe": Work("probe, 13 strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
+    "folds": Work("probe, 13 strengths, 5 folds", "all in one batch", "its products alone", folds),
     "retrieval": Work("5,000 images x 25,000 texts", "chunked ranks", "CLIP_benchmark", retrieval),
     "report": Work("a report on 5,400 evaluations", "all tables and plots", "reading the scores alone", report),
     "manifest": Work("1,000,000 images opened again", "by folder", "a look at each file", manifest),

@@ -254,8 +254,9 @@ class Store:
             folder = self.evaluation_folder(key, name)
             try:
                 if folder.is_dir():
-                    for file in self._evaluation_record(key, name).files:
-                        self._checked(key, name, file)
+                    files = self._evaluation_record(key, name).files
+                    for file in files:
+                        check_file(folder / file, files, EVALUATE_AGAIN)
             except DamagedError as error:
                 set_aside(folder, error)
 

@@ -478,7 +478,8 @@ def _warm_optimizer(method: Method, recipe: Recipe, peak: StoragePeak, real: boo
     with _disable_current_modes():
         stand_ins = [{kind: _on_meta(parameter) for kind, parameter in group} for group in groups]
         settings = zip(optimizer.param_groups, stand_ins)
-        small = type(optimizer)([group | {"params": [*alike.values()]} for group, alike in settings])
+        alike_optimizer: Any = type(optimizer)
+        small = alike_optimizer([group | {"params": [*alike.values()]} for group, alike in settings])
         _step(small)
     for group, alike in zip(groups, stand_ins):
         # SGD without momentum has no state.

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from benchmark.common.progress import Progress
 from benchmark.execution.launch.launcher import Job, Launcher, Report, Unit
 from benchmark.execution.launch.work import carry_out
-from benchmark.execution.runner import Outcome, run
-from benchmark.store import claim
+from benchmark.execution.runner import Outcome, Runner, run
+from benchmark.store import cache, claim
 from benchmark.store.store import Store
 from benchmark.training import loop
 from tests.squares import planned
@@ -58,12 +58,36 @@ def note_ends(results: Path) -> None:
     loop.save_cost = noted  # type: ignore[attr-defined]
 
 
+def meet(results: Path) -> None:
+    """Wait at an evaluation until two processes are at one; write a line for each dataset that is encoded."""
+    measure, build = Runner.measure, cache._build
+
+    def met(*arguments: Any) -> None:
+        (results.parent / f"met-{os.getpid()}").touch()
+        wait_until(lambda: len([*results.parent.glob("met-*")]) > 1)
+        measure(*arguments)
+
+    def noted(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.parent.name == "embeddings":
+            with (results.parent / "encoded.txt").open("a") as file:
+                file.write(f"{folder.name}\n")
+        build(folder, *arguments, **named)
+
+    Runner.measure, cache._build = met, noted  # type: ignore[method-assign, assignment]
+
+
 def _run(
-    folder: Path, results: Path, cache: str, answer: Any, settings: tuple[str, ...], flags: dict[str, Any]
+    folder: Path,
+    results: Path,
+    cache: str,
+    answer: Any,
+    settings: tuple[str, ...],
+    flags: dict[str, Any],
+    hook: Callable[[Path], None],
 ) -> None:
     os.environ["BENCH_CACHE"] = cache
     shorten_lives()
-    note_ends(results)
+    hook(results)
     try:
         answer.put(run_squares(folder, results, *settings, **flags))
     except KeyboardInterrupt:
@@ -73,9 +97,11 @@ def _run(
 class Running:
     """A process that runs the squares; ``ended()`` returns what it did and printed."""
 
-    def __init__(self, folder: Path, results: Path, *settings: str, **flags: Any) -> None:
+    def __init__(
+        self, folder: Path, results: Path, *settings: str, hook: Callable[[Path], None] = note_ends, **flags: Any
+    ) -> None:
         self._answer = CONTEXT.SimpleQueue()
-        arguments = (folder, results, os.environ["BENCH_CACHE"], self._answer, settings, flags)
+        arguments = (folder, results, os.environ["BENCH_CACHE"], self._answer, settings, flags, hook)
         self.process: BaseProcess = CONTEXT.Process(target=_run, args=arguments)
         self.process.start()
 

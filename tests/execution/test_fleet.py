@@ -2,8 +2,13 @@
 
 import json
 import os
+import platform
 import re
 import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,7 @@ from benchmark.common.progress import Progress
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import validated
 from benchmark.execution.launch import fleet as module
-from benchmark.execution.launch.launcher import LAUNCHERS
+from benchmark.execution.launch.launcher import LAUNCHERS, Job, LaunchRecord, Unit
 from benchmark.execution.launch.local import environment
 from benchmark.execution.launch.status import cell_states
 from benchmark.execution.runner import Runner, Share, run
@@ -26,7 +31,7 @@ from benchmark.registry import load_files
 from benchmark.store import claim
 from benchmark.store.live import Recorder, Work
 from benchmark.store.store import Store
-from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, run_squares, steps, wait_until
+from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, meet, run_squares, steps, wait_until
 from tests.squares import Bench, planned
 
 SHARED = {"methods": ["clip"], "tasks": ["retrieval"]}
@@ -103,6 +108,21 @@ def test_two_workers_share_the_cells(suite: Path, tmp_path: Path, monkeypatch: p
     assert not [*results.rglob(".*claim*")]
 
 
+def test_evaluations_of_a_cell_are_shared(suite: Path, tmp_path: Path) -> None:
+    """Two processes at once, in the order that they come: each dataset is encoded once, by one of them."""
+    results, few = tmp_path / "results", ("training.samples=64",)
+    run_squares(suite, results, *few, methods=["clip"], tasks=["zero_shot"])
+    tasks = ["retrieval", "linear_probe", "few_shot", "zero_shot"]
+    both = [Running(suite, results, *few, hook=meet, methods=["clip"], tasks=tasks) for _ in range(2)]
+    outcomes = [each.ended()[0] for each in both]
+    evaluated = [outcome.evaluated for outcome in outcomes]
+    assert min(evaluated) > 0
+    assert sum(evaluated) == len([*results.glob("cells/*/evaluations/*/rows.json")]) - 1
+    assert [outcome.trained for outcome in outcomes] == [0, 0]
+    encoded = (tmp_path / "encoded.txt").read_text().splitlines()
+    assert len(encoded) == len({*encoded}) > 1
+
+
 def test_ctrl_c_stops_the_workers_at_a_checkpoint(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
@@ -169,6 +189,42 @@ def test_cancel_asks_a_run_to_stop(bench: Bench, suite: Path) -> None:
     assert "1 cell: 1 waiting" in bench.out
     assert bench("cancel") == 0
     assert "nothing works on results" in bench.out
+
+
+def test_cancel_asks_a_command_that_has_started_nothing_yet(bench: Bench) -> None:
+    command = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = claim.Owner(platform.node(), claim._space(), command.pid, claim._began(command.pid), time.time(), "t")
+    (bench.folder / "results" / "launches").mkdir(parents=True)
+    (bench.folder / "results" / "launches" / ".id.claim-1").write_text(json.dumps(asdict(owner)))
+    assert bench("cancel") == 0
+    assert f"asked process {command.pid} to stop" in bench.out
+    assert command.wait() == -signal.SIGTERM
+    assert bench("cancel") == 0
+    assert "nothing works on results" in bench.out
+
+
+def test_records_that_this_version_cannot_read(bench: Bench) -> None:
+    """A launcher that is not here, or has other options, and files cut off: the others are shown."""
+    results = bench.folder / "results"
+    units = [Unit(cell="c", name="clip seed 0", device="cpu")]
+    for number, (launcher, options) in enumerate((("slurm", {"no": 1}), ("gone", {}))):
+        job = Job(id=f"{number}", config={}, device="cpu", results=results, folder=results)
+        record = LaunchRecord(
+            launcher=launcher, options=options, job=job, units=units, handles=["7_0"], host="", process=1, started=1
+        )
+        job.launch_folder.mkdir(parents=True)
+        (job.launch_folder / "launch.json").write_text(record.model_dump_json())
+        assert bench("status") == 0
+        assert "1 cell: 1 waiting" in bench.out
+        assert bench("cancel") == 0
+    assert "launch 0: launcher 'slurm' has other options in this version" in " ".join(bench.out.split())
+    assert "launch 1: unknown launcher 'gone'" in " ".join(bench.out.split())
+    cut = record.model_dump_json()[:-20]
+    for name, text in (("launches/2/launch.json", cut), ("launches/3/launch.json", ""), ("runs/x.json", '{"id": 1')):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text(text)
+    assert bench("status") == 0
+    assert "1 cell: 1 waiting" in bench.out
 
 
 def test_what_kills_its_processes_is_given_up(suite: Path, tmp_path: Path) -> None:

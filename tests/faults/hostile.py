@@ -8,20 +8,24 @@ import random
 import signal
 import string
 import struct
+import sys
 import tarfile
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from safetensors.torch import save
 
 from benchmark.api import Launching
+from benchmark.cli.main import main
 from benchmark.cli.options import names_of
 from benchmark.cli.plan import parse_speed
 from benchmark.cli.run import _launch_options
@@ -334,7 +338,7 @@ def zip_of(rng: random.Random) -> bytes:
     with warnings.catch_warnings(), ZipFile(file, "w", ZIP_DEFLATED) as archive:
         warnings.simplefilter("ignore")  # of names that are there twice
         for _ in range(rng.randint(1, 4)):
-            info = ZipInfo(member(rng).replace("\0", "") or "x")
+            info = ZipInfo(member(rng).replace("\0", "").encode("utf-8", "replace").decode() or "x")
             info.external_attr = rng.choice((0o100644, 0o120777, 0o060644, 0o040755)) << 16
             with suppress(UnicodeError, ValueError):
                 archive.writestr(info, rng.choice((b"x", b"/etc/passwd", bytes(200_000))))
@@ -453,8 +457,43 @@ def checkpoints(rng: random.Random, folder: Path) -> None:
     read_tensors(path)
 
 
+# Commands, from their arguments to what they print
+
+PLANNED = ("--methods", "--tasks", "--set", "--grid", "--model", "--scenario")
+RUN = ("--plugin", "--datasets", "--launch-option", "--devices", "--track")
+COMMANDS = (
+    *(("data", name) for name in ("how", "check", "verify", "prepare", "get")),
+    ("data", "new", "--output", "given.yaml"),
+    *(("plan", "--suite", "suite.yaml", name) for name in PLANNED),
+    *(("run", "--suite", "suite.yaml", name) for name in RUN),
+    *((name, "--results") for name in ("report", "status", "cancel", "clean")),
+    *(("list",), ("claims", "--suite"), ("caption", "--dataset"), ("perf", "--works"), ("tune", "--search")),
+)
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Categories of Unicode that no terminal may get, but for line feeds, tabs and joiners."""
+
+
+def commands(rng: random.Random, folder: Path) -> None:
+    printed = io.StringIO()
+    arguments = [*rng.choice(COMMANDS), option(rng) if rng.random() < 0.5 else text(rng)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.setattr(sys, "argv", ["bench", *arguments])
+        try:
+            main()
+        except SystemExit as stopped:
+            status = stopped.code
+    said = printed.getvalue()
+    if hidden := [sign for sign in said if unicodedata.category(sign) in HIDDEN and sign not in "\n\t\u200c\u200d"]:
+        raise ValueError(f"{arguments!r}: {hidden[0]!r} is printed")
+    if status not in (0, 1, 2) or "BENCH_TRACEBACK" in said or "Traceback" in said:
+        raise ValueError(f"{arguments!r}: status {status}: {said[-300:]}")
+    if status:
+        raise BenchError("refused")
+
+
 KINDS: dict[str, Callable[[random.Random, Path], None]] = {
     "strings": strings,
+    "commands": commands,
     "documents": documents,
     "manifests": manifests,
     "archives": archives,
@@ -495,7 +534,8 @@ def tree(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def prepare(folder: Path) -> None:
-    """Write what the inputs refer to."""
+    """Write what the inputs refer to, and import what reading them takes."""
+    METHODS.names()
     images(folder / "images", 4)
     for name, document in (("suite", SUITE), ("squares", CARD), ("small", MODEL)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
@@ -507,13 +547,21 @@ def prepare(folder: Path) -> None:
 def attempt(kind: str, number: int, folder: Path) -> str:
     """Give the program an input, in the working folder; return what it did: "accepted" or "refused".
 
-    Raises whatever is neither: another exception than ``BenchError``, a message that is long or no line, too much time.
+    Raises whatever is neither: another exception than ``BenchError``, a message that is long or no line, too much time
+    twice, as the machine may be busy.
     """
-    rng, message = random.Random(f"{kind} {number}"), ""
+    try:
+        return _attempt(kind, number, folder)
+    except Slow:
+        return _attempt(kind, number, folder)
+
+
+def _attempt(kind: str, number: int, folder: Path) -> str:
+    message = ""
     try:
         with limited(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            KINDS[kind](rng, folder)
+            KINDS[kind](random.Random(f"{kind} {number}"), folder)
     except BenchError as error:
         message = str(error)
         if len(message) > LONGEST or message.count("\n") > 1:

@@ -5,15 +5,21 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.common.errors import MachineError
+from benchmark.data.check import check
+from benchmark.data.dataset import open_dataset
 from benchmark.data.images import load_image
 from benchmark.data.problems import BadRow
 from benchmark.store.store import Store
 from benchmark.task import TASKS
+from tests.data.make import PAIRS, images, pairs, shard, write_card, write_jsonl
 from tests.squares import Bench, edit
 
 QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--budget", "steps=2"]
@@ -190,17 +196,15 @@ class Ends(Task):
 
 
 def test_a_task_that_ends_the_program(bench: Bench) -> None:
-    for number, fault in enumerate(("sys.exit(0)", "os._exit(0)", "raise BaseException('odd')")):
-        for where in ("model_needs", "evaluate"):
-            (bench.folder / f"{where}{number}.py").write_text(
-                TASK.format(**{"model_needs": "pass", "evaluate": "pass"} | {where: fault})
-            )
-            TASKS._classes.pop("ends", None)
-            assert bench("run", *QUICK, "--plugin", f"{where}{number}.py", "--tasks", "ends") == 1
-            said = bench.err or bench.out.splitlines()[-1]
-            assert fault.removeprefix("raise ").partition("(")[0] in said
-            assert f"{where}{number}.py" in said or "odd" in said
-            assert "Traceback" not in bench.err
+    faults = {"model_needs": "sys.exit(0)", "evaluate": "os._exit(0)"}
+    for where, fault in faults.items():
+        (bench.folder / f"{where}.py").write_text(TASK.format(**dict.fromkeys(faults, "pass") | {where: fault}))
+        TASKS._classes.pop("ends", None)
+        assert bench("run", *QUICK, "--plugin", f"{where}.py", "--tasks", "ends") == 1
+        said = bench.err or bench.out.splitlines()[-1]
+        assert f"{fault} was called in " in said
+        assert f"{where}.py, line " in said
+        assert "Traceback" not in bench.err
 
 
 def test_no_process_ends_by_a_call_of_os_exit() -> None:
@@ -262,3 +266,53 @@ def test_a_linked_folder_of_the_cache_stays(bench: Bench, monkeypatch: pytest.Mo
     assert f"prepared is a link to {elsewhere}: its content stays" in bench.out.replace("\n", "")
     assert [each.name for each in cache.iterdir()] == ["prepared"]
     assert (elsewhere / "a").read_text() == "a"
+
+
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "table": ("rows.jsonl", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "images": ("images/1.png", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "state of images": ("images/1.png", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "folder": ("root/b", {"kind": "image_folder", "root": "root", "split": {"train": 1}}),
+    "npz": ("a.npz", {"kind": "npz", "file": "a.npz"}),
+    "shard": (
+        "a.tar",
+        {"kind": "webdataset", "shards": {"train": ["a.tar"]}, "columns": {"image": "png", "text": "txt"}},
+    ),
+    "h5": ("a.h5", {"kind": "h5", "files": {"train": {"images": "a.h5", "labels": "a.h5"}}}),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_no_reader_takes_an_error_of_the_machine_for_bad_data(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", pairs(tmp_path, 3))
+    for name in "ab":
+        images(tmp_path / "root" / name, 2)
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((2, 8, 8), np.uint8), train_labels=np.arange(2))
+    shard(tmp_path / "a.tar", [("0.png", (tmp_path / "images" / "0.png").read_bytes()), ("0.txt", b"a")])
+    (tmp_path / "a.h5").write_bytes(b"")
+    name, source = SOURCES[kind]
+    card = write_card(tmp_path, source, classes=["a", "b"])
+    at = str(tmp_path / name)
+
+    def failing(original: Any) -> Any:
+        def call(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+            if str(path) == at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return original(path, *arguments, **options)
+
+        return call
+
+    if kind == "state of images":
+        monkeypatch.setattr(os, "stat", failing(os.stat))
+    elif kind == "folder":
+        monkeypatch.setattr(os, "scandir", failing(os.scandir))
+    elif kind == "h5":
+        monkeypatch.setattr("h5py.File", failing(None))
+    else:
+        monkeypatch.setattr(Path, "open", failing(Path.open))
+        monkeypatch.setattr("tarfile.open", failing(tarfile.open))
+    with pytest.raises(MachineError, match=r"Input/output error") as error:
+        check(open_dataset(card, "skip", tmp_path / "cache"))
+    assert "\n" not in str(error.value)

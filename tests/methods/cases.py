@@ -54,8 +54,8 @@ def _warmed(cls: type[Method], name: str, same_text: SameText, options: tuple[tu
     method = double(small_method(name, dropout=0.1, patch_dropout=0.25, **dict(options))).train()
     method.same_text = same_text
     method.epoch = 2.0
-    pairs = Pairs(24, seed=5, augmentation=AUGMENTATION, texts=7)
-    for step in range(3):
+    pairs = Pairs(16, seed=5, augmentation=AUGMENTATION, texts=5)
+    for step in range(2):
         _, keys = accumulate(method, [pairs.batch(8 * step, 8)], method.accumulation[0], step)
         method.after_step(keys)
         method.zero_grad(set_to_none=True)

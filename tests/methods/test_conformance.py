@@ -30,14 +30,14 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("sizes", [[6, 6, 6, 4], [4, 4, 4, 4, 1]], ids=["4", "5"])
+@pytest.mark.parametrize("sizes", [[6, 6, 4], [4, 4, 1]], ids=["last-4", "last-1"])
 @pytest.mark.parametrize(("name", "mode", "options", "same_text"), CASES)
 def test_accumulated_gradient_is_the_full_batchs(
     name: str, mode: str, options: dict[str, object], same_text: SameText, sizes: list[int]
 ) -> None:
     """Of ``plain`` that of the mean over the micro-batches, each contrasted alone."""
     method = warmed(name, same_text, **options)
-    batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION, texts=7), sizes)
+    batches = split(Pairs(sum(sizes), augmentation=AUGMENTATION, texts=5), sizes)
     expected = full_batch_gradient(method, batches, seed=3, apart=mode == "plain")
     accumulate(method, batches, mode, 3)
     actual = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
@@ -116,14 +116,14 @@ def embeddings_of(method: Method, batch: Batch) -> list[Tensor]:
     return [image, text]
 
 
-def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """Five steps of three micro-batches; with ``stop_at`` the process dies in that step and is started again."""
+def train(name: str, folder: Path, steps: int = 4, stop_at: int | None = None, seed: int = 0) -> dict[str, Tensor]:
+    """Steps of three micro-batches; with ``stop_at`` the process dies in that step and is started again."""
     training = Training(
-        samples=5 * 12,
+        samples=steps * 12,
         batch_size=12,
         micro_batch=5,
         learning_rate=1e-3,
-        validations=2,
+        validations=steps // 2,
         augmentation=AUGMENTATION,
         checkpoint_every=0 if stop_at else 1e9,
     )
@@ -163,13 +163,13 @@ def train(name: str, folder: Path, stop_at: int | None = None, seed: int = 0) ->
 def test_resumes_bit_for_bit_and_same_seed_gives_same_weights(name: str, tmp_path: Path) -> None:
     whole = train(name, tmp_path / "whole")
     resumed = train(name, tmp_path / "resumed", stop_at=3)
-    other = train(name, tmp_path / "other", seed=1)
+    other = train(name, tmp_path / "other", steps=1, seed=1)
     assert whole.keys() == resumed.keys()
     for tensor in whole:
         assert torch.equal(whole[tensor], resumed[tensor]), tensor
     assert any(not torch.equal(whole[tensor], other[tensor]) for tensor in whole)
     logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "resumed")]
-    assert len(logs[0]) == len(logs[1]) == 5
+    assert len(logs[0]) == len(logs[1]) == 4
     best = [load_file(tmp_path / run / "best.safetensors") for run in ("whole", "resumed")]
     assert all(torch.equal(best[0][tensor], best[1][tensor]) for tensor in best[0])
 

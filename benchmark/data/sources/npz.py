@@ -63,7 +63,7 @@ class NpzSource(Source):
                 arrays = np.load(file, allow_pickle=False)
                 assert isinstance(arrays, np.lib.npyio.NpzFile)
             except Exception as error:  # zipfile, numpy and the assertion each raise their own
-                raise BenchError(f"{path.name}: cannot be read as .npz: {one_line(error)}") from error
+                raise reading_failed(f"{path.name}: cannot be read as .npz: {one_line(error)}", error) from error
             with arrays:
                 yield arrays
 

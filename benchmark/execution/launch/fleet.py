@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from benchmark.common.errors import BenchError, plural
+from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
@@ -25,6 +26,7 @@ from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import checked_options
 from benchmark.store.cache import cache_root
+from benchmark.store.claim import Claim, claim, owners
 from benchmark.store.files import write_whole
 from benchmark.store.live import KEPT, Work
 from benchmark.store.store import Store
@@ -57,6 +59,10 @@ def launch(
     checked = checked_options(f"launcher '{name}'", cls.Config, options)
     job = _job(plan, store, track)
     with ExitStack() as closing:
+        command = claim(job.launch_folder)
+        assert isinstance(command, Claim)
+        # By it bench cancel knows which process to ask, from the start on.
+        closing.enter_context(command)
         launcher = cls(job, cls.Config(**checked), progress.show, "none" if progress.mode != "lines" else "lines")
         launcher.check()
         tracking = Tracking.of([*track], store.folder / "tracking", lambda _: None)
@@ -95,24 +101,28 @@ def cancel(store: Store, say: Callable[[str], None]) -> bool:
 
     Processes of this machine get a signal, and jobs are asked through their launcher.
     """
-    launches = {record.job.id: record for record in read_launches(store.folder) if record.ended is None}
+    detached: set[str] = set()
     asked = False
-    for record in launches.values():
-        if not LAUNCHERS[record.launcher].detaches:
-            continue
-        launcher = launcher_of(record)
-        reports = zip(record.handles, launcher.poll(record.handles))
-        if going := [handle for handle, report in reports if report.state in ("waiting", "running")]:
-            launcher.cancel(going)
-            say(f"asked {plural(len(going), 'job')} of {record.launcher} to stop at a checkpoint")
+    for record in read_launches(store.folder):
+        try:
+            if record.ended is not None or not LAUNCHERS[record.launcher].detaches:
+                continue
+            detached.add(record.job.id)
+            launcher = launcher_of(record)
+            reports = zip(record.handles, launcher.poll(record.handles))
+            if going := [handle for handle, report in reports if report.state in ("waiting", "running")]:
+                launcher.cancel(going)
+                say(f"asked {plural(len(going), 'job')} of {record.launcher} to stop at a checkpoint")
+                asked = True
+        except BenchError as error:
+            say(f"launch {record.job.id}: {error}")
             asked = True
-    processes: dict[tuple[str, int], None] = {}
+    commands = owners(store.folder / "launches")
+    processes = dict.fromkeys((owner.host, owner.process) for owner in commands.values())
     for run in store.runs():
-        if run.is_going:
-            of = launches.get(run.launch)
-            if of is None or not LAUNCHERS[of.launcher].detaches:
-                # The command that was launched stops its workers.
-                processes[(of.host, of.process) if of else (run.host, run.process)] = None
+        # A command that follows its workers stops them.
+        if run.is_going and run.launch not in {*commands, *detached}:
+            processes[run.host, run.process] = None
     for host, process in processes:
         if host == platform.node():
             with suppress(ProcessLookupError):
@@ -149,8 +159,13 @@ class _Fleet:
             shutil.rmtree(earlier.job.launch_folder, ignore_errors=True)
         self.failed.mkdir(parents=True)
         self._write()
-        self.record.handles = self.launcher.submit(self.units)
-        self._write()
+        with deferred_interrupt() as interrupted:
+            # What was started and is not recorded could not be stopped.
+            self.record.handles = self.launcher.submit(self.units)
+            self._write()
+        if stop := interrupted():
+            self.launcher.cancel(self.record.handles)
+            raise stop
 
     def follow(self) -> None:
         """Wait until all that was started has ended; say what died. Interrupted, stop it: at once the second time."""
@@ -232,7 +247,9 @@ class _Fleet:
                 runs = [run for run in self.store.runs() if run.launch == self.launcher.job.id and run.is_going]
                 states = states_of(self.store, self.units, runs, self.failed)
                 lines = [summary(states, len(runs))]
-                lines += [f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: run.worker)]
+                lines += [
+                    f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: (len(run.worker), run.worker))
+                ]
                 screen.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
             yield show

@@ -123,6 +123,8 @@ class Local(Launcher):
         status, host, last = self._workers[handle].poll(), platform.node(), self._last.get(handle, "")
         if status is None:
             return Report("running", host)
+        if status == -signal.SIGTERM:
+            return Report("stopped", host, "before it had begun")
         if status < 0:
             return Report("lost", host, f"killed by {signal.Signals(-status).name}")
         if status in (0, 1):

@@ -18,6 +18,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError
 from benchmark.execution.launch.launcher import Ended, Job, Launcher, Report, Unit, register_launcher
 from benchmark.execution.launch.resources import memory_of
+from benchmark.store.files import commit
 
 ADDRESS = "RAY_ADDRESS"
 SETTINGS = {
@@ -159,8 +160,11 @@ class Ray(Launcher):
             return Report("failed", reason=str(error).strip().splitlines()[-1])
         except ray.exceptions.RayError as error:
             return Report("lost", reason=" ".join(str(error).split())[:300] or type(error).__name__)
-        if self.options.storage:
-            unpack(self.options.storage, self._cells[handle], self.job.results)
+        try:
+            if self.options.storage:
+                unpack(self.options.storage, self._cells[handle], self.job.results)
+        except (BenchError, OSError) as error:
+            return Report("failed", host, f"its results were not fetched: {error}")
         return Report(ended.state, host, ended.reason)
 
 
@@ -180,7 +184,10 @@ def pack(results: Path, paths: Sequence[Path], cell: str, storage: str) -> None:
 
 
 def unpack(storage: str, cell: str, results: Path) -> None:
-    """Put what a storage holds of a cell into a results folder, in place of what was begun there."""
+    """Put what a storage holds of a cell into a results folder, in place of what was begun there.
+
+    Raises ``BenchError`` if it is damaged there.
+    """
     system, root = _file_system(storage)
     if not system.exists(f"{root}/{cell}.tar"):
         return
@@ -188,8 +195,12 @@ def unpack(storage: str, cell: str, results: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=results) as folder:
         archive, unpacked = Path(folder) / "cell.tar", Path(folder) / "unpacked"
         system.get_file(f"{root}/{cell}.tar", str(archive))
-        with tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        except tarfile.TarError as error:
+            where = f"{storage.rstrip('/')}/{cell}.tar"
+            raise BenchError(f"{where}: is damaged ({error}); remove it, and run bench run again") from None
         for begun in _begun(results, cell):
             shutil.rmtree(begun)
         _move(unpacked, results)
@@ -207,7 +218,7 @@ def _without_claims(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def _move(source: Path, target: Path) -> None:
     """Move a folder, and what it holds into one that is there; files that are there stay."""
     if not target.exists():
-        source.replace(target)
+        commit(source, target)
     elif target.is_dir():
         for path in source.iterdir():
             _move(path, target / path.name)

@@ -176,7 +176,10 @@ class Slurm(Launcher):
             f"--user={getpass.getuser()}",
             "--format=%i|%T|%N",
         ]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise BenchError("there is no squeue on this machine; ask where the jobs were submitted") from None
         if asked.returncode:
             raise BenchError(f"squeue: {' '.join(asked.stderr.split())}")
         lines = (line.split("|") for line in asked.stdout.splitlines() if line.count("|") == 2)
@@ -257,8 +260,11 @@ def _carry_out(job: Job, unit: Unit, requeues: int) -> Ended:
 def _submitit() -> Any:
     """Import submitit, which is optional; it tells jobs by SIGUSR1 that their time is over."""
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
-    import submitit
-    import submitit.core.utils
+    try:
+        import submitit
+        import submitit.core.utils
+    except ImportError:
+        raise BenchError("jobs of SLURM need submitit: pip install 'contrastive-benchmark[slurm]'") from None
 
     return submitit
 

@@ -72,9 +72,9 @@ def cell_states(store: Store) -> list[CellState]:
 
 def _ask_launcher(launch: LaunchRecord, states: Sequence[CellState]) -> None:
     """Say of cells that wait for a job whether it was stopped or died, which nothing but its launcher knows."""
-    if not LAUNCHERS[launch.launcher].detaches:
-        return
     with suppress(BenchError):
+        if not LAUNCHERS[launch.launcher].detaches:
+            return
         for state, report in zip(states, launcher_of(launch).poll(launch.handles)):
             if state.state == "waiting" and report.state in ("stopped", "failed", "lost"):
                 state.state = "stopped" if report.state == "stopped" else "failed"

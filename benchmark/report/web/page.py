@@ -112,10 +112,12 @@ def _source(name: str) -> Any:
 @cache
 def _vega() -> Any:
     """Return Vega, Vega-Lite and vega-embed as one script; the cache keeps it, as two seconds go into bundling it."""
+    from importlib.metadata import version
+
     import vl_convert
     from markupsafe import Markup
 
-    path = cache_root() / "scripts" / f"vega-{vl_convert.__version__}.json"
+    path = cache_root() / "scripts" / f"vega-{version('vl-convert-python')}.json"
     script = remembered(path)
     if script is None:
         script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
