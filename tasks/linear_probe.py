@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,12 +15,11 @@ from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_
 from benchmark.metrics import HEADLINES, classification, gallery_of_classes
 from benchmark.probe import (
     Labelled,
-    Path,
     Stage,
     deviation,
     known,
     labelled,
-    logistic_path,
+    logistic_paths,
     majority_accuracy,
     majority_scores,
     rare_classes,
@@ -102,46 +100,51 @@ class LinearProbe(Task):
 
     def chosen(self, data: Evaluation, train: Labelled, test: Labelled) -> tuple[Tensor, dict[str, Any]]:
         """Fit a classifier for each strength and choose one; return its logits of test [n, K] and how it was chosen."""
-        scale = deviation(train.features)
-        path = self.fit(train, scale, data, "fitting strengths")
         val = labelled(data, "val", self.config.features) if "val" in data.splits() else train.take(np.array([], int))
-        if (val.label >= 0).any():
-            losses, chosen_on = cross_entropy(path(val.features / scale), val.label), "val"
+        on_val = bool((val.label >= 0).any())
+        folds = [] if on_val else self.folds(train, data)
+        kept = np.ones((1 + len(folds), len(train)), dtype=bool)
+        for part, held_out in zip(kept[1:], folds):
+            part[held_out] = False
+        parts = torch.from_numpy(kept).to(train.features.device)
+        path, *of_folds = logistic_paths(
+            train.features,
+            train.label,
+            len(data.classes),
+            self.config.strengths,
+            parts,
+            torch.stack([deviation(train.features[part]) for part in parts]),
+            progress=partial(data.progress, "fitting strengths"),
+        )
+        if on_val:
+            losses, chosen_on = cross_entropy(path(val.features), val.label), "val"
         else:
-            losses, chosen_on = self.cross_validate(train, data), f"{self.config.folds}-fold cross-validation in train"
+            left_out = [train.take(rows) for rows in folds]
+            logits = torch.cat([of_fold(rest.features) for of_fold, rest in zip(of_folds, left_out)], 1)
+            losses = cross_entropy(logits, torch.cat([rest.label for rest in left_out]))
+            chosen_on = f"{self.config.folds}-fold cross-validation in train"
         best = int(losses.argmin())
         strengths = self.config.strengths
         edges = {min(strengths), max(strengths)} if len(strengths) > 1 else set()
-        return path(test.features / scale)[best], {
+        return path(test.features)[best], {
             "strength": strengths[best],
             "at_edge": {"strength": strengths[best]} if strengths[best] in edges else {},
             "strength_chosen_on": chosen_on,
             "cross_entropy": dict(zip(map(str, strengths), losses.tolist())),
         }
 
-    def fit(self, train: Labelled, scale: Tensor, data: Evaluation, doing: str) -> Path:
-        """Fit a classifier for each strength. doing: as of data.progress."""
-        classes, strengths = len(data.classes), self.config.strengths
-        progress = partial(data.progress, doing)
-        return logistic_path(train.features / scale, train.label, classes, strengths, progress=progress)
+    def folds(self, train: Labelled, data: Evaluation) -> list[np.ndarray]:
+        """List the rows of train that each fold of the cross-validation leaves out; a group is in one fold."""
+        # It takes more than a second to import.
+        from sklearn.model_selection import GroupKFold
 
-    def cross_validate(self, train: Labelled, data: Evaluation) -> Tensor:
-        """Compute the mean cross-entropy of the examples when their group is left out: [P]."""
         folds = min(self.config.folds, len(set(train.groups)))
         if folds < 2:
             raise BenchError(
                 f"dataset '{data.card.name}': val has no labels and train has only one group, '{train.groups[0]}', so "
                 "that there is nothing to choose the regularisation on; label some images of val"
             )
-        scores, labels = [], []
-        splits = GroupKFold(folds).split(train.ids, groups=train.groups)
-        for fold, (rows, held_out) in enumerate(splits, 1):
-            part, rest = train.take(rows), train.take(held_out)
-            scale = deviation(part.features)
-            path = self.fit(part, scale, data, f"fold {fold} of {folds}, fitting strengths")
-            scores.append(path(rest.features / scale))
-            labels.append(rest.label)
-        return cross_entropy(torch.cat(scores, 1), torch.cat(labels))
+        return [held_out for _, held_out in GroupKFold(folds).split(train.ids, groups=train.groups)]
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

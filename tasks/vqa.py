@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -537,6 +537,7 @@ def by_id(data: Evaluation, split: str) -> np.ndarray:
     return np.argsort(np.array(data.records(split).ids))
 
 
+@lru_cache(2**16)
 def normalise(answer: str) -> str:
     """Normalise an answer, so that answers with the same meaning compare as equal, and only those.
 

@@ -59,6 +59,9 @@ class RunOptions:
     ] = None
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = None
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    gpus_per_cell: Annotated[
+        int | None, typer.Option(min=1, help="GPUs (with --device cpu, processes) that train a cell together.")
+    ] = None
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +119,7 @@ class RunOptions:
             datasets=names_of(self.datasets),
             seeds=self.seeds,
             device=self.device,
+            gpus_per_cell=self.gpus_per_cell,
             on_bad_data=self.on_bad_data,
             strict=self.strict or None,
             tuned=str(self.folder / "tuning") if self.tuned else None,

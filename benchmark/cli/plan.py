@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.options import RunOptions, console, results_option, say, takes_options
-from benchmark.common.errors import BenchError, plural
+from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.text import readable_size
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def parse_speed(text: str) -> float:
     """Parse ``--speed`` into floating-point operations per second: 400TFLOPS -> 4e14."""
     number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)\s*([A-Za-z]+)", text.strip())
     if not (number and number[2] in SPEEDS and float(number[1]) > 0):
-        raise BenchError(f"--speed {text}: expected a number and {', '.join(SPEEDS)}, as in 400TFLOPS")
+        raise BenchError(f"--speed {cut(text)}: expected a number and {', '.join(SPEEDS)}, as in 400TFLOPS")
     return float(number[1]) * SPEEDS[number[2]]
 
 

@@ -20,6 +20,7 @@ from benchmark.cli.options import (
 from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
+from benchmark.common.torchrun import torchrun
 
 if TYPE_CHECKING:
     from benchmark.api import Launching
@@ -141,6 +142,8 @@ def _execute(
     outcome = _carried_out(plan, options, track, launching, again)
     if outcome.failures:
         raise typer.Exit(1)
+    if (started := torchrun()) and started.rank:
+        return
     say("next: " + ("bench status" if outcome.submitted else "bench report") + results_option(options.results))
 
 

@@ -135,12 +135,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def cut(text: str) -> str:
-    """Shorten a text to one line of at most 80 characters, by leaving out its middle."""
-    if len(text) <= LONGEST and "\n" not in text:
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Shorten a text to one line of at most so many characters, by leaving out its middle."""
+    if len(text) <= longest and "\n" not in text:
         return text
-    half = (LONGEST - 3) // 2
-    ends = text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+    half = (longest - 3) // 2
+    ends = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
     return " ".join(ends.split())
 
 
@@ -154,7 +154,7 @@ def described(value: object) -> str:
         return "None"
     shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and numbers is not None and len(shape):
-        kind = type(value).__name__.lower()
+        kind = type(value).__name__.lower().removeprefix("nd")
         article = "an" if kind[0] in "aeiou" else "a"
         return f"{article} {kind} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
     return f"{' '.join(shortened(value).split())} ({type(value).__name__})"

@@ -66,10 +66,11 @@ class Stated(BaseModel):
 class Scored(Stated):
     """A claim about scores: the mean over the tasks of the mean over the datasets of each.
 
-    metric: default the main one of each task. part: such as image_to_text; default the mean over the parts.
-    datasets: default all that the suite has results on.
+    a: the arm that it is about. metric: default the main one of each task. part: such as image_to_text; default the
+    mean over the parts. datasets: default all that the suite has results on.
     """
 
+    a: str
     tasks: Names
     metric: str | None = None
     part: str | None = None
@@ -84,7 +85,6 @@ class Gain(Scored):
     """
 
     kind: Literal["gain"]
-    a: str
     b: Names
     b_model: str = ""
     at_least: float = Field(default=0.0, ge=0)
@@ -112,7 +112,6 @@ class NoGain(Scored):
     """
 
     kind: Literal["no_gain"]
-    a: str
     b: str
     b_model: str = ""
     margin: float = Field(ge=0)
@@ -132,7 +131,6 @@ class Level(Scored):
     """``a`` scores above a level, in percent."""
 
     kind: Literal["level"]
-    a: str
     above: float
 
     @property

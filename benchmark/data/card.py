@@ -284,7 +284,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     source = fields.get("source")
     if not isinstance(source, dict) or "kind" not in source:
         raise BenchError(f"{path}: source: expected a mapping with a 'kind' (one of {', '.join(SOURCES)})")
-    if source["kind"] not in SOURCES:
+    if source["kind"] not in [*SOURCES]:
         raise BenchError(f"{path}: {unknown('kind of source', str(source['kind']), SOURCES)}")
     for key, text in settings.items():
         # A class may have a dot in its name.

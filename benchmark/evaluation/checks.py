@@ -49,9 +49,8 @@ def _unmeasured(measurement: Measurement) -> bool:
 
 def _check(measurement: Measurement, title: str) -> None:
     for name in ("examples", "metrics", "chance", "majority", "blind", "ceiling", "notes"):
-        value = getattr(measurement, name)
-        if not isinstance(value, Mapping):
-            raise BenchError(f"{title}: {name} must be a mapping, found {described(value)}")
+        if not isinstance(part := getattr(measurement, name), Mapping):
+            raise BenchError(f"{title}: {name} must be a mapping, found {described(part)}")
     _check_columns(measurement.examples, title)
     for name, metric in measurement.metrics.items():
         if not isinstance(name, str) or not callable(metric):

@@ -3,11 +3,12 @@
 replicates.py has the error of seeds and draws, and paired differences.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, MeanOverDraws, Metric, Sided, draws_of
@@ -142,15 +143,67 @@ def resample(
     resamples: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Compute a metric in bootstrap samples of whole groups (patients): [resamples], NaN where it is undefined.
+    """Compute one metric as resample_all() does: [resamples]."""
+    return np.asarray(resample_all([metric], examples, groups, population, resamples, rng)[0])
+
+
+def resample_all(
+    metrics: Sequence[Metric],
+    examples: Examples,
+    groups: np.ndarray,
+    population: np.ndarray,
+    resamples: int,
+    rng: np.random.Generator,
+    progress: Callable[[int], object] = lambda done: None,
+) -> np.ndarray:
+    """Compute metrics in bootstrap samples of whole groups (patients): [M, resamples], NaN where one is undefined.
 
     Whole groups are drawn, with replacement, because the images of one patient are not independent.
     groups: [n], aligned with the columns of ``examples``. population: the distinct groups to draw from, sorted.
-    Generators in the same state draw the same groups from the same population, whatever the metric and the examples: so
-    the values of two methods on the same test set are paired, as are those of the parts of one measurement.
+    Generators in the same state draw the same groups from the same population, whatever the metrics and the examples:
+    so the values of two methods on the same test set are paired, as are those of the parts of one measurement.
+    progress: called with how many of the metrics are done.
     """
-    group_of = np.searchsorted(population, np.asarray(groups))
-    return _resampled(metric, examples, group_of, len(population), resamples, rng)
+    group_of, count = np.searchsorted(population, np.asarray(groups)), len(population)
+    of_means = {
+        row: _sums_of_groups(metric, examples, group_of, count)
+        for row, metric in enumerate(metrics)
+        if isinstance(metric, Mean)
+    }
+    values = np.empty((len(metrics), resamples))
+    done = 0
+    for counts in _counts(count, max(count, len(group_of)), resamples, rng):
+        progress(done * len(metrics) // resamples)
+        at = slice(done, done + len(counts))
+        if of_means:
+            # A mean needs only the sum and the count of each group.
+            total, used = np.moveaxis(np.stack(list(of_means.values())) @ counts.T.astype(float), 1, 0)
+            values[list(of_means), at] = np.divide(total, used, out=np.full_like(total, np.nan), where=used > 0)
+        if len(of_means) < len(metrics):
+            # The weights of an example in all resamples are contiguous, which makes sums over examples fast.
+            weights = counts.T.astype(float, order="C")[group_of].T
+            for row, metric in enumerate(metrics):
+                if row not in of_means:
+                    progress((done * len(metrics) + row * len(counts)) // resamples)
+                    values[row, at] = _in_resamples(metric, examples, counts, group_of, weights)
+        done += len(counts)
+    return values
+
+
+def _sums_of_groups(metric: Mean, examples: Examples, group_of: np.ndarray, groups: int) -> np.ndarray:
+    """Sum the column of a mean, and count its examples, in each group: [2, groups]."""
+    column, used = _mean_columns(metric, examples)
+    return np.stack([np.bincount(group_of, column * used, groups), np.bincount(group_of, used, groups)])
+
+
+def _in_resamples(
+    metric: Metric, examples: Examples, counts: np.ndarray, group_of: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Compute a metric in r resamples: [r]. counts: of each group, [r, G]; weights: of each example, [r, n]."""
+    weighted = [of_draw for of_draw in draws_of(metric) if isinstance(of_draw, Weighted)]
+    if len(weighted) == len(draws_of(metric)):
+        return np.asarray(np.mean([of_draw.weighted(examples, weights) for of_draw in weighted], axis=0))
+    return np.array([metric(_repeated(examples, row[group_of])) for row in counts])
 
 
 def percentiles(values: np.ndarray, groups: float) -> tuple[float, float]:
@@ -159,46 +212,21 @@ def percentiles(values: np.ndarray, groups: float) -> tuple[float, float]:
     The percentiles are moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789). For metrics
     without a range: medians, BLEU. groups: their effective number, above 1.
     """
-    tail = stats.norm.cdf(np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - LEVEL) / 2, groups - 1))
+    tail = special.ndtr(np.sqrt(groups / (groups - 1)) * special.stdtrit(groups - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _resampled(
-    metric: Metric, examples: Examples, group_of: np.ndarray, groups: int, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Compute the metric in each resample: [resamples]. group_of: the index of each example's group, [n]."""
-    if isinstance(metric, Mean):
-        # A mean needs only the sum and the count of each group.
-        column, used = _mean_columns(metric, examples)
-        total = np.bincount(group_of, column * used, groups)
-        count = np.bincount(group_of, used, groups)
-        draws = _draws(groups, groups, resamples, rng)
-        return np.concatenate([_ratio(total[drawn].sum(axis=1), count[drawn].sum(axis=1)) for drawn in draws])
-    values = []
-    for drawn in _draws(groups, max(groups, len(group_of)), resamples, rng):
-        counts = _counts(drawn, groups)
-        weighted = [of_draw for of_draw in draws_of(metric) if isinstance(of_draw, Weighted)]
-        if len(weighted) == len(draws_of(metric)):
-            # The weights of an example in all resamples are contiguous, which makes sums over examples fast.
-            weights = counts.T.astype(float, order="C")[group_of].T
-            values.append(np.mean([of_draw.weighted(examples, weights) for of_draw in weighted], axis=0))
-        else:
-            values.append(np.array([metric(_repeated(examples, row[group_of])) for row in counts]))
-    return np.concatenate(values)
+def _counts(groups: int, width: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Draw groups, and count how often each was drawn, in chunks int [r, groups].
 
-
-def _draws(groups: int, width: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw the indices of groups, in chunks [r, groups]; the draws do not depend on the length of the chunks."""
+    width: numbers in memory for each resample. The draws do not depend on the length of the chunks.
+    """
     step = max(1, ELEMENTS // width)
     for start in range(0, resamples, step):
-        yield rng.integers(groups, size=(min(step, resamples - start), groups), dtype=np.int32)
-
-
-def _counts(drawn: np.ndarray, groups: int) -> np.ndarray:
-    """Count how often each group was drawn: int [r, groups]."""
-    offset = np.arange(len(drawn))[:, None] * groups  # int64: int32 could overflow in the sum.
-    return np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(len(drawn), groups)
+        drawn = rng.integers(groups, size=(min(step, resamples - start), groups), dtype=np.int32)
+        offset = np.arange(len(drawn))[:, None] * groups  # int64: int32 could overflow in the sum.
+        yield np.bincount((drawn + offset).ravel(), minlength=len(drawn) * groups).reshape(len(drawn), groups)
 
 
 def _mean_columns(metric: Mean, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -209,11 +237,6 @@ def _mean_columns(metric: Mean, examples: Examples) -> tuple[np.ndarray, np.ndar
     used = np.asarray(examples[metric.where], dtype=bool)
     numbers({"id": np.asarray(examples["id"])[used], metric.column: column[used]}, metric.column)
     return np.where(used, column, 0.0), used.astype(float)
-
-
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Divide; NaN where the count is 0."""
-    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
 
 
 def _repeated(examples: Examples, times: np.ndarray) -> Examples:
@@ -277,12 +300,23 @@ class Ranks:
     critical_difference: float
 
 
+@cache
+def _studentised(methods: int) -> float:
+    """Compute the quantile of the studentised range of normal values, which takes half a second."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(LEVEL, methods, np.inf))
+
+
 def ranks(scores: np.ndarray) -> Ranks:
     """Rank methods on each dataset and test the mean ranks.
 
     scores: [datasets, methods], higher is better, without NaN; at least two of each. Demsar 2006, "Statistical
     Comparisons of Classifiers over Multiple Data Sets".
     """
+    # It takes half a second to import.
+    from scipy import stats
+
     datasets, methods = scores.shape
     if datasets < 2 or methods < 2:
         raise BenchError(f"ranks need at least two datasets and two methods: found {datasets} and {methods}")
@@ -291,6 +325,6 @@ def ranks(scores: np.ndarray) -> Ranks:
     # Friedman's statistic with the correction for ties; scipy's function requires three methods.
     spread = stats.rankdata(-scores, axis=1).var(axis=1, ddof=1).sum()
     statistic = datasets**2 * ((mean - expected) ** 2).sum() / spread if spread else 0.0
-    studentised = stats.studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
+    studentised = _studentised(methods) / np.sqrt(2)
     difference = studentised * np.sqrt(methods * (methods + 1) / (6 * datasets))
     return Ranks(mean, float(stats.chi2.sf(statistic, methods - 1)), float(difference))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from benchmark.common.seeding import generator
 from benchmark.evaluation.checks import checked
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
-from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, Metric, draws_of
+from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, draws_of
 from benchmark.evaluation.metrics import uneven
 from benchmark.evaluation.replicates import pooled, score_of_draws
-from benchmark.evaluation.statistics import bounds, effective_groups, resample, scarcest
+from benchmark.evaluation.statistics import bounds, effective_groups, resample_all, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
 from benchmark.store.rows import CourseColumns, GalleryNote, LoadingColumns, Row, Scores
@@ -59,15 +58,15 @@ def measure(
     primary = headline(task_class, data, {name for each in measurements for name in each.metrics})
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
-    of_all = [draw for each in measurements for metric in each.metrics.values() for draw in draws_of(metric)]
-    steps = count()
+    total = sum(len(draws_of(metric)) for each in measurements for metric in each.metrics.values())
+    resamples: dict[str, Columns] = {}
+    for each in measurements:
+        before = sum(len(drawn) for of_part in resamples.values() for drawn in of_part.values())
 
-    def resampling() -> None:
-        data.progress("resampling metrics", next(steps), len(of_all))
+        def resampling(done: int, before: int = before) -> None:
+            data.progress("resampling metrics", before + done, total)
 
-    resamples = {
-        each.part: resamples_of(each, population, plan.config.evaluation.resamples, resampling) for each in measurements
-    }
+        resamples[each.part] = resamples_of(each, population, plan.config.evaluation.resamples, resampling)
     left_random = getattr(data.encoder, "left_random", "")
     loading = LoadingColumns(left_random=left_random) if left_random else LoadingColumns()
     rows = [
@@ -153,22 +152,17 @@ def _row(
 
 
 def resamples_of(
-    measurement: Measurement, population: np.ndarray, count: int, begins: Callable[[], object] = lambda: None
+    measurement: Measurement, population: np.ndarray, count: int, progress: Callable[[int], object] = lambda done: None
 ) -> Columns:
     """Return each metric in each of its draws and of ``count`` resamples of the groups, [D, count].
 
-    begins: called before each metric of each draw.
+    progress: as of resample_all(); each draw is a metric.
     """
-    groups, stream = measurement.examples["group"], digest(population.tolist())
-
-    def of_draw(metric: Metric) -> np.ndarray:
-        begins()
-        return resample(metric, measurement.examples, groups, population, count, generator(0, "bootstrap", stream))
-
-    return {
-        name: np.stack([of_draw(metric) for metric in draws_of(function)])
-        for name, function in measurement.metrics.items()
-    }
+    examples, rng = measurement.examples, generator(0, "bootstrap", digest(population.tolist()))
+    draws = {name: draws_of(metric) for name, metric in measurement.metrics.items()}
+    metrics = [metric for of_metric in draws.values() for metric in of_metric]
+    values = iter(resample_all(metrics, examples, examples["group"], population, count, rng, progress))
+    return {name: np.stack([next(values) for _ in of_metric]) for name, of_metric in draws.items()}
 
 
 def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:

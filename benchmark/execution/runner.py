@@ -16,7 +16,7 @@ from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, 
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress, Stage
-from benchmark.common.text import shorten
+from benchmark.common.text import shorten, visible
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
@@ -26,6 +26,7 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
+from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
@@ -129,7 +130,8 @@ class Runner:
     ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.share = share
-        self.materials = Materials(plan, progress, cache)
+        self.team = Team(plan, progress, cache)
+        self.materials = Materials(plan, progress, cache, self.team.training)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
@@ -165,14 +167,16 @@ class Runner:
             if work := self.prepare():
                 self.recorder.set_work(work)
         self.outcome.skipped = self.done_before()
-        left = [each for each in self.cells() if not self.carry_out(*each)]
-        if left and wait:
-            with self.progress.stage("waiting for other processes", len(left)) as stage:
-                total = len(left)
-                while left:
-                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
-                    time.sleep(claims.POLL)
-                    left = [each for each in left if not self.carry_out(*each)]
+        self.team.check()
+        with self.team:
+            left = [each for each in self.cells() if not self.carry_out(*each)]
+            if left and wait:
+                with self.progress.stage("waiting for other processes", len(left)) as stage:
+                    total = len(left)
+                    while left:
+                        stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                        time.sleep(claims.POLL)
+                        left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
     def done_before(self) -> int:
@@ -540,7 +544,7 @@ class Runner:
         path = self.store.folder / "errors" / f"{shorten(title)}.txt"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            path.write_text(visible(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             return f" (no traceback: {explained(error)})"
         return f" (traceback in {path})"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.common.errors import BenchError, MachineError, cut, said, unknown
 from benchmark.common.progress import Progress, Stage
 from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.config.validation import unknown_key
@@ -105,6 +105,9 @@ def tune_arms(
         if not any(section in of_arm for of_arm in sections.values()):
             kind = "arm" if section in config.arms else "method"
             raise BenchError(f"--search {axis.name}: {kind} '{section}' is not among {', '.join(arms)}")
+        if section == "training":
+            for value in axis.choices or (axis.low, axis.high):
+                config.at({axis.name: int(value) if axis.whole else value}, "--search")
         if section != "training" and option.partition(".")[0] not in ("training", "stages"):
             method = arms[section].method if section in arms else section
             for value in axis.choices or (int(axis.low) if axis.whole else axis.low, axis.high):
@@ -198,11 +201,15 @@ class _Search:
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
                 self._print_trial(done, trials, trial, "pruned")
-            except ClaimLostError:
+            except (ClaimLostError, MachineError, OSError, MemoryError):
                 raise
             except BenchError as error:
                 study.tell(trial, state=States.FAIL)
                 self._print_trial(done, trials, trial, str(error).splitlines()[0])
+            except (Exception, SystemExit, GeneratorExit) as error:
+                # From a plug-in or a library: other settings may work.
+                study.tell(trial, state=States.FAIL)
+                self._print_trial(done, trials, trial, said(error))
             else:
                 study.tell(trial, value)
                 self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
@@ -222,8 +229,9 @@ class _Search:
         return [trial for trial in study.get_trials() if trial.state.is_finished() and LOST not in trial.user_attrs]
 
     def _next(self, study: "optuna.Study", done: int) -> "optuna.Trial":
-        """Begin a trial; the first one takes the arm's learning rate."""
-        if not done:
+        """Begin a trial; the first one takes the arm's learning rate, unless others are listed."""
+        [rates] = [axis for axis in self.axes if axis.name == "training.learning_rate"]
+        if not done and (not rates.choices or self.rate in rates.choices):
             first_trial: dict[str, Any] = {"training.learning_rate": self.rate}
             study.enqueue_trial(first_trial)
         return study.ask()

@@ -4,13 +4,16 @@ Times of different machines are not comparable; ratios within one run are. ``pyt
 SCALE`` measures one side of one work and prints seconds and bytes as JSON.
 """
 
+import atexit
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ import torch
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.store.store import Store
 from benchmark.training.memory import PeakMemory
 
 if TYPE_CHECKING:
@@ -83,7 +87,7 @@ def probe(scale: float) -> tuple[Side, Side]:
     """
     from sklearn.linear_model import LogisticRegression
 
-    from benchmark.evaluation.probe import logistic_path
+    from benchmark.evaluation.logistic import logistic_path
     from benchmark.task import TASKS
 
     n, d, classes = round(8000 * scale), max(16, round(512 * scale)), 9
@@ -101,6 +105,64 @@ def probe(scale: float) -> tuple[Side, Side]:
 
     features, labels = torch.from_numpy(x).to(_device()), torch.from_numpy(label).to(_device())
     return (lambda: logistic_path(features, labels, classes, strengths)), peer
+
+
+def folds(scale: float) -> tuple[Side, Side]:
+    """Build a linear probe with five folds: 8,012 examples of HAM10000's 7 classes, 512 features of a random network.
+
+    The other side is the limit: the matrix products that these fits are made of, in the same precision, and nothing
+    else.
+    """
+    from benchmark.evaluation.logistic import logistic_paths
+    from benchmark.evaluation.probe import deviation
+    from benchmark.task import TASKS
+
+    n, d = max(200, round(8012 * scale)), max(16, round(512 * scale))
+    rng = np.random.default_rng(0)
+    label = rng.choice(7, n, p=np.array([327, 514, 1099, 115, 1113, 6705, 142]) / 10_015)
+    x = 0.55 * rng.normal(size=(7, 40))[label] + rng.normal(size=(n, 40))
+    for _ in range(2):
+        x = np.maximum(x @ rng.normal(size=(x.shape[1], d)) / np.sqrt(x.shape[1]) + 0.3 * rng.normal(size=d), 0)
+    features, labels = torch.from_numpy(x).to(_device()), torch.from_numpy(label).to(_device())
+    parts = torch.ones(6, n, dtype=torch.bool, device=_device())
+    for fold in range(5):
+        parts[fold + 1, fold::5] = False
+    scales = torch.stack([deviation(features[part]) for part in parts])
+    config: Any = TASKS["linear_probe"].Config()
+
+    def ours() -> None:
+        logistic_paths(features, labels, 7, config.strengths, parts, scales)
+
+    products = _products_of(ours)
+    inputs = {dtype: features.to(dtype) for dtype in (torch.float32, torch.float64)}
+
+    def limit() -> None:
+        for (rows, dtype), count in products.items():
+            x = inputs[dtype]
+            weights = torch.ones(rows, x.shape[1], dtype=dtype, device=x.device)
+            for _ in range(count):
+                (weights @ x.T) @ x
+
+    return ours, limit
+
+
+def _products_of(fits: Side) -> "Counter[tuple[int, torch.dtype]]":
+    """Count the gradients that fits take, by how many columns each has and its precision."""
+    from benchmark.evaluation.logistic import Inputs
+
+    counts: Counter[tuple[int, torch.dtype]] = Counter()
+    sums = Inputs.sums
+
+    def counted(self: Inputs, residual: torch.Tensor) -> torch.Tensor:
+        counts[residual.shape[0] * residual.shape[1], residual.dtype] += 1
+        return sums(self, residual)
+
+    Inputs.sums = counted  # type: ignore[method-assign]
+    try:
+        fits()
+    finally:
+        Inputs.sums = sums  # type: ignore[method-assign]
+    return counts
 
 
 def retrieval(scale: float) -> tuple[Side, Side]:
@@ -193,7 +255,7 @@ def loading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import prepare
 
     count, side, size = max(4, round(512 * scale)), max(64, round(1024 * scale)), max(16, round(224 * scale))
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     rows = [{"image": f"{i}.jpg", "text": f"picture {i}", "split": "train"} for i in range(count)]
     for number, row in enumerate(rows):
         _picture(number, side).save(folder / row["image"], quality=90)
@@ -231,7 +293,7 @@ def streaming(scale: float) -> tuple[Side, Side]:
         raise BenchError("streaming is compared with webdataset: pip install webdataset") from error
 
     count, size = max(8, round(2048 * scale)), max(16, round(224 * scale))
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     for shard in range(8):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
             for number in range(shard, count, 8):
@@ -266,7 +328,7 @@ def reading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import Images, Prepared
 
     count, size = max(64, round(100_000 * scale)), 64
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     rng = np.random.default_rng(0)
     with (folder / "images.bin").open("wb") as file:
         for start in range(0, count, 1000):
@@ -287,6 +349,13 @@ def reading(scale: float) -> tuple[Side, Side]:
             torch.from_numpy(images[order[start : start + 64]])
 
     return ours, peer
+
+
+def _folder() -> Path:
+    """Make a folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _picture(number: int, height: int, width: int | None = None) -> "Image":
@@ -348,13 +417,83 @@ def bootstrap(scale: float) -> tuple[Side, Side]:
     return ours, peer
 
 
+def report(scale: float) -> tuple[Side, Side]:
+    """Build the report on 5,400 evaluations of 16 arms, two baselines, 10 datasets and 6 kinds of task over 5 seeds.
+
+    The peer: reads the scores, and the resamples of the primary metrics. No report on them can be faster.
+    """
+    from benchmark.api import write_report
+    from benchmark.perf.made_results import of_scale
+
+    store = of_scale(scale, _folder())
+
+    def ours() -> None:
+        write_report(Store(store.folder), None, None, Console(quiet=True))
+
+    def peer() -> None:
+        fresh = Store(store.folder)
+        rows = fresh.rows()
+        for row in rows[rows["primary"]].itertuples():
+            fresh.resamples(row.cell, row.evaluation, row.part, row.metric)
+
+    return ours, peer
+
+
+def manifest(scale: float) -> tuple[Side, Side]:
+    """Build the opening of a table of a million images that was opened before; few of them are distinct.
+
+    The peer: looks at each file in turn, as one must who remembers nothing.
+    """
+    from PIL import Image
+
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+
+    count, folder = max(100, round(1_000_000 * scale)), _folder()
+    paths = [f"images/{number // FILES}/{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        if number % FILES == 0:
+            (folder / path).parent.mkdir(parents=True)
+            first = folder / path
+            Image.new("L", (8, 8), number // FILES % 256).save(first)
+        else:
+            (folder / path).hardlink_to(first)
+    lines = [f"{path},{number % 2},train" for number, path in enumerate(paths)]
+    (folder / "rows.csv").write_text("\n".join(["image,label,split", *lines]), encoding="utf-8")
+    columns = "{image: image, label: label, split: split}"
+    (folder / "set.yaml").write_text(
+        f"classes: [a, b]\nsource: {{kind: manifest, file: rows.csv, columns: {columns}}}", encoding="utf-8"
+    )
+
+    def ours() -> None:
+        dataset = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
+        assert len(dataset.rows("train")) == count
+        assert dataset.fingerprint
+
+    def peer() -> None:
+        for path in paths:
+            (folder / path).stat()
+
+    # A folder that has just changed is looked into each time.
+    for path in (folder / "images").iterdir():
+        os.utime(path, (0, 0))
+    ours()
+    return ours, peer
+
+
+FILES = 1000
+"""Images in a folder of manifest()."""
+
 WORKS = {
     "training_step": Work("a training step", "cached, by micro-batches", "the whole batch at once", training_step),
     "loading": Work("an epoch of 512 large JPEGs", "prepared cache", "decode, torchvision crop", loading),
     "streaming": Work("2,048 JPEGs in tar shards", "stream", "webdataset, torchvision", streaming),
     "reading": Work("100,000 prepared images", "read from the disk", "all in memory", reading),
     "probe": Work("probe, 13 strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
+    "folds": Work("probe, 13 strengths, 5 folds", "all in one batch", "its products alone", folds),
     "retrieval": Work("5,000 images x 25,000 texts", "chunked ranks", "CLIP_benchmark", retrieval),
+    "report": Work("a report on 5,400 evaluations", "all tables and plots", "reading the scores alone", report),
+    "manifest": Work("1,000,000 images opened again", "by folder", "a look at each file", manifest),
     "bootstrap": Work("bootstrap of a macro AUROC", "weights of groups", "scikit-learn in a loop", bootstrap),
 }
 

@@ -86,7 +86,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     recipe = training.at_stage(first)
     optimizer = optimizer_of(method, recipe)
 
-    def in_precision() -> AbstractContextManager[None]:
+    def in_precision() -> AbstractContextManager[object]:
         return autocast(precision, device)
 
     kept = None

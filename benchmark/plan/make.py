@@ -46,6 +46,7 @@ from benchmark.store.cache import cache_root
 from benchmark.store.rows import Label
 from benchmark.task import TASKS, Task
 from benchmark.training.cost import on_meta
+from benchmark.training.ranks import micro_batch_count
 from benchmark.training.schedule import stage_starts, training_steps, warmup_steps
 
 
@@ -618,7 +619,23 @@ def _problems(plan: Plan) -> list[str]:
             problems.append(f"dataset '{name}' has no text to pretrain on")
         elif "train" not in dataset.splits():
             problems.append(f"dataset '{name}' has no train split to pretrain on")
-    return problems
+    return problems + _unshared(plan)
+
+
+def _unshared(plan: Plan) -> list[str]:
+    """List the arms whose cells cannot be trained on as many GPUs as the run wants for a cell, with the reason."""
+    count, problems = plan.config.gpus_per_cell, {}
+    if count > 1 and plan.device.type == "mps":
+        return [f"--gpus-per-cell {count}: an Apple device has one GPU"]
+    for cell in plan.cells:
+        if (number := micro_batch_count(cell.training)) < count:
+            size = cell.training.batch_size
+            advice = f"set training.micro_batch={size // count}" if size >= count else "set a larger batch_size"
+            problems[cell.arm] = (
+                f"arm '{cell.arm}': micro-batches of {cell.training.micro_batch} divide its batch of {size} into "
+                f"{number}, fewer than --gpus-per-cell {count}; {advice}"
+            )
+    return [*problems.values()]
 
 
 def _starts_texts(model: ModelCard) -> bool:

@@ -210,19 +210,15 @@ class _Case:
         words += ["--tasks", ",".join(tasks)] if tasks else []
         words += ["--seeds", str(max(seeds, FEWEST_SEEDS))] if seeds else []
         words += ["--model", model] if model else []
-        shipped = self._shipped
+        pretraining, datasets = (_by_name(self._shipped.get(key, ())) for key in ("pretraining", "datasets"))
         trained_on = self.setting.base.get("pretraining", "").split(", ")
         varied = any(
             setting.startswith("pretraining=") for setting in settings_of(self.setting.base.get("variant", ""))
         )
-        if trained_on != [""] and (varied or trained_on != shipped.get("pretraining", trained_on)):
-            words += ["--pretraining", ",".join(trained_on)]
-        if (
-            any(":" not in task for task in tasks)
-            and self.datasets
-            and {*shipped.get("datasets", ())} - {*self.datasets}
-        ):
-            words += ["--datasets", ",".join(self.datasets)]
+        if trained_on != [""] and (varied or trained_on != [*(pretraining or trained_on)]):
+            words += ["--pretraining", ",".join(pretraining.get(name, name) for name in trained_on)]
+        if any(":" not in task for task in tasks) and self.datasets and {*datasets} - {*self.datasets}:
+            words += ["--datasets", ",".join(datasets.get(name, name) for name in self.datasets)]
         own = self.setting.base.get("arm", "")
         words += set_options(self.setting.base.get("variant", ""), own if own in arms else "")
         return shlex.join(words)
@@ -238,6 +234,13 @@ class _Case:
     def _shipped(self) -> Mapping[str, Any]:
         """The keys of the suite, if it is a shipped one."""
         return read_suite(find_config("suite", self.reference))[0] if self.reference in config_names("suite") else {}
+
+
+def _by_name(references: Sequence[str]) -> dict[str, str]:
+    """Map the names of datasets, as results have them, to what a suite names them by: names too, or paths of cards."""
+    from benchmark.data.card import load_card
+
+    return {load_card(each).name if each.endswith(".yaml") else each: each for each in references}
 
 
 def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
@@ -490,7 +493,7 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
 
 def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measured:
     """Divide the costs of a by those of b: counts as they are, others by the mean log ratio over the common seeds."""
-    from scipy import stats
+    from scipy import special
 
     if claim.is_count:
         value = float(a.mean() / b.mean()) if b.mean() else math.nan
@@ -499,7 +502,7 @@ def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measure
     if len(logs) < 2:
         value = float(np.exp(logs.mean())) if len(logs) else math.nan
         return Measured([*claim.sides][1], value, math.nan, math.nan, seeds=len(logs))
-    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+    half = float(special.stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs)))
     mean = float(logs.mean())
     return Measured([*claim.sides][1], math.exp(mean), math.exp(mean - half), math.exp(mean + half), seeds=len(logs))
 

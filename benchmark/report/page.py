@@ -20,6 +20,7 @@ from benchmark.report.render import (
     to_terminal,
     wrap,
 )
+from benchmark.report.results import with_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +145,7 @@ class Page:
 
 def csv_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Copy a table of data with its texts as a CSV file may hold them; numbers stay."""
-    columns = [name for name in frame if frame[name].dtype.kind not in "biufc"]
-    return frame.assign(**{name: frame[name].map(_csv_cell, na_action="ignore") for name in columns})
+    return with_texts(frame, _csv_cell)
 
 
 def _csv_cell(value: object) -> object:

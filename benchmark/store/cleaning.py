@@ -25,6 +25,7 @@ CACHED = (
     "initial",
     "language_models",
     "estimates",
+    "scripts",
 )
 """The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
 RUNNING_WITHIN = 60.0

@@ -58,9 +58,11 @@ class Cost(Parameters):
 
     samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
-    whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
-    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes. kept: how far the
-    training was at the checkpoints that were kept in its course, by their names. spikes: of its loss; None without any.
+    whole training. micro_batch: at most batch_size. gpus_per_cell: the processes that trained together: seconds and
+    samples_per_second are of all of them, peak_memory is of one. precision: bf16 or fp32. validation_loss,
+    best_validation_loss: the last, and the lowest in the last stage; NaN and infinity without validation. peak_memory:
+    bytes. kept: how far the training was at the checkpoints that were kept in its course, by their names. spikes: of
+    its loss; None without any.
     """
 
     samples: int
@@ -74,6 +76,7 @@ class Cost(Parameters):
     batch_size: int
     micro_batch: int
     accumulation: Accumulation
+    gpus_per_cell: int
     precision: str
     device: str
     validation_loss: float
@@ -475,7 +478,8 @@ def _warm_optimizer(method: Method, recipe: Recipe, peak: StoragePeak, real: boo
     with _disable_current_modes():
         stand_ins = [{kind: _on_meta(parameter) for kind, parameter in group} for group in groups]
         settings = zip(optimizer.param_groups, stand_ins)
-        small = type(optimizer)([group | {"params": [*alike.values()]} for group, alike in settings])
+        alike_optimizer: Any = type(optimizer)
+        small = alike_optimizer([group | {"params": [*alike.values()]} for group, alike in settings])
         _step(small)
     for group, alike in zip(groups, stand_ins):
         # SGD without momentum has no state.

@@ -22,7 +22,6 @@ from torch._ops import OpOverload
 from torch.autograd.profiler import profile
 from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmark.method import Method
 from benchmark.training.average import WeightAverage
@@ -103,9 +102,9 @@ class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: OpOverload, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        taken = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
-        for each in tree_leaves(result):
-            if isinstance(each, Tensor) and each.device.type == self.device:
+        taken = {each.untyped_storage()._cdata for each in _tensors((args, kwargs))}
+        for each in _tensors(result):
+            if each.device.type == self.device:
                 self._add(each.untyped_storage(), taken)
         return result
 
@@ -125,6 +124,17 @@ class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _drop(self, key: int) -> None:
         self._total -= self._alive.pop(key)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or results of an operator: tree_leaves() takes ten times as long."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif isinstance(value, dict):
+        yield from _tensors([*value.values()])
 
 
 class StepMemory:

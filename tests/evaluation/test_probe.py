@@ -11,15 +11,9 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.probe import (
-    deviation,
-    known,
-    labelled,
-    logistic_path,
-    majority_accuracy,
-    principal_axes,
-    ridge,
-)
+from benchmark.evaluation.logistic import logistic_path, logistic_paths
+from benchmark.evaluation.probe import deviation, known, labelled, majority_accuracy
+from benchmark.evaluation.ridge import principal_axes, ridge
 from tests.tasks.fakes import RandomEncoder, evaluation, fake_dataset
 
 STRENGTHS = [1e-4, 1e-2, 1.0, 100.0]
@@ -81,11 +75,57 @@ def test_objective_is_that_of_the_weights() -> None:
 
 
 def test_strengths_do_not_depend_on_one_another() -> None:
+    """Each is solved from the solution of another, so that they are the same as far as they are solved."""
     features, label = problem(4)
-    path = logistic_path(features, label, 4, STRENGTHS)
+    path = logistic_path(features, label, 4, STRENGTHS, tolerance=1e-15)
     for i, strength in enumerate(STRENGTHS):
-        alone = logistic_path(features, label, 4, [strength])
+        alone = logistic_path(features, label, 4, [strength], tolerance=1e-15)
         torch.testing.assert_close(alone.weight[0], path.weight[i], atol=1e-6, rtol=1e-6)
+
+
+def labels_of(kind: str, label: Tensor) -> tuple[Tensor, int]:
+    """Labels of problem(4) as classes, two classes or findings; one class or finding is in the first fold alone."""
+    if kind == "findings":
+        findings = torch.stack([label % 2, label // 2, torch.zeros_like(label)], 1)
+        findings[torch.rand(findings.shape, generator=torch.Generator().manual_seed(0)) < 0.2] = -1
+        findings[:60, 2] = torch.arange(60) % 2
+        return findings, 3
+    if kind == "two":
+        return label.clamp_max(1), 2
+    label = label % 3
+    label[:10] = 3
+    return label, 4
+
+
+@pytest.mark.parametrize("kind", ["softmax", "two", "findings"])
+@pytest.mark.parametrize("shape", [(300, 20), (100, 120)], ids=["tall", "wide"])
+def test_parts_are_solved_as_if_alone(kind: str, shape: tuple[int, int]) -> None:
+    features, label = problem(4, *shape)
+    label, classes = labels_of(kind, label)
+    n, strengths = len(features), [1e-2, 1.0]
+    parts = torch.stack([torch.ones(n, dtype=torch.bool), torch.arange(n) >= 60, torch.arange(n) % 3 > 0])
+    scales = torch.stack([deviation(features[part]) for part in parts])
+    paths = logistic_paths(features, label, classes, strengths, parts, scales, tolerance=1e-14)
+    for part, scale, path in zip(parts, scales, paths):
+        alone = logistic_path(features[part] / scale, label[part], classes, strengths, tolerance=1e-14)
+        torch.testing.assert_close(path.objective, alone.objective, atol=1e-12, rtol=0)
+        logits = path(features), alone(features / scale)
+        if kind == "softmax":  # Of which the sum over classes is free where a class is missing.
+            logits = logits[0].softmax(2), logits[1].softmax(2)
+        torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
+
+
+def test_float32_products_end_at_the_optimum_of_float64() -> None:
+    """Features far from 0 and of unequal scale, which float32 would lose if they were not centred first."""
+    features, label = problem(5)
+    features = features * torch.logspace(-3, 3, 20, dtype=torch.float64) + 100
+    scale = deviation(features)[None]
+    every = torch.ones(1, 300, dtype=torch.bool)
+    path = logistic_paths(features, label, 5, STRENGTHS, every, scale)[0]
+    exact = logistic_paths(features, label, 5, STRENGTHS, every, scale, tolerance=1e-15)[0]
+    assert ((path.objective - exact.objective) <= path.gap).all()
+    assert (path.gap <= 1e-6).all()
+    assert (exact.gap <= 1e-14).all()
 
 
 def test_findings_are_independent_sigmoids_over_their_known_labels() -> None:

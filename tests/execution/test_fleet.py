@@ -241,13 +241,14 @@ def test_threads_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)}, raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    of_second = environment("cuda:1", 3)
+    of_second = environment(["cuda:1"], 3)
     assert (of_second["OMP_NUM_THREADS"], of_second["CUDA_VISIBLE_DEVICES"]) == ("5", "5")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert environment("cuda:1", 32)["CUDA_VISIBLE_DEVICES"] == "1"
-    assert environment("cuda:1", 32)["OMP_NUM_THREADS"] == "1"
+    assert environment(["cuda:1"], 32)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment(["cuda:2", "cuda:3"], 2)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert environment(["cuda:1"], 32)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert environment("cpu", 3)["OMP_NUM_THREADS"] == "2"
+    assert environment(["cpu"], 3)["OMP_NUM_THREADS"] == "2"
 
 
 @pytest.mark.parametrize(

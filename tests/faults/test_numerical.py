@@ -145,7 +145,7 @@ METHODS: dict[str, tuple[dict[str, Callable[..., Any]], str]] = {
     "embeddings a scalar": (outputs(lambda e: e | {"image": e["image"].mean()}), r"as 'image', found tensor\("),
     "embeddings of NumPy": (
         outputs(lambda e: e | {"image": e["image"].detach().numpy()}),
-        r"as 'image', found an ndarray of shape \[8, 16\] \(float32\)",
+        r"as 'image', found an array of shape \[8, 16\] \(float32\)",
     ),
     "embeddings of another width": (
         outputs(lambda e: e | {"image": e["image"][:, :-1]}),
@@ -274,7 +274,7 @@ TASKS: dict[str, tuple[Any, str]] = {
     "NaN of NumPy": (score(np.float32(NAN)), r"metric 'score' is nan"),
     "a text": (score("good"), r"metric 'score' must be a number, found 'good' \(str\)"),
     "None": (score(None), r"metric 'score' must be a number, found None"),
-    "an array": (score(np.array([0.1, 0.2])), r"must be a number, found an ndarray of shape \[2\] \(float64\)"),
+    "an array": (score(np.array([0.1, 0.2])), r"must be a number, found an array of shape \[2\] \(float64\)"),
     "a tensor": (score(torch.ones(2)), r"must be a number, found a tensor of shape \[2\] \(float32\)"),
     "complex": (score(1j), r"must be a number, found 1j \(complex\)"),
     "a dict": (score({"a": 1}), r"must be a number, found \{'a': 1\} \(dict\)"),

@@ -243,6 +243,23 @@ def test_a_command_names_the_data_where_they_are_not_the_suites() -> None:
     assert both == " --pretraining phantom-cxr,phantom-derm"
 
 
+def test_a_command_knows_the_datasets_that_a_shipped_suite_names_by_their_cards() -> None:
+    stated = {"transfer": {"c": claim(**GAIN | {"a": "msd", "b": "clip"})}}
+    sets = ("busi", "cxr_pneumonia", "slake_modality_body", "slake_retrieval", "vqa_rad")
+
+    def command(datasets: tuple[str, ...], pretraining: str) -> str:
+        rows, drawn = trials(
+            {"msd": 0.6}, datasets=datasets, suite="transfer", pretraining=pretraining, model="real-general"
+        )
+        (verdict,) = verdicts_of(rows, pd.DataFrame(), lambda *key: drawn.get(key), stated)
+        return verdict.command.removeprefix("bench run --suite transfer --methods clip --tasks retrieval --seeds 3")
+
+    everything = "slake_captions, hannover, pocus"
+    assert command(sets, everything) == ""
+    assert re.fullmatch(r" --datasets \S+/busi.yaml", command(sets[:1], everything))
+    assert re.fullmatch(r" --pretraining \S+/hannover.yaml", command(sets, "hannover"))
+
+
 def test_a_claim_about_another_task_is_missing_at_the_settings_that_were_run() -> None:
     rows, drawn = trials({"a": 0.6, "b": 0.5}, variant="training.steps=9")
     verdict = one(GAIN | {"tasks": "vqa"}, rows, drawn)

@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,18 +20,16 @@ from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
 from benchmark.execution.launch.status import CellState, failure_messages, read_launches, states_of, summary
+from benchmark.execution.plugins import plugin_files
 from benchmark.execution.runner import Outcome, Runner, Share
-from benchmark.method import METHODS
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import checked_options
-from benchmark.registry import installed_plugins
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, claim, owners
 from benchmark.store.files import write_whole
 from benchmark.store.live import KEPT, Work
 from benchmark.store.store import Store
-from benchmark.task import TASKS
 
 POLL = 0.2
 """Seconds between two looks at what was launched."""
@@ -267,31 +264,10 @@ def _job(plan: Plan, store: Store, track: Sequence[str]) -> Job:
         device=plan.device.type,
         results=store.folder.absolute(),
         folder=Path.cwd(),
-        plugins=_plugins(plan),
+        plugins=plugin_files(plan),
         environment=environment,
         track=[*track],
     )
-
-
-def _plugins(plan: Plan) -> list[str]:
-    """List the files that define the plan's methods and tasks, apart from those that are installed.
-
-    Raises ``BenchError`` for a class that another process cannot import.
-    """
-    installed = tuple(f"{package}." for _, package in installed_plugins())
-    files: dict[str, None] = {}
-    classes = [METHODS[cell.method] for cell in plan.cells] + [TASKS[pair.task] for pair in plan.pairs]
-    for cls in dict.fromkeys(classes):
-        if f"{cls.__module__}.".startswith(installed):
-            continue
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if file is None or cls.__module__ == "__main__":
-            raise BenchError(
-                f"'{cls.name}' is defined in the script or notebook that runs, which workers cannot import; "
-                "put it in a file of its own, and name that with plugins=[...] (or --plugin)"
-            )
-        files[str(Path(file).resolve())] = None
-    return [*files]
 
 
 def _evaluated(plan: Plan) -> set[str]:

@@ -40,6 +40,11 @@ class Job(BaseModel):
     left_out: list[str] = []
 
     @property
+    def gpus_per_cell(self) -> int:
+        """The GPUs, or processes on the CPU, that train a cell together: a worker needs as many."""
+        return int(self.config.get("gpus_per_cell", 1))
+
+    @property
     def launch_folder(self) -> Path:
         """The folder of the launch: launch.json, and in failed/ a file with a message for each cell that failed."""
         return self.results / "launches" / self.id

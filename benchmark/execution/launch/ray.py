@@ -46,7 +46,7 @@ class Ray(Launcher):
 
     @dataclass
     class Config:
-        """gpus: of a task, may be a fraction; -1: one if the run is on a GPU. cpus: of a task.
+        """gpus: of a task, may be a fraction; -1: those of a cell if the run is on GPUs. cpus: of a task.
 
         memory: of a task, in GB; 0: as estimated on the CPU, not asked for with GPUs. retries: how often a task that
         died is started again. storage: a URL of fsspec, such as s3://bucket/results, for nodes without a shared folder;
@@ -110,7 +110,7 @@ class Ray(Launcher):
     def resources(self, unit: Unit) -> dict[str, Any]:
         """Return what the task of a cell asks for, as options of ``ray.remote``."""
         options = self.options
-        gpus = options.gpus if options.gpus >= 0 else int(unit.device == "cuda")
+        gpus = options.gpus if options.gpus >= 0 else self.job.gpus_per_cell * (unit.device == "cuda")
         memory = options.memory * 1e9 or (0 if gpus else memory_of([unit]))
         # A process of its own for each cell leaves no memory of the GPU to the next.
         return {

@@ -51,9 +51,9 @@ class Slurm(Launcher):
     class Config:
         """partition: of SLURM; empty: its default. time: of a job, such as 12h or 1-12:00:00; empty: as estimated.
 
-        gpus: of a job; -1: one if the run is on a GPU. cpus: of a job; 0: SLURM's default. memory: of a job, in GB; 0:
-        as estimated on the CPU, SLURM's default with GPUs. parallel: the most jobs at a time. requeues: how often a job
-        goes back into the queue. cluster: slurm; local or debug try it out without SLURM.
+        gpus: of a job; -1: those of a cell if the run is on GPUs. cpus: of a job; 0: SLURM's default. memory: of a job,
+        in GB; 0: as estimated on the CPU, SLURM's default with GPUs. parallel: the most jobs at a time. requeues: how
+        often a job goes back into the queue. cluster: slurm; local or debug try it out without SLURM.
         """
 
         partition: str = ""
@@ -136,7 +136,7 @@ class Slurm(Launcher):
         Raises ``BenchError`` if the time is neither given nor known.
         """
         options, on_gpu = self.options, units[0].device == "cuda"
-        gpus = options.gpus if options.gpus >= 0 else int(on_gpu)
+        gpus = options.gpus if options.gpus >= 0 else self.job.gpus_per_cell * on_gpu
         if options.time:
             minutes = minutes_of(options.time)
         else:
