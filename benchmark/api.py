@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
 from benchmark.common.text import Terminal
+from benchmark.common.torchrun import torchrun
 from benchmark.config.claims import Claim
 from benchmark.config.load import load_run_config, results_folder
 from benchmark.config.overrides import parse_scenario
@@ -189,7 +190,7 @@ def write_report(
     target = Path(folder) if folder else store.folder / "report"
 
     def write() -> list[Path]:
-        rows, costs, during = store.rows(), store.costs(), store.course()
+        (rows, during), costs = store.rows_and_course(), store.costs()
         return sections.write_report(
             rows,
             costs,
@@ -342,11 +343,21 @@ def execute(
 
     track: as in run(); trackers write under ``tracking`` in the results folder. launching: None: in this process.
     again: keys of cells of the plan, or their beginnings, that are set aside and trained anew.
+
+    Of several processes that torchrun started, the first does that, and the others train with it and print nothing.
     """
     from benchmark.common.tracking import Tracking
     from benchmark.execution import runner
 
     store = Store(folder)
+    started = torchrun()
+    if started and launching:
+        raise BenchError("torchrun starts processes that train a cell together; leave out --workers and --launch")
+    if started and started.rank:
+        from benchmark.execution.team import follow
+
+        follow(plan)
+        return Results(store, runner.Outcome())
     store.create()
     opened = ((name, plan.datasets[name]) for name in {pair.dataset: None for pair in plan.pairs})
     with Progress(console, progress, folder / "run.log") as reporter:
@@ -389,6 +400,7 @@ class _Options(Strict):
     datasets: list[str] | None = None
     seeds: PositiveInt | list[int] | None = None
     device: str | None = None
+    gpus_per_cell: PositiveInt | None = None
     on_bad_data: str | None = None
     strict: Literal[True] | None = None
     tuned: str | None = None
@@ -401,6 +413,12 @@ class _Options(Strict):
     def flags(self) -> dict[str, Any]:
         """Return the fields of the configuration that the options set."""
         flags = self.model_dump(exclude={"settings", "budget", "grid", "scenario", "plugins"}, exclude_none=True)
+        if started := torchrun():
+            if self.gpus_per_cell not in (None, started.count):
+                raise BenchError(
+                    f"torchrun started {started.count} processes, but --gpus-per-cell is {self.gpus_per_cell}"
+                )
+            flags["gpus_per_cell"] = started.count
         if isinstance(self.seeds, int):
             flags["seeds"] = list(range(self.seeds))
         return flags
@@ -419,8 +437,9 @@ def configure(config: RunConfig | Mapping[str, Any] | str | Path = "demo", **opt
     """Return the configuration of a run: a suite, overridden by options, as the command line does.
 
     Options: methods, tasks, pretraining, datasets, lists of names or paths. model, device. seeds: their values, or how
-    many. settings: values by ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the
-    training budget of every arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
+    many. gpus_per_cell: GPUs that train a cell together; those that torchrun started, if it did. settings: values by
+    ``section.key``, such as {"training.batch_size": 512, "msd.momentum": 0.99}. budget: the training budget of every
+    arm, such as "samples=200k". grid: lists of values by ``section.key``; their product is
     run. scenario: as --scenario, "noisy=0.1,0.5" in place of a suite, or "rare:ham10000.melanoma=0.01" over one. tuned:
     the folder of the settings that `bench tune` found. strict, on_bad_data: as on the command line. plugins: files that
     register methods or tasks; not needed for classes that the caller has registered. Settings and grid may also be

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from benchmark.common.errors import BenchError, described
 from benchmark.common.ranges import SameText
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
@@ -195,6 +196,15 @@ class Method(nn.Module):
     def temperature_scale(self) -> float:
         """The factor that turns cosines into logits (1 / temperature), for calibration and reports."""
         return 1.0
+
+
+def encoder_of(method: Method) -> DualEncoder:
+    """Return the dual encoder that tasks evaluate. Raises ``BenchError`` for a method that returns something else."""
+    encoder: object = method.encoder()
+    if not isinstance(encoder, DualEncoder):
+        title = METHODS.title(type(method))
+        raise BenchError(f"{title}: encoder() must return a DualEncoder, found {described(encoder)}")
+    return encoder
 
 
 METHODS: Registry[Method] = Registry("method", Method, required=("contrast",))

@@ -67,6 +67,10 @@ class Registry(Generic[T]):
             raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
         return self._classes[name]
 
+    def title(self, cls: type[T]) -> str:
+        """Name a class in a message: what it is, its name, and the class itself."""
+        return f"{self.kind} '{getattr(cls, 'name', '')}' ({cls.__name__})"
+
     def names(self) -> list[str]:
         """List all names in alphabetical order."""
         load_plugins()
@@ -99,9 +103,9 @@ def load_plugins() -> None:
             module = importlib.import_module(package)
             for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
                 importlib.import_module(f"{package}.{info.name}")
-        except BenchError:
+        except (BenchError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise BenchError(f"plug-in '{name}' ({package}) cannot be imported: {said(error)}") from error
 
 
@@ -132,7 +136,9 @@ def load_files(paths: Iterable[str | Path]) -> None:
         except BenchError:
             _check_beside(path, folder)
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             _check_beside(path, folder)
             raise BenchError(f"--plugin {path}: {said(error)}") from error
         _check_beside(path, folder)

@@ -1,7 +1,8 @@
 """The contract of a downstream task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.evaluation.evaluation import Evaluation
@@ -20,6 +21,10 @@ class Task:
     source: ClassVar[str] = ""
     primary: ClassVar[str]
     """The metric that the report's table shows."""
+    headlines: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """By the name that a card may give as its ``headline``, the metric that the table then shows in its place."""
+    uneven: ClassVar[str] = ""
+    """The headline where one class has more than half of the labelled test images and the card names none."""
     needs: ClassVar[frozenset[str]]
     """What the dataset must provide: any of "text", "label", "prompts", "question"."""
     abilities: ClassVar[frozenset[str]] = frozenset()

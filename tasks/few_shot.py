@@ -22,8 +22,8 @@ from benchmark import (
     generator,
     register_task,
 )
-from benchmark.metrics import MacroAUROC
-from benchmark.probe import Labelled, Stage, deviation, known, majority_accuracy, ridge
+from benchmark.metrics import MacroAUROC, MeanOverClasses, uneven
+from benchmark.probe import Labelled, Stage, deviation, known, majority_scores, ridge
 
 
 @register_task("few_shot")
@@ -40,6 +40,8 @@ class FewShot(Task):
     accuracy@: of the class with the highest score; classes that tie share the prediction. The mean over draws. Chance
     is one over the number of classes; for a percentage, which keeps the frequencies of the classes, it is the frequency
     of train's most common class.
+    balanced_accuracy@: the mean over classes of that accuracy, where one class has more than half of the test images or
+    the card names it as its headline. Chance is one over the number of classes.
     macro_auroc@ (multi-label): the mean over findings and draws.
     Numbers of shots that some class of train lacks are left out, and named in the notes. A class without train images
     is never predicted.
@@ -51,6 +53,8 @@ class FewShot(Task):
         "arXiv:2010.00747); least squares: google-research/big_vision, evaluators/fewshot_lsr.py"
     )
     primary = "accuracy@10%"
+    headlines = {name: f"{name}@10%" for name in ("accuracy", "balanced_accuracy", "macro_auroc")}
+    uneven = "balanced_accuracy"
     needs = frozenset({"label"})
     splits = ("train", "test")
 
@@ -109,17 +113,24 @@ class FewShot(Task):
         truth = label if data.card.multi_label else label[:, None] == np.arange(len(data.classes))
         support = dict(zip(data.classes, (truth == 1).sum(0).tolist()))
         by_point = {name.split("@")[1]: name for name in measurement.metrics}
+        balanced = not data.card.multi_label and (uneven(label) or data.card.headline == "balanced_accuracy")
+        if balanced:
+            measurement.metrics |= {
+                f"balanced_accuracy@{point}": balanced_accuracy(measurement.metrics[name], len(data.classes))
+                for point, name in by_point.items()
+            }
         measurement.notes |= {
             "curve": {
                 "images a class": {point: by_point[point] for point in by_point if not point.endswith("%")},
                 "share of train": {point: by_point[point] for point in by_point if point.endswith("%")},
             },
             "drawn": {
-                by_point[point]: {
+                name: {
                     "images": [len(rows) for rows in drawn[point]],
                     "groups": [len(np.unique(group[rows])) for rows in drawn[point]],
                 }
-                for point in by_point
+                for name in measurement.metrics
+                for point in [name.split("@")[1]]
             },
             "left_out": [shots for shots in self.config.shots if shots > scarcest],
             "scarcest_class": scarcest,
@@ -128,8 +139,11 @@ class FewShot(Task):
         }
         measurement.majority = dict(measurement.chance)
         if not data.card.multi_label:
-            measurement.majority = dict.fromkeys(measurement.metrics, majority_accuracy(train.label, test.label))
-            measurement.chance |= {k: value for k, value in measurement.majority.items() if k.endswith("%")}
+            of_majority = majority_scores(train.label, test.label)
+            measurement.majority = {name: of_majority[name.split("@")[0]] for name in measurement.metrics}
+            measurement.chance = dict.fromkeys(measurement.metrics, 1 / len(data.classes)) | {
+                name: of_majority["accuracy"] for name in by_point.values() if name.endswith("%")
+            }
         measurement.gallery = "each score is a mean over draws of train images, so that no image has one answer"
         yield measurement
 
@@ -167,19 +181,28 @@ def classes(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[
     return Measurement(examples, metrics, dict.fromkeys(metrics, 1 / len(names)))
 
 
+def balanced_accuracy(accuracy: Metric, classes: int) -> MeanOverDraws:
+    """Make the mean over classes of an accuracy. accuracy: of the metrics of classes()."""
+    assert isinstance(accuracy, MeanOverDraws)
+    columns = [of_draw.column for of_draw in accuracy.draws if isinstance(of_draw, Mean)]
+    return MeanOverDraws(tuple(MeanOverClasses(column, classes) for column in columns))
+
+
 def findings(label: np.ndarray, scores: dict[str, list[np.ndarray]], names: list[str]) -> Measurement:
     """Measure multi-label examples. label: [n, C]; scores: by point, one [n, C] a draw."""
     examples = {f"label/{name}": label[:, c] for c, name in enumerate(names)}
     examples["id"] = np.arange(len(label))
-    metrics = dict[str, Metric]()
+    metrics, undefined = dict[str, Metric](), list[str]()
     for point, of_point in scores.items():
         suffixes = [f"@{point}/{draw}" for draw in range(len(of_point))]
         for suffix, of_draw in zip(suffixes, of_point):
             examples |= {f"score/{name}{suffix}": of_draw[:, c] for c, name in enumerate(names)}
         metric = MeanOverDraws(tuple(MacroAUROC(tuple(names), True, suffix=suffix) for suffix in suffixes))
-        if not np.isnan(metric(examples)):
+        if np.isnan(metric(examples)):
+            undefined.append(f"macro_auroc@{point}")
+        else:
             metrics[f"macro_auroc@{point}"] = metric
-    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5))
+    return Measurement(examples, metrics, dict.fromkeys(metrics, 0.5), notes={"undefined": undefined})
 
 
 def kinds_of(label: np.ndarray) -> np.ndarray:

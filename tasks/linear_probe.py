@@ -8,13 +8,22 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
-from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark import BenchError, Card, Evaluation, Measurement, Task, register_task, stream, torch_seed
-from benchmark.metrics import classification, gallery_of_classes
-from benchmark.probe import Labelled, Stage, deviation, known, labelled, logistic_paths, majority_accuracy, rare_classes
+from benchmark.metrics import HEADLINES, classification, gallery_of_classes
+from benchmark.probe import (
+    Labelled,
+    Stage,
+    deviation,
+    known,
+    labelled,
+    logistic_paths,
+    majority_accuracy,
+    majority_scores,
+    rare_classes,
+)
 
 
 @register_task("linear_probe")
@@ -33,6 +42,8 @@ class LinearProbe(Task):
     summary = "Logistic regression on frozen image features, its regularisation chosen on val."
     source = "Alain and Bengio 2016, https://arxiv.org/abs/1610.01644; Radford et al. 2021, section 3.2"
     primary = "accuracy"
+    headlines = HEADLINES
+    uneven = "balanced_accuracy"
     needs = frozenset({"label"})
     splits = ("train", "test")
 
@@ -82,6 +93,8 @@ class LinearProbe(Task):
         measurement.notes |= {**notes, "train_images": len(train)}
         measurement.chance["accuracy"] = majority_accuracy(train.label, test.label)
         measurement.majority = measurement.chance
+        if not data.card.multi_label:
+            measurement.majority = measurement.chance | majority_scores(train.label, test.label)
         measurement.gallery = gallery_of_classes(data.classes, data.card.multi_label)
         yield measurement
 
@@ -106,9 +119,9 @@ class LinearProbe(Task):
         if on_val:
             losses, chosen_on = cross_entropy(path(val.features), val.label), "val"
         else:
-            held_out = [train.take(rows) for rows in folds]
-            logits = torch.cat([of_fold(rest.features) for of_fold, rest in zip(of_folds, held_out)], 1)
-            losses = cross_entropy(logits, torch.cat([rest.label for rest in held_out]))
+            left_out = [train.take(rows) for rows in folds]
+            logits = torch.cat([of_fold(rest.features) for of_fold, rest in zip(of_folds, left_out)], 1)
+            losses = cross_entropy(logits, torch.cat([rest.label for rest in left_out]))
             chosen_on = f"{self.config.folds}-fold cross-validation in train"
         best = int(losses.argmin())
         strengths = self.config.strengths
@@ -122,6 +135,9 @@ class LinearProbe(Task):
 
     def folds(self, train: Labelled, data: Evaluation) -> list[np.ndarray]:
         """List the rows of train that each fold of the cross-validation leaves out; a group is in one fold."""
+        # It takes more than a second to import.
+        from sklearn.model_selection import GroupKFold
+
         folds = min(self.config.folds, len(set(train.groups)))
         if folds < 2:
             raise BenchError(

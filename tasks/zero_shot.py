@@ -8,8 +8,8 @@ import torch
 from pydantic import NonNegativeInt
 
 from benchmark import Card, Encoded, Evaluation, Measurement, Task, cosines, exact, register_task
-from benchmark.metrics import classification, gallery_of_classes
-from benchmark.probe import majority_accuracy, rare_classes
+from benchmark.metrics import HEADLINES, classification, gallery_of_classes
+from benchmark.probe import majority_accuracy, majority_scores, rare_classes
 
 ROWS = 16_384
 """The most images compared with the classes at a time."""
@@ -25,6 +25,8 @@ class ZeroShot(Task):
     summary = "Classification by the class whose prompts are nearest, without any training."
     source = "CLIP (Radford et al. 2021, arXiv:2103.00020); pairs of prompts: CheXzero (Tiu et al. 2022)"
     primary = "accuracy"
+    headlines = HEADLINES
+    uneven = "balanced_accuracy"
     needs = frozenset({"label", "prompts"})
 
     @dataclass
@@ -58,8 +60,11 @@ class ZeroShot(Task):
             multi_label=data.card.multi_label,
             rare=rare_classes(data, self.config.rare_below),
         )
-        if "train" in data.splits() and (data.labels("train") >= 0).any():
-            train, test = (torch.from_numpy(np.array(label)) for label in (data.labels("train"), records.label))
+        test = torch.from_numpy(np.array(records.label))
+        train = torch.from_numpy(data.labels("train")) if "train" in data.splits() else test[:0]
+        if not data.card.multi_label:
+            measurement.majority = measurement.chance | majority_scores(train, test)
+        elif (train >= 0).any():
             measurement.majority = measurement.chance | {"accuracy": majority_accuracy(train, test)}
         measurement.gallery = gallery_of_classes(data.classes, data.card.multi_label)
         yield measurement

@@ -20,7 +20,7 @@ frozen = 0
 
 
 def freeze_libraries():
-    """Every training collects garbage before it measures memory: the libraries need not be searched each time."""
+    """A full collection need not search the libraries each time."""
     global frozen
     gc.collect()
     gc.freeze()
@@ -34,7 +34,7 @@ gc.disable()
 def pytest_collection_finish():
     METHODS.names()
     freeze_libraries()
-    # Whoever measures memory collects garbage first; else a search after every 700 objects finds next to nothing.
+    # A search after every 700 objects finds next to nothing.
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
 

@@ -19,8 +19,8 @@ from benchmark.training.accumulation import accumulate
 from benchmark.training.checkpoint import LAST
 from benchmark.training.loop import pretrain
 from benchmark.training.schedule import precision_of
+from tests.methods.cases import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.methods.fakes import Pairs, small_card, small_method
-from tests.methods.test_conformance import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.squares import Bench
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -134,7 +134,7 @@ def data_get(
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here", "yellow")
             raise
-        say(f"{name}: is in {folder}; next: bench data verify {cards[name].reference}")
+        say(f"{name}: is in {folder}; next: bench data verify {shlex.quote(cards[name].reference)}")
     if missing and Path(os.environ.get("BENCH_DATA", "")).expanduser().absolute() != folder:
         say(f"for the other commands, set BENCH_DATA={folder}", "yellow")
     for card in by_hand:
@@ -169,6 +169,7 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     from benchmark.data.check import check, groups_in_two_splits, sharing
 
     dataset = _open(name, on_bad_data)
+    dataset.look_closely()
     with _stage(f"checking {name}", progress) as update:
         check(dataset, progress=update)
     if dataset.streams:
@@ -178,6 +179,8 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
         return
     counts = ", ".join(f"{split} {len(dataset.records(split)):,}" for split in dataset.splits())
     _say_left_out(dataset)
+    for remark, count in dataset.remarks.items():
+        say(f"{remark}: {count:,}", "yellow")
     groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
     for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
         say(line)
@@ -256,7 +259,8 @@ def data_prepare(
 @data_app.command("new", epilog="Example: bench data new ~/data/busi --output busi.yaml")
 def data_new(
     path: Annotated[
-        Path, typer.Argument(help="A table (CSV, JSON Lines, ...), a folder with one, or a folder of classes.")
+        Path,
+        typer.Argument(help="A table (CSV, JSON Lines, ...) or .npz file, a folder with one, or a folder of classes."),
     ],
     output: Annotated[Path | None, typer.Option(help="The card. Default: ./NAME.yaml.")] = None,
 ) -> None:
@@ -265,7 +269,7 @@ def data_new(
 
     card = output or Path(f"{path.absolute().stem}.yaml")
     notes = write_card(path, card)
-    say(f"wrote {card}; next: bench data verify {card}")
+    say(f"wrote {card}; next: bench data verify {shlex.quote(str(card))}")
     for note in notes:
         say(note)
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 import typer
 
 from benchmark.cli.data import data_app
+from benchmark.cli.doctor import doctor
 from benchmark.cli.listing import list_
 from benchmark.cli.options import say
 from benchmark.cli.plan import plan
@@ -15,7 +16,7 @@ from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.status import cancel, status
 from benchmark.cli.tools import caption, clean, export, merge, perf, push, tune
 from benchmark.cli.watch import watch
-from benchmark.common.errors import BenchError, explained, said
+from benchmark.common.errors import BenchError, explained, kept_alive, raised_in, said
 from benchmark.common.interrupts import STOPPED, StoppedError
 from benchmark.common.text import PLAIN, Terminal
 
@@ -42,6 +43,7 @@ for command, name, example in (
     (export, "export", "clip --output clip-squares --format huggingface"),
     (push, "push", "clip-squares --repo USER/clip-squares --private"),
     (merge, "merge", "results-a results-b --into results"),
+    (doctor, "doctor", "--results results"),
     (clean, "clean", "--embeddings --partial"),
     (list_, "list", "methods"),
 ):
@@ -49,8 +51,12 @@ for command, name, example in (
 app.add_typer(data_app, name="data")
 
 
+TRACEBACK = "BENCH_TRACEBACK"
+"""The environment variable that asks for tracebacks."""
+
+
 def main() -> None:
-    """Run the program.
+    """Run the program. Errors that no one expected show their traceback if BENCH_TRACEBACK is set.
 
     Exit status: 2 after a user's mistake or an error of the machine, with a message; 1 after a failure; 130 after
     Ctrl-C; 75 when a scheduler asks to stop.
@@ -61,7 +67,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
     try:
-        status = app(standalone_mode=False)
+        with kept_alive():
+            status = app(standalone_mode=False)
         sys.stdout.flush()
     except BenchError as error:
         _print_error(str(error))
@@ -87,13 +94,16 @@ def main() -> None:
             _discard_output()
         _print_error(explained(error))
         status = 2
-    except Exception as error:
+    except BaseException as error:
         # Typer's usage errors (an unknown option) have a method that prints them.
-        show = getattr(error, "show", None)
-        if show is None:
+        if show := getattr(error, "show", None):
+            show()
+            status = getattr(error, "exit_code", 2)
+        elif os.environ.get(TRACEBACK):
             raise
-        show()
-        status = getattr(error, "exit_code", 2)
+        else:
+            _print_error(f"{said(error)} ({raised_in(error)}); {TRACEBACK}=1 shows the traceback")
+            status = 1
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -1,6 +1,7 @@
 """The options that commands share, and the console that they print to."""
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -58,6 +59,9 @@ class RunOptions:
     ] = None
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = None
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None
+    gpus_per_cell: Annotated[
+        int | None, typer.Option(min=1, help="GPUs (with --device cpu, processes) that train a cell together.")
+    ] = None
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,6 +119,7 @@ class RunOptions:
             datasets=names_of(self.datasets),
             seeds=self.seeds,
             device=self.device,
+            gpus_per_cell=self.gpus_per_cell,
             on_bad_data=self.on_bad_data,
             strict=self.strict or None,
             tuned=str(self.folder / "tuning") if self.tuned else None,
@@ -164,12 +169,22 @@ def folder_of(results: Path | None) -> Path:
     return results or results_folder()
 
 
+def folders_of(results: str | None) -> list[Path]:
+    """Return the folders of the results: one, or several with commas between. A folder's own name may have commas."""
+    names = [results] if results and Path(results).is_dir() else names_of(results)
+    return [Path(name) for name in names] if names else [folder_of(None)]
+
+
+def results_option(results: Path | None) -> str:
+    """Return the option that another command needs to find the results, after a blank; empty for the default."""
+    return f" --results {shlex.quote(str(results))}" if results else ""
+
+
 def store_of(results: str | None) -> "Store":
-    """Open the results to read: a folder, or several with commas between. A folder's own name may have commas."""
+    """Open the results to read, in one folder or in several."""
     from benchmark.store.merged import open_store
 
-    names = [results] if results and Path(results).is_dir() else names_of(results)
-    return open_store([Path(name) for name in names] if names else [folder_of(None)])
+    return open_store(folders_of(results))
 
 
 def names_of(text: str | None) -> list[str] | None:

@@ -10,8 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.cli.options import RunOptions, console, say, takes_options
-from benchmark.common.errors import BenchError, plural
+from benchmark.cli.options import RunOptions, console, results_option, say, takes_options
+from benchmark.common.errors import BenchError, cut, plural
+from benchmark.common.text import readable_size
 
 if TYPE_CHECKING:
     from benchmark.plan.estimate import Estimate, Estimator, Evaluation, Preparing
@@ -61,6 +62,7 @@ def plan(
     console.print(_dataset_table(plan, datasets))
     console.print(_line_table(lines))
     _print_notes(plan, lines, datasets, estimator)
+    _print_next(plan, lines, results_option(options.results))
 
 
 SPEEDS = {"GFLOPS": 1e9, "TFLOPS": 1e12, "PFLOPS": 1e15}
@@ -70,7 +72,7 @@ def parse_speed(text: str) -> float:
     """Parse ``--speed`` into floating-point operations per second: 400TFLOPS -> 4e14."""
     number = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?)\s*([A-Za-z]+)", text.strip())
     if not (number and number[2] in SPEEDS and float(number[1]) > 0):
-        raise BenchError(f"--speed {text}: expected a number and {', '.join(SPEEDS)}, as in 400TFLOPS")
+        raise BenchError(f"--speed {cut(text)}: expected a number and {', '.join(SPEEDS)}, as in 400TFLOPS")
     return float(number[1]) * SPEEDS[number[2]]
 
 
@@ -197,7 +199,7 @@ def _dataset_table(plan: "Plan", datasets: "dict[str, Preparing]") -> Table:
         images = "?" if needs.images is None else f"{'~' if needs.about else ''}{_count(needs.images)}"
         access = dataset.card.access
         state = "here" if dataset.is_here else f"not here{f' ({access})' if access else ''}"
-        disk = "streams" if dataset.streams else _bytes(needs.disk)
+        disk = "streams" if dataset.streams else readable_size(needs.disk)
         if uses:
             table.add_row(escape(name), ", ".join(uses), images, disk, state)
         else:
@@ -217,7 +219,7 @@ def _line_table(lines: list[_Line]) -> Table:
         row.append(_duration(line.training) if line.trains else "")
         row.append("" if line.evaluation == 0 else _duration(line.evaluation))
         if line.estimates:
-            row.append(_bytes(max(each.memory for each in line.estimates)))
+            row.append(readable_size(max(each.memory for each in line.estimates)))
             counts: dict[str, int] = {**line.estimates[0].parameters}  # type: ignore[dict-item]
             names = [*(f"parameters_{tower}_trainable" for tower in towers), "parameters_trainable", "parameters"]
             row += [_count(counts[name]) for name in names]
@@ -233,7 +235,7 @@ def _line_table(lines: list[_Line]) -> Table:
 
 
 def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparing]", estimator: "Estimator") -> None:
-    """Print what the tables assume, what it takes in all, what is missing, and what to do next."""
+    """Print what the tables assume, what it takes in all, and what is missing."""
     from benchmark.models.download import to_download
     from benchmark.plan.cautions import cautions_of
 
@@ -243,8 +245,8 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
         say(f"time: about {times}; {_basis(plan, lines, estimator)}")
         say("not counted: reading and preparing images, training of probes and VQA heads, writing of captions")
     disk, here = (sum(getattr(each, name) for each in datasets.values()) for name in ("disk", "here"))
-    already = f", {_bytes(here)} of them there already" if here else ""
-    say(f"disk: {_bytes(disk)} of prepared images in the cache{already}; {_results(lines)}")
+    already = f", {readable_size(here)} of them there already" if here else ""
+    say(f"disk: {readable_size(disk)} of prepared images in the cache{already}; {_results(lines)}")
     if any(each.about for each in datasets.values()):
         say("~: the number of images is the card's, as the data have not been read")
     if unknown := [f"{name} ({', '.join(each.unknown)})" for name, each in datasets.items() if each.unknown]:
@@ -261,6 +263,10 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
         say(caution, "yellow")
     for reason in [*plan.absent, *_grouped(plan.left_out)]:
         say(f"left out: {reason}", "yellow")
+
+
+def _print_next(plan: "Plan", lines: list[_Line], results_option: str) -> None:
+    """Print what keeps a run from starting here, and the next command. results_option: of ``results_option()``."""
     if missing := [name for name, dataset in plan.datasets.items() if not dataset.is_here]:
         say(f"bench run refuses this here: {plural(len(missing), 'dataset')} not on this machine", "yellow")
         say(f"next: bench data how {missing[0]}")
@@ -269,7 +275,7 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
     elif any(line.state != "done" for line in lines):
         say("next: bench run with the same options")
     else:
-        say("next: bench report")
+        say(f"next: bench report{results_option}")
 
 
 def _basis(plan: "Plan", lines: list[_Line], estimator: "Estimator") -> str:
@@ -316,7 +322,7 @@ def _results(lines: list[_Line]) -> str:
     sizes = {line.name: line.weights + line.embeddings for line in lines}
     largest = max(sizes, key=lambda name: sizes[name])
     most = f", most of it {largest}'s" if len(lines) > 1 and sizes[largest] > sum(sizes.values()) / 2 else ""
-    return f"{_bytes(sum(sizes.values()))} of checkpoints and embeddings in the results{most}"
+    return f"{readable_size(sum(sizes.values()))} of checkpoints and embeddings in the results{most}"
 
 
 def several_variants(variants: Iterable[tuple[str, str]]) -> set[str]:
@@ -335,10 +341,3 @@ def _count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"
-
-
-def _bytes(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number / 1e3:.0f} kB"

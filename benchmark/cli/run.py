@@ -1,6 +1,5 @@
 """`bench run`, `eval`, `report` and `claims`."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmark.cli.options import ResultFolders, RunOptions, console, names_of, say, store_of, takes_options
-from benchmark.common.errors import BenchError, plural
+from benchmark.cli.options import (
+    ResultFolders,
+    RunOptions,
+    console,
+    names_of,
+    results_option,
+    say,
+    store_of,
+    takes_options,
+)
+from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
+from benchmark.common.torchrun import torchrun
 
 if TYPE_CHECKING:
     from benchmark.api import Launching
@@ -62,14 +71,14 @@ def run(
 
 def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
     """Parse name=value, several separated by commas, into values of YAML."""
-    import yaml
+    from benchmark.config.yaml_files import parse_yaml
 
     options: dict[str, Any] = {}
     for text in (part for each in texts for part in names_of(each) or []):
         name, equals, value = text.partition("=")
         if not equals:
-            raise BenchError(f"--launch-option {text}: expected name=value, as in partition=gpu")
-        options[name.strip()] = yaml.safe_load(value)
+            raise BenchError(f"--launch-option {cut(text)}: expected name=value, as in partition=gpu")
+        options[name.strip()] = parse_yaml(value, f"--launch-option {cut(text)}")
     return options
 
 
@@ -119,7 +128,7 @@ def eval_(
         raise unforeseen[0]
     if failed:
         raise typer.Exit(1)
-    say(f"next: bench report{_results_option(options.results)}")
+    say(f"next: bench report{results_option(options.results)}")
 
 
 def _execute(
@@ -133,7 +142,9 @@ def _execute(
     outcome = _carried_out(plan, options, track, launching, again)
     if outcome.failures:
         raise typer.Exit(1)
-    say("next: " + ("bench status" if outcome.submitted else "bench report") + _results_option(options.results))
+    if (started := torchrun()) and started.rank:
+        return
+    say("next: " + ("bench status" if outcome.submitted else "bench report") + results_option(options.results))
 
 
 def _carried_out(
@@ -160,11 +171,6 @@ def _carried_out(
         raise typer.Exit(130) from None
     assert outcome is not None
     return outcome
-
-
-def _results_option(results: Path | None) -> str:
-    """Return the option that another command needs to find the results, after a blank; empty for the default."""
-    return f" --results {shlex.quote(str(results))}" if results else ""
 
 
 def report(

@@ -1,6 +1,7 @@
 """`bench tune`, `caption`, `export`, `push`, `clean` and `perf`: tools for before and after runs."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from benchmark.cli.options import (
     console,
     folder_of,
     names_of,
+    results_option,
     say,
     takes_options,
 )
@@ -76,8 +78,8 @@ def tune(
         say("interrupted; the same command resumes", "yellow")
         raise typer.Exit(130) from None
     say(
-        "next: `bench run --tuned` with the same suite, model, pretraining data, budget, training settings and method "
-        "options"
+        f"next: `bench run --tuned{results_option(options.results)}` with the same suite, model, pretraining data, "
+        "budget, training settings and method options"
     )
 
 
@@ -179,7 +181,8 @@ def export(
     if restricted:
         say(f"trained on data whose terms may hold for the weights: {', '.join(restricted)}; see README.md", "yellow")
     loaded = "open_clip:local-dir" if exported.format == "open_clip" else "hf"
-    say(f"next: bench eval --model {loaded}:{output}, or bench push {output} --repo USER/NAME")
+    model, folder = shlex.quote(f"{loaded}:{output}"), shlex.quote(str(output))
+    say(f"next: bench eval --model {model}, or bench push {folder} --repo USER/NAME")
 
 
 def push(
@@ -214,7 +217,7 @@ def merge(
     if len(merged.clashes) > SHOWN:
         say(f"and {len(merged.clashes) - SHOWN:,} more lines like these", "yellow")
     say(f"{into}: {said(merged)}")
-    say(f"next: bench report --results {into}")
+    say(f"next: bench report{results_option(into)}")
 
 
 def clean(

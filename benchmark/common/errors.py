@@ -3,9 +3,12 @@
 import errno
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from reprlib import Repr
+from threading import current_thread, main_thread
+from typing import NoReturn
 
 MOST_NAMES = 12
 LONGEST = 80
@@ -21,6 +24,10 @@ class BenchError(Exception):
 
 class MachineError(BenchError):
     """An error of the machine, such as a full disk: it says nothing about the data, so nothing is left out for it."""
+
+
+class PlugInError(BenchError):
+    """An error in the code of a method or a task: the traceback is kept for its author."""
 
 
 OF_THE_MACHINE = frozenset(
@@ -56,8 +63,40 @@ def said(error: BaseException) -> str:
     """Return kind and message of an error that no one expected, on one line; of ``sys.exit`` where it was called."""
     if not isinstance(error, SystemExit):
         return f"{type(error).__name__}: {cut(str(error))}" if str(error) else type(error).__name__
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"sys.exit({shortened(error.code)}) was called in {frame.filename}, line {frame.lineno}"
+    called = f"os._exit({error.code})" if isinstance(error, ProcessExit) else f"sys.exit({shortened(error.code)})"
+    return f"{called} was called in {raised_in(error)}"
+
+
+def raised_in(error: BaseException) -> str:
+    """Return file and line of where an error was raised, for ``os._exit`` of the call."""
+    frames = traceback.extract_tb(error.__traceback__)[: -1 if isinstance(error, ProcessExit) else None]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "an unknown place"
+
+
+class ProcessExit(SystemExit):
+    """``os._exit`` was called: see ``kept_alive``."""
+
+
+@contextmanager
+def kept_alive() -> Iterator[None]:
+    """Let ``os._exit`` raise ``ProcessExit`` while the block runs: a plug-in cannot end a run as if it were done.
+
+    In a thread it ends the process, but not with status 0. Processes that are forked meanwhile end by it as before.
+    """
+    process, end = os.getpid(), os._exit
+
+    def exit_(status: int) -> NoReturn:
+        if os.getpid() != process:
+            end(status)
+        if current_thread() is not main_thread():
+            end(status or 1)
+        raise ProcessExit(status)
+
+    os._exit = exit_
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def unknown(kind: str, name: str, valid: Iterable[str], see: str = "") -> BenchError:
@@ -96,13 +135,29 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def cut(text: str) -> str:
-    """Shorten a text to one line of at most 80 characters, by leaving out its middle."""
-    if len(text) <= LONGEST and "\n" not in text:
+def cut(text: str, longest: int = LONGEST) -> str:
+    """Shorten a text to one line of at most so many characters, by leaving out its middle."""
+    if len(text) <= longest and "\n" not in text:
         return text
-    half = (LONGEST - 3) // 2
-    ends = text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+    half = (longest - 3) // 2
+    ends = text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
     return " ".join(ends.split())
+
+
+def described(value: object) -> str:
+    """Say what a plug-in returned: a short value itself with its type; of an array type, shape and kind of numbers.
+
+    >>> described(None), described(3), described("high"), described([0.5])
+    ('None', '3 (int)', "'high' (str)", '[0.5] (list)')
+    """
+    if value is None:
+        return "None"
+    shape, numbers = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and numbers is not None and len(shape):
+        kind = type(value).__name__.lower().removeprefix("nd")
+        article = "an" if kind[0] in "aeiou" else "a"
+        return f"{article} {kind} of shape {list(shape)} ({str(numbers).removeprefix('torch.')})"
+    return f"{' '.join(shortened(value).split())} ({type(value).__name__})"
 
 
 def shortened(value: object) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from functools import cache
 
+from benchmark.common.errors import OF_THE_MACHINE, BenchError, MachineError
+
 
 @cache
 def hub_answers() -> bool:
@@ -21,6 +23,12 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def client_failed(message: str, error: BaseException) -> BenchError:
+    """Make the error for what a client could not load: a ``MachineError`` if a disk is full, or the like."""
+    of_the_machine = any(isinstance(cause, OSError) and cause.errno in OF_THE_MACHINE for cause in causes(error))
+    return (MachineError if of_the_machine else BenchError)(message)
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from benchmark.config.claims import Claim
 from benchmark.config.training import BUDGETS, Evaluating, Training, with_settings
@@ -104,6 +104,7 @@ class RunConfig(Strict):
     arms: the arms with an entry, by name. An arm without one is the method of its name at the suite's settings.
     validation: the sets of ``pretraining`` whose validation split gives the validation loss; empty: all of them.
     cards: by the names of shipped datasets, prompts and texts of classes in place of those of their cards.
+    gpus_per_cell: how many GPUs, or processes on the CPU, train a cell together; part of no key.
     strict: whether a dataset of the suite that is missing on this machine is an error; otherwise it is left out.
     required: those that must be there in any case, because the command line names them.
     baselines: whether to evaluate the initial weights, the untrained model and raw pixels too.
@@ -133,6 +134,7 @@ class RunConfig(Strict):
     baselines: bool = True
     options: dict[str, dict[str, Any]] = {}
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    gpus_per_cell: PositiveInt = 1
     on_bad_data: Literal["error", "skip"] = "error"
     strict: bool = False
     required: list[str] = []

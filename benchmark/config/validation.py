@@ -80,6 +80,9 @@ def validated(model: type[M], fields: Mapping[str, Any], where: str, options: Ma
         ) from error
 
 
+LONGEST_REASON = 600
+
+
 def reason(error: ErrorDetails, key: str) -> str:
     """Explain why pydantic rejects the value of a key: what was found, what was expected, and the nearest choice."""
     if error["type"] == "literal_error" and isinstance(error["input"], str):
@@ -92,7 +95,8 @@ def reason(error: ErrorDetails, key: str) -> str:
         )
     if error["type"] == "union_tag_not_found" and isinstance(error["input"], Mapping):
         return f"{key}.kind is missing"
-    message = EXPECTED.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    # The check of a block may quote any value.
+    message = EXPECTED.get(error["type"]) or cut(error["msg"].removeprefix("Value error, "), LONGEST_REASON)
     message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
     message = re.sub("^Input should be ", "expected ", message)
     # A message about a whole block names the value that is wrong.

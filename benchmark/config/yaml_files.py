@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.common.errors import BenchError, cut, reading_failed, unknown
 
 MOST_BYTES = 1 << 22
 MOST_VALUES = 200_000
@@ -39,20 +39,21 @@ def find_config(kind: str, name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not _is_file(path):
+        if not (is_there(path) and path.is_file()):
             raise BenchError(f"{kind} '{cut(name)}': no such file (in {Path.cwd()})")
         return path
     folder = configs_folder() / f"{kind}s"
     path = folder / f"{name}.yaml"
-    if not _is_file(path):
+    if not (is_there(path) and path.is_file()):
         raise unknown(kind, name, config_names(kind), f"bench list {kind}s")
     return path
 
 
-def _is_file(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or folder; not where no file can have such a name, as one that is too long."""
     try:
-        return path.is_file()
-    except OSError:  # a name that is too long
+        return path.exists()
+    except (OSError, ValueError):
         return False
 
 
@@ -70,7 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BenchError(f"{path}: not UTF-8: {error.reason} at byte {error.start:,}") from error
     except OSError as error:
-        raise BenchError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise reading_failed(f"{path}: cannot be read: {error.strerror or error}", error) from error
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         if document is None:

@@ -105,6 +105,8 @@ class Card(BaseModel):
     get: the files that `bench data get` downloads, or the name of the card that lists them.
     access: who can get it: anyone, those who register, or those with a certificate (``embedded``: drawn in code). The
     report shows no image and no text of the last two.
+    headline: the metric that the tables show, where a task has it (``accuracy``, ``balanced_accuracy``, ...); default:
+    that of the task, and balanced accuracy where one class has more than half of the test images.
     licence, citation, home_page: how it may be used. notes: what readers of its results must know, and what in this
     card could not be confirmed.
     """
@@ -127,6 +129,7 @@ class Card(BaseModel):
     get: Get | str | None = None
     size: str = ""
     access: Access | None = None
+    headline: str | None = None
     licence: str = ""
     citation: str = ""
     home_page: str = ""
@@ -203,7 +206,8 @@ class Card(BaseModel):
     def content(self) -> dict[str, Any]:
         """The part of the card that results can depend on beyond the records, without descriptions and paths."""
         keys = {"name", "modality", "classes", "multi_label", "prompts", "negative_prompts", "class_texts"}
-        return self.model_dump(mode="json", include=keys)
+        content = self.model_dump(mode="json", include=keys)
+        return content if self.headline is None else content | {"headline": self.headline}
 
     def positive_prompts(self, name: str) -> list[str]:
         """The prompts that say that class ``name`` is present.
@@ -280,7 +284,7 @@ def load_card(name_or_path: str | Path, texts: Mapping[str, Any] | None = None) 
     source = fields.get("source")
     if not isinstance(source, dict) or "kind" not in source:
         raise BenchError(f"{path}: source: expected a mapping with a 'kind' (one of {', '.join(SOURCES)})")
-    if source["kind"] not in SOURCES:
+    if source["kind"] not in [*SOURCES]:
         raise BenchError(f"{path}: {unknown('kind of source', str(source['kind']), SOURCES)}")
     for key, text in settings.items():
         # A class may have a dot in its name.

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 from PIL import Image
 
-from benchmark.common.errors import BenchError, MachineError, cut, is_of_the_machine
+from benchmark.common.errors import BenchError, MachineError
 from benchmark.data.card import Card
+from benchmark.data.image_files import ImageFiles, image_files, known_files
 from benchmark.data.images import decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, Problems, summary
 from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
@@ -93,6 +93,7 @@ class Dataset:
         self.card = card
         self.on_bad_data: OnBadData = on_bad_data
         self.cache = cache
+        self._closely = False
 
     @property
     def provides(self) -> frozenset[str]:
@@ -195,17 +196,8 @@ class Dataset:
         fingerprint = digest([self.fingerprint, split])
         table = datasets.Dataset(datasets.table.InMemoryTable(self.table(split)), fingerprint=fingerprint)
         table = table.select(rows).select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))
-        folder = self.card.source.image_folder()
-
-        def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            if "image" not in batch:
-                return batch
-            try:
-                return batch | {"image": [decode_image(_image_source(image, folder)) for image in batch["image"]]}
-            except BadRow as bad:
-                raise BenchError(f"dataset '{self.card.name}', split '{split}': an image {bad.message}") from bad
-
-        return table.with_transform(decode)
+        where = f"dataset '{self.card.name}', split '{split}'"
+        return table.with_transform(_Decoding(where, self.card.source.image_folder()))
 
     def rows(self, split: str) -> np.ndarray:
         """The numbers of the usable rows of table(), int64, ascending: without those known to be bad.
@@ -221,7 +213,8 @@ class Dataset:
                 "'stream: false' in its card prepares it as a whole"
             )
         bad = [bad.row for bad in self._undecodable(split) or []]
-        return np.setdiff1d(self._drawn.get(split, self._usable[split]), bad)
+        rows = self._drawn.get(split, self._usable[split])
+        return np.setdiff1d(rows, bad) if bad else rows
 
     def table(self, split: str) -> pa.Table:
         """All rows of a split, memory-mapped: COLUMNS, and ``file`` and ``row``, the place where each was read.
@@ -375,6 +368,10 @@ class Dataset:
     def _shared_folder(self) -> Path:
         def write(folder: Path) -> None:
             records = {}
+            if not self._image_files.sizes:
+                # They were remembered without.
+                self.look_closely()
+                del self._image_files
             for split, usable in self._image_files.rows.items():
                 table = _read_stream(self._tables / f"{split}.arrow")
                 records[split] = Records(table, usable, self._image_files.sizes[split])
@@ -385,31 +382,18 @@ class Dataset:
         return build_folder(self._shared_name, write)
 
     @cached_property
-    def _image_files(self) -> "_ImageFiles":
+    def _image_files(self) -> ImageFiles:
         """Which rows have their image file now. Unlike the rows themselves, this is not cached on disk."""
+        tables = {split: _read_stream(self._tables / f"{split}.arrow") for split in self._summary["splits"]}
         with self._named_in_errors():
             folder = self.card.source.image_folder()
-        rows, sizes, problems, states = {}, {}, Problems(), hashlib.sha256()
-        for split in self._summary["splits"]:
-            table = _read_stream(self._tables / f"{split}.arrow")
-            paths = pa.compute.struct_field(table.column("image"), "path").to_pylist()
-            encoded = pa.compute.binary_length(pa.compute.struct_field(table.column("image"), "bytes"))
-            sizes[split] = pa.compute.fill_null(encoded, 0).to_numpy().astype(np.int64)
-            files, lines = table.column("file"), table.column("row")
-            present = np.ones(len(paths), dtype=bool)
-            for i, path in enumerate(paths):
-                if path is None:
-                    continue
-                try:
-                    state = located(folder, path).stat()
-                    sizes[split][i] = state.st_size
-                    states.update(repr((split, path, state.st_size, state.st_mtime_ns)).encode())
-                except OSError as error:
-                    present[i] = False
-                    problems.add(place(files[i].as_py(), lines[i].as_py()), _missing_image(path, folder, error))
-            rows[split] = np.flatnonzero(present)
-        problems.stop(self.on_bad_data)
-        return _ImageFiles(rows, sizes, problems.counts, states.hexdigest())
+        memory = self.cache / "image_files" / f"{digest([self._table_folder.name, str(folder)])}.json"
+        known = None if self._closely else known_files(tables, folder, memory)
+        return known or image_files(tables, folder, self.on_bad_data, memory)
+
+    def look_closely(self) -> None:
+        """Have every image file looked at when the dataset is first used, also in folders that have not changed."""
+        self._closely = True
 
     @cached_property
     def _drawn(self) -> dict[str, np.ndarray]:
@@ -516,28 +500,6 @@ class AbsentDataset(Dataset):
         return False
 
 
-@dataclass(frozen=True)
-class _ImageFiles:
-    """The image files of the rows, by split.
-
-    rows: those whose image exists. sizes: int64, the bytes of each image, also of those in the table. missing: counts
-    by reason. states: a hash of sizes and times.
-    """
-
-    rows: dict[str, np.ndarray]
-    sizes: dict[str, np.ndarray]
-    missing: Counter[str]
-    states: str
-
-
-def _missing_image(path: str, folder: Path, error: OSError) -> BadRow:
-    if is_of_the_machine(error):
-        raise MachineError(f"image {folder / path} cannot be read: {error.strerror}") from error
-    missing = isinstance(error, FileNotFoundError)
-    problem = f"does not exist (looked in {folder})" if missing else f"cannot be read: {error.strerror}"
-    return BadRow("missing image", f"image '{cut(path)}' {problem}")
-
-
 def _schema(multi_label: bool) -> pa.Schema:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     label = pa.list_(pa.int64()) if multi_label else pa.int64()
@@ -559,29 +521,36 @@ def _unique(
     shared_groups, shared_images: what the published splits share; groups and images of which this is not a mistake are
     not compared. captions: an id may name an image, and occur in each row of a caption of it.
     """
-    ids: dict[str, tuple[str, int, str]] = {}
-    splits: dict[tuple[str, str], tuple[str, str, int]] = {}
+    # With millions of rows these are gigabytes: one tuple for each row.
+    ids: dict[str, _Seen] = {}
+    groups: dict[str, _Seen] = {}
+    images: dict[str, _Seen] = {}
     for row in rows:
-        image = f"{row.split}/{_image_name(row)}" if captions else ""
+        here = (row.split, row.file, row.row, _image_name(row) if captions else "")
         id_ = f"{row.split}/{row.id}" if shared_groups == "drop" else row.id
-        if id_ in ids and not (captions and ids[id_][2] == image):
-            file, line, _ = ids[id_]
-            problems.add(row.place, BadRow("duplicate id", f"id '{row.id}' is already used in {place(file, line)}"))
+        first = ids.get(id_)
+        if first and not (captions and (first[0], first[3]) == (here[0], here[3])):
+            message = f"id '{row.id}' is already used in {place(first[1], first[2])}"
+            problems.add(row.place, BadRow("duplicate id", message))
             continue
-        names = [("group", row.group)] if shared_groups == "error" else []
+        names = [("group", row.group, groups)] if shared_groups == "error" else []
         if isinstance(row.image, str) and not shared_images and shared_groups != "drop":
-            names.append(("image", row.image))
-        for kind, name in names:
-            split, file, line = splits.get((kind, name), (row.split, row.file, row.row))
+            names.append(("image", row.image, images))
+        for kind, name, seen in names:
+            split, file, line, _ = seen.get(name, here)
             if split != row.split:
                 message = f"{kind} '{name}' is in split '{row.split}' here, but in '{split}' in {place(file, line)}"
                 problems.add(row.place, BadRow(f"{kind} in two splits", message))
                 break
         else:
-            ids.setdefault(id_, (row.file, row.row, image))
-            for item in names:
-                splits.setdefault(item, (row.split, row.file, row.row))
+            ids.setdefault(id_, here)
+            for _, name, seen in names:
+                seen.setdefault(name, here)
             yield row
+
+
+_Seen = tuple[str, str, int, str]
+"""Of the first row with an id, a group or an image: split, file, row, and the name of its image."""
 
 
 def _image_name(row: Row) -> str:
@@ -591,6 +560,26 @@ def _image_name(row: Row) -> str:
 def _read_stream(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_stream(file).read_all()
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Decodes the images of a batch of records. where: for messages. folder: that of images stored as paths.
+
+    ``datasets`` pickles a transform to hash it, and a function of this module with all that it refers to: that takes
+    0.1 s for each split.
+    """
+
+    where: str
+    folder: Path
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if "image" not in batch:
+            return batch
+        try:
+            return batch | {"image": [decode_image(_image_source(image, self.folder)) for image in batch["image"]]}
+        except BadRow as bad:
+            raise BenchError(f"{self.where}: an image {bad.message}") from bad
 
 
 def _image_source(image: dict[str, Any], folder: Path) -> Path | bytes:

@@ -16,7 +16,7 @@ import PIL
 import pyarrow as pa
 from PIL import Image
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, plural
 from benchmark.data.dataset import CHUNK, Dataset, Progress
 from benchmark.data.records import COLUMNS
 from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
@@ -37,6 +37,8 @@ SAMPLED = 32
 """Images whose checksums are compared whenever a set is opened."""
 FILES = ("columns.arrow", "journal.bin")
 """The files that are small enough to be compared as a whole."""
+REMEDY = "it is prepared again when it is next used"
+"""What is said of one that is damaged."""
 SIDE = np.dtype("<u4")
 """The height, and the width, before the pixels of an image that keeps its ratio."""
 JOURNAL = np.dtype([("row", "<i8"), ("end", "<i8"), ("digest", "S16")])
@@ -229,7 +231,11 @@ def prepare(
 
 def _opened(folder: Path, size: int, resizing: Resizing) -> Prepared:
     """Open a prepared set. Raises ``DamagedError`` if some of its images are not what was written."""
-    meta = _read_meta(folder)
+    try:
+        meta = _read_meta(folder)
+    except DamagedError as error:
+        set_aside(folder, error)
+        raise
     journal = _journal(folder)
     keeps = resizing.mode == "keep_ratio"
     images = Images(folder / "images.bin", journal["end"], size, meta["jpeg"], journal["digest"], keeps)
@@ -245,9 +251,9 @@ def _read_meta(folder: Path) -> Meta:
         meta: Meta = json.loads((folder / "meta.json").read_text())
         intact = meta["files"] == [file_digest(folder / name) for name in FILES]
     except (OSError, ValueError, KeyError, BenchError) as error:
-        raise _damage(folder, f"is incomplete: {error}") from error
+        raise DamagedError(folder, f"is incomplete: {error}", REMEDY) from error
     if not intact:
-        raise _damage(folder, f"{' or '.join(FILES)} is not what was written")
+        raise DamagedError(folder, f"{' or '.join(FILES)} is not what was written", REMEDY)
     return meta
 
 
@@ -256,16 +262,25 @@ def _intact(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        _read_meta(folder)
+        check_prepared(folder)
+    except DamagedError as error:
+        set_aside(folder, error)
+        return False
+    return True
+
+
+def check_prepared(folder: Path, images: bool = False) -> None:
+    """Raise ``DamagedError`` if the files of a prepared set are not what was written. images: read each image too."""
+    _read_meta(folder)
+    try:
         size, end = (folder / "images.bin").stat().st_size, int(_journal(folder)["end"][-1])
-    except DamagedError:
-        return False
+        if size != end:
+            raise DamagedError(folder, f"images.bin has {size:,} bytes, expected {end:,}", REMEDY)
+        if images and (count := _wrong_images(folder)):
+            verb = "is" if count == 1 else "are"
+            raise DamagedError(folder, f"{plural(count, 'image')} of images.bin {verb} not what was written", REMEDY)
     except OSError as error:
-        _damage(folder, f"images.bin cannot be read: {error.strerror}")
-        return False
-    if size != end:
-        _damage(folder, f"images.bin has {size:,} bytes, expected {end:,}")
-    return size == end
+        raise DamagedError(folder, f"images.bin cannot be read: {error.strerror}", REMEDY) from error
 
 
 def _write(
@@ -350,8 +365,10 @@ def is_prepared(dataset: Dataset, split: str, size: int, cache: Path, resizing: 
 def damaged(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing = DEFAULT) -> int:
     """The number of prepared images whose checksums are wrong; 0 if nothing is prepared."""
     folder = _folder(dataset, split, size, cache, resizing)
-    if not folder.is_dir():
-        return 0
+    return _wrong_images(folder) if folder.is_dir() else 0
+
+
+def _wrong_images(folder: Path) -> int:
     count, start = 0, 0
     with (folder / "images.bin").open("rb") as images:
         for _, end, checksum in _journal(folder).tolist():
@@ -366,7 +383,7 @@ def _checksum(stored: bytes) -> bytes:
 
 def _damage(folder: Path, problem: str) -> DamagedError:
     """Set a prepared set aside; return the error to raise."""
-    error = DamagedError(folder, problem, "it is prepared again when it is next used")
+    error = DamagedError(folder, problem, REMEDY)
     set_aside(folder, error)
     return error
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from benchmark.common.errors import MachineError, explained, is_of_the_machine
 from benchmark.data.records import LISTS, SPLITS
 from benchmark.data.sources.folders import located
 
@@ -166,7 +167,9 @@ def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> l
             length = min(size, most or size)
             try:
                 piece = read(number, (size - length) // 2, length)
-            except OSError:
+            except OSError as error:
+                if is_of_the_machine(error):
+                    raise MachineError(f"an image cannot be read: {explained(error)}") from error
                 return np.array([number, -1])  # like no other
             return np.frombuffer(hashlib.blake2b(piece, digest_size=16).digest(), dtype=np.int64)
 

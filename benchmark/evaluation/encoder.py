@@ -281,9 +281,11 @@ class ModelWriter(ModelEncoder):
         fingerprint: str,
         precision: str = "fp32",
     ) -> None:
+        from benchmark.method import encoder_of
+
         self.method = method.to(device).eval()
         super().__init__(
-            method.encoder(),
+            encoder_of(method),
             tokenizer,
             device,
             fingerprint,

@@ -14,7 +14,7 @@ from benchmark.evaluation.encoder import Encoded, Encoder, Writer
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
-from benchmark.store.rows import EmbeddedNotes, Stored
+from benchmark.store.rows import EmbeddedNotes, EmbeddingSpread, Stored
 from benchmark.store.store import row_digest
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_images(torch.from_numpy(np.array(records.images[rows])))
-            _check_finite(encoded, lambda i: f"{where}, image '{records.ids[rows[i]]}'")
+            _check_encoded(encoded, len(rows), lambda i: f"{where}, image '{records.ids[rows[i]]}'")
             return encoded
 
         name = f"images-{split}-{digest([formats.EVALUATION, self.encoder.fingerprint, records.fingerprint])}"
@@ -143,7 +143,7 @@ class Evaluation:
 
         def encode(rows: np.ndarray) -> Encoded:
             encoded = self.encoder.encode_texts([distinct[i] for i in rows])
-            _check_finite(encoded, lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
+            _check_encoded(encoded, len(rows), lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
             return encoded
 
         # Batches of texts of similar length need little padding.
@@ -157,6 +157,12 @@ class Evaluation:
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
+
+    def embedding_spread(self, split: str) -> EmbeddingSpread | None:
+        """Say how different the embeddings of a split's images are; None if no task has encoded them, or of one."""
+        if split not in self._images:
+            return None
+        return spread_of(self._encoded[self._images[split]].embeddings)
 
     def embedded(self, split: str, count: int = 200) -> EmbeddedNotes | None:
         """Say where ``count`` images of a split and their texts are stored, drawn alike for all encoders.
@@ -250,6 +256,25 @@ class Evaluation:
         return Encoded(*outputs)
 
 
+def spread_of(embeddings: np.ndarray) -> EmbeddingSpread | None:
+    """Compute how different embeddings [n, D] of unit length are; None for fewer than two.
+
+    The effective rank is (sum of s)^2 / sum of s^2 over the eigenvalues s of their covariance: 1 where they lie on a
+    line, D where they vary alike in all directions (the participation ratio).
+    """
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    count = len(vectors)
+    if count < 2:
+        return None
+    mean = vectors.mean(axis=0)
+    # The mean over pairs of different ones, from the length of their sum.
+    cosine = (count * float(mean @ mean) - float((vectors**2).sum()) / count) / (count - 1)
+    centred = vectors - mean
+    variances = np.linalg.eigvalsh(centred.T @ centred if count > len(mean) else centred @ centred.T).clip(0)
+    rank = float(variances.sum() ** 2 / squares) if (squares := float((variances**2).sum())) else 0.0
+    return {"mean_cosine": cosine, "effective_rank": rank}
+
+
 KINDS = ("features", "embeddings", "tokens")
 
 
@@ -264,9 +289,16 @@ def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndar
     return allocated
 
 
-def _check_finite(encoded: Encoded, name: Callable[[int], str]) -> None:
+def _check_encoded(encoded: Encoded, count: int, name: Callable[[int], str]) -> None:
+    """Raise ``BenchError`` for what is not a finite vector for each of ``count``; name: says which is wrong."""
     for kind in KINDS:
         values = getattr(encoded, kind)
+        dimensions = 3 if kind == "tokens" else 2
+        if values is not None and (values.ndim != dimensions or len(values) != count):
+            raise BenchError(
+                f"{name(0)} and {count - 1} others: the encoder gives {kind} of shape {list(values.shape)}, expected "
+                f"{dimensions} dimensions, the first of {count}"
+            )
         if values is not None and len(bad := not_finite(values)):
             raise BenchError(f"{name(int(bad[0]))}: the encoder gives {kind} that are not finite")
 

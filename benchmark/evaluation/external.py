@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.common.seeding import torch_seed
 from benchmark.evaluation.encoder import Encoder, ModelEncoder
-from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Materials, RawPixels
+from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Materials, RawPixels, random_towers
 from benchmark.evaluation.hugging_face import HuggingFaceEncoder
 from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models.card import LOCAL
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 KINDS = ("open_clip", "hf", "timm")
 WHOLE = ("local-dir:", "hf-hub:")
 """Prefixes of open_clip names that stand for both architecture and weights."""
+RANDOM = "random"
+"""What stands in place of weights for an architecture of random ones: the tables then say so by the model's name."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,15 @@ def is_external(spec: str) -> bool:
 def external_model(spec: str) -> ExternalModel:
     """Resolve the name of an external model. No weights are read yet.
 
-    spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG`` or
-    ``/FILE`` (without: random weights); ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` or
+    spec: the name of a published model's card, or the path of one; ``open_clip:ARCHITECTURE``, followed by ``/TAG``,
+    ``/FILE`` or ``/random``; ``open_clip:local-dir:FOLDER`` or ``open_clip:hf-hub:NAME``; ``hf:FOLDER`` or
     ``hf:ORG/NAME`` (a CLIP or SigLIP of transformers, an adapter of peft for one, or what ``bench export`` wrote);
-    ``timm:NAME``, with timm's weights or those of ``/FILE``, or ``timm:FOLDER`` that timm saved: images only.
+    ``timm:NAME``, with timm's weights, those of ``/FILE`` or ``/random``, or ``timm:FOLDER`` that timm saved: images
+    only.
 
     Models that are named by ``hf:ORG/NAME``, and bases of adapters, are downloaded, as their files are part of the key.
-    Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline.
+    Raises ``BenchError`` for a name, tag, file or folder that does not exist, as far as that is known offline, and for
+    an architecture without weights: random ones must be asked for.
     """
     if is_published(spec):
         return published_model(load_published(spec))
@@ -149,6 +153,8 @@ def with_own_prompts(model: ExternalModel) -> ExternalModel:
 
 
 def _open_clip(rest: str) -> ExternalModel:
+    from open_clip import list_pretrained_tags_by_model
+
     from benchmark.models.from_open_clip import check_folder, check_open_clip, hub_hashes
 
     path = Path(rest)
@@ -157,7 +163,8 @@ def _open_clip(rest: str) -> ExternalModel:
     if path.suffix in SUFFIXES and path.is_file():
         raise BenchError(f"--model open_clip:{rest}: a checkpoint; write its architecture too: open_clip:NAME/{rest}")
     whole = rest.startswith(WHOLE)
-    name, _, pretrained = (rest, "", "") if whole else rest.partition("/")
+    name, _, tag = (rest, "", "") if whole else rest.partition("/")
+    pretrained = "" if tag == RANDOM else tag
     content: dict[str, Any] = {"open_clip": name, "pretrained": pretrained}
     title = f"open_clip:{name}"
     if rest.startswith("local-dir:"):
@@ -169,11 +176,16 @@ def _open_clip(rest: str) -> ExternalModel:
         content["files"] = hub_hashes(name)
     else:
         check_open_clip(name, pretrained or None)
-        tag = pretrained
+        if not tag:
+            tags = list_pretrained_tags_by_model(name)
+            raise BenchError(
+                f"--model open_clip:{rest}: no weights named; expected open_clip:{name}/TAG or /FILE, or "
+                f"open_clip:{name}/{RANDOM} for random ones; tags: {listed(tags)}"
+            )
         if Path(pretrained).suffix:
             require_file(pretrained, f"a checkpoint of open_clip's '{name}'")
             content["pretrained"], tag = file_digest(Path(pretrained)), _shown(Path(pretrained))
-        title += f"/{tag}" if tag else ""
+        title += f"/{tag}"
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         return _open_clip_encoder(name, pretrained or None, device, fingerprint, seed)
@@ -239,7 +251,7 @@ def _exported(folder: Path, title: str) -> ExternalModel:
 
 def _timm(rest: str) -> ExternalModel:
     from benchmark.models.card import TimmImage
-    from benchmark.models.from_timm import architecture_of
+    from benchmark.models.from_timm import architecture_of, check_weights
 
     path = Path(rest.removeprefix(LOCAL))
     if path.suffix in SUFFIXES and path.is_file():
@@ -253,27 +265,37 @@ def _timm(rest: str) -> ExternalModel:
         name, file, title = f"{LOCAL}{path}", "", f"timm:{_shown(path)}"
         content = {"timm": architecture_of(name), "pretrained": file_hashes(path)}
     architecture_of(name)
-    if file:
+    random = file == RANDOM
+    if random:
+        content["pretrained"], title = False, f"timm:{name}/{RANDOM}"
+    elif not file and not name.startswith(LOCAL):
+        check_weights(name)
+    elif file:
         require_file(file, f"a checkpoint of timm's '{name}'")
         content["pretrained"] = file_digest(Path(file))
 
     def build(device: torch.device, fingerprint: str, seed: int | None) -> Encoder:
         from benchmark.models.from_timm import timm_image, timm_resizing
 
-        spec = TimmImage(kind="timm", name=name, pretrained=file or True)
+        spec = TimmImage(kind="timm", name=name, pretrained=not random and (file or True))
         with torch_seed(seed or 0):
             tower = timm_image(spec, None, weights=seed is None)
         return ImageEncoder(tower, timm_resizing(tower.model), device, fingerprint)
 
-    return ExternalModel(title, content, True, build)
+    return ExternalModel(title, content, True, build, pretrained=not random)
 
 
 def from_card(card: "ModelCard", initial: FixedEncoder, suite: str) -> FixedEncoder:
-    """Make the weights that a model card names an encoder to evaluate. initial: the card's baseline with them."""
+    """Make the weights that a model card names an encoder to evaluate. initial: the card's baseline with them.
+
+    Its name says which towers are random.
+    """
+    random = random_towers(card) if card.init is None or card.init.method is None else []
+    towers = {0: "", 1: f" (random {random[0]} tower)" if random else "", 2: f" ({RANDOM})"}[len(random)]
     label: Label = {
         "suite": suite,
         "model": "",
-        "method": card.name,
+        "method": card.name + towers,
         "variant": initial.label["variant"],
         "seed": initial.seed,
         "role": "model",

@@ -137,9 +137,15 @@ def _builder(seed: int, weights: bool, fingerprint: str) -> Callable[[Materials]
 
 def has_weights(model: ModelCard) -> bool:
     """Return whether a card names weights, not only architectures."""
-    for tower in (model.image, model.text):
+    return len(random_towers(model)) < 2
+
+
+def random_towers(model: ModelCard) -> list[str]:
+    """List the towers for which a card names no weights: "image", "text"."""
+
+    def is_random(tower: Any) -> bool:
         if isinstance(tower, TinyImage | TinyText):
-            continue
-        if str(tower.name).startswith(("hf-hub:", "local-dir:")) or (tower.name and tower.pretrained):
             return True
-    return False
+        return not (str(tower.name).startswith(("hf-hub:", "local-dir:")) or (tower.name and tower.pretrained))
+
+    return [name for name in ("image", "text") if is_random(getattr(model, name))]

@@ -464,6 +464,41 @@ class MacroCalibrationError(PerClass):
         )
 
 
+HEADLINES = {name: name for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "average_precision")}
+"""The metrics of classification() that a card may have in the tables, as of Task.headlines."""
+
+
+def uneven(label: np.ndarray) -> bool:
+    """Return whether one class has more than half of the examples whose class is known. label: int [n], -1 unknown."""
+    known = np.asarray(label)[np.asarray(label) >= 0]
+    return len(known) > 0 and bool(2 * np.bincount(known).max() > len(known))
+
+
+@dataclass(frozen=True)
+class MeanOverClasses(Weighted):
+    """The mean over classes of the mean of a per-example column; of whether the answer is right, balanced accuracy.
+
+    Classes without examples are left out. classes: how many. The column ``label`` has the number of the class.
+    """
+
+    column: str
+    classes: int
+
+    def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
+        """Compute the mean for each weighting."""
+        values, label = numbers(examples, self.column), np.asarray(examples["label"])
+        at, shape = (label, np.arange(len(label))), (self.classes, len(label))
+        of_examples = np.ascontiguousarray(weights.T, dtype=np.float64)
+        right, count = (csr_array((each, at), shape=shape) @ of_examples for each in (values, np.ones(len(label))))
+        means = _divide(right, count)
+        return _divide(np.nansum(means, axis=0), (~np.isnan(means)).sum(axis=0))
+
+    def sides(self, examples: Examples) -> Iterator[tuple[np.ndarray, bool]]:
+        """Yield the examples of each class that has some."""
+        label = np.asarray(examples["label"])
+        yield from ((label == c, True) for c in np.unique(label))
+
+
 def classification(
     *,
     ids: list[str],

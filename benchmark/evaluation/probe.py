@@ -82,6 +82,19 @@ def majority_accuracy(train: Tensor, test: Tensor) -> float:
     return float(right.double().mean())
 
 
+def majority_scores(train: Tensor, test: Tensor) -> dict[str, float]:
+    """Compute what always answering train's most common class gets, of the classes of test; labels [n].
+
+    Without labels in train, the most common class of test is answered. By metric: accuracy, balanced_accuracy (the mean
+    recall of the classes that test has) and macro_f1.
+    """
+    known = test[test >= 0]
+    right = majority_accuracy(train if (train >= 0).any() else known, known)
+    classes = int((known.bincount() > 0).sum())
+    recall, f1 = float(right > 0), 2 * right / (1 + right)
+    return {"accuracy": right, "balanced_accuracy": recall / classes, "macro_f1": f1 / classes}
+
+
 def rare_classes(data: Evaluation, below: int) -> frozenset[str]:
     """List the classes that the card makes rare, or else those with fewer than ``below`` examples in train.
 

@@ -90,7 +90,8 @@ def estimate(values: np.ndarray, resampled: np.ndarray, groups: float, highest: 
     if groups < 2 or np.isnan(value) or resampled.shape[2] < 2:
         return Estimate(value, np.nan, groups, highest=highest)
     scale = groups / (groups - 1)
-    of_draws = [_shared(np.atleast_2d(np.cov(of_seed)) * scale) for of_seed in resampled]
+    # Of several seeds without draws nobody asks.
+    of_draws = [_shared(np.atleast_2d(np.cov(of_seed)) * scale) for of_seed in resampled[: seeds if draws > 1 else 1]]
     if seeds == 1:
         shared, own = of_draws[0]
         variance = _variance(values[0])

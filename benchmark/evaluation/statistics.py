@@ -5,12 +5,13 @@ replicates.py has the error of seeds and draws, and paired differences.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from benchmark.common.errors import BenchError
-from benchmark.evaluation.measurement import Examples, Mean, Metric, Sided, draws_of
+from benchmark.evaluation.measurement import Examples, Mean, MeanOverDraws, Metric, Sided, draws_of
 from benchmark.evaluation.metrics import Weighted, numbers
 
 LEVEL = 0.95
@@ -48,7 +49,7 @@ def bounds(
     value, resampled = round(value, 12), np.round(resampled[~np.isnan(resampled)], 12)
     if len(np.unique(groups)) < 2 or count < 1 or np.isnan(value) or not len(resampled):
         return undefined
-    lowest, highest = _range(metric)
+    lowest, highest = range_of(metric)
     # A mean of numbers that its column says cannot be has no such range.
     if not np.isfinite(highest) or min(value, resampled.min()) < lowest or max(value, resampled.max()) > highest:
         return percentiles(resampled, count) if count > 1 else undefined
@@ -64,8 +65,10 @@ def bounds(
     return lowest + span * low, lowest + span * high
 
 
-def _range(metric: Metric) -> tuple[float, float]:
+def range_of(metric: Metric | None) -> tuple[float, float]:
     """Return the lowest and the highest value that a metric can have; infinity where they are not known."""
+    if isinstance(metric, MeanOverDraws):
+        return range_of(metric.draws[0])
     if isinstance(metric, Mean):
         return metric.lowest, metric.highest
     return (0.0, 1.0) if isinstance(metric, Sided) else (-np.inf, np.inf)
@@ -209,7 +212,7 @@ def percentiles(values: np.ndarray, groups: float) -> tuple[float, float]:
     The percentiles are moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789). For metrics
     without a range: medians, BLEU. groups: their effective number, above 1.
     """
-    tail = stats.norm.cdf(np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - LEVEL) / 2, groups - 1))
+    tail = special.ndtr(np.sqrt(groups / (groups - 1)) * special.stdtrit(groups - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -297,12 +300,23 @@ class Ranks:
     critical_difference: float
 
 
+@cache
+def _studentised(methods: int) -> float:
+    """Compute the quantile of the studentised range of normal values, which takes half a second."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(LEVEL, methods, np.inf))
+
+
 def ranks(scores: np.ndarray) -> Ranks:
     """Rank methods on each dataset and test the mean ranks.
 
     scores: [datasets, methods], higher is better, without NaN; at least two of each. Demsar 2006, "Statistical
     Comparisons of Classifiers over Multiple Data Sets".
     """
+    # It takes half a second to import.
+    from scipy import stats
+
     datasets, methods = scores.shape
     if datasets < 2 or methods < 2:
         raise BenchError(f"ranks need at least two datasets and two methods: found {datasets} and {methods}")
@@ -311,6 +325,6 @@ def ranks(scores: np.ndarray) -> Ranks:
     # Friedman's statistic with the correction for ties; scipy's function requires three methods.
     spread = stats.rankdata(-scores, axis=1).var(axis=1, ddof=1).sum()
     statistic = datasets**2 * ((mean - expected) ** 2).sum() / spread if spread else 0.0
-    studentised = stats.studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2)
+    studentised = _studentised(methods) / np.sqrt(2)
     difference = studentised * np.sqrt(methods * (methods + 1) / (6 * datasets))
     return Ranks(mean, float(stats.chi2.sf(statistic, methods - 1)), float(difference))

@@ -5,8 +5,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from benchmark.data.prepared import prepare
 from benchmark.data.resizing import Resizing
 from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
-from benchmark.method import Method
+from benchmark.method import Method, encoder_of
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
 from benchmark.models import load_weights as load_tower
 from benchmark.models.language import train_language_model
@@ -38,10 +40,12 @@ from benchmark.store.cache import build_folder, cache_root
 from benchmark.store.claim import wait_for
 from benchmark.store.files import DamagedError, commit, intact, seal_folder
 from benchmark.store.store import Store
-from benchmark.training.checkpoint import BEST, LAST, TEMPORARY, load_weights
-from benchmark.training.cost import CellCost, SourceCost
+from benchmark.training.checkpoint import BEST, LAST, RESUME, TEMPORARY, load_weights
+from benchmark.training.cost import CellCost, Cost, SourceCost
 from benchmark.training.loop import StepProgress, pretrain, validation_loss
+from benchmark.training.ranks import ALONE, Ranks
 from benchmark.training.schedule import precision_of
+from benchmark.training.spikes import spiked
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Trained:
         if "caption" in self.method.abilities:
             return self.writer(device)
         return ModelEncoder(
-            self.method.encoder(),
+            encoder_of(self.method),
             self.tokenizer,
             device,
             self._fingerprint,
@@ -137,11 +141,18 @@ def _tokenizer(
 class Materials:
     """The tokenizer, models, pairs and methods of a plan, each built when first needed.
 
-    What several trainings share (initial weights, language models) is trained once and kept in the cache.
+    What several trainings share (initial weights, language models) is trained once and kept in the cache. together:
+    returns a context that gives the ranks which train a cell; by default this process alone.
     """
 
-    def __init__(self, plan: Plan, progress: Progress, cache: Path) -> None:
-        self.plan, self.progress, self.cache = plan, progress, cache
+    def __init__(
+        self,
+        plan: Plan,
+        progress: Progress,
+        cache: Path,
+        together: Callable[[Cell], AbstractContextManager[Ranks]] = lambda _: nullcontext(ALONE),
+    ) -> None:
+        self.plan, self.progress, self.cache, self.together = plan, progress, cache, together
         self.device = plan.device
         self._tokenizer: Tokenizer | None = None
         self._blank_model: DualEncoder | None = None
@@ -177,7 +188,7 @@ class Materials:
     def method(self, cell: Cell) -> Method:
         """Return a cell's method as it is before training."""
         # The cell that trains the initial weights cannot start from them.
-        first = cell is self.plan.initial
+        first = self.plan.initial is not None and cell.key == self.plan.initial.key
         model = self.model(cell.seed, initial=not first)
         if "language_model" in cell.content:
             load_tower(model.text, self.language_model())
@@ -299,39 +310,52 @@ class Materials:
         before_writing: as of ``benchmark.training.loop.pretrain``.
         """
         train = self.pairs(cell, "train")
-        has_validation = cell.training.validations > 0 and self.sets(cell, "val")
-        validation = self.pairs(cell, "val") if has_validation else None
-        with self.progress.stage(f"{name}: training") as stage:
+        with self.progress.stage(f"{name}: training") as stage, self.together(cell) as ranks:
 
             def show(reached: StepProgress) -> None:
                 if stage.done is None and reached.step > 1:
-                    self.progress.print(f"{name}: resumed after step {reached.step - 1:,} of {reached.steps:,}")
+                    after = f"step {reached.step - 1:,} of {reached.steps:,}"
+                    self.progress.print(f"{name}: resumed after {after}, from {folder / RESUME}")
                 note = f"{reached.samples_per_second:,.0f} pairs/s, loss {reached.loss:.3f}"
                 stage.update(reached.step, reached.steps, note)
                 watch(reached)
 
-            cost = pretrain(
-                method,
-                train,
-                validation,
-                cell.training,
-                seed=cell.seed,
-                device=self.device,
-                folder=folder,
-                keep=cell.content.get("keep", []),
-                progress=show,
-                before_writing=before_writing,
-            )
+            cost = self._pretrain(cell, method, train, folder, ranks, progress=show, before_writing=before_writing)
+            assert cost is not None
         self.progress.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
             f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
         )
+        if spikes := cost.get("spikes"):
+            self.progress.warn(f"{name}: {spiked(spikes)}; the log has each step")
         for pair_set in train.sets:
             if isinstance(pair_set, StreamedPairs) and pair_set.left_out:
                 reasons = Counter(pair_set.left_out.values()).most_common()
                 counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
                 self.progress.warn(f"{pair_set.stream.card.name}: left out {counts}")
         return {**cost, **self._by_source(cell, method, train), "version": __version__, "machine": machine()}
+
+    def train_along(self, cell: Cell, ranks: Ranks) -> None:
+        """Train a cell as another rank than the first, which keeps nothing of it."""
+        with TemporaryDirectory(prefix="bench-rank-") as folder:
+            self._pretrain(cell, self.method(cell), self.pairs(cell, "train"), Path(folder), ranks)
+
+    def _pretrain(
+        self, cell: Cell, method: Method, train: PairLoader, folder: Path, ranks: Ranks, **hooks: Callable[..., None]
+    ) -> Cost | None:
+        has_validation = cell.training.validations > 0 and self.sets(cell, "val")
+        return pretrain(
+            method,
+            train,
+            self.pairs(cell, "val") if has_validation else None,
+            cell.training,
+            seed=cell.seed,
+            device=self.device,
+            folder=folder,
+            keep=cell.content.get("keep", []),
+            ranks=ranks,
+            **hooks,
+        )
 
     def _by_source(self, cell: Cell, method: Method, train: PairLoader) -> SourceCost:
         """Return the share and final validation loss of each set; empty for a training on a single set."""

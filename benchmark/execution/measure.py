@@ -1,21 +1,24 @@
 """Evaluate an encoder on a task: compute the rows, per-example scores, resamples and notes for the store."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmark.common.seeding import generator
+from benchmark.evaluation.checks import checked
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, draws_of
+from benchmark.evaluation.metrics import uneven
 from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample_all, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
 from benchmark.store.rows import CourseColumns, GalleryNote, LoadingColumns, Row, Scores
-from benchmark.task import TASKS
+from benchmark.task import TASKS, Task
 
 Columns = dict[str, np.ndarray]
 
@@ -50,20 +53,20 @@ def measure(
     """
     task_class = TASKS[pair.task]
     task = task_class(task_class.Config(**pair.options))
-    primary = task.primary_for(data.card)
-    measurements = list(task.evaluate(data, cell.seed))
+    title = f"{TASKS.title(task_class)}, dataset '{data.card.name}'"
+    measurements = checked(task.evaluate(data, cell.seed), title)
+    primary = headline(task_class, data, {name for each in measurements for name in each.metrics})
     # All cells and parts use the same resamples of the same groups, so that differences are paired.
     population = np.unique(np.concatenate([each.examples["group"] for each in measurements]))
     total = sum(len(draws_of(metric)) for each in measurements for metric in each.metrics.values())
     resamples: dict[str, Columns] = {}
     for each in measurements:
         before = sum(len(drawn) for of_part in resamples.values() for drawn in of_part.values())
-        resamples[each.part] = resamples_of(
-            each,
-            population,
-            plan.config.evaluation.resamples,
-            lambda done, before=before: data.progress("resampling metrics", before + done, total),
-        )
+
+        def resampling(done: int, before: int = before) -> None:
+            data.progress("resampling metrics", before + done, total)
+
+        resamples[each.part] = resamples_of(each, population, plan.config.evaluation.resamples, resampling)
     left_random = getattr(data.encoder, "left_random", "")
     loading = LoadingColumns(left_random=left_random) if left_random else LoadingColumns()
     rows = [
@@ -73,8 +76,41 @@ def measure(
         for scores in scores_of(each, resamples[each.part])
     ]
     examples = {each.part: each.examples for each in measurements}
-    notes = {each.part: each.notes | {"gallery": _gallery_note(each.gallery)} for each in measurements}
+    spread = data.embedding_spread("test")
+    notes = {
+        each.part: each.notes
+        | {"gallery": _gallery_note(each.gallery)}
+        | ({"embeddings": spread} if spread else {})
+        | ({"only_answer": answer} if (answer := only_answer(each)) else {})
+        for each in measurements
+    }
     return Measured(rows, examples, resamples, notes, primary)
+
+
+def headline(task: type[Task], data: Evaluation, measured: AbstractSet[str]) -> str:
+    """Choose the metric that the tables show: the card's headline, or that for uneven classes, or the task's own.
+
+    measured: the metrics that there are; a headline that is not among them does not count.
+    """
+    card, name = data.card, data.card.headline
+    if name is None and task.uneven and not card.multi_label and "label" in card.provides:
+        name = task.uneven if uneven(data.labels("test")) else None
+    metric = task.headlines.get(name or "", "")
+    return metric if metric in measured else task.primary_for(card)
+
+
+def only_answer(measurement: Measurement) -> str:
+    """Return the answer that all examples got; "" if they got several, or if one is right for all."""
+    gallery, examples = measurement.gallery, measurement.examples
+    if not isinstance(gallery, Gallery):
+        return ""
+    given, true = ("predicted", "label") if gallery.classes else (gallery.answer, gallery.truth)
+    if given not in examples or len(examples[given]) < 2 or len(np.unique(examples.get(true, [0, 1]))) == 1:
+        return ""
+    answers = np.unique(examples[given])
+    if len(answers) > 1:
+        return ""
+    return gallery.classes[answers[0]] if gallery.classes else str(answers[0])
 
 
 def _gallery_note(gallery: Gallery | str) -> GalleryNote:

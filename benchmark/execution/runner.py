@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.common.errors import BenchError, MachineError, cut, explained, plural, said
+from benchmark.common.errors import BenchError, MachineError, PlugInError, cut, explained, plural, said
 from benchmark.common.hub import hub_answers
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress, Stage
-from benchmark.common.text import shorten
+from benchmark.common.text import shorten, visible
 from benchmark.common.tracking import Tracking
 from benchmark.config.training import checkpoint_at
 from benchmark.data.card import load_card
@@ -26,6 +26,7 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
 from benchmark.execution.measure import measure
+from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
 from benchmark.plan.cautions import cautions_of
@@ -34,6 +35,7 @@ from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
+from benchmark.store.files import write_whole
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns
 from benchmark.store.store import Store
@@ -128,7 +130,8 @@ class Runner:
     ) -> None:
         self.plan, self.store, self.progress, self.cache, self.tracking = plan, store, progress, cache, tracking
         self.share = share
-        self.materials = Materials(plan, progress, cache)
+        self.team = Team(plan, progress, cache)
+        self.materials = Materials(plan, progress, cache, self.team.training)
         self.outcome = Outcome()
         named = (plan.config.suite, plan.model.name, str(plan.device))
         self.recorder = Recorder(store.folder, *named, progress.doing, lambda text: progress.print(text, "yellow"))
@@ -164,14 +167,16 @@ class Runner:
             if work := self.prepare():
                 self.recorder.set_work(work)
         self.outcome.skipped = self.done_before()
-        left = [each for each in self.cells() if not self.carry_out(*each)]
-        if left and wait:
-            with self.progress.stage("waiting for other processes", len(left)) as stage:
-                total = len(left)
-                while left:
-                    stage.update(total - len(left), note=self.waits_for(left[0][0]))
-                    time.sleep(claims.POLL)
-                    left = [each for each in left if not self.carry_out(*each)]
+        self.team.check()
+        with self.team:
+            left = [each for each in self.cells() if not self.carry_out(*each)]
+            if left and wait:
+                with self.progress.stage("waiting for other processes", len(left)) as stage:
+                    total = len(left)
+                    while left:
+                        stage.update(total - len(left), note=self.waits_for(left[0][0]))
+                        time.sleep(claims.POLL)
+                        left = [each for each in left if not self.carry_out(*each)]
         return self.outcome
 
     def done_before(self) -> int:
@@ -522,11 +527,15 @@ class Runner:
             )
         except ClaimLostError:
             raise
+        except PlugInError as error:
+            self.fail(f"{name}: {error}{self.kept_traceback(name)}", what)
         except BenchError as error:
             self.fail(f"{name}: {error}", what)
         except (OSError, MemoryError) as error:
             self.fail(f"{name}: {explained(error)}{self.kept_traceback(name)}", what)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fail(f"{name}: {said(error)}{self.kept_traceback(name)}", what)
 
     def kept_traceback(self, name: str) -> str:
@@ -535,7 +544,7 @@ class Runner:
         path = self.store.folder / "errors" / f"{shorten(title)}.txt"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            path.write_text(visible(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             return f" (no traceback: {explained(error)})"
         return f" (traceback in {path})"
@@ -544,7 +553,7 @@ class Runner:
         """Add a failure to the outcome and the record, print it, and mark it for the other workers of the launch."""
         self._failed.add(what)
         if self.share:
-            (self.share.failed / what).write_text(message, encoding="utf-8")
+            write_whole(self.share.failed / what, message.encode(errors="backslashreplace"))
         self.recorder.fail(message)
         self.outcome.failures.append(message)
         self.progress.print(message, style="red")

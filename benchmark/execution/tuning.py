@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from benchmark.common.errors import BenchError, cut, unknown
+from benchmark.common.errors import BenchError, MachineError, cut, said, unknown
 from benchmark.common.progress import Progress, Stage
 from benchmark.config.schema import SECTIONS, RunConfig
 from benchmark.config.validation import unknown_key
@@ -105,6 +105,9 @@ def tune_arms(
         if not any(section in of_arm for of_arm in sections.values()):
             kind = "arm" if section in config.arms else "method"
             raise BenchError(f"--search {axis.name}: {kind} '{section}' is not among {', '.join(arms)}")
+        if section == "training":
+            for value in axis.choices or (axis.low, axis.high):
+                config.at({axis.name: int(value) if axis.whole else value}, "--search")
         if section != "training" and option.partition(".")[0] not in ("training", "stages"):
             method = arms[section].method if section in arms else section
             for value in axis.choices or (int(axis.low) if axis.whole else axis.low, axis.high):
@@ -147,8 +150,13 @@ class _Search:
 
         database = self.folder / "studies.db"
         try:
-            with self._claimed(self.folder / self.name) as claimed:
-                return self._search(self._study(database), trials, claimed)
+            while True:
+                try:
+                    with self._claimed(self.folder / self.name) as claimed:
+                        return self._search(self._study(database), trials, claimed)
+                except ClaimLostError as lost:
+                    # Who has taken over goes on with it: it is waited for.
+                    self.progress.print(f"{self.arm}: {lost}", "yellow")
         except sqlalchemy.exc.DatabaseError as error:
             raise DamagedError(
                 database,
@@ -193,25 +201,37 @@ class _Search:
             except optuna.TrialPruned:
                 study.tell(trial, state=States.PRUNED)
                 self._print_trial(done, trials, trial, "pruned")
-            except ClaimLostError:
+            except (ClaimLostError, MachineError, OSError, MemoryError):
                 raise
             except BenchError as error:
                 study.tell(trial, state=States.FAIL)
                 self._print_trial(done, trials, trial, str(error).splitlines()[0])
+            except (Exception, SystemExit, GeneratorExit) as error:
+                # From a plug-in or a library: other settings may work.
+                study.tell(trial, state=States.FAIL)
+                self._print_trial(done, trials, trial, said(error))
             else:
                 study.tell(trial, value)
                 self._print_trial(done, trials, trial, f"{self.objective} {value:.4f}")
+            # Once the study has the value: who is killed before that need not train again.
+            self._remove_trials()
+        self._remove_trials()
         if not study.get_trials(states=(States.COMPLETE,)):
             raise BenchError(f"arm '{self.arm}': none of its {trials} trials completed")
         return Best(dict(study.best_trial.params), study.best_trial.value or 0.0)
+
+    def _remove_trials(self) -> None:
+        for folder in (self.folder / "trials").glob(f"{self.name}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _counted(self, study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
         """List the trials that ended, without those that ended before they had settings."""
         return [trial for trial in study.get_trials() if trial.state.is_finished() and LOST not in trial.user_attrs]
 
     def _next(self, study: "optuna.Study", done: int) -> "optuna.Trial":
-        """Begin a trial; the first one takes the arm's learning rate."""
-        if not done:
+        """Begin a trial; the first one takes the arm's learning rate, unless others are listed."""
+        [rates] = [axis for axis in self.axes if axis.name == "training.learning_rate"]
+        if not done and (not rates.choices or self.rate in rates.choices):
             first_trial: dict[str, Any] = {"training.learning_rate": self.rate}
             study.enqueue_trial(first_trial)
         return study.ask()
@@ -269,23 +289,15 @@ class _Search:
                 if reached.step < reached.steps and trial.should_prune():
                     raise optuna.TrialPruned
 
-        ended = True
-        try:
-            evaluation = plan.config.evaluation
-            if not store.finished(cell.key):
-                method = materials.method(cell)
-                cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch, claimed.check)
-                if self.objective == "loss":
-                    return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
-                materials.finish(store, cell, cost, method.model.left_random)
-            trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
-            return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
-        except (KeyboardInterrupt, ClaimLostError):
-            ended = False
-            raise
-        finally:
-            if ended:
-                shutil.rmtree(store.folder, ignore_errors=True)
+        evaluation = plan.config.evaluation
+        if not store.finished(cell.key):
+            method = materials.method(cell)
+            cost = materials.pretrain(cell, method, cell.arm, store.partial(cell.key), watch, claimed.check)
+            if self.objective == "loss":
+                return float(cost["validation_loss" if evaluation.checkpoint == "last" else "best_validation_loss"])
+            materials.finish(store, cell, cost, method.model.left_random)
+        trained = load_trained(store, cell.key, evaluation.source(), plan.datasets, materials.tokenizer())
+        return recall(trained.method.to(plan.device), materials.pairs(cell, "val"))
 
 
 @torch.no_grad()

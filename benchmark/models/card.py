@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.common.errors import BenchError
 from benchmark.config.validation import Name, validated
-from benchmark.config.yaml_files import config_names, find_config, published_models_folder, read_yaml
+from benchmark.config.yaml_files import config_names, find_config, is_there, published_models_folder, read_yaml
 from benchmark.models.folders import file_hashes
 from benchmark.models.packages import located
 from benchmark.store.hashing import file_digest
@@ -247,7 +247,7 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
     Weights and folders that a card names are looked up in its folder, then in the current one.
     Raises ``BenchError`` for an unknown name, a missing file, and an invalid card (naming the key).
     """
-    if (published_models_folder() / f"{name_or_path}.yaml").is_file():
+    if is_there(published_models_folder() / f"{name_or_path}.yaml"):
         raise BenchError(
             f"model '{name_or_path}' is a published model, for bench eval --model {name_or_path}; to train, name a "
             "model card (bench list models)"
@@ -263,11 +263,11 @@ def load_model_card(name_or_path: str | Path) -> ModelCard:
 
 def _beside(folder: Path, block: dict[str, Any]) -> None:
     """Replace the names of files that exist in the card's folder by their paths."""
-    keys = ("pretrained", "name") if block.get("kind") in {"transformers", "huggingface"} else ("pretrained",)
+    keys = ("pretrained", "name") if block.get("kind") in ["transformers", "huggingface"] else ("pretrained",)
     for key in keys:
         value = block.get(key)
-        if isinstance(value, str) and (folder / value).exists():
+        if isinstance(value, str) and is_there(folder / value):
             block[key] = str((folder / value).resolve())
     name = str(block.get("name", ""))
-    if name.startswith(LOCAL) and (folder / name.removeprefix(LOCAL)).is_dir():
+    if name.startswith(LOCAL) and is_there(folder / name.removeprefix(LOCAL)):
         block["name"] = f"{LOCAL}{(folder / name.removeprefix(LOCAL)).resolve()}"

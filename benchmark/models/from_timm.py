@@ -109,6 +109,21 @@ def architecture_of(name: str) -> str:
     return name
 
 
+def check_weights(name: str) -> None:
+    """Raise ``BenchError`` if timm has no weights of an architecture, or not those of the tag after its dot."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if not tags:
+        raise BenchError(
+            f"timm has no weights of '{architecture}'; name a checkpoint: timm:{architecture}/FILE, or "
+            f"timm:{architecture}/random for random ones"
+        )
+    if tag and tag not in tags:
+        raise unknown(f"pretrained tag of {architecture}", tag, tags)
+
+
 def timm_image(spec: TimmImage, image_size: int | None, weights: bool, strict: bool = True) -> TimmImageTower:
     """Build a timm tower, with random weights if ``weights`` is false (for the meta device).
 

@@ -1,7 +1,11 @@
 """`bench perf --methods`: measure a training step of each method relative to a reference method."""
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 import torch
@@ -16,6 +20,7 @@ from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import build_method
 from benchmark.training.accumulation import accumulation_mode, training_step
 from benchmark.training.cost import Shape
+from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import PeakMemory, held_bytes
 from benchmark.training.schedule import autocast, optimizer_of, precision_of
 
@@ -48,6 +53,8 @@ class Step(TypedDict):
 def method_steps(plan: Plan, reference: str, console: Console) -> list[Step]:
     """Measure a training step of each cell of a plan on this machine, on noise, with random weights.
 
+    With ``training.cache_frozen``, outputs of frozen layers were kept before.
+
     Raises ``BenchError`` if ``reference`` is not among the plan's arms.
     """
     arms = {cell.arm for cell in plan.cells}
@@ -79,9 +86,18 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     recipe = training.at_stage(first)
     optimizer = optimizer_of(method, recipe)
 
+    def in_precision() -> AbstractContextManager[object]:
+        return autocast(precision, device)
+
+    kept = None
+    if training.cache_frozen:
+        with TemporaryDirectory() as folder:
+            kept = FrozenFeatures(method, _Noise(batches), training.micro_batch, in_precision, Path(folder))
+
     def step() -> float:
         began = time.perf_counter()
-        training_step(method, optimizer, batches, mode, 0, lambda: autocast(precision, device), recipe.gradient_clip)
+        with kept.used() if kept else nullcontext():
+            training_step(method, optimizer, batches, mode, 0, in_precision, recipe.gradient_clip)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began
@@ -106,6 +122,20 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
         "time_ratio": 1.0,
         "memory_ratio": 1.0,
     }
+
+
+class _Noise:
+    """Batches as a loader of pairs, in order."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+        self.longest = batches[0].tokens.shape[1]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches))
+
+    def sequential(self, start: int, _: int) -> Batch:
+        return next(batch for batch in self.batches if batch.row[0] == start)
 
 
 def random_batches(method: Method, count: int, micro_batch: int, length: int, device: torch.device) -> list[Batch]:

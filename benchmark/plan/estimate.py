@@ -13,6 +13,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 import benchmark
@@ -44,6 +45,7 @@ from benchmark.training.cost import (
     simulating,
     total_flops,
 )
+from benchmark.training.ranks import speedup
 from benchmark.training.schedule import precision_of, stage_starts, training_steps
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Speed:
-    """Floating-point operations per second, and what they were measured on."""
+    """Floating-point operations per second of one GPU or CPU, and what they were measured on."""
 
     flops: float
     source: Source
@@ -145,7 +147,7 @@ class Estimator:
                 steps = flops_budget_steps(copied, shape, training, device, real)
             elif training.time is not None:
                 first = simulated_flops(copied, shape, training, device, 1, real)
-                per_step = max(first.values()) * training.batch_size / speed.flops if speed else math.nan
+                per_step = max(first.values()) * training.batch_size / (speed.flops * faster) if speed else math.nan
                 steps = training_steps(training, 0, lambda: per_step) if speed else None
             elif training.epochs is not None:
                 steps = max(1, round(training.epochs * (pairs.images // training.batch_size))) if pairs else None
@@ -156,11 +158,11 @@ class Estimator:
             flops = total_flops(step.flops, stage_starts(copied, taken), taken, training.batch_size)
             return steps, flops / (taken * training.batch_size), step.memory
 
-        speed = self._speed(cell)
+        speed, faster = self._speed(cell), speedup(training, self.plan.config.gpus_per_cell)
         depends_on = [training.model_dump(mode="json"), shape.stored, shape.image_size, shape.length, str(device)]
         depends_on += [pairs and pairs.images]
         depends_on += [self._tokenizer and self._tokenizer.fingerprint, self.plan.classes_of(cell)]
-        depends_on += [speed and speed.flops] if training.time is not None else []
+        depends_on += [speed and speed.flops * faster] if training.time is not None else []
         try:
             steps, flops, memory = _remembered(
                 [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
@@ -179,6 +181,7 @@ class Estimator:
             # A measured speed includes the validations, and a budget in time leaves room for them.
             if speed.source != "the method" and training.time is None:
                 seconds += training.validations * self._validated(cell) * self.encoding.flops / speed.flops
+            seconds /= faster
         return Estimate(
             samples,
             flops,
@@ -201,13 +204,14 @@ class Estimator:
         speed = self._speed(cell)
         if kind == "time" or speed is None:
             return float(amount) if kind == "time" else None
+        faster = speedup(cell.training, self.plan.config.gpus_per_cell)
         if kind == "flops":
-            return amount / speed.flops
+            return amount / (speed.flops * faster)
         samples = training_steps(cell.training, pairs, lambda: math.nan) * cell.training.batch_size
         if speed.source == "the method":
             measured = self.costs[(self.costs.model == self.plan.model.name) & (self.costs.method == cell.method)]
-            return samples / float(measured["samples_per_second"].iloc[-1])
-        return samples * 3 * self.encoding.flops / speed.flops
+            return samples / (float(_of_one(measured).iloc[-1]) * faster)
+        return samples * 3 * self.encoding.flops / (speed.flops * faster)
 
     # Numbers of images
 
@@ -367,7 +371,7 @@ class Estimator:
         if len(self.costs):
             of_model = self.costs[self.costs.model == self.plan.model.name]
             of_model = of_model[_same_kind(of_model.device, self.plan.device)]
-            achieved = of_model.flops_per_sample * of_model.samples_per_second
+            achieved = of_model.flops_per_sample * _of_one(of_model)
             if cell:
                 accumulation = cell.content["training"]["accumulation"]
                 same = achieved[(of_model.method == cell.method) & (of_model.accumulation == accumulation)]
@@ -460,6 +464,15 @@ def _same_kind(devices: "pd.Series[Any]", device: torch.device) -> "pd.Series[An
     """Tell which devices of the cost table, where a GPU has its name, are of the kind of ``device``."""
     others = devices.isin(["cpu", "mps"])
     return ~others if device.type == "cuda" else devices == device.type
+
+
+def _of_one(costs: "pd.DataFrame") -> "pd.Series[float]":
+    """Return the pairs per second that each of some trainings would have reached on one GPU."""
+    speeds = costs["samples_per_second"].astype(float)
+    if "gpus_per_cell" not in costs:
+        return speeds
+    micro_batches = np.ceil(costs["batch_size"] / costs["micro_batch"])
+    return speeds / (micro_batches / np.ceil(micro_batches / costs["gpus_per_cell"].fillna(1)))
 
 
 def _weights(method: Method) -> int:

@@ -46,6 +46,7 @@ from benchmark.store.cache import cache_root
 from benchmark.store.rows import Label
 from benchmark.task import TASKS, Task
 from benchmark.training.cost import on_meta
+from benchmark.training.ranks import micro_batch_count
 from benchmark.training.schedule import stage_starts, training_steps, warmup_steps
 
 
@@ -391,7 +392,8 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
                 kept[key].append(reference)
             else:
                 absent[load_card(reference).name] = reason
-        if not kept[key] and not refused:
+        needed = key == "datasets" or config.methods or _trains_tokenizer(config)
+        if not kept[key] and not refused and needed:
             use = "pretrain" if key == "pretraining" else "evaluate"
             refused = f"no dataset to {use} on is usable here; missing: {listed(absent)}"
     if absent and config.strict and not refused:
@@ -408,6 +410,12 @@ def _with_datasets_here(config: RunConfig, datasets: Datasets) -> tuple[RunConfi
         raise BenchError(f"suite {config.suite}{separator}{refused}")
     lines = [f"{name}: {reason}; bench data how {name}" for name, reason in absent.items()]
     return config.model_copy(update=kept), lines
+
+
+def _trains_tokenizer(config: RunConfig) -> bool:
+    """Return whether the tokenizer of the model is trained on what is pretrained on."""
+    tokenizer = resolve_model(config).tokenizer
+    return isinstance(tokenizer, CorpusTokenizer) and not tokenizer.datasets
 
 
 def _pairs(config: RunConfig, datasets: Datasets, absent: list[str]) -> tuple[list[Pair], list[str]]:
@@ -611,7 +619,23 @@ def _problems(plan: Plan) -> list[str]:
             problems.append(f"dataset '{name}' has no text to pretrain on")
         elif "train" not in dataset.splits():
             problems.append(f"dataset '{name}' has no train split to pretrain on")
-    return problems
+    return problems + _unshared(plan)
+
+
+def _unshared(plan: Plan) -> list[str]:
+    """List the arms whose cells cannot be trained on as many GPUs as the run wants for a cell, with the reason."""
+    count, problems = plan.config.gpus_per_cell, {}
+    if count > 1 and plan.device.type == "mps":
+        return [f"--gpus-per-cell {count}: an Apple device has one GPU"]
+    for cell in plan.cells:
+        if (number := micro_batch_count(cell.training)) < count:
+            size = cell.training.batch_size
+            advice = f"set training.micro_batch={size // count}" if size >= count else "set a larger batch_size"
+            problems[cell.arm] = (
+                f"arm '{cell.arm}': micro-batches of {cell.training.micro_batch} divide its batch of {size} into "
+                f"{number}, fewer than --gpus-per-cell {count}; {advice}"
+            )
+    return [*problems.values()]
 
 
 def _starts_texts(model: ModelCard) -> bool:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from benchmark.common.errors import BenchError, MachineError, listed, unknown
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import reason, validated
-from benchmark.data.card import card_file, load_card
+from benchmark.data.card import Card, card_file, load_card
 from benchmark.data.check import check_rows
 from benchmark.data.dataset import AbsentDataset, Dataset, open_dataset
 from benchmark.method import METHODS, Method
@@ -162,6 +162,7 @@ class Datasets:
         for reference in references:
             file = card_file(reference)[0].resolve()
             card = load_card(reference, self.texts(reference))
+            _check_headline(card)
             if self._files.setdefault(card.name, file) != file:
                 raise BenchError(f"two datasets are named '{card.name}': {self._files[card.name]} and {file}")
             if card.name not in self.opened:
@@ -203,6 +204,13 @@ class Datasets:
     def fingerprints(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """List datasets with the hashes of their records."""
         return [(name, self[name].fingerprint) for name in names]
+
+
+def _check_headline(card: Card) -> None:
+    """Raise ``BenchError`` if no task knows the metric that a card wants in the tables."""
+    known = {name for task in TASKS.names() for name in TASKS[task].headlines} if card.headline else ()
+    if card.headline and card.headline not in known:
+        raise unknown(f"headline of dataset '{card.name}', set by its card:", card.headline, known)
 
 
 def arm_names(config: RunConfig) -> list[str]:

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ def _as_row(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "setting": verdict.setting,
         "a": claim.a,
-        "b": ", ".join(claim.arms[1:]),
+        "b": ", ".join([*claim.sides][1:]),
         "measure": measure_of(claim, measured),
         "stated": stated_by(claim),
         "text": claim.text,
@@ -170,9 +170,9 @@ def _as_row(verdict: Verdict) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Setting:
-    """The lines of a claim's arms that differ in nothing else. name: what tells it from the suite's own settings.
+    """The lines of a claim's sides that differ in nothing else. name: what tells it from the suite's own settings.
 
-    base: the columns of the first arm's line; empty where nothing was run.
+    base: the columns of the first side's line; empty where nothing was run.
     """
 
     lines: Mapping[str, str]
@@ -196,12 +196,13 @@ class _Case:
     ) -> Verdict:
         return Verdict(self.suite, self.name, self.claim, self.setting.name, verdict, measured, why, command, others)
 
-    def command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int) -> str:
-        """Write the command that runs these arms on these tasks at the setting; two, where their models differ."""
-        models = {arm: self.claim.model_of.get(arm, self._other_model()) for arm in arms}
+    def command(self, sides: Iterable[str], tasks: Sequence[str], seeds: int) -> str:
+        """Write the command that runs these sides on these tasks at the setting; two, where their models differ."""
+        named = [self.claim.sides[side] for side in sides]
+        runs = [(arm, model or self._other_model()) for arm, model in named]
         return " && ".join(
-            self._command([arm for arm in arms if models[arm] == model], tasks, seeds, model)
-            for model in dict.fromkeys(models.values())
+            self._command([arm for arm, at in runs if at == model], tasks, seeds, model)
+            for model in dict.fromkeys(model for _, model in runs)
         )
 
     def _command(self, arms: Sequence[str], tasks: Sequence[str], seeds: int, model: str) -> str:
@@ -209,19 +210,15 @@ class _Case:
         words += ["--tasks", ",".join(tasks)] if tasks else []
         words += ["--seeds", str(max(seeds, FEWEST_SEEDS))] if seeds else []
         words += ["--model", model] if model else []
-        shipped = self._shipped
+        pretraining, datasets = (_by_name(self._shipped.get(key, ())) for key in ("pretraining", "datasets"))
         trained_on = self.setting.base.get("pretraining", "").split(", ")
         varied = any(
             setting.startswith("pretraining=") for setting in settings_of(self.setting.base.get("variant", ""))
         )
-        if trained_on != [""] and (varied or trained_on != shipped.get("pretraining", trained_on)):
-            words += ["--pretraining", ",".join(trained_on)]
-        if (
-            any(":" not in task for task in tasks)
-            and self.datasets
-            and {*shipped.get("datasets", ())} - {*self.datasets}
-        ):
-            words += ["--datasets", ",".join(self.datasets)]
+        if trained_on != [""] and (varied or trained_on != [*(pretraining or trained_on)]):
+            words += ["--pretraining", ",".join(pretraining.get(name, name) for name in trained_on)]
+        if any(":" not in task for task in tasks) and self.datasets and {*datasets} - {*self.datasets}:
+            words += ["--datasets", ",".join(datasets.get(name, name) for name in self.datasets)]
         own = self.setting.base.get("arm", "")
         words += set_options(self.setting.base.get("variant", ""), own if own in arms else "")
         return shlex.join(words)
@@ -231,7 +228,7 @@ class _Case:
         model = self.setting.base.get("model", "")
         if model not in config_names("model"):
             return ""
-        return "" if model in (self._shipped.get("model", model), *self.claim.model_of.values()) else model
+        return "" if model in (self._shipped.get("model", model), *self.claim.models) else model
 
     @property
     def _shipped(self) -> Mapping[str, Any]:
@@ -239,31 +236,40 @@ class _Case:
         return read_suite(find_config("suite", self.reference))[0] if self.reference in config_names("suite") else {}
 
 
+def _by_name(references: Sequence[str]) -> dict[str, str]:
+    """Map the names of datasets, as results have them, to what a suite names them by: names too, or paths of cards."""
+    from benchmark.data.card import load_card
+
+    return {load_card(each).name if each.endswith(".yaml") else each: each for each in references}
+
+
 def _settings(frame: "pd.DataFrame", claim: Claim) -> list[_Setting]:
     """Find what a claim is judged at: each line of its first arm that has any, with the nearest lines of the others.
 
-    Lines belong together if model and pretraining sets are the same and one's overrides contain the other's; of
-    several, those that share the most.
+    Lines belong together if model (but for a stated one) and pretraining sets are the same and one's overrides contain
+    the other's; of several, those that share the most.
     """
-    keys, arms = ["arm", "model", "pretraining", "variant", "line"], claim.arms
+    keys, sides = ["arm", "model", "pretraining", "variant", "line"], claim.sides
+    stated = {side for side in sides.values() if side[1]}
     if not len(frame):
         return [_Setting({})]
     lines = frame.reindex(columns=keys).fillna("").astype(str).drop_duplicates("line")
-    of_arm = {
-        arm: [line for line in lines.to_dict("records") if line["arm"] == arm and model in (None, line["model"])]
-        for arm in arms
-        for model in [claim.model_of.get(arm)]
-    }
-    first = next((arm for arm in arms if of_arm[arm]), None)
+    of_side: dict[str, list[dict[Any, Any]]] = {side: [] for side in sides}
+    for line in lines.to_dict("records"):
+        key = line["arm"], line["model"]
+        for side, (arm, model) in sides.items():
+            if key == (arm, model) or (arm == line["arm"] and not model and key not in stated):
+                of_side[side].append(line)
+    first = next((side for side in sides if of_side[side]), None)
     if first is None:
         return [_Setting({})]
-    named = [key for key in ("model", "pretraining") if len({line[key] for line in of_arm[first]}) > 1] + ["variant"]
+    named = [key for key in ("model", "pretraining") if len({line[key] for line in of_side[first]}) > 1] + ["variant"]
     settings = []
-    for line in of_arm[first]:
-        same = ["pretraining"] if claim.model_of else ["model", "pretraining"]
-        near = {arm: _nearest(line, of_arm[arm], same) for arm in arms if arm != first}
-        lines_of_arms = {first: line["line"]} | {arm: name for arm, name in near.items() if name}
-        settings.append(_Setting(lines_of_arms, line, " · ".join(filter(None, (line[key] for key in named)))))
+    for line in of_side[first]:
+        same = ["pretraining"] if claim.models else ["model", "pretraining"]
+        near = {side: _nearest(line, of_side[side], same) for side in sides if side != first}
+        lines_of_sides = {first: line["line"]} | {side: name for side, name in near.items() if name}
+        settings.append(_Setting(lines_of_sides, line, " · ".join(filter(None, (line[key] for key in named)))))
     order = natural(setting.name for setting in settings)
     return sorted(settings, key=lambda setting: order.index(setting.name))
 
@@ -315,18 +321,18 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
     columns = rows.groupby(["task", "dataset", "metric"]) if len(rows) else ()
     runs: Runs = {key: complete_runs(column) for key, column in columns}
     lacking = _lacking(claim, runs, lines)
-    others: Sequence[str] = claim.arms[1:] or [""]
+    others: Sequence[str] = [*claim.sides][1:] or [""]
     able = [other for other in others if not {claim.a, other} & set(lacking)]
     measured = [each for other in able if (each := _measure(claim, other, runs, lines, resamples))]
     verdict, decisive, why = verdict_on(claim, measured)
     seeds = 1 + max((seed for column in runs.values() for of_line in column.values() for seed in of_line), default=0)
     if verdict != CONTRADICTED and len(measured) < len(others):
-        absent = list(lacking) or claim.arms
-        selectors = list(dict.fromkeys(task for arm in absent for task in lacking.get(arm, claim.tasks)))
+        absent = list(lacking or claim.sides)
+        selectors = list(dict.fromkeys(task for side in absent for task in lacking.get(side, claim.tasks)))
         command = case.command(absent, selectors, seeds)
         return case.verdict(NOT_RUN, None, _missing(lacking), command, measured)
     command = (
-        case.command(claim.arms, _selectors(claim), seeds)
+        case.command(claim.sides, _selectors(claim), seeds)
         if verdict == NOT_SHOWN and decisive.seeds < FEWEST_SEEDS
         else ""
     )
@@ -334,23 +340,23 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
 
 
 def _lacking(claim: Scored, runs: Runs, lines: Mapping[str, str]) -> dict[str, list[str]]:
-    """List the tasks, as ``--tasks`` takes them, that arms have no complete run of, by the arms that lack any.
+    """List the tasks, as ``--tasks`` takes them, that sides have no complete run of, by the sides that lack any.
 
     Expected are the stated datasets, or else those on which any line has results.
     """
     lacking: dict[str, list[str]] = {}
-    for arm in claim.arms:
+    for side in claim.sides:
         selectors = []
         for task in claim.tasks:
             have: dict[str, set[str]] = {}
             for (of, dataset, _), column in runs.items():
                 have.setdefault(dataset, set()).update(column if of == task else ())
             expected = claim.datasets or natural(dataset for dataset, of_task in have.items() if of_task)
-            absent = [name for name in expected if lines.get(arm) not in have.get(name, ())]
+            absent = [name for name in expected if lines.get(side) not in have.get(name, ())]
             whole = not claim.datasets and len(absent) == len(expected)
             selectors += [task] if whole else [f"{task}:{name}" for name in absent]
         if selectors:
-            lacking[arm] = selectors
+            lacking[side] = selectors
     return lacking
 
 
@@ -365,7 +371,7 @@ def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], re
     The mean over tasks of the mean over datasets is taken within each seed, and within each resample of the patients:
     so a single metric is compared. None without such a seed.
     """
-    a, b = lines[claim.arms[0]], lines.get(other, "")
+    a, b = lines[claim.a], lines.get(other, "")
     names = [a, b] if other else [a]
     # Of a column that these arms lack, other lines have another main metric.
     columns = {key: column for key, column in runs.items() if all(name in column for name in names)}
@@ -458,46 +464,47 @@ def _of_costs(case: _Case, costs: "pd.DataFrame", count: Count) -> Verdict:
     claim, lines = case.claim, case.setting.lines
     assert isinstance(claim, Cost)
     recorded = claim.column in costs
-    absent = [arm for arm in claim.arms if arm not in lines or not recorded]
+    absent = [side for side in claim.sides if side not in lines or not recorded]
     if absent:
         model = case.setting.base.get("model", "")
-        counted = {arm: count(arm, claim.model_of.get(arm, model)) or {} for arm in absent if claim.is_count}
-        if not all(claim.column in counted.get(arm, {}) for arm in absent):
+        sides = {side: claim.sides[side] for side in absent if claim.is_count}
+        counted = {side: count(arm, stated or model) or {} for side, (arm, stated) in sides.items()}
+        if not all(claim.column in counted.get(side, {}) for side in absent):
             why = f"Not trained: {', '.join(absent)}."
             return case.verdict(NOT_RUN, None, why, case.command(absent, [], 0 if claim.is_count else FEWEST_SEEDS))
-        of_arms = {arm: pd.Series([float(columns[claim.column])]) for arm, columns in counted.items()}
-        trained = {arm: costs.loc[costs["line"] == lines[arm], claim.column] for arm in claim.arms if arm not in absent}
-        first, second = ((of_arms | trained)[arm] for arm in claim.arms)
+        untrained = {side: pd.Series([float(columns[claim.column])]) for side, columns in counted.items()}
+        trained = {side: costs.loc[costs["line"] == line, claim.column] for side, line in lines.items()}
+        first, second = ((trained | untrained)[side] for side in claim.sides)
         ratio = replace(_ratio(first, second, claim), seeds=0)
         verdict, why = judged(claim, ratio)
         return case.verdict(
             verdict, ratio, f"{measured_sentence(claim, ratio)} Counted without training: {', '.join(absent)}. {why}"
         )
-    a, b = (costs[costs["line"] == lines[arm]].drop_duplicates("seed").set_index("seed") for arm in claim.arms)
+    a, b = (costs[costs["line"] == lines[side]].drop_duplicates("seed").set_index("seed") for side in claim.sides)
     ratio = _ratio(a[claim.column].astype(float), b[claim.column].astype(float), claim)
     words = measured_sentence(claim, ratio)
     if not claim.is_count and set(a["device"]) | set(b["device"]) != set(a["device"]) & set(b["device"]):
         return case.verdict(NOT_SHOWN, ratio, f"{words} The devices differ.")
     if not claim.is_count and ratio.seeds < 2:
-        return case.verdict(NOT_SHOWN, ratio, f"{words} {ONE_SEED}", case.command(claim.arms, [], FEWEST_SEEDS))
+        return case.verdict(NOT_SHOWN, ratio, f"{words} {ONE_SEED}", case.command(claim.sides, [], FEWEST_SEEDS))
     verdict, why = judged(claim, ratio)
     return case.verdict(verdict, ratio, f"{words} {why}", others=[ratio])
 
 
 def _ratio(a: "pd.Series[float]", b: "pd.Series[float]", claim: Cost) -> Measured:
     """Divide the costs of a by those of b: counts as they are, others by the mean log ratio over the common seeds."""
-    from scipy import stats
+    from scipy import special
 
     if claim.is_count:
         value = float(a.mean() / b.mean()) if b.mean() else math.nan
-        return Measured(claim.b, value, value, value, seeds=min(len(a), len(b)))
+        return Measured([*claim.sides][1], value, value, value, seeds=min(len(a), len(b)))
     logs = np.log(a / b).dropna().to_numpy()
     if len(logs) < 2:
         value = float(np.exp(logs.mean())) if len(logs) else math.nan
-        return Measured(claim.b, value, math.nan, math.nan, seeds=len(logs))
-    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)))
+        return Measured([*claim.sides][1], value, math.nan, math.nan, seeds=len(logs))
+    half = float(special.stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / np.sqrt(len(logs)))
     mean = float(logs.mean())
-    return Measured(claim.b, math.exp(mean), math.exp(mean - half), math.exp(mean + half), seeds=len(logs))
+    return Measured([*claim.sides][1], math.exp(mean), math.exp(mean - half), math.exp(mean + half), seeds=len(logs))
 
 
 # Tables

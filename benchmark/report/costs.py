@@ -33,9 +33,12 @@ SETTINGS = [
     "accumulation",
     "precision",
     "device",
+    "gpus_per_cell",
     "initial_weights",
 ]
 """Columns of the costs that its caption states: costs are comparable only under the same settings."""
+UNSAID = {"gpus_per_cell": "1"}
+"""Settings that it leaves out where all lines have this value."""
 
 
 def pretraining_costs(results: Results) -> Iterator[Table | Sentence | Plot]:
@@ -87,7 +90,18 @@ def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
     )
     if settings := [text for name in SETTINGS if name in costs and (text := setting(costs, name))]:
         caption += f" Settings: {', '.join(settings)}."
+    caption += spikes(costs)
     return Table("cost of pretraining", [(name, unit_of) for name, unit_of, _ in columns], rows, [], caption)
+
+
+def spikes(costs: "pd.DataFrame") -> str:
+    """Write a sentence on each training whose loss rose suddenly; empty where none did."""
+    from benchmark.training.spikes import spiked
+
+    if "spikes" not in costs:
+        return ""
+    some = costs[costs["spikes"].map(lambda value: isinstance(value, dict))]
+    return "".join(f" {row.line}, seed {row.seed}: {spiked(row.spikes)}." for row in some.itertuples())
 
 
 def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
@@ -123,11 +137,11 @@ def source_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table | None:
 def setting(costs: "pd.DataFrame", name: str) -> str:
     """Write a setting as most lines have it, with the lines that differ: ``accumulation cached (msd: keyed)``.
 
-    Empty for a setting that was not recorded, or that the names of the lines contain.
+    Empty for a setting that was not recorded, that the names of the lines contain, or that goes without saying.
     """
     values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
     values = values[values != ""]
-    if values.empty or (name in IDENTITY and costs[name].nunique() > 1):
+    if values.empty or values.eq(UNSAID.get(name)).all() or (name in IDENTITY and costs[name].nunique() > 1):
         return ""
     usual = values.value_counts().index[0]
     lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, of_level, over_seeds, percent, span, wrap
-from benchmark.report.results import NotesOf, Results, natural, with_notes
+from benchmark.report.results import NotesOf, Results, natural, notes_of, with_notes
 from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def with_draws(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
         draws=[len(of_row) or np.nan for of_row in values],
         spread=[np.std(of_row, ddof=1) if len(of_row) > 1 else np.nan for of_row in values],
     )
-    drawn = [of_part.get("drawn", {}).get(row.metric, {}) for row, of_part in with_notes(rows, notes)]
+    drawn = [of_part.get("drawn", {}).get(metric, {}) for metric, of_part in zip(rows["metric"], notes_of(rows, notes))]
     if not any(drawn):
         return rows
     return rows.assign(**{f"train_{counted}": [of_row.get(counted) for of_row in drawn] for counted in DRAWN})
@@ -58,6 +58,7 @@ def points(rows: "pd.DataFrame", notes: NotesOf) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    rows = rows[np.array(["curve" in of_part for of_part in notes_of(rows, notes)], dtype=bool)]
     scores = [
         {
             "dataset": row.dataset,
@@ -136,7 +137,7 @@ def _cells(
     rows: "pd.DataFrame", lines: Sequence[str], baselines: set[str], points: Sequence[tuple[str, str]]
 ) -> dict[str, list[Cell]]:
     """Write the score of each line at each point, with its spread over draws; the best method is bold."""
-    pooled, chance = pool_points(rows), rows.groupby(["axis", "point"])["chance"].mean()
+    pooled, chance = pool_points(rows).to_dict(), rows.groupby(["axis", "point"])["chance"].mean()
     ours = [line for line in lines if line not in baselines]
     cells: dict[str, list[Cell]] = {line: [] for line in lines}
     for at in points:

@@ -22,7 +22,7 @@ from benchmark.report.costs import pool_costs, setting, with_unit
 from benchmark.report.render import MISSING, Answer, Cell, Table, clock, interval, of_level, over_seeds, percent
 from benchmark.report.results import Resamples, Results, columns_of, natural
 from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
-from benchmark.report.scores import best_of, guesses_of, mean_of, mean_scores
+from benchmark.report.scores import NOT_ABOVE_GUESSES, best_of, guesses_of, is_above, mean_of, mean_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,7 @@ def overview_table(results: Results) -> Table:
     baselines = [line for line in results.lines if line not in results.methods]
     ours: dict[str, list[Cell]] = {line: [] for line in methods}
     below: dict[str, list[Cell]] = {line: [] for line in [*baselines, "highest guess", "datasets"]}
-    columns = []
+    columns, used = [], set[str]()
     for task in tasks:
         of_task = scores[scores["task"] == task]
         keys = columns_of(of_task)
@@ -187,7 +187,12 @@ def overview_table(results: Results) -> Table:
         guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(first.itertuples()))]))
         values = [at[task, line].value if (task, line) in at else np.nan for line in methods]
         for line, best in zip(methods, best_of(values, guess)):
-            ours[line].append(_mean_cell(at.get((task, line)), marked.get((task, "", "", line), ""), best))
+            mean = at.get((task, line))
+            own_marks = marked.get((task, "", "", line), "")
+            if mean and not is_above(mean, guess):
+                own_marks += NOT_ABOVE_GUESSES
+            used |= {*own_marks}
+            ours[line].append(_mean_cell(mean, own_marks, best))
         for line in baselines:
             below[line].append(_mean_cell(at.get((task, line))))
         below["highest guess"].append(Cell(percent(guess)))
@@ -200,7 +205,7 @@ def overview_table(results: Results) -> Table:
             cells.append(Cell(texts.get(line, MISSING)))
         for cells in below.values():
             cells.append(Cell(""))
-    caption = _caption(results, means, {mark for each in marked.values() for mark in each}, bool(costs))
+    caption = _caption(results, means, used, bool(costs))
     title = f"overview: mean over datasets, in percent{of_level(scores['seeds'].max())}"
     return Table(title, columns, list(ours.items()), list(below.items()), caption, main=True, shaded=True)
 
@@ -249,11 +254,13 @@ def _caption(results: Results, means: "pd.DataFrame", marked: set[str], costs: b
         seeds = " and seeds" if means["seeds"].max() > 1 else ""
         caption += f" Below: the 95 % interval of the mean, for other patients{seeds} of these datasets."
     caption += " Bold: the highest, which is no verdict. Highest guess: without the images."
-    if results.scores.groupby("task")["metric"].nunique().max() > 1:
-        caption += " 2 metrics: datasets differ in theirs."
+    if (several := int(results.scores.groupby("task")["metric"].nunique().max())) > 1:
+        caption += f" {'2' if several == 2 else 'Several'} metrics: datasets differ in theirs."
     for mark, name in BASELINES.values():
         if mark in marked:
             caption += f" {mark}: this mean is not shown to beat {name}."
+    if NOT_ABOVE_GUESSES in marked:
+        caption += f" {NOT_ABOVE_GUESSES}: its interval does not lie above the highest guess."
     if costs and "device" in results.costs and results.costs["device"].nunique() > 1:
         caption += f" Times compare only on the same device: {setting(results.costs, 'device')}."
     return caption

@@ -20,6 +20,7 @@ from benchmark.report.render import (
     to_terminal,
     wrap,
 )
+from benchmark.report.results import with_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,13 +60,13 @@ HOW_TO_READ = """\
   ten on the scarcer side, neither interval nor test keeps what it promises, and there is no verdict.
   `differences.csv` has all of them, with p before and after correction.
 - **Mean ranks** count each dataset once, however large a difference is (Friedman and Nemenyi; Demsar 2006).
-- **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method starts
-  from. **Untrained** is the same architecture with random weights, where the initial ones are not random. **Raw
-  pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the training
-  set (VQA: of each type of question). **Question only** is the same head trained without the image, and **same
-  question** gives the answer that train most often has to the question: what a score is above them comes from the
-  image. **Chance** is the score of a method that knows nothing about the images. **Ceiling** is the highest score that
-  is possible. **Examples** are the number of test examples.
+- **Baselines** are evaluated like methods and listed below them. **Initial weights** are those that every method
+  starts from. **Untrained** is the same architecture with random weights, where the initial ones are not random.
+  **Raw pixels** are the images, averaged down to 16 x 16. **Majority** always predicts the most common answer of the
+  training set, or of the test set where train has no labels (VQA: of each type of question). **Question only** is the
+  same head trained without the image, and **same question** gives the answer that train most often has to the
+  question: what a score is above them comes from the image. **Chance** is the score of a method that knows nothing
+  about the images. **Ceiling** is the highest score that is possible. **Examples** are the number of test examples.
 - **†** A score is not shown to beat the model before training: the initial weights or, for a model that was trained
   elsewhere, its own untrained architecture. **‡** It is not shown to beat raw pixels. Where that baseline was not
   evaluated, there is no mark. The tables of differences to these baselines have the tests, corrected for their number.
@@ -144,8 +145,7 @@ class Page:
 
 def csv_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Copy a table of data with its texts as a CSV file may hold them; numbers stay."""
-    columns = [name for name in frame if frame[name].dtype.kind not in "biufc"]
-    return frame.assign(**{name: frame[name].map(_csv_cell, na_action="ignore") for name in columns})
+    return with_texts(frame, _csv_cell)
 
 
 def _csv_cell(value: object) -> object:

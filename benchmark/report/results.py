@@ -5,10 +5,11 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from benchmark.common.text import LONGEST_SENTENCE, display_name, shorten, visible
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from benchmark.store.rows import Embedded, Notes
@@ -94,14 +95,17 @@ class DisplayNames:
         self.whole: dict[str, str] = {}
 
     def frame(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        """Copy rows or costs with names as display_name() writes them; numbers and ``KEYS`` stay."""
-        columns = [name for name in frame if name not in KEYS and frame[name].dtype.kind not in "biufc"]
+        """Copy rows or costs with names as display_name() writes them; numbers and ``KEYS`` stay.
+
+        Texts become columns of objects: pandas would make a new text each time that one is read.
+        """
+        import pandas as pd
+
         changed = {}
-        for column in columns:
+        for column in [name for name in frame if frame[name].dtype.kind not in "biufc"]:
             write = self._list if column in LISTS else _sentence if column == "question" else self._name
-            texts = [write(value) for value in frame[column]]
-            if any(text is not value and text != value for text, value in zip(texts, frame[column])):
-                changed[column] = texts
+            texts = of_each(frame[column], _same if column in KEYS else write)
+            changed[column] = pd.Series(texts, frame.index, dtype=object)
         return frame.assign(**changed)
 
     def notes(self, notes: NotesOf) -> NotesOf:
@@ -125,7 +129,36 @@ class DisplayNames:
                 self._name(key): shorten(visible(text), LONGEST_SENTENCE) if isinstance(text, str) else self._name(text)
                 for key, text in value.items()
             }
-        return [self._name(each) for each in value] if isinstance(value, list) else value
+        if isinstance(value, list) and any(isinstance(each, str | list | dict) for each in value):
+            return [self._name(each) for each in value]
+        return value
+
+
+def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
+    """Copy a table with each value of the columns that are not of numbers changed."""
+    import pandas as pd
+
+    columns = {name: of_each(frame[name], change) for name in frame if frame[name].dtype.kind not in "biufc"}
+    return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in columns.items()})
+
+
+def of_each(values: Iterable[Any], change: Callable[[Any], Any]) -> np.ndarray:
+    """Change each of some values, object [n]: equal texts once, which then are one text."""
+    values = list(values)
+    known: dict[str, Any] = {}
+    changed = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            changed[place] = change(value)
+            continue
+        if value not in known:
+            known[value] = change(value)
+        changed[place] = known[value]
+    return changed
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _sentence(value: Any) -> Any:
@@ -221,6 +254,14 @@ def columns_of(scores: "pd.DataFrame") -> list[tuple[str, str]]:
     keys = set(zip(scores["dataset"], scores["metric"]))
     datasets, metrics = natural({dataset for dataset, _ in keys}), natural({metric for _, metric in keys})
     return [(dataset, metric) for dataset in datasets for metric in metrics if (dataset, metric) in keys]
+
+
+def notes_of(rows: "pd.DataFrame", notes: NotesOf) -> "list[Notes]":
+    """List the notes of each row's part of the evaluation; empty ones where no evaluation is named."""
+    if "evaluation" not in rows:
+        return [{}] * len(rows)
+    parts = zip(*(rows[name].astype(str) for name in ("cell", "evaluation", "part")))
+    return [notes(cell, evaluation).get(part, {}) for cell, evaluation, part in parts]
 
 
 def with_notes(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":

@@ -122,12 +122,17 @@ def measured_runs(runs: "Sequence[Run]", resamples: Resamples) -> tuple[np.ndarr
     if len(counts) > 1 or counts != {len(draws) for of_run in of_draws for draws in of_run}:
         of_draws = [[[float(np.mean(draws))] for draws in of_run] for of_run in of_draws]
         drawn = drawn and [[each.mean(axis=0, keepdims=True) for each in of_run] for of_run in drawn]
-    values = np.array([np.mean(of_run, axis=0) for of_run in of_draws])
+    values = np.array([_mean(of_run) for of_run in of_draws])
     if drawn is None:
         return values, None
     # The resamples of a run with fewer are the first ones of a run with more.
     shortest = min(each.shape[1] for of_run in drawn for each in of_run)
-    return values, np.array([np.mean([each[:, :shortest] for each in of_run], axis=0) for of_run in drawn])
+    return values, np.array([_mean([each[:, :shortest] for each in of_run]) for of_run in drawn])
+
+
+def _mean(parts: Sequence[Any]) -> Any:
+    """Average the parts of a run; most have one."""
+    return parts[0] if len(parts) == 1 else np.mean(parts, axis=0)
 
 
 def _drawn(runs: "Sequence[Run]", resamples: Resamples) -> list[list[np.ndarray]] | None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 NOT_ABOVE_GUESSES = "§"
 """The mark of a score that may be one of a model which learned nothing, or gives one answer to everything."""
+ALIKE = 0.999
+"""The mean cosine of the embeddings of two test images from which on a model has collapsed."""
 Key = tuple[str, str, str, str]
 """Task, dataset, metric and line."""
 SCORES = [
@@ -81,7 +83,7 @@ def primary_scores(results: Results) -> Iterator[Table | Plot]:
     task, notes = results.task, results.notes
     meaning = defined(results.rows, notes)
     table = score_table(results.scores, task, results.lines, results.marks, meaning)
-    for said in (vocabularies, left_out, missing, at_edges):
+    for said in (vocabularies, left_out, missing, at_edges, collapsed):
         table.caption += said(results.rows, notes)
     table.caption += too_few(results.rows[results.rows["primary"].astype(bool)])
     yield table
@@ -124,7 +126,8 @@ def summarise(rows: "pd.DataFrame", each_metric: bool = False) -> "pd.DataFrame"
     baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
     of_lines = _pool_lines(_mean_over_parts(rows, column), baselines, each_metric)
     scores = []
-    for key, of_column in rows.groupby(column):
+    used = [*column, "chance", "majority", "blind", "ceiling", "line", "part", "n", "of_draws"]
+    for key, of_column in rows[[name for name in used if name in rows]].groupby(column):
         if key not in of_lines:
             continue
         chance, majority = float(of_column["chance"].mean()), float(of_column["majority"].mean())
@@ -160,7 +163,10 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
         samples = [frozenset(of_column["examples"]) for _, of_column in rows[rows["task"] == task].groupby(column)]
         apart = len(set(samples)) == count or samples == [frozenset({""})] * count
         for line, of_line in of_task.groupby("line"):
-            of_columns = [of_column.set_index("seed") for _, of_column in of_line.groupby(column)]
+            of_columns = [
+                dict(zip(of_column["seed"], zip(*(of_column[name] for name in ("value", "low", "high", "of_draws")))))
+                for _, of_column in of_line.groupby(column)
+            ]
             if len(of_columns) == count:
                 of_seeds = _mean_over_columns(of_columns, apart)
                 runs += [{"task": task, "dataset": "", "metric": "", "line": line, **run} for run in of_seeds]
@@ -170,23 +176,24 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame([{"task": task, **mean} for (task, *_), means in pooled.items() for mean in means])
 
 
-def _mean_over_columns(columns: "Sequence[pd.DataFrame]", apart: bool) -> Iterator[dict[str, Any]]:
+def _mean_over_columns(
+    columns: Sequence[Mapping[int, tuple[float, float, float, Any]]], apart: bool
+) -> Iterator[dict[str, Any]]:
     """Average a line's scores over the columns of a table, within each seed: value, low, high and of_draws.
 
-    columns: by seed, as _mean_over_parts() gives them. apart: whether their test examples differ.
+    columns: by seed, value, low, high and of_draws as _mean_over_parts() gives them. apart: whether their test examples
+    differ.
     """
-    if len({frozenset(column.index) for column in columns}) > 1:
+    if len({frozenset(column) for column in columns}) > 1:
         # No seed's mean; that of the means over seeds is the one that the table of scores has.
-        value = float(np.mean([column["value"].mean() for column in columns]))
+        value = float(np.mean([np.mean([value for value, *_ in column.values()]) for column in columns]))
         yield {"seed": 0, "value": value, "low": np.nan, "high": np.nan, "of_draws": None}
         return
-    for seed in columns[0].index:
-        values, lows, highs = (
-            np.array([column.loc[seed, name] for column in columns]) for name in ("value", "low", "high")
-        )
+    for seed in columns[0]:
+        values, lows, highs = (np.array([column[seed][place] for column in columns]) for place in range(3))
         value = float(values.mean())
         below, above = (float(np.sqrt((each**2).sum())) / len(columns) for each in (values - lows, highs - values))
-        kept = [column.loc[seed, "of_draws"] for column in columns]
+        kept = [column[seed][3] for column in columns]
         drawn = [draws for draws in kept if isinstance(draws, list)]
         known = len(columns) == 1 or (apart and len({len(draws) for draws in drawn}) <= 1)
         low, high = (value - below, value + above) if known else (np.nan, np.nan)
@@ -254,23 +261,26 @@ def _pool_lines(
     """
     from benchmark.evaluation.replicates import Score, pooled
 
-    runs = list(of_seeds.groupby(["task", "dataset", "metric", "line"]))
+    keys = [key[:4] for key in of_seeds.index]
+    of_runs: dict[tuple[str, str, str, str], list[int]] = {}
+    for place, key in enumerate(keys):
+        of_runs.setdefault(key, []).append(place)
+    columns = {name: of_seeds[name].to_numpy() for name in ("value", "low", "high", "of_draws")}
+    runs = [(key, {name: values[of_runs[key]] for name, values in columns.items()}) for key in sorted(of_runs)]
     of_kinds: dict[Any, list[int]] = {}
     for number, ((task, _, metric, line), _) in enumerate(runs):
         of_kinds.setdefault((task, metric if each_metric else "", line in baselines), []).append(number)
     means: dict[int, tuple[float, float, float]] = {}
     for numbers in of_kinds.values():
         of_kind = [runs[at][1] for at in numbers]
-        scores = [
-            Score(seeds["value"].to_numpy(), seeds["low"].to_numpy(), seeds["high"].to_numpy(), _draws(seeds))
-            for seeds in of_kind
-        ]
+        scores = [Score(seeds["value"], seeds["low"], seeds["high"], _draws(seeds["of_draws"])) for seeds in of_kind]
         means |= dict(zip(numbers, pooled(scores)))
     lines: dict[Any, list[dict[str, Any]]] = {}
     for number, ((*key, line), seeds) in enumerate(runs):
         value, low, high = means[number]
-        deviation = float(seeds["value"].std(ddof=1)) if len(seeds) > 1 else np.nan
-        score = {"line": line, "value": value, "low": low, "high": high, "seeds": len(seeds), "deviation": deviation}
+        count = len(seeds["value"])
+        deviation = float(seeds["value"].std(ddof=1)) if count > 1 else np.nan
+        score = {"line": line, "value": value, "low": low, "high": high, "seeds": count, "deviation": deviation}
         lines.setdefault(tuple(key), []).append(score)
     return lines
 
@@ -279,10 +289,9 @@ def _is_drawn(column: "pd.DataFrame") -> bool:
     return "of_draws" in column and any(isinstance(draws, list) and len(draws) > 1 for draws in column["of_draws"])
 
 
-def _draws(seeds: "pd.DataFrame") -> list[float]:
+def _draws(of_draws: np.ndarray) -> list[float]:
     """Return the score in each draw of what is learned from; none where there are several seeds, or no draws."""
-    draws = seeds["of_draws"].iloc[0]
-    return draws if len(seeds) == 1 and isinstance(draws, list) else []
+    return of_draws[0] if len(of_draws) == 1 and isinstance(of_draws[0], list) else []
 
 
 def highest_guesses(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[str, float]:
@@ -294,6 +303,8 @@ def highest_guesses(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[
     import pandas as pd
 
     named = [guess if isinstance(guess, dict) else {} for guess in guesses]
+    if not any(named):
+        return {}
     of_lines = pd.DataFrame(named, guesses.index, dtype=float).groupby(lines).mean()
     return {str(name): float(value) for name, value in of_lines.max().items()}
 
@@ -364,11 +375,15 @@ def with_guesses(marks_of: Mapping[Key, str], scores: "pd.DataFrame") -> dict[Ke
     marked = dict(marks_of)
     for score in scores[~scores["baseline"]].itertuples():
         guesses = [guess for guess in (score.chance, score.majority, *score.blind.values()) if guess == guess]
-        lowest = score.low if score.low == score.low else score.value
-        if guesses and lowest <= max(guesses):
+        if guesses and not is_above(score, max(guesses)):
             key = (score.task, score.dataset, score.metric, score.line)
             marked[key] = marked.get(key, "") + NOT_ABOVE_GUESSES
     return marked
+
+
+def is_above(score: Any, guess: float) -> bool:
+    """Return whether the interval of a score, or the score where it has none, lies above what a guess gets."""
+    return not (score.low if score.low == score.low else score.value) <= guess
 
 
 def explained(scores: "pd.DataFrame", own_marks: str) -> str:
@@ -475,6 +490,29 @@ def at_edges(rows: "pd.DataFrame", notes: NotesOf) -> str:
     return (
         f" The best of the values tried is the lowest or highest of them, so that one beyond might be better: {every}."
     )
+
+
+def collapsed(rows: "pd.DataFrame", notes: NotesOf) -> str:
+    """Write sentences on the methods that give one answer to everything, or nearly one embedding to all images.
+
+    rows: labelled, of one kind of task.
+    """
+    answers: dict[str, dict[str, None]] = {}
+    alike: dict[str, None] = {}
+    for row, of_part in measurements(rows[~rows["baseline"].astype(bool)], notes):
+        if answer := of_part.get("only_answer"):
+            answers.setdefault(f"{row.dataset} '{answer}'", {})[row.line] = None
+        spread = of_part.get("embeddings")
+        if spread and spread["mean_cosine"] > ALIKE:
+            alike[f"{row.line} on {row.dataset}"] = None
+    sentences = []
+    if answers:
+        listed = "; ".join(f"{answer} ({', '.join(lines)})" for answer, lines in sorted(answers.items()))
+        sentences.append(f" One answer to all test examples: {listed}.")
+    if alike:
+        sentences.append(f" Embeddings of all test images nearly the same (mean cosine above {ALIKE:g}): ")
+        sentences[-1] += f"{', '.join(alike)}."
+    return "".join(sentences)
 
 
 def defined(rows: "pd.DataFrame", notes: NotesOf) -> dict[str, str]:

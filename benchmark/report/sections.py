@@ -44,6 +44,7 @@ from benchmark.report.results import (
     natural,
     nothing,
     shared_settings,
+    with_texts,
 )
 from benchmark.report.verdicts import Verdict
 from benchmark.report.web import curves, differences, embedding_map, predictions, quality, score_charts, training
@@ -261,4 +262,4 @@ def data_files(results: Results) -> "Mapping[str, pd.DataFrame]":
             return results.whole.get(value, value)
         return json.dumps(value) if isinstance(value, dict) else value
 
-    return {name: frame.map(written) for name, frame in files.items()}
+    return {name: with_texts(frame, written) for name, frame in files.items()}

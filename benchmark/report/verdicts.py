@@ -156,8 +156,7 @@ def measured_sentence(claim: Claim, measured: Measured) -> str:
     if isinstance(claim, Cost):
         between = f" (95 % interval {100 * measured.low:.1f} to {100 * measured.high:.1f} %)"
         interval = between if known and not claim.is_count else ""
-        other = f"{claim.b} on {claim.b_model}" if claim.b_model else claim.b
-        return f"{claim.a} has {value:.1f} % of the {claim.column} of {other}{interval}."
+        return f"{claim.a} has {value:.1f} % of the {claim.column} of {measured.other}{interval}."
     scope = [f"95 % interval {interval_of(claim, measured)}"] if known else []
     scope += [measure_of(claim, measured)]
     datasets = {dataset for _, dataset, _ in measured.columns}

@@ -150,6 +150,9 @@ def claim(path: Path) -> Claim | Owner:
             if owner is not None and not _is_dead(before, owner):
                 return owner
             if owner is None and not _is_silent(before):
+                if attempt == TRIES - 1 and before.exists():
+                    # Its process died, or its machine did, before it had written who it is.
+                    return Owner("unknown", "", 0, "", time.time(), before.name)
                 # Being written, or removed, at this moment.
                 time.sleep(0.01 * (attempt + 1))
                 continue

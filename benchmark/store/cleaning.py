@@ -13,7 +13,20 @@ KINDS = {
     "partial": "interrupted trainings, killed evaluations, damage set aside; the next run starts from scratch",
     "cache": "records, prepared images, tokenizers and general weights; rebuilt by the next run",
 }
-CACHED = ("records", "decoded", "prepared", "tokens", "tokenizers", "initial", "language_models", "estimates")
+CACHED = (
+    "records",
+    "shared",
+    "shards",
+    "drawn",
+    "decoded",
+    "prepared",
+    "tokens",
+    "tokenizers",
+    "initial",
+    "language_models",
+    "estimates",
+    "scripts",
+)
 """The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
 RUNNING_WITHIN = 60.0
 """A training that wrote within the last so many seconds counts as running."""

@@ -1,7 +1,7 @@
 """Files that are whole or absent, also after a power loss, and whose damage is noticed when they are read.
 
 A record is a JSON file that says what was written beside it: {"format", "time", "count", "files", "content", "sha256"}.
-files: the SHA-256 of each file in its folder; sha256: of everything else in the record. Files of versions before 1.6
+files: the SHA-256 of each file in its folder; sha256: of everything else in the record. Files of versions before 0.2
 have neither and are read without a check.
 """
 
@@ -214,17 +214,26 @@ def intact(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
-    if not (folder / FILES).exists():
-        return True
     try:
-        remedy = "it is made again"
-        files = read_record(folder / FILES, dict, remedy).files
-        for name in files:
-            check_file(folder / name, files, remedy)
+        check_folder(folder)
     except DamagedError as error:
         set_aside(folder, error)
         return False
     return True
+
+
+def check_folder(folder: Path) -> int:
+    """Return the number of files of a folder that are what seal_folder() saw; 0 for a folder without a record.
+
+    Raises ``DamagedError`` for the first that is not.
+    """
+    if not (folder / FILES).exists():
+        return 0
+    remedy = "it is made again when it is next used"
+    files = read_record(folder / FILES, dict, remedy).files
+    for name in files:
+        check_file(folder / name, files, remedy)
+    return len(files)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """The record of a run that goes on: RESULTS/runs/ID.json, by which another process knows what is running and left."""
 
+import json
 import os
 import platform
 import threading
@@ -14,6 +15,7 @@ from uuid import uuid4
 from pydantic import BaseModel, Field, ValidationError
 
 from benchmark.store.claim import BEAT, DEAD, ClaimLostError
+from benchmark.store.files import write_whole
 
 SHARE = 0.01
 """The most of the time that writing a record at its changes takes, if it has more than ``MANY`` parts."""
@@ -252,11 +254,9 @@ class Recorder:
             self.record.updated = time.time()
             self.record.doing = self.doing() if self.record.state == "running" else ""
             path = self._path(self.record)
-            partial = path.with_suffix(".partial")
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                partial.write_text(self.record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-                partial.replace(path)
+                write_whole(path, _text_of(self.record))
             except OSError as error:
                 self._writes = False
                 self.say(f"{path}: cannot be written, so that bench watch does not see this run: {error.strerror}")
@@ -278,6 +278,14 @@ class Recorder:
         with self._lock:
             work.state, work.reason = state, reason
         self.changed()
+
+
+def _text_of(record: RunRecord) -> bytes:
+    try:
+        return record.model_dump_json(indent=1).encode() + b"\n"
+    except ValueError:
+        # A message names a file whose name is no text.
+        return json.dumps(record.model_dump(), indent=1, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def _is_process(process: int) -> bool:

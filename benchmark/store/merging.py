@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
@@ -110,7 +111,10 @@ def _check(cell: Finished) -> None:
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """Link or copy a folder whole: under another name, and renamed."""
+    """Link or copy a folder whole: under another name, and renamed. The cell that it is or belongs to is claimed."""
+    for left in to.parent.glob(f".{escape(to.name)}-merged-*.partial"):
+        # A merge was killed.
+        shutil.rmtree(left, ignore_errors=True)
     partial = to.parent / f".{to.name}-merged-{uuid4().hex[:8]}.partial"
     try:
         shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(".*"))

@@ -123,10 +123,23 @@ class GalleryNote(TypedDict, total=False):
     none: str
 
 
+class EmbeddingSpread(TypedDict):
+    """How different the embeddings of test images are: the mean cosine of two of them, and their effective rank."""
+
+    mean_cosine: float
+    effective_rank: float
+
+
 class Notes(TypedDict, total=False):
-    """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others."""
+    """The notes of one part that the report reads; ``Measurement`` defines each. A task may add others.
+
+    only_answer: the one answer that all test examples got, although not all have the same truth. embeddings: how
+    different those of the test images are, if any task has encoded them.
+    """
 
     gallery: GalleryNote
+    only_answer: str
+    embeddings: EmbeddingSpread
     definitions: dict[str, str]
     vocabulary: int
     missing: dict[str, str]
@@ -146,7 +159,7 @@ class Notes(TypedDict, total=False):
 class Stored(TypedDict):
     """Rows of encoded images or texts: the name of their folder in ``embeddings/``, and the class of each.
 
-    classes: none where it has no known one; several of a multi-label image. digest: of the rows, from version 1.6 on.
+    classes: none where it has no known one; several of a multi-label image. digest: of the rows, from version 0.2 on.
     """
 
     folder: str

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 LABEL = ("suite", "model", "arm", "method", "variant", "pretraining", "seed", "folder")
 """The columns that name a cell. Of several cells with the same name, the newest counts: the time and the count in its
-record say which that is, or the time of the file for results of versions before 1.6; of equal ones, the higher key.
+record say which that is, or the time of the file for results of versions before 0.2; of equal ones, the higher key.
 
 folder: of several results folders, the one that the cell is in, where another has a different cell of the same name."""
 
@@ -106,6 +106,7 @@ class Store:
         self.folder = folder
         self.cells = folder / "cells"
         self.damage: dict[Path, str] = {}
+        self._files: dict[Path, tuple[tuple[int, int], Mapping[str, str]]] = {}
 
     def create(self) -> None:
         """Create the folder and try to write to it. Raises ``MachineError`` if files cannot be written there."""
@@ -118,7 +119,7 @@ class Store:
             reason = f"cannot be created: {error.strerror}"
         if not reason:
             folders = [self.folder, *([self.cells] if os.path.lexists(self.cells) else [])]
-            reason = next(filter(None, map(_why_unwritable, folders)), "")
+            reason = next(filter(None, map(why_unwritable, folders)), "")
         if reason:
             raise MachineError(f"the results folder {self.folder} {reason}; choose another with --results")
 
@@ -206,7 +207,9 @@ class Store:
         """
         partial, temporary = partial or self.partial(key), tuple(temporary)
         write_json(partial / "cell.json", cell)
-        write_record(partial / "cost.json", cost, self._stamp(), digests(partial, temporary))
+        # It may hold the cost.json of its training.
+        written = digests(partial, (*temporary, "cost.json"))
+        write_record(partial / "cost.json", cost, self._stamp(), written)
         commit(partial, self.cell(key))
         self.tidy(key, temporary)
 
@@ -251,8 +254,9 @@ class Store:
             folder = self.evaluation_folder(key, name)
             try:
                 if folder.is_dir():
-                    for file in self._evaluation_record(key, name).files:
-                        self._checked(key, name, file)
+                    files = self._evaluation_record(key, name).files
+                    for file in files:
+                        check_file(folder / file, files, EVALUATE_AGAIN)
             except DamagedError as error:
                 set_aside(folder, error)
 
@@ -278,7 +282,22 @@ class Store:
         return rows
 
     def _evaluation_record(self, cell: str, key: str) -> Record:
-        return read_record(self.evaluation_folder(cell, key) / "rows.json", list, EVALUATE_AGAIN)
+        path = self.evaluation_folder(cell, key) / "rows.json"
+        state = path.stat() if path.is_file() else None
+        record = read_record(path, list, EVALUATE_AGAIN)
+        if state is not None:
+            self._files[path] = (state.st_size, state.st_mtime_ns), record.files
+        return record
+
+    def _files_of(self, cell: str, key: str) -> Mapping[str, str]:
+        """Read the digests of the files of an evaluation; a record that has not changed is not read again.
+
+        A report asks for each file and each metric.
+        """
+        path = self.evaluation_folder(cell, key) / "rows.json"
+        state = path.stat()
+        known, files = self._files.get(path, (None, {}))
+        return files if known == (state.st_size, state.st_mtime_ns) else self._evaluation_record(cell, key).files
 
     def _checked(self, cell: str, key: str, name: str) -> Path | None:
         """Return the path of a file of an evaluation; None if it has none of that name.
@@ -288,7 +307,7 @@ class Store:
         path = self.evaluation_folder(cell, key) / name
         if not (path.parent / "rows.json").is_file():
             return None
-        files = self._evaluation_record(cell, key).files
+        files = self._files_of(cell, key)
         if not path.is_file() and name not in files:
             return None
         check_file(path, files, EVALUATE_AGAIN)
@@ -433,15 +452,24 @@ class Store:
         If two cells have the same label (a method's code has changed, say), the newer one counts. The order is that of
         the labels and keys.
         """
-        return self._rows(at_end=True)
+        return self.rows_and_course()[0]
 
     def course(self) -> "pd.DataFrame":
         """Read the rows of weights in the course of trainings: as rows(), with the columns of ``CourseColumns``."""
-        return self._rows(at_end=False)
+        return self.rows_and_course()[1]
 
-    def _rows(self, at_end: bool) -> "pd.DataFrame":
-        import pandas as pd
+    def rows_and_course(self) -> "tuple[pd.DataFrame, pd.DataFrame]":
+        """Read what rows() and course() return, each file once."""
+        read = self._rows()
+        newest_last = sorted(range(len(read)), key=lambda i: read[i][0])
+        of_kinds = [
+            [(i, row) for i in newest_last for row in read[i][1] if ("at" not in row) == at_end]
+            for at_end in (True, False)
+        ]
+        return _frame(of_kinds[0]), _frame(of_kinds[1])
 
+    def _rows(self) -> list[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+        """Read the rows of each evaluation, with what newer evaluations have more of."""
         evaluations: list[tuple[tuple[Any, ...], list[dict[str, Any]]]] = []
         cells = self.finished_cells()
         apart = self._told_apart(cells)
@@ -453,19 +481,9 @@ class Store:
                 except DamagedError as error:
                     self.leave_out(error)
                     continue
-                rows = [{**row, **origin} for row in record.content if ("at" not in row) == at_end]
+                rows = [{**row, **origin} for row in record.content]
                 evaluations.append(((cell.age, record.time, record.count, key), rows))
-        newest_last = sorted(range(len(evaluations)), key=lambda i: evaluations[i][0])
-        frame = pd.DataFrame([row for i in newest_last for row in evaluations[i][1]])
-        if frame.empty:
-            return frame
-        if "groups" in frame:
-            # Rows of earlier versions say no more than the number of groups.
-            effective = frame["effective_groups"] if "effective_groups" in frame else frame["groups"]
-            frame["effective_groups"] = effective.fillna(frame["groups"])
-        place = pd.Series([i for i in newest_last for _ in evaluations[i][1]])
-        kept = _newest(frame, [*LABEL, "dataset", "task", "part", "metric", "at"])
-        return kept.iloc[np.argsort(place[kept.index], kind="stable")].reset_index(drop=True)
+        return evaluations
 
     def costs(self) -> "pd.DataFrame":
         """Read the costs of the trained cells, one row per cell; of two with the same label the newer one."""
@@ -615,7 +633,7 @@ def _damage_of(path: Path, remedy: str = EVALUATE_AGAIN) -> Iterator[None]:
         raise DamagedError(path, f"is damaged ({cut(str(error))})", remedy) from error
 
 
-def _why_unwritable(folder: Path) -> str:
+def why_unwritable(folder: Path) -> str:
     """Say why no file can be written into a folder; empty if one can."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder) as file:
@@ -624,6 +642,22 @@ def _why_unwritable(folder: Path) -> str:
     except OSError as error:
         return f"cannot be written to: {explained(error)}"
     return ""
+
+
+def _frame(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> "pd.DataFrame":
+    """Tabulate rows, the newest last, without those that newer ones replace. rows: each with its place in the table."""
+    import pandas as pd
+
+    frame = pd.DataFrame([row for _, row in rows])
+    if frame.empty:
+        return frame
+    if "groups" in frame:
+        # Rows of earlier versions say no more than the number of groups.
+        effective = frame["effective_groups"] if "effective_groups" in frame else frame["groups"]
+        frame["effective_groups"] = effective.fillna(frame["groups"])
+    place = pd.Series([place for place, _ in rows])
+    kept = _newest(frame, [*LABEL, "dataset", "task", "part", "metric", "at"])
+    return kept.iloc[np.argsort(place[kept.index], kind="stable")].reset_index(drop=True)
 
 
 def _newest(frame: "pd.DataFrame", keys: list[str]) -> "pd.DataFrame":

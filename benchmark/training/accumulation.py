@@ -8,37 +8,57 @@ contrast() runs once, so its own parameters (the temperature) get their gradient
 
 ``cached`` and ``keyed`` give the full batch's gradient up to rounding; their activation memory depends only on the
 micro-batch.
+
+Several ranks give the gradient of one, up to rounding: each passes its own micro-batches forward and backward,
+embeddings and keys are gathered, every rank computes all of contrast(), and one sum over the ranks ends the step.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import accumulate as running_sum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, PlugInError, described, said, unknown
 from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
-from benchmark.method import Accumulation, Embeddings, Keys, Method, Output
+from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method, Output
+from benchmark.training.ranks import ALONE, Ranks, SharedError
 
 Losses = dict[str, float]
 Precision = Callable[[], AbstractContextManager[object]]
 """Makes the autocast context for forward passes; losses are computed outside it."""
 
 
+LOGGED = (
+    "stage",
+    "step",
+    "samples",
+    "learning_rate",
+    "gradient_norm",
+    "temperature_scale",
+    "validation_loss",
+    "seconds",
+)
+"""The columns of a training's log beside the losses: no loss has their names."""
+
+
 class NotFiniteError(ArithmeticError):
     """A step whose loss or gradient norm is not finite.
 
-    loss: of the effective batch. norm: of the gradient, before clipping.
+    loss: of the effective batch; its terms. norm: of the gradient, before clipping.
     """
 
-    def __init__(self, loss: float, norm: float) -> None:
-        super().__init__(f"the loss is {loss} and the gradient norm {norm}")
-        self.loss = loss
-        self.norm = norm
+    def __init__(self, losses: Losses, norm: float) -> None:
+        self.loss, self.norm = sum(losses.values()), norm
+        bad = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
+        named = f" ({', '.join(bad)})" if bad and len(losses) > 1 else ""
+        super().__init__(f"the loss is {self.loss}{named} and the gradient norm {norm}")
 
 
 def training_step(
@@ -49,22 +69,28 @@ def training_step(
     seed: int,
     precision: Precision = nullcontext,
     gradient_clip: float = 0.0,
+    ranks: Ranks = ALONE,
 ) -> tuple[Losses, float]:
     """Take one optimiser step on an effective batch.
 
     Arguments as in ``accumulate``. gradient_clip: the largest gradient norm, 0 for no limit.
     Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
-    with running statistics as they were before the step.
+    with running statistics as they were before the step, and ``SharedError`` for losses without a gradient.
     """
     # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
-    losses, keys = accumulate(method, batches, mode, seed, precision)
+    losses, keys = accumulate(method, batches, mode, seed, precision, ranks)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, gradient_clip or math.inf).item()
     if not (math.isfinite(sum(losses.values())) and math.isfinite(norm)):
         for buffer, old in before:
             buffer.copy_(old)
-        raise NotFiniteError(sum(losses.values()), norm)
+        raise NotFiniteError(losses, norm)
+    if trained and all(parameter.grad is None for parameter in trained):
+        raise SharedError(
+            f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) depend on no weight that it "
+            "trains, so that nothing is learned; make them from the embeddings, without detach()"
+        )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     method.after_step(keys)
@@ -72,101 +98,158 @@ def training_step(
 
 
 def accumulate(
-    method: Method, batches: Sequence[Batch], mode: Accumulation, seed: int, precision: Precision = nullcontext
+    method: Method,
+    batches: Sequence[Batch],
+    mode: Accumulation,
+    seed: int,
+    precision: Precision = nullcontext,
+    ranks: Ranks = ALONE,
 ) -> tuple[Losses, Keys]:
     """Add the gradient of the effective batch to every parameter's ``.grad``.
 
     batches: the micro-batches of the effective batch, on any device; sizes may differ. Each is moved to the method's
-        device only while it is needed.
+        device only while it is needed. With several ranks, those of this one, at least one.
     seed: of all randomness in the forward passes; all passes of micro-batch i start from the same random state.
+    ranks: which train together; there must be no gradient before.
     Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
     Raises ``BenchError`` for an unknown mode.
     """
     if mode not in MODES:
         raise unknown("accumulation", mode, MODES)
     # A single micro-batch is the full batch: a second forward pass would only cost time.
-    return MODES["plain" if mode == "cached" and len(batches) == 1 else mode](method, batches, seed, precision)
+    alone = mode == "cached" and ranks.count == len(batches) == 1
+    losses, keys = MODES["plain" if alone else mode](method, batches, seed, precision, ranks)
+    ranks.sum_gradients(parameter for parameter in method.parameters() if parameter.requires_grad)
+    return losses, keys
 
 
-def keys_of(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Keys:
+def keys_of(
+    method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext, ranks: Ranks = ALONE
+) -> Keys:
     """Return the keys of an effective batch. Arguments as in ``accumulate``."""
-    return _gather([_keys(method, batch, i, seed, precision) for i, batch in enumerate(batches)])
+    own = []
+    with ranks.joint_statistics(method) as apart:
+        for number, batch in _numbered(batches, ranks):
+            with apart():
+                own.append(_keys(method, batch, number, seed, precision))
+    return _joined(ranks.gather(own))
 
 
 @torch.no_grad()
-def effective_loss(method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext) -> Losses:
+def effective_loss(
+    method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext, ranks: Ranks = ALONE
+) -> Losses:
     """Compute the loss terms of the effective batch without a gradient, for validation."""
-    outputs = [_forward(method, batch, i, seed, precision) for i, batch in enumerate(batches)]
-    keys = keys_of(method, batches, seed, precision)
-    embeddings = _gather([output.embeddings for output in outputs])
-    losses = _Sum()
-    losses.add(_contrast(method, embeddings, keys, 0), 1.0)
-    for batch, output in zip(batches, outputs):
-        losses.add(output.losses, len(batch) / _count(batches))
-    return losses.terms
+    outputs = [_forward(method, batch, number, seed, precision) for number, batch in _numbered(batches, ranks)]
+    keys = keys_of(method, batches, seed, precision, ranks)
+    embeddings = _joined(ranks.gather([output.embeddings for output in outputs]))
+    losses, of_all = _Sum(ranks), _contrast(method, embeddings, keys, 0)
+    if ranks.is_first:
+        losses.add(of_all, 1.0)
+    for each, output in zip(_placed(batches, ranks), outputs):
+        losses.add(output.losses, each.share)
+    return losses.terms()
 
 
-def _plain(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
-    losses, all_keys = _Sum(), []
-    for i, batch in enumerate(batches):
-        keys = _keys(method, batch, i, seed, precision)
-        output = _forward(method, batch, i, seed, precision)
-        terms = _contrast(method, output.embeddings, keys, 0) | output.losses
-        losses.backward(terms, len(batch) / _count(batches))
-        all_keys.append(keys)
-    return losses.terms, _gather(all_keys)
+def _plain(
+    method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
+) -> tuple[Losses, Keys]:
+    losses, own_keys = _Sum(ranks), []
+    with ranks.joint_statistics(method) as apart:
+        for each in _placed(batches, ranks):
+            with apart():
+                keys = _keys(method, each.batch, each.number, seed, precision)
+                output = _forward(method, each.batch, each.number, seed, precision)
+                terms = _contrast(method, output.embeddings, keys, 0) | output.losses
+                losses.backward(terms, each.share)
+            own_keys.append(keys)
+    return losses.terms(), _joined(ranks.gather(own_keys))
 
 
-def _keyed(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
-    losses = _Sum()
-    keys = keys_of(method, batches, seed, precision)
-    start = 0
-    for i, batch in enumerate(batches):
-        output = _forward(method, batch, i, seed, precision)
-        terms = _contrast(method, output.embeddings, keys, start) | output.losses
-        losses.backward(terms, len(batch) / _count(batches))
-        start += len(batch)
-    return losses.terms, keys
+def _keyed(
+    method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
+) -> tuple[Losses, Keys]:
+    losses = _Sum(ranks)
+    keys = keys_of(method, batches, seed, precision, ranks)
+    with ranks.joint_statistics(method) as apart:
+        for each in _placed(batches, ranks):
+            with apart():
+                output = _forward(method, each.batch, each.number, seed, precision)
+                terms = _contrast(method, output.embeddings, keys, each.start) | output.losses
+                losses.backward(terms, each.share)
+    return losses.terms(), keys
 
 
-def _cached(method: Method, batches: Sequence[Batch], seed: int, precision: Precision) -> tuple[Losses, Keys]:
-    losses = _Sum()
-    keys = keys_of(method, batches, seed, precision)
+def _cached(
+    method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
+) -> tuple[Losses, Keys]:
+    losses = _Sum(ranks)
+    keys = keys_of(method, batches, seed, precision, ranks)
     with torch.no_grad(), _same_statistics(method):
-        embeddings = _gather(
-            [
-                _forward(method, batch, i, seed, precision, embeddings_only=True).embeddings
-                for i, batch in enumerate(batches)
-            ]
-        )
+        own = [
+            _forward(method, batch, number, seed, precision, embeddings_only=True).embeddings
+            for number, batch in _numbered(batches, ranks)
+        ]
+        embeddings = _joined(ranks.gather(own))
     for value in embeddings.values():
         value.requires_grad_(value.is_floating_point())
-    losses.backward(_contrast(method, embeddings, keys, 0), 1.0)
-    start = 0
-    for i, batch in enumerate(batches):
-        output = _forward(method, batch, i, seed, precision)
-        loss = losses.add(output.losses, len(batch) / _count(batches))
-        for name, value in output.embeddings.items():
-            gradient = embeddings[name].grad
-            if value.requires_grad and gradient is not None:
-                loss = loss + (value * gradient[start : start + len(batch), *map(slice, value.shape[1:])]).sum()
-        _backward(loss)
-        start += len(batch)
-    return losses.terms, keys
+    terms = _contrast(method, embeddings, keys, 0)
+    if ranks.is_first:
+        losses.backward(terms, 1.0)
+    else:
+        # Its own parameters get their gradient once, on rank 0.
+        _backward(sum(terms.values()), [value for value in embeddings.values() if value.requires_grad])
+    with ranks.joint_statistics(method) as apart:
+        for each in _placed(batches, ranks):
+            with apart():
+                output = _forward(method, each.batch, each.number, seed, precision)
+                loss = losses.add(output.losses, each.share)
+                for name, value in output.embeddings.items():
+                    gradient = embeddings[name].grad
+                    if value.requires_grad and gradient is not None:
+                        rows = slice(each.start, each.start + len(each.batch))
+                        loss = loss + (value * gradient[rows, *map(slice, value.shape[1:])]).sum()
+                _backward(loss)
+    return losses.terms(), keys
 
 
 MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A micro-batch of this rank. number: in the effective batch; start: of its samples; share: of them, 0..1."""
+
+    batch: Batch
+    number: int
+    start: int
+    share: float
+
+
+def _placed(batches: Sequence[Batch], ranks: Ranks) -> list[_Placed]:
+    sizes = ranks.interleaved(ranks.all([len(batch) for batch in batches]))
+    starts, total = [*running_sum(sizes, initial=0)], sum(sizes)
+    return [_Placed(batch, number, starts[number], len(batch) / total) for number, batch in _numbered(batches, ranks)]
+
+
+def _numbered(batches: Sequence[Batch], ranks: Ranks) -> list[tuple[int, Batch]]:
+    return [(ranks.rank + i * ranks.count, batch) for i, batch in enumerate(batches)]
+
+
 class _Sum:
     """The loss terms of the effective batch, summed on the device, as reading them would synchronise with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.sums: dict[str, Tensor] = {}
 
-    @property
     def terms(self) -> Losses:
-        return {name: total.item() for name, total in self.sums.items()}
+        """Read the terms, summed over the ranks."""
+        terms: Losses = {}
+        for of_rank in self.ranks.all({name: total.item() for name, total in self.sums.items()}):
+            for name, value in of_rank.items():
+                terms[name] = terms.get(name, 0.0) + value
+        return terms
 
     def add(self, terms: dict[str, Tensor], share: float) -> Tensor | float:
         for name, term in terms.items():
@@ -179,23 +262,52 @@ class _Sum:
 
 def _contrast(method: Method, embeddings: Embeddings, keys: Keys, start: int) -> dict[str, Tensor]:
     """Return the loss terms of contrast(). Raises ``BenchError`` if they are not scalar tensors by name."""
-    terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    try:
+        terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        title, given = METHODS.title(type(method)), ", ".join(f"'{n}' {list(e.shape)}" for n, e in embeddings.items())
+        raise PlugInError(f"{title}: contrast() failed on embeddings {given}: {said(error)}") from error
+    return _losses(method, "contrast()", terms)
+
+
+def _losses(method: Method, source: str, terms: object) -> dict[str, Tensor]:
+    """Check loss terms that a method returned. source: what returned them, in words."""
+    title = METHODS.title(type(method))
     if not isinstance(terms, dict):
-        raise BenchError(f"method '{method.name}': contrast() must return a dict of losses, found {_shown(terms)}")
+        raise BenchError(f"{title}: {source} must return a dict of losses, found {described(terms)}")
     for name, term in terms.items():
-        if not (isinstance(term, Tensor) and term.ndim == 0):
-            raise BenchError(f"method '{method.name}': loss '{name}' must be a scalar tensor, found {_shown(term)}")
+        if not isinstance(name, str) or name in LOGGED:
+            raise BenchError(
+                f"{title}: {source} calls a loss {described(name)}; expected a text other than {', '.join(LOGGED)}"
+            )
+        if not (isinstance(term, Tensor) and term.ndim == 0 and term.is_floating_point()):
+            raise BenchError(
+                f"{title}: loss '{name}' must be a scalar tensor of floating-point numbers, found {described(term)}"
+            )
     return terms
 
 
-def _shown(value: object) -> str:
-    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+def _by_pair(method: Method, source: str, values: object, count: int) -> dict[str, Tensor]:
+    """Check embeddings or keys of a micro-batch of ``count`` pairs. source: what returned them, in words."""
+    title = METHODS.title(type(method))
+    if not isinstance(values, dict):
+        raise BenchError(f"{title}: {source} must return a dict of tensors, found {described(values)}")
+    for name, value in values.items():
+        if not (isinstance(value, Tensor) and value.ndim and len(value) == count):
+            raise BenchError(
+                f"{title}: {source} must return a tensor with a row for each of {count} pairs as '{name}', found "
+                f"{described(value)}"
+            )
+    return values
 
 
-def _backward(loss: Tensor | float) -> None:
+def _backward(loss: Tensor | float, into: Sequence[Tensor] | None = None) -> None:
+    """Compute the gradients of a loss. into: the only tensors that get theirs; None: all."""
     # Without trained parameters (both towers locked) there is no graph.
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
+    if isinstance(loss, Tensor) and loss.requires_grad and into != []:
+        loss.backward(inputs=into)  # type: ignore[no-untyped-call]
 
 
 def _forward(
@@ -203,8 +315,13 @@ def _forward(
 ) -> Output:
     with torch_seed(stream(seed, "forward", i)):
         with precision():
-            output: Output = method(batch.to(_device(method)), embeddings_only=embeddings_only)
-        output.embeddings = {name: _full(value) for name, value in output.embeddings.items()}
+            output: object = method(batch.to(_device(method)), embeddings_only=embeddings_only)
+        if not isinstance(output, Output):
+            title = METHODS.title(type(method))
+            raise BenchError(f"{title}: forward() must return an Output, found {described(output)}")
+        embeddings = _by_pair(method, "the Output of forward()", output.embeddings, len(batch))
+        output.embeddings = {name: _full(value) for name, value in embeddings.items()}
+        output.losses = _losses(method, "the Output of forward()", output.losses)
         return output
 
 
@@ -212,7 +329,7 @@ def _keys(method: Method, batch: Batch, i: int, seed: int, precision: Precision)
     with torch.no_grad(), torch_seed(stream(seed, "keys", i)):
         moved = batch.to(_device(method))
         with precision():
-            keys = method.keys(moved)
+            keys = _by_pair(method, "keys()", method.keys(moved), len(batch))
         return {name: _full(value) for name, value in keys.items()} | {"text_hash": moved.text_hash}
 
 
@@ -232,11 +349,7 @@ def _indexed(keys: Keys, embeddings: Embeddings, start: int) -> Keys:
     return keys | {"index": torch.arange(start, start + len(first), device=first.device)}
 
 
-def _count(batches: Sequence[Batch]) -> int:
-    return sum(map(len, batches))
-
-
-def _gather(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Concatenate over micro-batches; zero-pad the token dimension, as text lengths differ between them."""
     return {name: _cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -265,12 +378,15 @@ def running_statistics(method: Method) -> list[Tensor]:
     return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
 
-def micro_batches(fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int) -> list[Batch]:
+def micro_batches(
+    fetch: Callable[[int, int], Batch], start: int, size: int, micro_batch: int, ranks: Ranks = ALONE
+) -> list[Batch]:
     """Fetch ``size`` pairs from position ``start`` on, ``micro_batch`` at a time; the last micro-batch may be smaller.
 
-    fetch: returns the batch for a position and a count.
+    fetch: returns the batch for a position and a count. With several ranks, only this one's micro-batches are fetched.
     """
-    return [fetch(start + offset, min(micro_batch, size - offset)) for offset in range(0, size, micro_batch)]
+    offsets = ranks.own(range(0, size, micro_batch))
+    return [fetch(start + offset, min(micro_batch, size - offset)) for offset in offsets]
 
 
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:

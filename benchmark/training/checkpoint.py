@@ -14,9 +14,10 @@ from torch import Tensor
 
 from benchmark.common.errors import cut
 from benchmark.config.training import AVERAGE, checkpoint_at
-from benchmark.method import Method
+from benchmark.method import METHODS, Method
 from benchmark.models.weights import load_state, write_tensors
-from benchmark.store.files import SEAL, DamagedError, read_record, set_aside, write_record, write_whole
+from benchmark.store.files import SEAL, DamagedError, read_record, set_aside, write_json, write_record, write_whole
+from benchmark.training.accumulation import NotFiniteError
 from benchmark.training.average import WeightAverage
 
 LAST, BEST, RESUME, LOG = "last.safetensors", "best.safetensors", "resume.safetensors", "log.jsonl"
@@ -218,18 +219,18 @@ def reached(folder: Path, shares: Mapping[int, float]) -> dict[str, Reached]:
     return found
 
 
-def keep_not_finite(folder: Path, method: Method, step: int, loss: float, norm: float, ids: list[str]) -> str:
+def keep_not_finite(folder: Path, method: Method, step: int, error: NotFiniteError, ids: list[str]) -> str:
     """Save the weights before a bad step and the ids of its batch; return the message for the user.
 
     Checkpoints are left alone: training the cell again resumes from the last one.
     """
     weights, report = folder / FINITE, folder / NOT_FINITE
     save_weights(method, weights)
-    fields = {"step": step, "loss": loss, "gradient_norm": norm, "ids": ids}
-    report.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    fields = {"step": step, "loss": error.loss, "gradient_norm": error.norm, "ids": ids}
+    write_json(report, fields)
     some = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
     return (
-        f"step {step}: the loss is {loss} and the gradient norm {norm} (expected finite numbers) on records {some}; "
+        f"{METHODS.title(type(method))}, step {step}: {error} (expected finite numbers) on records {some}; "
         f"all {len(ids)} ids are in {report}, the last finite weights in {weights}"
     )
 

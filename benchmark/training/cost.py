@@ -18,14 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    unset_fake_temporarily,
-)
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
 from benchmark.common.seeding import torch_seed
@@ -38,6 +33,7 @@ from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, optimizer_of, precision_of
+from benchmark.training.spikes import Spikes
 
 T = TypeVar("T")
 
@@ -62,9 +58,11 @@ class Cost(Parameters):
 
     samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
-    whole training. micro_batch: at most batch_size. precision: bf16 or fp32. validation_loss, best_validation_loss: the
-    last, and the lowest in the last stage; NaN and infinity without validation. peak_memory: bytes. kept: how far the
-    training was at the checkpoints that were kept in its course, by their names.
+    whole training. micro_batch: at most batch_size. gpus_per_cell: the processes that trained together: seconds and
+    samples_per_second are of all of them, peak_memory is of one. precision: bf16 or fp32. validation_loss,
+    best_validation_loss: the last, and the lowest in the last stage; NaN and infinity without validation. peak_memory:
+    bytes. kept: how far the training was at the checkpoints that were kept in its course, by their names. spikes: of
+    its loss; None without any.
     """
 
     samples: int
@@ -78,12 +76,14 @@ class Cost(Parameters):
     batch_size: int
     micro_batch: int
     accumulation: Accumulation
+    gpus_per_cell: int
     precision: str
     device: str
     validation_loss: float
     best_validation_loss: float
     peak_memory: int
     kept: dict[str, Reached]
+    spikes: Spikes | None
 
 
 class SourceCost(TypedDict, total=False):
@@ -258,15 +258,16 @@ def simulated_cost(
         first = next(iter(copy.stages()))
         copy.enter(first)
         recipe = training.at_stage(first)
-        optimizer = _warm_optimizer(copy, recipe, real)
+        fake = simulating(device)
+        peak = StoragePeak(fake)
+        optimizer = _warm_optimizer(copy, recipe, peak, real)
         _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
         average = WeightAverage(copy, training.average) if training.average else None
         if average is not None:
             average.follow()
         held = held_bytes(copy, optimizer, average)
-        fake = simulating(device)
         batches = _step_batches(shape, training)
-        with StoragePeak(fake) as peak, counting() as counter, _Passes(copy, lambda: counter.total) as passes:
+        with peak, counting() as counter, _Passes(copy, lambda: counter.total) as passes:
             training_step(copy, optimizer, batches, mode, 0, lambda: autocast(precision, fake), recipe.gradient_clip)
     memory = held + peak.bytes
     if len(method.stages()) > 1 or _has_keys(method):
@@ -462,51 +463,58 @@ def _places(index: Tensor | None) -> list[Tensor | None]:
     return [index.new_empty(index.numel(), dtype=torch.long) for _ in range(index.ndim)]
 
 
-def _warm_optimizer(method: Method, recipe: Recipe, real: bool) -> torch.optim.Optimizer:
+def _warm_optimizer(method: Method, recipe: Recipe, peak: StoragePeak, real: bool) -> torch.optim.Optimizer:
     """Make an optimiser with its state allocated, as after the first step.
 
-    real: the parameters have data. That of fake ones is made from a step of tensors on the meta device, which PyTorch
-    computes without Python: each operator on a fake tensor takes 0.1 ms.
+    real: the parameters have data. Each operator on a fake tensor takes 0.1 ms, so instead of fake parameters a
+    stand-in without data takes the steps for all parameters of a group with the same shape: on the CPU, optimisers
+    treat one parameter after the other. peak: is told what such a step allocates.
     """
     optimizer = optimizer_of(method, recipe)
     if real:
-        _step_together(optimizer)
+        _step(optimizer)
         return optimizer
-    parameters = [group["params"] for group in optimizer.param_groups]
-    with unset_fake_temporarily():
-        for group in optimizer.param_groups:
-            group["params"] = [_on_meta(parameter) for parameter in group["params"]]
-        _step_together(optimizer)
-    on_meta_device = dict(optimizer.state)
-    optimizer.state.clear()
-    for group, own in zip(optimizer.param_groups, parameters):
-        for parameter, stand_in in zip(own, group["params"]):
-            if state := on_meta_device.get(stand_in):  # SGD without momentum has none.
-                optimizer.state[parameter] = {name: _faked(value, parameter.device) for name, value in state.items()}
-        group["params"] = own
+    groups = [[(_kind(parameter), parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    with _disable_current_modes():
+        stand_ins = [{kind: _on_meta(parameter) for kind, parameter in group} for group in groups]
+        settings = zip(optimizer.param_groups, stand_ins)
+        alike_optimizer: Any = type(optimizer)
+        small = alike_optimizer([group | {"params": [*alike.values()]} for group, alike in settings])
+        _step(small)
+    for group, alike in zip(groups, stand_ins):
+        # SGD without momentum has no state.
+        optimizer.state |= {p: small.state[alike[kind]] for kind, p in group if alike[kind] in small.state}
+
+    def step() -> None:
+        trained = [{kind for kind, parameter in group if parameter.grad is not None} for group in groups]
+        with _disable_current_modes():
+            for alike, kinds in zip(stand_ins, trained):
+                for kind, stand_in in alike.items():
+                    stand_in.grad = torch.zeros_like(stand_in) if kind in kinds else None
+            with StoragePeak(torch.device("meta")) as of_step:
+                small.step()
+        peak.add(of_step.bytes)
+
+    optimizer.step = step  # type: ignore[assignment, method-assign]
     return optimizer
 
 
-def _step_together(optimizer: torch.optim.Optimizer) -> None:
-    """Take a step with gradients of 0, on all parameters at once."""
+def _kind(parameter: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return parameter.shape, parameter.dtype
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step with gradients of 0."""
     for group in optimizer.param_groups:
-        group["foreach"] = True
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    for group in optimizer.param_groups:
-        group["foreach"] = None
     optimizer.zero_grad(set_to_none=True)
 
 
 def _on_meta(parameter: Tensor) -> nn.Parameter:
     shape, stride = tuple(parameter.shape), parameter.stride()
     return nn.Parameter(torch.empty_strided(shape, stride, dtype=parameter.dtype, device="meta"))
-
-
-def _faked(value: Tensor, device: torch.device) -> Tensor:
-    """Make a fake tensor like a value of an optimiser's state; the number of steps is kept on the CPU."""
-    return _emptied(value, device, None if value.device.type == "meta" else 1.0)
 
 
 def _has_keys(method: Method) -> bool:

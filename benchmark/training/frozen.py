@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
-from benchmark.data.loader import PairLoader
 from benchmark.method import Method
 from benchmark.models.tower import ImageTower, TextTower, TowerOutput
 from benchmark.training.accumulation import Precision
@@ -31,6 +30,19 @@ TOLERANCE = 1e-2
 """Relative, of the check: rounding of half precision is below it, and another computation is not."""
 
 
+class Pairs(Protocol):
+    """What kept outputs are made of, see ``benchmark.data.loader.PairLoader``; rows of batches number the pairs."""
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a text, where a pair is the same image and text in every epoch; else None."""
+
+    def __len__(self) -> int: ...
+
+    def sequential(self, start: int, count: int) -> Batch:
+        """``count`` pairs in order from ``start`` on, fewer at the end."""
+
+
 class FrozenFeatures:
     """What the frozen first layers of a method's towers give for every pair of a loader.
 
@@ -38,7 +50,7 @@ class FrozenFeatures:
     usual. In training mode a method must read a tower with ``batch.view()`` or ``batch.tokens`` for them to be used.
     """
 
-    def __init__(self, method: Method, pairs: PairLoader, micro_batch: int, precision: Precision, folder: Path) -> None:
+    def __init__(self, method: Method, pairs: Pairs, micro_batch: int, precision: Precision, folder: Path) -> None:
         self.method = method
         self.towers: list[_Tower] = []
         towers = [tower for tower in (_Tower(method, "image"), _Tower(method, "text")) if tower.parts]
@@ -131,7 +143,7 @@ class _Tower:
                 handle.remove()
         return outputs if all(isinstance(o, Tensor) and len(o) == len(batch) for _, o in outputs) else []
 
-    def make_room(self, pairs: PairLoader, folder: Path) -> bool:
+    def make_room(self, pairs: Pairs, folder: Path) -> bool:
         """Make the file, whose place on disk is free again when it is closed. Returns whether there is room for it."""
         # Padded to the longest text: rows have one size.
         assert pairs.longest is not None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, described, plural
 from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.seeding import stream
 from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
-from benchmark.method import Method
+from benchmark.method import METHODS, Method
 from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     Losses,
@@ -27,6 +29,7 @@ from benchmark.training.accumulation import (
     accumulation_mode,
     effective_loss,
     micro_batches,
+    running_statistics,
     training_step,
 )
 from benchmark.training.average import WeightAverage
@@ -37,6 +40,7 @@ from benchmark.training.checkpoint import (
     LOG,
     RESUME,
     STEPS,
+    Checkpoint,
     Position,
     check_weights,
     keep_not_finite,
@@ -63,6 +67,7 @@ from benchmark.training.cost import (
 )
 from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.memory import StepMemory, held_bytes
+from benchmark.training.ranks import ALONE, Ranks, SharedError
 from benchmark.training.schedule import (
     autocast,
     check_batch,
@@ -71,8 +76,10 @@ from benchmark.training.schedule import (
     precision_of,
     set_learning_rate,
     stage_starts,
+    stages_of,
     training_steps,
 )
+from benchmark.training.spikes import spikes_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ def pretrain(
     keep: Sequence[float] = (),
     progress: Callable[[StepProgress], None] = lambda _: None,
     before_writing: Callable[[], None] = lambda: None,
-) -> Cost:
+    ranks: Ranks = ALONE,
+) -> Cost | None:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
     Writes ``best.safetensors`` only with validation pairs. keep: shares of the training, below 1, after which the
@@ -115,33 +123,46 @@ def pretrain(
     ``-average`` before its extension. Resumes from ``resume.safetensors`` of an interrupted call and ends with the same
     weights, as all randomness derives from the seed and the step. A call that had reached the end is not repeated: its
     weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
-    before each file of weights is written; may raise to stop.
+    before each file of weights is written; may raise to stop. ranks: which train together, each with a call like this
+    one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes what is kept, and the others
+    return None; each needs a ``folder`` of its own. What stops one stops all after the same step.
 
-    Raises ``BenchError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``). After Ctrl-C and the signals of a scheduler, raises what
-    deferred_interrupt() says, having written a checkpoint of the current step.
+    Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
+    weights before it in ``finite.safetensors``), and ``BenchError`` if weights that are to be written or a validation
+    loss are not finite. After Ctrl-C and the signals of a scheduler, raises what deferred_interrupt() says, having
+    written a checkpoint of the current step.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (ended := read_cost(folder)) is not None:
+    if ranks.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+    if (ended := ranks.from_first(lambda: read_cost(folder))) is not None:
+        if not ranks.is_first:
+            return None
         load_weights(method.to(device), folder / LAST)
         return cast(Cost, ended)
-    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing)
+    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks)
     loop.resume()
-    with (folder / LOG).open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
+    path, begin = folder / LOG if ranks.is_first else Path(os.devnull), loop.step
+    with path.open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         saved = time.monotonic()
         while loop.step < loop.steps:
             with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
                 line = loop.train_step(log)
+            if loop.step in (begin + 1, loop.steps):
+                ranks.check_equal(method, loop.step)
             if loop.step in loop.keep_at:
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
             speed = loop.step * training.batch_size / loop.seconds
             progress(StepProgress(loop.step, loop.steps, speed, line))
-            stop = interrupted()
+            stop = next(filter(None, ranks.all(interrupted())), None)
             if stop or time.monotonic() - saved >= training.checkpoint_every:
-                loop.save_resume()
+                try:
+                    loop.save_resume()
+                finally:
+                    if stop:
+                        raise stop
                 saved = time.monotonic()
-            if stop:
-                raise stop
+    if not ranks.is_first:
+        return None
     loop.save(LAST)
     cost = loop.cost()
     before_writing()
@@ -150,7 +171,13 @@ def pretrain(
 
 
 def validation_loss(
-    method: Method, pairs: PairLoader, training: Training, seed: int, device: torch.device, precision: str
+    method: Method,
+    pairs: PairLoader,
+    training: Training,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks = ALONE,
 ) -> float:
     """Compute the method's loss in eval mode over the validation pairs.
 
@@ -163,9 +190,10 @@ def validation_loss(
         sum(
             effective_loss(
                 method,
-                micro_batches(pairs.sequential, start, size, training.micro_batch),
+                micro_batches(pairs.sequential, start, size, training.micro_batch, ranks),
                 stream(seed, "validation", start),
                 lambda: autocast(precision, device),
+                ranks,
             ).values()
         )
         for start in range(0, len(pairs) - size + 1, size)
@@ -188,8 +216,9 @@ class _Loop:
         folder: Path,
         keep: Sequence[float],
         before_writing: Callable[[], None],
+        ranks: Ranks,
     ) -> None:
-        self.before_writing = before_writing
+        self.before_writing, self.ranks = before_writing, ranks
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
@@ -202,7 +231,9 @@ class _Loop:
         if training.compile:
             method.model.image.compile()
             method.model.text.compile()
-        method.enter(next(iter(method.stages())))
+        method.enter(next(iter(stages_of(method))))
+        # All begin together, as time is measured.
+        ranks.all(None)
         self.steps = self._budget_steps()
         self.validate_at = {round(self.steps * (i + 1) / training.validations) for i in range(training.validations)}
         self.keep_at = {max(1, round(share * self.steps)): share for share in keep}
@@ -244,10 +275,10 @@ class _Loop:
             "step": self.step,
             "samples": self.step * self.training.batch_size,
             "loss": loss,
-            **losses,
+            **{name: term for name, term in losses.items() if name != "loss"},
             "learning_rate": rate,
             "gradient_norm": norm,
-            "temperature_scale": self.method.temperature_scale,
+            "temperature_scale": self._temperature_scale(),
         }
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self._validate()
@@ -261,11 +292,22 @@ class _Loop:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
             with self._frozen_features():
-                return training_step(self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip)
+                return training_step(
+                    self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip, self.ranks
+                )
         except NotFiniteError as error:
-            ids = [id_ for batch in batches for id_ in batch.ids]
-            message = keep_not_finite(self.folder, self.method, self.step, error.loss, error.norm, ids)
-            raise BenchError(message) from None
+            of_batches = self.ranks.interleaved(self.ranks.all([batch.ids for batch in batches]))
+            if not self.ranks.is_first:
+                raise SharedError(f"step {self.step}: {error}") from None
+            ids = [id_ for ids in of_batches for id_ in ids]
+            raise SharedError(keep_not_finite(self.folder, self.method, self.step, error, ids)) from None
+
+    def _temperature_scale(self) -> float:
+        scale: object = self.method.temperature_scale
+        if not (isinstance(scale, float | int) and math.isfinite(scale)):
+            title = METHODS.title(type(self.method))
+            raise SharedError(f"{title}: temperature_scale must be a finite number, found {described(scale)}")
+        return scale
 
     def _frozen_features(self) -> AbstractContextManager[None]:
         """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""
@@ -280,6 +322,9 @@ class _Loop:
 
     def _validate(self) -> float:
         loss = self.last_validation = self._validation_loss()
+        if not math.isfinite(loss):
+            title = METHODS.title(type(self.method))
+            raise SharedError(f"{title}, step {self.step}: the validation loss is {loss} (expected a finite number)")
         if loss < self.best:
             self.best = loss
             self.save(BEST)
@@ -287,7 +332,9 @@ class _Loop:
 
     def _validation_loss(self) -> float:
         assert self.validation is not None
-        return validation_loss(self.method, self.validation, self.training, self.seed, self.device, self.precision)
+        return validation_loss(
+            self.method, self.validation, self.training, self.seed, self.device, self.precision, self.ranks
+        )
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.precision, self.device)
@@ -313,32 +360,40 @@ class _Loop:
 
     def _batches(self, step: int) -> list[Batch]:
         start = self.pairs.start(step, self.training.batch_size)
-        batches = micro_batches(self.pairs.batch, start, self.training.batch_size, self.training.micro_batch)
+        batches = micro_batches(
+            self.pairs.batch, start, self.training.batch_size, self.training.micro_batch, self.ranks
+        )
         return [batch.pinned() for batch in batches] if self.device.type == "cuda" else batches
 
     # Budget and cost
 
     def _budget_steps(self) -> int:
         """Return the number of steps; for a time budget, keep it in a file so that a resumed run does not change it."""
+        if kept := self.ranks.from_first(self._kept_steps):
+            return kept
+        if self.training.flops is not None:
+            shape = Shape.of(self._sample())
+            return simulated_or_real(
+                lambda real: flops_budget_steps(self.method, shape, self.training, self.device, real)
+            )
+        steps = self.ranks.all(training_steps(self.training, len(self.pairs), self._seconds_per_step))[0]
+        if self.training.time is not None and self.ranks.is_first:
+            write_whole(self.folder / STEPS, str(steps))
+        return steps
+
+    def _kept_steps(self) -> int | None:
+        """Read the number of steps that a time budget was found to allow; None if there is none."""
         file = self.folder / STEPS
         if file.exists() and (kept := file.read_text(errors="replace").strip()).isdecimal():
             return int(kept)
         # What was trained until now is of no use without the length of its schedule.
         for damaged in (file, self.folder / RESUME) if file.exists() else ():
             set_aside(damaged, DamagedError(file, "is damaged", FROM_THE_START))
-        if self.training.flops is not None:
-            shape = Shape.of(self._sample())
-            return simulated_or_real(
-                lambda real: flops_budget_steps(self.method, shape, self.training, self.device, real)
-            )
-        steps = training_steps(self.training, len(self.pairs), self._seconds_per_step)
-        if self.training.time is not None:
-            write_whole(file, str(steps))
-        return steps
+        return None
 
     def _seconds_per_step(self) -> float:
         def step() -> None:
-            accumulate(self.method, self._batches(0), self.mode, 0, self._autocast)
+            accumulate(self.method, self._batches(0), self.mode, 0, self._autocast, self.ranks)
 
         def validate() -> None:
             if self.validation is not None:
@@ -372,25 +427,54 @@ class _Loop:
             "micro_batch": min(self.training.micro_batch, self.training.batch_size),
             "accumulation": self.mode,
             "precision": self.precision,
+            "gpus_per_cell": self.ranks.count,
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "validation_loss": self.last_validation,
             "best_validation_loss": self.best,
             "peak_memory": self.memory.highest,
             "kept": reached(self.folder, self.keep_at),
+            "spikes": spikes_of(self.folder / LOG),
         }
 
     # Resuming
 
+    def check_finite(self) -> None:
+        """Raise ``BenchError`` for weights that are not finite: those after a step are not part of its loss."""
+        tensors: dict[str, Tensor] = dict(self.method.named_parameters())
+        statistics = {id(buffer) for buffer in running_statistics(self.method)}
+        tensors |= {name: buffer for name, buffer in self.method.named_buffers() if id(buffer) in statistics}
+        # One transfer from the device, not one for each tensor.
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        bad = [name for name, good in zip(tensors, finite) if not good]
+        if bad:
+            some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+            raise BenchError(
+                f"{METHODS.title(type(self.method))}, step {self.step}: its loss is finite, but not the weights after "
+                f"it ({plural(len(bad), 'tensor')}: {some}); a smaller training.learning_rate may help"
+            )
+
     def save(self, file: str) -> None:
         """Write the weights, and their average if there is one."""
+        if not self.ranks.is_first:
+            return
+        self.check_finite()
         self.before_writing()
         save_checkpoint(self.method, self.average, self.folder / file)
 
     def save_resume(self) -> None:
         """Write a checkpoint to resume from."""
+        if not self.ranks.is_first:
+            return
         position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
+        self.check_finite()
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
+
+    def _intact_checkpoint(self) -> Checkpoint | None:
+        """Read the last checkpoint, if there is one."""
+        # One that other ranks get too goes through the CPU.
+        checkpoint = read_resume(self.folder, self.device if self.ranks.count == 1 else torch.device("cpu"))
+        return checkpoint if checkpoint and self._has_weights_until(checkpoint.position) else None
 
     def _has_weights_until(self, position: Position) -> bool:
         """Return whether the weights kept until a checkpoint are intact; set it aside if not."""
@@ -405,15 +489,16 @@ class _Loop:
 
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one, and drop the log's lines after it."""
-        checkpoint = read_resume(self.folder, self.device)
-        if checkpoint is not None and self._has_weights_until(checkpoint.position):
+        checkpoint = self.ranks.from_first(self._intact_checkpoint)
+        if checkpoint is not None:
             position = checkpoint.position
             self.enter(position.stage)
             load_method(self.method, checkpoint.method, self.folder / RESUME)
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": checkpoint.optimizer})
             if self.average is not None:
-                self.average.tensors = checkpoint.average
+                self.average.tensors = {name: tensor.to(self.device) for name, tensor in checkpoint.average.items()}
             self.step, self.seconds = position.step, position.seconds
             self.best, self.last_validation = position.best, position.last_validation
             self.memory.highest = position.peak_memory
-        truncate_log(self.folder / LOG, self.step)
+        if self.ranks.is_first:
+            truncate_log(self.folder / LOG, self.step)

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, described
 from benchmark.config.training import Recipe, Training
-from benchmark.method import Method
+from benchmark.method import METHODS, Method
 
 
 def check_batch(training: Training, pairs: int) -> int:
@@ -41,12 +41,25 @@ def training_steps(training: Training, pairs: int, per_step: Callable[[], float]
     return max(1, round(amount))
 
 
+def stages_of(method: Method) -> dict[str, float]:
+    """Return the stages of a method. Raises ``BenchError`` for what is not their shares by name, with a sum of 1."""
+    stages: object = method.stages()
+    numbers = [*stages.values()] if isinstance(stages, dict) else []
+    shares = [share for share in numbers if isinstance(share, float | int) and share > 0]
+    if not shares or len(shares) < len(numbers) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        title = METHODS.title(type(method))
+        raise BenchError(
+            f"{title}: stages() must return shares of the budget, with a sum of 1, found {described(stages)}"
+        )
+    return dict(zip(stages, shares)) if isinstance(stages, dict) else {}
+
+
 def stage_starts(method: Method, steps: int) -> dict[str, int]:
     """Return the step at which each stage of a training begins; every stage gets at least one step.
 
-    Raises ``BenchError`` if there are fewer steps than stages.
+    Raises ``BenchError`` if there are fewer steps than stages, and for stages that do not share the training.
     """
-    stages = method.stages()
+    stages = stages_of(method)
     if steps < len(stages):
         raise BenchError(f"method '{method.name}' has {len(stages)} stages, but the budget is {steps} steps")
     starts, share = {}, 0.0

@@ -68,11 +68,11 @@ FAULTS = {
     "no subclass": ("class X:\n    pass\n", r"broken\.py\): X is not a subclass of Method"),
     "no dictionary": (
         "class X(Method):\n    def contrast(self, embeddings, keys):\n        return embeddings['image'].sum()\n",
-        r"method 'faulty': contrast\(\) must return a dict of losses, found a tensor of shape \[\]",
+        r"method 'faulty' \(X\): contrast\(\) must return a dict of losses, found tensor\(",
     ),
     "no scalar": (
         "class X(Method):\n    def contrast(self, embeddings, keys):\n        return {'loss': embeddings['image']}\n",
-        r"loss 'loss' must be a scalar tensor, found a tensor of shape \[\d+, 16\]",
+        r"loss 'loss' must be a scalar tensor of floating-point numbers, found a tensor of shape \[\d+, 16\]",
     ),
     "wrong key": (
         "class X(Method):\n    def contrast(self, embeddings, keys):\n        return {'loss': embeddings['im']}\n",

@@ -17,11 +17,12 @@ from benchmark.data.card import load_card
 from benchmark.execution.runner import Runner, run
 from benchmark.method import METHODS
 from benchmark.models import load_model_card
-from benchmark.plan.make import make_plan
+from benchmark.plan.make import evaluation_plan, make_plan
 from benchmark.plan.resolve import arm_names, arm_options
 from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.data.published.layouts import WRITERS
+from tests.extra import needs_weights
 
 KNOWN = [*METHODS.names(), *TASKS.names()]
 
@@ -85,6 +86,41 @@ def test_a_suite_runs_with_what_is_found(data, tmp_path):
     assert plan.absent[0] == "pathmnist: not found on this machine; bench data how pathmnist"
     with pytest.raises(BenchError, match=r"^suite medmnist, --strict: not found: pathmnist, chestmnist, .*$"):
         make_plan(configured("medmnist", model="tiny", methods=["clip"], strict=True), tmp_path / "cache")
+
+
+@needs_weights
+def test_what_is_found_of_the_open_sets_is_trained_on_and_evaluated(data, tmp_path):
+    for name in ("ham10000-text", "breastmnist-28"):
+        WRITERS[name](data)
+    settings = ["training.steps=1", "training.batch_size=4", "training.micro_batch=4"]
+    flags = {"methods": ["locked_text"], "tasks": ["zero_shot", "retrieval"], "seeds": [0], "baselines": False}
+    plan = make_plan(load_run_config("transfer-open", flags, settings, KNOWN), tmp_path / "cache")
+    assert {(pair.task, pair.dataset) for pair in plan.pairs} == {
+        ("zero_shot", "ham10000"),
+        ("zero_shot", "breastmnist-28"),
+        ("retrieval", "ham10000-text"),
+    }
+    assert [line.partition(":")[0] for line in plan.absent] == ["bloodmnist-28", "pneumoniamnist-28", "retinamnist-28"]
+    store = Store(tmp_path / "results")
+    run(plan, store, Progress(Console(quiet=True), "none"))
+    rows = store.rows()
+    assert set(rows.dataset) == {"ham10000", "ham10000-text", "breastmnist-28"}
+    assert rows.value.notna().all()
+
+
+@needs_weights
+def test_without_texts_to_train_on_the_towers_are_evaluated_as_they_come(data, tmp_path):
+    for name in ("breastmnist-28", "breastmnist"):
+        WRITERS[name](data)
+    config = configured("transfer-open", tasks=["zero_shot"], seeds=[0])
+    with pytest.raises(BenchError, match=r"^suite transfer-open: no dataset to pretrain on is usable here; missing: h"):
+        make_plan(config, tmp_path / "cache")
+    plan = evaluation_plan(config, "real-general", tmp_path / "cache")
+    assert {pair.dataset for pair in plan.pairs} == {"breastmnist-28"}
+    assert [fixed.label["method"] for fixed in plan.fixed][:1] == ["real-general"]
+    # A tokenizer that is trained on the sets to pretrain on cannot do without them.
+    with pytest.raises(BenchError, match="no dataset to pretrain on is usable here"):
+        evaluation_plan(configured("medmnist"), "tiny", tmp_path / "cache")
 
 
 @pytest.fixture

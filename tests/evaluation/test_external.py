@@ -392,7 +392,8 @@ def quick(bench: Bench) -> list[str]:
     ("spec", "evaluated"),
     [
         (f"open_clip:{NAME}/open-7.safetensors", {"untrained": 2, "raw pixels": 1}),
-        (f"open_clip:{NAME}", {"raw pixels": 1}),
+        (f"open_clip:{NAME}/random", {"raw pixels": 1}),
+        ("timm:test_vit/random", {"raw pixels": 1}),
         ("hf:clip", {"untrained": 2, "raw pixels": 1}),
         ("timm:test_vit/vit.safetensors", {"untrained": 1, "raw pixels": 1}),
         ("small.yaml", {"raw pixels": 1}),
@@ -420,12 +421,13 @@ def test_random_models_are_marked_each_against_its_own_architecture(bench: Bench
         assert bench("eval", "--model", spec, *quick) == 0, bench.out + bench.err
     rows = bench.rows()
     models = rows[rows.role == "model"]
-    assert set(models.method) == {*evaluated[:3], "small"}
+    assert set(models.method) == {*evaluated[:3], "small (random)"}
     for _, row in models.drop_duplicates("method").iterrows():
         for column, baseline in (("start", "untrained"), ("raw_pixels", "raw pixels")):
             (below,) = rows[rows.cell == row[column]][["method", "model"]].drop_duplicates().itertuples(index=False)
-            itself = row.method == "small" and column == "start"
-            assert tuple(below) == (("small", row.model) if itself else (baseline, row.method))
+            itself = row.method == "small (random)" and column == "start"
+            of_model = row.method.removesuffix(" (random)")
+            assert tuple(below) == (("small (random)", row.model) if itself else (baseline, of_model))
 
     assert bench("report") == 0
     page = (bench.folder / "results" / "report" / "report.md").read_text().replace("\\", "")
@@ -435,14 +437,15 @@ def test_random_models_are_marked_each_against_its_own_architecture(bench: Bench
     assert {f"untrained · {name}" for name in evaluated[:3]} < set(probe)
     # Weights of the untrained architecture itself, and those that a card leaves random, do not beat it.
     for table in (probe, retrieval):
-        assert all("†" in table[name][0] for name in (evaluated[0], "small"))
+        assert all("†" in table[name][0] for name in (evaluated[0], "small (random)"))
     # Squares of one colour each: raw pixels cannot be beaten. They have no texts to retrieve.
-    assert all("‡" in probe[name][0] for name in (*evaluated[:3], "small"))
+    assert all("‡" in probe[name][0] for name in (*evaluated[:3], "small (random)"))
     assert "‡" not in str(retrieval)
     before = table_of(page, "linear_probe: difference to the model before training, in points")
     assert set(before) == set(evaluated[:3])
     assert before[evaluated[0]][0].startswith("+0.0")
-    assert set(table_of(page, "linear_probe: difference to raw pixels, in points")) == {*evaluated[:3], "small"}
+    against_pixels = table_of(page, "linear_probe: difference to raw pixels, in points")
+    assert set(against_pixels) == {*evaluated[:3], "small (random)"}
 
 
 def table_of(page: str, title: str) -> dict[str, list[str]]:
@@ -500,4 +503,4 @@ def test_rows_stand_in_the_same_report(bench: Bench) -> None:
 
     assert bench("eval", "--model", "small.yaml", "--suite", "suite.yaml", "--tasks", "linear_probe") == 0, bench.out
     found = bench.rows()
-    assert set(found[found.method == "small"].role) == {"model"}
+    assert set(found[found.method == "small (random)"].role) == {"model"}

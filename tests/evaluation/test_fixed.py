@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.evaluation.fixed import FixedEncoder, RawPixels, baselines, has_weights
+from benchmark.evaluation.fixed import FixedEncoder, RawPixels, baselines, has_weights, random_towers
 from benchmark.models import ModelCard, build_model, load_model_card
 
 TEXT = {"kind": "tiny", "width": 32, "layers": 1, "heads": 2}
@@ -52,6 +52,8 @@ def test_what_names_weights() -> None:
     assert not has_weights(card(named, bert))
     assert has_weights(card(named, bert | {"name": "folder"}))
     assert not has_weights(card(named, bert | {"name": "folder", "pretrained": False}))
+    assert random_towers(card(named, bert | {"name": "folder"})) == ["image"]
+    assert random_towers(card(named | {"pretrained": "openai"})) == ["text"]
 
 
 def test_keys_tell_apart_what_gives_other_outputs() -> None:

@@ -468,5 +468,5 @@ def test_rows_say_what_was_left_random(bench: Bench) -> None:
         assert bench(*command) == 0, bench.out + bench.err
         assert "1 tensor left random (blocks.1.mlp.fc1.weight)" in " ".join(bench.out.split())
     rows = bench.rows()
-    assert set(rows.method) == {"clip", "vit"}
+    assert set(rows.method) == {"clip", "vit (random text tower)"}
     assert rows.left_random.str.contains("1 tensor left random (blocks.1.mlp.fc1.weight)", regex=False).all()

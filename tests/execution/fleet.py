@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from benchmark.common.progress import Progress
 from benchmark.execution.launch.launcher import Job, Launcher, Report, Unit
 from benchmark.execution.launch.work import carry_out
-from benchmark.execution.runner import Outcome, run
-from benchmark.store import claim
+from benchmark.execution.runner import Outcome, Runner, run
+from benchmark.store import cache, claim
 from benchmark.store.store import Store
 from benchmark.training import loop
 from tests.squares import planned
@@ -46,7 +46,7 @@ def run_squares(folder: Path, results: Path, *settings: str, wait: bool = True, 
     return outcome, Path(console.file.name).read_text()
 
 
-def _noting_ends(results: Path) -> None:
+def note_ends(results: Path) -> None:
     """Write a line for each training that reaches its end: the name of its folder."""
     save = loop.save_cost
 
@@ -58,30 +58,36 @@ def _noting_ends(results: Path) -> None:
     loop.save_cost = noted  # type: ignore[attr-defined]
 
 
-def phase(results: Path, cache: Path) -> str:
-    """Say what a process is doing that works on results alone, from what lies there."""
-    partial = [path.name for path in results.glob("cells/.*.partial-*/*")]
-    if "cost.json" in partial:
-        return "rename"
-    if any(name.endswith(".safetensors.partial") or name.startswith(".tmp") for name in partial):
-        return "checkpoint"
-    if "log.jsonl" in partial:
-        return "training"
-    if [*results.glob("cells/*/embeddings/.*claim*")]:
-        return "embeddings"
-    if [*results.glob("cells/*/evaluations/.*claim*")]:
-        return "evaluation"
-    # Not rglob: folders vanish while it looks.
-    names = (name for _, _, files in os.walk(cache) for name in files)
-    return "preparation" if any(".claim-" in name for name in names) else "start, plan or end"
+def meet(results: Path) -> None:
+    """Wait at an evaluation until two processes are at one; write a line for each dataset that is encoded."""
+    measure, build = Runner.measure, cache._build
+
+    def met(*arguments: Any) -> None:
+        (results.parent / f"met-{os.getpid()}").touch()
+        wait_until(lambda: len([*results.parent.glob("met-*")]) > 1)
+        measure(*arguments)
+
+    def noted(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder.parent.name == "embeddings":
+            with (results.parent / "encoded.txt").open("a") as file:
+                file.write(f"{folder.name}\n")
+        build(folder, *arguments, **named)
+
+    Runner.measure, cache._build = met, noted  # type: ignore[method-assign, assignment]
 
 
 def _run(
-    folder: Path, results: Path, cache: str, answer: Any, settings: tuple[str, ...], flags: dict[str, Any]
+    folder: Path,
+    results: Path,
+    cache: str,
+    answer: Any,
+    settings: tuple[str, ...],
+    flags: dict[str, Any],
+    hook: Callable[[Path], None],
 ) -> None:
     os.environ["BENCH_CACHE"] = cache
     shorten_lives()
-    _noting_ends(results)
+    hook(results)
     try:
         answer.put(run_squares(folder, results, *settings, **flags))
     except KeyboardInterrupt:
@@ -91,9 +97,11 @@ def _run(
 class Running:
     """A process that runs the squares; ``ended()`` returns what it did and printed."""
 
-    def __init__(self, folder: Path, results: Path, *settings: str, **flags: Any) -> None:
+    def __init__(
+        self, folder: Path, results: Path, *settings: str, hook: Callable[[Path], None] = note_ends, **flags: Any
+    ) -> None:
         self._answer = CONTEXT.SimpleQueue()
-        arguments = (folder, results, os.environ["BENCH_CACHE"], self._answer, settings, flags)
+        arguments = (folder, results, os.environ["BENCH_CACHE"], self._answer, settings, flags, hook)
         self.process: BaseProcess = CONTEXT.Process(target=_run, args=arguments)
         self.process.start()
 
@@ -173,7 +181,9 @@ def check_equal(results: Path, other: Path) -> None:
             ours, theirs = load_file(store.cell(cell) / path.name), load_file(path)
             assert ours.keys() == theirs.keys()
             assert all(ours[name].equal(theirs[name]) for name in ours)
-        lines = [json.loads(line)["step"] for line in (store.cell(cell) / "log.jsonl").read_text().splitlines()]
+        log = store.cell(cell) / "log.jsonl"
+        assert log.is_file() == (expected.cell(cell) / "log.jsonl").is_file()
+        lines = [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.is_file() else []
         assert lines == [*range(1, len(lines) + 1)]
     keys = ["cell", "dataset", "task", "part", "metric", "value", "low", "high"]
     frames = [each.rows()[keys].sort_values(keys[:5]).reset_index(drop=True) for each in (store, expected)]

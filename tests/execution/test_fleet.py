@@ -2,14 +2,15 @@
 
 import json
 import os
+import platform
 import re
-import shutil
 import signal
+import subprocess
+import sys
 import time
-from collections import Counter
+from dataclasses import asdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from benchmark.common.progress import Progress
 from benchmark.config.schema import RunConfig
 from benchmark.config.validation import validated
 from benchmark.execution.launch import fleet as module
-from benchmark.execution.launch.launcher import LAUNCHERS
+from benchmark.execution.launch.launcher import LAUNCHERS, Job, LaunchRecord, Unit
 from benchmark.execution.launch.local import environment
 from benchmark.execution.launch.status import cell_states
 from benchmark.execution.runner import Runner, Share, run
@@ -30,11 +31,10 @@ from benchmark.registry import load_files
 from benchmark.store import claim
 from benchmark.store.live import Recorder, Work
 from benchmark.store.store import Store
-from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, phase, run_squares, steps, wait_until
+from tests.execution.fleet import SHORT, Forks, Running, check_equal, killed, meet, run_squares, steps, wait_until
 from tests.squares import Bench, planned
 
 SHARED = {"methods": ["clip"], "tasks": ["retrieval"]}
-PHASES = ("any", "training", "checkpoint", "rename", "embeddings", "evaluation")
 LONG = ("training.samples=960", "training.checkpoint_every=0")
 
 
@@ -108,6 +108,21 @@ def test_two_workers_share_the_cells(suite: Path, tmp_path: Path, monkeypatch: p
     assert not [*results.rglob(".*claim*")]
 
 
+def test_evaluations_of_a_cell_are_shared(suite: Path, tmp_path: Path) -> None:
+    """Two processes at once, in the order that they come: each dataset is encoded once, by one of them."""
+    results, few = tmp_path / "results", ("training.samples=64",)
+    run_squares(suite, results, *few, methods=["clip"], tasks=["zero_shot"])
+    tasks = ["retrieval", "linear_probe", "few_shot", "zero_shot"]
+    both = [Running(suite, results, *few, hook=meet, methods=["clip"], tasks=tasks) for _ in range(2)]
+    outcomes = [each.ended()[0] for each in both]
+    evaluated = [outcome.evaluated for outcome in outcomes]
+    assert min(evaluated) > 0
+    assert sum(evaluated) == len([*results.glob("cells/*/evaluations/*/rows.json")]) - 1
+    assert [outcome.trained for outcome in outcomes] == [0, 0]
+    encoded = (tmp_path / "encoded.txt").read_text().splitlines()
+    assert len(encoded) == len({*encoded}) > 1
+
+
 def test_ctrl_c_stops_the_workers_at_a_checkpoint(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Path
 ) -> None:
@@ -176,6 +191,42 @@ def test_cancel_asks_a_run_to_stop(bench: Bench, suite: Path) -> None:
     assert "nothing works on results" in bench.out
 
 
+def test_cancel_asks_a_command_that_has_started_nothing_yet(bench: Bench) -> None:
+    command = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = claim.Owner(platform.node(), claim._space(), command.pid, claim._began(command.pid), time.time(), "t")
+    (bench.folder / "results" / "launches").mkdir(parents=True)
+    (bench.folder / "results" / "launches" / ".id.claim-1").write_text(json.dumps(asdict(owner)))
+    assert bench("cancel") == 0
+    assert f"asked process {command.pid} to stop" in bench.out
+    assert command.wait() == -signal.SIGTERM
+    assert bench("cancel") == 0
+    assert "nothing works on results" in bench.out
+
+
+def test_records_that_this_version_cannot_read(bench: Bench) -> None:
+    """A launcher that is not here, or has other options, and files cut off: the others are shown."""
+    results = bench.folder / "results"
+    units = [Unit(cell="c", name="clip seed 0", device="cpu")]
+    for number, (launcher, options) in enumerate((("slurm", {"no": 1}), ("gone", {}))):
+        job = Job(id=f"{number}", config={}, device="cpu", results=results, folder=results)
+        record = LaunchRecord(
+            launcher=launcher, options=options, job=job, units=units, handles=["7_0"], host="", process=1, started=1
+        )
+        job.launch_folder.mkdir(parents=True)
+        (job.launch_folder / "launch.json").write_text(record.model_dump_json())
+        assert bench("status") == 0
+        assert "1 cell: 1 waiting" in bench.out
+        assert bench("cancel") == 0
+    assert "launch 0: launcher 'slurm' has other options in this version" in " ".join(bench.out.split())
+    assert "launch 1: unknown launcher 'gone'" in " ".join(bench.out.split())
+    cut = record.model_dump_json()[:-20]
+    for name, text in (("launches/2/launch.json", cut), ("launches/3/launch.json", ""), ("runs/x.json", '{"id": 1')):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text(text)
+    assert bench("status") == 0
+    assert "1 cell: 1 waiting" in bench.out
+
+
 def test_what_kills_its_processes_is_given_up(suite: Path, tmp_path: Path) -> None:
     plan = planned(suite, *LONG, **SHARED)
     (tmp_path / "failed").mkdir()
@@ -190,13 +241,14 @@ def test_threads_and_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)}, raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    of_second = environment("cuda:1", 3)
+    of_second = environment(["cuda:1"], 3)
     assert (of_second["OMP_NUM_THREADS"], of_second["CUDA_VISIBLE_DEVICES"]) == ("5", "5")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert environment("cuda:1", 32)["CUDA_VISIBLE_DEVICES"] == "1"
-    assert environment("cuda:1", 32)["OMP_NUM_THREADS"] == "1"
+    assert environment(["cuda:1"], 32)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment(["cuda:2", "cuda:3"], 2)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert environment(["cuda:1"], 32)["OMP_NUM_THREADS"] == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert environment("cpu", 3)["OMP_NUM_THREADS"] == "2"
+    assert environment(["cpu"], 3)["OMP_NUM_THREADS"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -229,51 +281,3 @@ def test_a_method_of_a_script_cannot_be_launched(suite: Path, monkeypatch: pytes
 def test_a_configuration_survives_being_written() -> None:
     config = configure("cxr", seeds=2, settings={"clip.training.epochs": 3})
     assert validated(RunConfig, json.loads(json.dumps(config.model_dump(mode="json"))), "") == config
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("workers", "kills"), [(1, 67), (2, 67), (4, 66)])
-def test_kills_at_random_moments_lose_nothing(
-    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, kills: int
-) -> None:
-    """Prints what was killed when. Each results folder gets ten kills, each in the place of a process that died."""
-    few = ("training.samples=320", "training.checkpoint_every=0")
-    chosen: dict[str, Any] = {"methods": ["clip"], "tasks": ["retrieval", "linear_probe"]}
-    chosen["grid"] = ["training.learning_rate=0.003,0.002"]
-    random, phases = Random(workers), Counter[str]()
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    expected = tmp_path / "undisturbed" / "results"
-    expected.parent.mkdir()
-    run_squares(squares, expected, *few, **chosen)
-    cells = len([*(expected / "cells").iterdir()])
-    rounds = ends = 0
-    while phases.total() < kills:
-        folder = tmp_path / f"round-{rounds}"
-        folder.mkdir()
-        monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
-        running = [Running(squares, folder / "results", *few, **chosen) for _ in range(workers)]
-        here = (folder / "results", folder / "cache")
-        for number in range(min(10, kills - phases.total())):
-            # At any time, or in a phase that is wanted, if it comes; each results folder is prepared for once.
-            wanted = random.choice(PHASES) if number else "preparation"
-            until = time.monotonic() + random.uniform(0.5, 3)
-            while time.monotonic() < until and phase(*here) != wanted:
-                time.sleep(0.003)
-            time.sleep(random.uniform(0, 0.03))
-            victim = random.randrange(workers)
-            if running[victim].process.is_alive():
-                phases[phase(*here)] += 1
-            running[victim].process.kill()
-            running[victim].process.join()
-            running[victim] = Running(squares, folder / "results", *few, **chosen)
-        for outcome, _ in [each.ended() for each in running]:
-            assert outcome.failures == []
-        check_equal(folder / "results", expected)
-        trained = Counter(line.split(".")[1] for line in (folder / "ends.txt").read_text().splitlines())
-        assert max(trained.values()) == 1, trained
-        assert not [*(folder / "cache").rglob(".*.claim-*")]
-        ends += sum(trained.values())
-        rounds += 1
-        shutil.rmtree(folder)
-    counts = f"{phases.total()} kills in {rounds} folders of {cells} cells, {ends} trained"
-    print(f"{workers} workers, {counts}: {dict(phases)}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.core import url_to_fs
 
 from benchmark.common.errors import BenchError
 from benchmark.execution.launch.launcher import Job, Unit
@@ -47,8 +48,9 @@ def write(folder: Path, **files: str) -> None:
         path.write_text(text)
 
 
-def test_a_storage_passes_cells_on(tmp_path: Path) -> None:
-    worker, results, storage = tmp_path / "worker", tmp_path / "results", f"file://{tmp_path}/storage/deep/"
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_a_storage_passes_cells_on(tmp_path: Path, protocol: str) -> None:
+    worker, results, storage = tmp_path / "worker", tmp_path / "results", f"{protocol}://{tmp_path}/storage/deep/"
     unpack(storage, "abc", results)
     assert not results.exists()
     write(worker / "cells", abc__log="1 2", abc__evaluations__new__rows="new")
@@ -58,7 +60,8 @@ def test_a_storage_passes_cells_on(tmp_path: Path) -> None:
     write(results / "cells", **{".abc.partial-12__log": "1"})
     write(results, launches__id__launch="record")
     pack(worker, [worker / "cells", worker / "launches"], "abc", storage)
-    assert [path.name for path in (tmp_path / "storage" / "deep").iterdir()] == ["abc.tar"]
+    system, root = url_to_fs(storage)
+    assert [Path(name).name for name in system.ls(root, detail=False)] == ["abc.tar"]
     unpack(storage, "abc", results)
     files = {str(path.relative_to(results)): path.read_text() for path in results.rglob("*") if path.is_file()}
     assert files == {
@@ -69,6 +72,9 @@ def test_a_storage_passes_cells_on(tmp_path: Path) -> None:
         "launches/id/failed/x": "why",
         "launches/id/launch": "record",
     }
+    system.pipe(f"{root.rstrip('/')}/abc.tar", b"no archive")
+    with pytest.raises(BenchError, match=r"storage/deep/abc.tar: is damaged .*; remove it"):
+        unpack(storage, "abc", results)
 
 
 @pytest.mark.parametrize("storage", ["nowhere://bucket/results", "s4:/results://x"])

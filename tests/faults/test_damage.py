@@ -15,8 +15,11 @@ from rich.console import Console
 from benchmark.api import Results, write_report
 from benchmark.cli.main import main
 from benchmark.common.errors import BenchError
+from benchmark.data.prepared import check_prepared
 from benchmark.store import cache
-from benchmark.store.files import DamagedError
+from benchmark.store.cleaning import CACHED
+from benchmark.store.files import FILES, DamagedError
+from benchmark.store.health import cache_health, results_health
 from benchmark.store.store import Store
 from tests.squares import Bench
 
@@ -164,6 +167,52 @@ def test_damaged_folders_of_the_cache_are_made_again(broken: Path, bench: Bench)
     assert bench(*RUN) == 0, bench.out
     for arm, weights in before.items():
         assert (cell_of(broken, arm) / "last.safetensors").read_bytes() == weights
+
+
+def test_the_doctor_sees_each_damage_and_changes_nothing(
+    broken: Path, bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    """Every file of results and cache, one at a time, in every way."""
+    folder = bench.folder / "cache"
+    checks = {"prepared": check_prepared}
+
+    def damaged() -> list[str]:
+        of_results, of_cache = results_health(Store(broken)), cache_health(folder, CACHED, checks)
+        return [str(error) for error in (*of_results.damaged, *of_cache.damaged)]
+
+    assert damaged() == []
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} <= {*CACHED}
+    # Those that are made anew without a loss when they are gone, and those that nothing is read from.
+    dispensable, unread = ("claims.json", "datasets.json", "clock.json", FILES), ("run.log", "runs")
+    files = [path for path in (*broken.rglob("*"), *folder.rglob("*")) if path.is_file() and path.name[0] != "."]
+    tried = 0
+    for path in files:
+        if path.is_relative_to(broken) and path.relative_to(broken).parts[0] in unread:
+            continue
+        whole, left = path.read_bytes(), sorted(broken.rglob("*"))
+        for how in HARMS:
+            if how == "deleted" and (
+                path.name in dispensable or (path.suffix == ".json" and path.parent.parent == folder)
+            ):
+                continue
+            if path.name == "images.bin" and how == "flipped":
+                continue
+            harm(path, how)
+            lines = damaged()
+            assert len(lines) == 1, (path, how, lines)
+            name = path.parent.name if path.parent.parent.name == "prepared" else path.name
+            assert name in lines[0] or path.parent.name in lines[0], (path, how, lines)
+            path.write_bytes(whole)
+            tried += 1
+        assert sorted(broken.rglob("*")) == left
+    record_property("damages", tried)
+    assert tried > 150
+    harm(next(folder.rglob("images.bin")), "flipped")
+    assert damaged() == []
+    assert bench("doctor") == 0, bench.out
+    assert bench("doctor", "--images") == 1
+    assert "image of images.bin is not what was written; it is prepared again" in bench.out
+    assert "1 wrong" in bench.out
 
 
 def test_claims_and_datasets_that_are_damaged_are_written_again(broken: Path, bench: Bench) -> None:

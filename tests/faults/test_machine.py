@@ -5,14 +5,21 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.common.errors import MachineError
+from benchmark.data.check import check
+from benchmark.data.dataset import open_dataset
 from benchmark.data.images import load_image
 from benchmark.data.problems import BadRow
 from benchmark.store.store import Store
+from benchmark.task import TASKS
+from tests.data.make import PAIRS, images, pairs, shard, write_card, write_jsonl
 from tests.squares import Bench, edit
 
 QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--budget", "steps=2"]
@@ -117,6 +124,8 @@ def test_results_are_tested_for_writing(tmp_path: Path, monkeypatch: pytest.Monk
         ("raise MemoryError", "out of memory"),
         ("raise OSError(28, 'No space left on device', 'x')", "x: No space left on device"),
         ("raise ValueError('odd\\x1b[31m')", r"ValueError: odd"),
+        ("import os; os._exit(0)", r"os\._exit\(0\) was called in .*faulty\.py, line 11"),
+        ("raise GeneratorExit", r"GeneratorExit"),
     ],
 )
 def test_a_plug_in_that_fails(fault: str, said: str, bench: Bench) -> None:
@@ -132,7 +141,9 @@ def test_a_plug_in_that_fails(fault: str, said: str, bench: Bench) -> None:
     assert re.search(said, printed), printed
 
 
-@pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "raise SystemExit", "raise MemoryError", "1 / 0"])
+@pytest.mark.parametrize(
+    "text", ["import os; os._exit(0)", "raise SystemExit", "raise MemoryError", "1 / 0", "raise GeneratorExit"]
+)
 def test_a_plug_in_that_ends_the_program_when_imported(text: str, bench: Bench) -> None:
     (bench.folder / "ends.py").write_text(text)
     assert bench("run", *QUICK, "--plugin", "ends.py") == 2
@@ -148,6 +159,8 @@ def re_one_line(text: str) -> str:
     ("error", "status", "said"),
     [
         (SystemExit(0), 1, "sys.exit(0) was called"),
+        (ZeroDivisionError("odd\nlines"), 1, "ZeroDivisionError: odd lines ("),
+        (GeneratorExit(), 1, "GeneratorExit ("),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "/x/y: No space left on device"),
         (MemoryError("Unable to allocate 9 GiB"), 2, "out of memory (Unable to allocate 9 GiB)"),
         (PermissionError(errno.EACCES, "Permission denied", "report"), 2, "report: Permission denied"),
@@ -164,8 +177,68 @@ def test_how_the_program_ends(
     assert said in re_one_line(bench.err)
 
 
+TASK = """
+import os, sys
+from benchmark import Task, register_task
+
+@register_task("ends")
+class Ends(Task):
+    primary, needs = "accuracy", frozenset({{"label"}})
+
+    @classmethod
+    def model_needs(cls, config):
+        {model_needs}
+        return frozenset()
+
+    def evaluate(self, data, seed):
+        {evaluate}
+"""
+
+
+def test_a_task_that_ends_the_program(bench: Bench) -> None:
+    faults = {"model_needs": "sys.exit(0)", "evaluate": "os._exit(0)"}
+    for where, fault in faults.items():
+        (bench.folder / f"{where}.py").write_text(TASK.format(**dict.fromkeys(faults, "pass") | {where: fault}))
+        TASKS._classes.pop("ends", None)
+        assert bench("run", *QUICK, "--plugin", f"{where}.py", "--tasks", "ends") == 1
+        said = bench.err or bench.out.splitlines()[-1]
+        assert f"{fault} was called in " in said
+        assert f"{where}.py, line " in said
+        assert "Traceback" not in bench.err
+
+
+def test_no_process_ends_by_a_call_of_os_exit() -> None:
+    """Not with status 0: in a thread it ends the process, and in a child it is what it was."""
+    program = "import os, sys, threading; from benchmark.common.errors import kept_alive\nwith kept_alive(): "
+    for call, status in (
+        ("threading.Thread(target=os._exit, args=(0,)).start()", 1),
+        ("child = os.fork() or os._exit(7); os._exit(os.waitpid(child, 0)[1] >> 8)", 7),
+    ):
+        done = subprocess.run([sys.executable, "-c", program + call], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("a=[[", "--launch-option a=[[: not valid YAML"),
+        ("a=" + "[" * 3000, "more than 50 levels"),
+        ("a=!!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("workers=" + "9" * 5000, "an integer of more than 64 bits"),
+        ("workers=\x1b[31m", "not valid YAML"),
+        ("x" * 3000, "expected name=value"),
+    ],
+)
+def test_options_of_launchers(option: str, said: str, bench: Bench) -> None:
+    assert bench("run", *QUICK, "--launch", "local", "--launch-option", option) == 2
+    assert said in re_one_line(bench.err)
+    assert len(bench.err) < 400
+
+
 def test_a_report_that_cannot_be_written(bench: Bench) -> None:
     assert bench("run", *QUICK, "--results", "my results") == 0
+    assert bench.out.splitlines()[-1] == "next: bench report --results 'my results'"
+    assert bench("plan", *QUICK, "--results", "my results") == 0
     assert bench.out.splitlines()[-1] == "next: bench report --results 'my results'"
     (bench.folder / "file").touch()
     assert bench("report", "--results", "my results", "--output", "file") == 2
@@ -193,3 +266,53 @@ def test_a_linked_folder_of_the_cache_stays(bench: Bench, monkeypatch: pytest.Mo
     assert f"prepared is a link to {elsewhere}: its content stays" in bench.out.replace("\n", "")
     assert [each.name for each in cache.iterdir()] == ["prepared"]
     assert (elsewhere / "a").read_text() == "a"
+
+
+SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "table": ("rows.jsonl", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "images": ("images/1.png", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "state of images": ("images/1.png", {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS}),
+    "folder": ("root/b", {"kind": "image_folder", "root": "root", "split": {"train": 1}}),
+    "npz": ("a.npz", {"kind": "npz", "file": "a.npz"}),
+    "shard": (
+        "a.tar",
+        {"kind": "webdataset", "shards": {"train": ["a.tar"]}, "columns": {"image": "png", "text": "txt"}},
+    ),
+    "h5": ("a.h5", {"kind": "h5", "files": {"train": {"images": "a.h5", "labels": "a.h5"}}}),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_no_reader_takes_an_error_of_the_machine_for_bad_data(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", pairs(tmp_path, 3))
+    for name in "ab":
+        images(tmp_path / "root" / name, 2)
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((2, 8, 8), np.uint8), train_labels=np.arange(2))
+    shard(tmp_path / "a.tar", [("0.png", (tmp_path / "images" / "0.png").read_bytes()), ("0.txt", b"a")])
+    (tmp_path / "a.h5").write_bytes(b"")
+    name, source = SOURCES[kind]
+    card = write_card(tmp_path, source, classes=["a", "b"])
+    at = str(tmp_path / name)
+
+    def failing(original: Any) -> Any:
+        def call(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+            if str(path) == at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return original(path, *arguments, **options)
+
+        return call
+
+    if kind == "state of images":
+        monkeypatch.setattr(os, "stat", failing(os.stat))
+    elif kind == "folder":
+        monkeypatch.setattr(os, "scandir", failing(os.scandir))
+    elif kind == "h5":
+        monkeypatch.setattr("h5py.File", failing(None))
+    else:
+        monkeypatch.setattr(Path, "open", failing(Path.open))
+        monkeypatch.setattr("tarfile.open", failing(tarfile.open))
+    with pytest.raises(MachineError, match=r"Input/output error") as error:
+        check(open_dataset(card, "skip", tmp_path / "cache"))
+    assert "\n" not in str(error.value)

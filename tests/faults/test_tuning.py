@@ -8,11 +8,10 @@ from typing import Any
 import optuna
 import pytest
 
-from benchmark.common.errors import BenchError
 from benchmark.execution import tuning
 from benchmark.execution.tuning import Axis, Best, _Search
 from benchmark.plan.tuned import settings_of
-from benchmark.store.claim import Claim, Owner, claim
+from benchmark.store.claim import Claim, claim
 from benchmark.store.files import DamagedError
 from tests.squares import Bench
 
@@ -114,16 +113,21 @@ def test_two_searches_at_once_are_one(
     claimed.release()
 
 
-def test_who_lost_the_study_writes_nothing(tmp_path: Path) -> None:
-    def lose(at: str) -> None:
-        if at == "trained":
-            for path in tmp_path.glob(".clip-study.claim-*"):
-                path.unlink()
-            assert not isinstance(claim(tmp_path / "clip-study"), Owner)
+def test_who_lost_the_study_writes_nothing_and_waits(
+    tmp_path: Path, undisturbed: tuple[list[Any], Best], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.store.claim.POLL", 0.01)
+    lost: list[Path] = []
 
-    with pytest.raises(BenchError, match="was taken over by"):
-        Search(tmp_path, lose).run(TRIALS)
-    assert [value for _, value in outcome(tmp_path)] == [None]
+    def lose(at: str) -> None:
+        if at == "trained" and not lost:
+            lost.extend(tmp_path.glob(".clip-study.claim-*"))
+            lost[0].unlink()
+
+    best = Search(tmp_path, lose).run(TRIALS)
+    assert len(lost) == 1
+    assert outcome_of(tmp_path, best) == undisturbed
+    assert not [*tmp_path.glob(".*claim*")]
 
 
 def test_damaged_files_of_a_search_are_named(tmp_path: Path, bench: Bench) -> None:
@@ -143,3 +147,48 @@ def bench_config(bench: Bench) -> Any:
     from tests.squares import planned
 
     return planned(bench.folder, methods=["clip"]).config
+
+
+QUICK = ["--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2", "--trials", "1", "--progress", "none"]
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ("training.learning_rate=a,b", "training.learning_rate: expected a number, found 'a'"),
+        ("training.learning_rate={a: b},[1]", "--search training.learning_rate="),
+        (
+            "training.batch_size=0..4",
+            "--search training.batch_size=0: training.batch_size: expected a number greater than 0",
+        ),
+        ("training.betas=[1,2],[3,4]", "arm 'clip': none of its 1 trials completed"),
+    ],
+)
+def test_settings_that_no_training_can_have(search: str, said: str, bench: Bench) -> None:
+    assert bench("tune", *QUICK, "--search", search) == 2
+    assert said in bench.err
+    assert bench.err.count("\n") == 1
+    assert "Traceback" not in bench.out
+
+
+def test_rates_may_be_listed(bench: Bench) -> None:
+    """Also without the arm's own."""
+    assert bench("tune", *QUICK, "--search", "training.learning_rate=0.01,0.02") == 0, bench.err
+    assert "training.learning_rate=0.0" in bench.out
+
+
+@pytest.mark.parametrize("fault", ["sys.exit(0)", "import os; os._exit(0)", "raise ValueError('odd')"])
+def test_a_trial_that_a_plug_in_ends(fault: str, bench: Bench) -> None:
+    """It counts as failed, and the next one goes on."""
+    (bench.folder / "odd.py").write_text(
+        "import sys\nfrom benchmark import Method, register_method\nclass State: runs = 0\n"
+        "@register_method('odd')\nclass Odd(Method):\n"
+        "    def contrast(self, embeddings, keys):\n"
+        f"        if State.runs < 2:\n            State.runs += 2\n            {fault}\n"
+        "        return {'loss': -(embeddings['image'] * embeddings['text']).sum(1).mean()}\n"
+    )
+    options = ["--methods", "odd", "--plugin", "odd.py", "--trials", "2"]
+    assert bench("tune", *QUICK, *options) == 0, bench.err
+    first, second = [line for line in bench.out.splitlines() if "/2] odd" in line]
+    assert fault.partition("; ")[2].partition("(")[0] in first
+    assert "retrieval" in second

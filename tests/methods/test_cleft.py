@@ -32,8 +32,8 @@ from benchmark.training.checkpoint import LAST, load_weights
 from benchmark.training.cost import parameter_columns
 from benchmark.training.loop import pretrain
 from benchmark.training.schedule import optimizer_of
+from tests.methods.cases import full_batch_gradient, split
 from tests.methods.fakes import CLASSES, CONTEXT, VOCABULARY, Pairs, Words, double, small_card, small_method
-from tests.methods.test_conformance import full_batch_gradient, split
 
 ADAPTERS = ["lora", "ia3", "prefix"]
 GPT2 = {

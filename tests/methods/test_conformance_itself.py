@@ -63,7 +63,7 @@ def test_a_broken_method_fails(test: str, tmp_path: Path) -> None:
         "mode": "cached",
         "options": {},
         "same_text": "negative",
-        "sizes": [6, 6, 6, 4],
+        "sizes": [6, 6, 4],
         "tmp_path": tmp_path,
     }
     broken = registered(METHODS, tmp_path / "neighbours.py", EXAMPLE.replace(*BROKEN[test]))

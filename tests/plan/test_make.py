@@ -573,7 +573,7 @@ def test_the_weights_of_a_card_are_held_against_random_ones(suite: Path) -> None
     assert trained.raw_pixels == plan.raw_pixels
 
 
-@pytest.mark.parametrize("spec", ["small.yaml", "open_clip:RN50"])
+@pytest.mark.parametrize("spec", ["small.yaml", "open_clip:RN50/random"])
 def test_a_model_of_random_weights_is_held_against_itself(suite: Path, spec: str) -> None:
     plan = evaluated(suite, spec if spec.startswith("open_clip") else str(suite / spec), baselines=True)
     model, raw_pixels = plan.fixed
@@ -585,10 +585,10 @@ def test_an_evaluation_of_a_card_is_of_its_initial_weights(suite: Path) -> None:
     card = str(suite / "small.yaml")
     plan = evaluated(suite, card, baselines=True)
     assert {encoder.name: encoder.label["role"] for encoder in plan.fixed} == {
-        "small": "model",
+        "small (random)": "model",
         "raw pixels": "baseline",
     }
-    assert [encoder.name for encoder in evaluated(suite, card).fixed] == ["small"]
+    assert [encoder.name for encoder in evaluated(suite, card).fixed] == ["small (random)"]
 
 
 def test_settings_of_what_an_evaluation_does_not_run_are_refused(suite: Path) -> None:

@@ -243,6 +243,23 @@ def test_a_command_names_the_data_where_they_are_not_the_suites() -> None:
     assert both == " --pretraining phantom-cxr,phantom-derm"
 
 
+def test_a_command_knows_the_datasets_that_a_shipped_suite_names_by_their_cards() -> None:
+    stated = {"transfer": {"c": claim(**GAIN | {"a": "msd", "b": "clip"})}}
+    sets = ("busi", "cxr_pneumonia", "slake_modality_body", "slake_retrieval", "vqa_rad")
+
+    def command(datasets: tuple[str, ...], pretraining: str) -> str:
+        rows, drawn = trials(
+            {"msd": 0.6}, datasets=datasets, suite="transfer", pretraining=pretraining, model="real-general"
+        )
+        (verdict,) = verdicts_of(rows, pd.DataFrame(), lambda *key: drawn.get(key), stated)
+        return verdict.command.removeprefix("bench run --suite transfer --methods clip --tasks retrieval --seeds 3")
+
+    everything = "slake_captions, hannover, pocus"
+    assert command(sets, everything) == ""
+    assert re.fullmatch(r" --datasets \S+/busi.yaml", command(sets[:1], everything))
+    assert re.fullmatch(r" --pretraining \S+/hannover.yaml", command(sets, "hannover"))
+
+
 def test_a_claim_about_another_task_is_missing_at_the_settings_that_were_run() -> None:
     rows, drawn = trials({"a": 0.6, "b": 0.5}, variant="training.steps=9")
     verdict = one(GAIN | {"tasks": "vqa"}, rows, drawn)
@@ -380,6 +397,32 @@ def test_a_cost_may_be_compared_with_that_of_another_model() -> None:
     assert neither == "bench run --suite s.yaml --methods a && bench run --suite s.yaml --methods b --model large"
 
 
+def test_an_arm_may_be_compared_with_itself_on_another_model() -> None:
+    rows, drawn = trials({"a": 0.9, "b": 0.4, "c": 0.4})
+    # What the drawing calls b is a on another model.
+    large = (rows["arm"] == "b", rows["arm"] == "c")
+    rows = rows.assign(model=np.where(large[0] | large[1], "large", rows["model"]))
+    rows.loc[large[0], ["arm", "method"]] = "a"
+    fields = GAIN | {"b": "a", "b_model": "large"}
+    verdict = one(fields, rows, drawn)
+    assert verdict.verdict == "supported"
+    assert "than a on large (" in verdict.why
+    assert claims_frame([verdict]).b.item() == "a on large"
+    assert one(fields | {"kind": "no_gain", "margin": 1}, rows, drawn).verdict == "contradicted"
+    several = one(fields | {"b": ["a", "c"]}, rows, drawn)
+    assert [each.other for each in several.all_measured] == ["a on large", "c on large"]
+    ours = rows[rows["model"] != "large"]
+    assert one(fields, ours, drawn).command == (
+        "bench run --suite s.yaml --methods a --tasks retrieval --seeds 3 --model large"
+    )
+    theirs = one(fields, rows[rows["model"] == "large"], drawn)
+    assert theirs.verdict == "not run"
+    assert theirs.command == "bench run --suite s.yaml --methods a --tasks retrieval --seeds 3"
+    for same in (GAIN | {"b": ["c", "a"]}, NO_GAIN | {"b": "a"}, COST | {"b": "a"}):
+        with pytest.raises(ValueError, match="a and b are the same arm"):
+            claim(**same)
+
+
 def test_times_need_seeds_on_one_device() -> None:
     rows, _ = trials({"a": 0.6, "b": 0.5})
     fields = COST | {"column": "seconds", "at_most": 90}
@@ -484,7 +527,7 @@ def test_claims_go_with_the_results(bench: Bench, tmp_path: Path) -> None:
     assert (table["value"]["smaller"], counted["verdict"]) == (counted["value"], "supported")
     assert bench("report", "--details", "--results", str(moved)) == 0
     assert bench.out.index("claims of suite suite") < bench.out.index("retrieval: recall@10")
-    written = json.loads((moved / "claims.json").read_text())
+    written = json.loads((moved / "claims.json").read_text())["content"]
     assert list(written) == ["suite"]
 
 

@@ -243,6 +243,18 @@ def test_a_mean_is_marked_unless_it_is_shown_to_beat_the_initial_weights(gain):
     assert "†" not in dict(table.footer)["initial"][0].text
 
 
+def test_a_mean_is_marked_unless_its_interval_lies_above_all_guesses():
+    rows, _ = synthetic(2, 3, seeds=1)
+    rows = rows.assign(majority=np.where(rows["task"] == "vqa", 0.99, rows["chance"]), role="method")
+    of_clip = (rows["method"] == "clip") & (rows["task"] == "few_shot")
+    rows.loc[of_clip, ["value", "low", "high"]] = rows.loc[of_clip, "chance"].to_numpy()[:, None] + [0.1, -0.3, 0.4]
+    (_, table) = shown(rows)
+    cells = {line: [cell.text[-1] == "§" for cell in of_line] for line, of_line in table.rows}
+    tasks = [name for name, _ in table.columns]
+    assert cells == {"clip": [task in ("few_shot", "vqa") for task in tasks], "msd": [task == "vqa" for task in tasks]}
+    assert "§: its interval does not lie above the highest guess." in table.caption
+
+
 # The table
 
 

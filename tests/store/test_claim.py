@@ -105,9 +105,13 @@ def test_a_process_that_ended_is_dead_at_once_and_one_elsewhere_is_not(tmp_path:
     assert isinstance(claim(path), Owner)
 
 
-def test_a_claim_that_was_cut_off_while_it_was_written_is_dead_when_silent(tmp_path: Path) -> None:
+def test_a_claim_that_was_cut_off_while_it_was_written_is_dead_when_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / ".a.claim-1"
     file.write_text("{")
+    monkeypatch.setattr(module, "TRIES", 3)
+    assert str(claim(tmp_path / "a")).startswith("unknown:")
     os.utime(file, (time.time() - 9,) * 2)
     held(tmp_path / "a")
 

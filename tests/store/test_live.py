@@ -155,6 +155,13 @@ def test_a_record_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert "bench watch does not see this run" in said[0]
 
 
+def test_a_message_that_is_no_text_is_recorded(tmp_path: Path) -> None:
+    with recorder(tmp_path) as run:
+        run.fail("image x-ray-" + os.fsdecode(b"\xff") + ".png: cannot be read")
+        run.write()
+    assert read_runs(tmp_path)[0].failures == ["image x-ray-?.png: cannot be read"]
+
+
 def test_a_run_that_ends_between_two_looks_is_not_called_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record is read while it runs, and its process is looked for when it has said its end and is gone."""
     with recorder(tmp_path) as run:

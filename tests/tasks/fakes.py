@@ -32,6 +32,7 @@ class FakeCard:
     modality: str = "fruit"
     classes: list[str] | None = field(default_factory=lambda: list(CLASSES))
     multi_label: bool = False
+    headline: str | None = None
     prompts: list[str] | None = field(default_factory=lambda: ["a {}", "a picture of a {}"])
     source: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(keep={}))
 

@@ -7,7 +7,7 @@ from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -99,7 +99,7 @@ class Source(Subsample):
         """The folder that the image paths of the rows are relative to."""
         return self._folder
 
-    def located_in(self, folder: Path) -> "Source":
+    def located_in(self, folder: Path) -> Self:
         """A copy whose relative paths are below the card's folder (or below $BENCH_DATA, see locate())."""
         copy = self.model_copy()
         copy._folder = folder

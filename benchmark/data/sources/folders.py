@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
+from benchmark.common.errors import MachineError, explained, is_of_the_machine
 from benchmark.data.canonical import composed
 from benchmark.data.problems import BadRow
 
@@ -24,7 +25,9 @@ def files_below(root: Path, ending: str = "") -> Iterator[str]:
             state = (root / folder).stat()
             with os.scandir(root / folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError:
+        except OSError as error:
+            if is_of_the_machine(error):
+                raise MachineError(f"folder {root / folder} cannot be listed: {explained(error)}") from error
             continue
         here = (*above, (state.st_dev, state.st_ino))
         for entry in entries:
@@ -72,7 +75,9 @@ def located(root: Path, path: str) -> Path:
 def _is_there(path: Path) -> bool:
     try:
         path.stat()
-    except (OSError, ValueError):  # also a name that is too long, or has a NUL
+    except (OSError, ValueError) as error:  # also a name that is too long, or has a NUL
+        if is_of_the_machine(error):
+            raise MachineError(f"{path} cannot be read: {explained(error)}") from error
         return False
     return True
 

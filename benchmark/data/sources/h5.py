@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import BenchError, reading_failed, unknown
 from benchmark.common.hub import one_line
 from benchmark.data.canonical import identifier
 from benchmark.data.images import MAX_LABELS, check_size, encode_png
@@ -142,7 +142,9 @@ class H5Source(Source):
                 yield file
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:  # h5py has no own error
             hint = "; unpack it first" if path.suffix == ".gz" else ""
-            raise BenchError(f"{path.name}: cannot be read as HDF5: {one_line(error)}{hint}") from error
+            message = f"{path.name}: cannot be read as HDF5: {one_line(error)}{hint}"
+            # A damaged header asks for any amount of memory: that is no error of the machine.
+            raise (reading_failed(message, error) if isinstance(error, OSError) else BenchError(message)) from error
 
     def _array(self, file: Any, path: Path, name: str) -> Any:
         if name not in file:

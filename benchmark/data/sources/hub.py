@@ -9,7 +9,7 @@ from pydantic import PrivateAttr, model_validator
 from typing_extensions import override
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.common.hub import one_line
+from benchmark.common.hub import client_failed, one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
 from benchmark.data.sources.class_names import class_names, inner_columns, value_at
@@ -100,7 +100,7 @@ class HubSource(TableSource):
             saved = datasets.load_from_disk(str(folder))
         except Exception as error:  # pyarrow, json and datasets each raise their own
             reason = " ".join(str(error).split())
-            raise BenchError(f"{folder}: cannot be read as a saved dataset: {reason}") from error
+            raise client_failed(f"{folder}: cannot be read as a saved dataset: {reason}", error) from error
         if isinstance(saved, datasets.DatasetDict):
             if split not in saved:
                 raise BenchError(f"{folder}: {unknown('split', split, saved)}")
@@ -130,7 +130,7 @@ def _rows(data: "datasets.Dataset", table: str, problems: Problems, columns: set
         except StopIteration:
             return
         except Exception as error:  # a network fails in many ways
-            raise BenchError(f"{table}, row {number}: cannot be read: {one_line(error)}") from error
+            raise client_failed(f"{table}, row {number}: cannot be read: {one_line(error)}", error) from error
         try:
             values.update({name: function(values[name]) for name, function in named.items() if name in values})
         except BadRow as bad:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmark.common.errors import BenchError, unknown
-from benchmark.common.hub import causes, hub_answers, one_line
+from benchmark.common.hub import causes, client_failed, hub_answers, one_line
 from benchmark.config.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class HubDataset:
         try:
             text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         except (OSError, ValueError) as error:
-            raise BenchError(f"{where} cannot be read: {one_line(error)}") from error
+            raise client_failed(f"{where} cannot be read: {one_line(error)}", error) from error
         head = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", text, re.DOTALL)
         metadata = parse_yaml(head[1], where) if head else None
         configs = metadata.get("configs") or [] if isinstance(metadata, dict) else []
@@ -216,7 +216,7 @@ class HubDataset:
             if isinstance(cause, errors.HfHubHTTPError) and cause.response.status_code in (401, 403):
                 return BenchError(f"{self._title}: the hub refuses access ({cause.response.status_code}): {LOGIN}")
         # The message of ``datasets`` itself often only says that something failed.
-        return BenchError(f"{self._title}: cannot be loaded: {one_line(error.__cause__ or error)}")
+        return client_failed(f"{self._title}: cannot be loaded: {one_line(error.__cause__ or error)}", error)
 
     def _revisions(self) -> list[str]:
         """The branches and tags, or an empty list if the hub does not answer."""

@@ -63,7 +63,7 @@ class NpzSource(Source):
                 arrays = np.load(file, allow_pickle=False)
                 assert isinstance(arrays, np.lib.npyio.NpzFile)
             except Exception as error:  # zipfile, numpy and the assertion each raise their own
-                raise BenchError(f"{path.name}: cannot be read as .npz: {one_line(error)}") from error
+                raise reading_failed(f"{path.name}: cannot be read as .npz: {one_line(error)}", error) from error
             with arrays:
                 yield arrays
 
@@ -81,6 +81,23 @@ class NpzSource(Source):
                         yield Row(file, 0, id, id, split, encode_png(image), label=make_label(classes, label))
                     except BadRow as bad:
                         problems.add(file, bad)
+
+    def labels(self, split: str) -> np.ndarray:
+        """Read the labels of a split as the file has them: [N], [N, 1] or [N, K]. Raises ``BenchError``."""
+        name, key = self.file.name, f"{split}_labels"
+        with self._open() as arrays:
+            if key not in arrays:
+                raise BenchError(f"{name}: {unknown('array', key, arrays)}")
+            try:
+                self._labels_shape(key)
+                labels: np.ndarray = arrays[key]
+            except BenchError:
+                raise
+            except Exception as error:  # as in _arrays()
+                raise reading_failed(f"{name}: {key}: {' '.join(str(error).split())[:300]}", error) from error
+        if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
+            raise BenchError(f"{name}: {key}: expected integers, found {labels.dtype} {list(labels.shape)}")
+        return labels
 
     def _arrays(self, arrays: Any, split: str, classes: Classes) -> tuple[Iterator[np.ndarray], list[Any]]:
         """The images and the labels of a split: class numbers, or lists of flags."""

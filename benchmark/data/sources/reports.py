@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import reading_failed
 from benchmark.data.problems import BadRow
 from benchmark.data.sources.folders import located
 from benchmark.data.sources.values import check_length
@@ -55,7 +55,7 @@ def _read(folder: Path, path: str) -> bytes:
         raise BadRow("missing text", f"text '{path}' does not exist (looked in {folder})") from error
     except OSError as error:
         # Not a bad row: bad rows are remembered until the file changes, but this error may go away without that.
-        raise BenchError(f"text '{path}' cannot be read: {error.strerror} ({file})") from error
+        raise reading_failed(f"text '{path}' cannot be read: {error.strerror} ({file})", error) from error
     if len(data) > MAX_REPORT:
         raise BadRow("text is too large", f"text '{path}' has more than {MAX_REPORT:,} bytes")
     return data

@@ -440,6 +440,9 @@ class RowReader:
 
     def _questions(self, values: Values) -> tuple[list[str], list[str], list[str], list[str]]:
         """The questions of a row, their answers, the types of the answers, and the types of the questions."""
+        columns = self._columns
+        if not (columns.question or columns.answer or columns.answer_type or columns.question_type):
+            return [], [], [], []
         question = self._required(self._columns.question, "question", values, texts)
         answer = self._required(self._columns.answer, "answer", values, answers)
         answer_types = [answer_type(value) for value in self._every(self._columns.answer_type, values, keys_in)]

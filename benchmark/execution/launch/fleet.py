@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,20 +15,21 @@ from rich.live import Live
 from rich.text import Text
 
 from benchmark.common.errors import BenchError, plural
+from benchmark.common.interrupts import deferred_interrupt
 from benchmark.common.progress import Progress
 from benchmark.common.tracking import Tracking
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, Launcher, LaunchRecord, Report, Unit, launcher_of
-from benchmark.execution.launch.status import CellState, read_launches, states_of, summary
+from benchmark.execution.launch.status import CellState, failure_messages, read_launches, states_of, summary
+from benchmark.execution.plugins import plugin_files
 from benchmark.execution.runner import Outcome, Runner, Share
-from benchmark.method import METHODS
 from benchmark.plan.estimate import Estimator
 from benchmark.plan.plan import Cell, Plan
 from benchmark.plan.resolve import checked_options
-from benchmark.registry import installed_plugins
 from benchmark.store.cache import cache_root
+from benchmark.store.claim import Claim, claim, owners
+from benchmark.store.files import write_whole
 from benchmark.store.live import KEPT, Work
 from benchmark.store.store import Store
-from benchmark.task import TASKS
 
 POLL = 0.2
 """Seconds between two looks at what was launched."""
@@ -59,6 +59,10 @@ def launch(
     checked = checked_options(f"launcher '{name}'", cls.Config, options)
     job = _job(plan, store, track)
     with ExitStack() as closing:
+        command = claim(job.launch_folder)
+        assert isinstance(command, Claim)
+        # By it bench cancel knows which process to ask, from the start on.
+        closing.enter_context(command)
         launcher = cls(job, cls.Config(**checked), progress.show, "none" if progress.mode != "lines" else "lines")
         launcher.check()
         tracking = Tracking.of([*track], store.folder / "tracking", lambda _: None)
@@ -97,24 +101,28 @@ def cancel(store: Store, say: Callable[[str], None]) -> bool:
 
     Processes of this machine get a signal, and jobs are asked through their launcher.
     """
-    launches = {record.job.id: record for record in read_launches(store.folder) if record.ended is None}
+    detached: set[str] = set()
     asked = False
-    for record in launches.values():
-        if not LAUNCHERS[record.launcher].detaches:
-            continue
-        launcher = launcher_of(record)
-        reports = zip(record.handles, launcher.poll(record.handles))
-        if going := [handle for handle, report in reports if report.state in ("waiting", "running")]:
-            launcher.cancel(going)
-            say(f"asked {plural(len(going), 'job')} of {record.launcher} to stop at a checkpoint")
+    for record in read_launches(store.folder):
+        try:
+            if record.ended is not None or not LAUNCHERS[record.launcher].detaches:
+                continue
+            detached.add(record.job.id)
+            launcher = launcher_of(record)
+            reports = zip(record.handles, launcher.poll(record.handles))
+            if going := [handle for handle, report in reports if report.state in ("waiting", "running")]:
+                launcher.cancel(going)
+                say(f"asked {plural(len(going), 'job')} of {record.launcher} to stop at a checkpoint")
+                asked = True
+        except BenchError as error:
+            say(f"launch {record.job.id}: {error}")
             asked = True
-    processes: dict[tuple[str, int], None] = {}
+    commands = owners(store.folder / "launches")
+    processes = dict.fromkeys((owner.host, owner.process) for owner in commands.values())
     for run in store.runs():
-        if run.is_going:
-            of = launches.get(run.launch)
-            if of is None or not LAUNCHERS[of.launcher].detaches:
-                # The command that was launched stops its workers.
-                processes[(of.host, of.process) if of else (run.host, run.process)] = None
+        # A command that follows its workers stops them.
+        if run.is_going and run.launch not in {*commands, *detached}:
+            processes[run.host, run.process] = None
     for host, process in processes:
         if host == platform.node():
             with suppress(ProcessLookupError):
@@ -151,8 +159,13 @@ class _Fleet:
             shutil.rmtree(earlier.job.launch_folder, ignore_errors=True)
         self.failed.mkdir(parents=True)
         self._write()
-        self.record.handles = self.launcher.submit(self.units)
-        self._write()
+        with deferred_interrupt() as interrupted:
+            # What was started and is not recorded could not be stopped.
+            self.record.handles = self.launcher.submit(self.units)
+            self._write()
+        if stop := interrupted():
+            self.launcher.cancel(self.record.handles)
+            raise stop
 
     def follow(self) -> None:
         """Wait until all that was started has ended; say what died. Interrupted, stop it: at once the second time."""
@@ -192,9 +205,7 @@ class _Fleet:
 
     def failures(self) -> list[str]:
         """List the messages of what failed, in the order in which it did."""
-        marks = [path for path in self.failed.iterdir() if not path.name.startswith(".")]
-        messages = [path.read_text(encoding="utf-8") for path in sorted(marks, key=lambda path: path.stat().st_mtime)]
-        return [message for message in messages if message] + self._failed_workers
+        return [message for message in failure_messages(self.failed).values() if message] + self._failed_workers
 
     def _wait(self, handles: Sequence[str], show: Callable[[], None]) -> None:
         left = [*handles]
@@ -213,14 +224,12 @@ class _Fleet:
         elif report.state == "failed" and report.reason:
             self._failed_workers.append(f"{handle}: {report.reason}")
             self.progress.print(self._failed_workers[-1], "red")
-        elif report.state == "stopped":
+        elif report.state == "stopped" and not self.launcher.is_here:
+            # Processes of this machine say it themselves.
             self.progress.print(f"{handle} stopped: {report.reason}", "yellow")
 
     def _write(self) -> None:
-        path = self.folder / "launch.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.record.model_dump_json() + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(self.folder / "launch.json", self.record.model_dump_json() + "\n")
 
     @contextmanager
     def _table(self) -> Iterator[Callable[[], None]]:
@@ -239,7 +248,9 @@ class _Fleet:
                 runs = [run for run in self.store.runs() if run.launch == self.launcher.job.id and run.is_going]
                 states = states_of(self.store, self.units, runs, self.failed)
                 lines = [summary(states, len(runs))]
-                lines += [f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: run.worker)]
+                lines += [
+                    f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: (len(run.worker), run.worker))
+                ]
                 screen.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
             yield show
@@ -253,31 +264,10 @@ def _job(plan: Plan, store: Store, track: Sequence[str]) -> Job:
         device=plan.device.type,
         results=store.folder.absolute(),
         folder=Path.cwd(),
-        plugins=_plugins(plan),
+        plugins=plugin_files(plan),
         environment=environment,
         track=[*track],
     )
-
-
-def _plugins(plan: Plan) -> list[str]:
-    """List the files that define the plan's methods and tasks, apart from those that are installed.
-
-    Raises ``BenchError`` for a class that another process cannot import.
-    """
-    installed = tuple(f"{package}." for _, package in installed_plugins())
-    files: dict[str, None] = {}
-    classes = [METHODS[cell.method] for cell in plan.cells] + [TASKS[pair.task] for pair in plan.pairs]
-    for cls in dict.fromkeys(classes):
-        if f"{cls.__module__}.".startswith(installed):
-            continue
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if file is None or cls.__module__ == "__main__":
-            raise BenchError(
-                f"'{cls.name}' is defined in the script or notebook that runs, which workers cannot import; "
-                "put it in a file of its own, and name that with plugins=[...] (or --plugin)"
-            )
-        files[str(Path(file).resolve())] = None
-    return [*files]
 
 
 def _evaluated(plan: Plan) -> set[str]:

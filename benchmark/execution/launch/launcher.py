@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.common.errors import BenchError
 from benchmark.common.interrupts import INTERRUPTED, STOPPED
 from benchmark.registry import Registry
 from benchmark.store.live import Work
@@ -37,6 +38,11 @@ class Job(BaseModel):
     environment: dict[str, str] = {}
     track: list[str] = []
     left_out: list[str] = []
+
+    @property
+    def gpus_per_cell(self) -> int:
+        """The GPUs, or processes on the CPU, that train a cell together: a worker needs as many."""
+        return int(self.config.get("gpus_per_cell", 1))
 
     @property
     def launch_folder(self) -> Path:
@@ -182,6 +188,12 @@ register_launcher = LAUNCHERS.register
 
 
 def launcher_of(record: LaunchRecord) -> Launcher:
-    """Make the launcher of a launch anew, to poll and cancel by handle."""
+    """Make the launcher of a launch anew, to poll and cancel by handle.
+
+    Raises ``BenchError`` for one that is not here, or that has other options here.
+    """
     cls = LAUNCHERS[record.launcher]
-    return cls(record.job, cls.Config(**record.options))
+    try:
+        return cls(record.job, cls.Config(**record.options))
+    except TypeError as error:
+        raise BenchError(f"launcher '{record.launcher}' has other options in this version: {error}") from None

@@ -30,8 +30,8 @@ class Local(Launcher):
     class Config:
         """Which workers to start.
 
-        workers: how many; 0: one for each device. devices: cuda:0 and so on, which the workers take in turn; empty:
-        every GPU, or the CPU.
+        workers: how many; 0: one for each device, or for as many as a cell needs. devices: cuda:0 and so on, which the
+        workers take in turn; empty: every GPU, or the CPU.
         """
 
         workers: int = 0
@@ -42,22 +42,22 @@ class Local(Launcher):
 
     @override
     def check(self) -> None:
+        self._workers, self._last = {}, {}
         self._devices()
 
     @override
     def submit(self, units: Sequence[Unit]) -> list[str]:
-        devices = self._devices()
-        count = min(self.options.workers or len(devices), sum(work.total for unit in units for work in unit.work))
-        self._workers, self._last = {}, {}
+        groups = self._devices()
+        count = min(self.options.workers or len(groups), sum(work.total for unit in units for work in unit.work))
         for number in range(1, count + 1):
-            device = devices[(number - 1) % len(devices)]
+            devices = groups[(number - 1) % len(groups)]
             command = [sys.executable, "-m", "benchmark.execution.launch.work"]
             worker = subprocess.Popen(
                 [*command, str(self.job.launch_folder / "launch.json"), str(number), self.mode],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=environment(device, count),
+                env=environment(devices, count),
                 start_new_session=True,
             )
             handle = f"worker {number} ({platform.node()}:{worker.pid})"
@@ -84,8 +84,20 @@ class Local(Launcher):
             worker.stdin.close()
             worker.wait()
 
-    def _devices(self) -> list[str]:
-        """Return the devices that workers take in turn. Raises ``BenchError`` for one that is not here."""
+    def _devices(self) -> list[list[str]]:
+        """Return the devices that workers take in turn, as many at a time as a cell needs.
+
+        Raises ``BenchError`` for one that is not here, and if there are not enough for one worker.
+        """
+        devices, each = self._single_devices(), self.job.gpus_per_cell
+        if self.job.device != "cuda":
+            return [[device] for device in devices]
+        groups = [devices[first : first + each] for first in range(0, len(devices) - each + 1, each)]
+        if not groups:
+            raise BenchError(f"--gpus-per-cell {each}: a worker needs {each} GPUs, found {len(devices)}")
+        return groups
+
+    def _single_devices(self) -> list[str]:
         import torch
 
         kind, count = self.job.device, torch.cuda.device_count()
@@ -104,13 +116,16 @@ class Local(Launcher):
             text = line.decode(errors="replace").rstrip()
             if text:
                 self._last[handle] = text
-                prefix = handle.partition(" (")[0]
-                self.say(text if text.startswith(prefix) else f"{prefix}: {text}")
+                name = _name_of(handle)
+                self.say(text if text.startswith(f"{name}: ") else f"{name}: {text}")
 
     def _report(self, handle: str) -> Report:
-        status, host, last = self._workers[handle].poll(), platform.node(), self._last.get(handle, "")
+        status, host = self._workers[handle].poll(), platform.node()
+        last = self._last.get(handle, "").removeprefix(f"{_name_of(handle)}: ")
         if status is None:
             return Report("running", host)
+        if status == -signal.SIGTERM:
+            return Report("stopped", host, "before it had begun")
         if status < 0:
             return Report("lost", host, f"killed by {signal.Signals(-status).name}")
         if status in (0, 1):
@@ -118,13 +133,18 @@ class Local(Launcher):
         return Report("stopped" if status in (STOPPED, INTERRUPTED) else "failed", host, last)
 
 
-def environment(device: str, workers: int) -> dict[str, str]:
-    """Return the environment of a worker: the CPU's threads are shared out, and it sees its own GPU alone."""
+def _name_of(handle: str) -> str:
+    """Return the name of a worker, without where it runs."""
+    return handle.partition(" (")[0]
+
+
+def environment(devices: Sequence[str], workers: int) -> dict[str, str]:
+    """Return the environment of a worker: the CPU's threads are shared out, and it sees its own GPUs alone."""
     environment = dict(os.environ)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment.setdefault(THREADS, str(max(1, cores // workers)))
-    kind, _, number = device.partition(":")
-    if kind == "cuda":
+    numbers = [device.partition(":")[2] for device in devices if device.startswith("cuda")]
+    if numbers:
         visible = environment.get(DEVICES)
-        environment[DEVICES] = visible.split(",")[int(number)] if visible else number
+        environment[DEVICES] = ",".join(visible.split(",")[int(number)] if visible else number for number in numbers)
     return environment

@@ -18,6 +18,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError
 from benchmark.execution.launch.launcher import Ended, Job, Launcher, Report, Unit, register_launcher
 from benchmark.execution.launch.resources import memory_of
+from benchmark.store.files import commit
 
 ADDRESS = "RAY_ADDRESS"
 SETTINGS = {
@@ -45,7 +46,7 @@ class Ray(Launcher):
 
     @dataclass
     class Config:
-        """gpus: of a task, may be a fraction; -1: one if the run is on a GPU. cpus: of a task.
+        """gpus: of a task, may be a fraction; -1: those of a cell if the run is on GPUs. cpus: of a task.
 
         memory: of a task, in GB; 0: as estimated on the CPU, not asked for with GPUs. retries: how often a task that
         died is started again. storage: a URL of fsspec, such as s3://bucket/results, for nodes without a shared folder;
@@ -109,7 +110,7 @@ class Ray(Launcher):
     def resources(self, unit: Unit) -> dict[str, Any]:
         """Return what the task of a cell asks for, as options of ``ray.remote``."""
         options = self.options
-        gpus = options.gpus if options.gpus >= 0 else int(unit.device == "cuda")
+        gpus = options.gpus if options.gpus >= 0 else self.job.gpus_per_cell * (unit.device == "cuda")
         memory = options.memory * 1e9 or (0 if gpus else memory_of([unit]))
         # A process of its own for each cell leaves no memory of the GPU to the next.
         return {
@@ -159,8 +160,11 @@ class Ray(Launcher):
             return Report("failed", reason=str(error).strip().splitlines()[-1])
         except ray.exceptions.RayError as error:
             return Report("lost", reason=" ".join(str(error).split())[:300] or type(error).__name__)
-        if self.options.storage:
-            unpack(self.options.storage, self._cells[handle], self.job.results)
+        try:
+            if self.options.storage:
+                unpack(self.options.storage, self._cells[handle], self.job.results)
+        except (BenchError, OSError) as error:
+            return Report("failed", host, f"its results were not fetched: {error}")
         return Report(ended.state, host, ended.reason)
 
 
@@ -180,7 +184,10 @@ def pack(results: Path, paths: Sequence[Path], cell: str, storage: str) -> None:
 
 
 def unpack(storage: str, cell: str, results: Path) -> None:
-    """Put what a storage holds of a cell into a results folder, in place of what was begun there."""
+    """Put what a storage holds of a cell into a results folder, in place of what was begun there.
+
+    Raises ``BenchError`` if it is damaged there.
+    """
     system, root = _file_system(storage)
     if not system.exists(f"{root}/{cell}.tar"):
         return
@@ -188,8 +195,12 @@ def unpack(storage: str, cell: str, results: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=results) as folder:
         archive, unpacked = Path(folder) / "cell.tar", Path(folder) / "unpacked"
         system.get_file(f"{root}/{cell}.tar", str(archive))
-        with tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        except tarfile.TarError as error:
+            where = f"{storage.rstrip('/')}/{cell}.tar"
+            raise BenchError(f"{where}: is damaged ({error}); remove it, and run bench run again") from None
         for begun in _begun(results, cell):
             shutil.rmtree(begun)
         _move(unpacked, results)
@@ -207,7 +218,7 @@ def _without_claims(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def _move(source: Path, target: Path) -> None:
     """Move a folder, and what it holds into one that is there; files that are there stay."""
     if not target.exists():
-        source.replace(target)
+        commit(source, target)
     elif target.is_dir():
         for path in source.iterdir():
             _move(path, target / path.name)

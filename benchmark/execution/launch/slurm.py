@@ -51,9 +51,9 @@ class Slurm(Launcher):
     class Config:
         """partition: of SLURM; empty: its default. time: of a job, such as 12h or 1-12:00:00; empty: as estimated.
 
-        gpus: of a job; -1: one if the run is on a GPU. cpus: of a job; 0: SLURM's default. memory: of a job, in GB; 0:
-        as estimated on the CPU, SLURM's default with GPUs. parallel: the most jobs at a time. requeues: how often a job
-        goes back into the queue. cluster: slurm; local or debug try it out without SLURM.
+        gpus: of a job; -1: those of a cell if the run is on GPUs. cpus: of a job; 0: SLURM's default. memory: of a job,
+        in GB; 0: as estimated on the CPU, SLURM's default with GPUs. parallel: the most jobs at a time. requeues: how
+        often a job goes back into the queue. cluster: slurm; local or debug try it out without SLURM.
         """
 
         partition: str = ""
@@ -136,7 +136,7 @@ class Slurm(Launcher):
         Raises ``BenchError`` if the time is neither given nor known.
         """
         options, on_gpu = self.options, units[0].device == "cuda"
-        gpus = options.gpus if options.gpus >= 0 else int(on_gpu)
+        gpus = options.gpus if options.gpus >= 0 else self.job.gpus_per_cell * on_gpu
         if options.time:
             minutes = minutes_of(options.time)
         else:
@@ -176,7 +176,10 @@ class Slurm(Launcher):
             f"--user={getpass.getuser()}",
             "--format=%i|%T|%N",
         ]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise BenchError("there is no squeue on this machine; ask where the jobs were submitted") from None
         if asked.returncode:
             raise BenchError(f"squeue: {' '.join(asked.stderr.split())}")
         lines = (line.split("|") for line in asked.stdout.splitlines() if line.count("|") == 2)
@@ -257,8 +260,11 @@ def _carry_out(job: Job, unit: Unit, requeues: int) -> Ended:
 def _submitit() -> Any:
     """Import submitit, which is optional; it tells jobs by SIGUSR1 that their time is over."""
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
-    import submitit
-    import submitit.core.utils
+    try:
+        import submitit
+        import submitit.core.utils
+    except ImportError:
+        raise BenchError("jobs of SLURM need submitit: pip install 'contrastive-benchmark[slurm]'") from None
 
     return submitit
 

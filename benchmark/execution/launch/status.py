@@ -46,6 +46,17 @@ def read_launches(results: Path) -> list[LaunchRecord]:
     return sorted(launches, key=lambda launch: launch.started)
 
 
+def failure_messages(failed: Path) -> dict[str, str]:
+    """Read the messages of what failed in a launch, by cell or evaluation, in the order in which it did.
+
+    A message is empty until the worker has written it. failed: the folder, which need not be there.
+    """
+    # Names with a dot are of work in progress, and come and go.
+    paths = failed.glob("[!.]*")
+    written = sorted((path.stat().st_mtime, path) for path in paths)
+    return {path.name: path.read_text(encoding="utf-8", errors="replace") for _, path in written}
+
+
 def cell_states(store: Store) -> list[CellState]:
     """List the cells of the last launch, or of the runs that are going on (else the last one), with their states."""
     launches, records = read_launches(store.folder), store.runs()
@@ -61,9 +72,9 @@ def cell_states(store: Store) -> list[CellState]:
 
 def _ask_launcher(launch: LaunchRecord, states: Sequence[CellState]) -> None:
     """Say of cells that wait for a job whether it was stopped or died, which nothing but its launcher knows."""
-    if not LAUNCHERS[launch.launcher].detaches:
-        return
     with suppress(BenchError):
+        if not LAUNCHERS[launch.launcher].detaches:
+            return
         for state, report in zip(states, launcher_of(launch).poll(launch.handles)):
             if state.state == "waiting" and report.state in ("stopped", "failed", "lost"):
                 state.state = "stopped" if report.state == "stopped" else "failed"
@@ -74,7 +85,7 @@ def states_of(
     store: Store, units: Sequence[Unit], records: Sequence[RunRecord], failed: Path | None
 ) -> list[CellState]:
     """Return the states of cells. records: of the processes that carry them out. failed: the folder of a launch."""
-    messages = {path.name: path.read_text(encoding="utf-8") for path in failed.iterdir()} if failed else {}
+    messages = failure_messages(failed) if failed else {}
     works = [work for record in records if record.is_going for work in record.work]
     running = {(work.cell, work.kind): work for work in works if work.state == "running"}
     claimed = owners(store.cells)

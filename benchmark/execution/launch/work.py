@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.common.errors import BenchError
+from benchmark.common.errors import BenchError, kept_alive, raised_in, said
 from benchmark.common.interrupts import INTERRUPTED, STOPPED, StoppedError, stoppable
 from benchmark.common.progress import Progress
 from benchmark.common.text import Terminal
@@ -35,7 +35,7 @@ def carry_out(job: Job, units: Sequence[Unit], worker: str, mode: str = "lines",
     if job.folder.is_dir():
         os.chdir(job.folder)
     try:
-        with stoppable(), Progress(Terminal(), mode, job.results / "run.log", name=worker) as progress:
+        with kept_alive(), stoppable(), Progress(Terminal(), mode, job.results / "run.log", name=worker) as progress:
             outcome = _carry_out(job, units, worker, progress, wait)
     except StoppedError as stopped:
         return Ended(STOPPED, reason=f"stopped by {stopped} at a checkpoint", signal=str(stopped))
@@ -43,6 +43,8 @@ def carry_out(job: Job, units: Sequence[Unit], worker: str, mode: str = "lines",
         return Ended(INTERRUPTED, reason="interrupted")
     except BenchError as error:
         return Ended(2, reason=str(error))
+    except BaseException as error:
+        return Ended(2, reason=f"{said(error)} ({raised_in(error)})")
     status = 1 if outcome.failures else 0
     return Ended(status, outcome.trained, outcome.evaluated, outcome.elsewhere, outcome.failures)
 

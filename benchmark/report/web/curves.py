@@ -32,14 +32,15 @@ def score_curves(results: Results) -> Iterator[Chart]:
     options: list[str] = []
     places: list[str] = []
     for name, metric, rows in panels(scores):
-        pooled, chance = pool_points(rows), rows.groupby(["axis", "point"])["chance"].mean()
+        pooled, chance = pool_points(rows), rows.groupby(["axis", "point"])["chance"].mean().to_dict()
+        numbers_at = dict(zip(pooled.index, zip(pooled["value"], pooled["spread"])))
         for axis in dict.fromkeys(rows["axis"]):
             options.append(f"{name}: {metric} by {axis}")
             for place in (place for at, place in columns_of(rows) if at == axis):
                 places.append(place)
                 for line in shown:
-                    if (line, axis, place) in pooled.index:
-                        value, spread = pooled.loc[(line, axis, place), ["value", "spread"]]
+                    if (line, axis, place) in numbers_at:
+                        value, spread = numbers_at[line, axis, place]
                         numbers = (len(options) - 1, len(places) - 1, shown.index(line), value, spread)
                         for column, number in zip(columns, (*numbers, chance.get((axis, place), np.nan))):
                             columns[column].append(number)

@@ -160,16 +160,19 @@ def embedded_of(results: Results) -> dict[tuple[str, str], Embedded]:
     read: dict[tuple[str, str], Embedded] = {}
     if "evaluation" not in results.rows:
         return read
-    evaluations = results.rows[["line", "dataset", "seed", "cell", "evaluation"]].drop_duplicates().sort_values("seed")
-    for (line, dataset), rows in evaluations.groupby(["line", "dataset"]):
-        for _, of_seed in rows.groupby("seed"):
-            for row in of_seed.itertuples():
-                each = results.embedded(str(row.cell), str(row.evaluation))
-                if each is not None and (each.texts_are == "captions" or (line, dataset) not in read):
-                    read[str(line), str(dataset)] = each
+    columns = ["line", "dataset", "seed", "cell", "evaluation"]
+    evaluations: dict[tuple[str, str], dict[int, list[tuple[str, str]]]] = {}
+    for line, dataset, seed, cell, key in results.rows[columns].drop_duplicates().itertuples(index=False, name=None):
+        evaluations.setdefault((str(line), str(dataset)), {}).setdefault(seed, []).append((str(cell), str(key)))
+    for at in sorted(evaluations):
+        for _, of_seed in sorted(evaluations[at].items()):
+            for evaluation in of_seed:
+                each = results.embedded(*evaluation)
+                if each is not None and (each.texts_are == "captions" or at not in read):
+                    read[at] = each
                 if each is not None and each.texts_are == "captions":
                     break
-            if (line, dataset) in read:
+            if at in read:
                 break
     return read
 

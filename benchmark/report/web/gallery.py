@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from scipy.stats import rankdata
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import stream
@@ -214,6 +213,9 @@ def choices(wrong: np.ndarray, lots: np.ndarray, arms: Sequence[int]) -> Iterato
     by which random examples are drawn, and from whose end those that tie come first. arms: those with examples of
     their own.
     """
+    # It takes half a second to import.
+    from scipy.stats import rankdata
+
     wrong = np.where(np.isnan(wrong), -np.inf, wrong)
     hardest = np.lexsort((-lots, rankdata(-wrong, axis=1).mean(axis=0)))
     of_arms = {arm: np.lexsort((-lots, -wrong[arm])) for arm in arms}

@@ -4,12 +4,15 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmark.common.errors import BenchError
 from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, anchor, break_points
+from benchmark.store.cache import cache_root, remember, remembered
 
 SHADES = 6
 """The number of shades of a column's heat, from lightest to darkest."""
@@ -108,12 +111,20 @@ def _source(name: str) -> Any:
 
 @cache
 def _vega() -> Any:
-    """Return Vega, Vega-Lite and vega-embed as one script."""
+    """Return Vega, Vega-Lite and vega-embed as one script; the cache keeps it, as two seconds go into bundling it."""
+    from importlib.metadata import version
+
     import vl_convert
     from markupsafe import Markup
 
+    path = cache_root() / "scripts" / f"vega-{version('vl-convert-python')}.json"
+    script = remembered(path)
+    if script is None:
+        script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        with suppress(BenchError):
+            remember(path, script)
     # A text within the script must not end its element.
-    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", r"<\/script"))
+    return Markup(script.replace("</script", r"<\/script"))
 
 
 def embedded(data: Any) -> Any:

@@ -134,11 +134,12 @@ def label_places(values: np.ndarray, bottom: float, top: float) -> list[float]:
     step = min(LABEL_HEIGHT * (top - bottom) / HEIGHT, (top - bottom) / max(1, len(values)))
     # Moving each label to its rank's offset turns "at least a step apart" into "not decreasing", which isotonic
     # regression solves: the places nearest to the values.
-    from sklearn.isotonic import isotonic_regression
+    from scipy.optimize import isotonic_regression
 
     offsets = step * np.arange(len(values))
     lowest, highest = bottom + step / 2, top - step / 2 - (offsets[-1] if len(values) else 0)
-    nearest = isotonic_regression(values[order] - offsets, y_min=lowest, y_max=max(lowest, highest)) + offsets
+    level = isotonic_regression(values[order] - offsets).x if len(values) else offsets
+    nearest = np.clip(level, lowest, max(lowest, highest)) + offsets
     places = np.empty(len(values))
     places[order] = nearest
     return places.tolist()

@@ -107,13 +107,20 @@ def thinned(log: "pd.DataFrame", last: float, points: int) -> "pd.DataFrame":
     last: the pairs of all spans together. Returns bin (the span's number), samples (at its last step), the mean of each
     quantity over the steps that have it, and the pairs per second since the span before.
     """
-    spans = np.ceil(log["samples"] * points / last).clip(1, points).astype(int)
-    quantities = [name for name in log.select_dtypes("number") if name not in PLACES]
-    grouped = log.assign(bin=spans).groupby("bin")
-    curve = grouped[quantities].mean().dropna(axis=1, how="all")
-    curve.insert(0, "samples", grouped["samples"].max())
+    import pandas as pd
+
+    spans = np.ceil(log["samples"].to_numpy() * points / last).clip(1, points).astype(int)
+    order = np.argsort(spans, kind="stable")
+    bins, starts = np.unique(spans[order], return_index=True)
+    curve = {"bin": bins, "samples": np.maximum.reduceat(log["samples"].to_numpy()[order], starts)}
+    for name in log.select_dtypes("number"):
+        values = log[name].to_numpy(dtype=float)[order]
+        known = np.add.reduceat(~np.isnan(values), starts, dtype=int)
+        if name not in PLACES and known.any():
+            total = np.add.reduceat(np.where(np.isnan(values), 0, values), starts)
+            curve[name] = np.divide(total, known, out=np.full(len(bins), np.nan), where=known > 0)
     if "seconds" in log:
-        passed = grouped["seconds"].max().diff().fillna(grouped["seconds"].max())
-        pairs = curve["samples"].diff().fillna(curve["samples"])
-        curve[SPEED] = (pairs / passed).where(passed > 0)
-    return curve.reset_index()
+        seconds = np.fmax.reduceat(log["seconds"].to_numpy(dtype=float)[order], starts)
+        passed, pairs = (np.diff(of_span, prepend=0) for of_span in (seconds, curve["samples"]))
+        curve[SPEED] = np.divide(pairs, passed, out=np.full(len(bins), np.nan), where=passed > 0)
+    return pd.DataFrame(curve)

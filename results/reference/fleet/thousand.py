@@ -1,19 +1,27 @@
-"""Measure the CPU seconds of claiming and of `bench status` for 1,000 cells."""
+"""Measure the CPU seconds of claiming, of `bench status` and of the check at the start of a run for 1,000 cells."""
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmark.cli.status import status
 from benchmark.execution.launch.launcher import Job, LaunchRecord, Unit
 from benchmark.store.claim import Claim, claim
+from benchmark.store.files import digests, write_json, write_record
 from benchmark.store.live import Recorder, Work
 from benchmark.store.store import Store
+from benchmark.training.checkpoint import TEMPORARY
 
 CELLS, EVALUATIONS, WORKERS = 1000, 10, 4
+CHECKED = 3
+"""Evaluations of each finished cell that the start of a run checks: four metrics, 500 examples, 1,000 resamples."""
 
 
 @contextmanager
@@ -22,6 +30,25 @@ def timed(what: str) -> Iterator[None]:
     began = time.process_time()
     yield
     print(f"{what}: {time.process_time() - began:.2f} s of CPU")
+
+
+def finish_cells(store: Store, keys: list[str], evaluations: list[str]) -> None:
+    """Write finished cells with their evaluations, all copies of one."""
+    first, rng = keys[0], np.random.default_rng(0)
+    metrics = [f"metric{number}" for number in range(4)]
+    store.cell(first).mkdir(parents=True)
+    for each in evaluations:
+        rows: list[Any] = [
+            {"suite": "suite", "arm": "arm", "seed": 0, "metric": metric, "value": 0.5, "low": 0.4, "high": 0.6}
+            for metric in metrics
+        ]
+        examples = {"": {"id": np.arange(500), "score": rng.random((500, 3))}}
+        resamples = {"": {metric: rng.random((1, 1000)) for metric in metrics}}
+        store.add_evaluation(first, each, {"task": each}, rows, examples, resamples, {"": {"definitions": {}}})
+    write_json(store.cell(first) / "cell.json", {"label": {"suite": "suite", "arm": "arm", "seed": 0}})
+    write_record(store.cell(first) / "cost.json", {"seconds": 1.0}, files=digests(store.cell(first)))
+    for key in keys[1:]:
+        shutil.copytree(store.cell(first), store.cell(key))
 
 
 with tempfile.TemporaryDirectory() as name:
@@ -75,3 +102,10 @@ with tempfile.TemporaryDirectory() as name:
             with recorder.running(key, "evaluation") as work:
                 for _ in range(EVALUATIONS):
                     recorder.evaluated(work, failed=False)
+    finished, evaluations = Store(Path(name) / "finished"), units[0].evaluations[:CHECKED]
+    finish_cells(finished, keys, evaluations)
+    with timed(f"the check of {CHECKED} evaluations of {CELLS} finished cells at the start of a run"):
+        for key in keys:
+            assert finished.finished(key)
+            finished.tidy(key, TEMPORARY)
+            finished.set_aside_damaged(key, evaluations)

@@ -244,8 +244,8 @@ def pad_ufes(data: Path) -> Expected:
     return {"all": expected}
 
 
-@layout("ham10000")
-def ham(data: Path) -> Expected:
+@layout("ham10000", "ham10000-text")
+def ham(data: Path, card: str) -> Expected:
     root = data / "ham10000"
     codes = {
         "bkl": "benign keratosis-like lesion",
@@ -262,7 +262,8 @@ def ham(data: Path) -> Expected:
             id = f"ISIC_00{24306 + 2 * i + view}"
             image(root / f"HAM10000_images_part_{1 + view}" / f"{id}.jpg", i)
             rows.append([f"HAM_000{i}", id, code, "histo", "80.0", "male", "scalp"])
-            expected[id] = {"label": name, "group": f"HAM_000{i}"}
+            texts = [f"a dermoscopic image of {name}, scalp"]
+            expected[id] = {"group": f"HAM_000{i}"} | ({"text": texts} if card == "ham10000-text" else {"label": name})
     table(root / "HAM10000_metadata.csv", "lesion_id|image_id|dx|dx_type|age|sex|localization", *rows)
     return {"all": expected}
 
@@ -426,12 +427,17 @@ MEDMNIST = {
 }
 
 
-@layout(*MEDMNIST)
+SMALL = [f"{name}-28" for name in ("bloodmnist", "breastmnist", "pneumoniamnist", "retinamnist")]
+
+
+@layout(*MEDMNIST, *SMALL)
 def medmnist(data: Path, card: str) -> Expected:
-    channels, classes = MEDMNIST[card]
+    name, _, side = card.partition("-")
+    channels, classes = MEDMNIST[name]
+    pixels_a_side = int(side or 224)
     arrays, expected = {}, {}
     for split in ("train", "val", "test"):
-        arrays[f"{split}_images"] = np.stack([pixels(i, 224, 224, channels) for i in range(2)])
+        arrays[f"{split}_images"] = np.stack([pixels(i, pixels_a_side, pixels_a_side, channels) for i in range(2)])
         if card == "chestmnist":
             labels = np.zeros((2, classes), np.uint8)
             labels[1, [0, classes - 1]] = 1
@@ -443,7 +449,7 @@ def medmnist(data: Path, card: str) -> Expected:
             for i in range(2)
         }
     (data / "medmnist").mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(data / "medmnist" / f"{card}_224.npz", **arrays)
+    np.savez_compressed(data / "medmnist" / (f"{name}.npz" if side else f"{name}_224.npz"), **arrays)
     return expected
 
 
