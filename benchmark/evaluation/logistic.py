@@ -28,8 +28,6 @@ PATIENCE = 25
 """Steps in float32 that may go by until the bound has halved; then float64 takes over."""
 MAX_TRIALS = 30
 """The most lengths of a step that the line search tries."""
-ROWS_OF_CURVATURE = 4
-"""Examples for each feature that the curvature of the losses is estimated from."""
 LEAST_CURVATURE = 1e-3
 """The least curvature of a combination of classes, as a share of the highest."""
 ELEMENTS = 2**28
@@ -372,11 +370,7 @@ class _Problem:
     def curvature(self, logits: Tensor) -> "_Curvature":
         """Estimate the Hessian at some logits."""
         inputs, of_example, vectors, values = self.inputs, *self.losses.spread(logits)
-        share = of_example / of_example.sum().clamp_min(1e-30)
-        x, most = inputs.x, ROWS_OF_CURVATURE * inputs.x.shape[1]
-        if most < len(x):
-            share, rows = share.topk(most)
-            x = x[rows]
+        x, share = inputs.x, of_example / of_example.sum().clamp_min(1e-30)
         mean = share @ x
         squares, axes = torch.linalg.eigh((x * share[:, None]).T @ x - mean[:, None] * mean)
         values = torch.maximum(values, LEAST_CURVATURE * values.amax(1, keepdim=True))

@@ -144,7 +144,7 @@ def resample(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Compute one metric as resample_all() does: [resamples]."""
-    return resample_all([metric], examples, groups, population, resamples, rng)[0]
+    return np.asarray(resample_all([metric], examples, groups, population, resamples, rng)[0])
 
 
 def resample_all(

@@ -15,7 +15,7 @@ import numpy as np
 from benchmark.store.rows import EmbeddedNotes, Label, Row
 from benchmark.store.store import Store
 
-GROUPS, RESAMPLES, STEPS, DIMENSIONS = 400, 1000, 200, 64
+GROUPS, RESAMPLES, STEPS, DIMENSIONS, EMBEDDED = 400, 1000, 200, 64, 200
 CLASSES = ("a", "b", "c", "d", "e", "f")
 BASELINES = ("initial weights", "raw pixels")
 
@@ -85,7 +85,7 @@ def make_results(folder: Path, arms: int = 16, datasets: int = 10, kinds: int = 
     ]
     for number, arm in enumerate([*(f"arm {number}" for number in range(arms)), *BASELINES]):
         for seed in range(seeds):
-            cell = _Cell(store, _key(number, seed), _label(arm, seed), number, seed)
+            cell = _Cell(store, _key(number, seed), _label(arm, seed), number, seed, min(EMBEDDED, 4 * arms * datasets))
             cell.train()
             for dataset in range(datasets):
                 for kind in range(kinds):
@@ -95,10 +95,10 @@ def make_results(folder: Path, arms: int = 16, datasets: int = 10, kinds: int = 
 
 
 def of_scale(scale: float, folder: Path) -> Store:
-    """Write 5,400 evaluations at scale 1, and at least 60."""
-    share = scale ** (1 / 3)
-    arms, datasets, seeds = (max(least, round(most * share)) for least, most in ((3, 16), (2, 10), (1, 5)))
-    return make_results(folder, arms, datasets, 6, seeds)
+    """Write 5,400 evaluations at scale 1, and at least 20."""
+    most = {"arms": 16, "datasets": 10, "kinds": 6, "seeds": 5}
+    least = {"arms": 3, "datasets": 2, "kinds": 2, "seeds": 1}
+    return make_results(folder, **{name: max(least[name], round(n * scale ** (1 / 3))) for name, n in most.items()})
 
 
 def _key(number: int, seed: int) -> str:
@@ -114,13 +114,14 @@ def _label(arm: str, seed: int) -> Label:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A cell that is written; number: of its arm."""
+    """A cell that is written; number: of its arm; embedded: images of which a dataset's embeddings are shown."""
 
     store: Store
     key: str
     label: Label
     number: int
     seed: int
+    embedded: int
 
     def train(self) -> None:
         """Write the training, with a log where it is no baseline."""
@@ -226,7 +227,8 @@ class _Cell:
             folder = self.store.cell(self.key) / "embeddings" / name
             folder.mkdir(parents=True)
             np.save(folder / "embeddings.npy", rng.normal(size=(GROUPS, DIMENSIONS)).astype(np.float32))
-        shown = [{"folder": name, "rows": [*range(200)], "classes": [["a"]] * 200} for name in names.values()]
+        rows = list(range(self.embedded))
+        shown = [{"folder": name, "rows": rows, "classes": [["a"]] * len(rows)} for name in names.values()]
         return {"images": shown[0], "texts": shown[1], "texts_are": "captions"}  # type: ignore[typeddict-item]
 
 

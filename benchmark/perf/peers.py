@@ -4,9 +4,11 @@ Times of different machines are not comparable; ratios within one run are. ``pyt
 SCALE`` measures one side of one work and prints seconds and bytes as JSON.
 """
 
+import atexit
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ import torch
 from rich.console import Console
 
 from benchmark.common.errors import BenchError, unknown
+from benchmark.store.store import Store
 from benchmark.training.memory import PeakMemory
 
 if TYPE_CHECKING:
@@ -252,7 +255,7 @@ def loading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import prepare
 
     count, side, size = max(4, round(512 * scale)), max(64, round(1024 * scale)), max(16, round(224 * scale))
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     rows = [{"image": f"{i}.jpg", "text": f"picture {i}", "split": "train"} for i in range(count)]
     for number, row in enumerate(rows):
         _picture(number, side).save(folder / row["image"], quality=90)
@@ -290,7 +293,7 @@ def streaming(scale: float) -> tuple[Side, Side]:
         raise BenchError("streaming is compared with webdataset: pip install webdataset") from error
 
     count, size = max(8, round(2048 * scale)), max(16, round(224 * scale))
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     for shard in range(8):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
             for number in range(shard, count, 8):
@@ -325,7 +328,7 @@ def reading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import Images, Prepared
 
     count, size = max(64, round(100_000 * scale)), 64
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    folder = _folder()
     rng = np.random.default_rng(0)
     with (folder / "images.bin").open("wb") as file:
         for start in range(0, count, 1000):
@@ -346,6 +349,13 @@ def reading(scale: float) -> tuple[Side, Side]:
             torch.from_numpy(images[order[start : start + 64]])
 
     return ours, peer
+
+
+def _folder() -> Path:
+    """Make a folder that is removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _picture(number: int, height: int, width: int | None = None) -> "Image":
@@ -407,6 +417,73 @@ def bootstrap(scale: float) -> tuple[Side, Side]:
     return ours, peer
 
 
+def report(scale: float) -> tuple[Side, Side]:
+    """Build the report on 5,400 evaluations of 16 arms, two baselines, 10 datasets and 6 kinds of task over 5 seeds.
+
+    The peer: reads the scores, and the resamples of the primary metrics. No report on them can be faster.
+    """
+    from benchmark.api import write_report
+    from benchmark.perf.made_results import of_scale
+
+    store = of_scale(scale, _folder())
+
+    def ours() -> None:
+        write_report(Store(store.folder), None, None, Console(quiet=True))
+
+    def peer() -> None:
+        fresh = Store(store.folder)
+        rows = fresh.rows()
+        for row in rows[rows["primary"]].itertuples():
+            fresh.resamples(row.cell, row.evaluation, row.part, row.metric)
+
+    return ours, peer
+
+
+def manifest(scale: float) -> tuple[Side, Side]:
+    """Build the opening of a table of a million images that was opened before; few of them are distinct.
+
+    The peer: looks at each file in turn, as one must who remembers nothing.
+    """
+    from PIL import Image
+
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import open_dataset
+
+    count, folder = max(100, round(1_000_000 * scale)), _folder()
+    paths = [f"images/{number // FILES}/{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        if number % FILES == 0:
+            (folder / path).parent.mkdir(parents=True)
+            first = folder / path
+            Image.new("L", (8, 8), number // FILES % 256).save(first)
+        else:
+            (folder / path).hardlink_to(first)
+    lines = [f"{path},{number % 2},train" for number, path in enumerate(paths)]
+    (folder / "rows.csv").write_text("\n".join(["image,label,split", *lines]), encoding="utf-8")
+    columns = "{image: image, label: label, split: split}"
+    (folder / "set.yaml").write_text(
+        f"classes: [a, b]\nsource: {{kind: manifest, file: rows.csv, columns: {columns}}}", encoding="utf-8"
+    )
+
+    def ours() -> None:
+        dataset = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
+        assert len(dataset.rows("train")) == count
+        assert dataset.fingerprint
+
+    def peer() -> None:
+        for path in paths:
+            (folder / path).stat()
+
+    # A folder that has just changed is looked into each time.
+    for path in (folder / "images").iterdir():
+        os.utime(path, (0, 0))
+    ours()
+    return ours, peer
+
+
+FILES = 1000
+"""Images in a folder of manifest()."""
+
 WORKS = {
     "training_step": Work("a training step", "cached, by micro-batches", "the whole batch at once", training_step),
     "loading": Work("an epoch of 512 large JPEGs", "prepared cache", "decode, torchvision crop", loading),
@@ -415,6 +492,8 @@ WORKS = {
     "probe": Work("probe, 13 strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
     "folds": Work("probe, 13 strengths, 5 folds", "all in one batch", "its products alone", folds),
     "retrieval": Work("5,000 images x 25,000 texts", "chunked ranks", "CLIP_benchmark", retrieval),
+    "report": Work("a report on 5,400 evaluations", "all tables and plots", "reading the scores alone", report),
+    "manifest": Work("1,000,000 images opened again", "by folder", "a look at each file", manifest),
     "bootstrap": Work("bootstrap of a macro AUROC", "weights of groups", "scikit-learn in a loop", bootstrap),
 }
 

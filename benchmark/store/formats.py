@@ -16,7 +16,7 @@ TRAINING = 3
 """Version of trained weights. Part of the keys of cells, of initial weights and of everything that a model encodes,
 trained here or not: raising it retrains and re-evaluates everything."""
 
-EVALUATION = 6
+EVALUATION = 7
 """Version of evaluations: embeddings, scores and intervals. Part of the keys of evaluations, of embeddings and of
 encoders that are evaluated without training: raising it re-evaluates everything."""
 

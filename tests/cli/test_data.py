@@ -286,7 +286,7 @@ def test_a_card_of_folders(bench, tmp_path):
         (lambda p: (p / "empty").mkdir(parents=True), "found no table and 0 folders with images"),
         (lambda p: (p.mkdir(), (p / "a-000.TAR").write_text("")), "'a-000.TAR' is of kind webdataset: write its"),
         (lambda p: (p.mkdir(), (p / "dataset_dict.json").write_text("{}")), "json' is of kind hub: write its card"),
-        (lambda p: (p.mkdir(), (p / "a.npz").write_text("")), "'a.npz' is of kind npz: write its card by hand"),
+        (lambda p: (p.mkdir(), (p / "a.npz").write_text("")), "a.npz: cannot be read as .npz"),
     ],
 )
 def test_nothing_to_infer_from(bench, tmp_path, write, message):
@@ -397,10 +397,13 @@ def test_a_card_for_a_document(bench, tmp_path, document, expected):
 def test_a_table_with_absolute_paths(bench, tmp_path):
     images(tmp_path / "images", 1)
     write_csv(tmp_path / "rows.csv", [{"path": tmp_path / "images" / "0.png"}])
-    status, _, err = bench("data", "new", "rows.csv")
+    assert "inferred: images are in ., their paths without '" in made(bench, "rows.csv")
+    check(open_dataset(load_card("rows.yaml"), cache=tmp_path / "cache"))
+    (tmp_path / "images" / "0.png").unlink()
+    status, _, err = bench("data", "new", "rows.csv", "--output", "other.yaml")
     assert status == 2
     assert "column 'path' has absolute paths, such as '" in err
-    assert f"expected paths relative to {tmp_path}" in err
+    assert f"and no such images are below {tmp_path}; move the images there" in err
 
 
 def test_a_table_without_images(bench, tmp_path):

@@ -247,7 +247,7 @@ def test_one_failing_cell_does_not_stop_the_others(bench: Bench) -> None:
     (bench.folder / "bad.py").write_text(bad)
     quick = ["--suite", "suite.yaml", "--tasks", "zero_shot", "--set", "training.samples=96", "--plugin", "bad.py"]
     assert bench("run", *quick, "--methods", "bad,clip") == 1
-    assert "bad, seed 0: step 0: the loss is nan" in bench.out.replace("\n", " ")
+    assert "bad, seed 0: method 'bad' (Hinge), step 0: the loss is nan" in bench.out.replace("\n", " ")
     assert "trained 1, evaluated 1, done before 0, failed 1" in bench.out
     assert set(bench.rows().method) == {"clip"}
 

@@ -13,7 +13,7 @@ from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, Metric
 from benchmark.evaluation.metrics import MacroAccuracy, MacroAUROC, MacroAveragePrecision, MacroRecall, Median, PerClass
 from benchmark.evaluation.replicates import conclude, difference, estimate, two_sources
-from benchmark.evaluation.statistics import effective_groups, holm, interval, ranks, resample, scarcest
+from benchmark.evaluation.statistics import effective_groups, holm, interval, ranks, resample, resample_all, scarcest
 
 Columns = dict[str, np.ndarray]
 
@@ -100,6 +100,20 @@ def test_fast_ways_draw_the_same_resamples(metric: Metric, elements: int, monkey
     slow = resample(Plain(metric), *drawn, np.random.default_rng(1))
     monkeypatch.setattr("benchmark.evaluation.statistics.ELEMENTS", elements)
     np.testing.assert_allclose(resample(metric, *drawn, np.random.default_rng(1)), slow)
+
+
+@pytest.mark.parametrize("elements", [600, 2_000_000])
+def test_all_metrics_have_the_resamples_of_each_alone(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = auroc_problem(np.random.default_rng(0), 30)[0]
+    examples |= {"x": examples["score/yes"], "used": examples["label"] == 1}
+    drawn = examples, examples["group"], np.unique(examples["group"]), 40
+    metrics: list[Metric] = [Mean("x"), MacroAUROC(("no", "yes")), Plain(Mean("x")), Mean("x", "used"), Median("x")]
+    alone = [resample(metric, *drawn, np.random.default_rng(1)) for metric in metrics]
+    monkeypatch.setattr("benchmark.evaluation.statistics.ELEMENTS", elements)
+    done: list[int] = []
+    np.testing.assert_allclose(resample_all(metrics, *drawn, np.random.default_rng(1), done.append), alone)
+    assert done == sorted(done)
+    assert done[-1] >= 3
 
 
 @pytest.mark.parametrize("metric", [Mean("x"), MacroAUROC(("no", "yes"))])

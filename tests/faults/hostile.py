@@ -309,6 +309,11 @@ def member(rng: random.Random) -> str:
     return rng.choice(MEMBERS).replace("{n}", rng.choice((CANARY, "x", text(rng)[:300], "x" * 300)))
 
 
+def plain(name: str) -> str:
+    """The name as zipfile can write it."""
+    return name.replace("\0", "").encode("utf-8", "replace").decode() or "x"
+
+
 def tar_of(rng: random.Random, compression: str) -> bytes:
     file = io.BytesIO()
     with tarfile.open(
@@ -338,7 +343,7 @@ def zip_of(rng: random.Random) -> bytes:
     with warnings.catch_warnings(), ZipFile(file, "w", ZIP_DEFLATED) as archive:
         warnings.simplefilter("ignore")  # of names that are there twice
         for _ in range(rng.randint(1, 4)):
-            info = ZipInfo(member(rng).replace("\0", "").encode("utf-8", "replace").decode() or "x")
+            info = ZipInfo(plain(member(rng)))
             info.external_attr = rng.choice((0o100644, 0o120777, 0o060644, 0o040755)) << 16
             with suppress(UnicodeError, ValueError):
                 archive.writestr(info, rng.choice((b"x", b"/etc/passwd", bytes(200_000))))
@@ -367,15 +372,13 @@ def archives(rng: random.Random, folder: Path) -> None:
     compression = rng.choice(("", "gz", "bz2", "xz"))
     if kind == "npz":
         arrays = {"train_images": np.zeros((3, 8, 8), np.uint8), "train_labels": np.array([0, 1, 0])}
-        arrays[rng.choice(("train_images", "train_labels", "test_images", text(rng)[:50].replace("\0", "") or "x"))] = (
-            rng.choice(
-                (
-                    np.array([Attack(rng)], dtype=object),
-                    np.zeros((0, 0, 0), np.uint8),
-                    np.full(3, 1 << 40),
-                    np.array(["x"]),
-                    np.array(3),
-                )
+        arrays[rng.choice(("train_images", "train_labels", "test_images", plain(text(rng)[:50])))] = rng.choice(
+            (
+                np.array([Attack(rng)], dtype=object),
+                np.zeros((0, 0, 0), np.uint8),
+                np.full(3, 1 << 40),
+                np.array(["x"]),
+                np.array(3),
             )
         )
         file = io.BytesIO()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.evaluation.checks import checked
 from benchmark.evaluation.measurement import Measurement
 from benchmark.evaluation.statistics import interval
 from benchmark.report.web.gallery import image_of
@@ -34,10 +35,8 @@ def task(name: str) -> Task:
 
 
 def measured(name: str, dataset: FakeDataset, encoder: Any, seed: int = 0, **options: Any) -> dict[str, Measurement]:
-    measurements = list(task(name).evaluate(evaluation(encoder, dataset, **options), seed))
-    by_part = {measurement.part: measurement for measurement in measurements}
-    assert len(by_part) == len(measurements), "two measurements of one part"
-    return by_part
+    returned = task(name).evaluate(evaluation(encoder, dataset, **options), seed)
+    return {measurement.part: measurement for measurement in checked(returned, name)}
 
 
 @cache

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -478,10 +478,11 @@ def _absolute_images(path: Path, names: list[str], rows: list[Values], roots: li
         if not all(_is_absolute(value) and PurePosixPath(value).suffix.lower() in IMAGES for value in values):
             continue
         common = os.path.commonpath([PurePosixPath(value).parent for value in values]).split("/")
-        for depth in range(1, len(common) + 1):
+        below, others = [root for root in roots if root[:2] != ".."], [root for root in roots if root[:2] == ".."]
+        for where, depth in product((below, others), range(1, len(common) + 1)):
             prefix = "/".join(common[:depth]).rstrip("/") + "/"
             paths = {name: [value.removeprefix(prefix) for value in values]}
-            count, _, root = _most_images(path.parent, paths, roots)
+            count, _, root = _most_images(path.parent, paths, where)
             if count == len(values):
                 return Images(name, root, strip_prefix=prefix)
         if _most_names(path.parent, {name: values})[0] == len(values):

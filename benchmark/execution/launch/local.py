@@ -42,13 +42,13 @@ class Local(Launcher):
 
     @override
     def check(self) -> None:
+        self._workers, self._last = {}, {}
         self._devices()
 
     @override
     def submit(self, units: Sequence[Unit]) -> list[str]:
         groups = self._devices()
         count = min(self.options.workers or len(groups), sum(work.total for unit in units for work in unit.work))
-        self._workers, self._last = {}, {}
         for number in range(1, count + 1):
             devices = groups[(number - 1) % len(groups)]
             command = [sys.executable, "-m", "benchmark.execution.launch.work"]
@@ -116,11 +116,12 @@ class Local(Launcher):
             text = line.decode(errors="replace").rstrip()
             if text:
                 self._last[handle] = text
-                prefix = handle.partition(" (")[0]
-                self.say(text if text.startswith(prefix) else f"{prefix}: {text}")
+                name = _name_of(handle)
+                self.say(text if text.startswith(f"{name}: ") else f"{name}: {text}")
 
     def _report(self, handle: str) -> Report:
-        status, host, last = self._workers[handle].poll(), platform.node(), self._last.get(handle, "")
+        status, host = self._workers[handle].poll(), platform.node()
+        last = self._last.get(handle, "").removeprefix(f"{_name_of(handle)}: ")
         if status is None:
             return Report("running", host)
         if status == -signal.SIGTERM:
@@ -130,6 +131,11 @@ class Local(Launcher):
         if status in (0, 1):
             return Report("failed" if status else "done", host)
         return Report("stopped" if status in (STOPPED, INTERRUPTED) else "failed", host, last)
+
+
+def _name_of(handle: str) -> str:
+    """Return the name of a worker, without where it runs."""
+    return handle.partition(" (")[0]
 
 
 def environment(devices: Sequence[str], workers: int) -> dict[str, str]:
