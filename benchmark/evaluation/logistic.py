@@ -26,6 +26,8 @@ MARGIN = 10
 """How much nearer to the minimum than the tolerance float32 aims: where it gets there, few steps more are needed."""
 PATIENCE = 25
 """Steps in float32 that may go by until the bound has halved; then float64 takes over."""
+SHORT = 1e-2
+"""The length of a step below which L-BFGS forgets its pairs; 1 is what they say."""
 MAX_TRIALS = 30
 """The most lengths of a step that the line search tries."""
 LEAST_CURVATURE = 1e-3
@@ -481,14 +483,16 @@ def _minimise(
             active, w, logits, f, g, h, lowest, since = (x[left] for x in (active, w, logits, f, g, h, lowest, since))
         direction = -pairs.solve(g.to(h.dtype), h).double()
         along = problem.inputs.logits(direction)
-        length, f, residual, stalled = _line_search(
-            problem, w, logits, f, (g * direction).sum((1, 2)), direction, along
-        )
+        length, f, residual, failed = _line_search(problem, w, logits, f, (g * direction).sum((1, 2)), direction, along)
+        # A step that must be this short says that rounding has spoilt the pairs. One that fails without any is the end.
+        spoilt = pairs.some & (length[:, 0, 0] < SHORT)
+        stalled = failed & ~spoilt
         w = w + length * direction
         logits = logits + length.to(along.dtype) * along
-        g, g_before = problem.gradient(residual, w), g
-        h, h_before = curvature.solve(g), h
-        pairs = pairs.add((length * direction).to(h.dtype), (g - g_before).to(h.dtype), h - h_before)
+        g_before, h_before, at = g, h, failed[:, None, None]
+        g = torch.where(at, g, problem.gradient(residual, w))
+        h = torch.where(at, h, curvature.solve(g))
+        pairs = pairs.add((length * direction).to(h.dtype), (g - g_before).to(h.dtype), h - h_before).without(spoilt)
     return solution
 
 
@@ -509,6 +513,16 @@ class _Pairs:
     def take(self, rows: Tensor) -> Self:
         """Select some of the B problems."""
         return type(self)(self.steps[rows], self.changes[rows], self.solved[rows])
+
+    @property
+    def some(self) -> Tensor:
+        """Where there is any pair: bool [B]."""
+        return self.steps.flatten(1).any(1)
+
+    def without(self, rows: Tensor) -> Self:
+        """Forget the pairs of some of the B problems: bool [B]."""
+        at = rows[:, None, None]
+        return type(self)(*(x.masked_fill(at, 0) for x in (self.steps, self.changes, self.solved)))
 
     def add(self, step: Tensor, change: Tensor, solved: Tensor) -> Self:
         """Append a pair, and forget those beyond MEMORY. One without curvature becomes 0, which changes nothing."""
@@ -543,7 +557,7 @@ def _line_search(
     slope: [B], of the objectives along the direction; along: the change of the logits. Returns the length [B, 1, 1], 0
     where no step was short enough, the objectives there and their residuals, and where that is.
     """
-    noise = torch.finfo(along.dtype).eps * (1 + f.abs())
+    noise = 8 * torch.finfo(along.dtype).eps * (1 + f.abs())
     length = torch.ones_like(f)[:, None, None]
     for _ in range(MAX_TRIALS):
         reached, residual = problem.value(logits + length.to(along.dtype) * along, w + length * direction)
