@@ -62,7 +62,9 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         """Return the class of a name. Raises ``BenchError`` with the nearest name for an unknown one."""
-        load_plugins()
+        if name not in self._classes:
+            # They take seconds to import, and one that is registered may be all that is needed.
+            load_plugins()
         if name not in self._classes:
             raise unknown(self.kind, name, self._classes, f"bench list {self.kind}s")
         return self._classes[name]

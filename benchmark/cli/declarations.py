@@ -19,6 +19,10 @@ class Unreadable(Exception):
     """Raised for a declaration that cannot be read from source and needs an import."""
 
 
+NOT_LISTED = ("headlines",)
+"""Attributes that no list shows, and that need not be literals."""
+
+
 def declared(kind: str) -> dict[str, Any]:
     """Return every installed method or task by name, as an object with its class attributes, including inherited ones.
 
@@ -98,7 +102,7 @@ def _own_attributes(cls: ast.ClassDef) -> Iterator[tuple[str, Any]]:
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=value)
             ):
-                if value is not None:
+                if value is not None and name not in NOT_LISTED:
                     yield name, _literal(value)
             case ast.Expr() | ast.FunctionDef() | ast.ClassDef() | ast.AnnAssign():
                 pass

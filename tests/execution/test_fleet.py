@@ -25,6 +25,7 @@ from benchmark.execution.launch import fleet as module
 from benchmark.execution.launch.launcher import LAUNCHERS, Job, LaunchRecord, Unit
 from benchmark.execution.launch.local import environment
 from benchmark.execution.launch.status import cell_states
+from benchmark.execution.plugins import plugin_files
 from benchmark.execution.runner import Runner, Share, run
 from benchmark.method import METHODS
 from benchmark.registry import load_files
@@ -227,6 +228,13 @@ def test_records_that_this_version_cannot_read(bench: Bench) -> None:
     assert "1 cell: 1 waiting" in bench.out
 
 
+def test_lines_of_the_table_leave_room() -> None:
+    """The terminal shows ^C at the end of the last line: it must not begin another, which would not be cleared."""
+    text = module._fitting(["3 cells: 3 waiting", "worker 1: " + "x" * 90], 80)
+    assert [len(line) for line in text.plain.split("\n")] == [18, 77]
+    assert text.plain.endswith("…")
+
+
 def test_what_kills_its_processes_is_given_up(suite: Path, tmp_path: Path) -> None:
     plan = planned(suite, *LONG, **SHARED)
     (tmp_path / "failed").mkdir()
@@ -269,13 +277,13 @@ def test_wrong_options(bench: Bench, options: list[str], message: str) -> None:
 
 def test_a_method_of_a_script_cannot_be_launched(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(suite)
-    assert module._plugins(plan) == []
+    assert plugin_files(plan) == []
     load_files([suite / "hinge.py"])
     plan = planned(suite, methods=["hinge"])
-    assert module._plugins(plan) == [str(suite / "hinge.py")]
+    assert plugin_files(plan) == [str(suite / "hinge.py")]
     monkeypatch.setattr(METHODS["hinge"], "__module__", "__main__")
     with pytest.raises(BenchError, match="'hinge' is defined in the script or notebook that runs"):
-        module._plugins(plan)
+        plugin_files(plan)
 
 
 def test_a_configuration_survives_being_written() -> None:

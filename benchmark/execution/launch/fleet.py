@@ -248,12 +248,19 @@ class _Fleet:
                 runs = [run for run in self.store.runs() if run.launch == self.launcher.job.id and run.is_going]
                 states = states_of(self.store, self.units, runs, self.failed)
                 lines = [summary(states, len(runs))]
-                lines += [
-                    f"{run.worker}: {run.doing}" for run in sorted(runs, key=lambda run: (len(run.worker), run.worker))
-                ]
-                screen.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
+                by_number = sorted(runs, key=lambda run: (len(run.worker), run.worker))
+                lines += [f"{run.worker}: {run.doing or 'starting'}" for run in by_number]
+                screen.update(_fitting(lines, self.progress.console.width), refresh=True)
 
             yield show
+
+
+def _fitting(lines: Sequence[str], width: int) -> Text:
+    """Cut lines for a terminal of some width, with room for the ^C that it shows: else that would begin a new line."""
+    texts = [Text(line) for line in lines]
+    for text in texts:
+        text.truncate(max(1, width - len("^C") - 1), overflow="ellipsis")
+    return Text("\n").join(texts)
 
 
 def _job(plan: Plan, store: Store, track: Sequence[str]) -> Job:

@@ -196,7 +196,7 @@ def unpack(storage: str, cell: str, results: Path) -> None:
         archive, unpacked = Path(folder) / "cell.tar", Path(folder) / "unpacked"
         system.get_file(f"{root}/{cell}.tar", str(archive))
         try:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, "r:") as tar:
                 tar.extractall(unpacked, filter="data")
         except tarfile.TarError as error:
             where = f"{storage.rstrip('/')}/{cell}.tar"
