@@ -371,7 +371,7 @@ def _measure(claim: Scored, other: str, runs: Runs, lines: Mapping[str, str], re
     The mean over tasks of the mean over datasets is taken within each seed, and within each resample of the patients:
     so a single metric is compared. None without such a seed.
     """
-    a, b = lines[claim.a], lines.get(other, "")
+    a, b = lines[next(iter(claim.sides))], lines.get(other, "")
     names = [a, b] if other else [a]
     # Of a column that these arms lack, other lines have another main metric.
     columns = {key: column for key, column in runs.items() if all(name in column for name in names)}
