@@ -141,7 +141,7 @@ def _fit(
     if len(parts) == 1:
         features, label, parts = features[parts[0]], label[parts[0]], parts[:, parts[0]]
     fitted = [_fitted(label[part], classes) for part in parts]
-    columns = torch.cat(fitted).unique()
+    columns = torch.unique(torch.cat(fitted))
     softmax = label.ndim == 1 and len(columns) > 2
     columns = columns if softmax or label.ndim == 2 else columns[1:]
     weight = features.new_zeros(len(strengths), len(parts), classes, features.shape[1])
@@ -199,12 +199,12 @@ class Inputs:
         slope = weight[..., :-1] / self.scale
         offset = weight[..., -1:] - (slope @ self.shift)[..., None]
         flat = slope.flatten(0, 1).to(self.x.dtype) @ self.x.T
-        return flat.unflatten(0, weight.shape[:2]).add_(offset.to(self.x.dtype))
+        return flat.view(*weight.shape[:2], -1).add_(offset.to(self.x.dtype))
 
     def sums(self, residual: Tensor) -> Tensor:
         """Sum the examples, each times its residual [B, K, n]: float64 [B, K, d + 1]."""
         total = residual.sum(2, keepdim=True, dtype=torch.float64)
-        weighted = (residual.flatten(0, 1) @ self.x).unflatten(0, residual.shape[:2]).double()
+        weighted = (residual.flatten(0, 1) @ self.x).view(*residual.shape[:2], -1).double()
         return torch.cat([(weighted - total * self.shift) / self.scale, total], 2)
 
 
@@ -545,7 +545,7 @@ class _Pairs:
         inner = bend.diag_embed() + self.changes @ self.solved.transpose(1, 2)
         p = torch.linalg.solve_triangular(upper, self.steps @ flat, upper=True)
         q = torch.linalg.solve_triangular(upper.transpose(1, 2), inner @ p - self.solved @ flat, upper=False)
-        correction = self.steps.transpose(1, 2) @ q - self.solved.transpose(1, 2) @ p
+        correction: Tensor = self.steps.transpose(1, 2) @ q - self.solved.transpose(1, 2) @ p
         return h + correction[..., 0].view_as(h)
 
 
