@@ -26,6 +26,8 @@ MARGIN = 10
 """How much nearer to the minimum than the tolerance float32 aims: where it gets there, few steps more are needed."""
 PATIENCE = 25
 """Steps in float32 that may go by until the bound has halved; then float64 takes over."""
+SHORT = 1e-2
+"""The length of a step below which L-BFGS forgets its pairs; 1 is what they say."""
 MAX_TRIALS = 30
 """The most lengths of a step that the line search tries."""
 LEAST_CURVATURE = 1e-3
@@ -139,7 +141,7 @@ def _fit(
     if len(parts) == 1:
         features, label, parts = features[parts[0]], label[parts[0]], parts[:, parts[0]]
     fitted = [_fitted(label[part], classes) for part in parts]
-    columns = torch.cat(fitted).unique()
+    columns = torch.unique(torch.cat(fitted))
     softmax = label.ndim == 1 and len(columns) > 2
     columns = columns if softmax or label.ndim == 2 else columns[1:]
     weight = features.new_zeros(len(strengths), len(parts), classes, features.shape[1])
@@ -197,12 +199,12 @@ class Inputs:
         slope = weight[..., :-1] / self.scale
         offset = weight[..., -1:] - (slope @ self.shift)[..., None]
         flat = slope.flatten(0, 1).to(self.x.dtype) @ self.x.T
-        return flat.unflatten(0, weight.shape[:2]).add_(offset.to(self.x.dtype))
+        return flat.view(*weight.shape[:2], -1).add_(offset.to(self.x.dtype))
 
     def sums(self, residual: Tensor) -> Tensor:
         """Sum the examples, each times its residual [B, K, n]: float64 [B, K, d + 1]."""
         total = residual.sum(2, keepdim=True, dtype=torch.float64)
-        weighted = (residual.flatten(0, 1) @ self.x).unflatten(0, residual.shape[:2]).double()
+        weighted = (residual.flatten(0, 1) @ self.x).view(*residual.shape[:2], -1).double()
         return torch.cat([(weighted - total * self.shift) / self.scale, total], 2)
 
 
@@ -481,14 +483,16 @@ def _minimise(
             active, w, logits, f, g, h, lowest, since = (x[left] for x in (active, w, logits, f, g, h, lowest, since))
         direction = -pairs.solve(g.to(h.dtype), h).double()
         along = problem.inputs.logits(direction)
-        length, f, residual, stalled = _line_search(
-            problem, w, logits, f, (g * direction).sum((1, 2)), direction, along
-        )
+        length, f, residual, failed = _line_search(problem, w, logits, f, (g * direction).sum((1, 2)), direction, along)
+        # A step that must be this short says that rounding has spoilt the pairs. One that fails without any is the end.
+        spoilt = pairs.some & (length[:, 0, 0] < SHORT)
+        stalled = failed & ~spoilt
         w = w + length * direction
         logits = logits + length.to(along.dtype) * along
-        g, g_before = problem.gradient(residual, w), g
-        h, h_before = curvature.solve(g), h
-        pairs = pairs.add((length * direction).to(h.dtype), (g - g_before).to(h.dtype), h - h_before)
+        g_before, h_before, at = g, h, failed[:, None, None]
+        g = torch.where(at, g, problem.gradient(residual, w))
+        h = torch.where(at, h, curvature.solve(g))
+        pairs = pairs.add((length * direction).to(h.dtype), (g - g_before).to(h.dtype), h - h_before).without(spoilt)
     return solution
 
 
@@ -509,6 +513,16 @@ class _Pairs:
     def take(self, rows: Tensor) -> Self:
         """Select some of the B problems."""
         return type(self)(self.steps[rows], self.changes[rows], self.solved[rows])
+
+    @property
+    def some(self) -> Tensor:
+        """Where there is any pair: bool [B]."""
+        return self.steps.flatten(1).any(1)
+
+    def without(self, rows: Tensor) -> Self:
+        """Forget the pairs of some of the B problems: bool [B]."""
+        at = rows[:, None, None]
+        return type(self)(*(x.masked_fill(at, 0) for x in (self.steps, self.changes, self.solved)))
 
     def add(self, step: Tensor, change: Tensor, solved: Tensor) -> Self:
         """Append a pair, and forget those beyond MEMORY. One without curvature becomes 0, which changes nothing."""
@@ -531,7 +545,7 @@ class _Pairs:
         inner = bend.diag_embed() + self.changes @ self.solved.transpose(1, 2)
         p = torch.linalg.solve_triangular(upper, self.steps @ flat, upper=True)
         q = torch.linalg.solve_triangular(upper.transpose(1, 2), inner @ p - self.solved @ flat, upper=False)
-        correction = self.steps.transpose(1, 2) @ q - self.solved.transpose(1, 2) @ p
+        correction: Tensor = self.steps.transpose(1, 2) @ q - self.solved.transpose(1, 2) @ p
         return h + correction[..., 0].view_as(h)
 
 
@@ -543,7 +557,7 @@ def _line_search(
     slope: [B], of the objectives along the direction; along: the change of the logits. Returns the length [B, 1, 1], 0
     where no step was short enough, the objectives there and their residuals, and where that is.
     """
-    noise = torch.finfo(along.dtype).eps * (1 + f.abs())
+    noise = 8 * torch.finfo(along.dtype).eps * (1 + f.abs())
     length = torch.ones_like(f)[:, None, None]
     for _ in range(MAX_TRIALS):
         reached, residual = problem.value(logits + length.to(along.dtype) * along, w + length * direction)

@@ -475,8 +475,8 @@ def manifest(scale: float) -> tuple[Side, Side]:
             (folder / path).stat()
 
     # A folder that has just changed is looked into each time.
-    for path in (folder / "images").iterdir():
-        os.utime(path, (0, 0))
+    for within in (folder / "images").iterdir():
+        os.utime(within, (0, 0))
     ours()
     return ours, peer
 
