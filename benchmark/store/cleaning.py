@@ -28,6 +28,8 @@ CACHED = (
     "scripts",
 )
 """The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
+REMOVED = ".removed"
+"""The end of the names of folders that are being removed."""
 RUNNING_WITHIN = 60.0
 """A training that wrote within the last so many seconds counts as running."""
 
@@ -39,10 +41,16 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
     """
     partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
     partial += [*store.cells.glob(".*.damaged-*"), *store.cells.glob("[!.]*/*/.*.damaged-*")]
+    partial = [each for each in partial if not each.name.endswith(REMOVED)]
+    # What an earlier call was killed while removing comes with its kind.
+    embeddings = [*store.cells.glob("[!.]*/embeddings"), *store.cells.glob(f"[!.]*/.embeddings{REMOVED}")]
+    begun = [*store.cells.glob(f".*{REMOVED}"), *store.cells.glob(f"[!.]*/evaluations/.*{REMOVED}")]
+    of_cache = [folder for name in CACHED if (folder := cache / name).is_dir()]
+    of_cache += [folder for name in CACHED for folder in cache.glob(f".{name}{REMOVED}")]
     return {
-        "embeddings": sorted(f for f in store.cells.glob("[!.]*/embeddings") if not f.is_symlink()),
-        "partial": sorted(folder for folder in partial if time.time() - _last_write(folder) > RUNNING_WITHIN),
-        "cache": [folder for name in CACHED if (folder := cache / name).is_dir() and not folder.is_symlink()],
+        "embeddings": sorted(f for f in embeddings if not f.is_symlink()),
+        "partial": sorted([*begun, *(each for each in partial if time.time() - _last_write(each) > RUNNING_WITHIN)]),
+        "cache": [folder for folder in of_cache if not folder.is_symlink()],
     }
 
 
@@ -58,7 +66,10 @@ def size(folder: Path) -> int:
 
 def remove(folder: Path) -> None:
     """Remove a folder, renaming it first so that a run never sees it half removed."""
-    renamed = folder.with_name(f".{folder.name.lstrip('.')}.removed")
+    if folder.name.endswith(REMOVED):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    renamed = folder.with_name(f".{folder.name.lstrip('.')}{REMOVED}")
     shutil.rmtree(renamed, ignore_errors=True)
     folder.replace(renamed)
     shutil.rmtree(renamed)
