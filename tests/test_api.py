@@ -140,7 +140,7 @@ def test_wrong_options_are_a_mistake_of_the_users(options: dict[str, object], me
 
 def test_an_external_model_is_evaluated(bench: Bench) -> None:
     evaluated = benchmark.evaluate("small.yaml", "suite.yaml", tasks=["zero_shot"], progress="none")
-    assert "small" in set(evaluated.rows().method)
+    assert "small (random)" in set(evaluated.rows().method)
     assert evaluated.outcome is not None
     assert evaluated.outcome.trained == 0
 

@@ -31,7 +31,6 @@ from benchmark.training import loop
 from tests.execution.fleet import CONTEXT, check_equal, note_ends, run_squares, shorten_lives
 from tests.squares import MODEL, planned
 
-CONTEXT.set_forkserver_preload(["tests.execution.kills"])
 PHASES = ("start", "preparation", "training", "checkpoint", "rename", "embeddings", "evaluation", "tuning")
 """What a process can be doing. start: also planning, waiting and ending. preparation: what the cache keeps, initial
 weights too. rename: a cell or an evaluation is completed and gets its name."""
@@ -89,6 +88,8 @@ class Process:
         self.file = folder / f"doing-{uuid4().hex}"
         self.file.write_bytes(bytes(1))
         self.answers = CONTEXT.SimpleQueue()
+        # Not when this is imported: the processes of other tests, of the same server, must not have the hub's clients.
+        CONTEXT.set_forkserver_preload([__name__])
         arguments = (squares, folder, self.file, self.answers, elsewhere)
         self.process: BaseProcess = CONTEXT.Process(target=_work, args=arguments)
         self.process.start()

@@ -19,7 +19,6 @@ from benchmark.cli.main import main
 from tests.execution.fleet import shorten_lives
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faults.killing"])
 
 
 def _command(folder: Path, arguments: tuple[str, ...]) -> None:
@@ -35,6 +34,8 @@ def _command(folder: Path, arguments: tuple[str, ...]) -> None:
 
 
 def start(folder: Path, *arguments: str) -> BaseProcess:
+    # Not when this is imported: the processes of other tests, of the same server, must not have the hub's clients.
+    CONTEXT.set_forkserver_preload([__name__])
     process: BaseProcess = CONTEXT.Process(target=_command, args=(folder, arguments))
     process.start()
     return process

@@ -31,7 +31,7 @@ from tests.methods.pair import Pair, pair_in
 QUICK = [pytest.param(name, METHODS[name].accumulation[0], {}, "negative", id=name) for name in METHODS.names()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with pair_in(tmp_path_factory.mktemp("ranks")) as both:
         yield both
