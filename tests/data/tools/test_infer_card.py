@@ -18,6 +18,14 @@ from tests.data.make import images, write_csv
 ROWS = [{"image": f"{i}.png", "diagnosis": "ab"[i % 2], "patient": f"p{i // 2}"} for i in range(8)]
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder with nothing beside it, as images are looked for there too."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    return alone
+
+
 def inferred(folder: Path, path: Path) -> dict[str, Any]:
     """Infer a card, write it elsewhere, read all of its data; return the source that was inferred."""
     (folder / "cards").mkdir()
