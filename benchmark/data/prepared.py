@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,7 +23,7 @@ from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
 from benchmark.data.sources.formats import digest as file_digest
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
-from benchmark.store.files import DamagedError, set_aside
+from benchmark.store.files import DamagedError, intact, set_aside
 from benchmark.store.hashing import digest
 
 LARGE = 1 << 35
@@ -222,20 +222,17 @@ def prepare(
     def write(part: Path) -> None:
         _write(part, dataset, split, size, progress, resizing)
 
+    whole = partial(intact, check=check_prepared)
     try:
-        return _opened(build_folder(folder, write, True, _intact), size, resizing)
+        return _opened(build_folder(folder, write, True, whole), size, resizing)
     except DamagedError:
         # It was set aside.
-        return _opened(build_folder(folder, write, True, _intact), size, resizing)
+        return _opened(build_folder(folder, write, True, whole), size, resizing)
 
 
 def _opened(folder: Path, size: int, resizing: Resizing) -> Prepared:
     """Open a prepared set. Raises ``DamagedError`` if some of its images are not what was written."""
-    try:
-        meta = _read_meta(folder)
-    except DamagedError as error:
-        set_aside(folder, error)
-        raise
+    meta = _read_meta(folder)
     journal = _journal(folder)
     keeps = resizing.mode == "keep_ratio"
     images = Images(folder / "images.bin", journal["end"], size, meta["jpeg"], journal["digest"], keeps)
@@ -249,24 +246,12 @@ def _opened(folder: Path, size: int, resizing: Resizing) -> Prepared:
 def _read_meta(folder: Path) -> Meta:
     try:
         meta: Meta = json.loads((folder / "meta.json").read_text())
-        intact = meta["files"] == [file_digest(folder / name) for name in FILES]
+        whole = meta["files"] == [file_digest(folder / name) for name in FILES]
     except (OSError, ValueError, KeyError, BenchError) as error:
         raise DamagedError(folder, f"is incomplete: {error}", REMEDY) from error
-    if not intact:
+    if not whole:
         raise DamagedError(folder, f"{' or '.join(FILES)} is not what was written", REMEDY)
     return meta
-
-
-def _intact(folder: Path) -> bool:
-    """Return whether a prepared set is there and its journal and columns are what was written; set it aside if not."""
-    if not folder.is_dir():
-        return False
-    try:
-        check_prepared(folder)
-    except DamagedError as error:
-        set_aside(folder, error)
-        return False
-    return True
 
 
 def check_prepared(folder: Path, images: bool = False) -> None:

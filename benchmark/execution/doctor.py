@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,8 @@ from benchmark.store.health import Health, cache_health, results_health
 from benchmark.store.store import Store, why_unwritable
 
 DISTRIBUTION = "contrastive-benchmark"
+DEVELOPMENT = "dev"
+"""The extra that only those need who change the harness."""
 LITTLE = 1 << 30
 """Free bytes of a disk below which it is mentioned."""
 SHOWN = 10
@@ -79,16 +81,16 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("note", f"{DISTRIBUTION} is not installed, only imported: versions of libraries are not compared")
         return
     needed = [each for each in stated if each.marker is None or each.marker.evaluate({"extra": ""})]
-    wrong = [problem for each in needed if (problem := _problem(each))]
-    yield from (Finding("wrong", f"{problem}; pip install '{each}'") for each in needed if (problem := _problem(each)))
+    wrong = {each: problem for each in needed if (problem := _problem(each))}
+    yield from (Finding("wrong", f"{problem}; pip install '{each}'") for each, problem in wrong.items())
     if not wrong:
         yield Finding("ok", f"{plural(len(needed), 'package')} as required, torch {version('torch')} among them")
-    of_extra: dict[str, list[Requirement]] = {}
-    for each in stated:
-        for extra in ("weights", "published", "slurm", "ray"):
-            if each.marker is not None and each not in needed and each.marker.evaluate({"extra": extra}):
-                of_extra.setdefault(extra, []).append(each)
-    for extra, parts in of_extra.items():
+    for extra in metadata(DISTRIBUTION).get_all("Provides-Extra") or []:
+        if extra == DEVELOPMENT:
+            continue
+        parts = [
+            each for each in stated if each.marker and each not in needed and each.marker.evaluate({"extra": extra})
+        ]
         lacking = [each.name for each in parts if _problem(each)]
         text = f"extra {extra}: " + (f"without {listed(lacking)}" if lacking else "installed")
         yield Finding("note" if lacking else "ok", text)

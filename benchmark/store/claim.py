@@ -28,6 +28,8 @@ BEAT = 5.0
 """Seconds between two signs of life of a claim."""
 DEAD = 60.0
 """Seconds without a sign of life after which a claim is dead."""
+PARTIAL = ".partial"
+"""Part of the names of folders that were begun."""
 TRIES = 20
 """How often a claim is tried for while others appear and vanish."""
 POLL = 1.0
@@ -113,7 +115,7 @@ class Claim:
         """
         self.check()
         name = _name(self.path)
-        own = self.path.parent / f".{name}.partial-{self.owner.token[:8]}"
+        own = self.path.parent / f".{name}{PARTIAL}-{self.owner.token[:8]}"
         if not own.exists() and (left := unfinished(self.path.parent / name)):
             left.replace(own)
         return own
@@ -190,7 +192,7 @@ def wait_for(path: Path, done: Callable[[], bool], waiting: Callable[[Owner], No
 
 def unfinished(path: Path) -> Path | None:
     """Return the folder in which an earlier owner began to build what lies at ``path``; None if there is none."""
-    start = f".{path.name}.partial"
+    start = f".{path.name}{PARTIAL}"
     try:
         with os.scandir(path.parent) as entries:
             return next((Path(entry) for entry in entries if entry.name.startswith(start) and entry.is_dir()), None)

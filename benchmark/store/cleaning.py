@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmark.store.claim import PARTIAL
+from benchmark.store.files import ASIDE
 from benchmark.store.store import Store
 
 KINDS = {
@@ -39,8 +41,8 @@ def removable(store: Store, cache: Path) -> dict[str, list[Path]]:
 
     Never includes weights, rows or per-example scores of finished cells, nor a running training.
     """
-    partial = [*store.cells.glob(".*.partial*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
-    partial += [*store.cells.glob(".*.damaged-*"), *store.cells.glob("[!.]*/*/.*.damaged-*")]
+    partial = [*store.cells.glob(f".*{PARTIAL}*"), *store.cells.glob("[!.]*/evaluations/.*partial-*")]
+    partial += [*store.cells.glob(f".*{ASIDE}*"), *store.cells.glob(f"[!.]*/*/.*{ASIDE}*")]
     partial = [each for each in partial if not each.name.endswith(REMOVED)]
     # What an earlier call was killed while removing comes with its kind.
     embeddings = [*store.cells.glob("[!.]*/embeddings"), *store.cells.glob(f"[!.]*/.embeddings{REMOVED}")]

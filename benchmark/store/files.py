@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,8 @@ from benchmark.store.hashing import digest, file_digest
 FORMAT = 1
 """Version of the layout of a record."""
 SEAL = "sha256"
+ASIDE = ".damaged-"
+"""Part of the names of what was damaged and set aside."""
 FILES = "files.json"
 """The record of a folder that has no other."""
 
@@ -191,7 +193,7 @@ def check_file(path: Path, files: Mapping[str, str], remedy: str) -> None:
 
 def set_aside(path: Path, why: object) -> None:
     """Rename what is damaged and can be made again, or remove it where that fails, and say so."""
-    aside = path.with_name(f".{path.name.lstrip('.')}.damaged-{uuid4().hex[:8]}")
+    aside = path.with_name(f".{path.name.lstrip('.')}{ASIDE}{uuid4().hex[:8]}")
     try:
         path.replace(aside)
         notice(f"{why}; set aside as {aside.name}")
@@ -207,21 +209,6 @@ def seal_folder(folder: Path, leave_out: Iterable[str] = ()) -> None:
     write_record(folder / FILES, {}, files=digests(folder, (*leave_out, FILES)))
 
 
-def intact(folder: Path) -> bool:
-    """Return whether a folder is there and is what seal_folder() saw; one that is not is set aside with a line.
-
-    A folder without a record is not checked.
-    """
-    if not folder.is_dir():
-        return False
-    try:
-        check_folder(folder)
-    except DamagedError as error:
-        set_aside(folder, error)
-        return False
-    return True
-
-
 def check_folder(folder: Path) -> int:
     """Return the number of files of a folder that are what seal_folder() saw; 0 for a folder without a record.
 
@@ -234,6 +221,21 @@ def check_folder(folder: Path) -> int:
     for name in files:
         check_file(folder / name, files, remedy)
     return len(files)
+
+
+def intact(folder: Path, check: Callable[[Path], object] = check_folder) -> bool:
+    """Return whether a folder is there and is what was written; one that is not is set aside with a line.
+
+    check: raises ``DamagedError`` for one that is not; default: by what seal_folder() saw, if it has a record.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        check(folder)
+    except DamagedError as error:
+        set_aside(folder, error)
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.store.claim import owners
-from benchmark.store.files import FILES, DamagedError, check_file, check_folder, read_json, read_object, read_record
+from benchmark.store.claim import PARTIAL, owners
+from benchmark.store.files import (
+    ASIDE,
+    FILES,
+    DamagedError,
+    check_file,
+    check_folder,
+    read_json,
+    read_object,
+    read_record,
+)
 from benchmark.store.store import EVALUATE_AGAIN, Store
-
-ASIDE = ".damaged-"
-"""Part of the names of what was damaged and set aside."""
-PARTIAL = ".partial"
-"""Part of the names of what was begun."""
 
 
 @dataclass
