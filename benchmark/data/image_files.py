@@ -73,7 +73,7 @@ def image_files(tables: Mapping[str, pa.Table], folder: Path, on_bad_data: OnBad
     rows, sizes = {}, {}
     folders: set[str] | None = set()
     began = time.time_ns()
-    with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
+    with _threads() as pool:
         for split, table in tables.items():
             sizes[split] = _bytes_in(table)
             present = np.ones(len(table), dtype=bool)
@@ -87,10 +87,10 @@ def image_files(tables: Mapping[str, pa.Table], folder: Path, on_bad_data: OnBad
                     folders = None if folders is None or chunk.folders is None else folders | chunk.folders
             rows[split] = np.flatnonzero(present)
     problems.stop(on_bad_data)
-    found = ImageFiles(rows, sizes, problems.counts, states.hexdigest())
-    if folders and not found.missing and max(MANY, FILES_A_FOLDER * len(folders)) <= sum(map(len, rows.values())):
-        _keep(memory, found, folder, folders, began)
-    return found
+    files = ImageFiles(rows, sizes, problems.counts, states.hexdigest())
+    if folders and not files.missing and max(MANY, FILES_A_FOLDER * len(folders)) <= sum(map(len, rows.values())):
+        _keep(memory, files, folder, folders, began)
+    return files
 
 
 def known_files(tables: Mapping[str, pa.Table], folder: Path, memory: Path) -> ImageFiles | None:
@@ -98,7 +98,7 @@ def known_files(tables: Mapping[str, pa.Table], folder: Path, memory: Path) -> I
     known: dict[str, Any] | None = remembered(memory)
     if known is None or known["rows"] != {split: len(table) for split, table in tables.items()}:
         return None
-    with ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1))) as pool:
+    with _threads() as pool:
         states = pool.map(lambda each: _state(folder / each), known["folders"])
         if any(state != before for state, before in zip(states, known["folders"].values())):
             return None
@@ -106,11 +106,15 @@ def known_files(tables: Mapping[str, pa.Table], folder: Path, memory: Path) -> I
     return ImageFiles(rows, {}, Counter(), known["states"])
 
 
-def _keep(memory: Path, found: ImageFiles, folder: Path, folders: set[str], began: int) -> None:
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1)))
+
+
+def _keep(memory: Path, files: ImageFiles, folder: Path, folders: set[str], began: int) -> None:
     states = {each: _state(folder / each) for each in sorted(folders)}
     if all(state is not None and state[1] < began - RECENT for state in states.values()):
-        counts = {split: len(rows) for split, rows in found.rows.items()}
-        remember(memory, {"rows": counts, "states": found.states, "folders": states})
+        counts = {split: len(rows) for split, rows in files.rows.items()}
+        remember(memory, {"rows": counts, "states": files.states, "folders": states})
 
 
 def _state(folder: Path) -> list[int] | None:
