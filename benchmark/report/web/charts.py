@@ -195,14 +195,14 @@ def labelled(
     import altair as alt
 
     spot = data.mark_square(size=40, opacity=1).encode(
-        x=alt.value(alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
+        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
     )
     name = data.mark_text(align="left", baseline="middle", limit=alt.ExprRef(f"{GUTTER} - 20")).encode(
-        x=alt.value(alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=f"{text}:N"
+        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=alt.Text(f"{text}:N")
     )
     if x is None or y is None:
         return [spot, name]
     leader = data.mark_rule(strokeWidth=0.7, opacity=0.6).encode(
-        x=x, y=y, x2=alt.value(alt.ExprRef(f"width - {GUTTER} + 8")), y2="at:Q", color=lines.colour
+        x=x, y=y, x2=alt.X2Value(alt.ExprRef(f"width - {GUTTER} + 8")), y2=alt.Y2("at:Q"), color=lines.colour
     )
     return [leader, spot, name]

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.common.text import display_name
 from benchmark.report.plots import GREY, INK
 from benchmark.report.render import Chart
-from benchmark.report.results import Results, natural
+from benchmark.report.results import Results, each_row, natural
 from benchmark.report.web.charts import (
     CHOICE,
     HEIGHT,
@@ -76,7 +76,7 @@ def predictions_of(results: Results) -> dict[tuple[str, str], Predicted]:
     runs = runs[runs["line"].isin(results.lines)]
     for (dataset, part), rows in runs.groupby(["dataset", "part"]):
         classes: list[str] | None = None
-        for row in rows.itertuples():
+        for row in each_row(rows):
             examples = results.examples(str(row.cell), str(row.evaluation), str(part))
             each = None if examples is None else predicted(examples, classes)
             # The parts of a dataset have the same columns for all lines.

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level
-from benchmark.report.results import Results, columns_of
+from benchmark.report.results import Results, columns_of, each_row
 from benchmark.report.scores import guesses_of
 from benchmark.report.web.charts import specification
 
@@ -23,10 +23,10 @@ def scores_by_dataset(results: Results) -> Iterator[Chart]:
     for dataset, metric in columns:
         name = f"{dataset}, {metric}" if several else dataset
         of_column = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)]
-        for row in of_column.itertuples():
+        for row in each_row(of_column):
             value, low, high = (round(100 * float(each), 2) for each in (row.value, row.low, row.high))
             values.append({"on": name, "line": str(row.line), "score": value, "low": low, "high": high})
-        known = [float(each) for _, of_guess in guesses_of([*of_column.itertuples()][:1]) for each in of_guess]
+        known = [float(each) for _, of_guess in guesses_of([*each_row(of_column[:1])]) for each in of_guess]
         if any(not np.isnan(each) for each in known):
             guesses.append({"on": name, "guess": round(100 * float(np.nanmax(known)), 2)})
     names = list(dict.fromkeys(str(each["on"]) for each in values))
