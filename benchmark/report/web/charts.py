@@ -30,12 +30,30 @@ CHOICE = "Click a name below the chart to show that line alone, and more with th
 """How the reader chooses lines, for captions."""
 
 
-def specification(chart: "alt.TopLevelMixin", **datasets: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart. datasets: the records of data that it has by name.
+def specification(
+    layers: "Sequence[alt.Chart | alt.LayerChart]",
+    parameters: "Sequence[alt.Parameter]" = (),
+    height: int = HEIGHT,
+    apart: bool = False,
+    **datasets: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart, as wide as the page.
 
-    It is not validated here: altair takes a third of a second for a chart. The tests have Vega-Lite draw them.
+    layers: drawn over each other. parameters: what the reader chooses, besides selections. height: pixels. apart:
+    whether each layer has a vertical axis of its own. datasets: the records of named data.
+
+    Altair copies all layers and their data for each property that is added to a chart, so these are added here; and it
+    validates nothing, which would take a third of a second for a chart. The tests have Vega-Lite draw them.
     """
-    spec: dict[str, Any] = chart.to_dict(validate=False)
+    import altair as alt
+
+    spec: dict[str, Any] = alt.layer(*layers).to_dict(validate=False)
+    spec |= {"width": "container", "height": height}
+    if parameters:
+        chosen = [each.param.to_dict(validate=False) for each in parameters]  # type: ignore[union-attr]
+        spec["params"] = chosen + spec.get("params", [])
+    if apart:
+        spec["resolve"] = {"scale": {"y": "independent"}}
     if datasets:
         spec["datasets"] = spec.get("datasets", {}) | datasets
     spec["config"] = {
