@@ -463,7 +463,7 @@ def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
 
     of_tasks = []
     for task in natural(scores["task"].unique()):
-        table = scores[scores["task"] == task].pivot_table("value", ["dataset", "metric"], "line")
+        table = scores[scores["task"] == task].set_index(["dataset", "metric", "line"])["value"].unstack()
         lines = [line for line in order if line in table.columns]
         table = table[lines].dropna()
         datasets = len(table)

@@ -83,9 +83,9 @@ def _budgets(results: Results) -> Iterator[Course]:
     """Collect lines that differ in their budget alone, by the kind of the budget."""
     import pandas as pd
 
-    rows = results.rows[~results.rows["baseline"].astype(bool)]
-    if not len(rows) or not len(results.costs):
+    if not len(results.costs) or not any(f"training.{kind}=" in line for line in results.lines for kind in BUDGETS):
         return
+    rows = results.rows[~results.rows["baseline"].astype(bool)]
     rows = rows.drop(columns=[SAMPLES, SECONDS], errors="ignore").merge(_of_cells(results.costs), on="cell")
     for kind in BUDGETS:
         name = f"training.{kind}="

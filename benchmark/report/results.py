@@ -290,4 +290,6 @@ def with_notes(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Not
 def measurements(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate as with_notes() does, over one row of each evaluation and part."""
     if "evaluation" in rows:
-        yield from with_notes(rows.drop_duplicates(["cell", "evaluation", "part"]), notes)
+        parts = zip(rows["cell"], rows["evaluation"], rows["part"])
+        first = {part: place for place, part in reversed([*enumerate(parts)])}
+        yield from with_notes(rows.iloc[sorted(first.values())], notes)
