@@ -1,7 +1,6 @@
 """Files that hold a table, read row by row: CSV, JSON, Parquet, Excel."""
 
 import csv
-import hashlib
 import json
 import warnings
 from collections import Counter
@@ -28,6 +27,7 @@ from benchmark.data.sources.text_files import (
     suffix_of,
     unreadable,
 )
+from benchmark.store.hashing import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,10 +58,9 @@ def read_table(path: Path, problems: Problems, columns: set[str], header: Sequen
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file's content."""
+    """The SHA-256 of a file's content. Raises ``BenchError`` where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise unreadable(path, error) from error
 
