@@ -13,8 +13,9 @@ from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.canonical import composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.chunks import Rows, Values
 from benchmark.data.sources.folders import located
-from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table
+from benchmark.data.sources.formats import SUFFIXES, digest, read_table
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import compose_names

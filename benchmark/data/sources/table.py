@@ -30,9 +30,9 @@ from benchmark.data.records import (
     unknown_label,
 )
 from benchmark.data.sources.base import Fractions, SharedGroups, Source
+from benchmark.data.sources.chunks import Rows, Values
 from benchmark.data.sources.columns import Columns, Extract, fill, template_columns, template_ending
 from benchmark.data.sources.folders import files_below, image_finder, located
-from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.gather import Several, Spool, gather
 from benchmark.data.sources.reports import read_report
 from benchmark.data.sources.values import (

@@ -1,0 +1,72 @@
+"""Rows of a table that follow one another, by column and one by one."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Union
+
+from benchmark.data.problems import BadRow
+from benchmark.data.sources.text_files import check_utf8
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 4096
+"""The most rows of a chunk."""
+
+Values = dict[str, Any]
+Rows = Iterator[tuple[int, Values]]
+"""Pairs of a row's number in its file, counted from 1, and its values by column."""
+Cells = Union[Sequence[Any], "pa.Array"]
+"""The values of a column, one for each row of a chunk."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table.
+
+    numbers: of the rows in their file. columns: the values of those columns that can be read as a whole.
+    values: returns all values of the row at a place in the chunk, or raises ``BadRow``.
+    apart: the places of rows for which ``columns`` may say anything, so that they are read by ``values``.
+    """
+
+    numbers: Sequence[int]
+    columns: Mapping[str, Cells]
+    values: Callable[[int], Values]
+    apart: Sequence[int] = ()
+
+
+def chunk_of_lines(names: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> Chunk:
+    """Make a chunk of the numbers and fields of CSV. names: of the columns, "" for one without."""
+    numbers, fields = zip(*lines)
+    uneven = [place for place, each in enumerate(fields) if len(each) != len(names)]
+    even = [[*each, *names][: len(names)] for each in fields] if uneven else fields
+
+    def values(place: int) -> Values:
+        for value in fields[place]:
+            check_utf8(value)
+        if len(fields[place]) != len(names):
+            message = f"{len(fields[place])} fields where the header has {len(names)}"
+            raise BadRow("wrong number of fields", message)
+        return {name: value for name, value in zip(names, fields[place]) if name}
+
+    columns = {name: column for name, column in zip(names, zip(*even)) if name}
+    return Chunk(numbers, columns, values, uneven)
+
+
+def in_chunks(rows: Rows) -> Iterator[Chunk]:
+    """Put rows that are read one by one into chunks."""
+    while some := list(islice(rows, ROWS)):
+        numbers, each = zip(*some)
+        names = dict.fromkeys(name for values in each for name in values)
+        columns = {name: [values.get(name) for values in each] for name in names}
+        yield Chunk(numbers, columns, each.__getitem__)
+
+
+def one_by_one(chunk: Chunk) -> Iterator[tuple[int, Values | BadRow]]:
+    """The number of each row of a chunk, and its values or what is wrong with it."""
+    for place, number in enumerate(chunk.numbers):
+        try:
+            yield number, chunk.values(place)
+        except BadRow as bad:
+            yield number, bad
