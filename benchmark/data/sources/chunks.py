@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Union
 
 from benchmark.data.problems import BadRow
@@ -54,19 +53,17 @@ def chunk_of_lines(names: Sequence[str], lines: Sequence[tuple[int, list[str]]])
     return Chunk(numbers, columns, values, uneven)
 
 
-def in_chunks(rows: Rows) -> Iterator[Chunk]:
-    """Put rows that are read one by one into chunks."""
-    while some := list(islice(rows, ROWS)):
-        numbers, each = zip(*some)
-        names = dict.fromkeys(name for values in each for name in values)
-        columns = {name: [values.get(name) for values in each] for name in names}
-        yield Chunk(numbers, columns, each.__getitem__)
+def chunk_of_objects(rows: Sequence[tuple[int, Values | BadRow]]) -> Chunk:
+    """Make a chunk of the numbers of rows and their values, or what is wrong with them."""
+    numbers, each = zip(*rows)
+    whole = [{} if isinstance(row, BadRow) else row for row in each]
+    names = dict.fromkeys(name for row in whole for name in row)
 
+    def values(place: int) -> Values:
+        row: Values | BadRow = each[place]
+        if isinstance(row, BadRow):
+            raise row
+        return row
 
-def one_by_one(chunk: Chunk) -> Iterator[tuple[int, Values | BadRow]]:
-    """The number of each row of a chunk, and its values or what is wrong with it."""
-    for place, number in enumerate(chunk.numbers):
-        try:
-            yield number, chunk.values(place)
-        except BadRow as bad:
-            yield number, bad
+    columns = {name: [row.get(name) for row in whole] for name in names}
+    return Chunk(numbers, columns, values, [place for place, row in enumerate(each) if isinstance(row, BadRow)])

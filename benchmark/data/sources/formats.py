@@ -15,7 +15,7 @@ from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
-from benchmark.data.sources.chunks import ROWS, Chunk, Rows, Values, chunk_of_lines, in_chunks, one_by_one
+from benchmark.data.sources.chunks import ROWS, Chunk, Rows, Values, chunk_of_lines, chunk_of_objects
 from benchmark.data.sources.class_names import Named, class_names, inner_columns, value_at
 from benchmark.data.sources.json_document import rows_of, with_inner
 from benchmark.data.sources.text_files import (
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*DELIMITERS, *JSON_LINES, ".json", ".parquet", ".xlsx")
+DOCUMENTS = (".json", ".xlsx")
+"""The suffixes of files that are read as a whole."""
+SUFFIXES = (*DELIMITERS, *JSON_LINES, ".parquet", *DOCUMENTS)
 MAX_DOCUMENT = 1 << 29
 """The most bytes of a JSON document or of an unpacked Excel file, which are read as a whole."""
 MAX_ROW = 1 << 24
@@ -48,24 +50,28 @@ def read_table(path: Path, problems: Problems, columns: set[str], header: Sequen
     header: the names of the columns of a CSV file whose first row does not give them.
     Raises ``BenchError`` when the file cannot be read at all.
     """
-    suffix = suffix_of(path)
-    if suffix not in (*DELIMITERS, ".parquet"):
-        yield from {".json": _json, ".xlsx": _excel}.get(suffix, _json_lines)(path, problems, columns)
-        return
-    for chunk in read_chunks(path, problems, columns, header):
-        for number, values in one_by_one(chunk):
-            if isinstance(values, BadRow):
-                problems.add(place(path.name, number), values)
-            else:
-                yield number, values
+    if chunks := read_chunks(path, columns, header):
+        return _rows_of(chunks, path, problems)
+    return (_json if suffix_of(path) == ".json" else _excel)(path, problems, columns)
 
 
-def read_chunks(path: Path, problems: Problems, columns: set[str], header: Sequence[str] = ()) -> Iterator[Chunk]:
-    """Read the rows of a file as read_table() does, many at once; bad rows of a chunk are for its reader to add."""
+def read_chunks(path: Path, columns: set[str], header: Sequence[str] = ()) -> Iterator[Chunk] | None:
+    """Read the rows of a file as read_table() does, many at once; None for a document that is read as a whole."""
     suffix = suffix_of(path)
     if suffix in DELIMITERS:
         return _csv(path, columns, header)
-    return _parquet(path, columns) if suffix == ".parquet" else in_chunks(read_table(path, problems, columns))
+    if suffix in DOCUMENTS:
+        return None
+    return _parquet(path, columns) if suffix == ".parquet" else _json_lines(path, columns)
+
+
+def _rows_of(chunks: Iterator[Chunk], path: Path, problems: Problems) -> Rows:
+    for chunk in chunks:
+        for at, number in enumerate(chunk.numbers):
+            try:
+                yield number, chunk.values(at)
+            except BadRow as bad:
+                problems.add(place(path.name, number), bad)
 
 
 def digest(path: Path) -> str:
@@ -84,18 +90,25 @@ def _lines(text: IO[str]) -> Iterator[str]:
             line = text.readline(MAX_ROW + 1)
 
 
-def _json_lines(path: Path, problems: Problems, columns: set[str]) -> Rows:
+def _json_lines(path: Path, columns: set[str]) -> Iterator[Chunk]:
     with open_text(path) as text:
+        some: list[tuple[int, Values | BadRow]] = []
+        characters = 0
         for number, line in enumerate(_lines(text), 1):
             if not line.strip():
                 continue
             try:
                 values = with_inner(_json_object(line))
-            except BadRow as bad:
-                problems.add(place(path.name, number), bad)
-            else:
                 columns.update(values)
-                yield number, values
+                some.append((number, values))
+            except BadRow as bad:
+                some.append((number, bad))
+            characters += len(line)
+            if len(some) == ROWS or characters > MAX_ROW:
+                yield chunk_of_objects(some)
+                some, characters = [], 0
+        if some:
+            yield chunk_of_objects(some)
 
 
 def _json_object(line: str) -> Values:
@@ -134,7 +147,7 @@ def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
         raise BenchError(f"{path.name}: {bad.message}") from bad
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and data.lstrip()[:1] == b"{":
-            yield from _json_lines(path, problems, columns)
+            yield from _rows_of(_json_lines(path, columns), path, problems)
             return
         raise BenchError(f"{path.name}: malformed JSON: {error}") from error
     del data
