@@ -20,10 +20,11 @@ from benchmark.common.errors import BenchError, plural
 from benchmark.data.dataset import Dataset, Progress
 from benchmark.data.records import COLUMNS
 from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
+from benchmark.data.sources.formats import digest as file_digest
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.files import DamagedError, intact, set_aside
-from benchmark.store.hashing import digest, file_digest
+from benchmark.store.hashing import digest
 
 LARGE = 1 << 35
 """Bytes of pixels from which on images are stored as JPEG, at about a tenth of the size and a tenth of the speed."""

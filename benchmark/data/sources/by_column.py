@@ -230,23 +230,25 @@ class ColumnReader:
         """What ``function`` makes of some columns, called once for each value: a list, and for each row its place."""
         columns = []
         for name in names:
-            coded = _distinct(cells[name])
-            if coded is None:
+            distinct = _distinct(cells[name])
+            if distinct is None:
                 return _Made(([None], np.zeros(count, np.int64)), [*range(count)])
-            columns.append(coded)
-        codes = np.stack([each[1] for each in columns]) if columns else np.zeros((1, count), np.int64)
-        combinations, of_row = np.unique(codes, axis=1, return_inverse=True)
+            columns.append(distinct)
+        of_row = np.zeros(count, dtype=np.int64)
+        combinations: list[tuple[Any, ...]] = [()]
+        for values, places in columns:
+            # Renumbered each time, so that numbers stay small.
+            numbers, of_row = np.unique(of_row * len(values) + places, return_inverse=True)
+            combinations = [(*combinations[n // len(values)], values[n % len(values)]) for n in numbers.tolist()]
         made: list[Any] = []
         bad = []
-        for combination in combinations.T.tolist():
+        for combination in combinations:
             try:
-                values = {name: column[0][code] for name, column, code in zip(names, columns, combination)}
-                values = {name: self._read.replaced(name, value) for name, value in values.items()}
-                made.append(function(values))
+                cell = {name: self._read.replaced(name, value) for name, value in zip(names, combination)}
+                made.append(function(cell))
             except BadRow:
                 bad.append(len(made))
                 made.append(None)
-        of_row = of_row.reshape(-1)
         return _Made((made, of_row), np.flatnonzero(np.isin(of_row, bad)).tolist() if bad else [])
 
 

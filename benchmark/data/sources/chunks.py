@@ -49,8 +49,23 @@ def chunk_of_lines(names: Sequence[str], lines: Sequence[tuple[int, list[str]]])
             raise BadRow("wrong number of fields", message)
         return {name: value for name, value in zip(names, fields[place]) if name}
 
-    columns = {name: column for name, column in zip(names, zip(*even)) if name}
-    return Chunk(numbers, columns, values, uneven)
+    columns = [*zip(*even)]
+    apart = {*uneven}
+    for column in columns:
+        if not _is_unicode("".join(column)):
+            apart.update(place for place, cell in enumerate(column) if not _is_unicode(cell))
+    return Chunk(numbers, {name: column for name, column in zip(names, columns) if name}, values, sorted(apart))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which stands for a byte that is not UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def chunk_of_objects(rows: Sequence[tuple[int, Values | BadRow]]) -> Chunk:
