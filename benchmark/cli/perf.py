@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 @takes_options("suite", "model", "device", "settings", "grid", "plugin")
 def perf(
     options: RunOptions,
-    works: Annotated[str | None, typer.Option(help="Names, comma-separated. Default: all.")] = None,
-    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: minutes on two cores.")] = 1.0,
+    works: Annotated[
+        str | None, typer.Option(help="Names, comma-separated, or all. Default: all but those of minutes each.")
+    ] = None,
+    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: 12 minutes on two cores.")] = 1.0,
     methods: Annotated[
         str | None, typer.Option(help="Measure a training step of these methods (or all) instead of the works.")
     ] = None,
@@ -60,11 +62,10 @@ def _written(output: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
 def _works(names: list[str] | None, scale: float, output: Path | None) -> None:
     """Measure works; what is measured is written after each. Exits with status 1 if one failed."""
     from benchmark.perf.measure import markdown
-    from benchmark.perf.peers import WORKS, check, perf
+    from benchmark.perf.peers import WORKS, chosen, perf
 
-    names = check(names or list(WORKS))
     rows: list[Any] = []
-    for name in names:
+    for name in chosen(names):
         with console.status(f"{name}: {WORKS[name].title}"):
             try:
                 rows.append(perf(name, scale))

@@ -17,6 +17,8 @@ def clip_benchmark(features: str, model: str, batch: str, workers: str, *sets: s
     import torch
     from clip_benchmark import cli
 
+    for module in (cli.zeroshot_classification, cli.linear_probe):
+        module.accuracy = _accuracy
     if not torch.cuda.is_available():
         _probe_on_cpu(cli)
     names = [f"wds/{name}" for name in sets]
@@ -30,6 +32,13 @@ def clip_benchmark(features: str, model: str, batch: str, workers: str, *sets: s
         root = ["--dataset_root", f"{kind}/{{dataset}}", "--task", task]
         sys.argv = ["clip_benchmark", "eval", *common, *root, *options]
         cli.main()
+
+
+def _accuracy(output: Any, target: Any, topk: Sequence[int] = (1,)) -> list[float]:
+    """Compute what clip_benchmark's own function does, which NumPy 2 refuses."""
+    best = output.topk(max(topk), 1)[1]
+    correct = best == target.view(-1, 1)
+    return [correct[:, :k].sum().item() / len(target) for k in topk]
 
 
 def _probe_on_cpu(cli: Any) -> None:

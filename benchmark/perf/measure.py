@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ from benchmark.common.errors import BenchError
 from benchmark.training.memory import PeakMemory
 
 RUNS, LEAST_RUNS = 5, 3
-PATIENCE = 40.0
+PATIENCE = 20.0
 """Seconds that the runs of a work may take before fewer than ``RUNS`` are enough."""
 PEER, LIMIT, ONCE = "peer", "limit", "once"
 
@@ -49,11 +49,15 @@ class Work:
     ``limit`` the least that it takes; what the harness pays ``once`` before is no part of its figures. All other names
     are the harness's.
     build: makes the data at a scale in (0, 1], where 1 is full size, and returns the sides in the order of ``sides``.
+    warmed: the sides with a warm-up; None: all. Commands, which begin anew each time, need one only to fill a cache.
+    asked: whether it is measured only when it is named, as it takes minutes.
     """
 
     title: str
     sides: Mapping[str, str]
     build: Callable[[float], Sequence[Side]]
+    warmed: Collection[str] | None = None
+    asked: bool = False
 
     @property
     def own(self) -> list[str]:
@@ -197,22 +201,30 @@ class Asked(Protocol):
         """Do the side once."""
 
 
-def interleaved(sides: Sequence[Asked], runs: int = RUNS) -> Iterator[dict[str, Any]]:
-    """Ask the sides in turn, after a warm-up of each that does not count; yield the figures of each run.
+def interleaved(
+    sides: Sequence[Asked], runs: int = RUNS, warmed: Collection[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Ask the sides in turn; yield the figures of each run. Before, ask those in ``warmed`` once, which do not count.
 
     A side that answers ``absent`` is not asked again. After ``LEAST_RUNS`` rounds and ``PATIENCE`` seconds it ends.
     """
-    there, began = list(sides), 0.0
-    for number in range(runs + 1):
-        if number > LEAST_RUNS and time.monotonic() - began > PATIENCE:
+    absent: set[str] = set()
+
+    def ask(side: Asked) -> dict[str, Any]:
+        figures = {"side": side.side, **side.ask()}
+        if "absent" in figures:
+            absent.add(side.side)
+        return figures
+
+    warm = [ask(side) for side in sides if warmed is None or side.side in warmed]
+    yield from (figures for figures in warm if "absent" in figures)
+    began = time.monotonic()
+    for number in range(runs):
+        if number >= LEAST_RUNS and time.monotonic() - began > PATIENCE:
             return
-        for side in list(there):
-            figures = side.ask()
-            if "absent" in figures:
-                there.remove(side)
-            if number or "absent" in figures:
-                yield {"side": side.side, **figures}
-        began = began or time.monotonic()
+        for side in sides:
+            if side.side not in absent:
+                yield ask(side)
 
 
 def compared(name: str, work: Work, command: Sequence[str], runs: int = RUNS) -> Row:
@@ -227,7 +239,7 @@ def compared(name: str, work: Work, command: Sequence[str], runs: int = RUNS) ->
             processes.append(stack.enter_context(Process([*command, side], side)))
             # One after the other: they may write a lot.
             processes[-1].ready()
-        figures = list(interleaved(processes, runs))
+        figures = list(interleaved(processes, runs, work.warmed))
     return row_of(name, work, figures, (before, os.getloadavg()[0]))
 
 
@@ -279,13 +291,13 @@ def break_even(once: float, ours: float, peer: float) -> int | None:
 def markdown(content: Mapping[str, Any]) -> str:
     """Write what ``bench perf`` found as a Markdown page."""
     machine = content["machine"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     lines = [
         f"Made by `{content['command']}` on {content['date']} at commit {content['commit']}, at scale "
-        f"{content['scale']:g}: {machine['processor']}, {machine['cores']} cores"
-        + (f", {machine['gpu']}" if machine["gpu"] else "")
-        + f", Python {machine['python']}, torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the "
-        "work adds, in its largest process; load is the mean number of busy processes before and after. Above 1, a "
-        "ratio to the peer says that the harness is faster; at 1, a ratio to the limit says that no less is possible.",
+        f"{content['scale']:g}: {machine['processor']}, {machine['cores']} cores{gpu}, Python {machine['python']}, "
+        f"torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the work adds, in its largest "
+        "process; load is the mean number of busy processes before and after. Above 1, a ratio to the peer says that "
+        "the harness is faster; at 1, a ratio to the limit says that no less is possible.",
         "",
         "| work | side | CPU s | wall s | memory | x peer, CPU / wall | x limit, CPU / wall | runs | load |",
         "|---|---|---|---|---|---|---|---|---|",
