@@ -29,6 +29,9 @@ def perf(
     methods: Annotated[
         str | None, typer.Option(help="Measure a training step of these methods (or all) instead of the works.")
     ] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Measure a GPU against its limits instead: eight minutes.")
+    ] = False,
     reference: Annotated[str, typer.Option(help="The method that the others' steps are compared with.")] = "clip",
     output: Annotated[
         Path | None, typer.Option(help="A JSON file for the figures; a Markdown page of the works goes beside it.")
@@ -39,13 +42,30 @@ def perf(
     A ratio to the peer above 1: ours is faster. A ratio to the limit of 1: no less is possible. With --methods: a step
     of each method on noise with random weights. Ratios above 1: it takes more than clip.
     """
+    if gpu:
+        _gpu(output)
+        return
     if methods:
         _written(output, _method_steps(replace(options, methods=methods), reference))
         return
     _works(names_of(works), scale, output)
 
 
-def _written(output: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
+def _gpu(output: Path | None) -> None:
+    from benchmark.perf.gpu import measured, page, require_gpu
+
+    require_gpu()
+
+    def save(pieces: dict[str, Any]) -> dict[str, Any]:
+        figures = _written(output, {"pieces": pieces}, quiet=True)
+        if output:
+            output.with_suffix(".md").write_text(page(figures), encoding="utf-8")
+        return figures
+
+    say(page(save(measured("full", save))))
+
+
+def _written(output: Path | None, figures: dict[str, Any], quiet: bool = False) -> dict[str, Any]:
     """Add where and when figures were measured, and write them as JSON; return them."""
     from benchmark.common.machine import machine
     from benchmark.perf.measure import commit
@@ -55,7 +75,8 @@ def _written(output: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(dated | figures, indent=1) + "\n", encoding="utf-8")
-        say(str(output))
+        if not quiet:
+            say(str(output))
     return dated | figures
 
 

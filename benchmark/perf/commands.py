@@ -57,8 +57,9 @@ def _probe_on_cpu(cli: Any) -> None:
         return original(*arguments, device=Device(device), **options)
 
     original, cli.linear_probe.evaluate = cli.linear_probe.evaluate, evaluate
-    for kind in (torch.Tensor, torch.nn.Module):
-        kind.cuda = lambda self: self  # type: ignore[attr-defined]
+    of_cuda: Any
+    for of_cuda in (torch.Tensor, torch.nn.Module):
+        of_cuda.cuda = lambda self: self
 
 
 def encode_once(model: str, *sets: str) -> None:
@@ -103,7 +104,11 @@ def encode_once(model: str, *sets: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run a command by its name."""
-    {"clip_benchmark": clip_benchmark, "encode_once": encode_once}[arguments[0]](*arguments[1:])
+    name, *rest = arguments
+    if name == "clip_benchmark":
+        clip_benchmark(*rest)
+    else:
+        encode_once(*rest)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,7 @@ def evaluation(scale: float) -> tuple[Side, Side, Side, Side, Side]:
         "methods": ["clip"],
         "datasets": [f"{name}.yaml" for name in SETS],
         "tasks": OWN_TASKS,
+        "baselines": False,
         "training": {"steps": 1},
     }
     _suite(folder, "evaluation", common)

@@ -103,16 +103,20 @@ class Stopwatch:
 
     def start(self) -> Self:
         """Begin anew."""
+        self._wait()
         self._memory.start()
         self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
         return self
 
     def stop(self, share: float = 1.0) -> Taken:
         """Return what was taken. share: of the time that counts, as of one of several steps."""
-        if self._memory.device.type == "cuda":
-            torch.cuda.synchronize()
+        self._wait()
         wall, cpu = time.perf_counter() - self._wall, _cpu_seconds() - self._cpu
         return {"cpu": cpu * share, "wall": wall * share, "memory": self._memory.peak()}
+
+    def _wait(self) -> None:
+        if self._memory.device.type == "cuda":
+            torch.cuda.synchronize(self._memory.device)
 
 
 def _cpu_seconds() -> float:

@@ -180,7 +180,7 @@ def retrieval(scale: float) -> tuple[Side, Side, Side]:
 
     def limit() -> None:
         for queries, candidates in (on_device, on_device[::-1]):
-            for part in queries.split(500):
+            for part in torch.split(queries, 500):
                 part @ candidates.T
 
     return ours, peer, limit

@@ -3,7 +3,8 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,14 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Training
 from benchmark.data.loader import PairLoader, PreparedPairs
 from benchmark.data.prepared import Images, Prepared
-from benchmark.method import METHODS
+from benchmark.method import METHODS, Method
 from benchmark.models import DualEncoder, build_model, load_model_card
 from benchmark.perf.data import sentence, temporary_folder, tokenizer
 from benchmark.perf.measure import Side, Stopwatch, Taken, installed
+from benchmark.training.cost import Cost
 from benchmark.training.loop import StepProgress, pretrain
 
+CPU = torch.device("cpu")
 PAIRS, RATE, DECAY, BETAS, EPSILON = 64, 5e-4, 0.1, (0.9, 0.98), 1e-6
 FIRST = 2
 """Steps of the harness's loop before those that count: libraries initialise, and memory is measured."""
@@ -38,7 +41,7 @@ def step(micro_batches: int) -> Callable[[float], tuple[Side, Side, Side]]:
         pairs, steps = max(4, round(PAIRS * scale)), max(1, round(16 * scale / micro_batches))
         model = build_model(load_model_card("tiny"), 0, weights=False)
         towers = Towers(model)
-        loader = _loader(pairs * micro_batches, model.image_size)
+        loader = noise(pairs * micro_batches, model.image_size)
         return (
             _ours(model, loader, pairs, micro_batches, steps),
             _peer(towers, _batches(loader, pairs, micro_batches), steps),
@@ -65,11 +68,12 @@ class Towers(nn.Module):
         }
 
 
-def _loader(count: int, size: int) -> PairLoader:
+def noise(count: int, size: int, words: "Words | None" = None) -> PairLoader:
+    """Write pairs of noise. words: makes the tokens of their captions; None: a tokenizer trained on these."""
     import pyarrow as pa
 
     folder, rng = temporary_folder(), np.random.default_rng(0)
-    (folder / "images.bin").write_bytes(rng.integers(0, 256, (count, 3, size, size), dtype=np.uint8).tobytes())
+    (folder / "images.bin").write_bytes(rng.bytes(count * 3 * size * size))
     columns = {
         "id": [f"image {number}" for number in range(count)],
         "text": [[sentence(number)] for number in range(count)],
@@ -77,7 +81,23 @@ def _loader(count: int, size: int) -> PairLoader:
     }
     ends = np.arange(1, count + 1) * 3 * size * size
     prepared = Prepared(Images(folder / "images.bin", ends, size, False), pa.table(columns), "perf")
-    return PairLoader([PreparedPairs(prepared, tokenizer(), folder)], 0, size, Augmentation.none(), 0)
+    return PairLoader([PreparedPairs(prepared, words or tokenizer(), folder)], 0, size, Augmentation.none(), 0)
+
+
+class Words:
+    """A tokenizer whose texts all have ``length`` random tokens below ``vocab_size``."""
+
+    pad_id = 0
+
+    def __init__(self, length: int, vocab_size: int) -> None:
+        self.length, self.vocab_size = length, vocab_size
+        self.fingerprint = f"{length} of {vocab_size}"
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        """Return tokens, none of them padding."""
+        rng = np.random.default_rng(0)
+        tokens: list[list[int]] = rng.integers(3, self.vocab_size, (len(texts), self.length)).tolist()
+        return tokens
 
 
 def _batches(loader: PairLoader, pairs: int, number: int) -> list[tuple[Tensor, Tensor]]:
@@ -88,39 +108,44 @@ def _batches(loader: PairLoader, pairs: int, number: int) -> list[tuple[Tensor, 
 
 def _ours(model: DualEncoder, loader: PairLoader, pairs: int, micro_batches: int, steps: int) -> Side:
     method = METHODS["clip"](model, METHODS["clip"].Config())
-    training = Training(
-        steps=FIRST + steps,
-        batch_size=pairs * micro_batches,
-        micro_batch=pairs,
-        learning_rate=RATE,
-        weight_decay=DECAY,
-        betas=BETAS,
-        epsilon=EPSILON,
-        gradient_clip=0,
-        augmentation=Augmentation.none(),
-        validations=0,
-        checkpoint_every=3600,
-    )
-    folder, numbers, cpu = temporary_folder(), count(), torch.device("cpu")
+    training = recipe(steps, pairs * micro_batches, pairs)
+    return lambda: timed_training(method, loader, training)[0]
 
-    def run() -> Taken:
-        watch, taken = Stopwatch(), Taken(cpu=math.nan, wall=math.nan)
-        began = 0
 
-        def progress(now: StepProgress) -> None:
-            nonlocal began, taken
-            if now.step == now.steps:
-                taken = watch.stop(1 / (now.step - began))
-            elif now.step >= FIRST and not began:
-                began = now.step
-                watch.start()
+def recipe(steps: int, batch_size: int, micro_batch: int, **settings: Any) -> Training:
+    """Return a training of ``FIRST`` steps that do not count, then ``steps`` that do."""
+    bare = {
+        "learning_rate": RATE,
+        "weight_decay": DECAY,
+        "betas": BETAS,
+        "epsilon": EPSILON,
+        "gradient_clip": 0,
+        "augmentation": Augmentation.none(),
+        "validations": 0,
+        "checkpoint_every": 3600,
+    }
+    size = {"steps": FIRST + steps, "batch_size": batch_size, "micro_batch": micro_batch}
+    return Training.model_validate(bare | size | settings)
 
-        pretrain(
-            method, loader, None, training, seed=0, device=cpu, folder=folder / str(next(numbers)), progress=progress
-        )
-        return taken
 
-    return run
+def timed_training(
+    method: Method, pairs: PairLoader, training: Training, device: torch.device = CPU
+) -> tuple[Taken, Cost]:
+    """Train with pretrain(); return what a step took, from step ``FIRST`` on, and the cost of the training."""
+    watch, taken, began = Stopwatch(device), Taken(cpu=math.nan, wall=math.nan), 0
+
+    def progress(now: StepProgress) -> None:
+        nonlocal began, taken
+        if now.step == now.steps:
+            taken = watch.stop(1 / (now.step - began))
+        elif now.step >= FIRST and not began:
+            began = now.step
+            watch.start()
+
+    with TemporaryDirectory() as folder:
+        cost = pretrain(method, pairs, None, training, seed=0, device=device, folder=Path(folder), progress=progress)
+    assert cost is not None
+    return taken, cost
 
 
 def _optimizer(towers: Towers) -> torch.optim.Optimizer:
@@ -196,7 +221,7 @@ def bare_steps(
                 for name in ("image_features", "text_features")
             }
             _loss(**whole, logit_scale=towers.logit_scale.exp()).backward()  # type: ignore[no-untyped-call]
-            gradients = {name: _gradient(value).split(len(batches[0][0])) for name, value in whole.items()}
+            gradients = {name: torch.split(_gradient(value), len(batches[0][0])) for name, value in whole.items()}
             for number, (image, text) in enumerate(batches):
                 output = towers(image, text)
                 torch.autograd.backward([output[name] for name in whole], [gradients[name][number] for name in whole])
@@ -231,7 +256,7 @@ def _limit(towers: Towers, batches: Sequence[tuple[Tensor, Tensor]], steps: int)
 def bare_training(pairs: int, epochs: int, batch_size: int) -> Side:
     """Return a bare training of ``tiny`` on so many pairs in memory: the limit of a whole job."""
     model = build_model(load_model_card("tiny"), 0, weights=False)
-    loader = _loader(batch_size, model.image_size)
+    loader = noise(batch_size, model.image_size)
     towers, batches = Towers(model), _batches(loader, batch_size, 1)
     optimizer = _optimizer(towers)
     return lambda: bare_steps(towers, optimizer, batches, epochs * (pairs // batch_size))

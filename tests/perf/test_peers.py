@@ -16,11 +16,11 @@ from benchmark.perf.peers import WORKS
 
 COMMANDS = ("job", "evaluation", "start_up")
 """Works whose sides are processes of seconds."""
-LONG = (*COMMANDS, "report", "step", "step_16")
-"""The report has tests of its own; the steps are step_4 with other numbers."""
+ELSEWHERE = ("report", "step", "step_4", "step_16", "probe", "folds")
+"""Works whose sides other tests run."""
 
 
-@pytest.mark.parametrize("name", [name for name in WORKS if name not in LONG])
+@pytest.mark.parametrize("name", [name for name in WORKS if name not in (*COMMANDS, *ELSEWHERE)])
 def test_the_sides_run(name: str) -> None:
     work = WORKS[name]
     sides = work.build(0.01)
@@ -62,7 +62,9 @@ def test_open_clips_model_like_tiny_is_of_its_size(tmp_path: Path) -> None:
 
 def test_the_loops_of_a_step_take_the_same_step() -> None:
     model = build_model(load_model_card("tiny"), 0, weights=False)
-    batches = training._batches(training._loader(8, model.image_size), 4, 2)
+    loader = training.noise(8, model.image_size)
+    batches = training._batches(loader, 4, 2)
+    assert 0 < training._ours(deepcopy(model), loader, 4, 2, 1)()["cpu"] < 60
     towers = [training.Towers(deepcopy(model)) for _ in range(3)]
     training._peer(towers[1], batches, 1)()
     training._limit(towers[2], batches, 1)()
