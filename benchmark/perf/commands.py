@@ -5,14 +5,15 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
 def clip_benchmark(features: str, model: str, batch: str, workers: str, *sets: str) -> None:
     """Run three tasks of clip_benchmark on sets in tar shards, as its command line does, in one process.
 
-    features: the folder of the probe's features. workers: of the loader of images; the probe has none, as it would
-    start them anew for each epoch over its features.
+    features: the folder of the probe's features and of the scores. workers: of the loader of images; the probe has
+    none, as it would start them anew for each epoch over its features.
     """
     import torch
     from clip_benchmark import cli
@@ -21,9 +22,10 @@ def clip_benchmark(features: str, model: str, batch: str, workers: str, *sets: s
         module.accuracy = _accuracy
     if not torch.cuda.is_available():
         _probe_on_cpu(cli)
+    Path(features).mkdir(exist_ok=True)
     names = [f"wds/{name}" for name in sets]
     common = ["--dataset", *names, "--model", model, "--pretrained", "", "--batch_size", batch, "--no_amp"]
-    common += ["--feature_root", features, "--output", "{dataset}_{task}.json"]
+    common += ["--feature_root", features, "--output", f"{features}/{{dataset}}_{{task}}.json"]
     for task, kind, options in (
         ("zeroshot_classification", "classification", ["--num_workers", workers]),
         ("zeroshot_retrieval", "retrieval", ["--num_workers", workers, "--recall_k", "1", "5", "10"]),
@@ -66,7 +68,6 @@ def encode_once(model: str, *sets: str) -> None:
     """Decode each image of sets in tar shards and encode it, and each text, once."""
     import io
     import tarfile
-    from pathlib import Path
 
     import open_clip
     import torch

@@ -1,8 +1,10 @@
 """Small data that the works of `bench perf` write for themselves."""
 
 import atexit
+import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,20 @@ def temporary_folder() -> Path:
     """Make a folder that is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+SHARED = "BENCH_PERF_SHARED"
+"""The environment variable with the folder that the sides of a work share."""
+
+
+def made_once(write: Callable[[Path], object]) -> Path:
+    """Return a folder with what ``write`` writes into it; only the first side of a work writes."""
+    shared = os.environ.get(SHARED)
+    folder = Path(shared) / "data" if shared else temporary_folder() / "data"
+    if not folder.exists():
+        folder.mkdir()
+        write(folder)
     return folder
 
 

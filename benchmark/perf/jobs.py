@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmark.perf.data import FINDINGS, picture, sentence, temporary_folder
+from benchmark.perf.data import FINDINGS, made_once, picture, sentence, temporary_folder
 from benchmark.perf.measure import Side, Stopwatch, Taken, installed
 from benchmark.perf.training import bare_training
 
@@ -56,6 +56,27 @@ def _suite(folder: Path, name: str, settings: Mapping[str, Any]) -> None:
     (folder / f"{name}.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
 
+RETRIEVAL = {
+    "model": "tiny",
+    "pretraining": ["set.yaml"],
+    "datasets": ["set.yaml"],
+    "methods": ["clip"],
+    "tasks": ["retrieval"],
+    "baselines": False,
+}
+"""A suite without its training: clip on a set, with retrieval on its test split."""
+
+
+def _manifest(folder: Path, rows: Sequence[Mapping[str, str]], side: int) -> None:
+    """Write a set of JPEGs with ``side`` pixels, and its card."""
+    (folder / "images").mkdir()
+    for number, row in enumerate(rows):
+        picture(number, side).save(folder / row["image"], quality=90)
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    columns = {"image": "image", "text": "text", "split": "split"}
+    _suite(folder, "set", {"source": {"kind": "manifest", "file": "rows.jsonl", "columns": columns}})
+
+
 def _cores(images: int) -> str:
     """Return the workers of a peer's loader: a few images, as of a test, are not worth a process."""
     return str(os.cpu_count() or 1) if images >= 64 else "0"
@@ -70,17 +91,11 @@ def job(scale: float) -> tuple[Side, Side, Side, Side]:
 
     pairs, side, batch_size = max(8, round(512 * scale)), max(64, round(512 * scale)), max(4, round(64 * scale))
     epochs = max(1, round(5 * scale))
-    folder, fresh = temporary_folder(), count()
-    (folder / "images").mkdir()
+    own, fresh = temporary_folder(), count()
     rows = [
         {"image": f"images/{number}.jpg", "text": sentence(number), "split": "train" if number < pairs else "test"}
         for number in range(pairs + batch_size)
     ]
-    for number, row in enumerate(rows):
-        picture(number, side).save(folder / row["image"], quality=90)
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    columns = {"image": "image", "text": "text", "split": "split"}
-    _suite(folder, "set", {"source": {"kind": "manifest", "file": "rows.jsonl", "columns": columns}})
     training = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -91,31 +106,24 @@ def job(scale: float) -> tuple[Side, Side, Side, Side]:
         "validations": 0,
         "augmentation": {"crop_scale": [0.9, 1], "crop_ratio": [0.75, 1.3333]},
     }
-    _suite(
-        folder,
-        "job",
-        {
-            "model": "tiny",
-            "pretraining": ["set.yaml"],
-            "datasets": ["set.yaml"],
-            "methods": ["clip"],
-            "tasks": ["retrieval"],
-            "baselines": False,
-            "training": training,
-        },
-    )
+
+    def write(folder: Path) -> None:
+        _manifest(folder, rows, side)
+        _suite(folder, "job", {**RETRIEVAL, "training": training})
+        for split in ("train", "test"):
+            lines = [f"{row['image']}\t{row['text']}" for row in rows if row["split"] == split]
+            (folder / f"{split}.tsv").write_text("\n".join(["filepath\ttitle", *lines]), encoding="utf-8")
+
+    folder = made_once(write)
 
     def ours(cache: str) -> Taken:
-        command = (*BENCH, "run", "--suite", "job.yaml", "--device", "cpu", "--results", f"results {next(fresh)}")
-        return run(command, folder, {"BENCH_CACHE": str(folder / cache)})
-
-    for split in ("train", "test"):
-        lines = [f"{row['image']}\t{row['text']}" for row in rows if row["split"] == split]
-        (folder / f"{split}.tsv").write_text("\n".join(["filepath\ttitle", *lines]), encoding="utf-8")
+        results = str(own / f"results {next(fresh)}")
+        command = (*BENCH, "run", "--suite", "job.yaml", "--device", "cpu", "--results", results)
+        return run(command, folder, {"BENCH_CACHE": str(own / cache)})
 
     def peer() -> Taken:
         installed("open_clip_torch")
-        _open_clip_config(folder)
+        model = _open_clip_config(own)
         options: dict[str, object] = {
             "model": "like-tiny",
             "dataset-type": "csv",
@@ -134,11 +142,11 @@ def job(scale: float) -> tuple[Side, Side, Side, Side]:
             "precision": "fp32",
             "device": "cpu",
             "save-frequency": epochs,
-            "logs": "logs",
+            "logs": str(own / "logs"),
             "name": f"run {next(fresh)}",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return run((*PYTHON, OPEN_CLIP, *arguments), folder)
+        return run((*PYTHON, OPEN_CLIP, str(model), *arguments), folder)
 
     bare = bare_training(pairs, epochs, batch_size)
 
@@ -156,8 +164,8 @@ def job(scale: float) -> tuple[Side, Side, Side, Side]:
 
 
 OPEN_CLIP = (
-    "import sys, open_clip; open_clip.add_model_config('like-tiny.json'); "
-    "from open_clip_train.main import main; main(sys.argv[1:])"
+    "import sys, open_clip; open_clip.add_model_config(sys.argv[1]); "
+    "from open_clip_train.main import main; main(sys.argv[2:])"
 )
 
 
@@ -169,8 +177,11 @@ def _sum(one: Taken, other: Taken) -> Taken:
     }
 
 
-def _open_clip_config(folder: Path) -> None:
-    """Write open_clip's configuration of a model like ``tiny``, with the first merges of open_clip's vocabulary."""
+def _open_clip_config(folder: Path) -> Path:
+    """Write open_clip's configuration of a model like ``tiny``; return its path.
+
+    Its vocabulary begins like open_clip's.
+    """
     from open_clip.tokenizer import default_bpe
 
     lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")
@@ -188,7 +199,9 @@ def _open_clip_config(folder: Path) -> None:
             "tokenizer_kwargs": {"bpe_path": str(merges)},
         },
     }
-    (folder / "like-tiny.json").write_text(json.dumps(config), encoding="utf-8")
+    path = folder / "like-tiny.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
 
 
 # Evaluation
@@ -210,13 +223,9 @@ def evaluation(scale: float) -> tuple[Side, Side, Side, Side, Side]:
     The peer: clip_benchmark, with its search for the probe's weight decay on the validation split; its probe asks for a
     GPU, so what it calls of CUDA is replaced by the CPU.
     """
-    folder, fresh = temporary_folder(), count()
+    own, fresh = temporary_folder(), count()
     counts = {split: max(10, round(images * scale)) for split, images in SPLITS.items()}
-    size = max(64, round(224 * scale))
-    for number, name in enumerate(SETS):
-        _shards(folder, name, counts, max(64, round(256 * scale)), 10_000 * number)
-    _model(folder / "model", size)
-    common = {
+    suite = {
         "pretraining": [f"{SETS[0]}.yaml"],
         "methods": ["clip"],
         "datasets": [f"{name}.yaml" for name in SETS],
@@ -224,11 +233,18 @@ def evaluation(scale: float) -> tuple[Side, Side, Side, Side, Side]:
         "baselines": False,
         "training": {"steps": 1},
     }
-    _suite(folder, "evaluation", common)
+
+    def write(folder: Path) -> None:
+        for number, name in enumerate(SETS):
+            _shards(folder, name, counts, max(64, round(256 * scale)), 10_000 * number)
+        _model(folder / "model", max(64, round(224 * scale)))
+        _suite(folder, "evaluation", suite)
+
+    folder = made_once(write)
 
     def ours(results: str, cache: str) -> Taken:
-        command = (*BENCH, "eval", "--suite", "evaluation.yaml", "--device", "cpu", "--results", results)
-        return run((*command, "--model", f"open_clip:{LOCAL_MODEL}"), folder, {"BENCH_CACHE": str(folder / cache)})
+        command = (*BENCH, "eval", "--suite", "evaluation.yaml", "--device", "cpu", "--results", str(own / results))
+        return run((*command, "--model", f"open_clip:{LOCAL_MODEL}"), folder, {"BENCH_CACHE": str(own / cache)})
 
     def cold() -> Taken:
         number = next(fresh)
@@ -242,7 +258,7 @@ def evaluation(scale: float) -> tuple[Side, Side, Side, Side, Side]:
         installed("clip_benchmark")
         installed("webdataset")
         workers = str(min(SHARDS, int(_cores(counts["test"]))))
-        return run((*COMMANDS, "clip_benchmark", features, LOCAL_MODEL, "64", workers, *SETS), folder)
+        return run((*COMMANDS, "clip_benchmark", str(own / features), LOCAL_MODEL, "64", workers, *SETS), folder)
 
     return (
         cold,
@@ -319,27 +335,17 @@ def _model(folder: Path, size: int) -> None:
 
 def start_up(scale: float) -> tuple[Side, Side, Side, Side, Side]:
     """Build what a user waits for before anything is computed: a list, a plan, and a run that is finished."""
-    folder = temporary_folder()
-    (folder / "images").mkdir()
     rows = [{"image": f"images/{n}.jpg", "text": sentence(n), "split": ("train", "test")[n % 2]} for n in range(16)]
-    for number, row in enumerate(rows):
-        picture(number, 64).save(folder / row["image"])
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    columns = {"image": "image", "text": "text", "split": "split"}
-    _suite(folder, "set", {"source": {"kind": "manifest", "file": "rows.jsonl", "columns": columns}})
-    settings = {
-        "model": "tiny",
-        "pretraining": ["set.yaml"],
-        "datasets": ["set.yaml"],
-        "methods": ["clip"],
-        "tasks": ["retrieval"],
-        "baselines": False,
-        "training": {"steps": 1, "batch_size": 8, "micro_batch": 8, "validations": 0},
-    }
-    _suite(folder, "finished", settings)
+    training = {"steps": 1, "batch_size": 8, "micro_batch": 8, "validations": 0}
+
+    def write(folder: Path) -> None:
+        _manifest(folder, rows, 64)
+        _suite(folder, "finished", {**RETRIEVAL, "training": training})
+
+    folder, own = made_once(write), temporary_folder()
 
     def side(*command: str) -> Side:
-        return lambda: run(command, folder, {"BENCH_CACHE": str(folder / "cache")})
+        return lambda: run(command, folder, {"BENCH_CACHE": str(own / "cache"), "BENCH_RESULTS": str(own / "results")})
 
     return (
         side(*BENCH, "list", "methods"),

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, NotRequired, Protocol, Self, TypedDict
 
 import torch
 
 from benchmark.common.errors import BenchError
+from benchmark.perf.data import SHARED
 from benchmark.training.memory import PeakMemory
 
 RUNS, LEAST_RUNS = 5, 3
@@ -156,13 +157,18 @@ def answered(do: Side, asks: Iterable[str], device: torch.device) -> Iterator[Ma
 
 
 class Process:
-    """A process that builds a side at once and does it when it is asked."""
+    """A process that builds a side at once and does it when it is asked. shared: a folder for made_once()."""
 
-    def __init__(self, command: Sequence[str], side: str) -> None:
+    def __init__(self, command: Sequence[str], side: str, shared: str = "") -> None:
         self.side = side
         self._errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | {SHARED: shared},
         )
 
     def __enter__(self) -> Self:
@@ -238,10 +244,11 @@ def compared(name: str, work: Work, command: Sequence[str], runs: int = RUNS) ->
     """
     before = os.getloadavg()[0]
     with ExitStack() as stack:
+        shared = stack.enter_context(TemporaryDirectory(prefix="bench-perf-"))
         processes = []
         for side in work.sides:
-            processes.append(stack.enter_context(Process([*command, side], side)))
-            # One after the other: they may write a lot.
+            processes.append(stack.enter_context(Process([*command, side], side, shared)))
+            # One after the other: the first writes the data.
             processes[-1].ready()
         figures = list(interleaved(processes, runs, work.warmed))
     return row_of(name, work, figures, (before, os.getloadavg()[0]))
