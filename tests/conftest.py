@@ -84,6 +84,14 @@ def _operations_counted_once():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _files_of_tests_outlive_no_power_failure():
+    """Waiting for the disk takes a tenth of the time of all tests; what is synced, and when, is a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def counted_each_time(monkeypatch):
     monkeypatch.setattr(loop, "flops_by_stage", cost.flops_by_stage)
