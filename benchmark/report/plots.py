@@ -120,15 +120,21 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
     ax.barh(places, values, height=1, color=[colour[line] for line in panel.index])
     for width, ink in ((2.2, "white"), (0.8, INK)):
         ax.hlines(places, lows, highs, color=ink, linewidth=width, zorder=3)
+    measured = set[tuple[int, bool, bool]]()
     for place, value, best in zip(places, values, panel["best"]):
+        text = percent(value / 100)
+        # Digits have one width, so that of many texts as wide the layout need measure only one.
+        width = len(text), value < 0, best is True
         ax.text(
             1.03,
             place,
-            percent(value / 100),
+            text,
             transform=ax.get_yaxis_transform(),
             va="center_baseline",
             weight="bold" if best is True else "normal",
+            in_layout=width not in measured,
         )
+        measured.add(width)
     blind = [guess for guesses in panel["blind"].dropna() for guess in guesses.values()]
     chance = float(np.fmax.reduce([panel["chance"].mean(), *blind]))
     if np.isfinite(chance):
