@@ -28,6 +28,6 @@ class ShapesAlone(TorchFunctionMode):
         if isinstance(first, Tensor) and first.is_meta:
             if func in DRAWN:
                 return first
-            if func in PRODUCTS and first.is_floating_point() and isinstance(args[1], int | float):
+            if func in PRODUCTS and first.is_floating_point() and len(args) == 2 and isinstance(args[1], int | float):
                 return torch.empty(first.shape, dtype=first.dtype, device="meta")
         return func(*args, **kwargs)
