@@ -31,7 +31,7 @@ CHOICE = "Click a name below the chart to show that line alone, and more with th
 
 
 def specification(
-    layers: "Sequence[alt.Chart | alt.LayerChart]",
+    layers: "Sequence[alt.Chart | alt.LayerChart | alt.FacetChart]",
     parameters: "Sequence[alt.Parameter]" = (),
     height: int = HEIGHT,
     apart: bool = False,
