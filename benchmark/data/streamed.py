@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -363,5 +364,10 @@ def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
         if dataset.streams:
             yield from Stream(dataset.card, "train", dataset.cache).texts()
             continue
-        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
-            yield from (*row["text"], *row["question"], *row["answer"])
+        if dataset.on_bad_data == "skip":
+            dataset.check_images("train")
+        # Not of records(), for which the library of data sets is imported.
+        texts = dataset.table("train").select(["text", "question", "answer"]).take(dataset.rows("train"))
+        for batch in texts.to_batches():
+            for of_row in zip(*(column.to_pylist() for column in batch.columns)):
+                yield from chain.from_iterable(of_row)

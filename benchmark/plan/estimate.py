@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ MAX_PARAMETERS = 300_000_000
 ASSUMED_STEPS = 10_000
 """Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
 
+T = TypeVar("T", bound=tuple[Any, ...])
 Counted = tuple[int | None, float, int]
 """Steps (None if unknown), floating-point operations per pair, and bytes of peak memory."""
 
@@ -274,6 +275,10 @@ class Estimator:
     @cached_property
     def encoding(self) -> "Encoding":
         """What it takes to encode an image, and a text of the model's maximum length."""
+        depends_on = ["encoding", *_code(), self.plan.model.model_dump(mode="json")]
+        return Encoding(*_remembered(depends_on, lambda: astuple(self._encoding())))
+
+    def _encoding(self) -> "Encoding":
         model = self.plan.blank_model.eval()
         length = min(model.text.context_length, self.plan.model.tokenizer.context_length or model.text.context_length)
         image = torch.zeros(1, 3, model.image_size, model.image_size, device="meta")
@@ -438,22 +443,26 @@ class Evaluation:
     stored: int
 
 
-def _identity(method: Method, cell: Cell) -> list[Any]:
-    """List everything that counting a step of a method depends on, apart from the training and its data."""
+@cache
+def _code() -> list[Any]:
+    """List the code that counting depends on."""
     files = sorted(Path(benchmark.__file__).parent.rglob("*.py"))
     code = digest([file.read_text(encoding="utf-8") for file in files])
-    packages = [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]
+    return [code, [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]]
+
+
+def _identity(method: Method, cell: Cell) -> list[Any]:
+    """List everything that counting a step of a method depends on, apart from the training and its data."""
     tensors = [[n, list(t.shape), str(t.dtype), t.requires_grad] for n, t in method.state_dict(keep_vars=True).items()]
     content = [cell.method, cell.content["source"], cell.content["options"], cell.content["model"]]
-    return [code, packages, *content, tensors, simulating(torch.device("cuda")).type]
+    return [*_code(), *content, tensors, simulating(torch.device("cuda")).type]
 
 
-def _remembered(depends_on: list[Any], count: Callable[[], Counted]) -> Counted:
+def _remembered(depends_on: list[Any], count: Callable[[], T]) -> T | list[Any]:
     """Return ``count()``, or what it returned before for the same values: counting takes seconds for a large model."""
     file = cache_root() / "estimates" / f"{digest(depends_on)}.json"
     if known := remembered(file):
-        steps, flops, memory = known
-        return steps, flops, memory
+        return [*known]
     counted = count()
     with suppress(BenchError):  # A plan may be made where nothing can be written.
         remember(file, counted)

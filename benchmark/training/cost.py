@@ -28,6 +28,7 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
+from benchmark.models.meta import ShapesAlone
 from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, keys_of, micro_batches, training_step
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
@@ -369,7 +370,7 @@ class Shape:
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Build modules without allocating their tensors. Scalars keep their values, as counters determine shapes."""
-    with torch.device("meta"), _NumbersKept():
+    with torch.device("meta"), ShapesAlone(), _NumbersKept():
         yield
 
 
