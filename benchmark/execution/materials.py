@@ -351,6 +351,7 @@ class Materials:
             folder=folder,
             keep=cell.content.get("keep", []),
             ranks=ranks,
+            cache=self.cache,
             **hooks,
         )
 

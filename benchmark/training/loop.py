@@ -115,6 +115,7 @@ def pretrain(
     progress: Callable[[StepProgress], None] = lambda _: None,
     before_writing: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
+    cache: Path | None = None,
 ) -> Cost | None:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
@@ -125,7 +126,8 @@ def pretrain(
     weights are loaded, and what it returned. The caller removes the files of ``TEMPORARY``. before_writing: called
     before each file of weights is written; may raise to stop. ranks: which train together, each with a call like this
     one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes what is kept, and the others
-    return None; each needs a ``folder`` of its own. What stops one stops all after the same step.
+    return None; each needs a ``folder`` of its own. What stops one stops all after the same step. cache: keeps the
+    outputs of frozen layers for later trainings, where ``training.cache_frozen``.
 
     Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``), and ``BenchError`` if weights that are to be written or a validation
@@ -139,7 +141,9 @@ def pretrain(
             return None
         load_weights(method.to(device), folder / LAST)
         return cast(Cost, ended)
-    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks)
+    loop = _Loop(
+        method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks, cache
+    )
     loop.resume()
     path, begin = folder / LOG if ranks.is_first else Path(os.devnull), loop.step
     with path.open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
@@ -217,8 +221,9 @@ class _Loop:
         keep: Sequence[float],
         before_writing: Callable[[], None],
         ranks: Ranks,
+        cache: Path | None,
     ) -> None:
-        self.before_writing, self.ranks = before_writing, ranks
+        self.before_writing, self.ranks, self.cache = before_writing, ranks, cache
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
@@ -317,7 +322,8 @@ class _Loop:
             return nullcontext()
         if self.frozen is None:
             micro_batch = min(training.micro_batch, training.batch_size)
-            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+            places = self.folder, self.cache
+            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, *places)
         return self.frozen.used()
 
     def _validate(self) -> float:
