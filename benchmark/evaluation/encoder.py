@@ -189,11 +189,11 @@ class ModelEncoder:
 
     def encode_images(self, images: Tensor) -> Encoded:
         """Encode images uint8 [b, 3, image_size, image_size]."""
-        return _joined([self._encode_images(images[rows]) for rows in self._pieces(len(images))])
+        return joined([self._encode_images(images[rows]) for rows in self._pieces(len(images))])
 
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Encode texts."""
-        return _joined([self._encode_texts(texts[rows]) for rows in self._pieces(len(texts))])
+        return joined([self._encode_texts(texts[rows]) for rows in self._pieces(len(texts))])
 
     def _pieces(self, count: int) -> list[slice]:
         """Divide what is encoded at a time by what passes through a tower at a time."""
@@ -317,13 +317,16 @@ PIECE = 64
 quarter more time."""
 
 
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    """Join what was encoded in pieces."""
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Join the rows of what was encoded apart."""
     if len(parts) == 1:
         return parts[0]
-    features, embeddings, tokens = zip(*((each.features, each.embeddings, each.tokens) for each in parts))
-    whole = None if tokens[0] is None else np.concatenate(tokens)
-    return Encoded(np.concatenate(features), np.concatenate(embeddings), whole)
+    tokens = [each.tokens for each in parts if each.tokens is not None]
+    return Encoded(
+        np.concatenate([each.features for each in parts]),
+        np.concatenate([each.embeddings for each in parts]),
+        np.concatenate(tokens) if tokens else None,
+    )
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:
