@@ -306,7 +306,7 @@ class ModelWriter(ModelEncoder):
             tokenizer,
             device,
             fingerprint,
-            method.temperature_scale,
+            float(method.temperature_scale),
             precision,
             by_tokens="late_interaction" in method.abilities,
         )

@@ -67,7 +67,7 @@ class Trained:
             self.tokenizer,
             device,
             self._fingerprint,
-            self.method.temperature_scale,
+            float(self.method.temperature_scale),
             by_tokens="late_interaction" in self.method.abilities,
         )
 
@@ -338,7 +338,7 @@ class Materials:
             self._pretrain(cell, self.method(cell), self.pairs(cell, "train"), Path(folder), ranks)
 
     def _pretrain(
-        self, cell: Cell, method: Method, train: PairLoader, folder: Path, ranks: Ranks, **hooks: Callable[..., None]
+        self, cell: Cell, method: Method, train: PairLoader, folder: Path, ranks: Ranks, **hooks: Any
     ) -> Cost | None:
         has_validation = cell.training.validations > 0 and self.sets(cell, "val")
         return pretrain(
