@@ -78,6 +78,13 @@ def test_baselines_are_evaluated_once_for_all_results_folders(bench: Bench, enco
             assert another.image_classes == one.image_classes
     assert any(store.embedded(*row) for store in stores[1:] for row in expected[["cell", "evaluation"]].to_numpy())
 
+    # Asked for again, it is not taken from the cache.
+    encoded.clear()
+    key = expected.loc[expected["method"] == "raw pixels", "cell"].iloc[0]
+    assert bench("run", *RUN, *TASKS, "--results", str(first), "--again", key) == 0, bench.err
+    assert {*encoded} == {"images by RawPixels"}
+    pd.testing.assert_frame_equal(tables(first), expected)
+
     # One that is damaged is made again, and so is the copy in the cache.
     kept = sorted((tmp_path / "cache" / "evaluations").iterdir())
     assert len(kept) == 3
