@@ -1,5 +1,6 @@
 """Evaluations of encoders that are not trained: made once for all results folders."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from benchmark.common.errors import MachineError
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution import runner
+from benchmark.models import DualEncoder
 from benchmark.store.store import Store
 from tests.squares import Bench, edit
 
@@ -34,6 +36,20 @@ def encoded(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
     monkeypatch.setattr(Evaluation, "images", note("images", images))
     monkeypatch.setattr(Evaluation, "texts", note("texts", texts))
     return made
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """On which devices models are built, and how often."""
+    count: Counter[str] = Counter()
+    init = DualEncoder.__init__
+
+    def counted(self: DualEncoder, *arguments: Any) -> None:
+        init(self, *arguments)
+        count[next(self.parameters()).device.type] += 1
+
+    monkeypatch.setattr(DualEncoder, "__init__", counted)
+    return count
 
 
 def tables(folder: Path) -> pd.DataFrame:
@@ -87,10 +103,12 @@ def test_baselines_are_evaluated_once_for_all_results_folders(bench: Bench, enco
 
 
 def test_what_is_asked_for_again_or_otherwise_is_evaluated_anew(
-    bench: Bench, encoded: list[str], monkeypatch: pytest.MonkeyPatch
+    bench: Bench, encoded: list[str], built: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = ["run", "--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2", "--tasks", "linear_probe"]
     assert bench(*run) == 0, bench.err
+    # To train it, with the trained weights, and as the baseline; all else reads one without weights.
+    assert built == {"meta": 1, "cpu": 3}
     rows = bench.rows()
     encoded.clear()
     assert bench(*run, "--again", rows.loc[rows["method"] == "raw pixels", "cell"].iloc[0]) == 0, bench.err
