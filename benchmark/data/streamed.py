@@ -358,6 +358,11 @@ def _entry(sample: Sample) -> dict[str, Any]:
     return {"key": sample.key, **members, "reason": sample.reason, "message": sample.message}
 
 
+def corpus_fingerprints(datasets: Iterable[Dataset]) -> list[str]:
+    """The fingerprints of datasets where these decide corpus_texts(); none where shards are read."""
+    return [] if any(dataset.streams for dataset in datasets) else [dataset.fingerprint for dataset in datasets]
+
+
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
     """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
     for dataset in datasets:

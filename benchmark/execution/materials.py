@@ -26,7 +26,7 @@ from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import Resizing
-from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
+from benchmark.data.streamed import Stream, StreamedPairs, corpus_fingerprints, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method, encoder_of
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
@@ -135,7 +135,7 @@ def _tokenizer(
         if dataset.fingerprint != fingerprint:
             raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it; train again")
         corpus.append(dataset)
-    return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
+    return build_tokenizer(card, lambda: corpus_texts(corpus), cache, corpus_fingerprints(corpus))
 
 
 class Materials:
@@ -160,7 +160,8 @@ class Materials:
         """Return the tokenizer of the plan's model, checked against its text tower."""
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
-            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
+            fingerprints = corpus_fingerprints(corpus)
+            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache, fingerprints)
             self.blank_model().check(self._tokenizer, self.plan.model.name)
         return self._tokenizer
 
@@ -351,6 +352,7 @@ class Materials:
             folder=folder,
             keep=cell.content.get("keep", []),
             ranks=ranks,
+            cache=self.cache,
             **hooks,
         )
 

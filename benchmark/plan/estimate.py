@@ -22,7 +22,7 @@ from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
 from benchmark.data.prepared import is_prepared, stored_bytes
 from benchmark.data.resizing import USUAL, Resizing
-from benchmark.data.streamed import Stream, corpus_texts
+from benchmark.data.streamed import Stream, corpus_fingerprints, corpus_texts
 from benchmark.method import METHODS, Method
 from benchmark.models import Tokenizer, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
@@ -363,7 +363,7 @@ class Estimator:
                 return None
         elif tokenizer_to_download(card.tokenizer):
             return None
-        return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root())
+        return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root(), corpus_fingerprints(corpus))
 
     def _speed(self, cell: Cell | None) -> Speed | None:
         """Return the speed of a cell's training on the plan's device; None if the device is not here and not measured.

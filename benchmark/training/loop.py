@@ -121,6 +121,7 @@ def pretrain(
     before_writing: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
     read_every: int | None = None,
+    cache: Path | None = None,
 ) -> Cost | None:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
@@ -135,6 +136,7 @@ def pretrain(
     read_every: steps between two at which losses are read from the device, written to the log and passed to
     ``progress``; between these, nothing waits for the device. By default every step on the CPU, which has nothing to
     wait for, and ``READ_EVERY`` elsewhere.
+    cache: keeps the outputs of frozen layers for later trainings, where ``training.cache_frozen``.
 
     Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``; after_step() may have gone on until the loss was read), and
@@ -149,7 +151,18 @@ def pretrain(
         load_weights(method.to(device), folder / LAST)
         return cast(Cost, ended)
     loop = _Loop(
-        method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks, read_every
+        method.to(device),
+        pairs,
+        validation,
+        training,
+        seed,
+        device,
+        folder,
+        keep,
+        before_writing,
+        ranks,
+        read_every,
+        cache,
     )
     loop.resume()
 
@@ -247,8 +260,9 @@ class _Loop:
         before_writing: Callable[[], None],
         ranks: Ranks,
         read_every: int | None,
+        cache: Path | None,
     ) -> None:
-        self.before_writing, self.ranks = before_writing, ranks
+        self.before_writing, self.ranks, self.cache = before_writing, ranks, cache
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
@@ -415,7 +429,8 @@ class _Loop:
             return nullcontext()
         if self.frozen is None:
             micro_batch = min(training.micro_batch, training.batch_size)
-            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+            places = self.folder, self.cache
+            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, *places)
         return self.frozen.used()
 
     def _validate(self) -> float:
