@@ -132,7 +132,7 @@ def _with_drawn_splits(
         return
     writer.close()
     whole = read_stream(spooled)
-    groups = whole["group"].combine_chunks().dictionary_encode()
+    groups = whole["group"].dictionary_encode().combine_chunks()
     counts = np.bincount(groups.indices.to_numpy(), minlength=len(groups.dictionary))
     # The order of texts is that of their bytes in UTF-8.
     order = pc.array_sort_indices(groups.dictionary.cast(pa.binary())).to_numpy()
