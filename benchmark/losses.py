@@ -31,7 +31,7 @@ class Targets:
 
     def right(self, candidates: int) -> Tensor:
         """Return which of m ``candidates`` the queries should find, bool [n, m]."""
-        own = F.one_hot(self.index, candidates).bool()
+        own = self.index[:, None] == torch.arange(candidates, device=self.index.device)
         return own | self.twins if self.twins is not None and self.share_twins else own
 
     def by_pair(self) -> Self:

@@ -193,8 +193,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @property
-    def temperature_scale(self) -> float:
-        """The factor that turns cosines into logits (1 / temperature), for calibration and reports."""
+    def temperature_scale(self) -> float | Tensor:
+        """The factor that turns cosines into logits (1 / temperature), for calibration and reports.
+
+        Where it lies on the device, a scalar tensor: a training reads it with its losses, and otherwise waits for the
+        device after every step.
+        """
         return 1.0
 
 

@@ -51,6 +51,6 @@ class Clip(Method):
         self.logit_scale.clamp_(0, math.log(self.config.max_scale))
 
     @property
-    def temperature_scale(self) -> float:
+    def temperature_scale(self) -> Tensor:
         """The learned factor s on cosines."""
-        return self.logit_scale.exp().item()
+        return self.logit_scale.detach().exp()

@@ -119,6 +119,7 @@ class Msd(Method):
             self.register_buffer(f"queue_{name}", torch.full((config.queue_size,), -1))
         self.register_buffer("queued", torch.tensor(0))
         self.register_buffer("step", torch.tensor(0))
+        self._counts: dict[str, tuple[Tensor, int, int]] = {}
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the student; the teacher stays in eval mode."""
@@ -143,7 +144,7 @@ class Msd(Method):
         """
         index, scale = keys["index"], self.logit_scale.exp()
         images, texts = keys["image"], keys["text"]
-        length = min(int(self.queued), self.config.queue_size) if self.training else 0
+        length = min(self._count("queued"), self.config.queue_size) if self.training else 0
         to_texts = torch.cat([texts, self.queue_text[:length].to(texts)]).T
         to_images = torch.cat([images, self.queue_image[:length].to(images)]).T
         older = keys["row"][index][:, None] == self.queue_row[:length]
@@ -190,11 +191,26 @@ class Msd(Method):
         self.logit_scale.clamp_(-math.log(high), -math.log(low))
         self._follow()
         self._enqueue(keys)
-        self.step += 1
+        self._advance("step", 1)
+
+    def _count(self, name: str) -> int:
+        """Return a counter. A copy is kept until others change it, as reading it from a GPU waits for the GPU."""
+        counter = self.get_buffer(name)
+        tensor, version, count = self._counts.get(name, (None, 0, 0))
+        if counter is not tensor or counter._version != version:
+            count = int(counter)
+            self._counts[name] = counter, counter._version, count
+        return count
+
+    def _advance(self, name: str, by: int) -> None:
+        """Add to a counter."""
+        count, counter = self._count(name) + by, self.get_buffer(name)
+        counter += by
+        self._counts[name] = counter, counter._version, count
 
     def _follow(self) -> None:
         """Move the teacher towards the student: parameters and floating buffers by momentum, other buffers copied."""
-        step, momentum = int(self.step), self.config.momentum
+        step, momentum = self._count("step"), self.config.momentum
         if self.config.momentum_warmup:
             momentum = min(momentum, (1 + step) / (10 + step))
         student = [*self.model.parameters(), *self.model.buffers()]
@@ -212,13 +228,13 @@ class Msd(Method):
         for name in ("image", "text", "row", "text_hash"):
             queue = self.get_buffer(f"queue_{name}")
             queue[rows] = keys[name][len(keys[name]) - count :].to(queue)
-        self.queued += count
+        self._advance("queued", count)
 
     def encoder(self) -> DualEncoder:
         """Return the encoder that ``evaluate`` selects."""
         return self.teacher if self.config.evaluate == "teacher" else self.model
 
     @property
-    def temperature_scale(self) -> float:
+    def temperature_scale(self) -> Tensor:
         """The learned factor s on cosines."""
-        return self.logit_scale.exp().item()
+        return self.logit_scale.detach().exp()

@@ -87,11 +87,11 @@ def export(store: Store, key: str, output: Path, wanted: str = OPEN_CLIP) -> Exp
     by_tokens = "late_interaction" in trained.method.abilities
     # open_clip does not compare by token.
     if model is None or (by_tokens and wanted == HUGGING_FACE):
-        scale = trained.method.temperature_scale
+        scale = float(trained.method.temperature_scale)
         saved = SavedModel(card, trained.method.encoder(), trained.tokenizer, scale, by_tokens)
         return Exported(key, OWN, save_model(saved, output), trained.checkpoint)
     model.load(trained.method.encoder().state_dict())
-    tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(trained.method.temperature_scale))}
+    tensors = model.tensors() | {"logit_scale": torch.tensor(math.log(float(trained.method.temperature_scale)))}
     output.mkdir(parents=True, exist_ok=True)
     files = [output / CONFIG, output / WEIGHTS]
     files[0].write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")

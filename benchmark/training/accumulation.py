@@ -14,7 +14,7 @@ embeddings and keys are gathered, every rank computes all of contrast(), and one
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate as running_sum
@@ -30,7 +30,8 @@ from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method, Output
 from benchmark.training.ranks import ALONE, Ranks, SharedError
 
-Losses = dict[str, float]
+Losses = dict[str, Tensor]
+"""Loss terms by name, each a scalar on the device; with several ranks the part of this one."""
 Precision = Callable[[], AbstractContextManager[object]]
 """Makes the autocast context for forward passes; losses are computed outside it."""
 
@@ -51,14 +52,96 @@ LOGGED = (
 class NotFiniteError(ArithmeticError):
     """A step whose loss or gradient norm is not finite.
 
-    loss: of the effective batch; its terms. norm: of the gradient, before clipping.
+    loss: of the effective batch; its terms. norm: of the gradient, before clipping. number: of the step among the
+    unread ones.
     """
 
-    def __init__(self, losses: Losses, norm: float) -> None:
-        self.loss, self.norm = sum(losses.values()), norm
+    def __init__(self, losses: Mapping[str, float], norm: float, number: int) -> None:
+        self.loss, self.norm, self.number = sum(losses.values()), norm, number
         bad = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
         named = f" ({', '.join(bad)})" if bad and len(losses) > 1 else ""
         super().__init__(f"the loss is {self.loss}{named} and the gradient norm {norm}")
+
+
+@dataclass
+class Values:
+    """Numbers of a step. temperature_scale: after the step; None before it is known."""
+
+    losses: dict[str, float]
+    gradient_norm: float
+    temperature_scale: float | None = None
+
+
+@dataclass
+class _Unread:
+    losses: Losses
+    norm: Tensor
+    temperature_scale: Tensor | None = None
+
+
+class Reader:
+    """Keeps the losses, norms and temperatures of steps on the device until they are read, all in one transfer.
+
+    Reading a tensor waits for all work of the device before it, which then has nothing to do until the next step.
+
+    not_finite: float scalar on the device, 1 once the loss or the gradient norm of a step was not finite.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
+        self.not_finite = torch.zeros((), device=device)
+        self._unread: list[_Unread] = []
+
+    def add(self, losses: Losses, norm: Tensor) -> None:
+        """Keep those of a step, before its weights change."""
+        total = self.ranks.sum(sum(losses.values(), torch.zeros_like(self.not_finite)))
+        finite = total.isfinite() & norm.to(total.device).isfinite()
+        self.not_finite = torch.where(finite, self.not_finite, 1.0)
+        self._unread.append(_Unread(losses, norm))
+
+    def add_temperature(self, scale: Tensor) -> None:
+        """Keep the temperature scale after the last step."""
+        self._unread[-1].temperature_scale = scale.detach()
+
+    def check(self) -> None:
+        """Raise ``NotFiniteError`` for the first unread step that is not finite, if there is one."""
+        if self.not_finite.item():
+            for number, values in enumerate(self._read()):
+                if not math.isfinite(sum(values.losses.values()) + values.gradient_norm):
+                    raise NotFiniteError(values.losses, values.gradient_norm, number)
+
+    def read(self) -> list[Values]:
+        """Return the numbers of the steps since the last call. Raises ``NotFiniteError`` as check() does."""
+        self.check()
+        values = self._read()
+        self._unread = []
+        return values
+
+    def _read(self) -> list[Values]:
+        tensors = []
+        for each in self._unread:
+            scale = [] if each.temperature_scale is None else [each.temperature_scale]
+            tensors += [
+                value.double().to(self.not_finite.device) for value in (*each.losses.values(), each.norm, *scale)
+            ]
+        numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+        rows = []
+        for each in self._unread:
+            losses = {name: next(numbers) for name in each.losses}
+            norm = next(numbers)
+            rows.append(Values(losses, norm, None if each.temperature_scale is None else next(numbers)))
+        for row, of_ranks in zip(rows, zip(*self.ranks.all([row.losses for row in rows]))):
+            row.losses = _summed(of_ranks)
+        return rows
+
+
+def _summed(of_ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Add the parts of the ranks."""
+    terms: dict[str, float] = {}
+    for of_rank in of_ranks:
+        for name, value in of_rank.items():
+            terms[name] = terms.get(name, 0.0) + value
+    return terms
 
 
 def training_step(
@@ -70,31 +153,48 @@ def training_step(
     precision: Precision = nullcontext,
     gradient_clip: float = 0.0,
     ranks: Ranks = ALONE,
-) -> tuple[Losses, float]:
+    reader: Reader | None = None,
+    check: bool = True,
+) -> None:
     """Take one optimiser step on an effective batch.
 
     Arguments as in ``accumulate``. gradient_clip: the largest gradient norm, 0 for no limit.
-    Returns the loss terms and the gradient norm before clipping. Raises ``NotFiniteError`` before any weight changes,
-    with running statistics as they were before the step, and ``SharedError`` for losses without a gradient.
+    reader: keeps the loss terms and the gradient norm before clipping. check: whether to read now if all are finite.
+        Otherwise nothing waits for the device, and an optimiser that is ``guarded`` changes no weight from a step on
+        that is not finite, until a check says so.
+    Raises ``NotFiniteError`` before any weight changes, with running statistics as they were before the step, and
+    ``SharedError`` for losses without a gradient.
     """
+    reader = reader or Reader(_device(method), ranks)
     # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
     losses, keys = accumulate(method, batches, mode, seed, precision, ranks)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, gradient_clip or math.inf).item()
-    if not (math.isfinite(sum(losses.values())) and math.isfinite(norm)):
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    reader.add(losses, norm)
+    if check:
+        try:
+            reader.check()
+        except NotFiniteError:
+            for buffer, old in before:
+                buffer.copy_(old)
+            raise
+    else:
         for buffer, old in before:
-            buffer.copy_(old)
-        raise NotFiniteError(losses, norm)
-    if trained and all(parameter.grad is None for parameter in trained):
+            buffer.copy_(torch.where(reader.not_finite > 0, old, buffer))
+    if trained and not gradients:
         raise SharedError(
             f"{METHODS.title(type(method))}: its losses ({', '.join(losses) or 'none'}) depend on no weight that it "
             "trains, so that nothing is learned; make them from the embeddings, without detach()"
         )
+    if gradient_clip:
+        torch.nn.utils.clip_grads_with_norm_(trained, gradient_clip, norm)
+    # The name under which torch's fused optimisers look for it.
+    optimizer.found_inf = None if check else reader.not_finite  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     method.after_step(keys)
-    return losses, norm
 
 
 def accumulate(
@@ -111,7 +211,8 @@ def accumulate(
         device only while it is needed. With several ranks, those of this one, at least one.
     seed: of all randomness in the forward passes; all passes of micro-batch i start from the same random state.
     ranks: which train together; there must be no gradient before.
-    Returns the loss terms of the effective batch (means over its samples) and its keys, for after_step().
+    Returns the loss terms of the effective batch (means over its samples; of several ranks, each its part of them), and
+    its keys, for after_step().
     Raises ``BenchError`` for an unknown mode.
     """
     if mode not in MODES:
@@ -138,23 +239,28 @@ def keys_of(
 @torch.no_grad()
 def effective_loss(
     method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext, ranks: Ranks = ALONE
-) -> Losses:
+) -> dict[str, float]:
     """Compute the loss terms of the effective batch without a gradient, for validation."""
     outputs = [_forward(method, batch, number, seed, precision) for number, batch in _numbered(batches, ranks)]
     keys = keys_of(method, batches, seed, precision, ranks)
     embeddings = _joined(ranks.gather([output.embeddings for output in outputs]))
-    losses, of_all = _Sum(ranks), _contrast(method, embeddings, keys, 0)
+    losses, of_all = _Sum(), _contrast(method, embeddings, keys, 0)
     if ranks.is_first:
         losses.add(of_all, 1.0)
     for each, output in zip(_placed(batches, ranks), outputs):
         losses.add(output.losses, each.share)
-    return losses.terms()
+    return loss_values(losses.terms, ranks)
+
+
+def loss_values(losses: Losses, ranks: Ranks = ALONE) -> dict[str, float]:
+    """Read what accumulate() returned, summed over the ranks."""
+    return _summed(ranks.all({name: term.item() for name, term in losses.items()}))
 
 
 def _plain(
     method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
 ) -> tuple[Losses, Keys]:
-    losses, own_keys = _Sum(ranks), []
+    losses, own_keys = _Sum(), []
     with ranks.joint_statistics(method) as apart:
         for each in _placed(batches, ranks):
             with apart():
@@ -163,13 +269,13 @@ def _plain(
                 terms = _contrast(method, output.embeddings, keys, 0) | output.losses
                 losses.backward(terms, each.share)
             own_keys.append(keys)
-    return losses.terms(), _joined(ranks.gather(own_keys))
+    return losses.terms, _joined(ranks.gather(own_keys))
 
 
 def _keyed(
     method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
 ) -> tuple[Losses, Keys]:
-    losses = _Sum(ranks)
+    losses = _Sum()
     keys = keys_of(method, batches, seed, precision, ranks)
     with ranks.joint_statistics(method) as apart:
         for each in _placed(batches, ranks):
@@ -177,13 +283,13 @@ def _keyed(
                 output = _forward(method, each.batch, each.number, seed, precision)
                 terms = _contrast(method, output.embeddings, keys, each.start) | output.losses
                 losses.backward(terms, each.share)
-    return losses.terms(), keys
+    return losses.terms, keys
 
 
 def _cached(
     method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
 ) -> tuple[Losses, Keys]:
-    losses = _Sum(ranks)
+    losses = _Sum()
     keys = keys_of(method, batches, seed, precision, ranks)
     with torch.no_grad(), _same_statistics(method):
         own = [
@@ -210,7 +316,7 @@ def _cached(
                         rows = slice(each.start, each.start + len(each.batch))
                         loss = loss + (value * gradient[rows, *map(slice, value.shape[1:])]).sum()
                 _backward(loss)
-    return losses.terms(), keys
+    return losses.terms, keys
 
 
 MODES = {"plain": _plain, "cached": _cached, "keyed": _keyed}
@@ -237,23 +343,14 @@ def _numbered(batches: Sequence[Batch], ranks: Ranks) -> list[tuple[int, Batch]]
 
 
 class _Sum:
-    """The loss terms of the effective batch, summed on the device, as reading them would synchronise with it."""
+    """The loss terms of the effective batch, summed on the device. terms: this rank's part of them."""
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
-        self.sums: dict[str, Tensor] = {}
-
-    def terms(self) -> Losses:
-        """Read the terms, summed over the ranks."""
-        terms: Losses = {}
-        for of_rank in self.ranks.all({name: total.item() for name, total in self.sums.items()}):
-            for name, value in of_rank.items():
-                terms[name] = terms.get(name, 0.0) + value
-        return terms
+    def __init__(self) -> None:
+        self.terms: Losses = {}
 
     def add(self, terms: dict[str, Tensor], share: float) -> Tensor | float:
         for name, term in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + share * term.detach()
+            self.terms[name] = self.terms.get(name, 0.0) + share * term.detach()
         return share * sum(terms.values())
 
     def backward(self, terms: dict[str, Tensor], share: float) -> None:

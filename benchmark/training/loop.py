@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -23,8 +23,9 @@ from benchmark.data.loader import PairLoader
 from benchmark.method import METHODS, Method
 from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
-    Losses,
     NotFiniteError,
+    Reader,
+    Values,
     accumulate,
     accumulation_mode,
     effective_loss,
@@ -71,6 +72,7 @@ from benchmark.training.ranks import ALONE, Ranks, SharedError
 from benchmark.training.schedule import (
     autocast,
     check_batch,
+    is_fused,
     learning_rate,
     optimizer_of,
     precision_of,
@@ -80,6 +82,9 @@ from benchmark.training.schedule import (
     training_steps,
 )
 from benchmark.training.spikes import spikes_of
+
+READ_EVERY = 20
+"""Steps between two at which the losses are read from a GPU: of steps of 0.1 s, once in two seconds."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def pretrain(
     progress: Callable[[StepProgress], None] = lambda _: None,
     before_writing: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
+    read_every: int | None = None,
 ) -> Cost | None:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
@@ -126,11 +132,14 @@ def pretrain(
     before each file of weights is written; may raise to stop. ranks: which train together, each with a call like this
     one; a checkpoint does not depend on how many they are. Rank 0 alone reads and writes what is kept, and the others
     return None; each needs a ``folder`` of its own. What stops one stops all after the same step.
+    read_every: steps between two at which losses are read from the device, written to the log and passed to
+    ``progress``; between these, nothing waits for the device. By default every step on the CPU, which has nothing to
+    wait for, and ``READ_EVERY`` elsewhere.
 
     Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
-    weights before it in ``finite.safetensors``), and ``BenchError`` if weights that are to be written or a validation
-    loss are not finite. After Ctrl-C and the signals of a scheduler, raises what deferred_interrupt() says, having
-    written a checkpoint of the current step.
+    weights before it in ``finite.safetensors``; after_step() may have gone on until the loss was read), and
+    ``BenchError`` if weights that are to be written or a validation loss are not finite. After Ctrl-C and the signals
+    of a scheduler, raises what deferred_interrupt() says, having written a checkpoint of the current step.
     """
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,23 +148,31 @@ def pretrain(
             return None
         load_weights(method.to(device), folder / LAST)
         return cast(Cost, ended)
-    loop = _Loop(method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks)
+    loop = _Loop(
+        method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks, read_every
+    )
     loop.resume()
+
+    def show(lines: list[dict[str, Any]]) -> None:
+        speed = loop.step * training.batch_size / loop.seconds
+        for line in lines:
+            progress(StepProgress(line["step"], loop.steps, speed, line))
+
     path, begin = folder / LOG if ranks.is_first else Path(os.devnull), loop.step
     with path.open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         saved = time.monotonic()
         while loop.step < loop.steps:
             with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
-                line = loop.train_step(log)
+                lines = loop.train_step(log)
             if loop.step in (begin + 1, loop.steps):
                 ranks.check_equal(method, loop.step)
             if loop.step in loop.keep_at:
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
-            speed = loop.step * training.batch_size / loop.seconds
-            progress(StepProgress(loop.step, loop.steps, speed, line))
+            show(lines)
             stop = next(filter(None, ranks.all(interrupted())), None)
             if stop or time.monotonic() - saved >= training.checkpoint_every:
                 try:
+                    show(loop.read(log))
                     loop.save_resume()
                 finally:
                     if stop:
@@ -202,6 +219,18 @@ def validation_loss(
     return sum(losses) / len(losses)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A step whose losses are not read yet.
+
+    line: of the log, without them. temperature_scale: where it is a number. ids: of the pairs, by micro-batch.
+    """
+
+    line: dict[str, Any]
+    temperature_scale: float | None
+    ids: list[list[str]]
+
+
 class _Loop:
     """The state of a training between two steps, and the step itself."""
 
@@ -217,6 +246,7 @@ class _Loop:
         keep: Sequence[float],
         before_writing: Callable[[], None],
         ranks: Ranks,
+        read_every: int | None,
     ) -> None:
         self.before_writing, self.ranks = before_writing, ranks
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
@@ -226,6 +256,9 @@ class _Loop:
         self.epoch_steps = check_batch(training, len(pairs))
         self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
         self.memory = StepMemory(device)
+        self.read_every, self.reader = read_every, Reader(device, ranks)
+        self.taken: list[_Taken] = []
+        self.first = True
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
@@ -255,8 +288,8 @@ class _Loop:
         self.begin = self.starts[stage]
         self.end = min((start for start in self.starts.values() if start > self.begin), default=self.steps)
 
-    def train_step(self, log: IO[str]) -> dict[str, Any]:
-        """Take one step, validate if due, and log a line; return the line."""
+    def train_step(self, log: IO[str]) -> list[dict[str, Any]]:
+        """Take one step, and validate if due. Where losses are read after it, log and return the lines until now."""
         began = time.monotonic()
         if self.step == self.end:
             self.enter(list(self.starts)[list(self.starts.values()).index(self.step)])
@@ -265,49 +298,114 @@ class _Loop:
         self.method.epoch = self.step / self.epoch_steps
         rate = learning_rate(self.recipe, self.step - self.begin, self.end - self.begin)
         set_learning_rate(self.optimizer, rate)
-        losses, norm = self._update(self._next_batches())
+        batches, reads = self._next_batches(), self._reads()
+        line: dict[str, Any] = {"stage": self.stage, "step": self.step + 1, "learning_rate": rate}
+        self.taken.append(_Taken(line, None, [batch.ids for batch in batches]))
+        self._update(batches, reads)
         if self.average is not None:
             self.average.update()
-        loss = sum(losses.values())
         self.step += 1
-        line: dict[str, Any] = {
-            "stage": self.stage,
-            "step": self.step,
-            "samples": self.step * self.training.batch_size,
-            "loss": loss,
-            **{name: term for name, term in losses.items() if name != "loss"},
-            "learning_rate": rate,
-            "gradient_norm": norm,
-            "temperature_scale": self._temperature_scale(),
-        }
+        self._keep_temperature()
         if self.validation is not None and self.step in self.validate_at:
             line["validation_loss"] = self._validate()
+        if not reads:
+            self.seconds += time.monotonic() - began
+            line["seconds"] = round(self.seconds, 3)
+            return []
+        values = self._read()
         self.seconds += time.monotonic() - began
         line["seconds"] = round(self.seconds, 3)
-        log.write(json.dumps(line) + "\n")
-        log.flush()
-        return line
+        return self._log(values, log)
 
-    def _update(self, batches: list[Batch]) -> tuple[Losses, float]:
+    def read(self, log: IO[str]) -> list[dict[str, Any]]:
+        """Log and return the lines of the steps whose losses were not read yet."""
+        began = time.monotonic()
+        values = self._read() if self.taken else []
+        self.seconds += time.monotonic() - began
+        return self._log(values, log)
+
+    def _reads(self) -> bool:
+        """Return whether losses are read in the next step: then no weight changes before they are known."""
+        every = self.read_every or (1 if self.device.type == "cpu" else READ_EVERY)
+        if not is_fused(self.optimizer):
+            every = 1  # nothing else keeps it from a step that is not finite
+        number = self.step + 1
+        # The first step of a process shows most mistakes.
+        due = number % every == 0 or self.first or number == self.end
+        self.first = False
+        return due or number in self.validate_at or number in self.keep_at
+
+    def _update(self, batches: list[Batch], reads: bool) -> None:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
         try:
             with self._frozen_features():
-                return training_step(
-                    self.method, self.optimizer, batches, self.mode, seed, self._autocast, clip, self.ranks
+                training_step(
+                    self.method,
+                    self.optimizer,
+                    batches,
+                    self.mode,
+                    seed,
+                    self._autocast,
+                    clip,
+                    self.ranks,
+                    self.reader,
+                    check=reads,
                 )
         except NotFiniteError as error:
-            of_batches = self.ranks.interleaved(self.ranks.all([batch.ids for batch in batches]))
-            if not self.ranks.is_first:
-                raise SharedError(f"step {self.step}: {error}") from None
-            ids = [id_ for ids in of_batches for id_ in ids]
-            raise SharedError(keep_not_finite(self.folder, self.method, self.step, error, ids)) from None
+            self._stop(error)
 
-    def _temperature_scale(self) -> float:
+    def _keep_temperature(self) -> None:
         scale: object = self.method.temperature_scale
+        if isinstance(scale, Tensor) and scale.ndim == 0:
+            self.reader.add_temperature(scale)
+        else:
+            self.taken[-1] = replace(self.taken[-1], temperature_scale=self._finite_temperature(scale))
+
+    def _finite_temperature(self, scale: object) -> float:
         if not (isinstance(scale, float | int) and math.isfinite(scale)):
             title = METHODS.title(type(self.method))
             raise SharedError(f"{title}: temperature_scale must be a finite number, found {described(scale)}")
         return scale
+
+    def _read(self) -> list[Values]:
+        try:
+            return self.reader.read()
+        except NotFiniteError as error:
+            self._stop(error)
+
+    def _stop(self, error: NotFiniteError) -> NoReturn:
+        taken = self.taken[error.number]
+        step = taken.line["step"] - 1
+        of_batches = self.ranks.interleaved(self.ranks.all(taken.ids))
+        if not self.ranks.is_first:
+            raise SharedError(f"step {step}: {error}") from None
+        ids = [id_ for ids in of_batches for id_ in ids]
+        raise SharedError(keep_not_finite(self.folder, self.method, step, error, ids)) from None
+
+    def _log(self, values: list[Values], log: IO[str]) -> list[dict[str, Any]]:
+        """Write the lines of the steps whose losses were read."""
+        lines = []
+        for taken, read in zip(self.taken, values, strict=True):
+            scale = taken.temperature_scale if read.temperature_scale is None else read.temperature_scale
+            scale = self._finite_temperature(scale)
+            step = taken.line["step"]
+            lines.append(
+                {
+                    "stage": taken.line["stage"],
+                    "step": step,
+                    "samples": step * self.training.batch_size,
+                    "loss": sum(read.losses.values()),
+                    **{name: term for name, term in read.losses.items() if name != "loss"},
+                    "learning_rate": taken.line["learning_rate"],
+                    "gradient_norm": read.gradient_norm,
+                    "temperature_scale": scale,
+                    **taken.line,
+                }
+            )
+        self.taken = []
+        log.write("".join(json.dumps(line) + "\n" for line in lines))
+        log.flush()
+        return lines
 
     def _frozen_features(self) -> AbstractContextManager[None]:
         """Use kept outputs of frozen layers in the block, if they are wanted and pairs are read more than once."""

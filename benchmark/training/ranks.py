@@ -90,6 +90,15 @@ class Ranks:
             torch.distributed.all_gather(buffers, nn.functional.pad(packed, (0, longest - len(packed))))
         return self.interleaved([_unpacked(buffer, of_rank) for buffer, of_rank in zip(buffers, forms)])
 
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor over the ranks, without waiting for the device."""
+        if self.count == 1:
+            return value
+        total = value.clone()
+        with _communicating():
+            torch.distributed.all_reduce(total)
+        return total
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the ranks; a parameter without one on any rank stays without."""
         if self.count == 1:

@@ -121,14 +121,27 @@ def optimizer_of(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
         for (decays, factor), params in groups.items()
     ]
     rate = recipe.learning_rate
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=rate, momentum=recipe.momentum)
     if recipe.optimizer == "lion":
         from timm.optim import Lion
 
         lion: torch.optim.Optimizer = Lion(settings, lr=rate, betas=recipe.betas)
         return lion
-    return torch.optim.AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon)
+
+    def optimizer(fused: bool | None) -> torch.optim.Optimizer:
+        if recipe.optimizer == "sgd":
+            return torch.optim.SGD(settings, lr=rate, momentum=recipe.momentum, fused=fused)
+        return torch.optim.AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon, fused=fused)
+
+    try:
+        return optimizer(fused=True)
+    except RuntimeError:
+        # No such kernel for the device: torch chooses among its other implementations.
+        return optimizer(fused=None)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a step of an optimiser is one kernel for all parameters, which can leave all of them alone."""
+    return bool(optimizer.defaults.get("fused"))
 
 
 def rate_factors(method: Method, recipe: Recipe) -> dict[str, float]:

@@ -20,7 +20,7 @@ from benchmark.common.ranges import SameText
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Output
-from benchmark.training.accumulation import NotFiniteError, accumulate, effective_loss
+from benchmark.training.accumulation import NotFiniteError, accumulate, effective_loss, loss_values
 from benchmark.training.checkpoint import RESUME, read_cost
 from benchmark.training.loop import StepProgress, pretrain
 from benchmark.training.ranks import ALONE, Ranks
@@ -50,7 +50,7 @@ def step(
     return {
         "gradient": gradient,
         "keys": keys,
-        "losses": losses | {"validation": validation},
+        "losses": loss_values(losses, ranks) | {"validation": validation},
         "state": dict(method.named_buffers()),
     }
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from benchmark.common.errors import BenchError
 from benchmark.config.training import Training
-from benchmark.training.accumulation import accumulate, accumulation_mode, effective_loss
+from benchmark.training.accumulation import accumulate, accumulation_mode, effective_loss, loss_values
 from tests.methods.fakes import Pairs, small_method
 
 
@@ -16,9 +16,9 @@ def thirds(pairs: Pairs) -> list:
 
 def test_cached_reports_the_loss_of_the_full_batch() -> None:
     method, pairs = small_method("clip"), Pairs(10)
-    whole, _ = accumulate(method, [pairs.batch(0, 10)], "plain", 0)
-    cached, _ = accumulate(method, thirds(pairs), "cached", 0)
-    plain, _ = accumulate(method, thirds(pairs), "plain", 0)
+    whole = loss_values(accumulate(method, [pairs.batch(0, 10)], "plain", 0)[0])
+    cached = loss_values(accumulate(method, thirds(pairs), "cached", 0)[0])
+    plain = loss_values(accumulate(method, thirds(pairs), "plain", 0)[0])
     assert cached["contrastive"] == pytest.approx(whole["contrastive"], abs=1e-5)
     assert effective_loss(method, thirds(pairs), 0)["contrastive"] == pytest.approx(whole["contrastive"], abs=1e-5)
     assert plain["contrastive"] < whole["contrastive"] - 0.5  # fewer negatives
@@ -35,7 +35,7 @@ def test_plain_is_the_mean_of_the_micro_batches_losses() -> None:
     gradient = [p.grad.clone() for p in method.parameters()]
     method.zero_grad()
     losses, _ = accumulate(method, batches, "plain", 0)
-    assert losses["contrastive"] == pytest.approx(expected.item(), abs=1e-6)
+    assert losses["contrastive"].item() == pytest.approx(expected.item(), abs=1e-6)
     for p, g in zip(method.parameters(), gradient):
         torch.testing.assert_close(p.grad, g)
 
