@@ -307,8 +307,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines = [
         f"Made by `{content['command']}` on {content['date']} at commit {content['commit']}, at scale "
         f"{content['scale']:g}: {machine['processor']}, {machine['cores']} cores{gpu}, Python {machine['python']}, "
-        f"torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the work adds to its process, of "
-        "a command its largest process; load is the mean number of busy processes before and after. Above 1, a ratio "
+        f"torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the work adds to its process, "
+        "of a command its largest one; load is the mean number of busy processes before and after. Above 1, a ratio "
         "to the peer says that the harness is faster; at 1, a ratio to the limit says that no less is possible.",
         "",
         "| work | side | CPU s | wall s | memory | x peer, CPU / wall | x limit, CPU / wall | runs | load |",
