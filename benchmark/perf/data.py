@@ -20,15 +20,17 @@ SIDES = ("left", "right")
 PLACES = ("upper", "middle", "lower")
 
 
+SHARED = "BENCH_PERF_SHARED"
+"""The environment variable with the folder that the sides of a work share."""
+
+
 def temporary_folder() -> Path:
-    """Make a folder that is removed when the process ends."""
+    """Make a folder that is removed when the work or the process ends."""
+    if shared := os.environ.get(SHARED):
+        return Path(tempfile.mkdtemp(dir=shared))
     folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-SHARED = "BENCH_PERF_SHARED"
-"""The environment variable with the folder that the sides of a work share."""
 
 
 def made_once(write: Callable[[Path], object]) -> Path:

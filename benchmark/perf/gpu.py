@@ -38,13 +38,18 @@ METHOD_NAMES = ("clip", "msd", "captioning", "filip")
 
 @dataclass(frozen=True)
 class Size:
-    """How large the pieces are. batches: of the memory by batch; shape: of the matrices whose product is timed."""
+    """How large the pieces are.
+
+    batches: micro-batches whose memory is measured. first: steps before those that count. shape: of the matrices whose
+    product is timed.
+    """
 
     device: str
     model: str
     precision: str
     batch: int
     batches: tuple[int, ...]
+    first: int
     steps: int
     shape: int
     queries: int
@@ -53,8 +58,8 @@ class Size:
 
 
 SIZES = {
-    "full": Size("cuda", "vit-b-16", "bf16", 512, (128, 256, 512, 1024), 5, 8192, 2_000, 1_000_000, 1.0),
-    "tiny": Size("cpu", "tiny", "fp32", 4, (2, 4), 1, 64, 4, 50, 0.01),
+    "full": Size("cuda", "vit-b-16", "bf16", 512, (128, 256, 512), 4, 8, 8192, 2_000, 1_000_000, 1.0),
+    "tiny": Size("cpu", "tiny", "fp32", 4, (2, 4), 2, 1, 64, 4, 50, 0.01),
 }
 """``tiny`` shows on a CPU that the pieces run."""
 
@@ -94,7 +99,7 @@ def memory(size: Size) -> Iterator[Result]:
     pairs = [(size.batch, micro) for micro in size.batches if micro <= size.batch]
     pairs += [(batch, smallest) for batch in (2 * size.batch, 4 * size.batch)]
     for batch, micro in pairs:
-        yield {"method": METHOD_NAMES[0], **_step(METHOD_NAMES[0], size, rate, batch, micro, {}, 2)}
+        yield {"method": METHOD_NAMES[0], **_step(METHOD_NAMES[0], size, rate, batch, micro, {}, 4)}
 
 
 def matmul_rate(size: Size) -> float:
@@ -122,8 +127,8 @@ def _step(
         text, image_size = method.model.text, method.model.image_size
         # Two batches, so that the next is read while one is trained on.
         loader = noise(2 * batch, image_size, Words(text.context_length - 1, min(1000, text.vocab_size)))
-        training = recipe(count or size.steps, batch, micro_batch, precision=size.precision, **settings)
-        taken, cost = timed_training(method, loader, training, device)
+        training = recipe(size.first + (count or size.steps), batch, micro_batch, precision=size.precision, **settings)
+        taken, cost = timed_training(method, loader, training, device, size.first)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         if micro_batch == 1:

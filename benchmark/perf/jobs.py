@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import torch
@@ -29,6 +30,19 @@ MERGES = 510
 """With 256 bytes, each at the end of a word or not, and two marks: 1,024 tokens, as many as the harness learns."""
 
 
+WATCH = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+wall, scale = time.perf_counter() - began, 1 if sys.platform == "darwin" else 1024
+taken = {"cpu": used.ru_utime + used.ru_stime, "wall": wall, "memory": used.ru_maxrss * scale}
+with open(sys.argv[1], "w") as file:
+    json.dump(taken | {"status": os.waitstatus_to_exitcode(status)}, file)
+"""
+"""A small process between this one and a command: the command's peak of memory begins with that of its parent."""
+
+
 def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Taken:
     """Run a command in a folder; return its seconds and the memory of its largest process.
 
@@ -36,20 +50,20 @@ def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | N
     """
     # Without a network, nothing may wait for one.
     fixed = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "COLUMNS": "200"}
-    with (folder / "output.txt").open("w+", encoding="utf-8", errors="replace") as output:
-        watch = Stopwatch().start()
-        child = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **fixed, **(environment or {})}, stdout=output, stderr=output
+    with TemporaryDirectory() as own, TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        subprocess.run(
+            (sys.executable, "-S", "-E", "-c", WATCH, f"{own}/taken.json", *command),
+            cwd=folder,
+            env={**os.environ, **fixed, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
-        _, status, used = os.wait4(child.pid, 0)
-        taken = watch.stop()
-        # Popen must not wait for it again.
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
+        taken = json.loads(Path(own, "taken.json").read_text(encoding="utf-8"))
+        if taken.pop("status"):
             output.seek(0)
             raise RuntimeError(f"{command[-1]}: {(output.read().strip() or 'no output').splitlines()[-1]}")
-    scale = 1 if sys.platform == "darwin" else 1024
-    return {"cpu": used.ru_utime + used.ru_stime, "wall": taken["wall"], "memory": used.ru_maxrss * scale}
+    return {"cpu": taken["cpu"], "wall": taken["wall"], "memory": taken["memory"]}
 
 
 def _suite(folder: Path, name: str, settings: Mapping[str, Any]) -> None:

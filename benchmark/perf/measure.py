@@ -6,6 +6,7 @@ Times of different machines are not comparable; ratios within one run are. What 
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -121,8 +122,8 @@ class Stopwatch:
 
 
 def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def installed(distribution: str) -> None:
@@ -306,9 +307,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines = [
         f"Made by `{content['command']}` on {content['date']} at commit {content['commit']}, at scale "
         f"{content['scale']:g}: {machine['processor']}, {machine['cores']} cores{gpu}, Python {machine['python']}, "
-        f"torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the work adds, in its largest "
-        "process; load is the mean number of busy processes before and after. Above 1, a ratio to the peer says that "
-        "the harness is faster; at 1, a ratio to the limit says that no less is possible.",
+        f"torch {machine['torch']}. Medians of runs in turn, in seconds; memory is what the work adds to its process, "
+        "of a command its largest one; load is the mean number of busy processes before and after. Above 1, a ratio "
+        "to the peer says that the harness is faster; at 1, a ratio to the limit says that no less is possible.",
         "",
         "| work | side | CPU s | wall s | memory | x peer, CPU / wall | x limit, CPU / wall | runs | load |",
         "|---|---|---|---|---|---|---|---|---|",

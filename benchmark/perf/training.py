@@ -108,12 +108,12 @@ def _batches(loader: PairLoader, pairs: int, number: int) -> list[tuple[Tensor, 
 
 def _ours(model: DualEncoder, loader: PairLoader, pairs: int, micro_batches: int, steps: int) -> Side:
     method = METHODS["clip"](model, METHODS["clip"].Config())
-    training = recipe(steps, pairs * micro_batches, pairs)
+    training = recipe(FIRST + steps, pairs * micro_batches, pairs)
     return lambda: timed_training(method, loader, training)[0]
 
 
 def recipe(steps: int, batch_size: int, micro_batch: int, **settings: Any) -> Training:
-    """Return a training of ``FIRST`` steps that do not count, then ``steps`` that do."""
+    """Return a training of so many steps that makes no more than they take."""
     bare = {
         "learning_rate": RATE,
         "weight_decay": DECAY,
@@ -124,26 +124,31 @@ def recipe(steps: int, batch_size: int, micro_batch: int, **settings: Any) -> Tr
         "validations": 0,
         "checkpoint_every": 3600,
     }
-    size = {"steps": FIRST + steps, "batch_size": batch_size, "micro_batch": micro_batch}
+    size = {"steps": steps, "batch_size": batch_size, "micro_batch": micro_batch}
     return Training.model_validate(bare | size | settings)
 
 
 def timed_training(
-    method: Method, pairs: PairLoader, training: Training, device: torch.device = CPU
+    method: Method, pairs: PairLoader, training: Training, device: torch.device = CPU, first: int = FIRST
 ) -> tuple[Taken, Cost]:
-    """Train with pretrain(); return what a step took, from step ``FIRST`` on, and the cost of the training."""
+    """Train with pretrain(); return what a step took after the ``first`` ones, and the cost of the training."""
     watch, taken, began = Stopwatch(device), Taken(cpu=math.nan, wall=math.nan), 0
 
     def progress(now: StepProgress) -> None:
         nonlocal began, taken
         if now.step == now.steps:
             taken = watch.stop(1 / (now.step - began))
-        elif now.step >= FIRST and not began:
-            began = now.step
+        elif now.step == first:
+            began = first
             watch.start()
 
-    with TemporaryDirectory() as folder:
-        cost = pretrain(method, pairs, None, training, seed=0, device=device, folder=Path(folder), progress=progress)
+    # A GPU is not waited for in every step, but it must have ended the first ones.
+    every = None if device.type == "cpu" else first
+    with TemporaryDirectory() as own:
+        folder = Path(own)
+        cost = pretrain(
+            method, pairs, None, training, seed=0, device=device, folder=folder, progress=progress, read_every=every
+        )
     assert cost is not None
     return taken, cost
 

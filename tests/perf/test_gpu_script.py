@@ -27,7 +27,7 @@ def test_steps_stand_beside_their_limit(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_step_that_does_not_fit_is_taken_in_smaller_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def timed(method: object, pairs: object, training: Any, device: object) -> tuple[Any, Any]:
+    def timed(method: object, pairs: object, training: Any, *rest: object) -> tuple[Any, Any]:
         tried.append(training.micro_batch)
         if training.micro_batch > 1:
             raise gpu.torch.OutOfMemoryError

@@ -50,6 +50,16 @@ def test_the_commands_begin_anew_or_do_not(name: str, monkeypatch: pytest.Monkey
             assert began[0][1] == began[1][1] is not None
 
 
+def test_a_command_is_measured_alone(tmp_path: Path) -> None:
+    work = "sum(range(2_000_000)); x = bytearray(30_000_000)"
+    taken = jobs.run((*jobs.PYTHON, work), tmp_path)
+    # Far less than this process, whose peak a child would begin with.
+    assert 30e6 < taken["memory"] < 100e6
+    assert 0.01 < taken["cpu"] < 5
+    with pytest.raises(RuntimeError, match="it broke"):
+        jobs.run((*jobs.PYTHON, "raise SystemExit('one line\\nit broke')"), tmp_path)
+
+
 def test_open_clips_model_like_tiny_is_of_its_size(tmp_path: Path) -> None:
     import open_clip
 
