@@ -104,6 +104,8 @@ class Training(Recipe):
     label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
     (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
+    compile: whether the blocks of the towers are compiled (torch.compile, each block by itself); texts are then padded
+    to one of four lengths, as compiled code is of one shape. Weights change by rounding.
     cache_frozen: whether the outputs of frozen first layers of a tower are computed once per pair and kept on disk
     during the training (``benchmark/training/frozen.py``), where they depend on the pair alone: not behind random
     augmentation or dropout, and not with ``compile`` or ``gradient_checkpointing``. Weights change by rounding, so

@@ -83,6 +83,11 @@ class Batch:
             size=None if first.size is None else torch.cat([part.size for part in parts if part.size is not None]),
         )
 
+    def padded(self, length: int) -> Self:
+        """The batch with texts padded to ``length`` tokens, at least those that it has."""
+        missing = (0, length - self.tokens.shape[1])
+        return replace(self, tokens=F.pad(self.tokens, missing), mask=F.pad(self.mask, missing))
+
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device, copied without waiting."""
         return self._each(lambda x: x.to(device, non_blocking=True))

@@ -21,6 +21,7 @@ from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import METHODS, Method
+from benchmark.models.tower import ImageTower
 from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
     NoRoomError,
@@ -56,6 +57,7 @@ from benchmark.training.checkpoint import (
     save_resume,
     truncate_log,
 )
+from benchmark.training.compilation import compile_blocks, padded, uncompiled
 from benchmark.training.cost import (
     Cost,
     Shape,
@@ -210,7 +212,9 @@ def validation_loss(
         sum(
             effective_loss(
                 method,
-                micro_batches(pairs.sequential, start, size, training.micro_batch_size, ranks),
+                micro_batches(
+                    _lengths(pairs.sequential, method, training), start, size, training.micro_batch_size, ranks
+                ),
                 stream(seed, "validation", start),
                 lambda: autocast(precision, device),
                 ranks,
@@ -236,6 +240,11 @@ class _Taken:
     line: dict[str, Any]
     temperature_scale: float | None
     ids: list[list[str]]
+
+
+def _lengths(fetch: Callable[[int, int], Batch], method: Method, training: Training) -> Callable[[int, int], Batch]:
+    """Return a function that pads texts for compiled towers, or ``fetch`` itself without."""
+    return (lambda start, count: padded(fetch(start, count), method)) if training.compile else fetch
 
 
 class _Loop:
@@ -270,8 +279,10 @@ class _Loop:
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
-            method.model.image.compile()
-            method.model.text.compile()
+            compile_blocks(method)
+        for tower in method.modules():
+            if isinstance(tower, ImageTower) and device.type == "cuda":
+                tower.channels_last = tower.is_convolutional
         method.enter(next(iter(stages_of(method))))
         if training.micro_batch == "auto":
             self.divide(self._division())
@@ -510,7 +521,8 @@ class _Loop:
     def _batches(self, step: int) -> list[Batch]:
         start = self.pairs.start(step, self.training.batch_size)
         size = self.training.micro_batch_size
-        batches = micro_batches(self.pairs.batch, start, self.training.batch_size, size, self.ranks)
+        fetch = _lengths(self.pairs.batch, self.method, self.training)
+        batches = micro_batches(fetch, start, self.training.batch_size, size, self.ranks)
         return [batch.pinned() for batch in batches] if self.device.type == "cuda" else batches
 
     # Budget and cost
@@ -568,7 +580,8 @@ class _Loop:
         """Return the cost of the training so far."""
         samples = self.step * self.training.batch_size
         kept = self.division.kept if self.division else 0.0
-        by_stage = flops_by_stage(self.method, self._sample(), self.training, kept)
+        with uncompiled(self.training.compile):
+            by_stage = flops_by_stage(self.method, self._sample(), self.training, kept)
         flops = total_flops(by_stage, self.starts, self.step, self.training.batch_size)
         return {
             "samples": samples,
