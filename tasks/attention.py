@@ -135,8 +135,8 @@ class Tokens:
             raise BenchError(f"vqa.head=ban: {error}; {INSTEAD}") from error
         self.widths = (len(self.image_scale.mean), len(self.text_scale.mean))
 
-    def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what Ban.forward() takes for the questions ``at`` int64 [b] of a split."""
+    def __call__(self, split: str, at: Tensor, blind: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what Ban.forward() takes for the questions ``at`` int64 [b] of a split. blind: all images are 0."""
         rows = at.cpu().numpy()
         # An image and a text that several of the questions share pass through the towers once.
         pictures, image_of = np.unique(self.asked[split].image[rows], return_inverse=True)
@@ -147,7 +147,9 @@ class Tokens:
             lengths = torch.tensor([len(each) for each in words], device=self.device)
             text = pad_sequence(words, batch_first=True)
             mask = torch.arange(text.shape[1], device=self.device) < lengths[:, None]
-            return self.image_scale.of(image)[image_of], self.text_scale.of(text)[text_of], mask[text_of]
+            image = self.image_scale.of(image)
+            image = torch.zeros_like(image) if blind else image
+            return image[image_of], self.text_scale.of(text)[text_of], mask[text_of]
 
     def parameters(self) -> list[nn.Parameter]:
         """List the weights that are trained along with the head."""

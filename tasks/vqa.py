@@ -4,7 +4,8 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmark import (
     BenchError,
@@ -33,6 +35,7 @@ from benchmark.probe import Stage
 
 from . import mevf_ban
 from .attention import Ban, Tokens
+from .pooled import ALL, Bilinear, Inputs, Pooled, Product
 from .scale import Scale
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -165,12 +168,9 @@ class VQA(Task):
             if split not in splits:
                 raise BenchError(f"dataset '{data.card.name}', {split}: no image has a question")
         train, test = splits["train"], splits["test"]
-        predicted, epoch = self.answer(data, splits, seed)
+        (predicted, epoch), (question_only, _) = self.answers(data, splits, seed, (False, True))
         common = most_common_answers(train, test)
-        guesses = {
-            "question only": self.answer(data, splits, seed, blind=True)[0],
-            "same question": same_question_answers(train, test, common),
-        }
+        guesses = {"question only": question_only, "same question": same_question_answers(train, test, common)}
         vocabulary = np.unique(train.answer)
         examples: dict[str, np.ndarray] = {
             "id": test.ids,
@@ -213,20 +213,27 @@ class VQA(Task):
         self.add_zero_shot(measurement, data, train, test)
         yield measurement
 
-    def answer(
-        self, data: Evaluation, splits: dict[str, "Questions"], seed: int, blind: bool = False
-    ) -> tuple[np.ndarray, int]:
-        """Train a head, or the one of the protocol. Returns as learn() does. blind: with no image, in all splits."""
-        learn = self.learn_mevf_ban if self.config.protocol == "roy2024" else self.learn
+    def answers(
+        self, data: Evaluation, splits: dict[str, "Questions"], seed: int, blind: Sequence[bool]
+    ) -> list[tuple[np.ndarray, int]]:
+        """Train a head, or that of the protocol, for each of ``blind``: whether it gets no image, in all splits.
+
+        Returns as learn() does. Heads on frozen pooled features are trained together.
+        """
+        config = self.config
+        learn = self.learn_mevf_ban if config.protocol == "roy2024" else self.learn
+        together = config.protocol == "pooled" and config.towers == "frozen" and config.head != "ban"
+        answered: list[tuple[np.ndarray, int]] = []
         try:
-            # The seeds are the same with and without images, and so are initial weights, batches and dropout.
-            with torch_seed(stream(seed, "vqa", data.card.name)):
-                return learn(data, splits, blind)
+            for heads in [tuple(blind)] if together else [(each,) for each in blind]:
+                # The seeds are the same with and without images, and so are initial weights, batches and dropout.
+                with torch_seed(stream(seed, "vqa", data.card.name)):
+                    answered += learn(data, splits, heads)
         except torch.cuda.OutOfMemoryError as error:
-            config = self.config
-            if config.protocol == "pooled" and config.towers == "frozen" and config.head != "ban":
+            if together:
                 raise
             raise BenchError("out of GPU memory; lower vqa.micro_batch") from error
+        return answered
 
     def add_zero_shot(self, measurement: Measurement, data: Evaluation, train: "Questions", test: "Questions") -> None:
         """Add zero_shot_accuracy, or say in the notes why it is missing."""
@@ -248,10 +255,13 @@ class VQA(Task):
             np.mean([right / len(answers) for right, answers in zip(possible, candidates)])
         )
 
-    def learn(self, data: Evaluation, splits: dict[str, "Questions"], blind: bool) -> tuple[np.ndarray, int]:
-        """Train the head. Returns the answer to each question of test, and the epoch whose weights were kept.
+    def learn(
+        self, data: Evaluation, splits: dict[str, "Questions"], blind: Sequence[bool]
+    ) -> list[tuple[np.ndarray, int]]:
+        """Train a head for each of ``blind``, all with the same initial weights, batches and dropout.
 
-        blind: all image features are 0, the mean over train.
+        Returns, for each, the answer to each question of test, and the epoch whose weights were kept. blind: whether
+        all image features are 0, the mean over train. A single one where towers are trained or the head reads tokens.
         """
         config = self.config
         frozen = config.towers == "frozen"
@@ -267,59 +277,74 @@ class VQA(Task):
         targets = torch.from_numpy(target).to(device)
         build = {"product": Product, "bilinear": Bilinear, "ban": Ban}[config.head]
         head = build(*features.widths, config.width, len(vocabulary), config.dropout).to(device)
+        heads = [head, *(deepcopy(head) for _ in blind[1:])]
 
-        def logits(split: str, at: Tensor) -> Tensor:
-            image, *question = features(split, at)
-            of_answers: Tensor = head(torch.zeros_like(image) if blind else image, *question)
+        def logits(number: int, split: str, at: Tensor, kept: Tensor | None = None) -> Tensor:
+            read = features(split, at, blind[number])
+            of_answers: Tensor = heads[number](read, kept) if isinstance(read, Inputs) else heads[number](*read)
             return of_answers
 
         @torch.no_grad()
-        def answers(split: str) -> np.ndarray:
-            head.eval()
+        def answers(number: int, split: str) -> np.ndarray:
+            heads[number].eval()
             every = torch.arange(len(splits[split]), device=device)
-            chosen = [logits(split, at).argmax(1).cpu() for at in torch.split(every, rows)]
+            chosen = [logits(number, split, at).argmax(1).cpu() for at in torch.split(every, rows)]
             return np.asarray(vocabulary[torch.cat(chosen).numpy()])
 
-        of_head, of_towers = list(head.parameters()), features.parameters()
-        trained = [*of_head, *of_towers]
+        of_towers = features.parameters()
+        trained = [[*each.parameters(), *of_towers] for each in heads]
         optimizer = torch.optim.AdamW(
-            [{"params": of_head}, *([{"params": of_towers, "lr": config.tower_learning_rate}] if of_towers else [])],
+            [
+                {"params": [weight for each in heads for weight in each.parameters()]},
+                *([{"params": of_towers, "lr": config.tower_learning_rate}] if of_towers else []),
+            ],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
         )
         steps = config.epochs * -(-len(targets) // config.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        best, kept_epoch, kept = -1.0, config.epochs, trained
+        best, epochs, of_best = [-1.0] * len(heads), [config.epochs] * len(heads), trained.copy()
         for epoch in range(1, config.epochs + 1):
-            data.progress(TRAINING[blind], epoch - 1, config.epochs)
-            head.train()
+            data.progress(TRAINING[all(blind)], epoch - 1, config.epochs)
+            for each in heads:
+                each.train()
             for batch in torch.split(torch.randperm(len(targets)).to(device), config.batch_size):
                 optimizer.zero_grad()
                 for part in torch.split(batch, micro_batch):
-                    loss = nn.functional.cross_entropy(logits("train", part), targets[part])
-                    torch.autograd.backward(loss * (len(part) / len(batch)))
+                    kept = head.draw(len(part)) if isinstance(head, Pooled) else None
+                    losses = [
+                        F.cross_entropy(logits(number, "train", part, kept), targets[part])
+                        for number in range(len(heads))
+                    ]
+                    torch.autograd.backward(torch.stack(losses).sum() * (len(part) / len(batch)))
                 optimizer.step()
                 schedule.step()
-            if not loss.isfinite():
-                raise BenchError(
-                    f"dataset '{data.card.name}': the loss is {loss:g} after epoch {epoch}, expected a finite number; "
-                    "lower vqa.learning_rate or vqa.tower_learning_rate"
-                )
-            if "val" in splits:
-                accuracy = float(np.mean(answers("val") == splits["val"].answer))
-                if accuracy > best:
-                    best, kept_epoch, kept = accuracy, epoch, [weight.detach().clone() for weight in trained]
+            for loss in losses:
+                if not loss.isfinite():
+                    raise BenchError(
+                        f"dataset '{data.card.name}': the loss is {loss:g} after epoch {epoch}, expected a finite "
+                        "number; lower vqa.learning_rate or vqa.tower_learning_rate"
+                    )
+            for number, weights in enumerate(trained) if "val" in splits else ():
+                accuracy = float(np.mean(answers(number, "val") == splits["val"].answer))
+                if accuracy > best[number]:
+                    best[number], epochs[number] = accuracy, epoch
+                    of_best[number] = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
-            for weight, value in zip(trained, kept):
-                weight.copy_(value)
-        return answers("test"), kept_epoch
+            for weights, values in zip(trained, of_best):
+                for weight, value in zip(weights, values):
+                    weight.copy_(value)
+        return [(answers(number, "test"), epoch) for number, epoch in enumerate(epochs)]
 
-    def learn_mevf_ban(self, data: Evaluation, splits: dict[str, "Questions"], blind: bool) -> tuple[np.ndarray, int]:
+    def learn_mevf_ban(
+        self, data: Evaluation, splits: dict[str, "Questions"], heads: Sequence[bool]
+    ) -> list[tuple[np.ndarray, int]]:
         """Train the head of Roy et al. 2024 and both towers. Returns as learn() does.
 
-        blind: all image features and grey images are 0.
+        heads: a single one; whether all image features and grey images are 0.
         """
+        (blind,) = heads
         encoder = trainable_copy(data, "vqa.protocol=roy2024")
         device = torch.device(getattr(encoder, "device", "cpu"))
         images = {split: (data.records(split).images, by_id(data, split)) for split in ("train", "test")}
@@ -354,7 +379,7 @@ class VQA(Task):
         every = torch.arange(len(splits["test"]))
         with torch.no_grad():
             chosen = [head(*inputs("test", at))[0].argmax(1).cpu() for at in torch.split(every, data.batch_size)]
-        return np.asarray(vocabulary[torch.cat(chosen).numpy()]), mevf_ban.EPOCHS
+        return [(np.asarray(vocabulary[torch.cat(chosen).numpy()]), mevf_ban.EPOCHS)]
 
 
 def trainable_copy(data: Evaluation, option: str) -> Trainable:
@@ -388,10 +413,18 @@ class Features:
             for split, of_split in splits.items()
         }
 
-    def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of the images, [b, Wi], and of the words, [b, Wt], of the questions ``at`` int64 [b]."""
-        images_at, texts_at = (x[at] for x in self.rows[split])
-        return self.image[split][images_at], self.text[texts_at]
+    def __call__(self, split: str, at: Tensor, blind: bool) -> Inputs:
+        """Return what a head reads of the questions ``at`` int64 [b] of a split. blind: all image features are 0."""
+        image, text = self.image[split], self.text
+        image_at, text_at = (x[at] for x in self.rows[split])
+        # A head that reads all there are reads no more than those of the questions.
+        if len(text) > len(at):
+            text, text_at = text[text_at], ALL
+        if blind:
+            return Inputs(torch.zeros_like(image[:1]), ALL, text, ALL, text_at)
+        if len(image) > len(at):
+            image, image_at = image[image_at], ALL
+        return Inputs(image, image_at, text, text_at, ALL)
 
     def parameters(self) -> list[nn.Parameter]:
         """List the weights that are trained along with the head."""
@@ -411,17 +444,21 @@ class TrainedFeatures(Features):
         self.of_stage = ("before", "after").index(stage)
         self.images = {split: (data.records(split).images, by_id(data, split)) for split in splits}
 
-    def __call__(self, split: str, at: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, split: str, at: Tensor, blind: bool) -> Inputs:
         """Encode the images and the words of the questions ``at`` int64 [b] of a split."""
         asked = self.splits[split]
         rows = at.cpu().numpy()
         # An image and a text that several of the questions share pass through the towers once.
-        images, image_of = np.unique(asked.image[rows], return_inverse=True)
-        texts, text_of = np.unique(asked.question[rows], return_inverse=True)
+        images, image_at = np.unique(asked.image[rows], return_inverse=True)
+        texts, text_at = np.unique(asked.question[rows], return_inverse=True)
+        text = self.text_scale.of(self.encoder.text_outputs(texts.tolist())[self.of_stage])
+        text_of = torch.from_numpy(text_at).to(self.device)
+        if blind:
+            return Inputs(text.new_zeros(1, self.widths[0]), ALL, text, ALL, text_of)
         pixels, order = self.images[split]
-        image = self.encoder.image_outputs(torch.from_numpy(np.array(pixels[order[images]])))[self.of_stage]
-        text = self.encoder.text_outputs(texts.tolist())[self.of_stage]
-        return self.image_scale.of(image)[image_of], self.text_scale.of(text)[text_of]
+        outputs = self.encoder.image_outputs(torch.from_numpy(np.array(pixels[order[images]])))
+        image = self.image_scale.of(outputs[self.of_stage])
+        return Inputs(image, torch.from_numpy(image_at).to(self.device), text, text_of, ALL)
 
     def parameters(self) -> list[nn.Parameter]:
         """List the trainable weights of the copy."""
@@ -450,54 +487,6 @@ def tokens(data: Evaluation, splits: dict[str, "Questions"], config: VQA.Config)
 def at_stage(encoded: Encoded, stage: Stage) -> np.ndarray:
     """Return features or embeddings."""
     return encoded.features if stage == "before" else encoded.embeddings
-
-
-class Product(nn.Module):
-    """Two layers on the projections of image and question and on their product.
-
-    Antol et al. 2015 use the product alone.
-    """
-
-    def __init__(self, image: int, question: int, width: int, answers: int, dropout: float) -> None:
-        super().__init__()
-        self.image, self.question = nn.Linear(image, width), nn.Linear(question, width)
-        self.classify = nn.Sequential(
-            nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, answers)
-        )
-
-    def forward(self, image: Tensor, question: Tensor) -> Tensor:
-        """Map features [b, Wi] and [b, Wt] to logits [b, answers]."""
-        image, question = self.image(image), self.question(question)
-        logits: Tensor = self.classify(torch.cat([image, question, image * question], 1))
-        return logits
-
-
-class Bilinear(nn.Module):
-    """Low-rank bilinear pooling of one image vector and one question vector, without attention.
-
-    MLB (Kim et al. 2017, arXiv:1610.04325): the product of both projections after tanh. Twice, each time added to the
-    question that the next one reads, as the glimpses of BAN are: BAN, where image and question have a single token, has
-    nothing to attend to. See attention.Ban for the attention.
-    """
-
-    def __init__(self, image: int, question: int, width: int, answers: int, dropout: float, glimpses: int = 2) -> None:
-        super().__init__()
-        self.question = nn.Linear(question, width)
-        self.of_image = nn.ModuleList(nn.Linear(image, width) for _ in range(glimpses))
-        self.of_question = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
-        self.join = nn.ModuleList(nn.Linear(width, width) for _ in range(glimpses))
-        self.classify = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, answers)
-        )
-
-    def forward(self, image: Tensor, question: Tensor) -> Tensor:
-        """Map features [b, Wi] and [b, Wt] to logits [b, answers]."""
-        state = self.question(question)
-        for of_image, of_question, join in zip(self.of_image, self.of_question, self.join):
-            pooled = torch.tanh(of_image(image)) * torch.tanh(of_question(state))
-            state = state + join(pooled)
-        logits: Tensor = self.classify(state)
-        return logits
 
 
 @dataclass(frozen=True)
@@ -581,6 +570,7 @@ def marks(predicted: np.ndarray, answer: np.ndarray) -> dict[str, np.ndarray]:
     return {"correct": predicted == answer, "token_f1": overlaps[:, 0], "token_recall": overlaps[:, 1]}
 
 
+@lru_cache(2**16)
 def overlap(predicted: str, answer: str) -> tuple[float, float]:
     """Return F1 and recall of the words of a predicted answer, each counted as often as both answers have it.
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.method import METHODS
+from benchmark.config.training import Training
+from benchmark.data.batch import Batch
+from benchmark.method import METHODS, Method
 from benchmark.task import TASKS
+from benchmark.training import cost, loop
 from tests.squares import Bench, write_squares
 
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
@@ -58,6 +61,32 @@ def _own_cache(tmp_path_factory):
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("BENCH_DATA", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operations_counted_once():
+    """Of trainings alike, the first counts its operations; tests of the count itself call ``counted_each_time``."""
+    counts: dict[tuple[object, ...], dict[str, float]] = {}
+
+    def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[str, float]:
+        parts = [(name, type(part)) for name, part in method.named_modules()]
+        shapes = [(name, each.shape, each.requires_grad) for name, each in method.named_parameters()]
+        buffers = [(name, each.shape, each.item() if each.ndim == 0 else None) for name, each in method.named_buffers()]
+        pair = (sample.image.shape, sample.tokens.shape, sample.image_size, sample.augmentation)
+        key = (type(method), str((method.config, parts, shapes, buffers, pair, training)))
+        if key not in counts:
+            counts[key] = cost.flops_by_stage(method, sample, training)
+        method.enter(list(method.stages())[-1])
+        return counts[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "flops_by_stage", flops_by_stage)
+        yield
+
+
+@pytest.fixture
+def counted_each_time(monkeypatch):
+    monkeypatch.setattr(loop, "flops_by_stage", cost.flops_by_stage)
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ from benchmark.cli.data import data_app
 from benchmark.cli.doctor import doctor
 from benchmark.cli.listing import list_
 from benchmark.cli.options import say
+from benchmark.cli.perf import perf
 from benchmark.cli.plan import plan
 from benchmark.cli.run import claims, eval_, report, run
 from benchmark.cli.status import cancel, status
-from benchmark.cli.tools import caption, clean, export, merge, perf, push, tune
+from benchmark.cli.tools import caption, clean, export, merge, push, tune
 from benchmark.cli.watch import watch
 from benchmark.common.errors import BenchError, explained, kept_alive, raised_in, said
 from benchmark.common.interrupts import STOPPED, StoppedError

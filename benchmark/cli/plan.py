@@ -163,9 +163,7 @@ def _state(plan: "Plan", store: "Store", cell: "Cell") -> str:
 
 
 def _datasets(plan: "Plan", store: "Store", estimator: "Estimator") -> "dict[str, Preparing]":
-    from benchmark.models import build_model
-
-    model = build_model(plan.model, 0, "meta")
+    model = plan.blank_model
     untrained = [cell for cell in plan.cells if not store.finished(cell.key)]
     return {name: estimator.prepared(name, untrained, model.image_size, model.resizing) for name in plan.datasets}
 

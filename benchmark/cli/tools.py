@@ -1,10 +1,8 @@
-"""`bench tune`, `caption`, `export`, `push`, `clean` and `perf`: tools for before and after runs."""
+"""`bench tune`, `caption`, `export`, `push` and `clean`: tools for before and after runs."""
 
-import json
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -22,7 +20,6 @@ from benchmark.cli.options import (
     say,
     takes_options,
 )
-from benchmark.cli.plan import several_variants
 from benchmark.common.errors import BenchError, unknown
 
 if TYPE_CHECKING:
@@ -256,73 +253,3 @@ def _confirmed(question: str) -> bool:
     except typer.Abort:
         typer.echo()
         raise BenchError("Nothing removed: no answer. Pass --yes to skip the prompt.") from None
-
-
-@takes_options("suite", "model", "device", "settings", "grid", "plugin")
-def perf(
-    options: RunOptions,
-    works: Annotated[str | None, typer.Option(help="Names, comma-separated. Default: all.")] = None,
-    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: minutes on two cores.")] = 1.0,
-    methods: Annotated[
-        str | None, typer.Option(help="Measure a training step of these methods (or all) instead of the works.")
-    ] = None,
-    reference: Annotated[str, typer.Option(help="The method that the others' steps are compared with.")] = "clip",
-    output: Annotated[Path | None, typer.Option(help="A JSON file for the figures, with machine and versions.")] = None,
-) -> None:
-    """Compare speed and memory with peer libraries on the same work. Ratios above 1: ours is better.
-
-    With --methods: a step of each method on noise with random weights. Ratios above 1: it takes more than clip.
-    """
-    from benchmark.common.machine import machine
-
-    steps = replace(options, methods=methods) if methods else None
-    figures = _method_steps(steps, reference) if steps else _works(names_of(works), scale)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n", encoding="utf-8")
-        say(str(output))
-
-
-def _works(names: list[str] | None, scale: float) -> dict[str, Any]:
-    from benchmark.perf.peers import WORKS, perf
-
-    rows = perf(names or list(WORKS), scale, console)
-    table = Table(title_justify="left")
-    for column in ("work", "ours", "peer", "faster", "less memory"):
-        table.add_column(column, justify="right" if column in ("faster", "less memory") else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            f"{row['work']}: {row['title']}",
-            f"{row['ours']}: {row['seconds']:.2f} s, {row['memory'] / 1e6:,.0f} MB",
-            f"{row['peer']}: {row['peer_seconds']:.2f} s, {row['peer_memory'] / 1e6:,.0f} MB",
-            f"{row['speed_ratio']:.1f} x",
-            f"{row['memory_ratio']:.1f} x",
-        )
-    console.print(table)
-    return {"scale": scale, "works": rows}
-
-
-def _method_steps(options: RunOptions, reference: str) -> dict[str, Any]:
-    config = options.config()
-    from benchmark.perf.steps import method_steps
-    from benchmark.plan.make import make_plan
-
-    plan = make_plan(config)
-    if plan.problems:
-        raise BenchError(plan.problems[0])
-    rows = method_steps(plan, reference, console)
-    table = Table(title=f"a training step, model {plan.model.name}, device {plan.device}", title_justify="left")
-    for column in ("arm", "batch", "pairs/s", "memory", "time", "memory "):
-        table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
-    varied = several_variants((row["arm"], row["variant"]) for row in rows)
-    for row in rows:
-        table.add_row(
-            escape(f"{row['arm']} {row['variant']}" if row["arm"] in varied else row["arm"]),
-            f"{row['batch_size']}/{row['micro_batch']}",
-            f"{row['pairs_per_second']:,.0f}",
-            f"{row['memory'] / 1e6:,.0f} MB",
-            f"{row['time_ratio']:.2f} x",
-            f"{row['memory_ratio']:.2f} x",
-        )
-    console.print(table)
-    return {"model": plan.model.name, "reference": reference, "methods": rows}

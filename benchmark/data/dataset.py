@@ -1,17 +1,15 @@
 """An opened dataset: its records, checked."""
 
-import hashlib
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +19,14 @@ from benchmark.common.errors import BenchError, MachineError
 from benchmark.data.card import Card
 from benchmark.data.image_files import ImageFiles, image_files, known_files
 from benchmark.data.images import decode_image, load_image
-from benchmark.data.problems import BadRow, OnBadData, Problems, summary
-from benchmark.data.records import COLUMNS, LISTS, SPLITS, Row, place
+from benchmark.data.problems import BadRow, OnBadData, summary
+from benchmark.data.record_tables import read_stream
+from benchmark.data.records import COLUMNS, SPLITS, place
 from benchmark.data.shared import Counts, Records, Rules, write_shared
-from benchmark.data.sources.base import Fractions, SharedGroups
+from benchmark.data.sources.base import Fractions
 from benchmark.data.sources.folders import located
 from benchmark.data.sources.subsample import Candidate
+from benchmark.data.writing import Summary, write_records
 from benchmark.store import formats
 from benchmark.store.cache import build_folder, cache_root, remember, remembered
 from benchmark.store.hashing import digest
@@ -34,8 +34,6 @@ from benchmark.store.hashing import digest
 if TYPE_CHECKING:
     import datasets
 
-CHUNK = 1000
-"""Rows written at once."""
 WAITING = 64
 """The most images that are decoded ahead of their use."""
 
@@ -51,21 +49,6 @@ class Undecodable:
     row: int
     reason: str
     message: str
-
-
-class Summary(TypedDict):
-    """What meta.json says about a folder of records.
-
-    splits: the number of rows of each. gathered: by split the number of rows of the source that were gathered with
-    others, and of the rows they became. left_out: the number of bad rows by reason. content: a hash of all rows.
-    remarks: what is worth knowing about rows that are used, with their number.
-    """
-
-    splits: dict[str, int]
-    gathered: dict[str, tuple[int, int]]
-    left_out: dict[str, int]
-    content: str
-    remarks: NotRequired[dict[str, int]]
 
 
 def open_dataset(card: Card, on_bad_data: OnBadData = "error", cache: Path | None = None) -> "Dataset":
@@ -221,9 +204,9 @@ class Dataset:
 
         A row that others were merged into has the texts and questions of all.
         """
-        table = _read_stream(self._tables / f"{split}.arrow")
+        table = read_stream(self._tables / f"{split}.arrow")
         if split in self.shared["merged"]:
-            merged = _read_stream(self._shared_folder / f"{split}.arrow")
+            merged = read_stream(self._shared_folder / f"{split}.arrow")
             for name in merged.column_names:
                 table = table.set_column(table.column_names.index(name), name, merged[name])
         return table
@@ -373,7 +356,7 @@ class Dataset:
                 self.look_closely()
                 del self._image_files
             for split, usable in self._image_files.rows.items():
-                table = _read_stream(self._tables / f"{split}.arrow")
+                table = read_stream(self._tables / f"{split}.arrow")
                 records[split] = Records(table, usable, self._image_files.sizes[split])
             rules = self._rules
             assert rules is not None
@@ -384,7 +367,7 @@ class Dataset:
     @cached_property
     def _image_files(self) -> ImageFiles:
         """Which rows have their image file now. Unlike the rows themselves, this is not cached on disk."""
-        tables = {split: _read_stream(self._tables / f"{split}.arrow") for split in self._summary["splits"]}
+        tables = {split: read_stream(self._tables / f"{split}.arrow") for split in self._summary["splits"]}
         with self._named_in_errors():
             folder = self.card.source.image_folder()
         memory = self.cache / "image_files" / f"{digest([self._table_folder.name, str(folder)])}.json"
@@ -437,42 +420,8 @@ class Dataset:
         return self.cache / "records" / digest(["records", formats.CACHE, *parts])
 
     def _write_tables(self, folder: Path) -> None:
-        schema = _schema(self.card.multi_label)
         source = self.card.source
-        problems = Problems()
-        counts: Counter[str] = Counter()
-        gathered: dict[str, tuple[int, int]] = {}
-        rows_hash = hashlib.sha256()
-        with ExitStack() as stack:
-            writers: dict[str, pa.RecordBatchStreamWriter] = {}
-            rows = source.rows(self.card.labels, problems)
-            rows = _unique(rows, problems, source.shared_group_rule(), source.shares_images(), "text" in self.provides)
-            # Closed here even when the disk is full. Left to the garbage collector, the source's processes and files
-            # would be closed by an arbitrary thread, perhaps by one that waits for them.
-            stack.enter_context(closing(rows))
-            while chunk := list(islice(rows, CHUNK)):
-                for split in {row.split: None for row in chunk}:
-                    of_split = [row for row in chunk if row.split == split]
-                    if split not in writers:
-                        path = str(folder / f"{split}.arrow")
-                        writers[split] = stack.enter_context(pa.ipc.new_stream(path, schema))
-                    writers[split].write_table(_as_table(of_split, schema))
-                    counts[split] += len(of_split)
-                    several = [row.read for row in of_split if row.read > 1]
-                    if several:
-                        before = gathered.get(split, (0, 0))
-                        gathered[split] = (before[0] + sum(several), before[1] + len(several))
-                for row in chunk:
-                    rows_hash.update(row.encoded())
-        problems.stop(self.on_bad_data)
-        meta: Summary = {
-            "splits": counts,
-            "gathered": gathered,
-            "left_out": problems.counts,
-            "content": rows_hash.hexdigest(),
-        }
-        if problems.remarks:
-            meta["remarks"] = problems.remarks
+        meta = write_records(folder, source, self.card.labels, self.on_bad_data, "text" in self.provides)
         (folder / "meta.json").write_text(json.dumps(meta))
 
 
@@ -498,68 +447,6 @@ class AbsentDataset(Dataset):
     def is_listed(self, split: str) -> bool:
         """Return False: there is nothing to list."""
         return False
-
-
-def _schema(multi_label: bool) -> pa.Schema:
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    label = pa.list_(pa.int64()) if multi_label else pa.int64()
-    types = {"image": image, "label": label, "row": pa.int64()} | {name: pa.list_(pa.string()) for name in LISTS}
-    return pa.schema([(name, types.get(name, pa.string())) for name in (*COLUMNS, "file", "row")])
-
-
-def _as_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
-    columns["image"] = [{"path": row.image} if isinstance(row.image, str) else {"bytes": row.image} for row in rows]
-    return pa.table(columns, schema)
-
-
-def _unique(
-    rows: Iterator[Row], problems: Problems, shared_groups: SharedGroups, shared_images: bool, captions: bool
-) -> Generator[Row, None, None]:
-    """The rows without those whose id occurred before, or whose group or image occurred in another split.
-
-    shared_groups, shared_images: what the published splits share; groups and images of which this is not a mistake are
-    not compared. captions: an id may name an image, and occur in each row of a caption of it.
-    """
-    # With millions of rows these are gigabytes: one tuple for each row.
-    ids: dict[str, _Seen] = {}
-    groups: dict[str, _Seen] = {}
-    images: dict[str, _Seen] = {}
-    for row in rows:
-        here = (row.split, row.file, row.row, _image_name(row) if captions else "")
-        id_ = f"{row.split}/{row.id}" if shared_groups == "drop" else row.id
-        first = ids.get(id_)
-        if first and not (captions and (first[0], first[3]) == (here[0], here[3])):
-            message = f"id '{row.id}' is already used in {place(first[1], first[2])}"
-            problems.add(row.place, BadRow("duplicate id", message))
-            continue
-        names = [("group", row.group, groups)] if shared_groups == "error" else []
-        if isinstance(row.image, str) and not shared_images and shared_groups != "drop":
-            names.append(("image", row.image, images))
-        for kind, name, seen in names:
-            split, file, line, _ = seen.get(name, here)
-            if split != row.split:
-                message = f"{kind} '{name}' is in split '{row.split}' here, but in '{split}' in {place(file, line)}"
-                problems.add(row.place, BadRow(f"{kind} in two splits", message))
-                break
-        else:
-            ids.setdefault(id_, here)
-            for _, name, seen in names:
-                seen.setdefault(name, here)
-            yield row
-
-
-_Seen = tuple[str, str, int, str]
-"""Of the first row with an id, a group or an image: split, file, row, and the name of its image."""
-
-
-def _image_name(row: Row) -> str:
-    return row.image if isinstance(row.image, str) else row.digest or hashlib.sha256(row.image).hexdigest()
-
-
-def _read_stream(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_stream(file).read_all()
 
 
 @dataclass(frozen=True)

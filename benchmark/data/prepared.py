@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmark.common.errors import BenchError, plural
-from benchmark.data.dataset import CHUNK, Dataset, Progress
+from benchmark.data.dataset import Dataset, Progress
 from benchmark.data.records import COLUMNS
 from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
 from benchmark.data.sources.formats import digest as file_digest
@@ -28,6 +28,8 @@ from benchmark.store.hashing import digest
 
 LARGE = 1 << 35
 """Bytes of pixels from which on images are stored as JPEG, at about a tenth of the size and a tenth of the speed."""
+CHUNK = 1000
+"""Rows written at once, whose texts are hashed together."""
 QUALITY = 95
 JPEG_SHARE = 0.1
 """About the share of the bytes of pixels that JPEG takes."""

@@ -21,7 +21,7 @@ from benchmark.data.problems import BadRow, OnBadData, Problems
 from benchmark.data.records import Row, place, text_hashes
 from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
 from benchmark.data.shared import same_content
-from benchmark.data.sources.formats import Values
+from benchmark.data.sources.chunks import Values
 from benchmark.data.sources.gather import merge
 from benchmark.data.sources.table import RowReader
 from benchmark.data.sources.webdataset import Member, Sample, WebDatasetSource, picture, sample_values, scan_shard

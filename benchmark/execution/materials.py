@@ -155,7 +155,6 @@ class Materials:
         self.plan, self.progress, self.cache, self.together = plan, progress, cache, together
         self.device = plan.device
         self._tokenizer: Tokenizer | None = None
-        self._blank_model: DualEncoder | None = None
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the plan's model, checked against its text tower."""
@@ -169,9 +168,7 @@ class Materials:
 
     def blank_model(self) -> DualEncoder:
         """Return the model without weights, on the meta device, to read its image size and resizing from."""
-        if self._blank_model is None:
-            self._blank_model = build_model(self.plan.model, 0, "meta")
-        return self._blank_model
+        return self.plan.blank_model
 
     def model(self, seed: int, weights: bool = True, initial: bool = True) -> DualEncoder:
         """Return the model as it is before training.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,11 +37,6 @@ class Measured:
     resamples: dict[str, Columns]
     notes: dict[str, Any]
     primary: str
-
-    @property
-    def has_primary(self) -> bool:
-        """Whether a row has the metric that the tables show."""
-        return any(row["primary"] for row in self.rows)
 
 
 def measure(
@@ -149,6 +144,28 @@ def _row(
         "start": plan.starts.get(cell.seed),
         "raw_pixels": plan.raw_pixels.get(cell.seed),
     }
+
+
+def relabelled(plan: Plan, cell: FixedEncoder, pair: Pair, rows: list[Row]) -> list[Row]:
+    """Give rows of the same evaluation in another run the columns that identify it in this one."""
+
+    def of_type(row: Row, columns: type) -> dict[str, Any]:
+        return {name: value for name, value in row.items() if name in columns.__annotations__}
+
+    return [
+        _row(
+            plan,
+            cell,
+            pair,
+            CourseColumns(),
+            cast(LoadingColumns, of_type(row, LoadingColumns)),
+            row["part"],
+            cast(Scores, of_type(row, Scores)),
+            row["primary"],
+            row["examples"],
+        )
+        for row in rows
+    ]
 
 
 def resamples_of(

@@ -25,7 +25,7 @@ from benchmark.evaluation.encoder import Encoder
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.execution.materials import Materials, load_trained
-from benchmark.execution.measure import measure
+from benchmark.execution.measure import measure, relabelled
 from benchmark.execution.team import Team
 from benchmark.models import DualEncoder
 from benchmark.models.download import to_download
@@ -36,9 +36,11 @@ from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
 from benchmark.store.files import write_whole
+from benchmark.store.kept import adopt_evaluation, keep_evaluation
 from benchmark.store.live import Recorder, Work
-from benchmark.store.rows import CourseColumns
+from benchmark.store.rows import CourseColumns, Row
 from benchmark.store.store import Store
+from benchmark.task import TASKS
 from benchmark.training.checkpoint import TEMPORARY
 from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
@@ -333,7 +335,7 @@ class Runner:
         folder, batch_size = self.store.cell(cell.key) / "embeddings", self.plan.config.evaluation.batch_size
         encoders: dict[float, Encoder] = {}
         by_dataset: dict[str, Evaluation] = {}
-        stage, everything = None, True
+        stage, everything, adopted = None, True, 0
         with ExitStack() as while_evaluating:
             for number, pair in enumerate(missing):
                 title, what, failures = f"{name}, {pair.title}", _evaluation(cell, pair), len(self.outcome.failures)
@@ -349,23 +351,29 @@ class Runner:
                 with claimed, deferred_interrupt(ctrl_c=False) as interrupted:
                     with self.trying(cell.key):
                         begin()
-                        if pair.at not in encoders:
+                        kept = self.adopt(cell, pair, claimed)
+                        if not kept and pair.at not in encoders:
                             encoders, by_dataset = {pair.at: encoder_of(cell, pair.at)}, {}
+                    adopted += kept
                     with self.recording_failures(title, what), self.trying(what), claimed.guarding():
-                        if pair.dataset not in by_dataset:
-                            dataset = self.plan.datasets[pair.dataset]
-                            by_dataset[pair.dataset] = Evaluation(
-                                encoders[pair.at], dataset, folder, self.cache, batch_size
-                            )
-                        data = by_dataset[pair.dataset]
-                        data.progress = partial(self.show, stage, number, pair.title)
-                        self.measure(cell, pair, data, claimed)
+                        if not kept:
+                            if pair.dataset not in by_dataset:
+                                dataset = self.plan.datasets[pair.dataset]
+                                by_dataset[pair.dataset] = Evaluation(
+                                    encoders[pair.at], dataset, folder, self.cache, batch_size
+                                )
+                            data = by_dataset[pair.dataset]
+                            data.progress = partial(self.show, stage, number, pair.title)
+                            self.measure(cell, pair, data, claimed)
                         self.outcome.evaluated += 1
                 self.recorder.evaluated(work, failed=len(self.outcome.failures) > failures)
                 if stop := interrupted():
                     raise stop
             if stage is not None:
                 stage.update(len(missing))
+        if adopted:
+            taken = plural(adopted, "evaluation")
+            self.progress.print(f"{name}: {taken} from the cache, made by a run with the same data and settings")
         if everything:
             self.outcome.elsewhere += self.recorder.elsewhere(cell.key, "evaluation")
         return everything
@@ -374,6 +382,26 @@ class Runner:
         """Show how far an evaluation is, within the stage of its cell."""
         stage.update(number, note=f"{title}, {doing}: {done:,} of {total:,}")
 
+    def adopt(self, cell: Cell | FixedEncoder, pair: Pair, claimed: Claim) -> bool:
+        """Write an evaluation into the store that a run kept in the cache; return whether there is one."""
+        if isinstance(cell, Cell):
+            return False
+        rows = adopt_evaluation(
+            self.cache, self.store, cell.key, pair.key, partial(relabelled, self.plan, cell, pair), claimed.partial()
+        )
+        if rows is None:
+            return False
+        self.warn_of_missing(pair, rows, TASKS[pair.task].primary_for(self.plan.datasets[pair.dataset].card))
+        self.tracking.scores(rows, 0)
+        return True
+
+    def warn_of_missing(self, pair: Pair, rows: list[Row], primary: str) -> None:
+        """Warn where no row has the metric that the tables show."""
+        if not any(row["primary"] for row in rows):
+            self.progress.warn(
+                f"{pair.title}: too few examples or candidates to compute {primary}; the tables leave this dataset out"
+            )
+
     def measure(self, cell: Cell | FixedEncoder, pair: Pair, data: Evaluation, claimed: Claim) -> None:
         """Evaluate one pair into the store."""
         course = CourseColumns()
@@ -381,11 +409,7 @@ class Runner:
             reached = self.store.cost(cell.key)["kept"][checkpoint_at(pair.at)]
             course = CourseColumns(at=pair.at, samples=reached["samples"], seconds=reached["seconds"])
         measured = measure(self.plan, cell, pair, data, course)
-        if not measured.has_primary:
-            self.progress.warn(
-                f"{pair.title}: too few examples or candidates to compute {measured.primary}; "
-                "the tables leave this dataset out"
-            )
+        self.warn_of_missing(pair, measured.rows, measured.primary)
         self.store.add_evaluation(
             cell.key,
             pair.key,
@@ -398,6 +422,12 @@ class Runner:
             claimed.partial(),
         )
         self.tracking.scores(measured.rows, self.store.cost(cell.key).get("samples", 0))
+        if isinstance(cell, FixedEncoder):
+            # The evaluation itself is there, whatever becomes of the copy.
+            try:
+                keep_evaluation(self.cache, self.store, cell.key, pair.key)
+            except MachineError as error:
+                self.progress.warn(str(error))
 
     def work(self, estimator: Estimator | None = None) -> list[Work]:
         """List what is left to train and to evaluate, with seconds where there is an estimator."""

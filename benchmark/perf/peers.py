@@ -1,22 +1,17 @@
-"""`bench perf`: measure the harness and a peer library on the same work, each in its own process.
+"""The works of `bench perf`: the harness and a peer library on the same work, and the least that the work takes.
 
-Times of different machines are not comparable; ratios within one run are. ``python -m benchmark.perf.peers WORK SIDE
-SCALE`` measures one side of one work and prints seconds and bytes as JSON.
+``python -m benchmark.perf.peers WORK SCALE SIDE`` serves one side of one work; see ``measure.py``.
 """
 
-import atexit
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
+import tarfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from itertools import count as numbers
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,34 +19,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmark.common.errors import BenchError, unknown
+from benchmark.common.errors import unknown
+from benchmark.perf.data import made_once, picture, temporary_folder, tokenizer
+from benchmark.perf.jobs import evaluation, job, start_up
+from benchmark.perf.measure import Row, Side, Work, compared, installed, serve, side_command
+from benchmark.perf.training import step
 from benchmark.store.store import Store
-from benchmark.training.memory import PeakMemory
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from benchmark.data.batch import Batch
     from benchmark.data.loader import PairSet
     from benchmark.evaluation.evaluation import Evaluation
-    from benchmark.models.tokenizer import Tokenizer
-
-Side = Callable[[], Any]
-RUNS = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """A comparison of the harness with a peer.
-
-    ours, peer: descriptions of the two sides. build: makes the data at a scale in (0, 1], where 1 is full size, and
-    returns the two sides to time.
-    """
-
-    title: str
-    ours: str
-    peer: str
-    build: Callable[[float], tuple[Side, Side]]
 
 
 def training_step(scale: float) -> tuple[Side, Side]:
@@ -165,19 +143,14 @@ def _products_of(fits: Side) -> "Counter[tuple[int, torch.dtype]]":
     return counts
 
 
-def retrieval(scale: float) -> tuple[Side, Side]:
-    """Build retrieval in both directions between 5,000 images and 25,000 texts, with embeddings of 512 dimensions.
+def retrieval(scale: float) -> tuple[Side, Side, Side]:
+    """Build retrieval in both directions between 2,500 images and 12,500 texts, with embeddings of 512 dimensions.
 
-    Ours: all metrics. The peer: recall@1, 5 and 10, in batches of 32.
+    Ours: all metrics. The peer: recall@1, 5 and 10, in batches of 32. The limit: the products in float32.
     """
     from benchmark.task import TASKS
 
-    try:
-        from clip_benchmark.metrics.zeroshot_retrieval import evaluate
-    except ImportError as error:
-        raise BenchError("retrieval is compared with CLIP_benchmark: pip install clip_benchmark") from error
-
-    n = round(5000 * scale)
+    n = round(2500 * scale)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(n, 512)).astype(np.float32)
     texts = np.repeat(images, 5, axis=0) + 3 * rng.normal(size=(5 * n, 512)).astype(np.float32)
@@ -198,10 +171,20 @@ def retrieval(scale: float) -> tuple[Side, Side]:
     pairs = [(torch.from_numpy(images[list(rows)]), [range(5 * i, 5 * i + 5) for i in rows]) for rows in batches]
 
     def peer() -> None:
+        installed("clip_benchmark")
+        from clip_benchmark.metrics.zeroshot_retrieval import evaluate
+
         with redirect_stderr(io.StringIO()):
             evaluate(Embedded(), pairs, lambda rows: torch.from_numpy(texts[rows]), _device().type, False, [1, 5, 10])
 
-    return ours, peer
+    on_device = [torch.from_numpy(matrix).to(_device()) for matrix in (images, texts)]
+
+    def limit() -> None:
+        for queries, candidates in (on_device, on_device[::-1]):
+            for part in torch.split(queries, 500):
+                part @ candidates.T
+
+    return ours, peer, limit
 
 
 def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
@@ -241,12 +224,14 @@ def _embedded(images: np.ndarray, texts: np.ndarray) -> "Evaluation":
     return Embedded()
 
 
-def loading(scale: float) -> tuple[Side, Side]:
+def loading(scale: float) -> tuple[Side, Side, Side, Side]:
     """Build an epoch of 512 images of 1024 x 1024 for a model of 224 pixels.
 
-    Ours: from the prepared cache. The peer: decodes each JPEG and crops it with torchvision.
+    Ours: from the prepared cache; once: preparing it. The peer: decodes each JPEG and crops it with torchvision, in as
+    many workers as there are cores. The limit: reads the prepared images.
     """
     from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
     from benchmark.data.card import load_card
@@ -255,69 +240,103 @@ def loading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import prepare
 
     count, side, size = max(4, round(512 * scale)), max(64, round(1024 * scale)), max(16, round(224 * scale))
-    folder = _folder()
     rows = [{"image": f"{i}.jpg", "text": f"picture {i}", "split": "train"} for i in range(count)]
-    for number, row in enumerate(rows):
-        _picture(number, side).save(folder / row["image"], quality=90)
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    columns = "{image: image, text: text, split: split}"
-    (folder / "set.yaml").write_text(f"source: {{kind: manifest, file: rows.jsonl, columns: {columns}}}")
+
+    def write(folder: Path) -> None:
+        for number, row in enumerate(rows):
+            picture(number, side).save(folder / row["image"], quality=90)
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        columns = "{image: image, text: text, split: split}"
+        (folder / "set.yaml").write_text(f"source: {{kind: manifest, file: rows.jsonl, columns: {columns}}}")
+
+    folder, own = made_once(write), temporary_folder()
     dataset = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
     prepared = prepare(dataset, "train", size, folder / "cache")
-    ours = _epoch(PreparedPairs(prepared, _tokenizer(), folder / "cache"), count)
+    ours = _epoch(PreparedPairs(prepared, tokenizer(), folder / "cache"), count)
     crop = v2.Compose([v2.RandomResizedCrop(size, scale=(0.8, 1.0), antialias=True), v2.ToDtype(torch.float32, True)])
+    fresh = numbers()
+
+    def once() -> None:
+        prepare(dataset, "train", size, own / f"cache {next(fresh)}")
+
+    class Pictures(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return count
+
+        def __getitem__(self, number: int) -> torch.Tensor:
+            with Image.open(folder / rows[number]["image"]) as file:
+                cropped: torch.Tensor = crop(v2.functional.pil_to_tensor(file.convert("RGB")))
+            return cropped
 
     def peer() -> None:
-        for row in rows:
-            with Image.open(folder / row["image"]) as file:
-                crop(v2.functional.pil_to_tensor(file.convert("RGB")))
+        # A few pictures, as of a test, are not worth a process.
+        workers = (os.cpu_count() or 1) if count >= 64 else 0
+        for _ in DataLoader(Pictures(), 64, shuffle=True, num_workers=workers):
+            pass
 
-    return ours, peer
+    def limit() -> None:
+        for begin in range(0, count, 64):
+            prepared.images[np.arange(begin, min(begin + 64, count))]
+
+    return ours, once, peer, limit
 
 
-def streaming(scale: float) -> tuple[Side, Side]:
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    data = tar.extractfile(member)
+    assert data
+    return data.read()
+
+
+def streaming(scale: float) -> tuple[Side, Side, Side]:
     """Build an epoch of 2,048 images of 320 x 256 from eight tar shards for a model of 224 pixels.
 
-    The peer: webdataset with its shuffle buffer, decoding with Pillow and torchvision.
+    The peer: webdataset with its shuffle buffer, decoding with Pillow and torchvision. The limit: decodes with Pillow.
     """
-    import tarfile
-
+    from PIL import Image
     from torchvision.transforms import v2
 
     from benchmark.data.card import load_card
     from benchmark.data.streamed import Stream, StreamedPairs
 
-    try:
-        import webdataset
-    except ImportError as error:
-        raise BenchError("streaming is compared with webdataset: pip install webdataset") from error
-
     count, size = max(8, round(2048 * scale)), max(16, round(224 * scale))
-    folder = _folder()
-    for shard in range(8):
-        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
-            for number in range(shard, count, 8):
-                buffer = io.BytesIO()
-                _picture(number, 256, 320).save(buffer, "JPEG", quality=90)
-                for suffix, data in (("jpg", buffer.getvalue()), ("txt", f"picture {number}".encode())):
-                    member = tarfile.TarInfo(f"{number}.{suffix}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-    (folder / "set.yaml").write_text(
-        "source: {kind: webdataset, shards: {train: ['*.tar']}, columns: {image: image, text: txt, id: key}, "
-        "stream: true, shuffle_buffer: 500}"
-    )
+
+    def write(folder: Path) -> None:
+        for shard in range(8):
+            with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+                for number in range(shard, count, 8):
+                    buffer = io.BytesIO()
+                    picture(number, 256, 320).save(buffer, "JPEG", quality=90)
+                    for suffix, data in (("jpg", buffer.getvalue()), ("txt", f"picture {number}".encode())):
+                        member = tarfile.TarInfo(f"{number}.{suffix}")
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+        (folder / "set.yaml").write_text(
+            "source: {kind: webdataset, shards: {train: ['*.tar']}, columns: {image: image, text: txt, id: key}, "
+            "stream: true, shuffle_buffer: 500}"
+        )
+
+    folder = made_once(write)
     stream = Stream(load_card(folder / "set.yaml"), "train", folder / "cache")
-    ours = _epoch(StreamedPairs(stream, size, _tokenizer(), "error"), count, augment=False)
+    ours = _epoch(StreamedPairs(stream, size, tokenizer(), "error"), count, augment=False)
     crop = v2.Compose([v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()])
 
     def peer() -> None:
+        installed("webdataset")
+        import webdataset
+
         files = [str(path) for path in sorted(folder.glob("*.tar"))]
         pipeline = webdataset.WebDataset(files, shardshuffle=8).shuffle(500).decode("pil").to_tuple("jpg", "txt")
-        for picture, _ in pipeline:
-            crop(picture)
+        for image, _ in pipeline:
+            crop(image)
 
-    return ours, peer
+    def limit() -> None:
+        for path in sorted(folder.glob("*.tar")):
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    if member.name.endswith(".jpg"):
+                        Image.open(io.BytesIO(_bytes(tar, member))).convert("RGB")
+
+    return ours, peer, limit
 
 
 def reading(scale: float) -> tuple[Side, Side]:
@@ -328,11 +347,14 @@ def reading(scale: float) -> tuple[Side, Side]:
     from benchmark.data.prepared import Images, Prepared
 
     count, size = max(64, round(100_000 * scale)), 64
-    folder = _folder()
     rng = np.random.default_rng(0)
-    with (folder / "images.bin").open("wb") as file:
-        for start in range(0, count, 1000):
-            file.write(rng.integers(0, 256, (min(1000, count - start), 3, size, size), dtype=np.uint8).tobytes())
+
+    def write(folder: Path) -> None:
+        with (folder / "images.bin").open("wb") as file:
+            for begin in range(0, count, 1000):
+                file.write(rng.bytes(min(1000, count - begin) * 3 * size * size))
+
+    folder = made_once(write)
     columns = {
         "id": [f"image {i}" for i in range(count)],
         "text": [[f"picture {i}"] for i in range(count)],
@@ -340,7 +362,7 @@ def reading(scale: float) -> tuple[Side, Side]:
     }
     ends = np.arange(1, count + 1) * 3 * size * size
     prepared = Prepared(Images(folder / "images.bin", ends, size, False), pa.table(columns), "perf")
-    ours = _epoch(PreparedPairs(prepared, _tokenizer(), folder), count, augment=False)
+    ours = _epoch(PreparedPairs(prepared, tokenizer(), temporary_folder()), count, augment=False)
 
     def peer() -> None:
         images = np.fromfile(folder / "images.bin", np.uint8).reshape(count, 3, size, size)
@@ -349,26 +371,6 @@ def reading(scale: float) -> tuple[Side, Side]:
             torch.from_numpy(images[order[start : start + 64]])
 
     return ours, peer
-
-
-def _folder() -> Path:
-    """Make a folder that is removed when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-perf-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _picture(number: int, height: int, width: int | None = None) -> "Image":
-    from PIL import Image
-
-    coarse = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width or height, height), Image.Resampling.BICUBIC)
-
-
-def _tokenizer() -> "Tokenizer":
-    from benchmark.models.tokenizer import CorpusBPE, train
-
-    return CorpusBPE(train(["picture"], 300), 32)
 
 
 def _epoch(pairs: "PairSet", count: int, augment: bool = True) -> Side:
@@ -425,13 +427,13 @@ def report(scale: float) -> tuple[Side, Side]:
     from benchmark.api import write_report
     from benchmark.perf.made_results import of_scale
 
-    store = of_scale(scale, _folder())
+    folder = made_once(lambda folder: of_scale(scale, folder / "results"))
 
     def ours() -> None:
-        write_report(Store(store.folder), None, None, Console(quiet=True))
+        write_report(Store(folder / "results"), temporary_folder(), None, Console(quiet=True))
 
     def peer() -> None:
-        fresh = Store(store.folder)
+        fresh = Store(folder / "results")
         rows = fresh.rows()
         for row in rows[rows["primary"]].itertuples():
             fresh.resamples(row.cell, row.evaluation, row.part, row.metric)
@@ -449,7 +451,7 @@ def manifest(scale: float) -> tuple[Side, Side]:
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
 
-    count, folder = max(100, round(1_000_000 * scale)), _folder()
+    count, folder = max(100, round(1_000_000 * scale)), temporary_folder()
     paths = [f"images/{number // FILES}/{number}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         if number % FILES == 0:
@@ -485,77 +487,122 @@ FILES = 1000
 """Images in a folder of manifest()."""
 
 WORKS = {
-    "training_step": Work("a training step", "cached, by micro-batches", "the whole batch at once", training_step),
-    "loading": Work("an epoch of 512 large JPEGs", "prepared cache", "decode, torchvision crop", loading),
-    "streaming": Work("2,048 JPEGs in tar shards", "stream", "webdataset, torchvision", streaming),
-    "reading": Work("100,000 prepared images", "read from the disk", "all in memory", reading),
-    "probe": Work("probe, 13 strengths", "path by L-BFGS", "scikit-learn, one by one", probe),
-    "folds": Work("probe, 13 strengths, 5 folds", "all in one batch", "its products alone", folds),
-    "retrieval": Work("5,000 images x 25,000 texts", "chunked ranks", "CLIP_benchmark", retrieval),
-    "report": Work("a report on 5,400 evaluations", "all tables and plots", "reading the scores alone", report),
-    "manifest": Work("1,000,000 images opened again", "by folder", "a look at each file", manifest),
-    "bootstrap": Work("bootstrap of a macro AUROC", "weights of groups", "scikit-learn in a loop", bootstrap),
+    "step": Work(
+        "a step of tiny, 64 pairs",
+        {"ours": "pretrain()", "peer": "open_clip's train_one_epoch", "limit": "a bare loop"},
+        step(1),
+    ),
+    "step_4": Work(
+        "a step of tiny, 4 x 64 pairs, cached",
+        {"ours": "pretrain()", "peer": "open_clip's train_one_epoch, accum_freq 4", "limit": "a bare GradCache"},
+        step(4),
+    ),
+    "step_16": Work(
+        "a step of tiny, 16 x 64 pairs, cached",
+        {"ours": "pretrain()", "peer": "open_clip's train_one_epoch, accum_freq 16", "limit": "a bare GradCache"},
+        step(16),
+    ),
+    "training_step": Work(
+        "a gradient of 16 micro-batches",
+        {"ours": "cached, by micro-batches", "limit": "the whole batch in one graph"},
+        training_step,
+    ),
+    "job": Work(
+        "512 JPEGs of 512 pixels, 5 epochs, retrieval at the end",
+        {
+            "cold": "bench run, nothing prepared",
+            "warm": "bench run, images prepared",
+            "peer": "open_clip_train.main, as many workers as cores",
+            "limit": "import torch, decode once at reduced scale, a bare loop",
+        },
+        job,
+        warmed=["warm"],
+    ),
+    "evaluation": Work(
+        "3 sets: zero-shot, retrieval, linear probe",
+        {
+            "cold": "bench eval, nothing prepared",
+            "warm": "bench eval, images prepared and embeddings kept",
+            "peer": "clip_benchmark eval, one process, its fastest batch and workers",
+            "peer_warm": "the same, features of the probe kept",
+            "limit": "import open_clip, decode and encode everything once",
+        },
+        evaluation,
+        warmed=["warm", "peer_warm"],
+    ),
+    "start_up": Work(
+        "until there is an answer",
+        {
+            "list": "bench list methods",
+            "plan": "bench plan of the demo",
+            "finished": "bench run of what is finished",
+            "peer": "import open_clip",
+            "limit": "import torch",
+        },
+        start_up,
+        warmed=["plan", "finished"],
+    ),
+    "loading": Work(
+        "an epoch of 512 JPEGs of 1024 pixels",
+        {
+            "ours": "prepared images, cropped",
+            "once": "preparing",
+            "peer": "decode each epoch, torchvision's crop, as many workers as cores",
+            "limit": "reading what is prepared",
+        },
+        loading,
+    ),
+    "streaming": Work(
+        "2,048 JPEGs in tar shards",
+        {"ours": "stream", "peer": "webdataset, torchvision", "limit": "decoding alone"},
+        streaming,
+    ),
+    "reading": Work("100,000 prepared images", {"ours": "from the disk", "limit": "all in memory"}, reading),
+    "probe": Work("probe, 13 strengths", {"ours": "path by L-BFGS", "peer": "scikit-learn, one by one"}, probe),
+    "folds": Work("probe, 13 strengths, 5 folds", {"ours": "all in one batch", "limit": "its products alone"}, folds),
+    "retrieval": Work(
+        "2,500 images x 12,500 texts",
+        {"ours": "all metrics, exact ties", "peer": "CLIP_benchmark, batches of 32", "limit": "the scores alone"},
+        retrieval,
+    ),
+    "bootstrap": Work(
+        "bootstrap of a macro AUROC", {"ours": "weights of groups", "peer": "scikit-learn in a loop"}, bootstrap
+    ),
+    "report": Work(
+        "a report on 5,400 evaluations",
+        {"ours": "all tables and plots", "limit": "reading the scores alone"},
+        report,
+        asked=True,
+    ),
+    "manifest": Work(
+        "1,000,000 images opened again", {"ours": "by folder", "limit": "a look at each file"}, manifest, asked=True
+    ),
 }
 
 
-def perf(names: list[str], scale: float, console: Console) -> list[dict[str, Any]]:
-    """Measure the works in turn, each side in its own process; return one row per work.
+def chosen(names: Sequence[str] | None) -> Sequence[str]:
+    """Return the works to measure: those named, all for ``all``, else all but those that are measured when named.
 
-    A row has the seconds and bytes of both sides and the ratios peer / ours: above 1, ours is better. Raises
-    ``BenchError`` for an unknown work and for a side that fails.
+    Raises ``BenchError`` for an unknown name.
     """
-    rows = []
+    if names is None:
+        return [name for name, work in WORKS.items() if not work.asked]
+    if names == ["all"]:
+        return list(WORKS)
     for name in names:
         if name not in WORKS:
             raise unknown("work of bench perf", name, WORKS)
-        work = WORKS[name]
-        with console.status(f"{name}: {work.title}"):
-            ours, peer = _measured(name, "ours", scale), _measured(name, "peer", scale)
-        rows.append(
-            {
-                "work": name,
-                "title": work.title,
-                "ours": work.ours,
-                "peer": work.peer,
-                "seconds": ours["seconds"],
-                "peer_seconds": peer["seconds"],
-                "speed_ratio": peer["seconds"] / ours["seconds"],
-                "memory": ours["memory"],
-                "peer_memory": peer["memory"],
-                "memory_ratio": peer["memory"] / max(1, ours["memory"]),
-            }
-        )
-    return rows
+    return names
 
 
-def _measured(name: str, side: str, scale: float) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmark.perf.peers", name, side, str(scale)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    if done.returncode:
-        raise BenchError(f"bench perf {name}, {side}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
-    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+def perf(name: str, scale: float) -> Row:
+    """Measure a work. Raises ``BenchError`` for a side that fails."""
+    return compared(name, WORKS[name], side_command(__name__, name, scale))
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _side(name: str, side: str, scale: float) -> dict[str, float]:
-    work = WORKS[name].build(scale)[0 if side == "ours" else 1]
-    memory = PeakMemory(_device())
-    memory.start()
-    seconds = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-        if sum(seconds) > 60:
-            break
-    return {"seconds": sorted(seconds)[len(seconds) // 2], "memory": memory.peak()}
-
-
 if __name__ == "__main__":
-    print(json.dumps(_side(sys.argv[1], sys.argv[2], float(sys.argv[3]))))
+    serve(WORKS[sys.argv[1]], sys.argv[3], float(sys.argv[2]), _device())

@@ -291,7 +291,7 @@ class Estimator:
     @cached_property
     def encoding(self) -> "Encoding":
         """What it takes to encode an image, and a text of the model's maximum length."""
-        model = build_model(self.plan.model, 0, "meta").eval()
+        model = self.plan.blank_model.eval()
         length = min(model.text.context_length, self.plan.model.tokenizer.context_length or model.text.context_length)
         image = torch.zeros(1, 3, model.image_size, model.image_size, device="meta")
         text = torch.zeros(1, length, dtype=torch.long, device="meta"), torch.ones(1, length, device="meta").bool()
@@ -339,7 +339,7 @@ class Estimator:
         """Build the cell's method as it is before training, on the meta device or with random weights on the CPU."""
         plan = self.plan
         if not meta:
-            size = sum(parameter.numel() for parameter in build_model(plan.model, 0, "meta").parameters())
+            size = sum(parameter.numel() for parameter in plan.blank_model.parameters())
             if size > MAX_PARAMETERS:
                 raise BenchError(
                     f"method '{cell.method}': its cost cannot be counted without weights, and model "

@@ -85,7 +85,7 @@ def make_plan(config: RunConfig, cache: Path | None = None, from_cards: bool = F
     )
     _add_baselines(plan, run)
     plan.left_out += _unvalidated(plan)
-    provides = _model_provides(build_model(plan.model, 0, "meta"))
+    provides = _model_provides(plan.blank_model)
     unmet = _unmet(plan, provides)
     reasons = list(dict.fromkeys(reason for of_cell in unmet.values() for reason in of_cell))
     if config.methods == ["all"]:

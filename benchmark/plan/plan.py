@@ -16,7 +16,7 @@ from benchmark.data.dataset import Dataset
 from benchmark.data.resizing import Resizing
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.method import METHODS
-from benchmark.models import ModelCard
+from benchmark.models import DualEncoder, ModelCard, build_model
 from benchmark.models.card import LanguageModel, local_files
 from benchmark.store import formats
 from benchmark.store.hashing import digest, source_of
@@ -349,6 +349,11 @@ class Plan:
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+
+    @cached_property
+    def blank_model(self) -> DualEncoder:
+        """The model without weights, on the meta device: to read shapes, image size and resizing from."""
+        return build_model(self.model, 0, "meta")
 
     @property
     def plain_dataset(self) -> str:

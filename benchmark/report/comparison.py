@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
 from benchmark.report.render import MISSING, THESE_WEIGHTS, THIS_METHOD, Cell, Plot, Sentence, Table, of_level, wrap
-from benchmark.report.results import Resamples, Results, columns_of, natural
+from benchmark.report.results import Resamples, Results, columns_of, each_row, natural
 from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ def difference_table(
     columns = columns_of(compared)
     metrics = natural(compared["metric"].unique())
     keys = zip(compared["line"], compared["dataset"], compared["metric"])
-    by_key: dict[Any, Any] = dict(zip(keys, compared.itertuples()))
+    by_key: dict[Any, Any] = dict(zip(keys, each_row(compared)))
     rows = []
     for line in order:
         if line in set(compared["line"]):
@@ -463,7 +463,7 @@ def rankings(scores: "pd.DataFrame", order: Sequence[str]) -> list[Ranking]:
 
     of_tasks = []
     for task in natural(scores["task"].unique()):
-        table = scores[scores["task"] == task].pivot_table("value", ["dataset", "metric"], "line")
+        table = scores[scores["task"] == task].set_index(["dataset", "metric", "line"])["value"].unstack()
         lines = [line for line in order if line in table.columns]
         table = table[lines].dropna()
         datasets = len(table)

@@ -14,7 +14,7 @@ from benchmark.config.training import BUDGETS
 from benchmark.report.comparison import UNTESTED, differences, highest_of, is_shown, points, verdicts_of, with_intervals
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, of_level, wrap
-from benchmark.report.results import IDENTITY, Resamples, Results, natural, settings_of, with_arms
+from benchmark.report.results import IDENTITY, Resamples, Results, each_row, filled, natural, settings_of, with_arms
 from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 from benchmark.report.scores import summarise
 
@@ -69,7 +69,7 @@ def _shares(results: Results) -> Iterator[Course]:
     keys = [*IDENTITY, "cell"]
     during = with_arms(during[during["task"] == results.task])
     during = during.reindex(columns=during.columns.union(keys, sort=False))
-    during[keys] = during[keys].astype(object).fillna("").astype(str)
+    during[keys] = filled(during[keys])
     named = results.rows[[*keys, "line"]].drop_duplicates()
     during = during.merge(named, on=keys).assign(baseline=False)
     ends = results.rows[results.rows["cell"].isin(set(during["cell"])) & results.rows["line"].isin(set(during["line"]))]
@@ -83,9 +83,9 @@ def _budgets(results: Results) -> Iterator[Course]:
     """Collect lines that differ in their budget alone, by the kind of the budget."""
     import pandas as pd
 
-    rows = results.rows[~results.rows["baseline"].astype(bool)]
-    if not len(rows) or not len(results.costs):
+    if not len(results.costs) or not any(f"training.{kind}=" in line for line in results.lines for kind in BUDGETS):
         return
+    rows = results.rows[~results.rows["baseline"].astype(bool)]
     rows = rows.drop(columns=[SAMPLES, SECONDS], errors="ignore").merge(_of_cells(results.costs), on="cell")
     for kind in BUDGETS:
         name = f"training.{kind}="
@@ -251,7 +251,7 @@ def ends(course: Course, compared: "pd.DataFrame", resamples: Resamples, task: s
     before, after = (course.rows[course.rows["point"] == point] for point in course.points[-2:])
     gains = gain_differences(before, after, list(combinations(natural(after["line"].unique()), 2)), resamples)
     verdicts = verdicts_of(gains.assign(adjusted=holm(gains["p"].to_numpy(dtype=float))))
-    moving = [row for row, judged in zip(gains.itertuples(), verdicts) if is_shown(judged)]
+    moving = [row for row, judged in zip(each_row(gains), verdicts) if is_shown(judged)]
     last = compared[compared["point"] == course.points[-1]]
     settled = int(last["verdict"].map(is_shown).sum())
     stage = f"between {course.at(course.points[-2])} and {course.at(course.points[-1])}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.render import MISSING, Cell, Table, interval, percent
-from benchmark.report.results import Results, natural, own_settings, settings_of
+from benchmark.report.results import Results, each_row, natural, own_settings, settings_of
 from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _points(results: Results) -> dict[str, dict[str, dict[str, str]]]:
     shared = settings_of(results.shared)
     rows = results.rows[~results.rows["baseline"]].drop_duplicates("line")
     by_arm: dict[str, dict[str, dict[str, str]]] = {}
-    for row in rows.itertuples():
+    for row in each_row(rows):
         own = own_settings(str(row.variant), shared)
         by_arm.setdefault(str(row.arm), {})[str(row.line)] = dict(setting.split("=", 1) for setting in own)
     return {

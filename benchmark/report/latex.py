@@ -13,7 +13,7 @@ from benchmark.report.classes import left_out
 from benchmark.report.comparison import FEWEST_SEEDS, differences_to_best, is_shown
 from benchmark.report.references import references
 from benchmark.report.render import MISSING, Cell, Table, break_points, interval, of_level, over_seeds, percent, wrap
-from benchmark.report.results import Results, columns_of, natural
+from benchmark.report.results import Results, columns_of, each_row, natural
 from benchmark.report.scores import defined, definitions, explained, means_of_parts, missing, score_table, vocabularies
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def latex_table(results: Results) -> str:
     scores, task = results.scores, results.task
     table = score_table(scores, task, results.lines, results.marks)
     of_line: dict[Any, dict[Any, Any]] = {}
-    for score in scores.itertuples():
+    for score in each_row(scores):
         of_line.setdefault(score.line, {})[score.dataset, score.metric] = score
     columns = columns_of(scores)
     compared = differences_to_best(results.rows, highest(scores), results.methods, results.resamples)
@@ -196,7 +196,7 @@ def highest(scores: "pd.DataFrame") -> dict[tuple[str, str, str], str]:
     """Find the line with the highest score of each column, baselines aside: by task, dataset and metric."""
     ours = scores[~scores["baseline"].astype(bool)]
     best = ours.loc[ours.groupby(["task", "dataset", "metric"])["value"].idxmax()]
-    return {(row.task, row.dataset, row.metric): row.line for row in best.itertuples()}
+    return {(row.task, row.dataset, row.metric): row.line for row in each_row(best)}
 
 
 def shown_best(scores: "pd.DataFrame", compared: "pd.DataFrame") -> set[tuple[str, str, str, str]]:

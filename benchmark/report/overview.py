@@ -20,7 +20,7 @@ from benchmark.report.comparison import (
 )
 from benchmark.report.costs import pool_costs, setting, with_unit
 from benchmark.report.render import MISSING, Answer, Cell, Table, clock, interval, of_level, over_seeds, percent
-from benchmark.report.results import Resamples, Results, columns_of, natural
+from benchmark.report.results import Resamples, Results, columns_of, each_row, natural
 from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
 from benchmark.report.scores import NOT_ABOVE_GUESSES, best_of, guesses_of, is_above, mean_of, mean_scores
 
@@ -170,7 +170,7 @@ def overview_table(results: Results) -> Table:
     """Tabulate lines by kinds of task, the mean over datasets in percent, and by what they cost; baselines below."""
     scores, tasks = results.scores, natural(results.scores["task"].unique())
     means = mean_scores(results.rows)
-    at: dict[Any, Any] = dict(zip(zip(means["task"], means["line"]), means.itertuples()))
+    at: dict[Any, Any] = dict(zip(zip(means["task"], means["line"]), each_row(means)))
     marked = marks({baseline: mean_differences(results.rows, baseline, results.resamples) for baseline in BASELINES})
     pooled = line_costs(results)
     costs = _cost_columns(pooled)
@@ -184,7 +184,7 @@ def overview_table(results: Results) -> Table:
         of_task = scores[scores["task"] == task]
         keys = columns_of(of_task)
         first = of_task.drop_duplicates(["dataset", "metric"]).set_index(["dataset", "metric"]).loc[keys]
-        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(first.itertuples()))]))
+        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(each_row(first)))]))
         values = [at[task, line].value if (task, line) in at else np.nan for line in methods]
         for line, best in zip(methods, best_of(values, guess)):
             mean = at.get((task, line))

@@ -183,7 +183,8 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
             ring["markersize"] = areas[memory == size][0] ** 0.5
             handles.append(Line2D([], [], color=GREY, linestyle="", label=f"{text} {prefix}B peak memory", **ring))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
-        figure.canvas.draw()
+        # Places and sizes are final after it; drawing the figure, too, would take twice as long.
+        figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
         place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, frontier)
     return figure

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -106,7 +107,8 @@ class DisplayNames:
             write = self._list if column in LISTS else _sentence if column == "question" else self._name
             texts = of_each(frame[column], _same if column in KEYS else write)
             changed[column] = pd.Series(texts, frame.index, dtype=object)
-        return frame.assign(**changed)
+        # The copy has one block of memory for all texts: selecting rows takes as long for each block.
+        return frame.assign(**changed).copy()
 
     def notes(self, notes: NotesOf) -> NotesOf:
         """Wrap the reader of notes: names are written as in frames, and no sentence is longer than the longest."""
@@ -132,6 +134,13 @@ class DisplayNames:
         if isinstance(value, list) and any(isinstance(each, str | list | dict) for each in value):
             return [self._name(each) for each in value]
         return value
+
+
+def each_row(frame: "pd.DataFrame") -> "Iterator[Any]":
+    """Iterate over the rows, whose fields are the columns: itertuples() takes ten times as long for a wide table."""
+    names = [str(name) for name in frame]
+    for values in frame.to_numpy(dtype=object).tolist():
+        yield SimpleNamespace(**dict(zip(names, values)))
 
 
 def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
@@ -180,7 +189,7 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     keys = [*IDENTITY, "cell"]
     rows, costs = (f.reindex(columns=f.columns.union([*keys, "seed"], sort=False)) for f in (rows, costs))
     for frame in (rows, costs):
-        frame[keys] = frame[keys].astype(object).fillna("").astype(str)
+        frame[keys] = filled(frame[keys])
     runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
     several = {column: column == "arm" or runs[column].nunique() > 1 for column in IDENTITY}
     cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
@@ -193,11 +202,19 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
         parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
         parts += [f"cell {cell[:8]}"] if (arm, variant, *others) in ambiguous else []
         names.append(" · ".join(" ".join(part.split()) for part in parts))
-    labels["line"] = names
+    labels["line"] = pd.Series(names, labels.index, dtype=object)
     rows = rows.merge(labels, on=keys)
     rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
     baselines = set(rows.loc[rows["baseline"], "line"])
     return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
+
+
+def filled(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Write the values of some columns as texts, empty where there is none.
+
+    They stay objects: pandas would make a new text each time that one of its own kind is read.
+    """
+    return frame.astype(object).fillna("").map(str).astype(object)
 
 
 def with_arms(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -266,11 +283,13 @@ def notes_of(rows: "pd.DataFrame", notes: NotesOf) -> "list[Notes]":
 
 def with_notes(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate over the rows, each with the notes of its part of the evaluation; none where no evaluation is named."""
-    for row in rows.itertuples() if "evaluation" in rows else ():
+    for row in each_row(rows) if "evaluation" in rows else ():
         yield row, notes(str(row.cell), str(row.evaluation)).get(str(row.part), {})
 
 
 def measurements(rows: "pd.DataFrame", notes: NotesOf) -> "Iterator[tuple[Any, Notes]]":
     """Iterate as with_notes() does, over one row of each evaluation and part."""
     if "evaluation" in rows:
-        yield from with_notes(rows.drop_duplicates(["cell", "evaluation", "part"]), notes)
+        parts = zip(rows["cell"], rows["evaluation"], rows["part"])
+        first = {part: place for place, part in reversed([*enumerate(parts)])}
+        yield from with_notes(rows.iloc[sorted(first.values())], notes)

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.report.comparison import difference_table, differences
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Plot, Table, of_level, span, wrap
-from benchmark.report.results import NotesOf, Resamples, Results, columns_of, label_lines, natural
+from benchmark.report.results import NotesOf, Resamples, Results, columns_of, each_row, label_lines, natural
 from benchmark.report.scores import score_caption, score_table, summarise
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def shown(condition: float | str) -> str:
 
 def rare_classes(rows: "pd.DataFrame", notes: NotesOf) -> str:
     """Explain the metrics of rare classes, and name these with their number of test images, which is small."""
-    first: Any = next(rows.itertuples())
+    first: Any = next(each_row(rows[:1]))
     of_part: Mapping[str, Any] = notes(first.cell, first.evaluation).get(first.part, {})
     support = of_part.get("support", {})
     named = [f"{name} ({support[name]} of {first.n} test images)" for name in of_part.get("rare", ())]
@@ -223,7 +223,7 @@ def _against_plain(methods: "pd.DataFrame") -> dict[str, str]:
     line_at = dict(zip(zip(methods["cell"], methods["tested"]), methods["line"]))
     return {
         row.line: line_at[row.plain, row.plain_dataset]
-        for row in methods.drop_duplicates("line").itertuples()
+        for row in each_row(methods.drop_duplicates("line"))
         if line_at.get((row.plain, row.plain_dataset), row.line) != row.line
     }
 

@@ -23,7 +23,7 @@ from benchmark.report.render import (
     percent,
     span,
 )
-from benchmark.report.results import NotesOf, Results, columns_of, measurements, natural
+from benchmark.report.results import NotesOf, Results, columns_of, each_row, measurements, natural
 from benchmark.report.runs import smallest_sample
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ def score_table(
     columns, metrics = columns_of(scores), natural(scores["metric"].unique())
     lines = [line for line in order if line in set(scores["line"])]
     baselines = set(scores.loc[scores["baseline"], "line"])
-    score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), scores.itertuples()))
+    score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), each_row(scores)))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]
     marks_at = [[marked.get((task, *key, line), "") for key in columns] for line in lines]
     cells = [[_score_cell(*each) for each in zip(*row)] for row in zip(grid, marks_at)]
@@ -373,7 +373,7 @@ def with_guesses(marks_of: Mapping[Key, str], scores: "pd.DataFrame") -> dict[Ke
     scores: as summarise() gives them. A score without an interval is compared itself.
     """
     marked = dict(marks_of)
-    for score in scores[~scores["baseline"]].itertuples():
+    for score in each_row(scores[~scores["baseline"]]):
         guesses = [guess for guess in (score.chance, score.majority, *score.blind.values()) if guess == guess]
         if guesses and not is_above(score, max(guesses)):
             key = (score.task, score.dataset, score.metric, score.line)

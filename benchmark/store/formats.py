@@ -12,11 +12,11 @@ from pathlib import Path
 
 from benchmark.store.hashing import syntax_hash
 
-TRAINING = 3
+TRAINING = 4
 """Version of trained weights. Part of the keys of cells, of initial weights and of everything that a model encodes,
 trained here or not: raising it retrains and re-evaluates everything."""
 
-EVALUATION = 7
+EVALUATION = 8
 """Version of evaluations: embeddings, scores and intervals. Part of the keys of evaluations, of embeddings and of
 encoders that are evaluated without training: raising it re-evaluates everything."""
 
@@ -50,11 +50,13 @@ COVERS = {
         "data/decoding.py",
         "data/dicom.py",
         "data/images.py",
+        "data/record_tables.py",
         "data/records.py",
         "data/prepared.py",
         "data/resizing.py",
         "data/shared.py",
         "data/streamed.py",
+        "data/writing.py",
         "data/sources/*.py",
     ),
     "PHANTOM": ("data/phantom/*.py",),

@@ -334,6 +334,24 @@ class Store:
         """
         import pandas as pd
 
+        def write(folder: Path) -> None:
+            for part, columns in examples.items():
+                frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
+                frame.to_parquet(folder / _name("examples", part))
+            for part, columns in resampled.items():
+                frame = pd.DataFrame({name: list(v.T) if len(v) > 1 else v[0] for name, v in columns.items()})
+                frame.to_parquet(folder / _name("resamples", part))
+            write_json(folder / "evaluation.json", content)
+            write_json(folder / "notes.json", notes)
+            if embedded:
+                write_json(folder / "embedded.json", embedded)
+
+        self.write_evaluation(cell, key, rows, write, partial)
+
+    def write_evaluation(
+        self, cell: str, key: str, rows: Sequence[Row], write: Callable[[Path], None], partial: Path | None = None
+    ) -> None:
+        """Write an evaluation, whose files but rows.json ``write`` puts into a folder. Else as add_evaluation()."""
         parent = self.cell(cell) / "evaluations"
         parent.mkdir(exist_ok=True)
         taken_over = partial is not None
@@ -341,16 +359,7 @@ class Store:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            for part, columns in examples.items():
-                frame = pd.DataFrame({name: list(v) if v.ndim > 1 else v for name, v in columns.items()})
-                frame.to_parquet(partial / _name("examples", part))
-            for part, columns in resampled.items():
-                frame = pd.DataFrame({name: list(v.T) if len(v) > 1 else v[0] for name, v in columns.items()})
-                frame.to_parquet(partial / _name("resamples", part))
-            write_json(partial / "evaluation.json", content)
-            write_json(partial / "notes.json", notes)
-            if embedded:
-                write_json(partial / "embedded.json", embedded)
+            write(partial)
             write_record(partial / "rows.json", rows, self._stamp(), digests(partial))
             if (parent / key).exists():
                 if taken_over and self.is_evaluated(cell, key):

@@ -13,6 +13,8 @@ from benchmark.plan.estimate import Estimator
 from benchmark.store.store import Store
 from tests.squares import SUITE, Bench, edit, planned
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 TRAINING: dict[str, Any] = {"samples": 96, "resolution": 40, "keep_ratio": True, "augmentation": {"crop": 32}}
 RUN = ["run", "--suite", "suite.yaml", "--methods", "clip", "--tasks", "zero_shot", "--device", "cpu"]
 

@@ -97,7 +97,6 @@ def test_how_far_a_task_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
         (1, "few_shot", "fitting draws: 1 of 36"),
         (1, "few_shot", "resampling metrics: 0 of 36"),
         (2, "vqa", "training, epochs: 1 of 2"),
-        (2, "vqa", "training on questions alone, epochs: 1 of 2"),
         (2, "vqa", "encoding texts: 0 of 1"),
     ):
         assert f"{number}, {task} on squares, {doing}" in notes, notes

@@ -17,6 +17,8 @@ from benchmark.training.cost import Shape, flops_per_sample, on_meta, trial_copy
 from tests.squares import Bench
 from tests.training.fakes import CPU
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 ONE, TWO = Training(steps=1, batch_size=8, micro_batch=8), Training(steps=1, batch_size=8, micro_batch=4)
 
 

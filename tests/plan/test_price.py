@@ -23,6 +23,8 @@ from benchmark.plan.plan import Plan
 from benchmark.store.store import Store
 from tests.squares import Bench, edit, planned
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 ROWS = {"train": 72, "val": 18, "test": 30}
 """The images of the squares."""
 QUICK: dict[str, Any] = {"methods": ["clip"], "tasks": ["zero_shot", "linear_probe"], "device": "cpu"}

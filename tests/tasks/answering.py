@@ -1,5 +1,6 @@
 """Questions of which neither the image nor the words alone tell the answer, and what VQA measures of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,11 @@ from tests.tasks.fakes import SPLITS, FakeDataset, evaluation, fake_dataset, wit
 class Sighted(VQA):
     """VQA without the second training, on the questions alone, which takes as long: no such answer is right."""
 
-    def answer(
-        self, data: Evaluation, splits: dict[str, Questions], seed: int, blind: bool = False
-    ) -> tuple[np.ndarray, int]:
-        if blind:
-            return np.full(len(splits["test"]), ""), 0
-        return super().answer(data, splits, seed)
+    def answers(
+        self, data: Evaluation, splits: dict[str, Questions], seed: int, blind: Sequence[bool]
+    ) -> list[tuple[np.ndarray, int]]:
+        trained = [each for each in blind if not each]
+        return [*super().answers(data, splits, seed, trained), (np.full(len(splits["test"]), ""), 0)]
 
 
 def measured(dataset: FakeDataset, encoder: Any, seed: int = 0, task: type[VQA] = VQA, **options: Any) -> Measurement:

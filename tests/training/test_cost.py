@@ -30,6 +30,8 @@ from benchmark.training.memory import TensorPeak
 from tests.methods.fakes import CLASSES, Pairs, Words, small_card, small_method
 from tests.training.fakes import CPU, train
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 LENGTH = 8
 MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
 

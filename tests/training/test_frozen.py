@@ -20,6 +20,8 @@ from benchmark.training.frozen import FrozenFeatures
 from benchmark.training.loop import pretrain
 from tests.methods.fakes import CLASSES, Pairs, Words, double, small_card
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 IMAGES: dict[str, dict[str, Any]] = {
     "tiny": {"kind": "tiny", "width": 32, "layers": 3, "heads": 2, "dropout": 0.1},
     "vit": {"kind": "timm", "name": "vit_tiny_patch16_224", "config": {"depth": 4, "embed_dim": 48, "num_heads": 2}},

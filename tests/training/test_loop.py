@@ -23,6 +23,8 @@ from benchmark.training.schedule import learning_rate, precision_of
 from tests.methods.fakes import Pairs, small_method
 from tests.training.fakes import CPU, staged, train
 
+pytestmark = pytest.mark.usefixtures("counted_each_time")
+
 
 def test_a_budget_in_time_keeps_its_schedule_when_it_goes_on(tmp_path: Path) -> None:
     def stop(at: StepProgress) -> None:

@@ -193,21 +193,27 @@ class Fractions(BaseModel):
         return [split for split in SPLITS if getattr(self, split)]
 
     def assign(self, rows: list[Row]) -> list[Row]:
-        """Set the split of each row, keeping groups together, and return the rows.
-
-        Groups are shuffled with the seed, independently of the order of the rows. The shares are met as closely as
-        whole groups in that order allow.
-        """
+        """Set the split of each row, keeping groups together, and return the rows, see draw()."""
         sizes: dict[str, int] = {}
         for row in rows:
             sizes[row.group] = sizes.get(row.group, 0) + 1
         names = sorted(sizes)
-        order = [names[i] for i in generator(self.seed, "split").permutation(len(names))]
-        counts = np.array([sizes[name] for name in order])
-        middle = (np.cumsum(counts) - counts / 2) / max(1, counts.sum())
-        ends = np.cumsum([getattr(self, split) for split in SPLITS])
-        # Without the last bound: every middle is below 1, but rounding can leave the sum of the shares below one.
-        split_of = dict(zip(order, np.searchsorted(ends[:-1], middle, side="right")))
+        split_of = dict(zip(names, self.draw(np.array([sizes[name] for name in names], dtype=np.int64)).tolist()))
         for row in rows:
             row.split = SPLITS[split_of[row.group]]
         return rows
+
+    def draw(self, sizes: np.ndarray) -> np.ndarray:
+        """Draw the split of each group, as its place in SPLITS, int64 [G].
+
+        sizes: int64 [G], the rows of each, in the order of the groups' names. Groups are shuffled with the seed,
+        independently of the order of the rows. The shares are met as closely as whole groups in that order allow.
+        """
+        order = generator(self.seed, "split").permutation(len(sizes))
+        counts = sizes[order]
+        middle = (np.cumsum(counts) - counts / 2) / max(1, counts.sum())
+        ends = np.cumsum([getattr(self, split) for split in SPLITS])
+        drawn = np.empty(len(sizes), dtype=np.int64)
+        # Without the last bound: every middle is below 1, but rounding can leave the sum of the shares below one.
+        drawn[order] = np.searchsorted(ends[:-1], middle, side="right")
+        return drawn

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmark.data.canonical import written
-from benchmark.data.sources.formats import Values
+from benchmark.data.sources.chunks import Values
 
 
 class Columns(BaseModel):

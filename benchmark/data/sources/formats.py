@@ -1,12 +1,12 @@
 """Files that hold a table, read row by row: CSV, JSON, Parquet, Excel."""
 
 import csv
-import hashlib
 import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -15,7 +15,8 @@ from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.common.hub import one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import place
-from benchmark.data.sources.class_names import class_names, inner_columns, value_at
+from benchmark.data.sources.chunks import ROWS, Chunk, Rows, Values, chunk_of_lines, chunk_of_objects
+from benchmark.data.sources.class_names import Named, class_names, inner_columns, value_at
 from benchmark.data.sources.json_document import rows_of, with_inner
 from benchmark.data.sources.text_files import (
     DELIMITERS,
@@ -28,20 +29,19 @@ from benchmark.data.sources.text_files import (
     suffix_of,
     unreadable,
 )
+from benchmark.store.hashing import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*DELIMITERS, *JSON_LINES, ".json", ".parquet", ".xlsx")
+DOCUMENTS = (".json", ".xlsx")
+"""The suffixes of files that are read as a whole."""
+SUFFIXES = (*DELIMITERS, *JSON_LINES, ".parquet", *DOCUMENTS)
 MAX_DOCUMENT = 1 << 29
 """The most bytes of a JSON document or of an unpacked Excel file, which are read as a whole."""
 MAX_ROW = 1 << 24
 """The most bytes, or characters, of a row of other files: a compressed row can unpack to any length."""
-
-Values = dict[str, Any]
-Rows = Iterator[tuple[int, Values]]
-"""Pairs of a row's number in its file, counted from 1, and its values by column."""
 
 
 def read_table(path: Path, problems: Problems, columns: set[str], header: Sequence[str] = ()) -> Rows:
@@ -50,18 +50,34 @@ def read_table(path: Path, problems: Problems, columns: set[str], header: Sequen
     header: the names of the columns of a CSV file whose first row does not give them.
     Raises ``BenchError`` when the file cannot be read at all.
     """
+    if chunks := read_chunks(path, columns, header):
+        return _rows_of(chunks, path, problems)
+    return (_json if suffix_of(path) == ".json" else _excel)(path, problems, columns)
+
+
+def read_chunks(path: Path, columns: set[str], header: Sequence[str] = ()) -> Iterator[Chunk] | None:
+    """Read the rows of a file as read_table() does, many at once; None for a document that is read as a whole."""
     suffix = suffix_of(path)
     if suffix in DELIMITERS:
-        return _csv(path, problems, columns, header)
-    readers = {".json": _json, ".parquet": _parquet, ".xlsx": _excel}
-    return readers.get(suffix, _json_lines)(path, problems, columns)
+        return _csv(path, columns, header)
+    if suffix in DOCUMENTS:
+        return None
+    return _parquet(path, columns) if suffix == ".parquet" else _json_lines(path, columns)
+
+
+def _rows_of(chunks: Iterator[Chunk], path: Path, problems: Problems) -> Rows:
+    for chunk in chunks:
+        for at, number in enumerate(chunk.numbers):
+            try:
+                yield number, chunk.values(at)
+            except BadRow as bad:
+                problems.add(place(path.name, number), bad)
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file's content."""
+    """The SHA-256 of a file's content. Raises ``BenchError`` where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -74,18 +90,25 @@ def _lines(text: IO[str]) -> Iterator[str]:
             line = text.readline(MAX_ROW + 1)
 
 
-def _json_lines(path: Path, problems: Problems, columns: set[str]) -> Rows:
+def _json_lines(path: Path, columns: set[str]) -> Iterator[Chunk]:
     with open_text(path) as text:
+        some: list[tuple[int, Values | BadRow]] = []
+        characters = 0
         for number, line in enumerate(_lines(text), 1):
             if not line.strip():
                 continue
             try:
                 values = with_inner(_json_object(line))
-            except BadRow as bad:
-                problems.add(place(path.name, number), bad)
-            else:
                 columns.update(values)
-                yield number, values
+                some.append((number, values))
+            except BadRow as bad:
+                some.append((number, bad))
+            characters += len(line)
+            if len(some) == ROWS or characters > MAX_ROW:
+                yield chunk_of_objects(some)
+                some, characters = [], 0
+        if some:
+            yield chunk_of_objects(some)
 
 
 def _json_object(line: str) -> Values:
@@ -124,7 +147,7 @@ def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
         raise BenchError(f"{path.name}: {bad.message}") from bad
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and data.lstrip()[:1] == b"{":
-            yield from _json_lines(path, problems, columns)
+            yield from _rows_of(_json_lines(path, columns), path, problems)
             return
         raise BenchError(f"{path.name}: malformed JSON: {error}") from error
     del data
@@ -133,7 +156,7 @@ def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
         yield number, values
 
 
-def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
+def _parquet(path: Path, columns: set[str]) -> Iterator[Chunk]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,25 +166,55 @@ def _parquet(path: Path, problems: Problems, columns: set[str]) -> Rows:
             _check_no_duplicate(f"{path.name}", schema.names)
             named, inner = class_names(_features(schema.metadata)), inner_columns(schema)
             columns.update(schema.names, inner)
-            number = 0
-            # Small batches: a row may hold a whole image.
-            for batch in file.iter_batches(batch_size=64):
-                for values in _python_rows(batch):
-                    number += 1
-                    try:
-                        if isinstance(values, BadRow):
-                            raise values
-                        values.update(
-                            {name: function(values[name]) for name, function in named.items() if name in values}
-                        )
-                    except BadRow as bad:
-                        problems.add(place(path.name, number), bad)
-                        continue
-                    yield number, {name: value_at(values, path) for name, path in inner.items()} | values
+            number = 1
+            # A row may hold a whole image.
+            size = ROWS if all(map(_is_plain, schema.types)) else 64
+            for batch in file.iter_batches(batch_size=size):
+                yield _of_batch(batch, number, named, inner)
+                number += len(batch)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         # A damaged header asks for any amount of memory: that is no error of the machine.
         message = f"{path.name}: cannot be read as Parquet: {one_line(error)}"
         raise (reading_failed(message, error) if isinstance(error, OSError) else BenchError(message)) from error
+
+
+def _is_plain(kind: "pa.DataType") -> bool:
+    """Whether cells of a type of Arrow are texts, numbers, times, or lists of these."""
+    import pyarrow as pa
+
+    kinds = pa.types
+    if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    return not (kinds.is_nested(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+
+def _of_batch(batch: "pa.RecordBatch", first: int, named: dict[str, Named], inner: dict[str, tuple[str, ...]]) -> Chunk:
+    """Make a chunk of a batch of Parquet. first: the number of its first row. named, inner: see class_names."""
+    import pyarrow as pa
+
+    @cache
+    def rows() -> list[Values | BadRow]:
+        return list(_python_rows(batch))
+
+    def values(place: int) -> Values:
+        row = rows()[place]
+        if isinstance(row, BadRow):
+            raise row
+        row = row | {name: function(row[name]) for name, function in named.items() if name in row}
+        return {name: value_at(row, path) for name, path in inner.items()} | row
+
+    try:
+        batch.validate(full=True)
+        apart = range(0)
+    except pa.ArrowInvalid:  # such as a text that is not UTF-8
+        apart = range(len(batch))
+    plain = {name: batch.column(name) for name in batch.schema.names if _is_plain(batch.schema.field(name).type)}
+    return Chunk(
+        range(first, first + len(batch)),
+        {name: column for name, column in plain.items() if name not in named},
+        values,
+        apart,
+    )
 
 
 def _python_rows(batch: "pa.RecordBatch") -> Iterator[dict[str, Any] | BadRow]:
@@ -248,7 +301,7 @@ class _CsvLines:
             yield line
 
 
-def _csv(path: Path, problems: Problems, columns: set[str], header: Sequence[str]) -> Rows:
+def _csv(path: Path, columns: set[str], header: Sequence[str]) -> Iterator[Chunk]:
     limit = csv.field_size_limit(MAX_ROW)
     number = 1
     try:
@@ -263,14 +316,18 @@ def _csv(path: Path, problems: Problems, columns: set[str], header: Sequence[str
             _check_no_duplicate(f"{path.name}, row {max(1, reader.line_num)}", names)
             columns.update(filter(None, names))
             number, lines.length = reader.line_num + 1, 0
+            some: list[tuple[int, list[str]]] = []
+            characters = 0
             for fields in reader:
-                start, number, lines.length = number, reader.line_num + 1, 0
-                if not fields:
-                    continue
-                try:
-                    yield start, _csv_values(names, fields)
-                except BadRow as bad:
-                    problems.add(place(path.name, start), bad)
+                if fields:
+                    some.append((number, fields))
+                characters += lines.length
+                number, lines.length = reader.line_num + 1, 0
+                if len(some) == ROWS or (characters > MAX_ROW and some):
+                    yield chunk_of_lines(names, some)
+                    some, characters = [], 0
+            if some:
+                yield chunk_of_lines(names, some)
     except csv.Error as error:
         raise BenchError(f"{path.name}, row {number}: malformed CSV: {error}") from error
     finally:
@@ -282,11 +339,3 @@ def _check_no_duplicate(where: str, names: Iterable[str]) -> None:
     for name, count in Counter(filter(None, names)).items():
         if count > 1:
             raise BenchError(f"{where}: column '{cut(name)}' occurs twice; rename one of them")
-
-
-def _csv_values(names: list[str], fields: list[str]) -> Values:
-    for value in fields:
-        check_utf8(value)
-    if len(fields) != len(names):
-        raise BadRow("wrong number of fields", f"{len(fields)} fields where the header has {len(names)}")
-    return {name: value for name, value in zip(names, fields) if name}

@@ -12,8 +12,8 @@ from benchmark.common.errors import BenchError, unknown
 from benchmark.common.hub import client_failed, one_line
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.chunks import Rows
 from benchmark.data.sources.class_names import class_names, inner_columns, value_at
-from benchmark.data.sources.formats import Rows
 from benchmark.data.sources.hub_dataset import HubDataset
 from benchmark.data.sources.table import Table, TableSource
 

@@ -13,8 +13,9 @@ from benchmark.common.errors import BenchError, cut, unknown
 from benchmark.data.canonical import composed, identifier, written
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.chunks import Rows, Values
 from benchmark.data.sources.folders import located
-from benchmark.data.sources.formats import SUFFIXES, Rows, Values, digest, read_table
+from benchmark.data.sources.formats import DOCUMENTS, SUFFIXES, digest, read_chunks, read_table
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import compose_names
@@ -204,6 +205,10 @@ class ManifestSource(TableSource):
         return [(split, path) for split, pattern in self._patterns().items() for path in self.matching(pattern)]
 
     @override
+    def in_chunks(self) -> bool:
+        return not self.join and all(suffix_of(path) not in DOCUMENTS for path in self._patterns().values())
+
+    @override
     def needs(self) -> list[Path]:
         # "." is the folder of the table.
         root = [self.image_root] if self.image_root and self.image_root.parts else []
@@ -245,7 +250,9 @@ class ManifestSource(TableSource):
                 columns: set[str] = set()
                 rows = read_table(path, problems, columns, self.header)
                 names.append(path.name)
-                yield Table(split, path.name, _with_partners(rows, path.name, columns, every, problems), columns)
+                chunks = None if every else read_chunks(path, columns, self.header)
+                rows = _with_partners(rows, path.name, columns, every, problems)
+                yield Table(split, path.name, rows, columns, chunks)
             for partners in every:
                 if partners.rows:
                     read = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"

@@ -30,9 +30,9 @@ from benchmark.data.records import (
     unknown_label,
 )
 from benchmark.data.sources.base import Fractions, SharedGroups, Source
+from benchmark.data.sources.chunks import Chunk, Rows, Values
 from benchmark.data.sources.columns import Columns, Extract, fill, template_columns, template_ending
 from benchmark.data.sources.folders import files_below, image_finder, located
-from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.gather import Several, Spool, gather
 from benchmark.data.sources.reports import read_report
 from benchmark.data.sources.values import (
@@ -71,13 +71,14 @@ class Table:
     """One table of a source.
 
     split: "" if the table does not say. name: for messages. columns: the columns met so far, complete after ``rows``
-    is used up.
+    is used up. chunks: the same rows as ``rows``, many at once, to be read instead; None where that cannot be.
     """
 
     split: str
     name: str
     rows: Rows
     columns: set[str]
+    chunks: Iterator[Chunk] | None = None
 
 
 class TableSource(Source):
@@ -158,6 +159,10 @@ class TableSource(Source):
     def tables(self, problems: Problems) -> Iterator[Table]:
         """Open the tables one after the other. Bad rows are added to ``problems``."""
         raise NotImplementedError
+
+    def in_chunks(self) -> bool:
+        """Whether each table has chunks."""
+        return False
 
     def text_folder(self) -> Path:
         """The folder that ``text_file`` is relative to."""
@@ -241,9 +246,13 @@ class TableSource(Source):
                         continue
                     kept.add(of)
                 yield row
-            if not table.columns:
-                problems.stop("error")
-            self.check_columns(table.name, table.columns)
+            self.check_read(table, problems)
+
+    def check_read(self, table: Table, problems: Problems) -> None:
+        """Raise ``BenchError`` if no row of a table can be read, or if it lacks a column that the card names."""
+        if not table.columns:
+            problems.stop("error")
+        self.check_columns(table.name, table.columns)
 
     def check_columns(self, table: str, columns: set[str]) -> None:
         """Raise ``BenchError`` if the card names a column that is not in ``columns``, or if a table has no column."""
@@ -321,7 +330,7 @@ class RowReader:
         that cannot be used.
         """
         self._derive(values, split)
-        if not self._wanted(values):
+        if not self.wants(values):
             return None
         row = self._row(table, number, values, split)
         if row is None or self._source.text_file is None:
@@ -339,23 +348,28 @@ class RowReader:
         for name, extract in self._source.extract.items():
             match = re.search(extract.pattern, composed(written(values.get(extract.column))))
             values[name] = (match[1] or "") if match else ""
-        for name, mapping in self._replacements.items():
-            if names := names_in(values.get(name)):
-                replaced = _replaced(mapping, names)
-                values[name] = replaced[0] if len(replaced) == 1 else replaced
+        for name in self._replacements:
+            values[name] = self.replaced(name, values.get(name))
 
-    def _wanted(self, values: Values) -> bool:
+    def replaced(self, column: str, value: Any) -> Any:
+        """The value that a cell has after the card's replacements. Raises ``BadRow``."""
+        names = names_in(value) if column in self._replacements else []
+        replaced = _replaced(self._replacements[column], names) if names else []
+        return (replaced[0] if len(replaced) == 1 else replaced) if names else value
+
+    def wants(self, values: Values) -> bool:
+        """Whether a row is one that the card asks for, by those columns that its conditions name. Raises ``BadRow``."""
         # Generators: comparable() may raise for a value that an earlier condition makes irrelevant.
         return all(comparable(values.get(column)) in allowed for column, allowed in self._where.items()) and not any(
             comparable(values.get(column)) in refused for column, refused in self._where_not.items()
         )
 
     def _row(self, table: str, number: int, values: Values, split: str) -> Row | None:
-        image = self._image(values)
+        image = self.image(values)
         name = image if isinstance(image, str) else hashlib.sha256(image).hexdigest()[:20]
-        captions, text_id = self._texts(values)
+        captions, text_id = self.texts(values)
         question, answer, answer_types, question_types = self._questions(values)
-        label = self._label(values)
+        label = self.label(values)
         if label is None:
             return None
         row = Row(
@@ -373,17 +387,22 @@ class RowReader:
             answer_type=answer_types,
             question_type=question_types,
         )
-        if self._columns.split:
-            name = self._key(self._columns.split, values)
-            if not name:
-                raise BadRow("no split", f"no split (column '{self._columns.split}')")
-            row.split = split_name(name)
+        row.split = self.split(values, split)
         for value in (row.id, row.group, *captions, *question, *answer):
             check_no_nul(value)
             check_length(value)
         for value in (row.id, row.group, name, *captions, *text_id, *question, *answer, *question_types):
             check_unicode(value)
         return row
+
+    def split(self, values: Values, of_table: str) -> str:
+        """The split of a row, or that of its table where no column gives it. Raises ``BadRow``."""
+        if not self._columns.split:
+            return of_table
+        name = self._key(self._columns.split, values)
+        if not name:
+            raise BadRow("no split", f"no split (column '{self._columns.split}')")
+        return split_name(name)
 
     def _key(self, template: str | None, values: Values) -> str:
         return fill(template, values, identifier) if template else ""
@@ -414,7 +433,8 @@ class RowReader:
             return path
         return path if located(folder(), path).is_file() else other
 
-    def _image(self, values: Values) -> str | bytes:
+    def image(self, values: Values) -> str | bytes:
+        """The path of the image of a row, or its content. Raises ``BadRow``."""
         value = values.get(self._columns.image)
         if isinstance(value, list) and value:
             if len(value) > 1:
@@ -430,8 +450,8 @@ class RowReader:
         # Also where the file's own name is decomposed, so that an image has one name on all machines.
         return composed(self._find(path)) if self._find else path
 
-    def _texts(self, values: Values) -> tuple[list[str], list[str]]:
-        """The texts of a row and their ids."""
+    def texts(self, values: Values) -> tuple[list[str], list[str]]:
+        """The texts of a row and their ids. Raises ``BadRow``."""
         captions = self._required(self._columns.text, "text", values, texts)
         text_id = self._required(self._columns.text_id, "text_id", values, keys_in)
         if text_id and len(text_id) != len(captions):
@@ -452,8 +472,8 @@ class RowReader:
             raise BadRow("questions and answers differ", f"{len(question)} questions but {len(answer)} answers")
         return question, answer, answer_types, question_types
 
-    def _label(self, values: Values) -> Label | None:
-        """The label of a row, or None if its image has several classes and is left out for that."""
+    def label(self, values: Values) -> Label | None:
+        """The label of a row, or None if its image has several classes and is left out for that. Raises ``BadRow``."""
         try:
             if isinstance(self._columns.label, str):
                 return self._label_in(values.get(self._columns.label))

@@ -18,8 +18,8 @@ from benchmark.common.errors import BenchError, cut, reading_failed
 from benchmark.data.images import SUFFIXES
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, Split, place
+from benchmark.data.sources.chunks import Rows, Values
 from benchmark.data.sources.folders import is_of_macos
-from benchmark.data.sources.formats import Rows, Values
 from benchmark.data.sources.json_document import with_inner
 from benchmark.data.sources.table import Table, TableSource
 from benchmark.data.sources.values import check_unicode, relative_path

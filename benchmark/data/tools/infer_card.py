@@ -20,9 +20,10 @@ from benchmark.data.images import SUFFIXES as IMAGES
 from benchmark.data.images import is_image_file
 from benchmark.data.problems import BadRow, Problems
 from benchmark.data.records import SPLITS, SYNONYMS, separated
+from benchmark.data.sources.chunks import Values
 from benchmark.data.sources.columns import fill, template_columns
 from benchmark.data.sources.folders import files_below, located
-from benchmark.data.sources.formats import SUFFIXES, Values, read_table
+from benchmark.data.sources.formats import SUFFIXES, read_table
 from benchmark.data.sources.npz import NpzSource
 from benchmark.data.sources.text_files import suffix_of
 from benchmark.data.sources.values import names_in, relative_path

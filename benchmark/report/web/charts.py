@@ -30,12 +30,30 @@ CHOICE = "Click a name below the chart to show that line alone, and more with th
 """How the reader chooses lines, for captions."""
 
 
-def specification(chart: "alt.TopLevelMixin", **datasets: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the Vega-Lite specification of a chart. datasets: the records of data that it has by name.
+def specification(
+    layers: "Sequence[alt.Chart | alt.LayerChart]",
+    parameters: "Sequence[alt.Parameter]" = (),
+    height: int = HEIGHT,
+    apart: bool = False,
+    **datasets: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart, as wide as the page.
 
-    It is not validated here: altair takes a third of a second for a chart. The tests have Vega-Lite draw them.
+    layers: drawn over each other. parameters: what the reader chooses, besides selections. height: pixels. apart:
+    whether each layer has a vertical axis of its own. datasets: the records of named data.
+
+    Altair copies all layers and their data for each property that is added to a chart, so these are added here; and it
+    validates nothing, which would take a third of a second for a chart. The tests have Vega-Lite draw them.
     """
-    spec: dict[str, Any] = chart.to_dict(validate=False)
+    import altair as alt
+
+    spec: dict[str, Any] = alt.layer(*layers).to_dict(validate=False)
+    spec |= {"width": "container", "height": height}
+    if parameters:
+        chosen = [each.param.to_dict(validate=False) for each in parameters]  # type: ignore[union-attr]
+        spec["params"] = chosen + spec.get("params", [])
+    if apart:
+        spec["resolve"] = {"scale": {"y": "independent"}}
     if datasets:
         spec["datasets"] = spec.get("datasets", {}) | datasets
     spec["config"] = {
@@ -195,14 +213,14 @@ def labelled(
     import altair as alt
 
     spot = data.mark_square(size=40, opacity=1).encode(
-        x=alt.value(alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
+        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
     )
     name = data.mark_text(align="left", baseline="middle", limit=alt.ExprRef(f"{GUTTER} - 20")).encode(
-        x=alt.value(alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=f"{text}:N"
+        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=alt.Text(f"{text}:N")
     )
     if x is None or y is None:
         return [spot, name]
     leader = data.mark_rule(strokeWidth=0.7, opacity=0.6).encode(
-        x=x, y=y, x2=alt.value(alt.ExprRef(f"width - {GUTTER} + 8")), y2="at:Q", color=lines.colour
+        x=x, y=y, x2=alt.X2Value(alt.ExprRef(f"width - {GUTTER} + 8")), y2=alt.Y2("at:Q"), color=lines.colour
     )
     return [leader, spot, name]

@@ -7,17 +7,7 @@ import numpy as np
 from benchmark.report.curve import columns_of, panels, points, pool_points
 from benchmark.report.render import Chart, of_level
 from benchmark.report.results import Results
-from benchmark.report.web.charts import (
-    CHOICE,
-    HEIGHT,
-    Lines,
-    choice,
-    end_labels,
-    names,
-    right_of_labels,
-    specification,
-    table,
-)
+from benchmark.report.web.charts import CHOICE, Lines, choice, end_labels, names, right_of_labels, specification, table
 
 
 def score_curves(results: Results) -> Iterator[Chart]:
@@ -67,21 +57,22 @@ def score_curves(results: Results) -> Iterator[Chart]:
         alt.Tooltip("y:Q", format=".1%", title="score"),
         alt.Tooltip("spread:Q", format=".1%", title="± over draws"),
     ]
-    curve = chosen.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
+    curve = chosen.mark_line(strokeWidth=1.7).encode(
+        x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
+    )
     dots = chosen.mark_circle(size=30, opacity=1).encode(x=x, y=y, color=lines.colour, tooltip=tooltip)
     chance_line = (
         here.transform_aggregate(y="mean(chance)", place="mean(place)", groupby=["point"])
         .transform_filter("isValid(datum.y)")
         .mark_line(strokeDash=[4, 3], strokeWidth=1, color="#8C8C8C")
-        .encode(x=x, y=y, order="place:Q")
+        .encode(x=x, y=y, order=alt.Order("place:Q"))
     )
     layers = [chance_line, curve.add_params(lines.clicked), dots, *end_labels(chosen, lines, x, y, ["point"])]
-    figure = alt.layer(*layers).add_params(of, lines.typed).properties(width="container", height=HEIGHT)
     seeds = int(scores.groupby("line")["seed"].nunique().max())
     yield Chart(
         f"{results.task}-curves",
         f"{results.task}: scores over the amount of train images",
-        specification(figure),
+        specification(layers, [of, lines.typed]),
         f"Mean over seeds and draws of train images{of_level(seeds)}; dashed: chance. Point at a dot for the deviation "
         f"over draws. {CHOICE}",
     )

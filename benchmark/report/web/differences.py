@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.report.comparison import REFERENCE, difference_caption, difference_table, pairwise_differences
 from benchmark.report.render import Panel, of_level
-from benchmark.report.results import Results, columns_of
+from benchmark.report.results import Results, columns_of, each_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def _numbers(frame: "pd.DataFrame", columns: list[tuple[str, str]], verdicts: li
     """Lay out differences for the script: by line, for each column value, low and high in points, and the verdict."""
     place = {column: number for number, column in enumerate(columns)}
     lines: dict[str, list[Any]] = {}
-    for row in frame.itertuples():
+    for row in each_row(frame):
         key = (row.dataset, row.metric)
         if key in place:
             numbers = [round(100 * number, 2) for number in (row.value, row.low, row.high)]

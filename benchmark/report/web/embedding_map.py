@@ -100,13 +100,10 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
         .transform_filter(here)
         .transform_calculate(said="'modality gap ' + format(datum.gap, '.2f')")
         .mark_text(align="left", baseline="top", fontSize=12)
-        .encode(x=alt.value(2), y=alt.value(0), text="said:N")
+        .encode(x=alt.XValue(2), y=alt.YValue(0), text=alt.Text("said:N"))
     )
-    figure = alt.layer(drawn, said).add_params(of_dataset, of_line, of_projection)
-    figure = figure.properties(width="container", height=400)
-    yield Chart(
-        "embedding-map", "Map of image and text embeddings", specification(figure), _caption(half, bool(neighbours))
-    )
+    spec = specification([drawn, said], [of_dataset, of_line, of_projection], 400)
+    yield Chart("embedding-map", "Map of image and text embeddings", spec, _caption(half, bool(neighbours)))
     yield _table(gaps, measured, datasets, shown)
 
 

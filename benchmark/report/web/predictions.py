@@ -9,10 +9,9 @@ import numpy as np
 from benchmark.common.text import display_name
 from benchmark.report.plots import GREY, INK
 from benchmark.report.render import Chart
-from benchmark.report.results import Results, natural
+from benchmark.report.results import Results, each_row, natural
 from benchmark.report.web.charts import (
     CHOICE,
-    HEIGHT,
     Lines,
     choice,
     names,
@@ -76,7 +75,7 @@ def predictions_of(results: Results) -> dict[tuple[str, str], Predicted]:
     runs = runs[runs["line"].isin(results.lines)]
     for (dataset, part), rows in runs.groupby(["dataset", "part"]):
         classes: list[str] | None = None
-        for row in rows.itertuples():
+        for row in each_row(rows):
             examples = results.examples(str(row.cell), str(row.evaluation), str(part))
             each = None if examples is None else predicted(examples, classes)
             # The parts of a dataset have the same columns for all lines.
@@ -192,11 +191,10 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         color=alt.condition("datum.share > 0.72", alt.value("#FFFFFF"), alt.value(INK)),
         opacity=alt.condition("width / datum.classes > 32", alt.value(1), alt.value(0)),
     )
-    figure = alt.layer(grid, numbers).add_params(of_dataset, of_line).properties(width="container", height=380)
     yield Chart(
         f"{results.task}-confusion",
         f"{results.task}: confusion matrix",
-        specification(figure),
+        specification([grid, numbers], [of_dataset, of_line], 380),
         "The share of the test examples of each class (row) that were predicted to be of each class (column), of the "
         f"first seed of each arm. An empty cell is 0.{note}",
     )
@@ -278,26 +276,19 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
     percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="false positives", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="true positives", axis=percent, scale=alt.Scale(domain=[0, 1]))
-    curve = flat.mark_line(strokeWidth=1.7).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
+    curve = flat.mark_line(strokeWidth=1.7).encode(
+        x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
+    )
     layers = [_diagonal(x, y), curve.add_params(lines.clicked)]
-    figure = _beside_ranking(layers, ranked_labels(chosen, lines, "area")).add_params(of, lines.typed)
+    beside = [alt.layer(*layers), alt.layer(*ranked_labels(chosen, lines, "area"))]
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
-        specification(figure, curves=records),
+        specification(beside, [of, lines.typed], apart=True, curves=records),
         f"Each class against the others, of the first seed of each arm, at {points} false-positive rates; {MACRO}: of "
         "true-positive rates, over classes with positives and negatives. Numbers: the area under the whole curve "
         f"(AUROC). {CHOICE}{note}",
     )
-
-
-def _beside_ranking(layers: "Sequence[alt.Chart]", ranking: "Sequence[alt.Chart]") -> "alt.LayerChart":
-    """Draw lines of both axes, and beside them the names of the lines in the order of a number."""
-    import altair as alt
-
-    drawn = alt.layer(alt.layer(*layers), alt.layer(*ranking)).resolve_scale(y="independent")
-    figure: alt.LayerChart = drawn.properties(width="container", height=HEIGHT)
-    return figure
 
 
 def _diagonal(x: "alt.X", y: "alt.Y") -> "alt.Chart":
@@ -348,7 +339,9 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     percent = alt.Axis(format=".0%", tickCount=5, labelOverlap=True)
     x = alt.X("x:Q", title="confidence", axis=percent, scale=right_of_labels(domain=[0, 1]))
     y = alt.Y("y:Q", title="correct", axis=percent, scale=alt.Scale(domain=[0, 1]))
-    curve = chosen.mark_line(strokeWidth=1.2).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
+    curve = chosen.mark_line(strokeWidth=1.2).encode(
+        x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
+    )
     dots = chosen.mark_circle(opacity=0.8).encode(
         x=x,
         y=y,
@@ -363,12 +356,11 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     )
     errors = chosen.transform_aggregate(error="mean(error)", groupby=["name"])
     layers = [_diagonal(x, y), curve.add_params(lines.clicked), dots]
-    ranking = ranked_labels(errors, lines, "error", rising=True)
-    figure = _beside_ranking(layers, ranking).add_params(dataset, lines.typed)
+    beside = [alt.layer(*layers), alt.layer(*ranked_labels(errors, lines, "error", rising=True))]
     yield Chart(
         f"{results.task}-reliability",
         f"{results.task}: reliability",
-        specification(figure),
+        specification(beside, [dataset, lines.typed], apart=True),
         f"How often predictions of each confidence are correct, in {BINS} bins of confidence, of the first seed of "
         "each arm; a dot's area is its share of the examples; on the dashed line confidence is right. Numbers: the "
         f"expected calibration error (ece), lowest first. Only of examples with one class. {CHOICE}",

@@ -79,7 +79,7 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
         bind=alt.binding_select(options=[COSTS[cost][0] for cost in costs], name="Cost "),
     )
     base = (
-        alt.Chart(alt.InlineData(values=values))
+        alt.Chart(alt.NamedData("costs"))
         .transform_filter("datum.of == cost")
         .encode(
             x=alt.X(
@@ -94,9 +94,11 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
     frontier_line = (
         base.transform_filter("datum.frontier")
         .mark_line(color="#888888", strokeDash=[4, 3], interpolate="step-after")
-        .encode(order="cost:Q")
+        .encode(order=alt.Order("cost:Q"))
     )
-    leader = base.mark_rule(opacity=0.35, strokeWidth=0.7).encode(x2=alt.value("width"), y2="label:Q", color=colouring)
+    leader = base.mark_rule(opacity=0.35, strokeWidth=0.7).encode(
+        x2=alt.X2Value("width"), y2=alt.Y2("label:Q"), color=colouring
+    )
     marks = base.mark_circle(size=90, opacity=1, stroke="white", strokeWidth=1).encode(
         color=colouring,
         tooltip=[
@@ -106,12 +108,10 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
         ],
     )
     names = base.mark_text(align="left", dx=6, color="#1c1c1c", fontSize=11, limit=220).encode(
-        x=alt.value("width"), y="label:Q", text="line:N"
+        x=alt.XValue("width"), y=alt.Y("label:Q"), text=alt.Text("line:N")
     )
-    layered = alt.layer(frontier_line, leader, marks, names).add_params(select)
-    return specification(
-        layered.properties(width="container", height=HEIGHT, padding={"right": 10, "left": 5, "top": 10, "bottom": 5})
-    )
+    spec = specification([frontier_line, leader, marks, names], [select], HEIGHT, costs=values)
+    return spec | {"padding": {"right": 10, "left": 5, "top": 10, "bottom": 5}}
 
 
 def on_frontier(costs: np.ndarray, scores: np.ndarray) -> list[bool]:

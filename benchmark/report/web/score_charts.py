@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level
-from benchmark.report.results import Results, columns_of
+from benchmark.report.results import Results, columns_of, each_row
 from benchmark.report.scores import guesses_of
 from benchmark.report.web.charts import specification
 
@@ -23,10 +23,10 @@ def scores_by_dataset(results: Results) -> Iterator[Chart]:
     for dataset, metric in columns:
         name = f"{dataset}, {metric}" if several else dataset
         of_column = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric)]
-        for row in of_column.itertuples():
+        for row in each_row(of_column):
             value, low, high = (round(100 * float(each), 2) for each in (row.value, row.low, row.high))
             values.append({"on": name, "line": str(row.line), "score": value, "low": low, "high": high})
-        known = [float(each) for _, of_guess in guesses_of([*of_column.itertuples()][:1]) for each in of_guess]
+        known = [float(each) for _, of_guess in guesses_of([*each_row(of_column[:1])]) for each in of_guess]
         if any(not np.isnan(each) for each in known):
             guesses.append({"on": name, "guess": round(100 * float(np.nanmax(known)), 2)})
     names = list(dict.fromkeys(str(each["on"]) for each in values))
@@ -50,7 +50,7 @@ def chart(
     select = alt.param(name="dataset", value=names[0], bind=alt.binding_select(options=names, name="Dataset "))
     shown = [line for line in lines if any(each["line"] == line for each in values)]
     base = (
-        alt.Chart(alt.InlineData(values=values))
+        alt.Chart(alt.NamedData("scores"))
         .transform_filter("datum.on == dataset")
         .encode(
             y=alt.Y("line:N", sort=shown, title=None, axis=alt.Axis(labelLimit=240)),
@@ -61,19 +61,18 @@ def chart(
         )
     )
     intervals = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=f"{measure}, %", scale=alt.Scale(zero=False, padding=8)), x2="high:Q"
+        x=alt.X("low:Q", title=f"{measure}, %", scale=alt.Scale(zero=False, padding=8)), x2=alt.X2("high:Q")
     )
-    points = base.mark_circle(size=80, opacity=1).encode(x="score:Q")
+    points = base.mark_circle(size=80, opacity=1).encode(x=alt.X("score:Q"))
     numbers = base.mark_text(align="right", dx=-4, fontSize=11).encode(
-        x=alt.value("width"), text=alt.Text("score:Q", format=".1f"), color=alt.value("#1c1c1c")
+        x=alt.XValue("width"), text=alt.Text("score:Q", format=".1f"), color=alt.ColorValue("#1c1c1c")
     )
     guess = (
-        alt.Chart(alt.InlineData(values=guesses))
+        alt.Chart(alt.NamedData("guesses"))
         .transform_filter("datum.on == dataset")
         .mark_rule(strokeDash=[4, 3], color="#555555")
-        .encode(x="guess:Q")
+        .encode(x=alt.X("guess:Q"))
     )
-    layered = alt.layer(guess, intervals, points, numbers) if guesses else alt.layer(intervals, points, numbers)
+    layers = [*([guess] if guesses else []), intervals, points, numbers]
     # The axis and its title below the lines take 40 pixels.
-    sized = layered.add_params(select).properties(width="container", height=22 * len(shown) + 40)
-    return specification(sized)
+    return specification(layers, [select], 22 * len(shown) + 40, scores=values, guesses=guesses)

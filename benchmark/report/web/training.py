@@ -8,17 +8,7 @@ import numpy as np
 from benchmark.common.text import display_name
 from benchmark.report.render import Chart
 from benchmark.report.results import Results
-from benchmark.report.web.charts import (
-    CHOICE,
-    HEIGHT,
-    Lines,
-    choice,
-    end_labels,
-    names,
-    right_of_labels,
-    specification,
-    table,
-)
+from benchmark.report.web.charts import CHOICE, Lines, choice, end_labels, names, right_of_labels, specification, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,14 +59,16 @@ def learning_curves(results: Results) -> Iterator[Chart]:
         axis=alt.Axis(format="~s", tickCount=6, labelOverlap=True),
     )
     y = alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format="~g"))
-    thick = mean.mark_line(strokeWidth=2).encode(x=x, y=y, color=lines.colour, strokeDash=lines.dash, order="x:Q")
+    thick = mean.mark_line(strokeWidth=2).encode(
+        x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
+    )
     layers = [thick.add_params(lines.clicked), *end_labels(mean, lines, x, y)]
     several = len(curves) > len(shown)
     if several:
         thin = chosen.mark_line(strokeWidth=0.7, opacity=0.45)
-        layers.insert(0, thin.encode(x=x, y=y, color=lines.colour, detail="seed:N", order="x:Q"))
-    figure = alt.layer(*layers).add_params(quantity, lines.typed).properties(width="container", height=HEIGHT)
-    yield Chart("learning-curves", "Learning curves", specification(figure), _caption(points, last, several))
+        layers.insert(0, thin.encode(x=x, y=y, color=lines.colour, detail=alt.Detail("seed:N"), order=alt.Order("x:Q")))
+    spec = specification(layers, [quantity, lines.typed])
+    yield Chart("learning-curves", "Learning curves", spec, _caption(points, last, several))
 
 
 def _caption(points: int, last: float, several: bool) -> str:
