@@ -320,9 +320,11 @@ class Materials:
 
             cost = self._pretrain(cell, method, train, folder, ranks, progress=show, before_writing=before_writing)
             assert cost is not None
+        auto = cell.training.micro_batch == "auto"
+        divided = f", micro_batch {cost['micro_batch']} of {cost['batch_size']}" if auto else ""
         self.progress.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
-            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
+            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}{divided}"
         )
         if spikes := cost.get("spikes"):
             self.progress.warn(f"{name}: {spiked(spikes)}; the log has each step")

@@ -556,7 +556,7 @@ class Runner:
             yield
         except torch.cuda.OutOfMemoryError:
             self.fail(
-                f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.", what
+                f"{name}: out of GPU memory. Lower training.micro_batch, or set auto; the result stays the same.", what
             )
         except ClaimLostError:
             raise

@@ -33,9 +33,11 @@ from benchmark.store.cache import cache_root, remember, remembered
 from benchmark.store.hashing import digest
 from benchmark.task import TASKS
 from benchmark.training.cost import (
+    ASSUMED_STEPS,
     Parameters,
     Shape,
     counting,
+    fitting_division,
     flops_budget_steps,
     on_meta,
     parameter_columns,
@@ -45,6 +47,7 @@ from benchmark.training.cost import (
     simulating,
     total_flops,
 )
+from benchmark.training.memory import available_memory
 from benchmark.training.ranks import speedup
 from benchmark.training.schedule import precision_of, stage_starts, training_steps
 
@@ -57,12 +60,9 @@ EFFICIENCY = 0.35
 MAX_PARAMETERS = 300_000_000
 """The most parameters that a model may have to be built for counting, if counting fails without weights."""
 
-ASSUMED_STEPS = 10_000
-"""Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
-
 T = TypeVar("T", bound=tuple[Any, ...])
-Counted = tuple[int | None, float, int]
-"""Steps (None if unknown), floating-point operations per pair, and bytes of peak memory."""
+Counted = tuple[int | None, float, int, str]
+"""Steps (None if unknown), floating-point operations per pair, bytes of peak memory, and as ``Estimate.division``."""
 
 Source = Literal["the cell", "the method", "the model", "--speed", "a matrix product"]
 """What a speed was measured on, from the nearest to the farthest; --speed is as the user gave it."""
@@ -93,6 +93,8 @@ class Estimate:
     validations; None if samples or the device's speed are unknown. source: of the speed. parameters: as in the cost
     table. weights: bytes of a checkpoint; 0 for one that exists. assumed_length: the tokens of a text that were assumed
     where texts could not be read from the data, the model's maximum; None: texts are as long as the data's.
+    division: in words, how a batch is divided where ``training.micro_batch`` is ``auto``, by the memory that is free
+    now; "" for a number.
     """
 
     samples: int | None
@@ -103,6 +105,7 @@ class Estimate:
     parameters: Parameters
     weights: int
     assumed_length: int | None
+    division: str = ""
 
 
 class Estimator:
@@ -141,8 +144,15 @@ class Estimator:
         shape = Shape(stored, size, known or longest, training.augmentation, padded)
         pairs = self.pairs(cell) if training.epochs is not None else None
 
+        gpus = self.plan.config.gpus_per_cell
+        available = available_memory(device) if cell.training.micro_batch == "auto" else None
+
         def count(real: bool) -> Counted:
             copied = self._method(cell, meta=False) if real else method
+            training, division = cell.training, None
+            if training.micro_batch == "auto":
+                division = fitting_division(copied, shape, training, device, available, gpus)
+                training = training.model_copy(update={"micro_batch": division.micro_batch})
             steps: int | None
             if training.flops is not None:
                 steps = flops_budget_steps(copied, shape, training, device, real)
@@ -156,16 +166,22 @@ class Estimator:
                 steps = training_steps(training, 0, lambda: math.nan)
             taken = steps or ASSUMED_STEPS
             step = simulated_cost(copied, shape, training, device, taken, real)
-            flops = total_flops(step.flops, stage_starts(copied, taken), taken, training.batch_size)
-            return steps, flops / (taken * training.batch_size), step.memory
+            by_stage, memory = step.flops, step.memory
+            if division is not None and available is not None and division.graphs:
+                by_stage = simulated_flops(copied, shape, training, device, taken, real, division.kept)
+                memory = available
+            flops = total_flops(by_stage, stage_starts(copied, taken), taken, training.batch_size)
+            return steps, flops / (taken * training.batch_size), memory, str(division or "")
 
-        speed, faster = self._speed(cell), speedup(training, self.plan.config.gpus_per_cell)
+        speed, faster = self._speed(cell), speedup(training, gpus)
         depends_on = [training.model_dump(mode="json"), shape.stored, shape.image_size, shape.length, str(device)]
         depends_on += [pairs and pairs.images]
         depends_on += [self._tokenizer and self._tokenizer.fingerprint, self.plan.classes_of(cell)]
         depends_on += [speed and speed.flops * faster] if training.time is not None else []
+        # Free memory is never the same; within 7 % the counts serve.
+        depends_on += [available and round(10 * math.log2(max(1, available))), gpus] if available is not None else []
         try:
-            steps, flops, memory = _remembered(
+            steps, flops, memory, division = _remembered(
                 [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
             )
         except BenchError:
@@ -192,6 +208,7 @@ class Estimator:
             parameter_columns(method),
             _weights(method),
             longest if known is None else None,
+            division,
         )
 
     def roughly(self, cell: Cell, pairs: int) -> float | None:
@@ -348,7 +365,7 @@ class Estimator:
         datasets = [dataset for dataset in datasets if "train" in dataset.splits()]
         if not self._tokenizer or not datasets or not all(dataset.is_read("train") for dataset in datasets):
             return None
-        count = min(cell.training.micro_batch, cell.training.batch_size)
+        count = cell.training.micro_batch_size
         of_each = math.ceil(count / len(datasets))
         texts = [text for dataset in datasets for text in islice(_first_texts(dataset), of_each)]
         return max(map(len, self._tokenizer(texts)), default=None)
