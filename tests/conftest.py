@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from benchmark.config.training import Training
@@ -14,6 +15,10 @@ from benchmark.method import METHODS, Method
 from benchmark.task import TASKS
 from benchmark.training import cost, loop
 from tests.squares import Bench, write_squares
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 PACK = Path(os.environ.get("BENCH_DATA") or Path(__file__).parents[2] / "shared" / "data").absolute()
 

@@ -115,7 +115,8 @@ class ColumnReader:
             cells["split"] = [table.split] * count
         names = {columns.image, columns.id, columns.group, columns.text, columns.text_id, columns.split}
         names |= {*self._conditions, *self._replaced, *self._of_label}
-        if not all(name in cells for name in names if name) or not all(map(str.isascii, cells)):
+        complete = all(name in cells for name in names if name) and all(map(str.isascii, cells))
+        if len(chunk.apart) == count or not complete:
             return self._schema.append(pa.field("at", pa.int64())).empty_table(), [*range(count)]
 
         image = self._names(cells[columns.image], PATH, self._image, self._without_prefix)
