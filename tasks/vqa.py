@@ -35,7 +35,7 @@ from benchmark.probe import Stage
 
 from . import mevf_ban
 from .attention import Ban, Tokens
-from .pooled import ALL, Bilinear, Inputs, Pooled, Product
+from .pooled import ALL, At, Bilinear, Inputs, Pooled, Product
 from .scale import Scale
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -416,6 +416,8 @@ class Features:
     def __call__(self, split: str, at: Tensor, blind: bool) -> Inputs:
         """Return what a head reads of the questions ``at`` int64 [b] of a split. blind: all image features are 0."""
         image, text = self.image[split], self.text
+        image_at: At
+        text_at: At
         image_at, text_at = (x[at] for x in self.rows[split])
         # A head that reads all there are reads no more than those of the questions.
         if len(text) > len(at):

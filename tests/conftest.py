@@ -68,19 +68,27 @@ def _operations_counted_once():
     """Of trainings alike, the first counts its operations; tests of the count itself call ``counted_each_time``."""
     counts: dict[tuple[object, ...], dict[str, float]] = {}
 
-    def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[str, float]:
+    def flops_by_stage(method: Method, sample: Batch, training: Training, kept: float = 0.0) -> dict[str, float]:
         parts = [(name, type(part)) for name, part in method.named_modules()]
         shapes = [(name, each.shape, each.requires_grad) for name, each in method.named_parameters()]
         buffers = [(name, each.shape, each.item() if each.ndim == 0 else None) for name, each in method.named_buffers()]
         pair = (sample.image.shape, sample.tokens.shape, sample.image_size, sample.augmentation)
-        key = (type(method), str((method.config, parts, shapes, buffers, pair, training)))
+        key = (type(method), str((method.config, parts, shapes, buffers, pair, training, kept)))
         if key not in counts:
-            counts[key] = cost.flops_by_stage(method, sample, training)
+            counts[key] = cost.flops_by_stage(method, sample, training, kept)
         method.enter(list(method.stages())[-1])
         return counts[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "flops_by_stage", flops_by_stage)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_of_tests_outlive_no_power_failure():
+    """Waiting for the disk takes a tenth of the time of all tests; what is synced, and when, is a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

@@ -1,6 +1,8 @@
 """On a CUDA device: what the conformance suites say of the CPU, and what only a GPU can show."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ from benchmark.evaluation.logistic import logistic_path
 from benchmark.method import METHODS
 from benchmark.models import build_model
 from benchmark.models.tokenizer import CorpusBPE, train
-from benchmark.training.accumulation import accumulate
+from benchmark.training.accumulation import Reader, accumulate, training_step
 from benchmark.training.checkpoint import LAST
+from benchmark.training.compilation import compile_blocks
 from benchmark.training.loop import pretrain
-from benchmark.training.schedule import precision_of
+from benchmark.training.schedule import is_fused, optimizer_of, precision_of
 from tests.methods.cases import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.methods.fakes import Pairs, small_card, small_method
 from tests.squares import Bench
@@ -56,6 +59,51 @@ def test_peak_memory_does_not_grow_with_the_effective_batch(name: str, mode: str
     # What grows are matrices of the similarities of the effective batch; kept activations would be more.
     matrices = 20 * 4 * (2048**2 - 1024**2)
     assert peak(32) < half + matrices < half + 16 * one
+
+
+def stepping(name: str, mode: Any, sizes: list[int], compiled: bool = False) -> tuple[Callable[[], None], Reader]:
+    """A training step that is not read."""
+    method = small_method(name, dropout=0.0 if compiled else 0.1).to(CUDA).train()
+    if compiled:
+        compile_blocks(method)
+    optimizer, reader = optimizer_of(method, Training(steps=1)), Reader(CUDA)
+    assert is_fused(optimizer)
+    batches = [batch.pinned() for batch in split(Pairs(sum(sizes), augmentation=AUGMENTATION), sizes)]
+    return lambda: training_step(
+        method, optimizer, batches, mode, 0, gradient_clip=1.0, reader=reader, check=False
+    ), reader
+
+
+@pytest.mark.parametrize(("name", "mode"), METHOD_MODES)
+def test_a_step_does_not_wait_for_the_device(name: str, mode: str) -> None:
+    step, reader = stepping(name, mode, [5, 5, 2])
+    for _ in range(2):
+        step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(reader.read()) == 4
+
+
+def kernels(step: Callable[[], None]) -> int:
+    """Count the kernels of a step."""
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.count for event in profile.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA)
+
+
+def test_kernels_of_a_step() -> None:
+    """One graph takes fewer than half of four micro-batches' two passes, and compiled blocks fewer than eager ones."""
+    one, four = (kernels(stepping("clip", "cached", sizes)[0]) for sizes in ([16], [4] * 4))
+    assert one < four / 2
+    assert kernels(stepping("clip", "cached", [16], compiled=True)[0]) < one
 
 
 @pytest.mark.parametrize("name", METHODS.names())

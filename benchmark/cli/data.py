@@ -164,14 +164,22 @@ def data_show(
 
 
 @data_app.command("check", epilog="Example: bench data check my-card.yaml")
-def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressMode = "auto") -> None:
+def data_check(
+    name: Name,
+    on_bad_data: OnBadData = "error",
+    prepare: Annotated[
+        int | None,
+        typer.Option(min=8, help="Keep the images, resized to this side in pixels, as bench data prepare does."),
+    ] = None,
+    progress: ProgressMode = "auto",
+) -> None:
     """Read every row and decode every image; report the first error with file and row."""
     from benchmark.data.check import check, groups_in_two_splits, sharing
 
     dataset = _open(name, on_bad_data)
     dataset.look_closely()
     with _stage(f"checking {name}", progress) as update:
-        check(dataset, progress=update)
+        check(dataset, prepare, update)
     if dataset.streams:
         for line in sharing(dataset):
             say(line)
@@ -184,8 +192,9 @@ def data_check(name: Name, on_bad_data: OnBadData = "error", progress: ProgressM
     groups = {split: set(dataset.column(split, "group")) for split in dataset.splits()}
     for line in (*sharing(dataset), *groups_in_two_splits(dataset, groups)):
         say(line)
+    kept = f"prepared at {prepare} pixels in {dataset.cache}" if prepare else "decoded, not kept (--prepare SIZE does)"
     say(
-        f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}; "
+        f"{dataset.card.name}: no {'other ' if dataset.left_out else ''}errors; images: {counts}; {kept}; "
         f"to look for copies across splits and at texts and labels: bench data verify {shlex.quote(name)}"
     )
 

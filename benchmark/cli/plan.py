@@ -242,6 +242,9 @@ def _print_notes(plan: "Plan", lines: list[_Line], datasets: "dict[str, Preparin
         times = f"{_duration(training)} of training, {_duration(evaluation)} of encoding for evaluations"
         say(f"time: about {times}; {_basis(plan, lines, estimator)}")
         say("not counted: reading and preparing images, training of probes and VQA heads, writing of captions")
+    for line in lines:
+        for division in dict.fromkeys(each.division for each in line.estimates if each.division):
+            say(f"{line.name}: micro_batch auto is {division}")
     disk, here = (sum(getattr(each, name) for each in datasets.values()) for name in ("disk", "here"))
     already = f", {readable_size(here)} of them there already" if here else ""
     say(f"disk: {readable_size(disk)} of prepared images in the cache{already}; {_results(lines)}")

@@ -12,6 +12,8 @@ from benchmark.config.validation import Strict, key_of, reason, unknown_in
 
 BUDGETS = ("samples", "epochs", "steps", "time", "flops")
 
+DEFAULT_MICRO_BATCH = 128
+
 AVERAGE = "-average"
 """The end of the name of a checkpoint with the moving average of the weights, beside that with the weights."""
 
@@ -84,7 +86,10 @@ class Training(Recipe):
     The budget is exactly one of: samples, pairs seen over the training; epochs, passes over the data; steps of the
     optimiser; time, seconds of training on this machine, converted to steps by timing a few before the first; flops,
     floating-point operations, converted to steps by what a step of the method takes.
-    batch_size: the effective batch, the pairs of one optimiser step. micro_batch: pairs in memory at once.
+    batch_size: the effective batch, the pairs of one optimiser step. micro_batch: pairs in memory at once, or ``auto``:
+    as many as fit on the machine, at best the whole batch in one graph. ``auto`` is for ``cached`` and ``keyed``, whose
+    result depends on the division by rounding alone; where the draws of dropout or batch normalisation depend on it
+    too, it is the default. Not with a budget in flops, as their number depends on the division.
     accumulation: ``auto`` is the method's own default.
     mixture: with several sets to pretrain on, a set's share of the pairs is proportional to its size to this power. 1:
     by size, 0: equal, between them a temperature of 1 / mixture.
@@ -99,6 +104,8 @@ class Training(Recipe):
     label_smoothing: the share e of the target of every softmax loss that is spread evenly over all candidates:
     (1 - e) target + e / m. Validation losses are without it.
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
+    compile: whether the blocks of the towers are compiled (torch.compile, each block by itself); texts are then padded
+    to one of four lengths, as compiled code is of one shape. Weights change by rounding.
     cache_frozen: whether the outputs of frozen first layers of a tower are computed once per pair and kept on disk
     during the training (``benchmark/training/frozen.py``), where they depend on the pair alone: not behind random
     augmentation or dropout, and not with ``compile`` or ``gradient_checkpointing``. Weights change by rounding, so
@@ -119,7 +126,7 @@ class Training(Recipe):
     time: float | None = Field(default=None, gt=0)
     flops: float | None = Field(default=None, gt=0)
     batch_size: PositiveInt = 128
-    micro_batch: PositiveInt = 128
+    micro_batch: PositiveInt | Literal["auto"] = DEFAULT_MICRO_BATCH
     accumulation: Literal["auto", "plain", "cached", "keyed"] = "auto"
     mixture: float = Field(default=1.0, ge=0, le=1)
     resolution: PositiveInt | None = None
@@ -141,6 +148,24 @@ class Training(Recipe):
         kinds = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError(f"set exactly one of {', '.join(BUDGETS)}; found {', '.join(kinds) or 'none'}")
+        return self
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        with suppress(ValueError, TypeError):
+            if value == "auto" or (not isinstance(value, bool) and float(value) == int(value) > 0):
+                return value
+        raise ValueError("expected a number of pairs, at least 1, or auto")
+
+    @model_validator(mode="after")
+    def _auto_is_exact(self) -> Self:
+        if self.micro_batch == "auto" and self.flops is not None:
+            raise ValueError(
+                "micro_batch is auto, but how many steps a budget in flops allows depends on it: set a number"
+            )
+        if self.micro_batch == "auto" and self.accumulation == "plain":
+            raise ValueError("micro_batch is auto, but with accumulation plain the loss depends on it: set a number")
         return self
 
     @model_validator(mode="after")
@@ -166,6 +191,11 @@ class Training(Recipe):
                 where = ".".join(filter(None, (section, key_of(first))))
                 raise ValueError(unknown_in(Recipe, first, section) if wrong else reason(first, where)) from error
         return self
+
+    @property
+    def micro_batch_size(self) -> int:
+        """The pairs of a micro-batch, at most those of the batch; all of them with ``auto``, as far as they fit."""
+        return self.batch_size if self.micro_batch == "auto" else min(self.micro_batch, self.batch_size)
 
     @property
     def budget(self) -> tuple[str, float]:

@@ -1,10 +1,11 @@
 """The input of a method: one micro-batch of pairs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.config.augmentation import Augmentation
@@ -56,6 +57,36 @@ class Batch:
         """The pairs with these numbers, which may repeat. The padding does not change."""
         index = torch.tensor(numbers, device=self.row.device)
         return replace(self._each(lambda x: x[index]), ids=[self.ids[number] for number in numbers])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Self]") -> Self:
+        """One batch of several of one training, texts and pictures padded as far as the longest and the largest."""
+        if len(parts) == 1:
+            return parts[0]
+        first, edges = parts[0], [max(part.image.shape[i] for part in parts) for i in (2, 3)]
+        longest = max(part.tokens.shape[1] for part in parts)
+
+        def grown(x: Tensor, *sizes: int) -> Tensor:
+            missing = [size - x.shape[i - len(sizes)] for i, size in enumerate(sizes)]
+            return F.pad(x, [side for size in reversed(missing) for side in (0, size)]) if any(missing) else x
+
+        return replace(
+            first,
+            image=torch.cat([grown(part.image, *edges) for part in parts]),
+            tokens=torch.cat([grown(part.tokens, longest) for part in parts]),
+            mask=torch.cat([grown(part.mask, longest) for part in parts]),
+            row=torch.cat([part.row for part in parts]),
+            text_hash=torch.cat([part.text_hash for part in parts]),
+            seed=torch.cat([part.seed for part in parts]),
+            ids=[id_ for part in parts for id_ in part.ids],
+            label=None if first.label is None else torch.cat([part.label for part in parts if part.label is not None]),
+            size=None if first.size is None else torch.cat([part.size for part in parts if part.size is not None]),
+        )
+
+    def padded(self, length: int) -> Self:
+        """The batch with texts padded to ``length`` tokens, at least those that it has."""
+        missing = (0, length - self.tokens.shape[1])
+        return replace(self, tokens=F.pad(self.tokens, missing), mask=F.pad(self.mask, missing))
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device, copied without waiting."""

@@ -34,7 +34,9 @@ from benchmark.store.hashing import digest
 if TYPE_CHECKING:
     import datasets
 
-WAITING = 64
+THREADS = 16
+"""The most threads that decode; decoding and resizing do not hold the interpreter's lock."""
+WAITING = 4 * THREADS
 """The most images that are decoded ahead of their use."""
 
 Progress = Callable[[int, int], None]
@@ -260,7 +262,7 @@ class Dataset:
                 return Undecodable(row, bad.reason, f"{where}: {name} {bad.message}")
 
         undecodable = []
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
             results = _in_order(pool, decode_one, rows)
             for number, (row, result) in enumerate(zip(rows, results), 1 + len(every) - len(rows)):
                 if isinstance(result, Undecodable):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,14 @@ def _take(
 ) -> None:
     """Add what was seen of the rows from ``start`` on to the sizes, the rows present, the problems and the hash."""
     sizes, present, problems, states = into
-    there = [row for row, path in enumerate(chunk.paths) if path is not None and row not in chunk.errors]
-    if len(there) == len(chunk.paths):
-        sizes[start : start + len(there)] = chunk.sizes
-    else:
+    described = [*zip(repeat(split), chunk.paths, chunk.sizes, chunk.times)]
+    if chunk.errors or None in chunk.paths:
+        there = [row for row, path in enumerate(chunk.paths) if path is not None and row not in chunk.errors]
+        described = [described[row] for row in there]
         for row in there:
             sizes[start + row] = chunk.sizes[row]
+    else:
+        sizes[start : start + len(described)] = chunk.sizes
     # Problems come in the order of the rows: the first one is the one that is shown.
     for row in sorted(chunk.errors):
         path, error = chunk.paths[row], chunk.errors[row]
@@ -178,8 +181,7 @@ def _take(
         present[start + row] = False
         file, line = (table.column(name)[start + row].as_py() for name in ("file", "row"))
         problems.add(place(file, line), _missing(path, folder, error))
-    described = (repr((split, chunk.paths[row], chunk.sizes[row], chunk.times[row])) for row in there)
-    states.update("".join(described).encode())
+    states.update("".join(map(repr, described)).encode())
 
 
 def _missing(path: str, folder: Path, error: OSError) -> BadRow:

@@ -276,12 +276,15 @@ def _write(
     """Write a prepared set into a folder that may hold a part of it."""
     jpeg = stored_as_jpeg(len(dataset.rows(split)), size)
 
-    def encode(picture: Image.Image) -> bytes:
+    def encode(picture: Image.Image) -> tuple[bytes, bytes]:
         pixels = resized(picture, size, resizing)
         if jpeg:
-            return _encode_jpeg(pixels)
-        sides = np.array(pixels.shape[1:], SIDE).tobytes() if resizing.mode == "keep_ratio" else b""
-        return sides + pixels.tobytes()
+            stored = _encode_jpeg(pixels)
+        else:
+            sides = np.array(pixels.shape[1:], SIDE).tobytes() if resizing.mode == "keep_ratio" else b""
+            stored = sides + pixels.tobytes()
+        # Here, in the threads: the one that writes would take longer for it than for all else.
+        return stored, _checksum(stored)
 
     _write_images(folder, dataset, split, encode, progress)
     journal = _journal(folder)
@@ -300,9 +303,16 @@ def _write(
 
 
 def _write_images(
-    folder: Path, dataset: Dataset, split: str, encode: Callable[[Image.Image], bytes], progress: Progress | None
+    folder: Path,
+    dataset: Dataset,
+    split: str,
+    encode: Callable[[Image.Image], tuple[bytes, bytes]],
+    progress: Progress | None,
 ) -> None:
-    """Append the images that are not in the folder yet, and an entry of the journal for each."""
+    """Append the images that are not in the folder yet, and an entry of the journal for each.
+
+    encode: returns what is stored of an image, and its checksum.
+    """
     journal = _resume(folder)
     end = int(journal["end"][-1]) if len(journal) else 0
     # Written, not memory-mapped: a full disk then raises an error instead of ending the process.
@@ -315,10 +325,10 @@ def _write_images(
             entries.flush()
             waiting.clear()
 
-        for row, encoded in dataset.decode(split, encode, progress, journal["row"].tolist()):
+        for row, (encoded, checksum) in dataset.decode(split, encode, progress, journal["row"].tolist()):
             images.write(encoded)
             end += len(encoded)
-            waiting.append((row, end, _checksum(encoded)))
+            waiting.append((row, end, checksum))
             if len(waiting) == FLUSH:
                 flush()
         flush()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from benchmark.common.errors import MachineError, explained, is_of_the_machine
 from benchmark.data.records import LISTS, SPLITS
 from benchmark.data.sources.folders import located
 
-PIECE = 4096
+PIECE = 1024
 """Bytes from the middle of an image by which images of equal size are told apart before they are read as a whole."""
 CHUNK = 1000
 """Rows written, and images read, at once."""
@@ -160,11 +160,10 @@ def _piece(root: str, path: str, start: int, size: int) -> bytes:
     except (OSError, ValueError):
         file = os.open(located(Path(root), path), os.O_RDONLY)
     try:
-        pieces = []
-        while size and (piece := os.pread(file, size, start)):
-            pieces.append(piece)
-            start, size = start + len(piece), size - len(piece)
-        return b"".join(pieces)
+        piece = os.pread(file, size, start)
+        while len(piece) < size and (more := os.pread(file, size - len(piece), start + len(piece))):
+            piece += more
+        return piece
     finally:
         os.close(file)
 
@@ -178,8 +177,9 @@ def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> l
     groups = _equal(sizes[:, None], np.arange(len(sizes)))
     for most in (PIECE, None):
 
-        def contents(numbers: np.ndarray, most: int | None = most) -> np.ndarray:
-            return np.array([_content(number, int(sizes[number]), most, read) for number in numbers.tolist()])
+        def contents(numbers: np.ndarray, most: int | None = most) -> list[tuple[int, int]]:
+            pairs = zip(numbers.tolist(), sizes[numbers].tolist())
+            return [_content(number, size, most, read) for number, size in pairs]
 
         numbers = np.sort(np.concatenate([np.empty(0, np.int64), *groups]))
         keys = np.empty((len(numbers), 3), dtype=np.int64)
@@ -193,7 +193,7 @@ def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> l
     return groups
 
 
-def _content(number: int, size: int, most: int | None, read: Callable[[int, int, int], bytes]) -> Sequence[int]:
+def _content(number: int, size: int, most: int | None, read: Callable[[int, int, int], bytes]) -> tuple[int, int]:
     """Two numbers that stand for the content of an item, or for at most so many bytes of its middle."""
     length = min(size, most or size)
     try:
@@ -202,7 +202,10 @@ def _content(number: int, size: int, most: int | None, read: Callable[[int, int,
         if is_of_the_machine(error):
             raise MachineError(f"an image cannot be read: {explained(error)}") from error
         return number, -1  # like no other
-    return HASH.unpack(hashlib.blake2b(piece, digest_size=HASH.size).digest())
+    if most:
+        return hash(piece), 0  # what is equal by chance is read as a whole
+    first, second = HASH.unpack(hashlib.blake2b(piece, digest_size=HASH.size).digest())
+    return first, second
 
 
 def _equal(keys: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:

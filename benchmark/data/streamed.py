@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -357,11 +358,21 @@ def _entry(sample: Sample) -> dict[str, Any]:
     return {"key": sample.key, **members, "reason": sample.reason, "message": sample.message}
 
 
+def corpus_fingerprints(datasets: Iterable[Dataset]) -> list[str]:
+    """The fingerprints of datasets where these decide corpus_texts(); none where shards are read."""
+    return [] if any(dataset.streams for dataset in datasets) else [dataset.fingerprint for dataset in datasets]
+
+
 def corpus_texts(datasets: Iterable[Dataset]) -> Iterator[str]:
     """The training texts, questions and answers that a tokenizer of kind ``corpus`` is trained on."""
     for dataset in datasets:
         if dataset.streams:
             yield from Stream(dataset.card, "train", dataset.cache).texts()
             continue
-        for row in dataset.records("train").select_columns(["text", "question", "answer"]):
-            yield from (*row["text"], *row["question"], *row["answer"])
+        if dataset.on_bad_data == "skip":
+            dataset.check_images("train")
+        # Not of records(), for which the library of data sets is imported.
+        texts = dataset.table("train").select(["text", "question", "answer"]).take(dataset.rows("train"))
+        for batch in texts.to_batches():
+            for of_row in zip(*(column.to_pylist() for column in batch.columns)):
+                yield from chain.from_iterable(of_row)

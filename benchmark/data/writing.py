@@ -80,7 +80,7 @@ class _Writers:
 
 
 def _write_by_column(folder: Path, source: TableSource, classes: Classes, on_bad_data: OnBadData) -> Summary | None:
-    """Write the rows of a source that suits; None if rows share what only _write_by_row() sorts out."""
+    """Write the rows of a source that suits; None if rows need what only _write_by_row() does."""
     columns, problems = schema(classes.multi_label), Problems()
     spooled = folder / "spooled.arrow"
     with _uncollected(), ExitStack() as stack:
@@ -89,17 +89,19 @@ def _write_by_column(folder: Path, source: TableSource, classes: Classes, on_bad
         # Closed here even when the disk is full, see _write_by_row().
         stack.enter_context(closing(tables))
         drawn = source.split is not None
-        if drawn:
-            tables = _with_drawn_splits(spooled, tables, source)
-        for table in tables:
-            writers.content.update(encoded(table, table["split"]))
-            splits = table["split"].unique().to_pylist()
-            for split in splits:
-                of_split = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
-                writers.write(split, of_split.select(columns.names))
+        try:
+            for table in _with_drawn_splits(spooled, tables, source) if drawn else tables:
+                writers.content.update(encoded(table, table["split"]))
+                splits = table["split"].unique().to_pylist()
+                for split in splits:
+                    of_split = table if len(splits) == 1 else table.filter(pc.equal(table["split"], split))
+                    writers.write(split, of_split.select(columns.names))
+            suits = True
+        except by_column.EncodedImageError:
+            suits = False
     spooled.unlink(missing_ok=True)
     files = {split: folder / f"{split}.arrow" for split in writers.counts}
-    if _share(files, source):
+    if not suits or _share(files, source):
         for file in files.values():
             file.unlink()
         return None
@@ -132,7 +134,7 @@ def _with_drawn_splits(
         return
     writer.close()
     whole = read_stream(spooled)
-    groups = whole["group"].combine_chunks().dictionary_encode()
+    groups = whole["group"].dictionary_encode().combine_chunks()
     counts = np.bincount(groups.indices.to_numpy(), minlength=len(groups.dictionary))
     # The order of texts is that of their bytes in UTF-8.
     order = pc.array_sort_indices(groups.dictionary.cast(pa.binary())).to_numpy()

@@ -189,15 +189,20 @@ class ModelEncoder:
 
     def encode_images(self, images: Tensor) -> Encoded:
         """Encode images uint8 [b, 3, image_size, image_size]."""
-        return _joined([self._encode_images(images[rows]) for rows in self._pieces(len(images))])
+        return joined([self._encode_images(images[rows]) for rows in self._pieces(len(images))])
 
+    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Encoded:
         """Encode texts."""
-        return _joined([self._encode_texts(texts[rows]) for rows in self._pieces(len(texts))])
+        # Padded alike in all pieces, so that these change no bit.
+        tokens, mask = self._tokens(texts)
+        return joined([self._encode_tokens(tokens[rows], mask[rows]) for rows in self._pieces(len(texts))])
 
     def _pieces(self, count: int) -> list[slice]:
-        """Divide what is encoded at a time by what passes through a tower at a time."""
-        step = PIECE if self.device.type == "cpu" else max(1, count)
+        """Divide what is encoded at a time into what passes through a tower at a time, in even pieces."""
+        number = -(-count // PIECE) if self.device.type == "cpu" else 1
+        # Kernels for a few rows round differently.
+        step = -(-count // max(1, number)) or 1
         return [slice(start, start + step) for start in range(0, max(1, count), step)]
 
     @torch.inference_mode()
@@ -208,16 +213,14 @@ class ModelEncoder:
                 tokens = self.model.project_image(self.model.image_tokens(self._pixels(images)))
         return _encoded(*self.image_outputs(images), tokens)
 
-    @torch.inference_mode()
-    def _encode_texts(self, texts: Sequence[str]) -> Encoded:
+    def _encode_tokens(self, tokens: Tensor, mask: Tensor) -> Encoded:
         words = None
         if self.by_tokens:
-            tokens, mask = self._tokens(texts)
             with self._autocast():
                 words = self.model.project_text(self.model.text_tokens(tokens, mask)) * mask[:, :, None]
             # Pad to the length of the longest possible text, so that all batches have the same shape.
             words = nn.functional.pad(words, (0, 0, 0, self.tokenizer.context_length - words.shape[1]))
-        return _encoded(*self.text_outputs(texts), words)
+        return _encoded(*self._of_tokens(tokens, mask), words)
 
     def copy(self) -> Self:
         """Copy the encoder with its own weights, all trainable."""
@@ -238,8 +241,11 @@ class ModelEncoder:
 
     def text_outputs(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute features [b, W] and embeddings [b, D], with a graph."""
+        return self._of_tokens(*self._tokens(texts))
+
+    def _of_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            features = self.model.text_features(*self._tokens(texts))
+            features = self.model.text_features(tokens, mask)
             return features, self.model.project_text(features)
 
     def projected_images(self, images: Tensor) -> Tensor:
@@ -317,13 +323,16 @@ PIECE = 64
 quarter more time."""
 
 
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    """Join what was encoded in pieces."""
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Join the rows of what was encoded apart."""
     if len(parts) == 1:
         return parts[0]
-    features, embeddings, tokens = zip(*((each.features, each.embeddings, each.tokens) for each in parts))
-    whole = None if tokens[0] is None else np.concatenate(tokens)
-    return Encoded(np.concatenate(features), np.concatenate(embeddings), whole)
+    tokens = [each.tokens for each in parts if each.tokens is not None]
+    return Encoded(
+        np.concatenate([each.features for each in parts]),
+        np.concatenate([each.embeddings for each in parts]),
+        np.concatenate(tokens) if tokens else None,
+    )
 
 
 def _encoded(features: Tensor, embeddings: Tensor, tokens: Tensor | None) -> Encoded:

@@ -10,7 +10,7 @@ import torch
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import generator
-from benchmark.evaluation.encoder import Encoded, Encoder, Writer
+from benchmark.evaluation.encoder import Encoded, Encoder, Writer, joined
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
 from benchmark.store.hashing import digest
@@ -139,12 +139,18 @@ class Evaluation:
             raise BenchError(f"dataset '{self.card.name}': no texts to encode")
         number: dict[str, int] = {}
         rows = np.array([number.setdefault(text, len(number)) for text in texts])
-        distinct = list(number)
+        distinct, known = list(number), self._known(number)
 
         def encode(rows: np.ndarray) -> Encoded:
-            encoded = self.encoder.encode_texts([distinct[i] for i in rows])
-            _check_encoded(encoded, len(rows), lambda i: f"dataset '{self.card.name}', text {distinct[rows[i]]!r}")
-            return encoded
+            new = [i for i in rows.tolist() if i not in known]
+            if not new:
+                return joined([known[i] for i in rows.tolist()])
+            encoded = self.encoder.encode_texts([distinct[i] for i in new])
+            _check_encoded(encoded, len(new), lambda i: f"dataset '{self.card.name}', text {distinct[new[i]]!r}")
+            if len(new) == len(rows):
+                return encoded
+            row_of = {i: row for row, i in enumerate(new)}
+            return joined([known[i] if i in known else _row(encoded, row_of[i]) for i in rows.tolist()])
 
         # Batches of texts of similar length need little padding.
         order = np.argsort([len(text) for text in distinct], kind="stable")
@@ -157,6 +163,16 @@ class Evaluation:
             return encoded
         tokens = None if encoded.tokens is None else encoded.tokens[rows]
         return Encoded(encoded.features[rows], encoded.embeddings[rows], tokens)
+
+    def _known(self, number: dict[str, int]) -> dict[int, Encoded]:
+        """Return those of some numbered texts that another list of kept ones has, by number: each encoded, [1, ...]."""
+        return {
+            number[text]: _row(self._encoded[name], row)
+            for name, of_list in self._texts.items()
+            if list(number) != of_list
+            for row, text in enumerate(of_list)
+            if text in number
+        }
 
     def embedding_spread(self, split: str) -> EmbeddingSpread | None:
         """Say how different the embeddings of a split's images are; None if no task has encoded them, or of one."""
@@ -276,6 +292,13 @@ def spread_of(embeddings: np.ndarray) -> EmbeddingSpread | None:
 
 
 KINDS = ("features", "embeddings", "tokens")
+
+
+def _row(encoded: Encoded, row: int) -> Encoded:
+    """Select a row, as [1, ...]."""
+    at = slice(row, row + 1)
+    tokens = None if encoded.tokens is None else encoded.tokens[at]
+    return Encoded(encoded.features[at], encoded.embeddings[at], tokens)
 
 
 def _allocate(folder: Path | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:

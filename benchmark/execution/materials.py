@@ -26,7 +26,7 @@ from benchmark.data.dataset import Dataset, open_dataset
 from benchmark.data.loader import PairLoader, PairSet, PreparedPairs
 from benchmark.data.prepared import prepare
 from benchmark.data.resizing import Resizing
-from benchmark.data.streamed import Stream, StreamedPairs, corpus_texts
+from benchmark.data.streamed import Stream, StreamedPairs, corpus_fingerprints, corpus_texts
 from benchmark.evaluation.encoder import ModelEncoder, ModelWriter
 from benchmark.method import Method, encoder_of
 from benchmark.models import DualEncoder, ModelCard, Tokenizer, build_model, build_tokenizer, save_weights
@@ -135,7 +135,7 @@ def _tokenizer(
         if dataset.fingerprint != fingerprint:
             raise BenchError(f"dataset '{name}' has changed since {folder} was trained on it; train again")
         corpus.append(dataset)
-    return build_tokenizer(card, lambda: corpus_texts(corpus), cache)
+    return build_tokenizer(card, lambda: corpus_texts(corpus), cache, corpus_fingerprints(corpus))
 
 
 class Materials:
@@ -160,7 +160,8 @@ class Materials:
         """Return the tokenizer of the plan's model, checked against its text tower."""
         if self._tokenizer is None:
             corpus = [self.plan.datasets[name] for name in self.plan.corpus]
-            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache)
+            fingerprints = corpus_fingerprints(corpus)
+            self._tokenizer = build_tokenizer(self.plan.model, lambda: corpus_texts(corpus), self.cache, fingerprints)
             self.blank_model().check(self._tokenizer, self.plan.model.name)
         return self._tokenizer
 
@@ -319,9 +320,11 @@ class Materials:
 
             cost = self._pretrain(cell, method, train, folder, ranks, progress=show, before_writing=before_writing)
             assert cost is not None
+        auto = cell.training.micro_batch == "auto"
+        divided = f", micro_batch {cost['micro_batch']} of {cost['batch_size']}" if auto else ""
         self.progress.print(
             f"{name}: trained on {cost['samples']:,} pairs in {cost['seconds']:.0f} s, "
-            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}"
+            f"{cost['samples_per_second']:,.0f} pairs/s, validation loss {cost['validation_loss']:.3f}{divided}"
         )
         if spikes := cost.get("spikes"):
             self.progress.warn(f"{name}: {spiked(spikes)}; the log has each step")
@@ -351,6 +354,7 @@ class Materials:
             folder=folder,
             keep=cell.content.get("keep", []),
             ranks=ranks,
+            cache=self.cache,
             **hooks,
         )
 

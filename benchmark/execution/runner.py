@@ -36,7 +36,7 @@ from benchmark.store import claim as claims
 from benchmark.store.cache import cache_root
 from benchmark.store.claim import Claim, ClaimLostError, Owner, claim, owner_of
 from benchmark.store.files import write_whole
-from benchmark.store.kept import adopt_evaluation, keep_evaluation
+from benchmark.store.kept import adopt_evaluation, forget_evaluation, keep_evaluation
 from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns, Row
 from benchmark.store.store import Store
@@ -108,6 +108,9 @@ def start_again(plan: Plan, store: Store, names: Sequence[str]) -> None:
             raise BenchError(f"--again {cut(name)}: {claimed} is working on it")
         with claimed:
             store.start_again(keys[0])
+            for fixed in (each for each in plan.fixed if each.key == keys[0]):
+                for pair in plan.pairs_of(fixed):
+                    forget_evaluation(cache_root(), fixed.key, pair.key)
 
 
 @dataclass(frozen=True)
@@ -553,7 +556,7 @@ class Runner:
             yield
         except torch.cuda.OutOfMemoryError:
             self.fail(
-                f"{name}: out of GPU memory. Set a smaller training.micro_batch; the result stays the same.", what
+                f"{name}: out of GPU memory. Lower training.micro_batch, or set auto; the result stays the same.", what
             )
         except ClaimLostError:
             raise

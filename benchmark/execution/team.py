@@ -324,7 +324,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return STOPPED
     except torch.OutOfMemoryError:
-        print("out of GPU memory. Set a smaller training.micro_batch; the result stays the same.")
+        print("out of GPU memory. Lower training.micro_batch, or set auto; the result stays the same.")
         return 1
     except Exception as error:
         print(" ".join(str(error).split()) if isinstance(error, BenchError) else said(error))

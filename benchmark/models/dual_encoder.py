@@ -1,5 +1,6 @@
 """The dual encoder: an image tower and a text tower, each with a projection into a joint space."""
 
+from contextlib import nullcontext
 from typing import Literal, cast
 
 import torch
@@ -17,6 +18,7 @@ from benchmark.models.card import (
     TransformersText,
     local_files,
 )
+from benchmark.models.meta import ShapesAlone
 from benchmark.models.packages import located
 from benchmark.models.tiny import TinyImageTower, TinyTextTower
 from benchmark.models.tokenizer import Tokenizer
@@ -179,7 +181,7 @@ def build_model(card: ModelCard, seed: int, device: str = "cpu", weights: bool =
     weights = weights and device != "meta"
     if weights and card.sha256:
         local_files(card)  # compares them
-    with torch_seed(seed), torch.device(device):
+    with torch_seed(seed), torch.device(device), ShapesAlone() if device == "meta" else nullcontext():
         image, image_own = _image(card, weights)
         text, text_own = _text(card, weights)
         image_projection = _projection(image_own, image.width, card.embed_dim)

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from benchmark.models.folders import OPEN_CLIP, read_config
 from benchmark.models.packages import located
 from benchmark.models.weights import hub
 from benchmark.store import formats
-from benchmark.store.cache import build_folder
+from benchmark.store.cache import build_folder, remember, remembered
 from benchmark.store.hashing import digest
 
 SPECIALS = ["<pad>", "<start>", "<end>"]
@@ -107,18 +108,32 @@ def train(texts: list[str], vocab_size: int) -> Backend:
     return backend
 
 
-def _corpus(spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> CorpusBPE:
+def _corpus(
+    spec: CorpusTokenizer, corpus: Callable[[], Iterable[str]] | None, cache: Path, fingerprints: Sequence[str]
+) -> CorpusBPE:
     if corpus is None:
         raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but none were given")
-    texts = sorted(corpus())
-    if not texts:
-        raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but the corpus has none")
+
+    read = corpus
+
+    @lru_cache
+    def texts() -> list[str]:
+        every = sorted(read())
+        if not every:
+            raise BenchError("a tokenizer of kind 'corpus' is trained on texts, but the corpus has none")
+        return every
 
     def write(folder: Path) -> None:
-        (folder / "tokenizer.json").write_text(train(texts, spec.vocab_size).to_str(), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(train(texts(), spec.vocab_size).to_str(), encoding="utf-8")
 
-    key = digest(["corpus", formats.TRAINING, texts, spec.vocab_size])
-    folder = build_folder(cache / "tokenizers" / key, write)
+    folders = cache / "tokenizers"
+    named = folders / f"{digest(['corpus', formats.TRAINING, sorted(fingerprints), spec.vocab_size])}.json"
+    key = remembered(named) if fingerprints else None
+    if key is None:
+        key = digest(["corpus", formats.TRAINING, texts(), spec.vocab_size])
+        if fingerprints:
+            remember(named, key)
+    folder = build_folder(folders / key, write)
     return CorpusBPE(Backend.from_file(str(folder / "tokenizer.json")), spec.context_length)
 
 
@@ -295,13 +310,16 @@ def _hugging_face(spec: HuggingFaceTokenizer) -> Tokenizer:
     return HuggingFace(load_tokenizer(spec.name), spec.context_length)
 
 
-def build_tokenizer(card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path) -> Tokenizer:
+def build_tokenizer(
+    card: ModelCard, corpus: Callable[[], Iterable[str]] | None, cache: Path, fingerprints: Sequence[str] = ()
+) -> Tokenizer:
     """Build the tokenizer of a card.
 
     corpus: returns the training texts of ``card.tokenizer.datasets``; for kind ``corpus`` only. A tokenizer that is
-    trained on them is stored under ``cache``, by a hash of the texts and the parameters.
+    trained on them is stored under ``cache``, by a hash of the texts and the parameters. fingerprints: of the datasets
+    with these texts, which are then read once.
     """
     spec = located(card.tokenizer)
     if isinstance(spec, CorpusTokenizer):
-        return _corpus(spec, corpus, cache)
+        return _corpus(spec, corpus, cache, fingerprints)
     return open_clip_tokenizer(spec) if isinstance(spec, OpenClipTokenizer) else _hugging_face(spec)

@@ -72,6 +72,8 @@ class ImageTower(nn.Module):
     has_tokens: bool = True
     left_random: str = ""
     """What its weights left random, in a line."""
+    channels_last: bool = False
+    """Whether the channels of a pixel lie side by side, which convolutions on a GPU are faster with."""
     mean: Tensor
     std: Tensor
 
@@ -82,7 +84,14 @@ class ImageTower(nn.Module):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation of each channel."""
-        return (x - self.mean) / self.std
+        x = (x - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether it has convolutions besides those that cut an image into patches."""
+        layers = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        return any(max(layer.kernel_size) > max(layer.stride) for layer in layers)
 
     def layer_groups(self) -> list[Group]:
         """The parts of the tower from input to output. Each parameter is in exactly one group."""

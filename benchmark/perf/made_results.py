@@ -1,11 +1,11 @@
-"""A results folder of any size, for `bench perf --works report`: made-up scores, written through the store.
+"""A results folder of any size, for `bench perf --works report` and tests: made-up scores, written by the store.
 
 ``python -m benchmark.perf.made_results FOLDER SCALE`` writes one.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from benchmark.store.rows import EmbeddedNotes, Label, Row
 from benchmark.store.store import Store
 
-GROUPS, RESAMPLES, STEPS, DIMENSIONS, EMBEDDED = 400, 1000, 200, 64, 200
+STEPS, DIMENSIONS, EMBEDDED = 200, 64, 200
 CLASSES = ("a", "b", "c", "d", "e", "f")
 BASELINES = ("initial weights", "raw pixels")
 
@@ -71,26 +71,38 @@ OF_ANSWERS = Kind(
 KINDS = (OF_CLASSES, OF_SHOTS, OF_RANKS, OF_ANSWERS, OF_CLASSES, OF_CLASSES)
 
 
-def make_results(folder: Path, arms: int = 16, datasets: int = 10, kinds: int = 6, seeds: int = 5) -> Store:
-    """Write trainings of some arms, two baselines and their evaluations; later arms are better.
+def make_results(
+    folder: Path,
+    arms: Sequence[str],
+    datasets: Sequence[str],
+    kinds: Mapping[str, Kind],
+    seeds: int = 5,
+    groups: int = 400,
+    resamples: int = 1000,
+) -> Store:
+    """Write trainings of the arms, two baselines and their evaluations; later arms are better.
 
-    kinds: of tasks, at most 6. There are (arms + 2) * datasets * kinds * seeds evaluations.
+    kinds: of tasks, by their names. groups: of each test set. There are (arms + 2) * datasets * kinds * seeds
+    evaluations.
     """
     store = Store(folder)
     store.create()
     # The draws of groups are those of a test set: the same in all evaluations of it.
     drawn = [
-        np.random.default_rng(dataset).multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=RESAMPLES) / GROUPS
-        for dataset in range(datasets)
+        np.random.default_rng(dataset).multinomial(groups, np.full(groups, 1 / groups), size=resamples) / groups
+        for dataset in range(len(datasets))
     ]
-    for number, arm in enumerate([*(f"arm {number}" for number in range(arms)), *BASELINES]):
+    embedded, count = min(EMBEDDED, groups, 4 * len(arms) * len(datasets)), len(arms)
+    for number, arm in enumerate([*arms, *BASELINES]):
         for seed in range(seeds):
-            cell = _Cell(store, _key(number, seed), _label(arm, seed), number, seed, min(EMBEDDED, 4 * arms * datasets))
+            cell = _Cell(store, _key(number, seed), _label(arm, seed, datasets[0]), number, seed, embedded)
             cell.train()
-            for dataset in range(datasets):
-                for kind in range(kinds):
-                    starts = {"start": _key(arms, seed), "raw_pixels": _key(arms + 1, seed)}
-                    cell.evaluate(dataset, kind, 0.35 + 0.3 * (number % arms) / arms, drawn[dataset], starts)
+            starts = {"start": _key(count, seed), "raw_pixels": _key(count + 1, seed)}
+            for name, of_dataset in zip(datasets, drawn):
+                for task, kind in kinds.items():
+                    places = datasets.index(name), [*kinds].index(task)
+                    skill = 0.35 + 0.3 * (number % count) / count
+                    cell.evaluate(_Measured(name, task, kind, *places), skill, of_dataset, starts)
     return store
 
 
@@ -98,18 +110,37 @@ def of_scale(scale: float, folder: Path) -> Store:
     """Write 5,400 evaluations at scale 1, and at least 20."""
     most = {"arms": 16, "datasets": 10, "kinds": 6, "seeds": 5}
     least = {"arms": 3, "datasets": 2, "kinds": 2, "seeds": 1}
-    return make_results(folder, **{name: max(least[name], round(n * scale ** (1 / 3))) for name, n in most.items()})
+    count = {name: max(least[name], round(n * scale ** (1 / 3))) for name, n in most.items()}
+    arms, datasets = ([f"{name} {number}" for number in range(count[f"{name}s"])] for name in ("arm", "dataset"))
+    kinds = {f"task {number}": kind for number, kind in enumerate(KINDS[: count["kinds"]])}
+    return make_results(folder, arms, datasets, kinds, count["seeds"])
 
 
 def _key(number: int, seed: int) -> str:
     return f"{number:08x}{seed:08x}"
 
 
-def _label(arm: str, seed: int) -> Label:
+def _label(arm: str, seed: int, pretraining: str) -> Label:
     label: Label = {"suite": "made up", "model": "tiny", "method": arm, "variant": "", "seed": seed}
     if arm in BASELINES:
         return {**label, "role": "baseline"}
-    return {**label, "arm": arm, "pretraining": "dataset 0", "recipe": f"training.learning_rate={len(arm)}e-4"}
+    return {**label, "arm": arm, "pretraining": pretraining, "recipe": f"training.learning_rate={len(arm)}e-4"}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What an evaluation is of: a dataset, a task and its kind; numbers: of the dataset and of the task."""
+
+    dataset: str
+    task: str
+    kind: Kind
+    dataset_number: int
+    task_number: int
+
+    @property
+    def key(self) -> str:
+        """The key of the evaluation."""
+        return f"task-{self.task_number}-dataset-{self.dataset_number}"
 
 
 @dataclass(frozen=True)
@@ -159,60 +190,60 @@ class _Cell:
         content = {"method": self.label["method"], "options": {"width": self.number}, "training": {"batch_size": 64}}
         self.store.finish(self.key, {"label": self.label, "content": content}, cost)
 
-    def evaluate(self, dataset: int, kind: int, skill: float, drawn: np.ndarray, starts: Mapping[str, str]) -> None:
+    def evaluate(self, of: _Measured, skill: float, drawn: np.ndarray, starts: Mapping[str, str]) -> None:
         """Write an evaluation. drawn: the share of each group in each resample, [R, groups]; starts: its baselines."""
-        of_kind, key = KINDS[kind], f"task-{kind}-dataset-{dataset}"
-        rng = np.random.default_rng([self.number, self.seed, dataset, kind])
-        hard = np.random.default_rng([dataset, kind]).normal(size=GROUPS)
+        kind, numbers = of.kind, [of.dataset_number, of.task_number]
+        rng = np.random.default_rng([self.number, self.seed, *numbers])
+        groups = drawn.shape[1]
+        hard = np.random.default_rng(numbers).normal(size=groups)
         rows, examples, resampled = [], {}, {}
-        for part in of_kind.parts:
-            of_metrics = len(of_kind.metrics), of_kind.draws, GROUPS
-            ability = skill + 0.1 * rng.normal(size=(len(of_kind.metrics), of_kind.draws, 1))
+        for part in kind.parts:
+            of_metrics = len(kind.metrics), kind.draws, groups
+            ability = skill + 0.1 * rng.normal(size=(len(kind.metrics), kind.draws, 1))
             scores = np.clip(ability + 0.1 * hard + 0.3 * rng.normal(size=of_metrics), 0, 1)
-            resampled[part] = dict(zip(of_kind.metrics, scores @ drawn.T))
-            examples[part] = _examples(rng, scores[0, 0], of_kind.classes)
+            resampled[part] = dict(zip(kind.metrics, scores @ drawn.T))
+            examples[part] = _examples(rng, scores[0, 0], kind.classes)
             rows += [
-                self._row(dataset, kind, part, metric, scores[place], resampled[part][metric], key, starts)
-                for place, metric in enumerate(of_kind.metrics)
+                self._row(of, part, metric, scores[place], resampled[part][metric], starts)
+                for place, metric in enumerate(kind.metrics)
             ]
-        notes = {part: {**of_kind.notes, "gallery": {"none": "it is made up"}} for part in of_kind.parts}
-        embedded = self._embedded(rng, dataset) if of_kind.embedded else None
-        content = {"format": 1, "dataset": f"dataset {dataset}", "evaluation": {}}
-        self.store.add_evaluation(self.key, key, content, rows, examples, resampled, notes, embedded)
+        notes = {part: {**kind.notes, "gallery": {"none": "it is made up"}} for part in kind.parts}
+        embedded = self._embedded(rng, of.dataset_number, groups) if kind.embedded else None
+        content = {"format": 1, "dataset": of.dataset, "evaluation": {}}
+        self.store.add_evaluation(self.key, of.key, content, rows, examples, resampled, notes, embedded)
 
     def _row(
         self,
-        dataset: int,
-        kind: int,
+        of: _Measured,
         part: str,
         metric: str,
         scores: np.ndarray,
         resampled: np.ndarray,
-        key: str,
         starts: Mapping[str, str],
     ) -> Row:
         low, high = np.quantile(resampled.mean(axis=0), [0.025, 0.975]).tolist()
+        groups = scores.shape[1]
         row: Row = {
             **self.label,  # type: ignore[typeddict-item]
-            "dataset": f"dataset {dataset}",
-            "task": f"task {kind}",
+            "dataset": of.dataset,
+            "task": of.task,
             "part": part,
             "metric": metric,
             "value": float(scores.mean()),
             "low": low,
             "high": high,
-            "n": GROUPS,
-            "groups": GROUPS,
-            "effective_groups": float(GROUPS),
+            "n": groups,
+            "groups": groups,
+            "effective_groups": float(groups),
             "scarcest": None,
             "chance": 0.2,
             "majority": 0.25,
             "blind": {},
             "ceiling": None,
-            "primary": metric == KINDS[kind].metrics[0],
-            "examples": f"dataset {dataset}, task {kind}",
+            "primary": metric == of.kind.metrics[0],
+            "examples": f"{of.dataset}, {of.task}",
             "cell": self.key,
-            "evaluation": key,
+            "evaluation": of.key,
             "start": starts["start"],
             "raw_pixels": starts["raw_pixels"],
         }
@@ -220,25 +251,26 @@ class _Cell:
             row |= {"of_draws": scores.mean(axis=1).tolist(), "over_groups": [low, high]}
         return row
 
-    def _embedded(self, rng: np.random.Generator, dataset: int) -> EmbeddedNotes:
+    def _embedded(self, rng: np.random.Generator, dataset: int, groups: int) -> EmbeddedNotes:
         """Write embeddings of images and texts, and return where they are."""
         names = {kind: f"{kind}-dataset-{dataset}" for kind in ("images", "texts")}
         for name in names.values():
             folder = self.store.cell(self.key) / "embeddings" / name
             folder.mkdir(parents=True)
-            np.save(folder / "embeddings.npy", rng.normal(size=(GROUPS, DIMENSIONS)).astype(np.float32))
+            np.save(folder / "embeddings.npy", rng.normal(size=(groups, DIMENSIONS)).astype(np.float32))
         rows = list(range(self.embedded))
         shown = [{"folder": name, "rows": rows, "classes": [["a"]] * len(rows)} for name in names.values()]
         return {"images": shown[0], "texts": shown[1], "texts_are": "captions"}  # type: ignore[typeddict-item]
 
 
 def _examples(rng: np.random.Generator, score: np.ndarray, classes: bool) -> dict[str, np.ndarray]:
-    names = np.array([str(number) for number in range(GROUPS)])
+    groups = len(score)
+    names = np.array([str(number) for number in range(groups)])
     columns = {"id": names, "group": names, "correct": score}
     if classes:
-        scores = rng.dirichlet(np.ones(len(CLASSES)), size=GROUPS)
+        scores = rng.dirichlet(np.ones(len(CLASSES)), size=groups)
         columns |= {f"score/{name}": score for name, score in zip(CLASSES, scores.T)}
-        columns |= {"label": np.arange(GROUPS) % len(CLASSES), "predicted": scores.argmax(axis=1)}
+        columns |= {"label": np.arange(groups) % len(CLASSES), "predicted": scores.argmax(axis=1)}
         columns["confidence"] = scores.max(axis=1)
     return columns
 

@@ -441,25 +441,82 @@ def report(scale: float) -> tuple[Side, Side]:
     return ours, peer
 
 
-def manifest(scale: float) -> tuple[Side, Side]:
-    """Build the opening of a table of a million images that was opened before; few of them are distinct.
+def manifest(scale: float) -> tuple[Side, Side, Side]:
+    """Build the opening of a table of a million images, few of them distinct: again, and for the first time.
 
-    The peer: looks at each file in turn, as one must who remembers nothing.
+    The limit: looks at each file in turn, as one must who remembers nothing.
     """
-    from PIL import Image
-
     from benchmark.data.card import load_card
     from benchmark.data.dataset import open_dataset
 
-    count, folder = max(100, round(1_000_000 * scale)), temporary_folder()
-    paths = [f"images/{number // FILES}/{number}.jpg" for number in range(count)]
+    count = max(100, round(1_000_000 * scale))
+    folder = made_once(lambda folder: _many_files(folder, count, 8))
+
+    def opened(cache: Path) -> None:
+        dataset = open_dataset(load_card(folder / "set.yaml"), cache=cache)
+        assert len(dataset.rows("train")) == count
+        assert dataset.fingerprint
+
+    def limit() -> None:
+        for path in _paths(count):
+            (folder / path).stat()
+
+    return (lambda: opened(folder / "cache")), (lambda: opened(temporary_folder())), limit
+
+
+def preparing(scale: float) -> tuple[Side, Side]:
+    """Build the preparation of 2,000 JPEGs of 512 pixels, few of them distinct, for a model of 224 pixels.
+
+    The limit: decodes each at the smallest scale that JPEG offers from 224 pixels on, in as many threads.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import Image
+
+    from benchmark.data.card import load_card
+    from benchmark.data.dataset import THREADS, open_dataset
+    from benchmark.data.prepared import prepare
+
+    count, size, side = max(8, round(2000 * scale)), max(16, round(224 * scale)), max(64, round(512 * scale))
+    folder = made_once(lambda folder: _many_files(folder, count, side))
+
+    def ours() -> None:
+        cache = temporary_folder()
+        prepare(open_dataset(load_card(folder / "set.yaml"), cache=cache), "train", size, cache)
+
+    def decode(path: str) -> None:
+        with Image.open(folder / path) as file:
+            file.draft("RGB", (size, size))
+            file.load()
+
+    def limit() -> None:
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            list(pool.map(decode, _paths(count)))
+
+    return ours, limit
+
+
+FILES = 1000
+"""Images in a folder of _many_files()."""
+
+
+def _paths(count: int) -> list[str]:
+    return [f"images/{number // FILES}/{number}.jpg" for number in range(count)]
+
+
+def _many_files(folder: Path, count: int, side: int) -> None:
+    """Write a table of images with labels, its card, and the images: one in each folder, and links to it."""
+    paths = _paths(count)
     for number, path in enumerate(paths):
         if number % FILES == 0:
             (folder / path).parent.mkdir(parents=True)
             first = folder / path
-            Image.new("L", (8, 8), number // FILES % 256).save(first)
+            picture(number // FILES % 16, side).save(first, quality=90)
         else:
             (folder / path).hardlink_to(first)
+    # A folder that has just changed is looked into each time.
+    for within in (folder / "images").iterdir():
+        os.utime(within, (0, 0))
     lines = [f"{path},{number % 2},train" for number, path in enumerate(paths)]
     (folder / "rows.csv").write_text("\n".join(["image,label,split", *lines]), encoding="utf-8")
     columns = "{image: image, label: label, split: split}"
@@ -467,24 +524,6 @@ def manifest(scale: float) -> tuple[Side, Side]:
         f"classes: [a, b]\nsource: {{kind: manifest, file: rows.csv, columns: {columns}}}", encoding="utf-8"
     )
 
-    def ours() -> None:
-        dataset = open_dataset(load_card(folder / "set.yaml"), cache=folder / "cache")
-        assert len(dataset.rows("train")) == count
-        assert dataset.fingerprint
-
-    def peer() -> None:
-        for path in paths:
-            (folder / path).stat()
-
-    # A folder that has just changed is looked into each time.
-    for within in (folder / "images").iterdir():
-        os.utime(within, (0, 0))
-    ours()
-    return ours, peer
-
-
-FILES = 1000
-"""Images in a folder of manifest()."""
 
 WORKS = {
     "step": Work(
@@ -575,7 +614,16 @@ WORKS = {
         asked=True,
     ),
     "manifest": Work(
-        "1,000,000 images opened again", {"ours": "by folder", "limit": "a look at each file"}, manifest, asked=True
+        "1,000,000 images",
+        {"ours": "opened again, by folder", "cold": "opened for the first time", "limit": "a look at each file"},
+        manifest,
+        asked=True,
+    ),
+    "prepare": Work(
+        "2,000 JPEGs of 512 pixels",
+        {"ours": "prepared at 224 pixels", "limit": "decoding at reduced scale"},
+        preparing,
+        asked=True,
     ),
 }
 

@@ -81,7 +81,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     method.enter(first)
     limit = method.model.text.context_length
     length = min(limit, plan.model.tokenizer.context_length or limit)
-    batches = random_batches(method, training.batch_size, training.micro_batch, length, device)
+    batches = random_batches(method, training.batch_size, training.micro_batch_size, length, device)
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
     recipe = training.at_stage(first)
     optimizer = optimizer_of(method, recipe)
@@ -92,7 +92,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
     kept = None
     if training.cache_frozen:
         with TemporaryDirectory() as folder:
-            kept = FrozenFeatures(method, _Noise(batches), training.micro_batch, in_precision, Path(folder))
+            kept = FrozenFeatures(method, _Noise(batches), training.micro_batch_size, in_precision, Path(folder))
 
     def step() -> float:
         began = time.perf_counter()
@@ -115,7 +115,7 @@ def _measured(plan: Plan, cell: Cell, model: DualEncoder) -> Step:
         "accumulation": mode,
         "precision": precision,
         "batch_size": training.batch_size,
-        "micro_batch": training.micro_batch,
+        "micro_batch": training.micro_batch_size,
         "pairs_per_second": training.batch_size / seconds,
         "memory": held + memory.peak(),
         "parameters_trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),

@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from benchmark.common.hub import one_line
 from benchmark.data.dataset import Dataset
 from benchmark.data.prepared import is_prepared, stored_bytes
 from benchmark.data.resizing import USUAL, Resizing
-from benchmark.data.streamed import Stream, corpus_texts
+from benchmark.data.streamed import Stream, corpus_fingerprints, corpus_texts
 from benchmark.method import METHODS, Method
 from benchmark.models import Tokenizer, build_model, build_tokenizer
 from benchmark.models.card import CorpusTokenizer
@@ -33,9 +33,11 @@ from benchmark.store.cache import cache_root, remember, remembered
 from benchmark.store.hashing import digest
 from benchmark.task import TASKS
 from benchmark.training.cost import (
+    ASSUMED_STEPS,
     Parameters,
     Shape,
     counting,
+    fitting_division,
     flops_budget_steps,
     on_meta,
     parameter_columns,
@@ -45,6 +47,7 @@ from benchmark.training.cost import (
     simulating,
     total_flops,
 )
+from benchmark.training.memory import available_memory
 from benchmark.training.ranks import speedup
 from benchmark.training.schedule import precision_of, stage_starts, training_steps
 
@@ -57,11 +60,9 @@ EFFICIENCY = 0.35
 MAX_PARAMETERS = 300_000_000
 """The most parameters that a model may have to be built for counting, if counting fails without weights."""
 
-ASSUMED_STEPS = 10_000
-"""Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
-
-Counted = tuple[int | None, float, int]
-"""Steps (None if unknown), floating-point operations per pair, and bytes of peak memory."""
+T = TypeVar("T", bound=tuple[Any, ...])
+Counted = tuple[int | None, float, int, str]
+"""Steps (None if unknown), floating-point operations per pair, bytes of peak memory, and as ``Estimate.division``."""
 
 Source = Literal["the cell", "the method", "the model", "--speed", "a matrix product"]
 """What a speed was measured on, from the nearest to the farthest; --speed is as the user gave it."""
@@ -92,6 +93,8 @@ class Estimate:
     validations; None if samples or the device's speed are unknown. source: of the speed. parameters: as in the cost
     table. weights: bytes of a checkpoint; 0 for one that exists. assumed_length: the tokens of a text that were assumed
     where texts could not be read from the data, the model's maximum; None: texts are as long as the data's.
+    division: in words, how a batch is divided where ``training.micro_batch`` is ``auto``, by the memory that is free
+    now; "" for a number.
     """
 
     samples: int | None
@@ -102,6 +105,7 @@ class Estimate:
     parameters: Parameters
     weights: int
     assumed_length: int | None
+    division: str = ""
 
 
 class Estimator:
@@ -140,8 +144,15 @@ class Estimator:
         shape = Shape(stored, size, known or longest, training.augmentation, padded)
         pairs = self.pairs(cell) if training.epochs is not None else None
 
+        gpus = self.plan.config.gpus_per_cell
+        available = available_memory(device) if cell.training.micro_batch == "auto" else None
+
         def count(real: bool) -> Counted:
             copied = self._method(cell, meta=False) if real else method
+            training, division = cell.training, None
+            if training.micro_batch == "auto":
+                division = fitting_division(copied, shape, training, device, available, gpus)
+                training = training.model_copy(update={"micro_batch": division.micro_batch})
             steps: int | None
             if training.flops is not None:
                 steps = flops_budget_steps(copied, shape, training, device, real)
@@ -155,16 +166,22 @@ class Estimator:
                 steps = training_steps(training, 0, lambda: math.nan)
             taken = steps or ASSUMED_STEPS
             step = simulated_cost(copied, shape, training, device, taken, real)
-            flops = total_flops(step.flops, stage_starts(copied, taken), taken, training.batch_size)
-            return steps, flops / (taken * training.batch_size), step.memory
+            by_stage, memory = step.flops, step.memory
+            if division is not None and available is not None and division.graphs:
+                by_stage = simulated_flops(copied, shape, training, device, taken, real, division.kept)
+                memory = available
+            flops = total_flops(by_stage, stage_starts(copied, taken), taken, training.batch_size)
+            return steps, flops / (taken * training.batch_size), memory, str(division or "")
 
-        speed, faster = self._speed(cell), speedup(training, self.plan.config.gpus_per_cell)
+        speed, faster = self._speed(cell), speedup(training, gpus)
         depends_on = [training.model_dump(mode="json"), shape.stored, shape.image_size, shape.length, str(device)]
         depends_on += [pairs and pairs.images]
         depends_on += [self._tokenizer and self._tokenizer.fingerprint, self.plan.classes_of(cell)]
         depends_on += [speed and speed.flops * faster] if training.time is not None else []
+        # Free memory is never the same; within 7 % the counts serve.
+        depends_on += [available and round(10 * math.log2(max(1, available))), gpus] if available is not None else []
         try:
-            steps, flops, memory = _remembered(
+            steps, flops, memory, division = _remembered(
                 [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
             )
         except BenchError:
@@ -191,6 +208,7 @@ class Estimator:
             parameter_columns(method),
             _weights(method),
             longest if known is None else None,
+            division,
         )
 
     def roughly(self, cell: Cell, pairs: int) -> float | None:
@@ -274,6 +292,10 @@ class Estimator:
     @cached_property
     def encoding(self) -> "Encoding":
         """What it takes to encode an image, and a text of the model's maximum length."""
+        depends_on = ["encoding", *_code(), self.plan.model.model_dump(mode="json")]
+        return Encoding(*_remembered(depends_on, lambda: astuple(self._encoding())))
+
+    def _encoding(self) -> "Encoding":
         model = self.plan.blank_model.eval()
         length = min(model.text.context_length, self.plan.model.tokenizer.context_length or model.text.context_length)
         image = torch.zeros(1, 3, model.image_size, model.image_size, device="meta")
@@ -343,7 +365,7 @@ class Estimator:
         datasets = [dataset for dataset in datasets if "train" in dataset.splits()]
         if not self._tokenizer or not datasets or not all(dataset.is_read("train") for dataset in datasets):
             return None
-        count = min(cell.training.micro_batch, cell.training.batch_size)
+        count = cell.training.micro_batch_size
         of_each = math.ceil(count / len(datasets))
         texts = [text for dataset in datasets for text in islice(_first_texts(dataset), of_each)]
         return max(map(len, self._tokenizer(texts)), default=None)
@@ -358,7 +380,7 @@ class Estimator:
                 return None
         elif tokenizer_to_download(card.tokenizer):
             return None
-        return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root())
+        return build_tokenizer(card, lambda: corpus_texts(corpus), cache_root(), corpus_fingerprints(corpus))
 
     def _speed(self, cell: Cell | None) -> Speed | None:
         """Return the speed of a cell's training on the plan's device; None if the device is not here and not measured.
@@ -438,22 +460,26 @@ class Evaluation:
     stored: int
 
 
-def _identity(method: Method, cell: Cell) -> list[Any]:
-    """List everything that counting a step of a method depends on, apart from the training and its data."""
+@cache
+def _code() -> list[Any]:
+    """List the code that counting depends on."""
     files = sorted(Path(benchmark.__file__).parent.rglob("*.py"))
     code = digest([file.read_text(encoding="utf-8") for file in files])
-    packages = [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]
+    return [code, [version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")]]
+
+
+def _identity(method: Method, cell: Cell) -> list[Any]:
+    """List everything that counting a step of a method depends on, apart from the training and its data."""
     tensors = [[n, list(t.shape), str(t.dtype), t.requires_grad] for n, t in method.state_dict(keep_vars=True).items()]
     content = [cell.method, cell.content["source"], cell.content["options"], cell.content["model"]]
-    return [code, packages, *content, tensors, simulating(torch.device("cuda")).type]
+    return [*_code(), *content, tensors, simulating(torch.device("cuda")).type]
 
 
-def _remembered(depends_on: list[Any], count: Callable[[], Counted]) -> Counted:
+def _remembered(depends_on: list[Any], count: Callable[[], T]) -> T | list[Any]:
     """Return ``count()``, or what it returned before for the same values: counting takes seconds for a large model."""
     file = cache_root() / "estimates" / f"{digest(depends_on)}.json"
     if known := remembered(file):
-        steps, flops, memory = known
-        return steps, flops, memory
+        return [*known]
     counted = count()
     with suppress(BenchError):  # A plan may be made where nothing can be written.
         remember(file, counted)

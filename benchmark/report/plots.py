@@ -120,15 +120,21 @@ def bars(ax: "Axes", panel: "pd.DataFrame", places: list[float], colour: dict[st
     ax.barh(places, values, height=1, color=[colour[line] for line in panel.index])
     for width, ink in ((2.2, "white"), (0.8, INK)):
         ax.hlines(places, lows, highs, color=ink, linewidth=width, zorder=3)
+    measured = set[tuple[int, bool, bool]]()
     for place, value, best in zip(places, values, panel["best"]):
+        text = percent(value / 100)
+        # Digits have one width, so that of many texts as wide the layout need measure only one.
+        like = len(text), bool(value < 0), best is True
         ax.text(
             1.03,
             place,
-            percent(value / 100),
+            text,
             transform=ax.get_yaxis_transform(),
             va="center_baseline",
             weight="bold" if best is True else "normal",
+            in_layout=like not in measured,
         )
+        measured.add(like)
     blind = [guess for guesses in panel["blind"].dropna() for guess in guesses.values()]
     chance = float(np.fmax.reduce([panel["chance"].mean(), *blind]))
     if np.isfinite(chance):
@@ -184,7 +190,8 @@ def cost_chart(points: "pd.DataFrame", pairs: Sequence[tuple[str, str]], order: 
             handles.append(Line2D([], [], color=GREY, linestyle="", label=f"{text} {prefix}B peak memory", **ring))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, labelspacing=1.2)
         # Places and sizes are final after it; drawing the figure, too, would take twice as long.
-        figure.get_layout_engine().execute(figure)
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
         figure.set_layout_engine("none")
         place_labels(ax, list(points.index), np.column_stack([seconds, 100 * scores]), areas, frontier)
     return figure

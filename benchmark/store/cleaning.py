@@ -13,7 +13,7 @@ from benchmark.store.store import Store
 KINDS = {
     "embeddings": "encoded datasets of trained cells; encoded again when a task needs them",
     "partial": "interrupted trainings, killed evaluations, damage set aside; the next run starts from scratch",
-    "cache": "records, prepared images, tokenizers, general weights, evaluations of baselines; rebuilt by the next run",
+    "cache": "data, tokenizers, general weights, frozen outputs, evaluations of baselines; rebuilt by the next run",
 }
 CACHED = (
     "records",
@@ -27,6 +27,7 @@ CACHED = (
     "initial",
     "language_models",
     "evaluations",
+    "frozen",
     "estimates",
     "scripts",
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
+from benchmark.store.cleaning import remove
 from benchmark.store.files import intact, read_json, read_object, write_json
 from benchmark.store.hashing import digest
 from benchmark.store.rows import EmbeddedNotes, Row, Stored
@@ -69,6 +70,13 @@ def adopt_evaluation(
 
     store.write_evaluation(cell, key, rows, write, partial)
     return rows
+
+
+def forget_evaluation(cache: Path, cell: str, key: str) -> None:
+    """Remove an evaluation that was kept, if there is one."""
+    folder = _folder(cache, cell, key)
+    if folder.is_dir():
+        remove(folder)
 
 
 def _embedded(folder: Path, embeddings: Path) -> EmbeddedNotes:

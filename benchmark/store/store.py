@@ -305,10 +305,11 @@ class Store:
         Raises ``DamagedError`` if it is not what was written.
         """
         path = self.evaluation_folder(cell, key) / name
-        if not (path.parent / "rows.json").is_file():
+        try:
+            files = self._files_of(cell, key)
+        except FileNotFoundError:
             return None
-        files = self._files_of(cell, key)
-        if not path.is_file() and name not in files:
+        if name not in files and not path.is_file():
             return None
         check_file(path, files, EVALUATE_AGAIN)
         return path

@@ -7,13 +7,15 @@ contrast() runs once, so its own parameters (the temperature) get their gradient
 ``keyed``: first compute the gradient-free keys of all micro-batches, then contrast each micro-batch with all keys.
 
 ``cached`` and ``keyed`` give the full batch's gradient up to rounding; their activation memory depends only on the
-micro-batch.
+micro-batch. Where a ``Division`` says that there is memory for it, the first micro-batches of ``cached`` keep their
+graph instead of a second pass, and passes that keep no graph take several micro-batches at once.
 
 Several ranks give the gradient of one, up to rounding: each passes its own micro-batches forward and backward,
 embeddings and keys are gathered, every rank computes all of contrast(), and one sum over the ranks ends the step.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from benchmark.common.seeding import stream, torch_seed
 from benchmark.config.training import Training
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method, Output
+from benchmark.training.division import ONE_BY_ONE, Passes
 from benchmark.training.ranks import ALONE, Ranks, SharedError
 
 Losses = dict[str, Tensor]
@@ -38,6 +41,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 
 LOGGED = (
     "stage",
+    "micro_batch",
     "step",
     "samples",
     "learning_rate",
@@ -155,6 +159,7 @@ def training_step(
     ranks: Ranks = ALONE,
     reader: Reader | None = None,
     check: bool = True,
+    passes: Passes = ONE_BY_ONE,
 ) -> None:
     """Take one optimiser step on an effective batch.
 
@@ -162,13 +167,18 @@ def training_step(
     reader: keeps the loss terms and the gradient norm before clipping. check: whether to read now if all are finite.
         Otherwise nothing waits for the device, and an optimiser that is ``guarded`` changes no weight from a step on
         that is not finite, until a check says so.
-    Raises ``NotFiniteError`` before any weight changes, with running statistics as they were before the step, and
-    ``SharedError`` for losses without a gradient.
+    Raises ``NotFiniteError`` and ``NoRoomError`` before any weight changes, with running statistics as they were before
+    the step, and ``SharedError`` for losses without a gradient.
     """
     reader = reader or Reader(_device(method), ranks)
     # The forward pass of a bad batch corrupts the running statistics.
     before = [(buffer, buffer.clone()) for buffer in running_statistics(method)]
-    losses, keys = accumulate(method, batches, mode, seed, precision, ranks)
+    try:
+        losses, keys = accumulate(method, batches, mode, seed, precision, ranks, passes)
+    except NoRoomError:
+        for buffer, old in before:
+            buffer.copy_(old)
+        raise
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -204,6 +214,7 @@ def accumulate(
     seed: int,
     precision: Precision = nullcontext,
     ranks: Ranks = ALONE,
+    passes: Passes = ONE_BY_ONE,
 ) -> tuple[Losses, Keys]:
     """Add the gradient of the effective batch to every parameter's ``.grad``.
 
@@ -211,29 +222,64 @@ def accumulate(
         device only while it is needed. With several ranks, those of this one, at least one.
     seed: of all randomness in the forward passes; all passes of micro-batch i start from the same random state.
     ranks: which train together; there must be no gradient before.
+    passes: which graphs are kept, and how many micro-batches pass at once where none is, without drawing numbers.
     Returns the loss terms of the effective batch (means over its samples; of several ranks, each its part of them), and
     its keys, for after_step().
-    Raises ``BenchError`` for an unknown mode.
+    Raises ``BenchError`` for an unknown mode, and ``NoRoomError`` without memory for it; then there is no gradient.
     """
     if mode not in MODES:
         raise unknown("accumulation", mode, MODES)
     # A single micro-batch is the full batch: a second forward pass would only cost time.
     alone = mode == "cached" and ranks.count == len(batches) == 1
-    losses, keys = MODES["plain" if alone else mode](method, batches, seed, precision, ranks)
-    ranks.sum_gradients(parameter for parameter in method.parameters() if parameter.requires_grad)
-    return losses, keys
+    try:
+        if alone or mode == "plain":
+            losses, keys = _plain(method, batches, seed, precision, ranks)
+        elif mode == "cached":
+            losses, keys = _cached(method, batches, seed, precision, ranks, passes)
+        else:
+            losses, keys = _keyed(method, batches, seed, precision, ranks, passes)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        method.zero_grad(set_to_none=True)
+        message = str(error)
+    else:
+        ranks.sum_gradients(parameter for parameter in method.parameters() if parameter.requires_grad)
+        return losses, keys
+    # Outside the handler, whose traceback holds the tensors of the passes.
+    raise NoRoomError(message)
+
+
+class NoRoomError(torch.OutOfMemoryError):
+    """The passes of a step do not fit into memory. There is no gradient, and no weight has changed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch says that memory is missing, on any device."""
+    of_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    return of_cpu or isinstance(error, torch.OutOfMemoryError)
 
 
 def keys_of(
-    method: Method, batches: Sequence[Batch], seed: int, precision: Precision = nullcontext, ranks: Ranks = ALONE
+    method: Method,
+    batches: Sequence[Batch],
+    seed: int,
+    precision: Precision = nullcontext,
+    ranks: Ranks = ALONE,
+    together: int = 1,
 ) -> Keys:
-    """Return the keys of an effective batch. Arguments as in ``accumulate``."""
+    """Return the keys of an effective batch. Arguments as in ``accumulate``; together: as of passes."""
     own = []
     with ranks.joint_statistics(method) as apart:
-        for number, batch in _numbered(batches, ranks):
+        for number, batch in _numbered(_pieces(batches, together), ranks):
             with apart():
                 own.append(_keys(method, batch, number, seed, precision))
     return _joined(ranks.gather(own))
+
+
+def _pieces(batches: Sequence[Batch], together: int) -> list[Batch]:
+    """Join micro-batches, as many as pass at once."""
+    return [Batch.joined(batches[start : start + together]) for start in range(0, len(batches), together)]
 
 
 @torch.no_grad()
@@ -273,10 +319,15 @@ def _plain(
 
 
 def _keyed(
-    method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
+    method: Method,
+    batches: Sequence[Batch],
+    seed: int,
+    precision: Precision,
+    ranks: Ranks = ALONE,
+    passes: Passes = ONE_BY_ONE,
 ) -> tuple[Losses, Keys]:
     losses = _Sum()
-    keys = keys_of(method, batches, seed, precision, ranks)
+    keys = keys_of(method, batches, seed, precision, ranks, passes.together)
     with ranks.joint_statistics(method) as apart:
         for each in _placed(batches, ranks):
             with apart():
@@ -287,16 +338,26 @@ def _keyed(
 
 
 def _cached(
-    method: Method, batches: Sequence[Batch], seed: int, precision: Precision, ranks: Ranks = ALONE
+    method: Method,
+    batches: Sequence[Batch],
+    seed: int,
+    precision: Precision,
+    ranks: Ranks = ALONE,
+    passes: Passes = ONE_BY_ONE,
 ) -> tuple[Losses, Keys]:
     losses = _Sum()
-    keys = keys_of(method, batches, seed, precision, ranks)
+    keys = keys_of(method, batches, seed, precision, ranks, passes.together)
+    placed = _placed(batches, ranks)
+    # The first ones, as running statistics are updated in the order of the micro-batches.
+    kept = deque(_forward(method, each.batch, each.number, seed, precision) for each in placed[: passes.graphs])
+    own = [{name: value.detach() for name, value in output.embeddings.items()} for output in kept]
     with torch.no_grad(), _same_statistics(method):
-        own = [
-            _forward(method, batch, number, seed, precision, embeddings_only=True).embeddings
-            for number, batch in _numbered(batches, ranks)
+        own += [
+            _forward(method, batch, passes.graphs + number, seed, precision, embeddings_only=True).embeddings
+            for number, batch in _numbered(_pieces(batches[passes.graphs :], passes.together), ranks)
         ]
         embeddings = _joined(ranks.gather(own))
+        del own
     for value in embeddings.values():
         value.requires_grad_(value.is_floating_point())
     terms = _contrast(method, embeddings, keys, 0)
@@ -306,9 +367,9 @@ def _cached(
         # Its own parameters get their gradient once, on rank 0.
         _backward(sum(terms.values()), [value for value in embeddings.values() if value.requires_grad])
     with ranks.joint_statistics(method) as apart:
-        for each in _placed(batches, ranks):
+        for each in placed:
             with apart():
-                output = _forward(method, each.batch, each.number, seed, precision)
+                output = kept.popleft() if kept else _forward(method, each.batch, each.number, seed, precision)
                 loss = losses.add(output.losses, each.share)
                 for name, value in output.embeddings.items():
                     gradient = embeddings[name].grad
@@ -362,7 +423,7 @@ def _contrast(method: Method, embeddings: Embeddings, keys: Keys, start: int) ->
     try:
         terms: object = method.contrast(embeddings, _indexed(keys, embeddings, start))
     except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         title, given = METHODS.title(type(method)), ", ".join(f"'{n}' {list(e.shape)}" for n, e in embeddings.items())
         raise PlugInError(f"{title}: contrast() failed on embeddings {given}: {said(error)}") from error
@@ -461,7 +522,8 @@ def _cat(parts: Sequence[Tensor]) -> Tensor:
 @contextmanager
 def _same_statistics(module: nn.Module) -> Iterator[None]:
     """Restore the running statistics of batch normalisation on exit: only the second forward pass may update them."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    norms = (layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._NormBase))
+    layers = [layer for layer in norms if layer.training]
     saved = [[buffer.clone() for buffer in layer.buffers()] for layer in layers]
     yield
     for layer, buffers in zip(layers, saved):
@@ -489,7 +551,13 @@ def micro_batches(
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
     """Return the accumulation mode to train a method in. Raises ``BenchError`` if the method does not support it."""
     if training.accumulation == "auto":
-        return method.accumulation[0]
+        mode = method.accumulation[0]
+        if mode == "plain" and training.micro_batch == "auto":
+            raise BenchError(
+                f"training.micro_batch is auto, but the loss of method '{method.name}', whose accumulation is plain, "
+                "depends on it: set a number"
+            )
+        return mode
     if training.accumulation not in method.accumulation:
         raise BenchError(
             f"training.accumulation is '{training.accumulation}', but method '{method.name}' supports "

@@ -112,7 +112,7 @@ class Position:
 
     stage: the current one. step: steps done. seconds: spent in steps and validations. best: the lowest validation
     loss of the stage, infinite before the first. last_validation: the latest validation loss, NaN before the first.
-    peak_memory: of a step, in bytes, 0 before it was measured.
+    peak_memory: of a step, in bytes, 0 before it was measured. capacity: of the ``Division``, 0 for a set micro-batch.
     """
 
     stage: str
@@ -121,6 +121,7 @@ class Position:
     best: float
     last_validation: float
     peak_memory: int
+    capacity: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ A run counts operations with ``flops_by_stage`` on its method. A plan counts tho
 fake tensors, which have shapes but no data, and measures memory by the lifetime of these tensors.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any, Self, TypedDict, TypeVar
@@ -23,19 +24,28 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
+from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
 from benchmark.config.augmentation import Augmentation
 from benchmark.config.training import Recipe, Training
 from benchmark.data.batch import Batch
 from benchmark.method import Accumulation, Method, Output
+from benchmark.models.meta import ShapesAlone
 from benchmark.training.accumulation import MODES, accumulate, accumulation_mode, keys_of, micro_batches, training_step
 from benchmark.training.average import WeightAverage
 from benchmark.training.checkpoint import Reached
+from benchmark.training.division import Division, Draws, normalises_by_batch
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, is_fused, optimizer_of, precision_of
 from benchmark.training.spikes import Spikes
 
 T = TypeVar("T")
+
+MOST_AT_ONCE = 4.0
+"""How many times as many pairs pass at once where no graph is kept, at most: an operator takes more within."""
+
+ASSUMED_STEPS = 10_000
+"""Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
 
 
 class Parameters(TypedDict):
@@ -58,11 +68,12 @@ class Cost(Parameters):
 
     samples: pairs trained on, with repetitions. epochs: passes over the pairs, dropping incomplete batches. seconds: of
     steps and validations. flops_per_sample, flops: floating-point operations, the mean over the stages and those of the
-    whole training. micro_batch: at most batch_size. gpus_per_cell: the processes that trained together: seconds and
-    samples_per_second are of all of them, peak_memory is of one. precision: bf16 or fp32. validation_loss,
-    best_validation_loss: the last, and the lowest in the last stage; NaN and infinity without validation. peak_memory:
-    bytes. kept: how far the training was at the checkpoints that were kept in its course, by their names. spikes: of
-    its loss; None without any.
+    whole training. micro_batch: at most batch_size; with ``auto`` the number that was taken at the end. graphs: the
+    micro-batches that pass once with ``auto``, as their graph is kept. gpus_per_cell: the processes that trained
+    together: seconds and samples_per_second are of all of them, peak_memory is of one. precision: bf16 or fp32.
+    validation_loss, best_validation_loss: the last, and the lowest in the last stage; NaN and infinity without
+    validation. peak_memory: bytes. kept: how far the training was at the checkpoints that were kept in its course, by
+    their names. spikes: of its loss; None without any.
     """
 
     samples: int
@@ -75,6 +86,7 @@ class Cost(Parameters):
     flops: float
     batch_size: int
     micro_batch: int
+    graphs: int
     accumulation: Accumulation
     gpus_per_cell: int
     precision: str
@@ -121,18 +133,25 @@ def parameter_columns(method: Method) -> Parameters:
 # Floating-point operations
 
 
-def flops_by_stage(method: Method, sample: Batch, training: Training) -> dict[str, float]:
+def flops_by_stage(method: Method, sample: Batch, training: Training, kept: float = 0.0) -> dict[str, float]:
     """Count the floating-point operations of a step per sample, in each stage.
 
-    sample: one pair, with as many tokens as the longest text of a micro-batch. Leaves the method in its last stage,
-    with unchanged buffers and without gradients.
+    sample: one pair, with as many tokens as the longest text of a micro-batch. kept: the share of the pairs whose graph
+    is kept, so that they pass once. Leaves the method in its last stage, with unchanged buffers and without gradients.
     """
     counts = {}
     with buffers_kept(method):
         for stage in method.stages():
             method.enter(stage)
             counts[stage] = flops_per_sample(method, sample, training)
+            if kept:
+                once = flops_per_sample(method, sample, _in_one_graph(training))
+                counts[stage] = kept * once + (1 - kept) * counts[stage]
     return counts
+
+
+def _in_one_graph(training: Training) -> Training:
+    return training.model_copy(update={"micro_batch": training.batch_size})
 
 
 def flops_per_sample(method: Method, sample: Batch, training: Training) -> float:
@@ -143,7 +162,7 @@ def flops_per_sample(method: Method, sample: Batch, training: Training) -> float
     three small steps determine a, b and c.
     """
     mode = accumulation_mode(method, training)
-    micro_batch = min(training.micro_batch, training.batch_size)
+    micro_batch = training.micro_batch_size
     together = micro_batch if mode == "plain" else training.batch_size
     # Unlike accumulate(), this also passes twice over a single micro-batch, unless that is the batch.
     step = MODES["plain" if together == micro_batch and mode == "cached" else mode]
@@ -227,12 +246,23 @@ class StepCost:
 
 
 def simulated_flops(
-    method: Method, shape: "Shape", training: Training, device: torch.device, steps: int, real: bool = False
+    method: Method,
+    shape: "Shape",
+    training: Training,
+    device: torch.device,
+    steps: int,
+    real: bool = False,
+    kept: float = 0.0,
 ) -> dict[str, float]:
     """Compute ``flops_by_stage`` at the end of a training of ``steps`` steps, when queues are fullest.
 
     Arguments as in ``trial_copy``; ``method`` itself does not change.
     """
+    if kept:
+        twice, once = (
+            simulated_flops(method, shape, each, device, steps, real) for each in (training, _in_one_graph(training))
+        )
+        return {stage: kept * once[stage] + (1 - kept) * twice[stage] for stage in twice}
     mode = accumulation_mode(method, training)
     counts = {}
     with trial_copy(method, device, real) as copy:
@@ -253,6 +283,17 @@ def simulated_cost(
 
     Memory is that of the step that ``StepMemory`` measures in the first stage: on the CPU the second, else the last.
     """
+    before = training.batch_size * (1 if device.type == "cpu" else steps)
+    memory, flops = _simulated_step(method, shape, training, device, before, real)
+    if len(method.stages()) > 1 or _has_keys(method):
+        return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
+    return StepCost(dict.fromkeys(method.stages(), flops), memory)
+
+
+def _simulated_step(
+    method: Method, shape: "Shape", training: Training, device: torch.device, before: int, real: bool = False
+) -> tuple[int, float]:
+    """Return the memory and the operations per sample of a step in the first stage, after ``before`` pairs."""
     mode, precision = accumulation_mode(method, training), precision_of(training, device)
     with trial_copy(method, device, real) as copy:
         first = next(iter(copy.stages()))
@@ -261,7 +302,7 @@ def simulated_cost(
         fake = simulating(device)
         peak = StoragePeak(fake)
         optimizer = _warm_optimizer(copy, recipe, peak, real)
-        _after_training_on(copy, shape.batch(1), training, training.batch_size * (1 if device.type == "cpu" else steps))
+        _after_training_on(copy, shape.batch(1), training, before)
         average = WeightAverage(copy, training.average) if training.average else None
         if average is not None:
             average.follow()
@@ -271,11 +312,78 @@ def simulated_cost(
             training_step(
                 copy, optimizer, batches, mode, 0, lambda: autocast(precision, fake), recipe.gradient_clip, check=False
             )
-    memory = held + peak.bytes
-    if len(method.stages()) > 1 or _has_keys(method):
-        return StepCost(simulated_flops(method, shape, training, device, steps, real), memory)
-    flops = passes.flops_per_sample(counter.total, training)
-    return StepCost(dict.fromkeys(method.stages(), flops), memory)
+    return held + peak.bytes, passes.flops_per_sample(counter.total, training)
+
+
+def fitting_division(
+    method: Method, shape: "Shape", training: Training, device: torch.device, available: int | None, ranks: int = 1
+) -> Division:
+    """Return the division of a batch that fits into memory, for ``training.micro_batch`` ``auto``.
+
+    Arguments as in ``simulated_flops``; queues are full. available: bytes, as of available_memory(); None if they are
+    not known. ranks: processes that train together.
+    """
+    mode, size = accumulation_mode(method, training), training.batch_size
+
+    def fixed(reason: str) -> Division:
+        return Division.fixed_for(size, mode, reason, ranks)
+
+    try:
+        if reason := _fixed_by(method, shape, training, device):
+            return fixed(reason)
+        if available is None:
+            return fixed("it is not known how much memory there is")
+        most = math.ceil(size / ranks)
+
+        def memory(micro_batch: int) -> int:
+            part = training.model_copy(update={"micro_batch": micro_batch})
+            return _simulated_step(method, shape, part, device, ASSUMED_STEPS * size)[0]
+
+        fits, taken, too_much = most, memory(most), 0
+        while taken > available and fits > 1:
+            fits, too_much = (fits + 1) // 2, taken
+            taken = memory(fits)
+        if not too_much or taken > available:
+            return Division(size, mode, fits, ranks=ranks)
+        # Between the two, memory is linear in the pairs whose graph is kept, or less.
+        of_pair = (too_much - taken) / fits
+        capacity = fits + int((available - taken) / of_pair)
+        ratio = min(MOST_AT_ONCE, max(1.0, of_pair / _without_graph(method, shape, training, device)))
+    except BenchError:
+        raise
+    # A method that does not run on tensors without data may fail in any way.
+    except Exception:
+        return replace(fixed("its memory cannot be counted"), fixed="")
+    return Division(size, mode, min(capacity, most - 1 if most > 1 else 1), ratio, ranks)
+
+
+def _fixed_by(method: Method, shape: "Shape", training: Training, device: torch.device) -> str:
+    """Say why a division of the batch would change more than rounding; "" if it would not."""
+    precision = precision_of(training, device)
+    with trial_copy(method, device) as copy:
+        for stage in copy.stages():
+            copy.enter(stage)
+            if normalises_by_batch(copy):
+                return "batch normalisation makes the loss depend on it"
+            with Draws() as draws:
+                accumulate(copy, [shape.batch(2)], "plain", 0, lambda: autocast(precision, simulating(device)))
+            copy.zero_grad(set_to_none=True)
+            if draws.drawn:
+                return f"what {draws.drawn} draws depends on it"
+    return ""
+
+
+def _without_graph(method: Method, shape: "Shape", training: Training, device: torch.device) -> float:
+    """Return the bytes that a pair takes in a pass that keeps no graph."""
+    peaks, precision, fake = [], precision_of(training, device), simulating(device)
+    with trial_copy(method, device) as copy, torch.no_grad(), autocast(precision, fake):
+        for count in (4, 8):
+            batch = shape.batch(count).to(fake)
+            with StoragePeak(fake) as peak:
+                copy(batch, embeddings_only=True)
+                copy.keys(batch)
+            peaks.append(peak.bytes)
+    return float(max(1.0, (peaks[1] - peaks[0]) / 4))
 
 
 def flops_budget_steps(
@@ -369,7 +477,7 @@ class Shape:
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Build modules without allocating their tensors. Scalars keep their values, as counters determine shapes."""
-    with torch.device("meta"), _NumbersKept():
+    with torch.device("meta"), ShapesAlone(), _NumbersKept():
         yield
 
 
@@ -538,7 +646,7 @@ def _after_training_on(method: Method, sample: Batch, training: Training, sample
 
 def _step_batches(shape: Shape, training: Training) -> list[Batch]:
     """Make the micro-batches of a step."""
-    return micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch)
+    return micro_batches(lambda _, count: shape.batch(count), 0, training.batch_size, training.micro_batch_size)
 
 
 class _AllCounted(Exception):
@@ -603,7 +711,7 @@ class _Passes:
         of_one = self.begins[1] - self.begins[0]
         # In the mode cached, contrast() over the whole batch runs between the passes without gradients and with them.
         once = self.begins[0] - self.before
-        return once / training.batch_size + (of_one + sum(self.first.values())) / training.micro_batch
+        return once / training.batch_size + (of_one + sum(self.first.values())) / training.micro_batch_size
 
 
 @contextmanager

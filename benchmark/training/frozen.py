@@ -1,15 +1,20 @@
-"""The outputs of the frozen first layers of towers, computed once per pair and kept during a training.
+"""The outputs of the frozen first layers of towers, computed once per pair and kept, in the cache for later trainings.
 
-The outputs of the last frozen part of a tower are kept in a file, by the number of the pair. In a step this part
+The outputs of the last frozen part of a tower are kept in a file, by the number of the pair. In the cache its name is a
+hash of all that they depend on: the weights, the images and tokens as the tower reads them, and how it computes.
+
+In a step this part
 returns them, and the parts before it return zeros of the right shape, which nobody reads: whatever a tower does between
 its parts stays the library's own code. Whether that gives the tower's own outputs is checked before it is used.
 """
 
 import math
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,11 +26,18 @@ from benchmark.config.augmentation import Augmentation
 from benchmark.data.batch import Batch
 from benchmark.method import Method
 from benchmark.models.tower import ImageTower, TextTower, TowerOutput
+from benchmark.store import formats
+from benchmark.store.cache import build_folder
+from benchmark.store.cleaning import remove
+from benchmark.store.files import intact
+from benchmark.store.hashing import digest
 from benchmark.training.accumulation import Precision
 
 Side = Literal["image", "text"]
+KEPT, OUTPUTS = "frozen", "outputs.bin"
+"""The folder of the cache, and the file in each of its folders."""
 LARGEST_SHARE = 0.5
-"""Of the free disk, the most that kept outputs may take."""
+"""Of the free disk, the most that kept outputs may take. Of the disk that is free without those of other trainings."""
 TOLERANCE = 1e-2
 """Relative, of the check: rounding of half precision is below it, and another computation is not."""
 
@@ -48,9 +60,20 @@ class FrozenFeatures:
 
     towers: those that have such layers, and where their outputs depend on the pair alone; all others are computed as
     usual. In training mode a method must read a tower with ``batch.view()`` or ``batch.tokens`` for them to be used.
+
+    folder: where they are kept for this training. cache: where they are kept for later ones too, in its place; None
+    for nowhere.
     """
 
-    def __init__(self, method: Method, pairs: Pairs, micro_batch: int, precision: Precision, folder: Path) -> None:
+    def __init__(
+        self,
+        method: Method,
+        pairs: Pairs,
+        micro_batch: int,
+        precision: Precision,
+        folder: Path,
+        cache: Path | None = None,
+    ) -> None:
         self.method = method
         self.towers: list[_Tower] = []
         towers = [tower for tower in (_Tower(method, "image"), _Tower(method, "text")) if tower.parts]
@@ -61,11 +84,17 @@ class FrozenFeatures:
         def batch(start: int) -> Batch:
             return pairs.sequential(start, micro_batch).to(device)
 
-        towers = [t for t in towers if t.can_be_kept(batch(0), precision) and t.make_room(pairs, folder)]
-        for start in range(0, len(pairs) if towers else 0, micro_batch):
-            now = batch(start)
-            for tower in towers:
-                tower.keep(now, precision)
+        def batches() -> Iterator[Batch]:
+            return map(batch, range(0, len(pairs), micro_batch))
+
+        towers = [tower for tower in towers if tower.can_be_kept(batch(0), precision)]
+        if cache is None:
+            towers = [tower for tower in towers if tower.make_room(pairs, folder)]
+            for now in batches() if towers else ():
+                for tower in towers:
+                    tower.keep(now, precision)
+        else:
+            towers = [tower for tower in towers if tower.keep_in(cache / KEPT, pairs, batches, precision)]
         self.towers = [tower for tower in towers if tower.gives_the_same(batch(0), precision)]
 
     @contextmanager
@@ -84,6 +113,24 @@ class FrozenFeatures:
     def _batch(self, _: nn.Module, arguments: tuple[Batch, ...]) -> None:
         for tower in self.towers:
             tower.batch = arguments[0]
+
+
+def room_for(size: int, cache: Path) -> bool:
+    """Remove the outputs that were used longest ago until there is room for ``size`` bytes; whether there is."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folders = sorted((f for f in cache.iterdir() if f.is_dir() and f.name[0] != "."), key=lambda f: f.stat().st_mtime)
+    sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in folders]
+    most = LARGEST_SHARE * (shutil.disk_usage(cache).free + sum(sizes))
+    if size > most:
+        return False
+    kept = sum(sizes)
+    for folder, own in zip(folders, sizes):
+        if kept + size <= most:
+            break
+        # A training that reads it keeps its file.
+        remove(folder)
+        kept -= own
+    return True
 
 
 class _Reached(Exception):
@@ -143,19 +190,66 @@ class _Tower:
                 handle.remove()
         return outputs if all(isinstance(o, Tensor) and len(o) == len(batch) for _, o in outputs) else []
 
-    def make_room(self, pairs: Pairs, folder: Path) -> bool:
-        """Make the file, whose place on disk is free again when it is closed. Returns whether there is room for it."""
-        # Padded to the longest text: rows have one size.
+    def _shape(self, pairs: Pairs) -> tuple[int, ...]:
+        """The shape of the outputs for all pairs; those of texts are padded to the longest: rows have one size."""
         assert pairs.longest is not None
         lengths = (pairs.longest,) if self.side == "text" else ()
-        shape = (len(pairs), *lengths, *self.shapes[self.last])
-        size = math.prod(shape)
-        if size * self.dtype.itemsize > LARGEST_SHARE * shutil.disk_usage(folder).free:
+        return len(pairs), *lengths, *self.shapes[self.last]
+
+    def make_room(self, pairs: Pairs, folder: Path) -> bool:
+        """Make the file, whose place on disk is free again when it is closed. Returns whether there is room for it."""
+        shape = self._shape(pairs)
+        if math.prod(shape) * self.dtype.itemsize > LARGEST_SHARE * shutil.disk_usage(folder).free:
             return False
         path = folder / f"frozen-{self.side}.bin"
-        self.kept = torch.from_file(str(path), shared=True, size=size, dtype=self.dtype).view(shape)
+        self.kept = self._mapped(path, shape)
         path.unlink()
         return True
+
+    def keep_in(self, cache: Path, pairs: Pairs, batches: Callable[[], Iterator[Batch]], precision: Precision) -> bool:
+        """Read the outputs of all pairs from a folder of the cache, or compute them into it.
+
+        Returns whether there is room for them. What other trainings used longest ago makes room.
+        """
+        shape = self._shape(pairs)
+        folder = cache / self._key(shape, batches, precision)
+        if not intact(folder) and not room_for(math.prod(shape) * self.dtype.itemsize, cache):
+            return False
+
+        def write(into: Path) -> None:
+            self.kept = self._mapped(into / OUTPUTS, shape)
+            for batch in batches():
+                self.keep(batch, precision)
+
+        build_folder(folder, write)
+        # The last use, by which room is made.
+        os.utime(folder)
+        self.kept = self._mapped(folder / OUTPUTS, shape, shared=False)
+        return True
+
+    def _key(self, shape: tuple[int, ...], batches: Callable[[], Iterator[Batch]], precision: Precision) -> str:
+        """Hash all that the outputs depend on, to the last bit."""
+        read = sha256()
+        for batch in batches():
+            for each in (batch.view(),) if self.side == "image" else (batch.tokens, batch.mask):
+                read.update(repr((each.shape, each.dtype)).encode())
+                read.update(each.cpu().numpy().tobytes())
+        weights = sha256()
+        fixed = [(name, p) for name, p in self.tower.named_parameters() if not p.requires_grad]
+        for name, tensor in [*fixed, *self.tower.named_buffers()]:
+            weights.update(repr((name, tensor.shape, tensor.dtype)).encode())
+            weights.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        device = next(self.tower.parameters()).device
+        with precision():
+            half = torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type))
+        on_gpu = device.type == "cuda"
+        machine = torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability()
+        computed = [formats.TRAINING, formats.CACHE, torch.__version__, device.type, machine, half, str(self.dtype)]
+        return digest([self.side, repr(self.tower), [*shape], *computed, weights.hexdigest(), read.hexdigest()])
+
+    def _mapped(self, path: Path, shape: tuple[int, ...], shared: bool = True) -> Tensor:
+        """Map a file as a tensor; it is made or grows where it is ``shared``."""
+        return torch.from_file(str(path), shared=shared, size=math.prod(shape), dtype=self.dtype).view(shape)
 
     def keep(self, batch: Batch, precision: Precision) -> None:
         """Compute and keep the outputs of a batch."""

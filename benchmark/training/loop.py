@@ -21,8 +21,10 @@ from benchmark.config.training import Training, checkpoint_at
 from benchmark.data.batch import Batch
 from benchmark.data.loader import PairLoader
 from benchmark.method import METHODS, Method
+from benchmark.models.tower import ImageTower
 from benchmark.store.files import DamagedError, set_aside, write_whole
 from benchmark.training.accumulation import (
+    NoRoomError,
     NotFiniteError,
     Reader,
     Values,
@@ -55,10 +57,12 @@ from benchmark.training.checkpoint import (
     save_resume,
     truncate_log,
 )
+from benchmark.training.compilation import compile_blocks, padded, uncompiled
 from benchmark.training.cost import (
     Cost,
     Shape,
     buffers_kept,
+    fitting_division,
     flops_budget_steps,
     flops_by_stage,
     parameter_columns,
@@ -66,8 +70,9 @@ from benchmark.training.cost import (
     simulated_or_real,
     total_flops,
 )
+from benchmark.training.division import ONE_BY_ONE, Division, Passes
 from benchmark.training.frozen import FrozenFeatures
-from benchmark.training.memory import StepMemory, held_bytes
+from benchmark.training.memory import StepMemory, available_memory, held_bytes
 from benchmark.training.ranks import ALONE, Ranks, SharedError
 from benchmark.training.schedule import (
     autocast,
@@ -121,6 +126,7 @@ def pretrain(
     before_writing: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
     read_every: int | None = None,
+    cache: Path | None = None,
 ) -> Cost | None:
     """Train ``method``; write ``last.safetensors``, ``best.safetensors`` and ``log.jsonl`` into ``folder``.
 
@@ -135,6 +141,7 @@ def pretrain(
     read_every: steps between two at which losses are read from the device, written to the log and passed to
     ``progress``; between these, nothing waits for the device. By default every step on the CPU, which has nothing to
     wait for, and ``READ_EVERY`` elsewhere.
+    cache: keeps the outputs of frozen layers for later trainings, where ``training.cache_frozen``.
 
     Raises ``SharedError`` with the step if the loss is not finite (the ids of its batch are in ``finite.json``, the
     weights before it in ``finite.safetensors``; after_step() may have gone on until the loss was read), and
@@ -149,7 +156,18 @@ def pretrain(
         load_weights(method.to(device), folder / LAST)
         return cast(Cost, ended)
     loop = _Loop(
-        method.to(device), pairs, validation, training, seed, device, folder, keep, before_writing, ranks, read_every
+        method.to(device),
+        pairs,
+        validation,
+        training,
+        seed,
+        device,
+        folder,
+        keep,
+        before_writing,
+        ranks,
+        read_every,
+        cache,
     )
     loop.resume()
 
@@ -207,7 +225,9 @@ def validation_loss(
         sum(
             effective_loss(
                 method,
-                micro_batches(pairs.sequential, start, size, training.micro_batch, ranks),
+                micro_batches(
+                    _lengths(pairs.sequential, method, training), start, size, training.micro_batch_size, ranks
+                ),
                 stream(seed, "validation", start),
                 lambda: autocast(precision, device),
                 ranks,
@@ -217,6 +237,10 @@ def validation_loss(
     ]
     method.train()
     return sum(losses) / len(losses)
+
+
+SAMPLES = 256
+"""Pairs that are read to know how long texts are, before it is known how many fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +253,11 @@ class _Taken:
     line: dict[str, Any]
     temperature_scale: float | None
     ids: list[list[str]]
+
+
+def _lengths(fetch: Callable[[int, int], Batch], method: Method, training: Training) -> Callable[[int, int], Batch]:
+    """Return a function that pads texts for compiled towers, or ``fetch`` itself without."""
+    return (lambda start, count: padded(fetch(start, count), method)) if training.compile else fetch
 
 
 class _Loop:
@@ -247,24 +276,30 @@ class _Loop:
         before_writing: Callable[[], None],
         ranks: Ranks,
         read_every: int | None,
+        cache: Path | None,
     ) -> None:
-        self.before_writing, self.ranks = before_writing, ranks
+        self.before_writing, self.ranks, self.cache = before_writing, ranks, cache
         self.method, self.pairs, self.validation, self.training = method, pairs, validation, training
         self.seed, self.device, self.folder = seed, device, folder
         self.mode = accumulation_mode(method, training)
         self.precision = precision_of(training, device)
         self.epoch_steps = check_batch(training, len(pairs))
+        self.division: Division | None = None
         self.step, self.seconds, self.best, self.last_validation = 0, 0.0, math.inf, math.nan
         self.memory = StepMemory(device)
         self.read_every, self.reader = read_every, Reader(device, ranks)
         self.taken: list[_Taken] = []
-        self.first = True
+        self.first, self.said = True, False
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
-            method.model.image.compile()
-            method.model.text.compile()
+            compile_blocks(method)
+        for tower in method.modules():
+            if isinstance(tower, ImageTower) and device.type == "cuda":
+                tower.channels_last = tower.is_convolutional
         method.enter(next(iter(stages_of(method))))
+        if training.micro_batch == "auto":
+            self.divide(self._division())
         # All begin together, as time is measured.
         ranks.all(None)
         self.steps = self._budget_steps()
@@ -300,8 +335,12 @@ class _Loop:
         set_learning_rate(self.optimizer, rate)
         batches, reads = self._next_batches(), self._reads()
         line: dict[str, Any] = {"stage": self.stage, "step": self.step + 1, "learning_rate": rate}
+        before = self.division
         self.taken.append(_Taken(line, None, [batch.ids for batch in batches]))
         self._update(batches, reads)
+        if self.division is not None and (self.division is not before or not self.said):
+            self.said = True
+            line["micro_batch"] = self.division.micro_batch
         if self.average is not None:
             self.average.update()
         self.step += 1
@@ -337,6 +376,7 @@ class _Loop:
 
     def _update(self, batches: list[Batch], reads: bool) -> None:
         seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
+        smaller: Division | None = None
         try:
             with self._frozen_features():
                 training_step(
@@ -349,10 +389,45 @@ class _Loop:
                     clip,
                     self.ranks,
                     self.reader,
-                    check=reads,
+                    reads,
+                    self.passes,
                 )
         except NotFiniteError as error:
             self._stop(error)
+        except NoRoomError:
+            smaller = self._smaller()
+            if smaller is None:
+                raise
+        if smaller is not None:
+            # Nothing has changed, so that the step can be taken again.
+            self.divide(smaller)
+            self._update(self._batches(self.step), reads)
+
+    def _division(self) -> Division:
+        """Return how a batch is divided, by the memory that there is now."""
+        shape, count = Shape.of(self._sample(SAMPLES)), self.ranks.count
+        available = available_memory(self.device)
+        own = fitting_division(self.method, shape, self.training, self.device, available, count)
+        return replace(own, capacity=min(self.ranks.all(own.capacity)))
+
+    @property
+    def passes(self) -> Passes:
+        """How the micro-batches pass."""
+        return self.division.passes if self.division else ONE_BY_ONE
+
+    def divide(self, division: Division) -> None:
+        """Divide the batches of the following steps in this way."""
+        self.division = division
+        self.training = self.training.model_copy(update={"micro_batch": division.micro_batch})
+
+    def _smaller(self) -> Division | None:
+        """Return a division that takes half the memory; None if there is none, or if the user has set the number."""
+        # Other ranks do not know that one lacks memory.
+        if self.division is None or self.ranks.count > 1:
+            return None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self.division.halved()
 
     def _keep_temperature(self) -> None:
         scale: object = self.method.temperature_scale
@@ -414,8 +489,8 @@ class _Loop:
         if not training.cache_frozen or training.compile or training.gradient_checkpointing or not repeated:
             return nullcontext()
         if self.frozen is None:
-            micro_batch = min(training.micro_batch, training.batch_size)
-            self.frozen = FrozenFeatures(self.method, self.pairs, micro_batch, self._autocast, self.folder)
+            size, places = training.micro_batch_size, (self.folder, self.cache)
+            self.frozen = FrozenFeatures(self.method, self.pairs, size, self._autocast, *places)
         return self.frozen.used()
 
     def _validate(self) -> float:
@@ -443,24 +518,25 @@ class _Loop:
     def prefetching(self) -> Iterator[None]:
         """Read the batches of the next step in a thread while the current step runs."""
         with ThreadPoolExecutor(1) as self._reader:
-            self._ahead: tuple[int, Future[list[Batch]]] | None = None
+            self._ahead: tuple[int, Division | None, Future[list[Batch]]] | None = None
             yield
 
     def _next_batches(self) -> list[Batch]:
-        step, ahead = self._ahead or (-1, None)
-        batches = ahead.result() if ahead and step == self.step else self._batches(self.step)
+        step, division, ahead = self._ahead or (-1, None, None)
+        due = step == self.step and division is self.division
+        batches = ahead.result() if ahead and due else self._batches(self.step)
         following = self.step + 1
         if following < self.steps:
-            self._ahead = following, self._reader.submit(self._batches, following)
+            self._ahead = following, self.division, self._reader.submit(self._batches, following)
         else:
             self._ahead = None
         return batches
 
     def _batches(self, step: int) -> list[Batch]:
         start = self.pairs.start(step, self.training.batch_size)
-        batches = micro_batches(
-            self.pairs.batch, start, self.training.batch_size, self.training.micro_batch, self.ranks
-        )
+        size = self.training.micro_batch_size
+        fetch = _lengths(self.pairs.batch, self.method, self.training)
+        batches = micro_batches(fetch, start, self.training.batch_size, size, self.ranks)
         return [batch.pinned() for batch in batches] if self.device.type == "cuda" else batches
 
     # Budget and cost
@@ -491,7 +567,14 @@ class _Loop:
 
     def _seconds_per_step(self) -> float:
         def step() -> None:
-            accumulate(self.method, self._batches(0), self.mode, 0, self._autocast, self.ranks)
+            batches = self._batches(0)
+            try:
+                accumulate(self.method, batches, self.mode, 0, self._autocast, self.ranks, self.passes)
+            except NoRoomError:
+                if (smaller := self._smaller()) is None:
+                    raise
+                self.divide(smaller)
+                step()
 
         def validate() -> None:
             if self.validation is not None:
@@ -502,14 +585,17 @@ class _Loop:
         self.method.zero_grad(set_to_none=True)
         return seconds
 
-    def _sample(self) -> Batch:
-        """Return one pair, with as many tokens as the longest text of a micro-batch."""
-        return self.pairs.sequential(0, min(self.training.micro_batch, self.training.batch_size)).rows([0])
+    def _sample(self, most: int | None = None) -> Batch:
+        """Return one pair, with as many tokens as the longest text of a micro-batch, of at most ``most`` pairs."""
+        size = self.training.micro_batch_size
+        return self.pairs.sequential(0, min(size, most or size)).rows([0])
 
     def cost(self) -> Cost:
         """Return the cost of the training so far."""
         samples = self.step * self.training.batch_size
-        by_stage = flops_by_stage(self.method, self._sample(), self.training)
+        kept = self.division.kept if self.division else 0.0
+        with uncompiled(self.training.compile):
+            by_stage = flops_by_stage(self.method, self._sample(), self.training, kept)
         flops = total_flops(by_stage, self.starts, self.step, self.training.batch_size)
         return {
             "samples": samples,
@@ -522,7 +608,8 @@ class _Loop:
             "flops_per_sample": flops / samples,
             "flops": flops,
             "batch_size": self.training.batch_size,
-            "micro_batch": min(self.training.micro_batch, self.training.batch_size),
+            "micro_batch": self.training.micro_batch_size,
+            "graphs": self.division.graphs if self.division else 0,
             "accumulation": self.mode,
             "precision": self.precision,
             "gpus_per_cell": self.ranks.count,
@@ -563,7 +650,15 @@ class _Loop:
         """Write a checkpoint to resume from."""
         if not self.ranks.is_first:
             return
-        position = Position(self.stage, self.step, self.seconds, self.best, self.last_validation, self.memory.highest)
+        position = Position(
+            self.stage,
+            self.step,
+            self.seconds,
+            self.best,
+            self.last_validation,
+            self.memory.highest,
+            self.division.capacity if self.division else 0,
+        )
         self.check_finite()
         self.before_writing()
         save_resume(self.folder, self.method, self.optimizer, self.average, position)
@@ -598,5 +693,7 @@ class _Loop:
             self.step, self.seconds = position.step, position.seconds
             self.best, self.last_validation = position.best, position.last_validation
             self.memory.highest = position.peak_memory
+            if self.division is not None and 0 < position.capacity < self.division.capacity:
+                self.divide(replace(self.division, capacity=position.capacity))
         if self.ranks.is_first:
             truncate_log(self.folder / LOG, self.step)

@@ -28,6 +28,40 @@ from benchmark.training.average import WeightAverage
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_MEMINFO = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+
+
+SHARES = {"cuda": 0.9, "cpu": 0.5}
+"""The share of the free memory that a training takes by itself (``training.micro_batch`` ``auto``), by kind of device.
+
+On a GPU the rest is for what is not counted: workspaces of libraries, and gaps between the blocks of the allocator.
+Elsewhere other processes grow too, pages of the data are kept, and the system ends a process without an error.
+"""
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Return the bytes that a training may take on a device; None if that is not known.
+
+    What this process holds on a GPU counts as available: its weights are part of what a training takes.
+    """
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return None
+        return int(SHARES["cuda"] * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)))
+    free = _free_memory()
+    return None if free is None else int(SHARES["cpu"] * free)
+
+
+def _free_memory() -> int | None:
+    """Return the bytes of memory that processes can still get; within a container, of its share."""
+    free = []
+    with suppress(OSError, StopIteration, ValueError):
+        lines = _MEMINFO.read_text().splitlines()
+        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):
+        free.append(int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text()))
+    return max(0, min(free)) if free else None
 
 
 class PeakMemory:

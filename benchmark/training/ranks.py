@@ -165,7 +165,7 @@ ALONE = Ranks()
 
 def micro_batch_count(training: "Training") -> int:
     """Return the number of micro-batches in an effective batch: the most ranks that a training can have."""
-    return ceil(training.batch_size / training.micro_batch)
+    return training.batch_size if training.micro_batch == "auto" else ceil(training.batch_size / training.micro_batch)
 
 
 def speedup(training: "Training", count: int) -> float:

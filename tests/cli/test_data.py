@@ -208,6 +208,19 @@ def test_prepare(bench, tmp_path):
     assert "left out: 1 row (image cannot be decoded)" in out
 
 
+def test_a_check_keeps_what_it_decoded(bench, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "rows.jsonl", pairs(tmp_path))
+    write_card(tmp_path, {"kind": "manifest", "file": "rows.jsonl", "columns": PAIRS})
+    status, out, _ = bench("data", "check", "set.yaml")
+    assert status == 0
+    assert "decoded, not kept (--prepare SIZE does)" in out
+    status, out, _ = bench("data", "check", "set.yaml", "--prepare", 16)
+    assert status == 0
+    assert "; prepared at 16 pixels in" in out
+    monkeypatch.setattr("benchmark.data.dataset.load_image", None)
+    assert bench("data", "prepare", "set.yaml", "--size", 16)[0] == 0
+
+
 def made(bench, *arguments):
     status, out, err = bench("data", "new", *arguments)
     assert status == 0, err

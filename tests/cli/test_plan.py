@@ -106,3 +106,14 @@ def test_a_line_names_what_varies_and_not_what_all_share(bench: Bench) -> None:
                 rf"^{arm} +1 train.*\n.*batch_size={size}|^{arm} .*batch_size={size} +1 train", bench.out, re.M
             )
     assert "training.samples=96" not in bench.out
+
+
+@pytest.mark.parametrize(
+    ("available", "said"),
+    [(10**12, ", the whole batch in one graph"), (None, ", as it is not known how much memory there is")],
+)
+def test_how_auto_divides_a_batch(bench: Bench, available: int | None, said: str) -> None:
+    bench.monkeypatch.setattr("benchmark.plan.estimate.available_memory", lambda _: available)
+    assert bench(*PLAN, "--speed", "2TFLOPS", "--set", "training.micro_batch=auto") == 0, bench.err
+    for arm in ("clip", "msd"):
+        assert re.search(rf"^{arm}: micro_batch auto is \d+{said}$", bench.out, re.MULTILINE)

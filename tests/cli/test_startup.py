@@ -93,6 +93,19 @@ def test_a_report_on_nothing_imports_no_torch(tmp_path: Path) -> None:
     assert seconds < 2
 
 
+def test_a_model_without_tensors_imports_no_compiler() -> None:
+    code = """
+import sys
+from benchmark.models import build_model, load_model_card
+shapes = [[*tensor.shape] for tensor in build_model(load_model_card("tiny"), 0, "meta").state_dict().values()]
+heavy = [name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules]
+real = [[*tensor.shape] for tensor in build_model(load_model_card("tiny"), 0).state_dict().values()]
+print(heavy, shapes == real)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[] True\n", done.stderr
+
+
 def test_what_the_users_file_registers_is_listed(bench: Bench) -> None:
     assert bench("list", "methods", "--plugin", "hinge.py") == 0
     assert re.search(r"^hinge ", bench.out, re.MULTILINE)

@@ -131,3 +131,21 @@ def test_records_are_encoded_as_rows_are():
     table = by_column.as_table(each, columns)
     assert encoded(table, table["split"]) == b"".join(row.encoded() for row in each)
     assert encoded(table.slice(1), table["split"].slice(1)) == each[1].encoded()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_images_in_the_table_are_read_row_by_row(drawn, tmp_path, monkeypatch):
+    images = [{"bytes": None, "path": None}, *({"bytes": bytes([i]), "path": f"{i}.png"} for i in range(3))]
+    splits = [["train", "val", "test"][i % 3] for i in range(len(images))]
+    pq.write_table(pa.table({"image": images, "split": splits}), tmp_path / "rows.parquet")
+    source: dict[str, Any] = {"kind": "manifest", "file": "rows.parquet", "columns": {"image": "image"}}
+    if drawn:
+        source["split"] = {"train": 0.6, "test": 0.4}
+    else:
+        source["columns"]["split"] = "split"
+    opened = write_card(tmp_path, source)
+    assert by_column.suits(opened.source)
+    summary, tables = written(tmp_path / "columns", opened, "skip")
+    monkeypatch.setattr(by_column, "suits", lambda source: False)
+    assert (summary, tables) == written(tmp_path / "rows", opened, "skip")
+    assert sum(summary["splits"].values()) == 3

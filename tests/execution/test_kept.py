@@ -1,5 +1,6 @@
 """Evaluations of encoders that are not trained: made once for all results folders."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 from benchmark.common.errors import MachineError
 from benchmark.evaluation.evaluation import Evaluation
 from benchmark.execution import runner
+from benchmark.models import DualEncoder
 from benchmark.store.store import Store
 from tests.squares import Bench, edit
 
-RUN = ["--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2"]
-TASKS = ["--tasks", "retrieval,linear_probe"]
+EVAL = ["eval", "--model", "small.yaml", "--tasks", "retrieval,linear_probe"]
 
 
 @pytest.fixture
@@ -37,28 +38,37 @@ def encoded(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
     return made
 
 
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """On which devices models are built, and how often."""
+    count: Counter[str] = Counter()
+    init = DualEncoder.__init__
+
+    def counted(self: DualEncoder, *arguments: Any) -> None:
+        init(self, *arguments)
+        count[next(self.parameters()).device.type] += 1
+
+    monkeypatch.setattr(DualEncoder, "__init__", counted)
+    return count
+
+
 def tables(folder: Path) -> pd.DataFrame:
-    """The rows of the baselines, without what names the run."""
-    rows = Store(folder).rows()
-    rows = rows[rows["role"] == "baseline"].drop(columns=["suite"])
+    """The rows without what names the run."""
+    rows = Store(folder).rows().drop(columns=["suite"])
     return rows.sort_values(["method", "dataset", "task", "part", "metric"]).reset_index(drop=True)
 
 
 def test_baselines_are_evaluated_once_for_all_results_folders(bench: Bench, encoded: list[str], tmp_path: Path) -> None:
     first, second, third = (bench.folder / name for name in ("first", "second", "third"))
-    assert bench("run", *RUN, *TASKS, "--results", str(first)) == 0, bench.err
-    assert "images by RawPixels" in encoded
-    initial = sum("images" in each for each in encoded)
+    assert bench(*EVAL, "--suite", "suite.yaml", "--results", str(first)) == 0, bench.err
+    assert {*encoded} == {"images by ModelEncoder", "texts by ModelEncoder", "images by RawPixels"}
     (bench.folder / "other.yaml").write_text((bench.folder / "suite.yaml").read_text())
     encoded.clear()
-    other = [str(bench.folder / "other.yaml") if each == "suite.yaml" else each for each in RUN]
-    assert bench("run", *other, *TASKS, "--results", str(second)) == 0, bench.err
+    assert bench(*EVAL, "--suite", "other.yaml", "--results", str(second)) == 0, bench.err
+    assert encoded == []
     assert "raw pixels, seed 0: 1 evaluation from the cache" in " ".join(bench.out.split()), bench.out
-    # The trained cell alone.
-    assert "images by RawPixels" not in encoded
-    assert 0 < sum("images" in each for each in encoded) < initial
     expected, actual = tables(first), tables(second)
-    assert set(expected["method"]) == {"initial weights (random)", "raw pixels"}
+    assert set(expected["method"]) == {"small (random)", "raw pixels"}
     pd.testing.assert_frame_equal(actual, expected)
     assert set(Store(first).rows()["suite"]) == {"suite"}
     assert set(Store(second).rows()["suite"]) == {"other"}
@@ -85,25 +95,35 @@ def test_baselines_are_evaluated_once_for_all_results_folders(bench: Bench, enco
         with (folder / "notes.json").open("a") as file:
             file.write(" ")
     encoded.clear()
-    assert bench("run", *RUN, *TASKS, "--results", str(third)) == 0, bench.err
+    assert bench(*EVAL, "--suite", "suite.yaml", "--results", str(third)) == 0, bench.err
     assert "images by RawPixels" in encoded
     assert "set aside" in bench.err + bench.out
     pd.testing.assert_frame_equal(tables(third), expected)
     assert all((folder / "notes.json").read_text()[-1] == "\n" for folder in kept)
 
 
-def test_other_settings_are_evaluated_anew_and_a_full_cache_costs_the_copy_alone(
-    bench: Bench, encoded: list[str], monkeypatch: pytest.MonkeyPatch
+def test_what_is_asked_for_again_or_otherwise_is_evaluated_anew(
+    bench: Bench, encoded: list[str], built: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["run", *RUN, "--tasks", "linear_probe"]
-    assert bench(*arguments, "--results", "one") == 0, bench.err
+    run = ["run", "--suite", "suite.yaml", "--methods", "clip", "--budget", "steps=2", "--tasks", "linear_probe"]
+    assert bench(*run) == 0, bench.err
+    # To train it, with the trained weights, and as the baseline; all else reads one without weights.
+    assert built == {"meta": 1, "cpu": 3}
+    rows = bench.rows()
     encoded.clear()
+    assert bench(*run, "--again", rows.loc[rows["method"] == "raw pixels", "cell"].iloc[0]) == 0, bench.err
+    assert encoded == ["images by RawPixels"] * len(encoded) != []
+    pd.testing.assert_frame_equal(bench.rows(), rows)
 
+    # Where the cache is full, only the copy is missing.
     def full(*_: Any) -> None:
         raise MachineError("cache: cannot be written: no space left")
 
     monkeypatch.setattr(runner, "keep_evaluation", full)
-    assert bench(*arguments, "--set", "evaluation.resamples=60") == 0, bench.err
+    encoded.clear()
+    assert bench(*EVAL[:3], *run[1:3], *run[-2:], "--set", "evaluation.resamples=60", "--results", "two") == 0, (
+        bench.err
+    )
     assert "images by RawPixels" in encoded
     assert "no space left" in bench.out + bench.err
-    assert "raw pixels" in set(bench.rows()["method"])
+    assert "raw pixels" in set(tables(Path("two"))["method"])

@@ -154,7 +154,7 @@ def test_what_class_stage_minimises(card: ModelCard) -> None:
         for name in CLASSES:
             tokens = torch.tensor(Words()([name]))
             text = method.model.encode_text(tokens, torch.ones_like(tokens, dtype=torch.bool))[0]
-            cosines.append(method.temperature_scale * (image[i] @ text).item())
+            cosines.append(float(method.temperature_scale) * (image[i] @ text).item())
         total += math.log(sum(map(math.exp, cosines))) - cosines[int(batch.label[i])]
     assert output.losses["class"].item() == pytest.approx(total / 6, abs=1e-9)
     assert method.contrast({}, {}) == {}

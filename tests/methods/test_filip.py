@@ -17,7 +17,7 @@ def test_loss_agrees_with_a_loop_whatever_the_chunks(monkeypatch: pytest.MonkeyP
     image = F.normalize(torch.randn(n, 4, 7, dtype=torch.float64, generator=generator), dim=-1)
     text = F.normalize(torch.randn(n, 6, 7, dtype=torch.float64, generator=generator), dim=-1)
     mask = torch.tensor([[k < length for k in range(6)] for length in lengths])
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     s = [[0.0] * n for _ in range(n)]
     t = [[0.0] * n for _ in range(n)]
     for i in range(n):

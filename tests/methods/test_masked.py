@@ -12,7 +12,7 @@ def test_loss_is_the_mean_of_two_contrasts() -> None:
     method = small_method("masked").double()
     image, text, view = (unit(4, seed) for seed in range(3))
     terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(4)})
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     expected = (nce_loop(image, text, scale) + nce_loop(image, view, scale)) / 2
     assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)
 
@@ -22,7 +22,7 @@ def test_the_weight_is_that_of_the_views_in_a_mean(weight: float) -> None:
     method = small_method("masked", weight=weight).double()
     image, text, view = (unit(4, seed) for seed in range(3))
     terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(4)})
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     expected = (nce_loop(image, text, scale) + weight * nce_loop(image, view, scale)) / (1 + weight)
     assert sum(terms.values()).item() == pytest.approx(expected, abs=1e-12)
 

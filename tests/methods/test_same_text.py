@@ -47,7 +47,7 @@ def cosines(a: Tensor, b: Tensor, scale: float) -> list[list[float]]:
 def test_clips_loss_and_those_that_share_it(name: str, same_text: SameText, smoothing: float) -> None:
     method = method_of(name, same_text, smoothing)
     image, text = unit(6, 0), unit(6, 1)
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     ours = method.contrast({"image": image, "text": text}, KEYS)["contrastive"].item()
     expected = both_ways(cosines(image, text, scale), cosines(text, image, scale), same_text, smoothing)
     assert ours == pytest.approx(expected, abs=1e-12)
@@ -58,7 +58,7 @@ def test_clips_loss_and_those_that_share_it(name: str, same_text: SameText, smoo
 def test_cleft_has_no_half(same_text: SameText, smoothing: float) -> None:
     method = method_of("cleft", same_text, smoothing)
     image, text = unit(6, 0), unit(6, 1)
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     ours = method.contrast({"image": image, "text": text}, KEYS)["contrastive"].item()
     expected = both_ways(cosines(image, text, scale), cosines(text, image, scale), same_text, smoothing)
     assert ours == pytest.approx(2 * expected, abs=1e-12)
@@ -70,7 +70,7 @@ def test_filip_compares_by_tokens(same_text: SameText, smoothing: float) -> None
     method = method_of("filip", same_text, smoothing)
     image, text = unit(18, 0).reshape(6, 3, 6), unit(12, 1).reshape(6, 2, 6)
     mask = torch.ones(6, 2, dtype=torch.bool)
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
 
     def best(queries: Tensor, candidates: Tensor) -> float:
         return scale * sum(max(float(q @ c) for c in candidates) for q in queries) / len(queries)
@@ -85,7 +85,7 @@ def test_filip_compares_by_tokens(same_text: SameText, smoothing: float) -> None
 def test_siglip_decides_by_text(same_text: SameText) -> None:
     method = method_of("siglip", same_text)
     image, text = unit(6, 0), unit(6, 1)
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     expected = 0.0
     for i in range(6):
         for j in range(6):
@@ -110,7 +110,7 @@ def test_msds_queue_knows_its_texts(targets: str, same_text: SameText, smoothing
     method.queue_image[:4], method.queue_text[:4] = q_v, q_t
     method.queue_row[:4], method.queue_text_hash[:4] = torch.tensor([2, 30, 31, 32]), torch.tensor([5, 5, 8, 7])
     method.queued.fill_(4)
-    index, alpha, tau = [1, 2, 3], 0.0 if targets == "hard" else 0.4, 1 / method.temperature_scale
+    index, alpha, tau = [1, 2, 3], 0.0 if targets == "hard" else 0.4, 1 / float(method.temperature_scale)
     keys = {"image": v_m, "text": t_m, "row": torch.arange(6), "index": torch.tensor(index)}
     ours = method.contrast({"image": v, "text": t}, keys | {"text_hash": KEYS["text_hash"]})["contrastive"].item()
     texts, rows = [*TEXTS, 5, 5, 8, 7], [*range(6), 2, 30, 31, 32]

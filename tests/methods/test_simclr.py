@@ -31,7 +31,7 @@ def test_slip_adds_nt_xent_of_two_strong_views() -> None:
     method = method_of("slip")
     image, text, a, b = (unit(5, seed) for seed in range(4))
     terms = method.contrast({"image": image, "text": text, "view_a": a, "view_b": b}, {"index": torch.arange(5)})
-    assert terms["contrastive"].item() == pytest.approx(nce_loop(image, text, method.temperature_scale))
+    assert terms["contrastive"].item() == pytest.approx(nce_loop(image, text, float(method.temperature_scale)))
     assert terms["views"].item() == pytest.approx(nt_xent_loop(a, b, 0.1))
 
 
@@ -39,7 +39,7 @@ def test_roy_weighs_four_terms_alike() -> None:
     method = method_of("roy")
     image, text, view = (unit(5, seed) for seed in range(3))
     terms = method.contrast({"image": image, "text": text, "view": view}, {"index": torch.arange(5)})
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     expected = (nce_loop(image, text, scale) + nce_loop(image, view, scale)) / 2
     assert sum(terms.values()).item() == pytest.approx(expected)
 
@@ -52,7 +52,7 @@ def test_the_weight_is_that_of_the_views(variant: str, weight: float) -> None:
     image, text, a, b = (unit(5, seed) for seed in range(4))
     embeddings = {"image": image, "text": text, "view": b, "view_a": a, "view_b": b}
     loss = sum(method.contrast(embeddings, {"index": torch.arange(5)}).values()).item()
-    scale = method.temperature_scale
+    scale = float(method.temperature_scale)
     clip = nce_loop(image, text, scale)
     expected = clip + weight * nt_xent_loop(a, b, 0.1)
     if variant == "roy":

@@ -69,7 +69,7 @@ def test_targets_follow_the_cosines_of_labels(
     cosine = [[1.0 if i == j else cosine_of(v[i], v[j]) for j in range(6)] for i in range(6)]
     keys = {"label": torch.tensor(label), "index": torch.arange(6), "text_hash": torch.tensor(TEXTS)}
     loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
-    expected = loop(image, text, method.temperature_scale, cosine, t, weight, same_text, smoothing)
+    expected = loop(image, text, float(method.temperature_scale), cosine, t, weight, same_text, smoothing)
     # Cosines of labels are computed in float32.
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -98,14 +98,18 @@ def test_targets_follow_the_initial_text_tower_whatever_training_does() -> None:
     image, text = unit(6, 0), unit(6, 1)
     keys = method.keys(batch) | {"index": torch.arange(6)}
     loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
-    assert loss.item() == pytest.approx(loop(image, text, method.temperature_scale, cosine, 0.07, 0.7), abs=1e-12)
+    assert loss.item() == pytest.approx(
+        loop(image, text, float(method.temperature_scale), cosine, 0.07, 0.7), abs=1e-12
+    )
 
 
 def test_without_weight_it_is_clip() -> None:
     method = small_method("soft_clip", weight=0.0).double()
     image, text = unit(6, 0), unit(6, 1)
     loss = method.contrast({"image": image, "text": text}, {"label": torch.tensor(ONE), "index": torch.arange(6)})
-    assert loss["contrastive"].item() == pytest.approx(nce_loop(image, text, method.temperature_scale), abs=1e-12)
+    assert loss["contrastive"].item() == pytest.approx(
+        nce_loop(image, text, float(method.temperature_scale)), abs=1e-12
+    )
 
 
 def test_it_needs_labels_for_their_similarity_alone() -> None:

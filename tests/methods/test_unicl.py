@@ -51,7 +51,7 @@ def test_loss_agrees_with_a_loop_over_positives(
     excluded = [twins[i] - right[i] if same_text == "ignore" else set() for i in range(7)]
     keys = {"label": torch.tensor(label), "index": torch.arange(7), "text_hash": torch.tensor(texts)}
     loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
-    expected = loop(image, text, method.temperature_scale, right, excluded, smoothing)
+    expected = loop(image, text, float(method.temperature_scale), right, excluded, smoothing)
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -61,4 +61,4 @@ def test_without_labels_it_is_clip() -> None:
     image, text = unit(5, 0), unit(5, 1)
     keys = method.keys(batch) | {"index": torch.arange(5)}
     loss = method.contrast({"image": image, "text": text}, keys)["contrastive"]
-    assert loss.item() == pytest.approx(nce_loop(image, text, method.temperature_scale), abs=1e-12)
+    assert loss.item() == pytest.approx(nce_loop(image, text, float(method.temperature_scale)), abs=1e-12)

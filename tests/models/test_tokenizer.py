@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,29 @@ def test_corpus_is_trained_once_whatever_the_order(tmp_path: Path) -> None:
         [sys.executable, "-c", code], input=json.dumps(sorted(TEXTS)), capture_output=True, text=True, check=True
     )
     assert json.loads(elsewhere.stdout) == json.loads(content)
+
+
+def test_the_texts_of_known_datasets_are_read_once(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def build(*fingerprints: str, texts: list[str] = TEXTS) -> Tokenizer:
+        def corpus() -> list[str]:
+            read.append("read")
+            return texts
+
+        spec = {"kind": "corpus", "vocab_size": 320, "context_length": 16}
+        return build_tokenizer(make_card(tokenizer=spec), corpus, tmp_path, fingerprints)
+
+    first = build("a", "b")
+    assert build("b", "a").fingerprint == first.fingerprint
+    assert len(read) == 1
+    assert build("c", texts=TEXTS[:200]).fingerprint != first.fingerprint
+    assert len(read) == 2
+    # Without the tokenizer itself, and without fingerprints, they are read again.
+    for path in [*tmp_path.glob("tokenizers/*/")]:
+        shutil.rmtree(path)
+    assert build("a", "b").fingerprint == build().fingerprint == first.fingerprint
+    assert len(read) == 4
 
 
 def test_corpus_fingerprint_follows_what_it_depends_on(tmp_path: Path) -> None:

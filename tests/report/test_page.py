@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark.api import Results
+from benchmark.perf.made_results import BASELINES, Kind, make_results
 from benchmark.report.comparison import DIFFERENCES, differences, pairwise_differences
 from benchmark.report.render import Cell, Table, anchor
 from benchmark.report.results import label_lines
@@ -17,17 +18,21 @@ from benchmark.report.web.page import SHADES, embedded, heat, number_of, sort_ke
 from benchmark.report.web.quality import HEIGHT, LABEL_HEIGHT, label_places, on_frontier
 
 from .browsing import Opened, needs_chromium
-from .stored import stored
 
 HOSTILE = "<script>document.title='owned'</script> & \"x\" {{ 7 * 7 }} $a_b$"
 ARMS = ["clip", "msd", HOSTILE, "simclr"]
 DATASETS = ["chest", "<b>derm</b>", "slake"]
+KINDS = {
+    "zero_shot": Kind(("accuracy",)),
+    "few_shot": Kind(("accuracy@10%",), draws=3),
+    "retrieval": Kind(("recall@10",), ("image_to_text", "text_to_image")),
+}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("page")
-    return Results(stored(folder, ARMS, DATASETS, seeds=3))
+    return Results(make_results(folder, ARMS, DATASETS, KINDS, seeds=3, groups=40, resamples=200))
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +133,7 @@ def test_anchors_are_plain() -> None:
 
 def test_pairwise_differences_are_those_to_each_reference(results: Results) -> None:
     rows, _, lines = label_lines(results.rows(), results.costs())
-    methods = [line for line in lines if line != "initial weights"]
+    methods = [line for line in lines if line not in BASELINES]
     together = pairwise_differences(rows, methods, results.store.resamples)
     assert set(together) == set(methods)
     for reference, frame in together.items():

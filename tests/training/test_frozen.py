@@ -1,7 +1,10 @@
 """Kept outputs of frozen layers change nothing: the same gradients and the same weights, in less work."""
 
+import os
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,3 +189,66 @@ def test_other_views_and_texts_are_computed(tmp_path: Path) -> None:
         method(batch)
         torch.testing.assert_close(method.model.encode_image(1 - batch.view()), expected)
     torch.testing.assert_close(seen[0], expected)
+
+
+@pytest.mark.parametrize(("name", "other"), [("partial_freeze", {"weights": 0.5}), ("locked_text", {"seed": 1})])
+def test_a_later_training_computes_nothing_again_and_ends_with_the_same_weights(
+    name: str, other: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    keep = frozen._Tower.keep
+
+    def counted(self: Any, batch: Any, precision: Any) -> None:
+        computed.append(self.side)
+        keep(self, batch, precision)
+
+    monkeypatch.setattr(frozen._Tower, "keep", counted)
+    training = Training(
+        samples=24,
+        batch_size=8,
+        micro_batch=4,
+        learning_rate=1e-2,
+        validations=0,
+        augmentation=Augmentation.none(),
+        cache_frozen=True,
+    )
+
+    def trained_in(folder: str, cache: Path | None, seed: int = 0, weights: float = 0.0) -> dict[str, Tensor]:
+        method, pairs = build(name), Pairs(16, seed=seed)
+        with torch.no_grad():
+            method.model.image.stem.weight += weights
+            method.model.text.embedding.weight += weights
+        device = torch.device("cpu")
+        pretrain(method, pairs, None, training, seed=0, device=device, folder=tmp_path / folder, cache=cache)  # type: ignore[arg-type]
+        return {key: tensor.clone() for key, tensor in method.state_dict().items()}
+
+    cache = tmp_path / "cache"
+    expected = trained_in("without", None)
+    once = len(computed)
+    assert once == 4
+    for folder in ("cold", "warm"):
+        actual = trained_in(folder, cache)
+        assert len(computed) == 2 * once
+        assert all(torch.equal(actual[key], tensor) for key, tensor in expected.items())
+    # Other weights or pairs, and what is damaged, are computed anew.
+    trained_in("other", cache, **other)
+    assert len(computed) == 3 * once
+    for path in (cache / "frozen").iterdir():
+        with (path / "outputs.bin").open("r+b") as file:
+            file.write(b"damage")
+    actual = trained_in("damaged", cache)
+    assert len(computed) == 4 * once
+    assert all(torch.equal(actual[key], tensor) for key, tensor in expected.items())
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "outputs.bin").write_bytes(bytes(1000))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
+    assert not frozen.room_for(4001, tmp_path)
+    assert frozen.room_for(1000, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert frozen.room_for(2500, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["newest"]

@@ -31,6 +31,10 @@ ENDS = r"[!-~]$"
 """The end of a text without spaces around it."""
 
 
+class EncodedImageError(Exception):
+    """A table holds images themselves, which are read row by row."""
+
+
 def suits(source: TableSource) -> bool:
     """Whether the rows of a card can be read by column: each value of a record comes from one column, by itself."""
     columns = source.columns
@@ -50,7 +54,7 @@ def read(source: TableSource, classes: Classes, problems: Problems) -> Generator
     """Read the rows of all tables, in order, as tables of records with their ``split``.
 
     Records are not gathered, and no split is drawn. Bad rows are added to ``problems``. Raises ``BenchError`` as
-    ``source.rows()`` does. source: one that suits.
+    ``source.rows()`` does, and ``EncodedImageError``. source: one that suits.
     """
     reader = ColumnReader(source, classes, problems)
     for table in source.tables(problems):
@@ -95,10 +99,13 @@ class ColumnReader:
     def _row(self, table: Table, chunk: Chunk, at: int) -> Row | None:
         number = chunk.numbers[at]
         try:
-            return self._read(table.name, number, chunk.values(at), table.split)
+            row = self._read(table.name, number, chunk.values(at), table.split)
         except BadRow as bad:
             self.problems.add(place(table.name, number), bad)
             return None
+        if row is not None and isinstance(row.image, bytes):
+            raise EncodedImageError
+        return row
 
     def _plain(self, table: Table, chunk: Chunk) -> tuple[pa.Table, list[int]]:
         """The records that are made by column, with ``at``, their places in the chunk; and the places of the others."""

@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from joblib import Parallel, delayed
 from PIL import Image, ImageFilter
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from typing_extensions import override
@@ -176,6 +175,8 @@ class PhantomSource(Source):
         if len(modalities) * sum(self.patients.values()) < MANY or os.cpu_count() == 1:
             yield from ((split, phantom.generate(*job)) for split, job in jobs)
             return
+        from joblib import Parallel, delayed
+
         # joblib's workers are new interpreters, as a fork of a process that runs torch's threads can hang; unlike
         # multiprocessing's they do not run the user's script again, which would wait for the lock that this one holds.
         workers = min(os.cpu_count() or 1, len(jobs), 8)

@@ -31,7 +31,7 @@ CHOICE = "Click a name below the chart to show that line alone, and more with th
 
 
 def specification(
-    layers: "Sequence[alt.Chart | alt.LayerChart]",
+    layers: "Sequence[alt.Chart | alt.LayerChart | alt.FacetChart]",
     parameters: "Sequence[alt.Parameter]" = (),
     height: int = HEIGHT,
     apart: bool = False,
@@ -109,6 +109,11 @@ def choice(name: str, label: str, options: Sequence[str]) -> "alt.Parameter":
 
     numbers = list(range(len(options)))
     return alt.param(name=name, value=0, bind=alt.binding_select(options=numbers, labels=list(options), name=label))
+
+
+def constant(channel: Any, value: Any) -> Any:
+    """Set a channel, such as alt.XValue, to a value: for alt.value() altair would hash its schemas, each time."""
+    return channel(value)
 
 
 class Lines:
@@ -213,14 +218,14 @@ def labelled(
     import altair as alt
 
     spot = data.mark_square(size=40, opacity=1).encode(
-        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
+        x=constant(alt.XValue, alt.ExprRef(f"width - {GUTTER} + 12")), y=at, color=lines.colour
     )
     name = data.mark_text(align="left", baseline="middle", limit=alt.ExprRef(f"{GUTTER} - 20")).encode(
-        x=alt.XValue(alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=alt.Text(f"{text}:N")
+        x=constant(alt.XValue, alt.ExprRef(f"width - {GUTTER} + 20")), y=at, text=alt.Text(f"{text}:N")
     )
     if x is None or y is None:
         return [spot, name]
     leader = data.mark_rule(strokeWidth=0.7, opacity=0.6).encode(
-        x=x, y=y, x2=alt.X2Value(alt.ExprRef(f"width - {GUTTER} + 8")), y2=alt.Y2("at:Q"), color=lines.colour
+        x=x, y=y, x2=constant(alt.X2Value, alt.ExprRef(f"width - {GUTTER} + 8")), y2=alt.Y2("at:Q"), color=lines.colour
     )
     return [leader, spot, name]

@@ -10,7 +10,7 @@ from benchmark.common.text import display_name
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Cell, Chart, Table
 from benchmark.report.results import Results, natural
-from benchmark.report.web.charts import LIMIT, choice, names, specification, table
+from benchmark.report.web.charts import LIMIT, choice, constant, names, specification, table
 from benchmark.store.rows import Embedded
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def embedding_maps(results: Results) -> Iterator[Chart | Table]:
         .transform_filter(here)
         .transform_calculate(said="'modality gap ' + format(datum.gap, '.2f')")
         .mark_text(align="left", baseline="top", fontSize=12)
-        .encode(x=alt.XValue(2), y=alt.YValue(0), text=alt.Text("said:N"))
+        .encode(x=constant(alt.XValue, 2), y=constant(alt.YValue, 0), text=alt.Text("said:N"))
     )
     spec = specification([drawn, said], [of_dataset, of_line, of_projection], 400)
     yield Chart("embedding-map", "Map of image and text embeddings", spec, _caption(half, bool(neighbours)))

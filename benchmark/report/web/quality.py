@@ -9,7 +9,7 @@ from benchmark.report.costs import quality_and_cost
 from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level, percent, scaled
 from benchmark.report.results import Results
-from benchmark.report.web.charts import specification
+from benchmark.report.web.charts import constant, specification
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
         .encode(order=alt.Order("cost:Q"))
     )
     leader = base.mark_rule(opacity=0.35, strokeWidth=0.7).encode(
-        x2=alt.X2Value("width"), y2=alt.Y2("label:Q"), color=colouring
+        x2=constant(alt.X2Value, "width"), y2=alt.Y2("label:Q"), color=colouring
     )
     marks = base.mark_circle(size=90, opacity=1, stroke="white", strokeWidth=1).encode(
         color=colouring,
@@ -108,7 +108,7 @@ def chart(points: "pd.DataFrame", costs: Sequence[str], colour: Mapping[str, str
         ],
     )
     names = base.mark_text(align="left", dx=6, color="#1c1c1c", fontSize=11, limit=220).encode(
-        x=alt.XValue("width"), y=alt.Y("label:Q"), text=alt.Text("line:N")
+        x=constant(alt.XValue, "width"), y=alt.Y("label:Q"), text=alt.Text("line:N")
     )
     spec = specification([frontier_line, leader, marks, names], [select], HEIGHT, costs=values)
     return spec | {"padding": {"right": 10, "left": 5, "top": 10, "bottom": 5}}

@@ -9,7 +9,7 @@ from benchmark.report.plots import colours
 from benchmark.report.render import Chart, of_level
 from benchmark.report.results import Results, columns_of, each_row
 from benchmark.report.scores import guesses_of
-from benchmark.report.web.charts import specification
+from benchmark.report.web.charts import constant, specification
 
 
 def scores_by_dataset(results: Results) -> Iterator[Chart]:
@@ -65,7 +65,9 @@ def chart(
     )
     points = base.mark_circle(size=80, opacity=1).encode(x=alt.X("score:Q"))
     numbers = base.mark_text(align="right", dx=-4, fontSize=11).encode(
-        x=alt.XValue("width"), text=alt.Text("score:Q", format=".1f"), color=alt.ColorValue("#1c1c1c")
+        x=constant(alt.XValue, "width"),
+        text=alt.Text("score:Q", format=".1f"),
+        color=constant(alt.ColorValue, "#1c1c1c"),
     )
     guess = (
         alt.Chart(alt.NamedData("guesses"))
