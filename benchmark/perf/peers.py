@@ -596,7 +596,7 @@ WORKS = {
         {"ours": "stream", "peer": "webdataset, torchvision", "limit": "decoding alone"},
         streaming,
     ),
-    "reading": Work("100,000 prepared images", {"ours": "from the disk", "limit": "all in memory"}, reading),
+    "reading": Work("100,000 prepared images", {"ours": "from the disk", "peer": "all in memory"}, reading),
     "probe": Work("probe, 13 strengths", {"ours": "path by L-BFGS", "peer": "scikit-learn, one by one"}, probe),
     "folds": Work("probe, 13 strengths, 5 folds", {"ours": "all in one batch", "limit": "its products alone"}, folds),
     "retrieval": Work(
