@@ -98,7 +98,9 @@ class Reader:
 
     def add(self, losses: Losses, norm: Tensor) -> None:
         """Keep those of a step, before its weights change."""
-        total = self.ranks.sum(sum(losses.values(), torch.zeros_like(self.not_finite)))
+        # A rank without a term of its own adds a zero of the same type.
+        own = sum(losses.values(), torch.zeros_like(self.not_finite))
+        total = self.ranks.sum(own.to(self.not_finite.dtype))
         finite = total.isfinite() & norm.to(total.device).isfinite()
         self.not_finite = torch.where(finite, self.not_finite, 1.0)
         self._unread.append(_Unread(losses, norm))
