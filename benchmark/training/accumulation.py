@@ -98,9 +98,8 @@ class Reader:
 
     def add(self, losses: Losses, norm: Tensor) -> None:
         """Keep those of a step, before its weights change."""
-        # A rank without a term of its own adds a zero of the same type.
-        own = sum(losses.values(), torch.zeros_like(self.not_finite))
-        total = self.ranks.sum(own.to(self.not_finite.dtype))
+        # Of one type on all ranks, some of which may have no terms.
+        total = self.ranks.sum(sum(losses.values(), torch.zeros_like(self.not_finite)).float())
         finite = total.isfinite() & norm.to(total.device).isfinite()
         self.not_finite = torch.where(finite, self.not_finite, 1.0)
         self._unread.append(_Unread(losses, norm))
@@ -127,10 +126,8 @@ class Reader:
         tensors = []
         for each in self._unread:
             scale = [] if each.temperature_scale is None else [each.temperature_scale]
-            tensors += [
-                value.double().to(self.not_finite.device) for value in (*each.losses.values(), each.norm, *scale)
-            ]
-        numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+            tensors += [value.to(self.not_finite.device) for value in (*each.losses.values(), each.norm, *scale)]
+        numbers = iter(_read_all(tensors))
         rows = []
         for each in self._unread:
             losses = {name: next(numbers) for name in each.losses}
@@ -139,6 +136,14 @@ class Reader:
         for row, of_ranks in zip(rows, zip(*self.ranks.all([row.losses for row in rows]))):
             row.losses = _summed(of_ranks)
         return rows
+
+
+def _read_all(scalars: Sequence[Tensor]) -> list[float]:
+    """Read scalars of one device in one transfer."""
+    # Not every device has numbers of double precision.
+    dtype = torch.float64 if any(scalar.dtype == torch.float64 for scalar in scalars) else torch.float32
+    values: list[float] = torch.stack([scalar.to(dtype) for scalar in scalars]).tolist() if scalars else []
+    return values
 
 
 def _summed(of_ranks: Iterable[Mapping[str, float]]) -> dict[str, float]:
