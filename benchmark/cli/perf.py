@@ -25,7 +25,7 @@ def perf(
     works: Annotated[
         str | None, typer.Option(help="Names, comma-separated, or all. Default: all but those of minutes each.")
     ] = None,
-    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: a quarter of an hour on two cores.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0.001, max=1.0, help="1 is full size: 15 minutes on two cores.")] = 1.0,
     methods: Annotated[
         str | None, typer.Option(help="Measure a training step of these methods (or all) instead of the works.")
     ] = None,
