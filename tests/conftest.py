@@ -54,6 +54,11 @@ def pytest_runtest_teardown():
         freeze_libraries()
 
 
+def pytest_unconfigure():
+    gc.unfreeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Nothing of a test ends up in the user's cache."""
