@@ -87,16 +87,20 @@ def _works(names: list[str] | None, scale: float, output: Path | None) -> None:
 
     rows: list[Any] = []
     for name in chosen(names):
+        if not console.is_terminal:
+            say(f"{name}: {WORKS[name].title}")
         with console.status(f"{name}: {WORKS[name].title}"):
             try:
                 rows.append(perf(name, scale))
             except BenchError as error:
                 rows.append({"work": name, "failed": str(error)})
                 say(f"{name} failed: {error}", "red")
-        figures = _written(output, {"scale": scale, "works": rows})
+        figures = _written(output, {"scale": scale, "works": rows}, quiet=True)
         if output:
             output.with_suffix(".md").write_text(markdown(figures), encoding="utf-8")
     _show_works([row for row in rows if "failed" not in row])
+    if output:
+        say(f"{output}\n{output.with_suffix('.md')}")
     if any("failed" in row for row in rows):
         raise typer.Exit(1)
 
