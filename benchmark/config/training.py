@@ -159,13 +159,11 @@ class Training(Recipe):
         raise ValueError("expected a number of pairs, at least 1, or auto")
 
     @model_validator(mode="after")
-    def _auto_is_exact(self) -> Self:
+    def _flops_need_a_number(self) -> Self:
         if self.micro_batch == "auto" and self.flops is not None:
             raise ValueError(
                 "micro_batch is auto, but how many steps a budget in flops allows depends on it: set a number"
             )
-        if self.micro_batch == "auto" and self.accumulation == "plain":
-            raise ValueError("micro_batch is auto, but with accumulation plain the loss depends on it: set a number")
         return self
 
     @model_validator(mode="after")

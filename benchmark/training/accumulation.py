@@ -557,17 +557,14 @@ def micro_batches(
 
 def accumulation_mode(method: type[Method] | Method, training: Training) -> Accumulation:
     """Return the accumulation mode to train a method in. Raises ``BenchError`` if the method does not support it."""
-    if training.accumulation == "auto":
-        mode = method.accumulation[0]
-        if mode == "plain" and training.micro_batch == "auto":
-            raise BenchError(
-                f"training.micro_batch is auto, but the loss of method '{method.name}', whose accumulation is plain, "
-                "depends on it: set a number"
-            )
-        return mode
-    if training.accumulation not in method.accumulation:
+    mode = method.accumulation[0] if training.accumulation == "auto" else training.accumulation
+    if mode not in method.accumulation:
         raise BenchError(
-            f"training.accumulation is '{training.accumulation}', but method '{method.name}' supports "
-            f"{', '.join(method.accumulation)}"
+            f"training.accumulation is '{mode}', but method '{method.name}' supports {', '.join(method.accumulation)}"
         )
-    return training.accumulation
+    if mode == "plain" and training.micro_batch == "auto":
+        raise BenchError(
+            f"training.micro_batch is auto, but the loss of method '{method.name}', whose accumulation is plain, "
+            "depends on it: set a number"
+        )
+    return mode

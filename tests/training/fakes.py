@@ -4,15 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmark.config.training import Training
 from benchmark.method import METHODS, Method
-from benchmark.training.cost import Cost
+from benchmark.models import build_model
+from benchmark.training.cost import Cost, Shape, on_meta
 from benchmark.training.loop import StepProgress, pretrain
-from tests.methods.fakes import Pairs, small_method
+from tests.methods.fakes import CLASSES, Pairs, Words, small_card, small_method
 
 CPU = torch.device("cpu")
+LENGTH = 8
 
 
 def train(
@@ -52,3 +55,22 @@ class Staged(METHODS["clip"]):  # type: ignore[misc]
 
 def staged() -> Method:
     return Staged(small_method("clip").model, Staged.Config())
+
+
+def pairs_of_one_length(count: int) -> Pairs:
+    pairs = Pairs(count)
+    pairs.tokens = [np.resize(tokens, LENGTH) for tokens in pairs.tokens]
+    return pairs
+
+
+def shape() -> Shape:
+    return Shape.of(pairs_of_one_length(1).sequential(0, 1))
+
+
+def meta_method(name: str, **options: Any) -> Method:
+    """The method of small_method() without weights."""
+    model = build_model(small_card(), 0, "meta")
+    with on_meta():
+        method = METHODS[name](model, METHODS[name].Config(**options))
+        method.setup(Words(), CLASSES)  # type: ignore[arg-type]
+    return method

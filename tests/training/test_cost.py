@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -28,31 +27,11 @@ from benchmark.training.cost import (
 )
 from benchmark.training.memory import TensorPeak
 from tests.methods.fakes import CLASSES, Pairs, Words, small_card, small_method
-from tests.training.fakes import CPU, train
+from tests.training.fakes import CPU, meta_method, pairs_of_one_length, shape, train
 
 pytestmark = pytest.mark.usefixtures("counted_each_time")
 
-LENGTH = 8
 MODES = [(name, mode) for name in METHODS.names() for mode in METHODS[name].accumulation]
-
-
-def pairs_of_one_length(count: int) -> Pairs:
-    pairs = Pairs(count)
-    pairs.tokens = [np.resize(tokens, LENGTH) for tokens in pairs.tokens]
-    return pairs
-
-
-def shape() -> Shape:
-    return Shape.of(pairs_of_one_length(1).sequential(0, 1))
-
-
-def meta_method(name: str, **options: Any) -> Method:
-    """The method of small_method() without weights."""
-    model = build_model(small_card(), 0, "meta")
-    with on_meta():
-        method = METHODS[name](model, METHODS[name].Config(**options))
-        method.setup(Words(), CLASSES)  # type: ignore[arg-type]
-    return method
 
 
 def flops(method: Method, batches: list[Batch], mode: Accumulation) -> int:

@@ -9,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from benchmark.common.errors import BenchError
+from benchmark.config.load import load_run_config
 from benchmark.config.training import DEFAULT_MICRO_BATCH, Training
 from benchmark.config.validation import validated
 from benchmark.data.batch import Batch
 from benchmark.method import METHODS, Method
+from benchmark.plan.make import make_plan
 from benchmark.training import loop
 from benchmark.training.accumulation import NoRoomError, accumulate, accumulation_mode
 from benchmark.training.checkpoint import LAST
@@ -21,8 +23,7 @@ from benchmark.training.division import Division, Passes
 from benchmark.training.memory import available_memory
 from tests.methods.cases import AUGMENTATION, METHOD_MODES, full_batch_gradient, split, warmed
 from tests.methods.fakes import Pairs, double, small_method
-from tests.training.fakes import CPU, train
-from tests.training.test_cost import meta_method, shape
+from tests.training.fakes import CPU, meta_method, shape, train
 
 EXACT = [(name, mode) for name, mode in METHOD_MODES if mode != "plain"]
 
@@ -206,7 +207,6 @@ def test_out_of_memory_with_a_number_or_a_single_pair_is_told(tmp_path: Path) ->
         ({"micro_batch": "most"}, "micro_batch: expected a number of pairs, at least 1, or auto, found 'most'"),
         ({"micro_batch": 0}, "micro_batch: expected a number of pairs, at least 1, or auto, found 0"),
         ({"micro_batch": 2.5}, "micro_batch: expected a number of pairs, at least 1, or auto, found 2.5"),
-        ({"micro_batch": "auto", "accumulation": "plain"}, "micro_batch is auto, but with accumulation plain"),
         ({"micro_batch": "auto", "steps": None, "flops": 1e9}, "micro_batch is auto, but how many steps"),
     ],
 )
@@ -219,8 +219,17 @@ def test_a_method_whose_loss_depends_on_the_division_needs_a_number() -> None:
     class Plain(METHODS["clip"]):  # type: ignore[misc]
         name, accumulation = "plain", ("plain",)
 
-    with pytest.raises(BenchError, match="micro_batch is auto, but the loss of method 'plain'"):
+    message = "micro_batch is auto, but the loss of method '{}', whose accumulation is plain, depends on it"
+    with pytest.raises(BenchError, match=message.format("plain")):
         accumulation_mode(Plain, Training(steps=1, micro_batch="auto"))
+    with pytest.raises(BenchError, match=message.format("clip")):
+        accumulation_mode(METHODS["clip"], Training(steps=1, micro_batch="auto", accumulation="plain"))
+
+
+def test_arms_that_are_not_run_do_not_matter() -> None:
+    """The suite demo has an arm whose accumulation is plain."""
+    plan = make_plan(load_run_config("demo", {"methods": ["clip"]}, ["training.micro_batch=auto"], []), from_cards=True)
+    assert not plan.problems
 
 
 def test_half_of_the_free_memory_is_available_on_the_cpu() -> None:
