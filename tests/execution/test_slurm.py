@@ -24,7 +24,7 @@ from tests.squares import Bench
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'contrastive-benchmark[slurm]'")
 
-RUN = ("run", "--suite", "suite.yaml", "--tasks", "linear_probe", "--budget", "samples=1600")
+RUN = ("run", "--suite", "suite.yaml", "--tasks", "linear_probe", "--budget", "samples=4800")
 LAUNCH = (*RUN, "--launch", "slurm", "--launch-option", "cpus=1,time=30m")
 
 
