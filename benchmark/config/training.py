@@ -106,10 +106,10 @@ class Training(Recipe):
     precision: ``auto`` is bf16 autocast on a CUDA device that supports it, fp32 elsewhere.
     compile: whether the blocks of the towers are compiled (torch.compile, each block by itself); texts are then padded
     to one of four lengths, as compiled code is of one shape. Weights change by rounding.
-    cache_frozen: whether the outputs of frozen first layers of a tower are computed once per pair and kept on disk
-    during the training (``benchmark/training/frozen.py``), where they depend on the pair alone: not behind random
-    augmentation or dropout, and not with ``compile`` or ``gradient_checkpointing``. Weights change by rounding, so
-    it is part of what is trained.
+    cache_frozen: whether the outputs of frozen first layers of a tower are computed once per pair and kept in the
+    cache, for later trainings too (``benchmark/training/frozen.py``), where they depend on the pair alone: not behind
+    random augmentation or dropout, and not with ``compile`` or ``gradient_checkpointing``. Weights change by rounding,
+    so it is part of what is trained.
     validations: number of times that the validation loss is computed, evenly spaced, the last at the end.
     checkpoint_every: seconds between the checkpoints from which an interrupted training resumes.
     average: decay of an exponential moving average of the trained weights, kept beside every checkpoint; null: none.

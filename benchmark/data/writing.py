@@ -1,10 +1,9 @@
 """Write the rows of a source as tables of records: by column where that can be, else row by row."""
 
-import gc
 import hashlib
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from itertools import combinations, islice
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmark.common.collection import no_collection
 from benchmark.data.problems import BadRow, OnBadData, Problems
 from benchmark.data.record_tables import as_table, encoded, read_stream, schema
 from benchmark.data.records import SPLITS, Classes, Row, place
@@ -83,7 +83,8 @@ def _write_by_column(folder: Path, source: TableSource, classes: Classes, on_bad
     """Write the rows of a source that suits; None if rows need what only _write_by_row() does."""
     columns, problems = schema(classes.multi_label), Problems()
     spooled = folder / "spooled.arrow"
-    with _uncollected(), ExitStack() as stack:
+    # Collecting garbage takes two thirds of the time of reading CSV, and finds nothing.
+    with no_collection(), ExitStack() as stack:
         writers = _Writers(folder, columns, stack)
         tables = by_column.read(source, classes, problems)
         # Closed here even when the disk is full, see _write_by_row().
@@ -107,18 +108,6 @@ def _write_by_column(folder: Path, source: TableSource, classes: Classes, on_bad
         return None
     problems.stop(on_bad_data)
     return writers.summary(problems, {})
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Have no garbage collection in the block: it takes two thirds of the time of reading CSV, and finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _with_drawn_splits(

@@ -41,6 +41,7 @@ from benchmark.store.live import Recorder, Work
 from benchmark.store.rows import CourseColumns, Row
 from benchmark.store.store import Store
 from benchmark.task import TASKS
+from benchmark.training.accumulation import OUT_OF_MEMORY
 from benchmark.training.checkpoint import TEMPORARY
 from benchmark.training.loop import StepProgress
 from benchmark.training.schedule import check_batch
@@ -555,9 +556,7 @@ class Runner:
         try:
             yield
         except torch.cuda.OutOfMemoryError:
-            self.fail(
-                f"{name}: out of GPU memory. Lower training.micro_batch, or set auto; the result stays the same.", what
-            )
+            self.fail(f"{name}: {OUT_OF_MEMORY}", what)
         except ClaimLostError:
             raise
         except PlugInError as error:

@@ -35,6 +35,7 @@ from benchmark.execution.plugins import plugin_files
 from benchmark.plan.plan import Cell, Plan
 from benchmark.registry import load_files
 from benchmark.store.cache import cache_root
+from benchmark.training.accumulation import OUT_OF_MEMORY
 from benchmark.training.ranks import ALONE, RankLostError, Ranks, SharedError, micro_batch_count
 
 READY = "ready"
@@ -324,7 +325,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return STOPPED
     except torch.OutOfMemoryError:
-        print("out of GPU memory. Lower training.micro_batch, or set auto; the result stays the same.")
+        print(OUT_OF_MEMORY)
         return 1
     except Exception as error:
         print(" ".join(str(error).split()) if isinstance(error, BenchError) else said(error))

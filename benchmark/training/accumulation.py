@@ -257,6 +257,9 @@ def accumulate(
     raise NoRoomError(message)
 
 
+OUT_OF_MEMORY = "out of memory. Lower training.micro_batch, or set auto; the result stays the same."
+
+
 class NoRoomError(torch.OutOfMemoryError):
     """The passes of a step do not fit into memory. There is no gradient, and no weight has changed."""
 

@@ -3,9 +3,9 @@
 The outputs of the last frozen part of a tower are kept in a file, by the number of the pair. In the cache its name is a
 hash of all that they depend on: the weights, the images and tokens as the tower reads them, and how it computes.
 
-In a step this part
-returns them, and the parts before it return zeros of the right shape, which nobody reads: whatever a tower does between
-its parts stays the library's own code. Whether that gives the tower's own outputs is checked before it is used.
+In a step this part returns them, and the parts before it return zeros of the right shape, which nobody reads: whatever
+a tower does between its parts stays the library's own code. Whether that gives the tower's own outputs is checked
+before it is used.
 """
 
 import math

@@ -176,13 +176,13 @@ def pretrain(
         for line in lines:
             progress(StepProgress(line["step"], loop.steps, speed, line))
 
-    path, begin = folder / LOG if ranks.is_first else Path(os.devnull), loop.step
+    path = folder / LOG if ranks.is_first else Path(os.devnull)
     with path.open("a", encoding="utf-8") as log, deferred_interrupt() as interrupted, loop.prefetching():
         saved = time.monotonic()
         while loop.step < loop.steps:
             with loop.memory.watch(lambda: held_bytes(method, loop.optimizer, loop.average), loop.step, loop.steps):
                 lines = loop.train_step(log)
-            if loop.step in (begin + 1, loop.steps):
+            if loop.step in (loop.begun + 1, loop.steps):
                 ranks.check_equal(method, loop.step)
             if loop.step in loop.keep_at:
                 loop.save(f"{checkpoint_at(loop.keep_at[loop.step])}.safetensors")
@@ -289,7 +289,10 @@ class _Loop:
         self.memory = StepMemory(device)
         self.read_every, self.reader = read_every, Reader(device, ranks)
         self.taken: list[_Taken] = []
-        self.first, self.said = True, False
+        self.begun = 0
+        """The first step of this process."""
+        self.said: Division | None = None
+        """The division that the log has."""
         method.train()
         method.model.set_gradient_checkpointing(training.gradient_checkpointing)
         if training.compile:
@@ -335,11 +338,10 @@ class _Loop:
         set_learning_rate(self.optimizer, rate)
         batches, reads = self._next_batches(), self._reads()
         line: dict[str, Any] = {"stage": self.stage, "step": self.step + 1, "learning_rate": rate}
-        before = self.division
         self.taken.append(_Taken(line, None, [batch.ids for batch in batches]))
         self._update(batches, reads)
-        if self.division is not None and (self.division is not before or not self.said):
-            self.said = True
+        if self.division is not None and self.division is not self.said:
+            self.said = self.division
             line["micro_batch"] = self.division.micro_batch
         if self.average is not None:
             self.average.update()
@@ -370,19 +372,18 @@ class _Loop:
             every = 1  # nothing else keeps it from a step that is not finite
         number = self.step + 1
         # The first step of a process shows most mistakes.
-        due = number % every == 0 or self.first or number == self.end
-        self.first = False
+        due = number % every == 0 or self.step == self.begun or number == self.end
         return due or number in self.validate_at or number in self.keep_at
 
     def _update(self, batches: list[Batch], reads: bool) -> None:
-        seed, clip = stream(self.seed, "step", self.step), self.recipe.gradient_clip
-        smaller: Division | None = None
-        try:
+        seed, clip, division = stream(self.seed, "step", self.step), self.recipe.gradient_clip, self.division
+
+        def take() -> None:
             with self._frozen_features():
                 training_step(
                     self.method,
                     self.optimizer,
-                    batches,
+                    batches if self.division is division else self._batches(self.step),
                     self.mode,
                     seed,
                     self._autocast,
@@ -392,16 +393,24 @@ class _Loop:
                     reads,
                     self.passes,
                 )
+
+        try:
+            self._with_room(take)
         except NotFiniteError as error:
             self._stop(error)
-        except NoRoomError:
-            smaller = self._smaller()
-            if smaller is None:
-                raise
-        if smaller is not None:
-            # Nothing has changed, so that the step can be taken again.
+
+    def _with_room(self, take: Callable[[], object]) -> None:
+        """Call ``take``, which passes a batch, and while memory is missing for it again with a smaller division."""
+        while True:
+            try:
+                take()
+                return
+            except NoRoomError:
+                smaller = self._smaller()
+                if smaller is None:
+                    raise
+            # Nothing has changed, so that the batch can be passed again.
             self.divide(smaller)
-            self._update(self._batches(self.step), reads)
 
     def _division(self) -> Division:
         """Return how a batch is divided, by the memory that there is now."""
@@ -567,14 +576,9 @@ class _Loop:
 
     def _seconds_per_step(self) -> float:
         def step() -> None:
-            batches = self._batches(0)
-            try:
-                accumulate(self.method, batches, self.mode, 0, self._autocast, self.ranks, self.passes)
-            except NoRoomError:
-                if (smaller := self._smaller()) is None:
-                    raise
-                self.divide(smaller)
-                step()
+            self._with_room(
+                lambda: accumulate(self.method, self._batches(0), self.mode, 0, self._autocast, self.ranks, self.passes)
+            )
 
         def validate() -> None:
             if self.validation is not None:
@@ -695,5 +699,6 @@ class _Loop:
             self.memory.highest = position.peak_memory
             if self.division is not None and 0 < position.capacity < self.division.capacity:
                 self.divide(replace(self.division, capacity=position.capacity))
+        self.begun = self.step
         if self.ranks.is_first:
             truncate_log(self.folder / LOG, self.step)

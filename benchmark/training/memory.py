@@ -23,6 +23,7 @@ from torch.autograd.profiler import profile
 from torch.profiler import ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmark.common.collection import no_collection
 from benchmark.method import Method
 from benchmark.training.average import WeightAverage
 
@@ -192,8 +193,9 @@ class StepMemory:
         if self.device.type == "cpu":
             if step == min(1, steps - 1):
                 before = held()
-                # Garbage of earlier work that is freed in this step would hide what the step adds.
-                with _no_collection(), TensorPeak() as tensors:
+                # Garbage of earlier work that is freed in this step would hide what the step adds; collecting it before
+                # takes 0.1 s.
+                with no_collection(), TensorPeak() as tensors:
                     yield
                 self.highest = before + tensors.bytes
             else:
@@ -206,18 +208,6 @@ class StepMemory:
         if self._held:
             self.highest = max(self.highest, self._held + self._growth.peak())
         self._steps += 1
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Switch Python's garbage collector off in the block: a collection before it takes 0.1 s."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def held_bytes(method: Method, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None) -> int:

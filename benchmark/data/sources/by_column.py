@@ -4,9 +4,9 @@ They are those that RowReader makes of each row. A row with anything else in it 
 what is read and what is said of bad rows is the same.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from benchmark.data.records import LISTS, Classes, Row, place
 from benchmark.data.sources.chunks import Cells, Chunk
 from benchmark.data.sources.table import RowReader, Table, TableSource
 from benchmark.data.sources.values import MAX_TEXT, check_length, check_no_nul, check_unicode, keys_in, texts
+
+T = TypeVar("T")
 
 PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_. +-]*(/[A-Za-z0-9_-][A-Za-z0-9_. +-]*)*$"
 """Paths that relative_path() leaves as they are."""
@@ -206,14 +208,8 @@ class ColumnReader:
         others = _unlike(values, pattern) if values is not None else range(len(cells))
         if not len(others):
             return _Made(values, [])
-        made, apart = _listed(values if values is not None else cells), []
-        raw = _listed(cells)
-        for at in others:
-            try:
-                made[at] = function(raw[at])
-            except BadRow:
-                made[at] = ""
-                apart.append(int(at))
+        made = _listed(cells if values is None else values)
+        apart = _fill(made, cells, others, function, "")
         return _Made(pa.array(made, pa.string()), apart)
 
     def _lists(self, cells: Cells, pattern: str, function: Callable[[Any], list[str]]) -> _Made:
@@ -222,14 +218,8 @@ class ColumnReader:
         others = _unlike(values, pattern) if values is not None else range(len(cells))
         if not len(others):
             return _Made(_single(values), [])
-        raw = _listed(cells)
-        made, apart = [[value] for value in (_listed(values) if values is not None else raw)], []
-        for at in others:
-            try:
-                made[at] = function(raw[at])
-            except BadRow:
-                made[at] = [""]
-                apart.append(int(at))
+        made = [[value] for value in _listed(cells if values is None else values)]
+        apart = _fill(made, cells, others, function, [""])
         return _Made(pa.array(made, pa.list_(pa.string())), apart)
 
     def _coded(
@@ -258,6 +248,21 @@ class ColumnReader:
                 bad.append(len(made))
                 made.append(None)
         return _Made((made, of_row), np.flatnonzero(np.isin(of_row, bad)).tolist() if bad else [])
+
+
+def _fill(made: list[T], cells: Cells, others: Iterable[int], function: Callable[[Any], T], empty: T) -> list[int]:
+    """Put what ``function`` makes of some cells into their places; return the places of those that are bad rows.
+
+    empty: what stands for these.
+    """
+    raw, apart = _listed(cells), []
+    for at in map(int, others):
+        try:
+            made[at] = function(raw[at])
+        except BadRow:
+            made[at] = empty
+            apart.append(at)
+    return apart
 
 
 def _checked(text: str) -> str:
