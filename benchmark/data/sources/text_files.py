@@ -97,7 +97,7 @@ def not_utf8(byte: int, column: int | None = None) -> BadRow:
 
 def check_utf8(text: str, column: bool = False) -> None:
     """Raise ``BadRow`` for a text that open_text() read and that was not UTF-8. column: say where."""
-    if wrong := NOT_UTF8.search(text):
+    if not text.isascii() and (wrong := NOT_UTF8.search(text)):
         raise not_utf8(ord(wrong[0]) - 0xDC00, len(text[: wrong.start()].encode()) if column else None)
 
 
