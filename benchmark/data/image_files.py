@@ -5,7 +5,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -19,13 +18,12 @@ import pyarrow.compute
 from benchmark.common.errors import MachineError, cut, is_of_the_machine
 from benchmark.data.problems import BadRow, OnBadData, Problems
 from benchmark.data.records import place
+from benchmark.data.slow_disk import by_chunks
 from benchmark.data.sources.folders import located
 from benchmark.store.cache import remember, remembered
 
-CHUNK = 10_000
+CHUNK = 1000
 """Files that one thread looks at in turn."""
-THREADS = 16
-"""The most threads; a network's disk answers many questions at once."""
 MANY = 100_000
 """From so many images on, folders that have not changed are not looked into again."""
 FILES_A_FOLDER = 8
@@ -74,19 +72,17 @@ def image_files(tables: Mapping[str, pa.Table], folder: Path, on_bad_data: OnBad
     rows, sizes = {}, {}
     folders: set[str] | None = set()
     began = time.time_ns()
-    with _threads() as pool:
-        for split, table in tables.items():
-            sizes[split] = _bytes_in(table)
-            present = np.ones(len(table), dtype=bool)
-            paths = pa.compute.struct_field(table.column("image"), "path")
-            # No more at a time than the threads need: a list of millions of paths takes gigabytes.
-            for block in range(0, len(table), CHUNK * THREADS):
-                starts = range(block, min(block + CHUNK * THREADS, len(table)), CHUNK)
-                listed = [paths.slice(start, CHUNK).to_pylist() for start in starts]
-                for start, chunk in zip(starts, pool.map(partial(_look, folder), listed)):
-                    _take(chunk, start, split, table, folder, (sizes[split], present, problems, states))
-                    folders = None if folders is None or chunk.folders is None else folders | chunk.folders
-            rows[split] = np.flatnonzero(present)
+    for split, table in tables.items():
+        sizes[split] = _bytes_in(table)
+        present = np.ones(len(table), dtype=bool)
+        paths = pa.compute.struct_field(table.column("image"), "path")
+        starts = range(0, len(table), CHUNK)
+        # A list of millions of paths takes gigabytes.
+        chunks = by_chunks(partial(_look, folder), (paths.slice(start, CHUNK).to_pylist() for start in starts))
+        for start, chunk in zip(starts, chunks):
+            _take(chunk, start, split, table, folder, (sizes[split], present, problems, states))
+            folders = None if folders is None or chunk.folders is None else folders | chunk.folders
+        rows[split] = np.flatnonzero(present)
     problems.stop(on_bad_data)
     files = ImageFiles(rows, sizes, problems.counts, states.hexdigest())
     if folders and not files.missing and max(MANY, FILES_A_FOLDER * len(folders)) <= sum(map(len, rows.values())):
@@ -99,16 +95,12 @@ def known_files(tables: Mapping[str, pa.Table], folder: Path, memory: Path) -> I
     known: dict[str, Any] | None = remembered(memory)
     if known is None or known["rows"] != {split: len(table) for split, table in tables.items()}:
         return None
-    with _threads() as pool:
-        states = pool.map(lambda each: _state(folder / each), known["folders"])
-        if any(state != before for state, before in zip(states, known["folders"].values())):
-            return None
+    before = [*known["folders"].items()]
+    chunks = (before[start : start + CHUNK] for start in range(0, len(before), CHUNK))
+    if not all(by_chunks(lambda chunk: all(_state(folder / name) == state for name, state in chunk), chunks)):
+        return None
     rows = {split: np.arange(count) for split, count in known["rows"].items()}
     return ImageFiles(rows, {}, Counter(), known["states"])
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(THREADS, 4 * (os.cpu_count() or 1)))
 
 
 def _keep(memory: Path, files: ImageFiles, folder: Path, folders: set[str], began: int) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from benchmark.common.errors import MachineError, explained, is_of_the_machine
 from benchmark.data.records import LISTS, SPLITS
+from benchmark.data.slow_disk import by_chunks
 from benchmark.data.sources.folders import located
 
 PIECE = 1024
@@ -184,11 +184,10 @@ def same_content(sizes: np.ndarray, read: Callable[[int, int, int], bytes]) -> l
         numbers = np.sort(np.concatenate([np.empty(0, np.int64), *groups]))
         keys = np.empty((len(numbers), 3), dtype=np.int64)
         keys[:, 0] = sizes[numbers]
-        with ThreadPoolExecutor() as pool:
-            # Many to a thread at once: handing one over takes as long as reading a piece.
-            chunks = [slice(start, start + CHUNK) for start in range(0, len(numbers), CHUNK)]
-            for chunk, hashes in zip(chunks, pool.map(contents, [numbers[chunk] for chunk in chunks])):
-                keys[chunk, 1:] = hashes
+        # Many to a thread at once: handing one over takes as long as reading a piece.
+        chunks = [slice(start, start + CHUNK) for start in range(0, len(numbers), CHUNK)]
+        for chunk, hashes in zip(chunks, by_chunks(contents, [numbers[chunk] for chunk in chunks])):
+            keys[chunk, 1:] = hashes
         groups = _equal(keys, numbers)
     return groups
 

@@ -235,6 +235,7 @@ CONTENTS = st.sampled_from([b"text", b"\xff", b"", b'{"key": "x", "image": "y", 
 @settings(max_examples=100)
 @given(st.lists(st.tuples(KEYS, SUFFIXES, CONTENTS), max_size=12), st.booleans())
 @example([("a", "", "link")], False)
+@example([("a", ".jpg", b"text"), ("a", ".txt", b'{"key": "x"}')], False)
 def test_streaming_and_reading_give_the_same_samples(tmp_path_factory, drawn, in_order):
     folder = tmp_path_factory.mktemp("shard")
     members = [("good.jpg", b"good"), ("good.txt", b"good")]
@@ -248,5 +249,5 @@ def test_streaming_and_reading_give_the_same_samples(tmp_path_factory, drawn, in
     assert rows[0] == (1, "good", ["good"], b"good")
     assert set(reasons) <= {
         *("no image", "several images", "empty text", "not UTF-8", "malformed JSON", "a file twice", "not a file"),
-        *("no suffix", "image outside the folder"),
+        *("no suffix", "image outside the folder", "wrong type"),
     }
