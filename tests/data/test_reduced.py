@@ -179,7 +179,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, keep, progressive) -> None:
     path = tmp_path / "images" / "1.jpg"
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     for use in (check_image, lambda source: load_resized(source, 32), load_image):
-        with pytest.raises(BadRow, match="cannot be decoded: .*truncated"):
+        with pytest.raises(BadRow, match=r"cannot be decoded: .*truncated"):
             use(path)
     for use in (check, lambda found: prepare(found, "train", 32, found.cache)):
         with pytest.raises(Exception, match=r"rows\.jsonl.*: image 'images/1\.jpg' cannot be decoded: .*truncated"):
