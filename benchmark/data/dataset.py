@@ -18,7 +18,7 @@ from PIL import Image
 from benchmark.common.errors import BenchError, MachineError
 from benchmark.data.card import Card
 from benchmark.data.image_files import ImageFiles, image_files, known_files
-from benchmark.data.images import decode_image, load_image
+from benchmark.data.images import check_image, decode_image, load_image
 from benchmark.data.problems import BadRow, OnBadData, summary
 from benchmark.data.record_tables import read_stream
 from benchmark.data.records import COLUMNS, SPLITS, place
@@ -238,11 +238,11 @@ class Dataset:
             raise BenchError(f"dataset '{self.card.name}', split '{split}': an image {bad.message}") from bad
 
     def decode(
-        self, split: str, work: Callable[[Image.Image], T], progress: Progress | None = None, done: Sequence[int] = ()
+        self, split: str, work: Callable[[Path | bytes], T], progress: Progress | None = None, done: Sequence[int] = ()
     ) -> Iterator[tuple[int, T]]:
         """Apply ``work`` to the image of each of rows(), in threads; yields pairs of row number and result, in order.
 
-        Images are upright and in mode L or RGB. done: rows to leave out.
+        work: decodes an image file, or its content. done: rows to leave out.
         Bad images are remembered after the last one. Then ``BenchError`` is raised, unless they are to be skipped.
         """
         known = self._undecodable(split) or []
@@ -255,7 +255,7 @@ class Dataset:
         def decode_one(row: int) -> T | Undecodable:
             image = images[row].as_py()
             try:
-                return work(load_image(_image_source(image, folder)))
+                return work(_image_source(image, folder))
             except BadRow as bad:
                 where = place(table.column("file")[row].as_py(), table.column("row")[row].as_py())
                 name = f"image '{image['path']}'" if image["path"] else "the image"
@@ -281,7 +281,7 @@ class Dataset:
         Raises ``BenchError`` for the first bad image, unless bad rows are to be skipped.
         """
         if self._undecodable(split) is None:
-            for _ in self.decode(split, lambda picture: None, progress):
+            for _ in self.decode(split, check_image, progress):
                 pass
         self._stop_at(self._undecodable(split) or [])
 

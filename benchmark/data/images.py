@@ -4,6 +4,7 @@ import logging
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from benchmark.common.errors import BenchError, MachineError, explained, is_of_the_machine, reading_failed
 from benchmark.data.dicom import HEAD, is_dicom, read_dicom, rendered
 from benchmark.data.problems import BadRow
+from benchmark.data.resizing import DEFAULT, Draft, Resizing, resized
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of broken files is in our own messages
 Image.init()  # formats= only accepts plug-ins that are loaded
@@ -54,6 +56,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image of an EXIF orientation upright."""
+SIDEWAYS = {5, 6, 7, 8}
+"""The orientations with the width for the height."""
 MAX_PIXELS = 89_478_485
 """The limit from which on Pillow, too, suspects a decompression bomb."""
 MAX_LABELS = 1 << 28
@@ -77,6 +81,26 @@ def decode_image(source: Path | bytes) -> Image.Image:
 
 def load_image(source: Path | bytes) -> Image.Image:
     """Decode like decode_image(), but leave a grey image in one channel (mode L)."""
+    return _load(source)[0]
+
+
+def load_resized(source: Path | bytes, size: int, resizing: Resizing = DEFAULT) -> np.ndarray:
+    """Decode like decode_image() and resize, see resized(). A much larger JPEG is decoded at 1/2, 1/4 or 1/8."""
+    picture, draft = _load(source, lambda width, height: resizing.reduction(width, height, size))
+    return resized(picture, size, resizing, draft)
+
+
+def check_image(source: Path | bytes) -> None:
+    """Decode like decode_image(), only to see whether it can be: a JPEG at 1/8, which reads it completely."""
+    _load(source, lambda width, height: 8 if min(width, height) >= 8 else 1)
+
+
+Reduction = Callable[[int, int], int]
+"""By how much to reduce a JPEG of a width and height."""
+
+
+def _load(source: Path | bytes, reduction: Reduction | None = None) -> tuple[Image.Image, Draft | None]:
+    """Decode like load_image(), but with ``reduction`` a JPEG at a reduced scale; return also how."""
     try:
         if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise BadRow("image cannot be decoded", "is not a file")
@@ -88,12 +112,12 @@ def load_image(source: Path | bytes) -> Image.Image:
                 if is_dicom(head):
                     dicom = read_dicom(file)
                     check_size(int(dicom.get("Columns") or 0), int(dicom.get("Rows") or 0))
-                    return Image.fromarray(rendered(dicom))
+                    return Image.fromarray(rendered(dicom)), None
                 try:
-                    return _load_picture(file)
+                    return _load_picture(file, reduction)
                 except Exception:
                     if head.startswith(PNG) and (pixels := _without_metadata(file)):
-                        return _load_picture(BytesIO(pixels))
+                        return _load_picture(BytesIO(pixels), reduction)
                     raise
     except (BadRow, BenchError):
         raise
@@ -144,16 +168,33 @@ def check_size(width: int, height: int) -> None:
         raise BadRow("image is too large", message)
 
 
-def _load_picture(file: BinaryIO) -> Image.Image:
+def _load_picture(file: BinaryIO, reduction: Reduction | None) -> tuple[Image.Image, Draft | None]:
     with Image.open(file, formats=FORMATS) as picture:
         check_size(*picture.size)
+        draft = _drafted(picture, reduction) if reduction else None
         picture.load()
-        try:
-            orientation = picture.getexif().get(ExifTags.Base.Orientation)
-        except Exception:  # damaged metadata says nothing about the pixels
-            orientation = None
+        orientation = _orientation(picture)
         upright = _eight_bit(picture)
-        return upright.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else upright
+        return upright.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else upright, draft
+
+
+def _drafted(picture: Image.Image, reduction: Reduction) -> Draft | None:
+    """Have a JPEG decoded at a reduced scale, when it is loaded; return None for another format."""
+    width, height = picture.size
+    orientation = _orientation(picture)
+    size = (height, width) if orientation in SIDEWAYS else (width, height)
+    scale = reduction(*size)
+    # Turned, a column or row that partly lies beyond the picture would become the first.
+    while orientation in UPRIGHT and (width % scale or height % scale):
+        scale //= 2
+    return None if picture.draft(None, (width // scale, height // scale)) is None else Draft(size, scale)
+
+
+def _orientation(picture: Image.Image) -> int | None:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata says nothing about the pixels
+        return None
 
 
 def _without_metadata(file: BinaryIO) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,8 +19,9 @@ from PIL import Image
 
 from benchmark.common.errors import BenchError, plural
 from benchmark.data.dataset import Dataset, Progress
+from benchmark.data.images import load_resized
 from benchmark.data.records import COLUMNS
-from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed, resized
+from benchmark.data.resizing import DEFAULT, USUAL, Resizing, framed
 from benchmark.data.sources.formats import digest as file_digest
 from benchmark.store import formats
 from benchmark.store.cache import build_folder
@@ -276,8 +278,8 @@ def _write(
     """Write a prepared set into a folder that may hold a part of it."""
     jpeg = stored_as_jpeg(len(dataset.rows(split)), size)
 
-    def encode(picture: Image.Image) -> tuple[bytes, bytes]:
-        pixels = resized(picture, size, resizing)
+    def encode(source: Path | bytes) -> tuple[bytes, bytes]:
+        pixels = load_resized(source, size, resizing)
         if jpeg:
             stored = _encode_jpeg(pixels)
         else:
@@ -306,7 +308,7 @@ def _write_images(
     folder: Path,
     dataset: Dataset,
     split: str,
-    encode: Callable[[Image.Image], tuple[bytes, bytes]],
+    encode: Callable[[Path | bytes], tuple[bytes, bytes]],
     progress: Progress | None,
 ) -> None:
     """Append the images that are not in the folder yet, and an entry of the journal for each.
@@ -386,7 +388,8 @@ def _damage(folder: Path, problem: str) -> DamagedError:
 
 
 def _folder(dataset: Dataset, split: str, size: int, cache: Path, resizing: Resizing) -> Path:
-    parts = (formats.CACHE, PIL.__version__, dataset.fingerprint, dataset.on_bad_data, split, size, asdict(resizing))
+    libraries = (PIL.__version__, version("torch"))
+    parts = (formats.CACHE, *libraries, dataset.fingerprint, dataset.on_bad_data, split, size, asdict(resizing))
     return Path(cache) / "prepared" / digest(["prepared", *parts])
 
 

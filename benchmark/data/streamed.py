@@ -16,11 +16,11 @@ import pyarrow as pa
 from benchmark.common.errors import BenchError
 from benchmark.data.card import Card
 from benchmark.data.dataset import Dataset
-from benchmark.data.images import load_image
+from benchmark.data.images import load_image, load_resized
 from benchmark.data.loader import Samples, Tokenizer
 from benchmark.data.problems import BadRow, OnBadData, Problems
 from benchmark.data.records import Row, place, text_hashes
-from benchmark.data.resizing import DEFAULT, Resizing, framed, resized
+from benchmark.data.resizing import DEFAULT, Resizing, framed
 from benchmark.data.shared import same_content
 from benchmark.data.sources.chunks import Values
 from benchmark.data.sources.gather import merge
@@ -287,7 +287,7 @@ class StreamedPairs:
     def _sample(self, number: int) -> tuple[Row, np.ndarray] | None:
         try:
             row = self.stream.row(number, self._leave_out)
-            return row, resized(load_image(encoded_image(row)), self.size, self.resizing)
+            return row, load_resized(encoded_image(row), self.size, self.resizing)
         except BadRow as bad:
             self._leave_out(self.stream.place(number), bad)
             return None

@@ -20,7 +20,7 @@ EVALUATION = 8
 """Version of evaluations: embeddings, scores and intervals. Part of the keys of evaluations, of embeddings and of
 encoders that are evaluated without training: raising it re-evaluates everything."""
 
-DATA = 4
+DATA = 5
 """Version of a dataset's records: rows, pixels and tokens. Part of a dataset's fingerprint: raising it prepares all
 data again, and retrains and re-evaluates everything."""
 

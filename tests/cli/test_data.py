@@ -217,7 +217,7 @@ def test_a_check_keeps_what_it_decoded(bench, tmp_path, monkeypatch):
     status, out, _ = bench("data", "check", "set.yaml", "--prepare", 16)
     assert status == 0
     assert "; prepared at 16 pixels in" in out
-    monkeypatch.setattr("benchmark.data.dataset.load_image", None)
+    monkeypatch.setattr("benchmark.data.dataset._image_source", None)
     assert bench("data", "prepare", "set.yaml", "--size", 16)[0] == 0
 
 

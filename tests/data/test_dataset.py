@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ def decoded(monkeypatch):
     """The images that are decoded, in order."""
     found = []
 
-    def counted(source):
-        found.append(source.name)
-        return load(source)
+    def counted(image, folder):
+        found.append(Path(image["path"]).name)
+        return source(image, folder)
 
-    load = module.load_image
-    monkeypatch.setattr(module, "load_image", counted)
+    source = module._image_source
+    monkeypatch.setattr(module, "_image_source", counted)
     return found
 
 

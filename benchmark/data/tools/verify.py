@@ -114,7 +114,7 @@ def verify(
 
 
 def _prepared(dataset: Dataset, split: str, problems: Problems, progress: Progress | None) -> Records:
-    looks = [look for _, look in dataset.decode(split, _look, progress)]
+    looks = [look for _, look in dataset.decode(split, lambda source: _look(load_image(source)), progress)]
     table = dataset.table(split).drop_columns(["image"]).take(dataset.rows(split))
     return Records(split, table.to_pydict(), looks)
 
