@@ -125,7 +125,7 @@ class Page:
                 self.text.append(to_markdown(part))
             else:
                 self.text.append(escape(part.text) + "\n" + (f"\n    {_command(part)}\n" if part.command else ""))
-            if part.main or (self.details and not part.page_only):
+            if not self.console.quiet and (part.main or (self.details and not part.page_only)):
                 print_part(part, self.console)
             self.held_back |= not (part.main or self.details)
 

@@ -136,11 +136,23 @@ class DisplayNames:
         return value
 
 
-def each_row(frame: "pd.DataFrame") -> "Iterator[Any]":
-    """Iterate over the rows, whose fields are the columns: itertuples() takes ten times as long for a wide table."""
+def each_record(frame: "pd.DataFrame") -> Iterator[dict[str, Any]]:
+    """Iterate over the rows as mappings: to_dict() and itertuples() take ten times as long for a wide table."""
     names = [str(name) for name in frame]
     for values in frame.to_numpy(dtype=object).tolist():
-        yield SimpleNamespace(**dict(zip(names, values)))
+        yield dict(zip(names, values))
+
+
+def each_row(frame: "pd.DataFrame") -> "Iterator[Any]":
+    """Iterate over the rows as each_record() does; their fields are the columns."""
+    for record in each_record(frame):
+        yield SimpleNamespace(**record)
+
+
+def present(frame: "pd.DataFrame", order: Iterable[str]) -> list[str]:
+    """List the lines that have a row, in an order."""
+    lines = set(frame["line"].to_numpy(dtype=object))
+    return [line for line in order if line in lines]
 
 
 def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
@@ -151,12 +163,12 @@ def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataF
     return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in columns.items()})
 
 
-def of_each(values: Iterable[Any], change: Callable[[Any], Any]) -> np.ndarray:
-    """Change each of some values, object [n]: equal texts once, which then are one text."""
-    values = list(values)
+def of_each(column: "pd.Series[Any]", change: Callable[[Any], Any]) -> np.ndarray:
+    """Change each value of a column, object [n]: equal texts once, which then are one text."""
     known: dict[str, Any] = {}
-    changed = np.empty(len(values), dtype=object)
-    for place, value in enumerate(values):
+    changed = np.empty(len(column), dtype=object)
+    # Iterating over the column itself takes ten times as long where pandas keeps texts in a type of its own.
+    for place, value in enumerate(column.to_numpy(dtype=object).tolist()):
         if not isinstance(value, str):
             changed[place] = change(value)
             continue
@@ -277,7 +289,7 @@ def notes_of(rows: "pd.DataFrame", notes: NotesOf) -> "list[Notes]":
     """List the notes of each row's part of the evaluation; empty ones where no evaluation is named."""
     if "evaluation" not in rows:
         return [{}] * len(rows)
-    parts = zip(*(rows[name].astype(str) for name in ("cell", "evaluation", "part")))
+    parts = zip(*(map(str, rows[name].to_numpy(dtype=object)) for name in ("cell", "evaluation", "part")))
     return [notes(cell, evaluation).get(part, {}) for cell, evaluation, part in parts]
 
 

@@ -1,12 +1,12 @@
 """The runs of lines on a dataset: what a comparison needs of the rows, read once for all comparisons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.results import Resamples
+from benchmark.report.results import Resamples, each_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,6 @@ READ = [
     "line",
     "seed",
     "part",
-    "metric",
     "cell",
     "evaluation",
     "examples",
@@ -53,6 +52,8 @@ READ = [
 
 COLUMN = ["task", "dataset", "metric"]
 """What tells the columns of the tables apart."""
+Runs = Mapping[tuple[str, str, str], Mapping[str, Mapping[int, Run]]]
+"""Task, dataset and metric -> line -> seed -> its run."""
 
 
 def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -61,19 +62,26 @@ def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.drop_duplicates([*COLUMN, "line", "seed", "part"], keep="last")
 
 
-def complete_runs(column: "pd.DataFrame") -> dict[str, dict[int, Run]]:
-    """Collect the runs of a column of the tables by line and seed, without those that lack a part. column: its rows."""
-    parts = column["part"].nunique()
-    column = column[[name for name in READ if name in column]]
-    names = [str(name) for name in column]
+def complete_runs(rows: "pd.DataFrame") -> Runs:
+    """Collect the runs of each column of the tables, in their order, without those that lack a part.
+
+    rows: one per column, line, seed and part.
+    """
+    of_columns: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in each_record(rows[[name for name in (*COLUMN, *READ) if name in rows]]):
+        of_columns.setdefault((row["task"], row["dataset"], row["metric"]), []).append(row)
+    return {column: _of_column(of_columns[column]) for column in sorted(of_columns)}
+
+
+def _of_column(rows: list[dict[str, Any]]) -> dict[str, dict[int, Run]]:
+    parts = {row["part"] for row in rows if isinstance(row["part"], str)}
     of_runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in sorted(column.itertuples(index=False, name=None), key=lambda row: str(row[names.index("part")])):
-        named = dict(zip(names, row))
-        of_runs.setdefault((str(named["line"]), int(named["seed"])), []).append(named)
+    for row in sorted(rows, key=lambda row: str(row["part"])):
+        of_runs.setdefault((str(row["line"]), int(row["seed"])), []).append(row)
     runs: dict[str, dict[int, Run]] = {}
-    for (line, seed), rows in sorted(of_runs.items(), key=lambda item: item[0]):
-        if len(rows) == parts:
-            runs.setdefault(line, {})[seed] = _run(rows)
+    for line, seed in sorted(of_runs):
+        if len(of_runs[line, seed]) == len(parts):
+            runs.setdefault(line, {})[seed] = _run(of_runs[line, seed])
     return runs
 
 

@@ -23,7 +23,7 @@ from benchmark.report.render import (
     percent,
     span,
 )
-from benchmark.report.results import NotesOf, Results, columns_of, each_row, measurements, natural
+from benchmark.report.results import NotesOf, Results, columns_of, each_row, measurements, natural, present
 from benchmark.report.runs import smallest_sample
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def score_table(
     """
     scores = scores[scores["task"] == task]
     columns, metrics = columns_of(scores), natural(scores["metric"].unique())
-    lines = [line for line in order if line in set(scores["line"])]
+    lines = present(scores, order)
     baselines = set(scores.loc[scores["baseline"], "line"])
     score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), each_row(scores)))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]

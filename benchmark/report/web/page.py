@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,11 @@ def embedded(data: Any) -> Any:
     """Write data as JSON for a script element: no text in it can end the element, and NaN is null."""
     from markupsafe import Markup
 
-    text = json.dumps(_finite(data), separators=(",", ":"), ensure_ascii=False)
+    write = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text = write(data)
+    except ValueError:
+        text = write(_finite(data))
     return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 

@@ -280,7 +280,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
     )
     layers = [_diagonal(x, y), curve.add_params(lines.clicked)]
-    beside = [alt.layer(*layers), alt.layer(*ranked_labels(chosen, lines, "area"))]
+    beside = [layers, ranked_labels(chosen, lines, "area")]
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
@@ -356,7 +356,7 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     )
     errors = chosen.transform_aggregate(error="mean(error)", groupby=["name"])
     layers = [_diagonal(x, y), curve.add_params(lines.clicked), dots]
-    beside = [alt.layer(*layers), alt.layer(*ranked_labels(errors, lines, "error", rising=True))]
+    beside = [layers, ranked_labels(errors, lines, "error", rising=True)]
     yield Chart(
         f"{results.task}-reliability",
         f"{results.task}: reliability",
