@@ -72,11 +72,18 @@ def panels(scores: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame, li
             )
 
 
+def guesses_of_kinds(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
+    """Find, for each kind of example, what guesses get, by name."""
+    return {
+        str(kind): highest_guesses(zip(of_kind["guesses"], of_kind["line"])) for kind, of_kind in rows.groupby("kind")
+    }
+
+
 def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> Iterator[Table]:
     """Tabulate lines by kinds of example, for each dataset; then baselines, guesses and number of test examples."""
     for panel, metric, rows, kinds in panels(scores):
         value = rows.groupby(["line", "kind"])["value"].mean().to_dict()
-        guesses = {kind: highest_guesses(of_kind["guesses"], of_kind["line"]) for kind, of_kind in rows.groupby("kind")}
+        guesses = guesses_of_kinds(rows)
         cells = {
             line: [Cell(percent(float(value.get((line, kind), np.nan)))) for kind in kinds]
             for line in present(rows, order)
@@ -148,8 +155,7 @@ def _draw_panel(
     name, metric, rows, kinds = panel
     value = rows.groupby(["line", "kind"])["value"].mean().to_dict()
     guessed = {
-        kind: float(np.fmax.reduce([np.nan, *highest_guesses(of_kind["guesses"], of_kind["line"]).values()]))
-        for kind, of_kind in rows.groupby("kind")
+        kind: float(np.fmax.reduce([np.nan, *of_kind.values()])) for kind, of_kind in guesses_of_kinds(rows).items()
     }
     places = np.arange(len(kinds), dtype=float)
     ax.hlines(places[1:] - 0.5, 0, 100, color=GREY, linewidth=0.3)

@@ -118,13 +118,16 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
     The mean is over the columns that more than half of the lines have; lines that lack some of these do not count,
     unless all do.
     """
-    table = scores[~scores["baseline"]].pivot_table("value", "line", ["task", "dataset", "metric"])
-    if len(table) < 2:
+    lines: dict[str, dict[tuple[str, str, str], float]] = {}
+    for score in each_row(scores[~scores["baseline"]]):
+        lines.setdefault(score.line, {})[score.task, score.dataset, score.metric] = score.value
+    if len(lines) < 2:
         return None
-    usual = 2 * table.notna().sum() > len(table)
-    table = table.loc[:, usual] if usual.any() else table
-    count = table.notna().sum(axis=1)
-    return str(table[count == count.max()].mean(axis=1).idxmax())
+    counts = Counter(column for of_line in lines.values() for column in of_line)
+    usual = sorted({column for column, count in counts.items() if 2 * count > len(lines)} or set(counts))
+    values = {line: [lines[line][column] for column in usual if column in lines[line]] for line in sorted(lines)}
+    most = max(map(len, values.values()))
+    return max((line for line in values if len(values[line]) == most), key=lambda line: float(np.mean(values[line])))
 
 
 def _not_better(compared: "pd.DataFrame") -> set[tuple[str, str, str, str]]:

@@ -183,8 +183,8 @@ def overview_table(results: Results) -> Table:
     for task in tasks:
         of_task = scores[scores["task"] == task]
         keys = columns_of(of_task)
-        first = of_task.drop_duplicates(["dataset", "metric"]).set_index(["dataset", "metric"]).loc[keys]
-        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(each_row(first)))]))
+        any_score = {(score.dataset, score.metric): score for score in each_row(of_task)}
+        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of([any_score[at] for at in keys])]))
         values = [at[task, line].value if (task, line) in at else np.nan for line in methods]
         for line, best in zip(methods, best_of(values, guess)):
             mean = at.get((task, line))

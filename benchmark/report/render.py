@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -277,9 +277,10 @@ def interval(low: float, high: float) -> str:
     return f"{percent(low)}{between}{percent(high)}"
 
 
-def span(counts: "pd.Series[int]") -> str:
+def span(counts: Iterable[int]) -> str:
     """Write counts as ``3``, or as ``1–3`` where they differ."""
-    return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
+    ordered = sorted(counts)
+    return "–".join(f"{count:,}" for count in sorted({ordered[0], ordered[-1]}))
 
 
 def over_seeds(seeds: "pd.Series[int]") -> str:

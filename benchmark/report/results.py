@@ -1,7 +1,7 @@
 """The input of a report's sections: the rows and costs of all runs, by the line of the tables they belong to."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
@@ -100,15 +100,14 @@ class DisplayNames:
 
         Texts become columns of objects: pandas would make a new text each time that one is read.
         """
-        import pandas as pd
 
-        changed = {}
-        for column in [name for name in frame if frame[name].dtype.kind not in "biufc"]:
-            write = self._list if column in LISTS else _sentence if column == "question" else self._name
-            texts = of_each(frame[column], _same if column in KEYS else write)
-            changed[column] = pd.Series(texts, frame.index, dtype=object)
+        def write(column: str) -> Callable[[Any], Any]:
+            if column in KEYS:
+                return _same
+            return self._list if column in LISTS else _sentence if column == "question" else self._name
+
         # The copy has one block of memory for all texts: selecting rows takes as long for each block.
-        return frame.assign(**changed).copy()
+        return _changed(frame, write).copy()
 
     def notes(self, notes: NotesOf) -> NotesOf:
         """Wrap the reader of notes: names are written as in frames, and no sentence is longer than the longest."""
@@ -157,18 +156,25 @@ def present(frame: "pd.DataFrame", order: Iterable[str]) -> list[str]:
 
 def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
     """Copy a table with each value of the columns that are not of numbers changed."""
+    return _changed(frame, lambda _: change)
+
+
+def _changed(frame: "pd.DataFrame", change: Callable[[str], Callable[[Any], Any]]) -> "pd.DataFrame":
+    """Copy a table with each value of the columns that are not of numbers changed. change: how, by column."""
     import pandas as pd
 
-    columns = {name: of_each(frame[name], change) for name in frame if frame[name].dtype.kind not in "biufc"}
-    return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in columns.items()})
+    names = [str(name) for name, dtype in zip(frame, frame.dtypes) if dtype.kind not in "biufc"]
+    # Iterating over a column itself takes ten times as long where pandas keeps texts in a type of its own.
+    columns = zip(names, frame[names].to_numpy(dtype=object).T)
+    texts = {name: of_each(values.tolist(), change(name)) for name, values in columns}
+    return frame.assign(**pd.DataFrame(texts, frame.index, dtype=object))
 
 
-def of_each(column: "pd.Series[Any]", change: Callable[[Any], Any]) -> np.ndarray:
-    """Change each value of a column, object [n]: equal texts once, which then are one text."""
+def of_each(values: Sequence[Any], change: Callable[[Any], Any]) -> np.ndarray:
+    """Change each of some values, object [n]: equal texts once, which then are one text."""
     known: dict[str, Any] = {}
-    changed = np.empty(len(column), dtype=object)
-    # Iterating over the column itself takes ten times as long where pandas keeps texts in a type of its own.
-    for place, value in enumerate(column.to_numpy(dtype=object).tolist()):
+    changed = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
         if not isinstance(value, str):
             changed[place] = change(value)
             continue

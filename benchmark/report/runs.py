@@ -57,31 +57,30 @@ Runs = Mapping[tuple[str, str, str], Mapping[str, Mapping[int, Run]]]
 
 
 def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Select the primary rows with a value, one per line, seed and part of a column of the tables."""
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    return rows.drop_duplicates([*COLUMN, "line", "seed", "part"], keep="last")
+    """Select the primary rows with a value."""
+    return rows[rows["primary"].astype(bool) & rows["value"].notna()]
 
 
 def complete_runs(rows: "pd.DataFrame") -> Runs:
     """Collect the runs of each column of the tables, in their order, without those that lack a part.
 
-    rows: one per column, line, seed and part.
+    Of several rows for a line, seed and part of a column, the last counts.
     """
-    of_columns: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    # By column, then by line and seed, then by part.
+    columns: dict[tuple[str, str, str], dict[tuple[str, int], dict[str, Any]]] = {}
     for row in each_record(rows[[name for name in (*COLUMN, *READ) if name in rows]]):
-        of_columns.setdefault((row["task"], row["dataset"], row["metric"]), []).append(row)
-    return {column: _of_column(of_columns[column]) for column in sorted(of_columns)}
+        of_column = columns.setdefault((row["task"], row["dataset"], row["metric"]), {})
+        of_column.setdefault((str(row["line"]), int(row["seed"])), {})[row["part"]] = row
+    return {column: _of_column(columns[column]) for column in sorted(columns)}
 
 
-def _of_column(rows: list[dict[str, Any]]) -> dict[str, dict[int, Run]]:
-    parts = {row["part"] for row in rows if isinstance(row["part"], str)}
-    of_runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: str(row["part"])):
-        of_runs.setdefault((str(row["line"]), int(row["seed"])), []).append(row)
+def _of_column(of_runs: Mapping[tuple[str, int], Mapping[str, dict[str, Any]]]) -> dict[str, dict[int, Run]]:
+    count = len({part for of_parts in of_runs.values() for part in of_parts})
     runs: dict[str, dict[int, Run]] = {}
     for line, seed in sorted(of_runs):
-        if len(of_runs[line, seed]) == len(parts):
-            runs.setdefault(line, {})[seed] = _run(of_runs[line, seed])
+        of_parts = of_runs[line, seed]
+        if len(of_parts) == count:
+            runs.setdefault(line, {})[seed] = _run([of_parts[part] for part in sorted(of_parts)])
     return runs
 
 

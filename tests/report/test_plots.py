@@ -95,9 +95,8 @@ def test_a_line_has_one_colour_in_all_plots():
     assert len({*PALETTE}) == len(PALETTE) == 12
     expected = dict(zip(lines, PALETTE))
     few = score_chart(scores, "few_shot", lines)  # without clip
-    assert [to_hex(bar.get_facecolor()).upper() for bar in few.axes[0].patches] == [
-        expected[x] for x in lines if x != "clip"
-    ]
+    (bars,) = (c for c in few.axes[0].collections if isinstance(c, PolyCollection))
+    assert [to_hex(colour).upper() for colour in bars.get_facecolors()] == [expected[x] for x in lines if x != "clip"]
     points, pairs, _ = quality_and_cost(scores, rows, costs)
     figure = cost_chart(points, pairs, lines)
     markers = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
