@@ -143,7 +143,7 @@ def setting(costs: "pd.DataFrame", name: str) -> str:
     recorded = costs[["line", name]].dropna(subset=[name]).to_numpy(dtype=object).tolist()
     values = [(line, f"{x:g}" if isinstance(x, float) else str(x)) for line, x in recorded if x != ""]
     distinct = {value for _, value in values}
-    if distinct <= {UNSAID.get(name)} or (name in IDENTITY and len(distinct) > 1):
+    if distinct <= {UNSAID.get(name)} or (name in IDENTITY and len({x for _, x in recorded}) > 1):
         return ""
     of_lines: dict[str, set[str]] = {}
     for line, value in sorted(values):
