@@ -85,7 +85,8 @@ def estimate(values: np.ndarray, resampled: np.ndarray, groups: float, highest: 
     """
     values = np.asarray(values, dtype=np.float64)
     seeds, draws = values.shape
-    resampled = resampled[:, :, np.isfinite(resampled).all(axis=(0, 1))]
+    finite = np.isfinite(resampled).all(axis=(0, 1))
+    resampled = resampled if finite.all() else resampled[:, :, finite]
     value = float(values.mean())
     if groups < 2 or np.isnan(value) or resampled.shape[2] < 2:
         return Estimate(value, np.nan, groups, highest=highest)
@@ -368,11 +369,14 @@ def _of_score(score: Score) -> Estimate:
 
 def _with_interval(score: Score, estimate: Estimate, spread: Spread) -> tuple[float, float, float]:
     """Compute the interval of a score, each side for itself."""
-    below, above = (
-        _reach(float(np.mean(distance)) / QUANTILE, estimate, spread)
-        for distance in (score.values - score.lows, score.highs - score.values)
-    )
-    low, high = np.clip([estimate.value - below, estimate.value + above], *_limits(score))
+    ends = [float(np.mean(score.lows)), float(np.mean(score.highs))]
+    if spread is not NONE:
+        below, above = (
+            _reach(distance / QUANTILE, estimate, spread)
+            for distance in (estimate.value - ends[0], ends[1] - estimate.value)
+        )
+        ends = [estimate.value - below, estimate.value + above]
+    low, high = np.clip(ends, *_limits(score))
     return estimate.value, float(low), float(high)
 
 

@@ -444,9 +444,9 @@ class Store:
         path = self._checked(cell, key, _name("resamples", part))
         if path is None:
             return None
-        # A report reads thousands of these: through pandas each would take ten times as long.
+        # A report reads thousands of these: as a table each would take twice as long, through pandas twenty times.
         with _damage_of(path), parquet.ParquetFile(path) as file:
-            column = file.read(columns=[metric], use_threads=False).column(0).combine_chunks()
+            column = file.reader.read_column(file.schema_arrow.names.index(metric)).combine_chunks()
             numbers = column.flatten() if pa.types.is_list(column.type) else column
             values = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
             return values.reshape(len(column), -1).T
@@ -491,7 +491,7 @@ class Store:
                 except DamagedError as error:
                     self.leave_out(error)
                     continue
-                rows = [{**row, **origin} for row in record.content]
+                rows = [{**row, **origin} for row in record.content] if origin else record.content
                 evaluations.append(((cell.age, record.time, record.count, key), rows))
         return evaluations
 
