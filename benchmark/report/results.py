@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -208,23 +209,26 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     rows, costs = (f.reindex(columns=f.columns.union([*keys, "seed"], sort=False)) for f in (rows, costs))
     for frame in (rows, costs):
         frame[keys] = filled(frame[keys])
-    runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
-    several = {column: column == "arm" or runs[column].nunique() > 1 for column in IDENTITY}
-    cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
-    ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
-    labels = runs[keys].drop_duplicates()
-    names = []
-    for arm, variant, *others, cell in labels.itertuples(index=False):
+    labels = [[*map(tuple, frame[keys].to_numpy(dtype=object))] for frame in (rows, costs)]
+    distinct = dict.fromkeys(label for of_frame in labels for label in of_frame)
+    several = [column == "arm" or len({*values}) > 1 for column, values in zip(IDENTITY, zip(*distinct))]
+    cells: dict[Any, set[str]] = {}
+    for (*identity, cell), seed in zip(chain(*labels), chain(rows["seed"], costs["seed"])):
+        cells.setdefault((*identity, seed), set()).add(cell)
+    ambiguous = {run[:-1] for run, of_run in cells.items() if len(of_run) > 1}
+    lines = {}
+    for arm, variant, *others, cell in distinct:
         own = ", ".join(own_settings(variant, shared))
-        identity = [arm, own, *others]
-        parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
+        parts = [part for part, shown in zip([arm, own, *others], several) if shown and part]
         parts += [f"cell {cell[:8]}"] if (arm, variant, *others) in ambiguous else []
-        names.append(" · ".join(" ".join(part.split()) for part in parts))
-    labels["line"] = pd.Series(names, labels.index, dtype=object)
-    rows = rows.merge(labels, on=keys)
+        lines[arm, variant, *others, cell] = " · ".join(" ".join(part.split()) for part in parts)
+    rows, costs = (
+        frame.reset_index(drop=True).assign(line=pd.Series([lines[label] for label in of_frame], dtype=object))
+        for frame, of_frame in zip((rows, costs), labels)
+    )
     rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
     baselines = set(rows.loc[rows["baseline"], "line"])
-    return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
+    return rows, costs, [*natural({*lines.values()} - baselines), *natural(baselines)]
 
 
 def filled(frame: "pd.DataFrame") -> "pd.DataFrame":
