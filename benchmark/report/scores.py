@@ -80,6 +80,26 @@ SCORE_COLUMNS = [
 """Columns of scores_frame(), before ``task`` and ``value`` are called ``kind`` and ``mean``."""
 
 
+LIMITS = ("chance", "majority", "ceiling")
+NUMBERS = ("value", "low", "high", *LIMITS)
+USED = (*COLUMN, *NUMBERS, "line", "seed", "part", "n", "blind", "of_draws", "over_groups", "examples", "baseline")
+"""The columns of the rows that a summary is made of."""
+Column = tuple[str, str, str]
+"""Task, dataset and metric."""
+Run = tuple[str, str, str, str, int]
+"""Task, dataset, metric, line and seed."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A score of one seed: value, interval, and the value in each of several draws of what is learned from."""
+
+    value: float
+    low: float
+    high: float
+    of_draws: list[float]
+
+
 def primary_scores(results: Results) -> Iterator[Table | Plot]:
     """Show the primary metric of a kind of task on all datasets: a table, and a chart."""
     task, notes = results.task, results.notes
@@ -158,7 +178,7 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
     baselines = {row["line"] for row in measured if row.get("baseline")}
     samples: dict[str, list[frozenset[str]]] = {}
     for (task, *_), of_column in _by_column(measured).items():
-        samples.setdefault(task, []).append(frozenset(row.get("examples") or "" for row in of_column))
+        samples.setdefault(task, []).append(frozenset(row["examples"] for row in of_column))
     # By task and line: the seeds of each column.
     of_lines: dict[tuple[str, str], dict[Column, dict[int, Seed]]] = {}
     columns: dict[str, set[Column]] = {}
@@ -179,7 +199,7 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame([{"task": task, **mean} for (task, *_), means in pooled.items() for mean in means])
 
 
-def _mean_over_columns(columns: Sequence[Mapping[int, "Seed"]], apart: bool) -> "Iterator[tuple[int, Seed]]":
+def _mean_over_columns(columns: Sequence[Mapping[int, Seed]], apart: bool) -> Iterator[tuple[int, Seed]]:
     """Average a line's scores over the columns of a table, within each seed.
 
     columns: by seed, as _mean_over_parts() gives them. apart: whether their test examples differ.
@@ -223,33 +243,13 @@ def scores_frame(results: Results) -> "pd.DataFrame":
     return frame[SCORE_COLUMNS].rename(columns={"task": "kind", "value": "mean"})
 
 
-LIMITS = ("chance", "majority", "ceiling")
-NUMBERS = ("value", "low", "high", *LIMITS)
-USED = (*COLUMN, *NUMBERS, "line", "seed", "part", "n", "blind", "of_draws", "over_groups", "examples", "baseline")
-"""The columns of the rows that a summary is made of."""
-Column = tuple[str, str, str]
-"""Task, dataset and metric."""
-Run = tuple[str, str, str, str, int]
-"""Task, dataset, metric, line and seed."""
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A score of one seed: value, interval, and the value in each of several draws of what is learned from."""
-
-    value: float
-    low: float
-    high: float
-    of_draws: list[float]
-
-
 def _usable(rows: "pd.DataFrame") -> list[dict[str, Any]]:
     """Select the primary rows with a value, one per line, seed and part, as mappings with the columns ``USED``."""
     rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
     measured: dict[Any, dict[str, Any]] = {}
     for row in each_record(rows[[name for name in USED if name in rows]]):
         row |= {name: np.nan if (number := row.get(name)) is None else float(number) for name in NUMBERS}
-        row["part"] = row["part"] if isinstance(row["part"], str) else ""
+        row |= {name: text if isinstance(text := row.get(name), str) else "" for name in ("part", "examples")}
         row.setdefault("blind", None)
         measured[row["task"], row["dataset"], row["metric"], row["line"], row["seed"], row["part"]] = row
     return [*measured.values()]

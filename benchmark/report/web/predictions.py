@@ -19,6 +19,7 @@ from benchmark.report.web.charts import (
     right_of_labels,
     specification,
     table,
+    unless,
 )
 
 if TYPE_CHECKING:
@@ -188,8 +189,8 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         x=x,
         y=y,
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.72", alt.value("#FFFFFF"), alt.value(INK)),
-        opacity=alt.condition("width / datum.classes > 32", alt.value(1), alt.value(0)),
+        color=unless(alt.ColorValue, INK, "datum.share > 0.72", "#FFFFFF"),
+        opacity=unless(alt.OpacityValue, 0, "width / datum.classes > 32", 1),
     )
     yield Chart(
         f"{results.task}-confusion",
