@@ -1,27 +1,28 @@
 """The cost of pretraining: the cost tables, and quality against cost."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.report.plots import cost_chart
 from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, clock, scaled, span
-from benchmark.report.results import IDENTITY, Results, each_row, natural
+from benchmark.report.results import IDENTITY, Results, each_record, each_row, natural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-QUANTITIES = {
-    "seconds": "mean",
-    "peak_memory": "max",
-    "samples": "mean",
-    "samples_per_second": "mean",
-    "parameters": "max",
-    "parameters_trainable": "max",
-    "flops_per_sample": "mean",
-    "validation_loss": "mean",
+QUANTITIES: dict[str, Callable[[Sequence[float]], float]] = {
+    "seconds": fmean,
+    "peak_memory": max,
+    "samples": fmean,
+    "samples_per_second": fmean,
+    "parameters": max,
+    "parameters_trainable": max,
+    "flops_per_sample": fmean,
+    "validation_loss": fmean,
 }
 """Columns of the costs that the cost table shows, and how several seeds are summarised."""
 SETTINGS = [
@@ -62,11 +63,24 @@ def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
     """Pool the costs of each line: ``seeds`` (count), and the quantities over the seeds, NaN where not recorded."""
     import pandas as pd
 
-    recorded = costs.reindex(columns=[*QUANTITIES]).apply(pd.to_numeric, errors="coerce").astype(float)
-    of_lines = recorded.groupby(costs["line"])
-    pooled = {"mean": of_lines.mean(), "max": of_lines.max()}
-    seeds = costs.groupby("line")["seed"].nunique()
-    return pd.DataFrame({"seeds": seeds} | {name: pooled[how][name] for name, how in QUANTITIES.items()})
+    of_lines: dict[str, list[dict[str, Any]]] = {}
+    for cell in each_record(costs[[name for name in ("line", "seed", *QUANTITIES) if name in costs]]):
+        of_lines.setdefault(cell["line"], []).append(cell)
+    lines = sorted(of_lines)
+    pooled: dict[str, list[float]] = {"seeds": [len({cell["seed"] for cell in of_lines[line]}) for line in lines]}
+    for name, summary in QUANTITIES.items():
+        recorded = ([_number(cell.get(name)) for cell in of_lines[line]] for line in lines)
+        known = ([number for number in of_line if number == number] for of_line in recorded)
+        pooled[name] = [float(summary(of_line)) if of_line else np.nan for of_line in known]
+    return pd.DataFrame(pooled, pd.Index(lines, name="line", dtype=object))
+
+
+def _number(value: Any) -> float:
+    """Return what was recorded as a number; NaN where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
