@@ -289,8 +289,8 @@ def _judged(compared: Sequence[dict[str, Any]], pairs: Mapping[str, int] | None)
 
     fill_intervals(compared)
     for of_task in _by_task(compared):
-        p = np.array([each["p"] for each in of_task])
-        tests = int(np.isfinite(p).sum()) if pairs is None else pairs[of_task[0]["task"]]
+        p = [each["p"] for each in of_task]
+        tests = sum(map(math.isfinite, p)) if pairs is None else pairs[of_task[0]["task"]]
         for each, adjusted in zip(of_task, holm(p, tests).tolist()):
             each |= {"tests": tests, "adjusted": adjusted}
             each["verdict"] = verdict(*(each[name] for name in JUDGED))

@@ -182,10 +182,10 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
     # By task and line: the seeds of each column.
     of_lines: dict[tuple[str, str], dict[Column, dict[int, Seed]]] = {}
     columns: dict[str, set[Column]] = {}
-    for (*at, line, seed), run in _mean_over_parts(measured).items():
-        column = at[0], at[1], at[2]
-        columns.setdefault(column[0], set()).add(column)
-        of_lines.setdefault((column[0], line), {}).setdefault(column, {})[seed] = run
+    for run, score in _mean_over_parts(measured).items():
+        task, _, _, line, seed = run
+        columns.setdefault(task, set()).add(run[:3])
+        of_lines.setdefault((task, line), {}).setdefault(run[:3], {})[seed] = score
     means: dict[Run, Seed] = {}
     for (task, line), of_columns in of_lines.items():
         count = len(columns[task])
@@ -285,8 +285,9 @@ def _mean_over_parts(measured: Iterable[dict[str, Any]]) -> dict[Run, Seed]:
             if len(parts) == 1:
                 (row,) = of_parts
                 # What draws add to these intervals is estimated from all lines and datasets, not from each alone.
-                ends = row["over_groups"] if isinstance(row.get("over_groups"), list) else (row["low"], row["high"])
-                seeds[run] = Seed(row["value"], *ends, _draws(row))
+                over_groups = row.get("over_groups")
+                low, high = over_groups if isinstance(over_groups, list) else (row["low"], row["high"])
+                seeds[run] = Seed(row["value"], low, high, _draws(row))
             elif len(of_parts) == len(parts):
                 value, low, high = (float(np.mean([row[name] for row in of_parts])) for name in NUMBERS[:3])
                 seeds[run] = Seed(value, low, high, [])
@@ -309,22 +310,22 @@ def _pool_lines(
     from benchmark.evaluation.replicates import Score, pooled
 
     of_runs: dict[Key, list[Seed]] = {}
-    for *key, seed in sorted(of_seeds):
-        of_runs.setdefault((key[0], key[1], key[2], key[3]), []).append(of_seeds[(*key, seed)])
+    for run in sorted(of_seeds):
+        of_runs.setdefault(run[:4], []).append(of_seeds[run])
     scores = {key: _score(seeds) for key, seeds in of_runs.items()}
     of_kinds: dict[Any, list[Key]] = {}
-    for task, dataset, metric, line in scores:
-        kind = task, metric if each_metric else "", line in baselines
-        of_kinds.setdefault(kind, []).append((task, dataset, metric, line))
+    for key in scores:
+        task, _, metric, line = key
+        of_kinds.setdefault((task, metric if each_metric else "", line in baselines), []).append(key)
     means: dict[Key, tuple[float, float, float]] = {}
     for keys in of_kinds.values():
         means |= dict(zip(keys, pooled([Score(*scores[key]) for key in keys])))
     lines: dict[Column, list[dict[str, Any]]] = {}
-    for (*column, line), (values, *_) in scores.items():
-        value, low, high = means[column[0], column[1], column[2], line]
+    for key, (values, *_) in scores.items():
+        value, low, high = means[key]
         deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-        score = {"line": line, "value": value, "low": low, "high": high, "seeds": len(values), "deviation": deviation}
-        lines.setdefault((column[0], column[1], column[2]), []).append(score)
+        score = {"line": key[3], "value": value, "low": low, "high": high, "seeds": len(values), "deviation": deviation}
+        lines.setdefault(key[:3], []).append(score)
     return lines
 
 
