@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import PositiveInt
 from rich.console import Console
 
+from benchmark.common.collection import no_collection
 from benchmark.common.errors import BenchError, unknown
 from benchmark.common.progress import Progress
 from benchmark.common.text import Terminal
@@ -189,6 +190,8 @@ def write_report(
 
     target = Path(folder) if folder else store.folder / "report"
 
+    # What is read stays until the end; to look through it for garbage would take a tenth of the time.
+    @no_collection()
     def write() -> list[Path]:
         (rows, during), costs = store.rows_and_course(), store.costs()
         return sections.write_report(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from benchmark.evaluation.measurement import Examples, Metric
 from benchmark.evaluation.statistics import LEVEL, effective_groups, resample, same_examples
@@ -85,7 +85,8 @@ def estimate(values: np.ndarray, resampled: np.ndarray, groups: float, highest: 
     """
     values = np.asarray(values, dtype=np.float64)
     seeds, draws = values.shape
-    resampled = resampled[:, :, np.isfinite(resampled).all(axis=(0, 1))]
+    finite = np.isfinite(resampled).all(axis=(0, 1))
+    resampled = resampled if finite.all() else resampled[:, :, finite]
     value = float(values.mean())
     if groups < 2 or np.isnan(value) or resampled.shape[2] < 2:
         return Estimate(value, np.nan, groups, highest=highest)
@@ -228,7 +229,8 @@ def _concluded(estimate: Estimate, spread: Spread) -> Difference:
         # All groups agree up to rounding: how far others would be is unknown.
         return _no_difference(estimate) if value == 0 else Difference(value, nan, nan, least)
     tail = tail_of(estimate, spread)
-    half = half_width(tail, error, min(estimate.groups - 1, spread.degrees.min())) if least < 1 - LEVEL else nan
+    degrees = min(estimate.groups - 1, spread.degrees.min())
+    half = half_width(tail, error, spread.weights, degrees) if least < 1 - LEVEL else nan
     low, high = np.clip([value - half, value + half], -estimate.highest, estimate.highest)
     return Difference(value, float(low), float(high), max(tail(abs(value)), least))
 
@@ -256,20 +258,28 @@ def tail_of(estimate: Estimate, spread: Spread) -> Callable[[float], float]:
     return lambda distance: float(weights @ p_value(distance / error))
 
 
-def half_width(tail: Callable[[float], float], error: np.ndarray, degrees: float) -> float:
+def half_width(tail: Callable[[float], float], error: np.ndarray, weights: np.ndarray, degrees: float) -> float:
     """Compute half the width of a 95 % interval: the distance where ``tail`` is 5 %.
 
-    error: the standard errors that it may have. degrees: the fewest degrees of freedom.
+    error: the standard errors that it may have; weights: of each. degrees: the fewest degrees of freedom.
     """
     # Tails of t are between those of the normal distribution and those with the fewest degrees of freedom.
     narrowest = 0.99 * QUANTILE * float(error.min())
     widest = 1.01 * float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * float(error.max())
-
-    def above(distance: float) -> float:
-        # As a quantile of the normal distribution the tail is nearly a line, whose root takes few steps to find.
-        return float(special.ndtri(max(tail(distance), 1e-99) / 2)) + QUANTILE
-
-    return float(optimize.brentq(above, narrowest, widest, rtol=1e-10))
+    # As a quantile of the normal distribution the tail is nearly a line through 0: from there, secants take half as
+    # many steps as methods that begin with the ends.
+    before, distance = (0.0, 0.0), QUANTILE * float(np.sqrt(weights @ error**2))
+    while True:
+        quantile = -float(special.ndtri(max(tail(distance), 1e-99) / 2))
+        narrowest, widest = (narrowest, distance) if quantile > QUANTILE else (distance, widest)
+        rise = quantile - before[1]
+        following = distance + (QUANTILE - quantile) * (distance - before[0]) / rise if rise else np.nan
+        if not narrowest <= following <= widest:
+            following = (narrowest + widest) / 2
+        # A secant's error is far smaller than its step.
+        if abs(following - distance) <= 1e-8 * distance or widest - narrowest <= 1e-10 * widest:
+            return following
+        before, distance = (distance, quantile), following
 
 
 def two_sources(
@@ -359,11 +369,14 @@ def _of_score(score: Score) -> Estimate:
 
 def _with_interval(score: Score, estimate: Estimate, spread: Spread) -> tuple[float, float, float]:
     """Compute the interval of a score, each side for itself."""
-    below, above = (
-        _reach(float(np.mean(distance)) / QUANTILE, estimate, spread)
-        for distance in (score.values - score.lows, score.highs - score.values)
-    )
-    low, high = np.clip([estimate.value - below, estimate.value + above], *_limits(score))
+    ends = [float(np.mean(score.lows)), float(np.mean(score.highs))]
+    if spread is not NONE:
+        below, above = (
+            _reach(distance / QUANTILE, estimate, spread)
+            for distance in (estimate.value - ends[0], ends[1] - estimate.value)
+        )
+        ends = [estimate.value - below, estimate.value + above]
+    low, high = np.clip(ends, *_limits(score))
     return estimate.value, float(low), float(high)
 
 
@@ -382,7 +395,7 @@ def _reach(error: float, estimate: Estimate, spread: Spread) -> float:
     if not errors.max() > 0:  # NaN too
         return error
     of_side = replace(estimate, of_groups=error**2)
-    return half_width(tail_of(of_side, spread), errors, float(spread.degrees.min()))
+    return half_width(tail_of(of_side, spread), errors, spread.weights, float(spread.degrees.min()))
 
 
 def difference(

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, of_level, over_seeds, percent, span, wrap
-from benchmark.report.results import NotesOf, Results, natural, with_notes
+from benchmark.report.results import NotesOf, Results, natural, present, with_notes
 from benchmark.report.scores import highest_guesses
 
 if TYPE_CHECKING:
@@ -72,15 +72,21 @@ def panels(scores: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame, li
             )
 
 
+def guesses_of_kinds(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
+    """Find, for each kind of example, what guesses get, by name."""
+    return {
+        str(kind): highest_guesses(zip(of_kind["guesses"], of_kind["line"])) for kind, of_kind in rows.groupby("kind")
+    }
+
+
 def tables_of(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) -> Iterator[Table]:
     """Tabulate lines by kinds of example, for each dataset; then baselines, guesses and number of test examples."""
     for panel, metric, rows, kinds in panels(scores):
-        value = rows.groupby(["line", "kind"])["value"].mean()
-        guesses = {kind: highest_guesses(of_kind["guesses"], of_kind["line"]) for kind, of_kind in rows.groupby("kind")}
+        value = rows.groupby(["line", "kind"])["value"].mean().to_dict()
+        guesses = guesses_of_kinds(rows)
         cells = {
             line: [Cell(percent(float(value.get((line, kind), np.nan)))) for kind in kinds]
-            for line in order
-            if line in set(rows["line"])
+            for line in present(rows, order)
         }
         baselines = set(rows.loc[rows["baseline"], "line"])
         footer = [(line, of_line) for line, of_line in cells.items() if line in baselines]
@@ -109,7 +115,7 @@ def chart(scores: "pd.DataFrame", task: str, column: str, order: Sequence[str]) 
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    lines = [line for line in order if line in set(scores["line"])]
+    lines = present(scores, order)
     shown = list(panels(scores))
     colour = colours(order)
     labels = [
@@ -147,10 +153,9 @@ def _draw_panel(
 ) -> None:
     """Draw a dataset. panel: as panels() gives it. labels: the lines of each kind's label. colour: of each line."""
     name, metric, rows, kinds = panel
-    value = rows.groupby(["line", "kind"])["value"].mean()
+    value = rows.groupby(["line", "kind"])["value"].mean().to_dict()
     guessed = {
-        kind: float(np.fmax.reduce([np.nan, *highest_guesses(of_kind["guesses"], of_kind["line"]).values()]))
-        for kind, of_kind in rows.groupby("kind")
+        kind: float(np.fmax.reduce([np.nan, *of_kind.values()])) for kind, of_kind in guesses_of_kinds(rows).items()
     }
     places = np.arange(len(kinds), dtype=float)
     ax.hlines(places[1:] - 0.5, 0, 100, color=GREY, linewidth=0.3)

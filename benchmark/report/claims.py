@@ -16,14 +16,13 @@ from benchmark.config.yaml_files import config_names, find_config
 from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, few_groups, highest_of
 from benchmark.report.render import ALL_TASKS, MISSING, Cell, Sentence, Table, task_anchor
 from benchmark.report.results import Resamples, common_settings, natural, own_settings, set_options, settings_of
-from benchmark.report.runs import Run, complete_runs, measured_runs
+from benchmark.report.runs import Runs, complete_runs, measured_runs
 from benchmark.report.verdicts import (
     CONTRADICTED,
     NOT_RUN,
     NOT_SHOWN,
     ONE_SEED,
     SUPPORTED,
-    Column,
     Measured,
     Verdict,
     interval_of,
@@ -64,7 +63,6 @@ COLUMNS = [
 Count = Callable[[str, str], "Mapping[str, Any] | None"]
 """Arm, model ("": the suite's) -> the parameter columns of its costs, counted without training; None where they cannot
 be."""
-Runs = dict[Column, dict[str, dict[int, Run]]]
 """By column, line and seed: the rows of a run's parts."""
 
 
@@ -318,8 +316,7 @@ def _of_scores(case: _Case, rows: "pd.DataFrame", of_suite: "pd.DataFrame", resa
         if len(metrics):
             mistake = unknown(f"metric of {', '.join(claim.tasks)}", claim.metric, metrics)
             return case.verdict(NOT_RUN, None, f"A mistake in the claim: {mistake}.")
-    columns = rows.groupby(["task", "dataset", "metric"]) if len(rows) else ()
-    runs: Runs = {key: complete_runs(column) for key, column in columns}
+    runs = complete_runs(rows) if len(rows) else {}
     lacking = _lacking(claim, runs, lines)
     others: Sequence[str] = [*claim.sides][1:] or [""]
     able = [other for other in others if not {claim.a, other} & set(lacking)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark.report.render import MISSING, Cell, Table, over_seeds, percent, span
-from benchmark.report.results import NotesOf, Results, measurements, natural
+from benchmark.report.results import NotesOf, Results, measurements, natural, present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,11 +59,8 @@ def tables_of(scores: "pd.DataFrame", order: Sequence[str]) -> Iterator[Table]:
             if len(names) > MOST_CLASSES:
                 continue
             mean = rows.groupby(["line", "class"])[["recall", "auroc"]].mean()
-            cells = {
-                line: [_cell(*mean.loc[(line, name)]) if (line, name) in mean.index else Cell() for name in names]
-                for line in order
-                if line in set(rows["line"])
-            }
+            cell_at = {at: _cell(*numbers) for at, numbers in zip(mean.index, mean.to_numpy().tolist())}
+            cells = {line: [cell_at.get((line, name), Cell()) for name in names] for line in present(rows, order)}
             baselines = set(rows.loc[rows["baseline"], "line"])
             support = [Cell(span(rows.loc[rows["class"] == name, "support"])) for name in names]
             caption = over_seeds(rows.groupby("line")["seed"].nunique())

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import combinations
@@ -13,8 +13,8 @@ import numpy as np
 from benchmark.common.errors import plural, unknown
 from benchmark.report.plots import Ranking, rank_chart
 from benchmark.report.render import MISSING, THESE_WEIGHTS, THIS_METHOD, Cell, Plot, Sentence, Table, of_level, wrap
-from benchmark.report.results import Resamples, Results, columns_of, each_row, natural
-from benchmark.report.runs import COLUMN, Run, complete_runs, measured_runs, primary_rows
+from benchmark.report.results import Resamples, Results, columns_of, each_row, natural, present
+from benchmark.report.runs import COLUMN, Run, Runs, complete_runs, measured_runs, primary_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +74,9 @@ def comparisons(
     for baseline in BASELINES:
         own = own_baselines(rows, baseline)
         against[baseline] = {line: own[line] for line in methods if line in own}
+    runs = complete_runs(primary_rows(rows))
     return {
-        name: differences(rows, pairs, resamples, picked=name == REFERENCE and not chosen)
+        name: _against(runs, pairs, resamples, picked=name == REFERENCE and not chosen)
         for name, pairs in against.items()
     }
 
@@ -117,13 +118,16 @@ def default_reference(scores: "pd.DataFrame") -> str | None:
     The mean is over the columns that more than half of the lines have; lines that lack some of these do not count,
     unless all do.
     """
-    table = scores[~scores["baseline"]].pivot_table("value", "line", ["task", "dataset", "metric"])
-    if len(table) < 2:
+    lines: dict[str, dict[tuple[str, str, str], float]] = {}
+    for score in each_row(scores[~scores["baseline"]]):
+        lines.setdefault(score.line, {})[score.task, score.dataset, score.metric] = score.value
+    if len(lines) < 2:
         return None
-    usual = 2 * table.notna().sum() > len(table)
-    table = table.loc[:, usual] if usual.any() else table
-    count = table.notna().sum(axis=1)
-    return str(table[count == count.max()].mean(axis=1).idxmax())
+    counts = Counter(column for of_line in lines.values() for column in of_line)
+    usual = sorted({column for column, count in counts.items() if 2 * count > len(lines)} or set(counts))
+    values = {line: [lines[line][column] for column in usual if column in lines[line]] for line in sorted(lines)}
+    most = max(map(len, values.values()))
+    return max((line for line in values if len(values[line]) == most), key=lambda line: float(np.mean(values[line])))
 
 
 def _not_better(compared: "pd.DataFrame") -> set[tuple[str, str, str, str]]:
@@ -193,7 +197,12 @@ def differences(
 
     Returns one row per task, dataset, metric and line where both have results, with the columns of ``DIFFERENCES``.
     """
-    return _differences(rows, lambda _: against, {*against, *against.values()}, resamples, picked)
+    return _against(complete_runs(primary_rows(rows)), against, resamples, picked)
+
+
+def _against(runs: Runs, against: Mapping[str, str], resamples: Resamples, picked: bool) -> "pd.DataFrame":
+    """Compute differences as differences() does."""
+    return _differences(runs, lambda _: against, {*against, *against.values()}, resamples, picked)
 
 
 def differences_to_best(
@@ -205,7 +214,8 @@ def differences_to_best(
     chosen what is best, so the correction is for all pairs of the lines.
     """
     of_columns = {column: {line: first for line in lines if line != first} for column, first in best.items()}
-    return _differences(rows, lambda column: of_columns.get(column, {}), {*lines}, resamples, picked=True)
+    runs = complete_runs(primary_rows(rows))
+    return _differences(runs, lambda column: of_columns.get(column, {}), {*lines}, resamples, picked=True)
 
 
 def pairwise_differences(rows: "pd.DataFrame", lines: Sequence[str], resamples: Resamples) -> "dict[str, pd.DataFrame]":
@@ -213,12 +223,9 @@ def pairwise_differences(rows: "pd.DataFrame", lines: Sequence[str], resamples: 
 
     Each is as differences() gives it where the results made that line the reference: the correction is for all pairs.
     """
-    import pandas as pd
-
     compared: dict[str, list[dict[str, Any]]] = {line: [] for line in lines}
     pairs: Counter[str] = Counter()
-    for key, column in primary_rows(rows).groupby(COLUMN):
-        runs = complete_runs(column)
+    for key, runs in complete_runs(primary_rows(rows)).items():
         measured = [line for line in lines if line in runs]
         pairs[key[0]] += math.comb(len(measured), 2)
         for line, other in combinations(measured, 2):
@@ -227,10 +234,7 @@ def pairwise_differences(rows: "pd.DataFrame", lines: Sequence[str], resamples: 
                 difference = dict(zip(COLUMN, key)) | _difference(first, second, resamples)
                 compared[other].append(difference | {"line": line, "other": other})
                 compared[line].append(_reversed(difference) | {"line": other, "other": line})
-    frames = {
-        line: with_intervals(pd.DataFrame(of, columns=[*DIFFERENCES, "estimate"])) for line, of in compared.items()
-    }
-    return {line: _with_verdicts(frame[DIFFERENCES].copy(), pairs) for line, frame in frames.items() if len(frame)}
+    return {line: _judged(of_line, pairs) for line, of_line in compared.items() if of_line}
 
 
 def _reversed(difference: dict[str, Any]) -> dict[str, Any]:
@@ -241,19 +245,16 @@ def _reversed(difference: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(
-    rows: "pd.DataFrame",
+    columns: Runs,
     against: Callable[[tuple[str, str, str]], Mapping[str, str]],
     lines: AbstractSet[str],
     resamples: Resamples,
     picked: bool,
 ) -> "pd.DataFrame":
     """Compute differences as differences() does. against: given task, dataset and metric. lines: all that may be."""
-    import pandas as pd
-
     compared: list[dict[str, Any]] = []
     pairs: Counter[str] = Counter()
-    for key, column in primary_rows(rows).groupby(COLUMN):
-        runs = complete_runs(column)
+    for key, runs in columns.items():
         pairs[key[0]] += math.comb(len(lines & set(runs)), 2)
         for line, other in against(key).items():
             seeds = sorted(set(runs.get(line, {})) & set(runs.get(other, {})))
@@ -262,41 +263,55 @@ def _differences(
                 compared.append(
                     dict(zip(COLUMN, key)) | {"line": line, "other": other} | _difference(first, second, resamples)
                 )
-    frame = with_intervals(pd.DataFrame(compared, columns=[*DIFFERENCES, "estimate"]))
-    return _with_verdicts(frame[DIFFERENCES].copy(), pairs if picked else None)
+    return _judged(compared, pairs if picked else None)
 
 
-def with_intervals(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Fill low, high and p of the rows that have an estimate.
+def fill_intervals(compared: Sequence[dict[str, Any]]) -> None:
+    """Fill low, high and p of the differences that have an estimate.
 
     The seeds of all comparisons of a kind of task say together how much seeds differ.
     """
     from benchmark.evaluation.replicates import conclude
 
-    for _, tested in frame[frame["estimate"].notna()].groupby("task"):
-        concluded = conclude(tested["estimate"].tolist())
-        frame.loc[tested.index, ["low", "high", "p"]] = [(each.low, each.high, each.p) for each in concluded]
-    return frame
+    for of_task in _by_task([each for each in compared if each["estimate"] is not None]):
+        for each, concluded in zip(of_task, conclude([each["estimate"] for each in of_task])):
+            each |= {"low": concluded.low, "high": concluded.high, "p": concluded.p}
 
 
-def _with_verdicts(compared: "pd.DataFrame", pairs: Mapping[str, int] | None) -> "pd.DataFrame":
-    """Add tests, adjusted and verdict. pairs: how many tests count in each kind of task; default: those made."""
+def _judged(compared: Sequence[dict[str, Any]], pairs: Mapping[str, int] | None) -> "pd.DataFrame":
+    """Tabulate differences with intervals, p after correction and verdicts.
+
+    pairs: how many tests count in each kind of task; default: those made.
+    """
+    import pandas as pd
+
     from benchmark.evaluation.statistics import holm
 
-    compared["adjusted"], compared["tests"] = np.nan, 0
-    for task, rows_of_task in compared.groupby("task").groups.items():
-        p = compared.loc[rows_of_task, "p"].to_numpy()
-        tests = int(np.isfinite(p).sum()) if pairs is None else pairs[task]
-        compared.loc[rows_of_task, "tests"] = tests
-        compared.loc[rows_of_task, "adjusted"] = holm(p, tests)
-    compared["verdict"] = verdicts_of(compared)
-    return compared
+    fill_intervals(compared)
+    for of_task in _by_task(compared):
+        p = [each["p"] for each in of_task]
+        tests = sum(map(math.isfinite, p)) if pairs is None else pairs[of_task[0]["task"]]
+        for each, adjusted in zip(of_task, holm(p, tests).tolist()):
+            each |= {"tests": tests, "adjusted": adjusted}
+            each["verdict"] = verdict(*(each[name] for name in JUDGED))
+    return pd.DataFrame(compared, columns=DIFFERENCES)
+
+
+def _by_task(compared: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group differences by their kind of task."""
+    of_tasks: dict[str, list[dict[str, Any]]] = {}
+    for each in compared:
+        of_tasks.setdefault(each["task"], []).append(each)
+    return [*of_tasks.values()]
+
+
+JUDGED = ["value", "adjusted", "seeds", "effective_groups", "scarcest"]
+"""What verdict() is given of a difference."""
 
 
 def verdicts_of(compared: "pd.DataFrame") -> list[str]:
-    """Judge differences that have the columns value, adjusted, seeds, effective_groups and scarcest."""
-    columns = ["value", "adjusted", "seeds", "effective_groups", "scarcest"]
-    return [verdict(*row) for row in compared[columns].itertuples(index=False)]
+    """Judge differences that have the columns ``JUDGED``."""
+    return [verdict(*row) for row in compared[JUDGED].itertuples(index=False)]
 
 
 def _difference(first: Sequence[Run], second: Sequence[Run], resamples: Resamples) -> dict[str, Any]:
@@ -392,10 +407,9 @@ def difference_table(
     keys = zip(compared["line"], compared["dataset"], compared["metric"])
     by_key: dict[Any, Any] = dict(zip(keys, each_row(compared)))
     rows = []
-    for line in order:
-        if line in set(compared["line"]):
-            of_line = [by_key.get((line, *key)) for key in columns]
-            rows.append((line, [_cell(difference) if difference else Cell() for difference in of_line]))
+    for line in present(compared, order):
+        of_line = [by_key.get((line, *key)) for key in columns]
+        rows.append((line, [_cell(difference) if difference else Cell() for difference in of_line]))
     header = [(dataset, metric if len(metrics) > 1 else "") for dataset, metric in columns]
     title = f"{task}: difference to {reference}, in points{of_level(compared['seeds'].max())}"
     return Table(title, header, rows, [], difference_caption(compared, picked))

@@ -1,26 +1,28 @@
 """The cost of pretraining: the cost tables, and quality against cost."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmark.report.plots import cost_chart
 from benchmark.report.render import MISSING, Cell, Plot, Sentence, Table, clock, scaled, span
-from benchmark.report.results import IDENTITY, Results, natural
+from benchmark.report.results import IDENTITY, Results, each_record, each_row, natural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-QUANTITIES = {
-    "seconds": "mean",
-    "peak_memory": "max",
-    "samples": "mean",
-    "samples_per_second": "mean",
-    "parameters": "max",
-    "parameters_trainable": "max",
-    "flops_per_sample": "mean",
-    "validation_loss": "mean",
+QUANTITIES: dict[str, Callable[[Sequence[float]], float]] = {
+    "seconds": fmean,
+    "peak_memory": max,
+    "samples": fmean,
+    "samples_per_second": fmean,
+    "parameters": max,
+    "parameters_trainable": max,
+    "flops_per_sample": fmean,
+    "validation_loss": fmean,
 }
 """Columns of the costs that the cost table shows, and how several seeds are summarised."""
 SETTINGS = [
@@ -61,11 +63,24 @@ def pool_costs(costs: "pd.DataFrame") -> "pd.DataFrame":
     """Pool the costs of each line: ``seeds`` (count), and the quantities over the seeds, NaN where not recorded."""
     import pandas as pd
 
-    pooled = {"seeds": costs.groupby("line")["seed"].nunique()}
-    for column, how in QUANTITIES.items():
-        recorded = costs[column] if column in costs else pd.Series(np.nan, index=costs.index)
-        pooled[column] = pd.to_numeric(recorded, errors="coerce").astype(float).groupby(costs["line"]).agg(how)
-    return pd.DataFrame(pooled)
+    of_lines: dict[str, list[dict[str, Any]]] = {}
+    for cell in each_record(costs[[name for name in ("line", "seed", *QUANTITIES) if name in costs]]):
+        of_lines.setdefault(cell["line"], []).append(cell)
+    lines = sorted(of_lines)
+    pooled: dict[str, list[float]] = {"seeds": [len({cell["seed"] for cell in of_lines[line]}) for line in lines]}
+    for name, summary in QUANTITIES.items():
+        recorded = ([_number(cell.get(name)) for cell in of_lines[line]] for line in lines)
+        known = ([number for number in of_line if number == number] for of_line in recorded)
+        pooled[name] = [float(summary(of_line)) if of_line else np.nan for of_line in known]
+    return pd.DataFrame(pooled, pd.Index(lines, name="line", dtype=object))
+
+
+def _number(value: Any) -> float:
+    """Return what was recorded as a number; NaN where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def cost_table(costs: "pd.DataFrame", order: Sequence[str]) -> Table:
@@ -139,13 +154,19 @@ def setting(costs: "pd.DataFrame", name: str) -> str:
 
     Empty for a setting that was not recorded, that the names of the lines contain, or that goes without saying.
     """
-    values = costs[name].dropna().map(lambda x: f"{x:g}" if isinstance(x, float) else str(x))
-    values = values[values != ""]
-    if values.empty or values.eq(UNSAID.get(name)).all() or (name in IDENTITY and costs[name].nunique() > 1):
+    recorded = costs[["line", name]].dropna(subset=[name]).to_numpy(dtype=object).tolist()
+    values = [(line, f"{x:g}" if isinstance(x, float) else str(x)) for line, x in recorded if x != ""]
+    distinct = {value for _, value in values}
+    if distinct <= {UNSAID.get(name)} or (name in IDENTITY and len({x for _, x in recorded}) > 1):
         return ""
-    usual = values.value_counts().index[0]
-    lines = values.groupby(costs["line"]).agg(lambda seeds: "/".join(natural(seeds.unique())))
-    others = [f"{', '.join(group.index)}: {value}" for value, group in lines.groupby(lines) if value != usual]
+    of_lines: dict[str, set[str]] = {}
+    for line, value in sorted(values):
+        of_lines.setdefault(line, set()).add(value)
+    lines_with: dict[str, list[str]] = {}
+    for line, of_line in of_lines.items():
+        lines_with.setdefault("/".join(natural(of_line)), []).append(line)
+    usual = Counter(value for _, value in values).most_common(1)[0][0]
+    others = [f"{', '.join(lines)}: {value}" for value, lines in sorted(lines_with.items()) if value != usual]
     return f"{name} {usual}" + (f" ({'; '.join(others)})" if others else "")
 
 
@@ -168,16 +189,24 @@ def quality_and_cost(
     runs = rows.loc[rows["line"].isin(scores["line"]), ["line", "cell"]].drop_duplicates()
     points = pool_costs(runs.merge(costs.drop(columns="line"), on="cell"))
     points = points[points["seconds"] > 0]
-    table = scores[scores["line"].isin(points.index)].pivot_table("value", "line", ["task", "dataset"])
-    if len(table):
-        # A kind of task that half of the lines have no result of (only some can caption) cannot compare all of them.
-        has_task = table.notna().T.groupby("task").any().T
-        usual = has_task.columns[2 * has_task.sum() > len(has_task)]
-        table = table[[pair for pair in table.columns if pair[0] in usual]]
-    if len(table.columns):
-        fullest = table.iloc[int(table.notna().sum(axis=1).argmax())]
-        table = table.loc[:, fullest.notna()]
-    complete = table.dropna()
-    points = points.loc[complete.index].assign(score=complete.T.groupby("task").mean().mean())
-    pairs: list[Any] = list(table.columns)
-    return points, pairs, natural(set(table.index) - set(complete.index))
+    # By line, then by pair: the scores of a dataset, one for each of its metrics.
+    lines: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for score in each_row(scores[scores["line"].isin(points.index)].sort_values("line", kind="stable")):
+        lines.setdefault(score.line, {}).setdefault((score.task, score.dataset), []).append(score.value)
+    # A kind of task that half of the lines have no result of (only some can caption) cannot compare all of them.
+    counts = Counter(task for of_line in lines.values() for task in {task for task, _ in of_line})
+    usual = {task for task, count in counts.items() if 2 * count > len(lines)}
+    own_pairs = {line: sorted(pair for pair in of_line if pair[0] in usual) for line, of_line in lines.items()}
+    pairs = max(own_pairs.values(), key=len, default=[])
+    complete = [line for line, own in own_pairs.items() if {*pairs} <= {*own}]
+    mean = {line: _mean_over_tasks({pair: float(np.mean(lines[line][pair])) for pair in pairs}) for line in complete}
+    points = points.loc[complete].assign(score=[mean[line] for line in complete])
+    return points, pairs, natural({*lines} - {*complete})
+
+
+def _mean_over_tasks(scores: Mapping[tuple[str, str], float]) -> float:
+    """Average over kinds of task the mean over datasets. scores: by task and dataset."""
+    tasks: dict[str, list[float]] = {}
+    for (task, _), score in scores.items():
+        tasks.setdefault(task, []).append(score)
+    return float(np.mean([np.mean(of_task) for of_task in tasks.values()])) if tasks else np.nan

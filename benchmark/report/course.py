@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.common.errors import plural
 from benchmark.config.training import BUDGETS
-from benchmark.report.comparison import UNTESTED, differences, highest_of, is_shown, points, verdicts_of, with_intervals
+from benchmark.report.comparison import UNTESTED, differences, fill_intervals, highest_of, is_shown, points, verdicts_of
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Cell, Plot, Sentence, Table, of_level, wrap
 from benchmark.report.results import IDENTITY, Resamples, Results, each_row, filled, natural, settings_of, with_arms
@@ -155,9 +155,7 @@ def gain_differences(
     import pandas as pd
 
     compared: list[dict[str, Any]] = []
-    columns = [
-        {key: complete_runs(column) for key, column in primary_rows(rows).groupby(COLUMN)} for rows in (before, after)
-    ]
+    columns = [complete_runs(primary_rows(rows)) for rows in (before, after)]
     for key in columns[0].keys() & columns[1].keys():
         early, late = (of_point[key] for of_point in columns)
         for line, other in pairs:
@@ -166,7 +164,8 @@ def gain_differences(
                 gained = _gain_difference([[each[seed] for seed in seeds] for each in runs], resamples)
                 compared.append(dict(zip(COLUMN, key)) | {"line": line, "other": other} | gained)
     shown = [*COLUMN, "line", "other", "value", "low", "high", "p", "seeds", "effective_groups", "scarcest"]
-    frame = with_intervals(pd.DataFrame(compared, columns=[*shown, "estimate"]))[shown]
+    fill_intervals(compared)
+    frame = pd.DataFrame(compared, columns=shown)
     return frame.sort_values([*COLUMN, "line", "other"], ignore_index=True)
 
 

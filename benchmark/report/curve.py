@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import MISSING, Cell, Plot, Table, of_level, over_seeds, percent, span, wrap
-from benchmark.report.results import NotesOf, Results, natural, notes_of, with_notes
+from benchmark.report.results import NotesOf, Results, natural, notes_of, present, with_notes
 from benchmark.report.scores import best_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def tables_of(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> Iterat
     In the terminal these tables would hide the others, so they are on the page only.
     """
     for name, metric, rows in panels(scores):
-        lines = [line for line in order if line in set(rows["line"])]
+        lines = present(rows, order)
         baselines = set(rows.loc[rows["baseline"], "line"])
         points, chance = columns_of(rows), rows.groupby(["axis", "point"])["chance"].mean()
         cells = _cells(rows, lines, baselines, points)
@@ -206,7 +206,7 @@ def chart(scores: "pd.DataFrame", task: str, order: Sequence[str]) -> "Figure":
     from matplotlib.figure import Figure
 
     shown, place = list(panels(scores)), places(columns_of(scores))
-    lines = [line for line in order if line in set(scores["line"])]
+    lines = present(scores, order)
     across = min(2, len(shown))
     down = -(-len(shown) // across)
     labels = ["\n".join(wrap(line, 24)) for line in lines]
@@ -270,8 +270,7 @@ def draw(
     place: Mapping[tuple[str, str], float],
 ) -> None:
     """Draw the curves of a panel, side by side within half a place so that their bars do not overlap."""
-    pooled = pool_points(rows)
-    chance = rows.groupby(["axis", "point"])["chance"].mean()
+    pooled, chance = pool_points(rows).to_dict(), rows.groupby(["axis", "point"])["chance"].mean().to_dict()
     aside = dict(zip(labels, np.linspace(-0.25, 0.25, len(labels)) if len(labels) > 1 else [0.0]))
     for axis in dict.fromkeys(axis for axis, _ in place):
         points = [at for at in place if at[0] == axis]

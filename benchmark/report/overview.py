@@ -11,12 +11,12 @@ from benchmark.report.comparison import (
     NEITHER,
     REFERENCE,
     UNTESTED,
+    fill_intervals,
     highest_of,
     is_shown,
     marks,
     own_baselines,
     scope,
-    with_intervals,
 )
 from benchmark.report.costs import pool_costs, setting, with_unit
 from benchmark.report.render import MISSING, Answer, Cell, Table, clock, interval, of_level, over_seeds, percent
@@ -183,8 +183,8 @@ def overview_table(results: Results) -> Table:
     for task in tasks:
         of_task = scores[scores["task"] == task]
         keys = columns_of(of_task)
-        first = of_task.drop_duplicates(["dataset", "metric"]).set_index(["dataset", "metric"]).loc[keys]
-        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of(list(each_row(first)))]))
+        any_score = {(score.dataset, score.metric): score for score in each_row(of_task)}
+        guess = float(np.fmax.reduce([mean_of(values) for _, values in guesses_of([any_score[at] for at in keys])]))
         values = [at[task, line].value if (task, line) in at else np.nan for line in methods]
         for line, best in zip(methods, best_of(values, guess)):
             mean = at.get((task, line))
@@ -281,17 +281,18 @@ def mean_differences(rows: "pd.DataFrame", baseline: str, resamples: Resamples) 
     rows = primary_rows(rows)
     own = own_baselines(rows, baseline)
     compared = []
-    for task, of_task in rows.groupby("task"):
-        columns = [complete_runs(column) for _, column in of_task.groupby(["dataset", "metric"])]
+    of_tasks: dict[str, list[Mapping[str, Mapping[int, Run]]]] = {}
+    for (task, *_), runs in complete_runs(rows).items():
+        of_tasks.setdefault(task, []).append(runs)
+    for task, columns in of_tasks.items():
         for line, other in own.items():
             seeds = [set(column.get(line, {})) & set(column.get(other, {})) for column in columns]
             if line != other and (common := sorted(set.intersection(*seeds))):
                 pairs = [[column[name][seed] for name in (line, other) for seed in common] for column in columns]
                 compared.append({"task": task, "line": line} | _mean_difference(pairs, resamples))
-    names = [*COLUMN, "line", "value", "low", "high", "p", "effective_groups", "estimate"]
-    frame = pd.DataFrame(compared, columns=names)
+    fill_intervals(compared)
+    frame = pd.DataFrame(compared, columns=[*COLUMN, "line", "value", "low", "high", "p", "effective_groups"])
     frame[["dataset", "metric"]] = ""
-    frame = with_intervals(frame)
     return frame.assign(adjusted=frame.groupby("task")["p"].transform(lambda p: holm(p.to_numpy(dtype=float))))
 
 

@@ -1,13 +1,13 @@
 """The page that a report is written to: report.md with its plots, and the tables in the terminal."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.common.text import shorten, to_csv, visible
+from benchmark.common.text import to_csv, visible
 from benchmark.report.plots import save
 from benchmark.report.render import (
+    PLOTS,
     Answer,
     Chart,
     Panel,
@@ -25,9 +25,6 @@ from benchmark.report.results import with_texts
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-
-LONGEST_FILE_NAME = 60
-"""The most characters of a plot's name: a file name has at most 255 bytes."""
 
 HOW_TO_READ = """\
 ## How to read this
@@ -99,7 +96,7 @@ class Page:
         self.held_back = False
         self.files = [folder / "report.md"]
         self.text = ["# Report\n"]
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
 
     def add_data(self, name: str, frame: "pd.DataFrame") -> None:
         """Write a CSV file next to the page."""
@@ -125,7 +122,7 @@ class Page:
                 self.text.append(to_markdown(part))
             else:
                 self.text.append(escape(part.text) + "\n" + (f"\n    {_command(part)}\n" if part.command else ""))
-            if part.main or (self.details and not part.page_only):
+            if not self.console.quiet and (part.main or (self.details and not part.page_only)):
                 print_part(part, self.console)
             self.held_back |= not (part.main or self.details)
 
@@ -137,10 +134,9 @@ class Page:
         return self.files
 
     def _draw(self, plot: Plot) -> None:
-        name = shorten(re.sub(r"[^\w-]+", "-", plot.name), LONGEST_FILE_NAME)
-        png, svg, *pdf = save(plot.figure, self.folder / "plots" / name, self.pdf)
+        png, svg, *pdf = save(plot.figure, self.folder / PLOTS / plot.file, self.pdf)
         self.files += [png, svg, *pdf]
-        self.text.append(f"![{escape(plot.title)}](plots/{png.name})\n\n[SVG](plots/{svg.name})\n")
+        self.text.append(f"![{escape(plot.title)}]({PLOTS}/{png.name})\n\n[SVG]({PLOTS}/{svg.name})\n")
 
 
 def csv_frame(frame: "pd.DataFrame") -> "pd.DataFrame":

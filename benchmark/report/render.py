@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ ALL_TASKS = "all-tasks"
 """The anchor of ranks, costs and scenarios on the page."""
 LONGEST_LABEL = 4 * LONGEST_NAME
 """The most characters of the label of a row: a line is named by its arm, variant, model and suite."""
+PLOTS = "plots"
+"""The folder of the plots, beside the page."""
+LONGEST_FILE_NAME = 60
+"""The most characters of a plot's name: a file name has at most 255 bytes."""
 THESE_WEIGHTS, THIS_METHOD = "these weights", "this method"
 """The levels of a comparison. With one seed: would these weights do so on other patients? With several: would this
 method, trained from other seeds too?"""
@@ -73,6 +77,11 @@ class Plot:
     name: str
     title: str
     on_page: bool = True
+
+    @property
+    def file(self) -> str:
+        """The name of its files, without an ending."""
+        return shorten(re.sub(r"[^\w-]+", "-", self.name), LONGEST_FILE_NAME)
 
 
 @dataclass(frozen=True)
@@ -277,9 +286,10 @@ def interval(low: float, high: float) -> str:
     return f"{percent(low)}{between}{percent(high)}"
 
 
-def span(counts: "pd.Series[int]") -> str:
+def span(counts: Iterable[int]) -> str:
     """Write counts as ``3``, or as ``1–3`` where they differ."""
-    return "–".join(f"{count:,}" for count in sorted({counts.min(), counts.max()}))
+    ordered = sorted(counts)
+    return "–".join(f"{count:,}" for count in sorted({ordered[0], ordered[-1]}))
 
 
 def over_seeds(seeds: "pd.Series[int]") -> str:

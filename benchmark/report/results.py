@@ -1,8 +1,9 @@
 """The input of a report's sections: the rows and costs of all runs, by the line of the tables they belong to."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -100,15 +101,14 @@ class DisplayNames:
 
         Texts become columns of objects: pandas would make a new text each time that one is read.
         """
-        import pandas as pd
 
-        changed = {}
-        for column in [name for name in frame if frame[name].dtype.kind not in "biufc"]:
-            write = self._list if column in LISTS else _sentence if column == "question" else self._name
-            texts = of_each(frame[column], _same if column in KEYS else write)
-            changed[column] = pd.Series(texts, frame.index, dtype=object)
+        def write(column: str) -> Callable[[Any], Any]:
+            if column in KEYS:
+                return _same
+            return self._list if column in LISTS else _sentence if column == "question" else self._name
+
         # The copy has one block of memory for all texts: selecting rows takes as long for each block.
-        return frame.assign(**changed).copy()
+        return _changed(frame, write).copy()
 
     def notes(self, notes: NotesOf) -> NotesOf:
         """Wrap the reader of notes: names are written as in frames, and no sentence is longer than the longest."""
@@ -136,24 +136,43 @@ class DisplayNames:
         return value
 
 
-def each_row(frame: "pd.DataFrame") -> "Iterator[Any]":
-    """Iterate over the rows, whose fields are the columns: itertuples() takes ten times as long for a wide table."""
+def each_record(frame: "pd.DataFrame") -> Iterator[dict[str, Any]]:
+    """Iterate over the rows as mappings: to_dict() and itertuples() take ten times as long for a wide table."""
     names = [str(name) for name in frame]
     for values in frame.to_numpy(dtype=object).tolist():
-        yield SimpleNamespace(**dict(zip(names, values)))
+        yield dict(zip(names, values))
+
+
+def each_row(frame: "pd.DataFrame") -> "Iterator[Any]":
+    """Iterate over the rows as each_record() does; their fields are the columns."""
+    for record in each_record(frame):
+        yield SimpleNamespace(**record)
+
+
+def present(frame: "pd.DataFrame", order: Iterable[str]) -> list[str]:
+    """List the lines that have a row, in an order."""
+    lines = set(frame["line"].to_numpy(dtype=object))
+    return [line for line in order if line in lines]
 
 
 def with_texts(frame: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
     """Copy a table with each value of the columns that are not of numbers changed."""
+    return _changed(frame, lambda _: change)
+
+
+def _changed(frame: "pd.DataFrame", change: Callable[[str], Callable[[Any], Any]]) -> "pd.DataFrame":
+    """Copy a table with each value of the columns that are not of numbers changed. change: how, by column."""
     import pandas as pd
 
-    columns = {name: of_each(frame[name], change) for name in frame if frame[name].dtype.kind not in "biufc"}
-    return frame.assign(**{name: pd.Series(values, frame.index, dtype=object) for name, values in columns.items()})
+    names = [str(name) for name, dtype in zip(frame, frame.dtypes) if dtype.kind not in "biufc"]
+    # Iterating over a column itself takes ten times as long where pandas keeps texts in a type of its own.
+    columns = zip(names, frame[names].to_numpy(dtype=object).T)
+    texts = {name: of_each(values.tolist(), change(name)) for name, values in columns}
+    return frame.assign(**pd.DataFrame(texts, frame.index, dtype=object))
 
 
-def of_each(values: Iterable[Any], change: Callable[[Any], Any]) -> np.ndarray:
+def of_each(values: Sequence[Any], change: Callable[[Any], Any]) -> np.ndarray:
     """Change each of some values, object [n]: equal texts once, which then are one text."""
-    values = list(values)
     known: dict[str, Any] = {}
     changed = np.empty(len(values), dtype=object)
     for place, value in enumerate(values):
@@ -190,23 +209,26 @@ def label_lines(rows: "pd.DataFrame", costs: "pd.DataFrame") -> tuple["pd.DataFr
     rows, costs = (f.reindex(columns=f.columns.union([*keys, "seed"], sort=False)) for f in (rows, costs))
     for frame in (rows, costs):
         frame[keys] = filled(frame[keys])
-    runs = pd.concat([frame[[*keys, "seed"]] for frame in (rows, costs)])
-    several = {column: column == "arm" or runs[column].nunique() > 1 for column in IDENTITY}
-    cells = runs.groupby([*IDENTITY, "seed"])["cell"].nunique()
-    ambiguous = {tuple(run) for run in cells[cells > 1].reset_index()[IDENTITY].to_numpy()}
-    labels = runs[keys].drop_duplicates()
-    names = []
-    for arm, variant, *others, cell in labels.itertuples(index=False):
+    labels = [[*map(tuple, frame[keys].to_numpy(dtype=object))] for frame in (rows, costs)]
+    distinct = dict.fromkeys(label for of_frame in labels for label in of_frame)
+    several = [column == "arm" or len({*values}) > 1 for column, values in zip(IDENTITY, zip(*distinct))]
+    cells: dict[Any, set[str]] = {}
+    for (*identity, cell), seed in zip(chain(*labels), chain(rows["seed"], costs["seed"])):
+        cells.setdefault((*identity, seed), set()).add(cell)
+    ambiguous = {run[:-1] for run, of_run in cells.items() if len(of_run) > 1}
+    lines = {}
+    for arm, variant, *others, cell in distinct:
         own = ", ".join(own_settings(variant, shared))
-        identity = [arm, own, *others]
-        parts = [part for column, part in zip(IDENTITY, identity) if several[column] and part]
+        parts = [part for part, shown in zip([arm, own, *others], several) if shown and part]
         parts += [f"cell {cell[:8]}"] if (arm, variant, *others) in ambiguous else []
-        names.append(" · ".join(" ".join(part.split()) for part in parts))
-    labels["line"] = pd.Series(names, labels.index, dtype=object)
-    rows = rows.merge(labels, on=keys)
+        lines[arm, variant, *others, cell] = " · ".join(" ".join(part.split()) for part in parts)
+    rows, costs = (
+        frame.reset_index(drop=True).assign(line=pd.Series([lines[label] for label in of_frame], dtype=object))
+        for frame, of_frame in zip((rows, costs), labels)
+    )
     rows["baseline"] = rows["role"] == "baseline" if "role" in rows else False
     baselines = set(rows.loc[rows["baseline"], "line"])
-    return rows, costs.merge(labels, on=keys), [*natural({*names} - baselines), *natural(baselines)]
+    return rows, costs, [*natural({*lines.values()} - baselines), *natural(baselines)]
 
 
 def filled(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -277,7 +299,7 @@ def notes_of(rows: "pd.DataFrame", notes: NotesOf) -> "list[Notes]":
     """List the notes of each row's part of the evaluation; empty ones where no evaluation is named."""
     if "evaluation" not in rows:
         return [{}] * len(rows)
-    parts = zip(*(rows[name].astype(str) for name in ("cell", "evaluation", "part")))
+    parts = zip(*(map(str, rows[name].to_numpy(dtype=object)) for name in ("cell", "evaluation", "part")))
     return [notes(cell, evaluation).get(part, {}) for cell, evaluation, part in parts]
 
 

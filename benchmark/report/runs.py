@@ -1,12 +1,12 @@
 """The runs of lines on a dataset: what a comparison needs of the rows, read once for all comparisons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmark.report.results import Resamples
+from benchmark.report.results import Resamples, each_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,6 @@ READ = [
     "line",
     "seed",
     "part",
-    "metric",
     "cell",
     "evaluation",
     "examples",
@@ -53,27 +52,35 @@ READ = [
 
 COLUMN = ["task", "dataset", "metric"]
 """What tells the columns of the tables apart."""
+Runs = Mapping[tuple[str, str, str], Mapping[str, Mapping[int, Run]]]
+"""Task, dataset and metric -> line -> seed -> its run."""
 
 
 def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Select the primary rows with a value, one per line, seed and part of a column of the tables."""
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
-    return rows.drop_duplicates([*COLUMN, "line", "seed", "part"], keep="last")
+    """Select the primary rows with a value."""
+    return rows[rows["primary"].astype(bool) & rows["value"].notna()]
 
 
-def complete_runs(column: "pd.DataFrame") -> dict[str, dict[int, Run]]:
-    """Collect the runs of a column of the tables by line and seed, without those that lack a part. column: its rows."""
-    parts = column["part"].nunique()
-    column = column[[name for name in READ if name in column]]
-    names = [str(name) for name in column]
-    of_runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in sorted(column.itertuples(index=False, name=None), key=lambda row: str(row[names.index("part")])):
-        named = dict(zip(names, row))
-        of_runs.setdefault((str(named["line"]), int(named["seed"])), []).append(named)
+def complete_runs(rows: "pd.DataFrame") -> Runs:
+    """Collect the runs of each column of the tables, in their order, without those that lack a part.
+
+    Of several rows for a line, seed and part of a column, the last counts.
+    """
+    # By column, then by line and seed, then by part.
+    columns: dict[tuple[str, str, str], dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in each_record(rows[[name for name in (*COLUMN, *READ) if name in rows]]):
+        of_column = columns.setdefault((row["task"], row["dataset"], row["metric"]), {})
+        of_column.setdefault((str(row["line"]), int(row["seed"])), {})[row["part"]] = row
+    return {column: _of_column(columns[column]) for column in sorted(columns)}
+
+
+def _of_column(of_runs: Mapping[tuple[str, int], Mapping[str, dict[str, Any]]]) -> dict[str, dict[int, Run]]:
+    count = len({part for of_parts in of_runs.values() for part in of_parts})
     runs: dict[str, dict[int, Run]] = {}
-    for (line, seed), rows in sorted(of_runs.items(), key=lambda item: item[0]):
-        if len(rows) == parts:
-            runs.setdefault(line, {})[seed] = _run(rows)
+    for line, seed in sorted(of_runs):
+        of_parts = of_runs[line, seed]
+        if len(of_parts) == count:
+            runs.setdefault(line, {})[seed] = _run([of_parts[part] for part in sorted(of_parts)])
     return runs
 
 

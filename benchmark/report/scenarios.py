@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.report.comparison import difference_table, differences
 from benchmark.report.plots import GREY, INK, STYLE, WIDTH, colours
 from benchmark.report.render import Plot, Table, of_level, span, wrap
-from benchmark.report.results import NotesOf, Resamples, Results, columns_of, each_row, label_lines, natural
+from benchmark.report.results import NotesOf, Resamples, Results, columns_of, each_row, label_lines, natural, present
 from benchmark.report.scores import score_caption, score_table, summarise
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _view(title: str, rows: "pd.DataFrame", costs: "pd.DataFrame", resamples: Re
         tables.append(difference_table(compared, title, f"the same method at {shown(lines.plain)}", lines.order))
     figure = None
     if methods["condition"].nunique() > 1:
-        curves = [line for line in lines.order if line in set(methods["line"])]
+        curves = present(methods, lines.order)
         figure = chart(scores, curves, lines.base, lines.conditions, lines.plain, str(methods["varies"].iloc[0]))
     return View(title, tables, figure)
 

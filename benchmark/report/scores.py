@@ -1,7 +1,9 @@
 """The scores of each kind of task: their summary over parts and seeds, and the tables and charts of them."""
 
+import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,8 @@ from benchmark.report.render import (
     percent,
     span,
 )
-from benchmark.report.results import NotesOf, Results, columns_of, each_row, measurements, natural
-from benchmark.report.runs import smallest_sample
+from benchmark.report.results import NotesOf, Results, columns_of, each_record, each_row, measurements, natural, present
+from benchmark.report.runs import COLUMN, smallest_sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,26 @@ SCORE_COLUMNS = [
 """Columns of scores_frame(), before ``task`` and ``value`` are called ``kind`` and ``mean``."""
 
 
+LIMITS = ("chance", "majority", "ceiling")
+NUMBERS = ("value", "low", "high", *LIMITS)
+USED = (*COLUMN, *NUMBERS, "line", "seed", "part", "n", "blind", "of_draws", "over_groups", "examples", "baseline")
+"""The columns of the rows that a summary is made of."""
+Column = tuple[str, str, str]
+"""Task, dataset and metric."""
+Run = tuple[str, str, str, str, int]
+"""Task, dataset, metric, line and seed."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A score of one seed: value, interval, and the value in each of several draws of what is learned from."""
+
+    value: float
+    low: float
+    high: float
+    of_draws: list[float]
+
+
 def primary_scores(results: Results) -> Iterator[Table | Plot]:
     """Show the primary metric of a kind of task on all datasets: a table, and a chart."""
     task, notes = results.task, results.notes
@@ -121,22 +143,21 @@ def summarise(rows: "pd.DataFrame", each_metric: bool = False) -> "pd.DataFrame"
     """
     import pandas as pd
 
-    column = ["task", "dataset", "metric"]
-    rows = _usable(rows, column)
-    baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
-    of_lines = _pool_lines(_mean_over_parts(rows, column), baselines, each_metric)
+    measured = _usable(rows)
+    baselines = {row["line"] for row in measured if row.get("baseline")}
+    of_lines = _pool_lines(_mean_over_parts(measured), baselines, each_metric)
     scores = []
-    used = [*column, "chance", "majority", "blind", "ceiling", "line", "part", "n", "of_draws"]
-    for key, of_column in rows[[name for name in used if name in rows]].groupby(column):
+    for key, of_column in sorted(_by_column(measured).items()):
         if key not in of_lines:
             continue
-        chance, majority = float(of_column["chance"].mean()), float(of_column["majority"].mean())
+        chance, majority, ceiling = (_known_mean([row[name] for row in of_column]) for name in LIMITS)
         lines = of_lines[key]
         ours = [np.nan if score["line"] in baselines else score["value"] for score in lines]
-        parts = natural(of_column["part"].unique())
-        blind, ceiling = highest_guesses(of_column["blind"], of_column["line"]), float(of_column["ceiling"].mean())
-        common = {**dict(zip(column, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
-        common |= {"parts": tuple(parts), "n": examples(of_column, parts), "drawn": _is_drawn(of_column)}
+        parts = natural({row["part"] for row in of_column})
+        blind = highest_guesses((row["blind"], row["line"]) for row in of_column)
+        common = {**dict(zip(COLUMN, key)), "chance": chance, "majority": majority, "blind": blind, "ceiling": ceiling}
+        common |= {"parts": tuple(parts), "n": examples(of_column, parts)}
+        common["drawn"] = any(len(_draws(row)) > 1 for row in of_column)
         for score, best in zip(lines, best_of(ours, np.fmax.reduce([chance, majority, *blind.values()]))):
             scores.append({**common, **score, "baseline": score["line"] in baselines, "best": best})
     return pd.DataFrame(scores, columns=SCORES).astype({"baseline": bool, "best": bool, "drawn": bool})
@@ -153,54 +174,55 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    column = ["task", "dataset", "metric"]
-    rows = _usable(rows, column)
-    rows["examples"] = rows["examples"].fillna("") if "examples" in rows else ""
-    baselines = set(rows.loc[rows["baseline"].astype(bool), "line"]) if "baseline" in rows else set()
-    runs: list[dict[str, Any]] = []
-    for task, of_task in _mean_over_parts(rows, column).reset_index().groupby("task"):
-        count = of_task.groupby(column).ngroups
-        samples = [frozenset(of_column["examples"]) for _, of_column in rows[rows["task"] == task].groupby(column)]
-        apart = len(set(samples)) == count or samples == [frozenset({""})] * count
-        for line, of_line in of_task.groupby("line"):
-            of_columns = [
-                dict(zip(of_column["seed"], zip(*(of_column[name] for name in ("value", "low", "high", "of_draws")))))
-                for _, of_column in of_line.groupby(column)
-            ]
-            if len(of_columns) == count:
-                of_seeds = _mean_over_columns(of_columns, apart)
-                runs += [{"task": task, "dataset": "", "metric": "", "line": line, **run} for run in of_seeds]
-    if not runs:
+    measured = _usable(rows)
+    baselines = {row["line"] for row in measured if row.get("baseline")}
+    samples: dict[str, list[frozenset[str]]] = {}
+    for (task, *_), of_column in _by_column(measured).items():
+        samples.setdefault(task, []).append(frozenset(row["examples"] for row in of_column))
+    # By task and line: the seeds of each column.
+    of_lines: dict[tuple[str, str], dict[Column, dict[int, Seed]]] = {}
+    columns: dict[str, set[Column]] = {}
+    for run, score in _mean_over_parts(measured).items():
+        task, _, _, line, seed = run
+        columns.setdefault(task, set()).add(run[:3])
+        of_lines.setdefault((task, line), {}).setdefault(run[:3], {})[seed] = score
+    means: dict[Run, Seed] = {}
+    for (task, line), of_columns in of_lines.items():
+        count = len(columns[task])
+        apart = len(set(samples[task])) == count or samples[task] == [frozenset({""})] * count
+        if len(of_columns) == count:
+            for seed, mean in _mean_over_columns([*of_columns.values()], apart):
+                means[task, "", "", line, seed] = mean
+    if not means:
         return pd.DataFrame(columns=["task", "line", "value", "low", "high", "seeds"])
-    pooled = _pool_lines(pd.DataFrame(runs).set_index([*column, "line", "seed"]), baselines)
+    pooled = _pool_lines(means, baselines)
     return pd.DataFrame([{"task": task, **mean} for (task, *_), means in pooled.items() for mean in means])
 
 
-def _mean_over_columns(
-    columns: Sequence[Mapping[int, tuple[float, float, float, Any]]], apart: bool
-) -> Iterator[dict[str, Any]]:
-    """Average a line's scores over the columns of a table, within each seed: value, low, high and of_draws.
+def _mean_over_columns(columns: Sequence[Mapping[int, Seed]], apart: bool) -> Iterator[tuple[int, Seed]]:
+    """Average a line's scores over the columns of a table, within each seed.
 
-    columns: by seed, value, low, high and of_draws as _mean_over_parts() gives them. apart: whether their test examples
-    differ.
+    columns: by seed, as _mean_over_parts() gives them. apart: whether their test examples differ.
     """
     if len({frozenset(column) for column in columns}) > 1:
         # No seed's mean; that of the means over seeds is the one that the table of scores has.
-        value = float(np.mean([np.mean([value for value, *_ in column.values()]) for column in columns]))
-        yield {"seed": 0, "value": value, "low": np.nan, "high": np.nan, "of_draws": None}
+        value = float(np.mean([np.mean([run.value for run in column.values()]) for column in columns]))
+        yield 0, Seed(value, np.nan, np.nan, [])
         return
     for seed in columns[0]:
-        values, lows, highs = (np.array([column[seed][place] for column in columns]) for place in range(3))
+        of_columns = [column[seed] for column in columns]
+        values, lows, highs = (
+            np.array([getattr(run, name) for run in of_columns]) for name in ("value", "low", "high")
+        )
         value = float(values.mean())
         below, above = (float(np.sqrt((each**2).sum())) / len(columns) for each in (values - lows, highs - values))
-        kept = [column[seed][3] for column in columns]
-        drawn = [draws for draws in kept if isinstance(draws, list)]
+        drawn = [run.of_draws for run in of_columns if run.of_draws]
         known = len(columns) == 1 or (apart and len({len(draws) for draws in drawn}) <= 1)
         low, high = (value - below, value + above) if known else (np.nan, np.nan)
         # Draws are of each dataset's own images: any of one may go with any of another.
-        fixed = sum(value for value, draws in zip(values, kept) if not isinstance(draws, list))
-        of_draws = ((np.sum(drawn, axis=0) + fixed) / len(columns)).tolist() if drawn and known else None
-        yield {"seed": seed, "value": value, "low": low, "high": high, "of_draws": of_draws}
+        fixed = sum(run.value for run in of_columns if not run.of_draws)
+        of_draws = ((np.sum(drawn, axis=0) + fixed) / len(columns)).tolist() if drawn and known else []
+        yield seed, Seed(value, low, high, of_draws)
 
 
 def scores_frame(results: Results) -> "pd.DataFrame":
@@ -221,39 +243,65 @@ def scores_frame(results: Results) -> "pd.DataFrame":
     return frame[SCORE_COLUMNS].rename(columns={"task": "kind", "value": "mean"})
 
 
-def _usable(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
-    """Select the primary rows with a value, one per line, seed and part, and count the ``parts`` of each column.
+def _usable(rows: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Select the primary rows with a value, one per line, seed and part, as mappings with the columns ``USED``."""
+    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()]
+    measured: dict[Any, dict[str, Any]] = {}
+    for row in each_record(rows[[name for name in USED if name in rows]]):
+        row |= {name: np.nan if (number := row.get(name)) is None else float(number) for name in NUMBERS}
+        row |= {name: text if isinstance(text := row.get(name), str) else "" for name in ("part", "examples")}
+        row.setdefault("blind", None)
+        measured[row["task"], row["dataset"], row["metric"], row["line"], row["seed"], row["part"]] = row
+    return [*measured.values()]
+
+
+def _by_column(measured: Iterable[dict[str, Any]]) -> dict[Column, list[dict[str, Any]]]:
+    """Group rows by the columns of the tables."""
+    columns: dict[Column, list[dict[str, Any]]] = {}
+    for row in measured:
+        columns.setdefault((row["task"], row["dataset"], row["metric"]), []).append(row)
+    return columns
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    """Average the values that are known; NaN where none is."""
+    known = np.array(values)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else np.nan
+
+
+def _mean_over_parts(measured: Iterable[dict[str, Any]]) -> dict[Run, Seed]:
+    """Average value, low and high over the parts of each seed that has all of them; several parts have no draws.
 
     low and high are without the error of draws, where that is pooled.
     """
-    rows = rows[rows["primary"].astype(bool) & rows["value"].notna()].copy()
-    for optional in ("majority", "blind", "ceiling"):
-        rows[optional] = rows.get(optional, np.nan)
-    numbers = ["value", "low", "high", "chance", "majority", "ceiling"]
-    rows[numbers] = rows[numbers].astype(float)
-    rows["part"] = rows["part"].astype(object).fillna("")
-    rows = rows.drop_duplicates([*column, "line", "seed", "part"], keep="last")
-    rows["parts"] = rows.groupby(column)["part"].transform("nunique")
-    if "over_groups" in rows:
-        # What draws add to these intervals is estimated from all lines and datasets, in place of from each alone.
-        drawn = (rows["parts"] == 1) & rows["over_groups"].notna()
-        rows.loc[drawn, ["low", "high"]] = np.array([*rows.loc[drawn, "over_groups"]]).reshape(-1, 2)
-    return rows
+    seeds: dict[Run, Seed] = {}
+    for column, of_column in _by_column(measured).items():
+        parts = {row["part"] for row in of_column}
+        of_runs: dict[Run, list[dict[str, Any]]] = {}
+        for row in of_column:
+            of_runs.setdefault((*column, row["line"], row["seed"]), []).append(row)
+        for run, of_parts in of_runs.items():
+            if len(parts) == 1:
+                (row,) = of_parts
+                # What draws add to these intervals is estimated from all lines and datasets, not from each alone.
+                over_groups = row.get("over_groups")
+                low, high = over_groups if isinstance(over_groups, list) else (row["low"], row["high"])
+                seeds[run] = Seed(row["value"], low, high, _draws(row))
+            elif len(of_parts) == len(parts):
+                value, low, high = (float(np.mean([row[name] for row in of_parts])) for name in NUMBERS[:3])
+                seeds[run] = Seed(value, low, high, [])
+    return seeds
 
 
-def _mean_over_parts(rows: "pd.DataFrame", column: list[str]) -> "pd.DataFrame":
-    """Average value, low and high over the parts of each seed that has all of them; several parts have no draws."""
-    numbers = ["value", "low", "high"]
-    rows = rows.assign(of_draws=rows.get("of_draws"))
-    runs = rows.groupby([*column, "line", "seed"])
-    means = runs[numbers].mean().where(runs[numbers].count().eq(runs.size(), axis="index"))
-    means["of_draws"] = runs["of_draws"].first().where(runs.size() == 1)
-    return means[runs.size() == runs["parts"].first()]
+def _draws(row: Mapping[str, Any]) -> list[float]:
+    """Return the score in each draw of what is learned from; none where a row has none."""
+    return draws if isinstance(draws := row.get("of_draws"), list) else []
 
 
 def _pool_lines(
-    of_seeds: "pd.DataFrame", baselines: Container[str], each_metric: bool = False
-) -> dict[Any, list[dict[str, Any]]]:
+    of_seeds: Mapping[Run, Seed], baselines: Container[str], each_metric: bool = False
+) -> dict[Column, list[dict[str, Any]]]:
     """Pool value, low and high over the seeds of each line: by task, dataset and metric, a mapping for each line.
 
     The seeds of all lines and datasets of a kind of task say together how much seeds differ; those of baselines, which
@@ -261,57 +309,54 @@ def _pool_lines(
     """
     from benchmark.evaluation.replicates import Score, pooled
 
-    keys = [key[:4] for key in of_seeds.index]
-    of_runs: dict[tuple[str, str, str, str], list[int]] = {}
-    for place, key in enumerate(keys):
-        of_runs.setdefault(key, []).append(place)
-    columns = {name: of_seeds[name].to_numpy() for name in ("value", "low", "high", "of_draws")}
-    runs = [(key, {name: values[of_runs[key]] for name, values in columns.items()}) for key in sorted(of_runs)]
-    of_kinds: dict[Any, list[int]] = {}
-    for number, ((task, _, metric, line), _) in enumerate(runs):
-        of_kinds.setdefault((task, metric if each_metric else "", line in baselines), []).append(number)
-    means: dict[int, tuple[float, float, float]] = {}
-    for numbers in of_kinds.values():
-        of_kind = [runs[at][1] for at in numbers]
-        scores = [Score(seeds["value"], seeds["low"], seeds["high"], _draws(seeds["of_draws"])) for seeds in of_kind]
-        means |= dict(zip(numbers, pooled(scores)))
-    lines: dict[Any, list[dict[str, Any]]] = {}
-    for number, ((*key, line), seeds) in enumerate(runs):
-        value, low, high = means[number]
-        count = len(seeds["value"])
-        deviation = float(seeds["value"].std(ddof=1)) if count > 1 else np.nan
-        score = {"line": line, "value": value, "low": low, "high": high, "seeds": count, "deviation": deviation}
-        lines.setdefault(tuple(key), []).append(score)
+    of_runs: dict[Key, list[Seed]] = {}
+    for run in sorted(of_seeds):
+        of_runs.setdefault(run[:4], []).append(of_seeds[run])
+    scores = {key: _score(seeds) for key, seeds in of_runs.items()}
+    of_kinds: dict[Any, list[Key]] = {}
+    for key in scores:
+        task, _, metric, line = key
+        of_kinds.setdefault((task, metric if each_metric else "", line in baselines), []).append(key)
+    means: dict[Key, tuple[float, float, float]] = {}
+    for keys in of_kinds.values():
+        means |= dict(zip(keys, pooled([Score(*scores[key]) for key in keys])))
+    lines: dict[Column, list[dict[str, Any]]] = {}
+    for key, (values, *_) in scores.items():
+        value, low, high = means[key]
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+        score = {"line": key[3], "value": value, "low": low, "high": high, "seeds": len(values), "deviation": deviation}
+        lines.setdefault(key[:3], []).append(score)
     return lines
 
 
-def _is_drawn(column: "pd.DataFrame") -> bool:
-    return "of_draws" in column and any(isinstance(draws, list) and len(draws) > 1 for draws in column["of_draws"])
+def _score(seeds: Sequence[Seed]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
+    """Lay out the seeds of a line as ``Score`` takes them; several seeds have the draws' variance in theirs."""
+    values, lows, highs = (np.array([getattr(seed, name) for seed in seeds]) for name in ("value", "low", "high"))
+    return values, lows, highs, seeds[0].of_draws if len(seeds) == 1 else []
 
 
-def _draws(of_draws: np.ndarray) -> list[float]:
-    """Return the score in each draw of what is learned from; none where there are several seeds, or no draws."""
-    return of_draws[0] if len(of_draws) == 1 and isinstance(of_draws[0], list) else []
-
-
-def highest_guesses(guesses: "pd.Series[Any]", lines: "pd.Series[str]") -> dict[str, float]:
+def highest_guesses(guesses: Iterable[tuple[Any, str]]) -> dict[str, float]:
     """Find, for each guess without the images, the highest of the lines' means over seeds and parts.
 
     A guess may be made with the line's own encoder of texts. With the best one it is the score to beat for all.
-    guesses: a mapping from names to scores, or NaN, for each row. lines: the line of each.
+    guesses: of each row, a mapping from names to scores, or NaN, and the line.
     """
-    import pandas as pd
+    of_names: dict[str, dict[str, list[float]]] = {}
+    for of_row, line in guesses:
+        for name, guess in of_row.items() if isinstance(of_row, dict) else ():
+            of_lines = of_names.setdefault(str(name), {})
+            if guess is not None and guess == guess:
+                of_lines.setdefault(line, []).append(guess)
+    return {
+        name: max((math.fsum(of_line) / len(of_line) for of_line in of_lines.values()), default=np.nan)
+        for name, of_lines in of_names.items()
+    }
 
-    named = [guess if isinstance(guess, dict) else {} for guess in guesses]
-    if not any(named):
-        return {}
-    of_lines = pd.DataFrame(named, guesses.index, dtype=float).groupby(lines).mean()
-    return {str(name): float(value) for name, value in of_lines.max().items()}
 
-
-def examples(column: "pd.DataFrame", parts: Sequence[str]) -> str:
+def examples(column: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> str:
     """Write the number of test examples: one, one per part, or a range if runs were measured on different ones."""
-    return "/".join(dict.fromkeys(span(column.loc[column["part"] == part, "n"].astype(int)) for part in parts))
+    counts = ({int(row["n"]) for row in column if row["part"] == part} for part in parts)
+    return "/".join(dict.fromkeys(span(of_part) for of_part in counts))
 
 
 def best_of(values: Sequence[float], chance: float) -> list[bool]:
@@ -336,7 +381,7 @@ def score_table(
     """
     scores = scores[scores["task"] == task]
     columns, metrics = columns_of(scores), natural(scores["metric"].unique())
-    lines = [line for line in order if line in set(scores["line"])]
+    lines = present(scores, order)
     baselines = set(scores.loc[scores["baseline"], "line"])
     score_at: dict[Any, Any] = dict(zip(zip(scores["line"], scores["dataset"], scores["metric"]), each_row(scores)))
     grid = [[score_at.get((line, *key)) for key in columns] for line in lines]

@@ -387,13 +387,16 @@ class Store:
 
         columns: those that are read; default: all.
         """
-        import pandas as pd
+        from pyarrow import parquet
 
         path = self._checked(cell, key, _name("examples", part))
         if path is None:
             return None
-        with _damage_of(path):
-            return pd.read_parquet(path, columns=None if columns is None else list(columns))
+        # pandas would open it as a data set of many files, which takes as long as reading it.
+        with _damage_of(path), parquet.ParquetFile(path) as file:
+            wanted = columns and list(columns)
+            frame: pd.DataFrame = file.read(wanted, use_threads=False).to_pandas()
+            return frame[wanted] if wanted else frame
 
     def log(self, cell: str) -> "pd.DataFrame | None":
         """Read the log of a cell's training, one row per step; None if it has none."""
@@ -444,9 +447,9 @@ class Store:
         path = self._checked(cell, key, _name("resamples", part))
         if path is None:
             return None
-        # A report reads thousands of these: through pandas each would take ten times as long.
+        # A report reads thousands of these: as a table each would take twice as long, through pandas twenty times.
         with _damage_of(path), parquet.ParquetFile(path) as file:
-            column = file.read(columns=[metric], use_threads=False).column(0).combine_chunks()
+            column = file.reader.read_column(file.schema_arrow.names.index(metric)).combine_chunks()
             numbers = column.flatten() if pa.types.is_list(column.type) else column
             values = np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
             return values.reshape(len(column), -1).T
@@ -491,7 +494,7 @@ class Store:
                 except DamagedError as error:
                     self.leave_out(error)
                     continue
-                rows = [{**row, **origin} for row in record.content]
+                rows = [{**row, **origin} for row in record.content] if origin else record.content
                 evaluations.append(((cell.age, record.time, record.count, key), rows))
         return evaluations
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.evaluation.replicates import Estimate, Score, conclude, estimate, pooled, spreads
+from benchmark.evaluation.replicates import (
+    Estimate,
+    Score,
+    Spread,
+    conclude,
+    estimate,
+    half_width,
+    pooled,
+    spreads,
+    tail_of,
+)
 from tests.moderated import hypotheses
 
 UNITS = [(0.9, 3, 0.4, 0.63), (0.05, 3, 0.3, 0.55), (2.5, 2, 0.5, 0.7), (0.4, 5, 0.2, 0.45), (1.1, 3, 0.6, 0.77)]
@@ -48,6 +58,19 @@ def test_interval_and_p_value_are_those_of_the_mixture() -> None:
         assert concluded.p == pytest.approx(tail(0.5))
         assert tail(concluded.high - concluded.value) == pytest.approx(0.05)
         assert concluded.value - concluded.low == pytest.approx(concluded.high - concluded.value)
+
+
+@pytest.mark.parametrize("groups", [3, 60, math.inf])
+@pytest.mark.parametrize("degrees", [1.0, 4.0, 1000.0])
+def test_beyond_half_the_width_are_5_percent_however_unlike_the_hypotheses(groups: float, degrees: float) -> None:
+    for unlikely in (1e-6, 0.049, 0.051, 0.5, 0.999):
+        for larger in (1.0, 10.0, 1e6):
+            variances = np.array([1e-3, 1e-3 * larger])
+            spread = Spread(np.array([1 - unlikely, unlikely]), variances, np.array([degrees, 1000.0]))
+            each = Estimate(0.5, 1e-3, groups, 2)
+            tail = tail_of(each, spread)
+            half = half_width(tail, np.sqrt(1e-3 + variances / 2), spread.weights, min(groups - 1, degrees))
+            assert tail(half) == pytest.approx(0.05, rel=1e-8)
 
 
 def test_up_to_three_are_taken_alone_as_students_t_does() -> None:

@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
+from sklearn.manifold import TSNE
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score, roc_curve
 
 from benchmark.report.render import Chart, Table
@@ -189,8 +191,22 @@ def test_maps_keep_what_two_dimensions_can_show() -> None:
     distance = [np.linalg.norm(x[:, None] - x[None], axis=2) for x in (plane, points.astype(float))]
     np.testing.assert_allclose(distance[1] / distance[1].max(), distance[0] / distance[0].max(), atol=0.003)
     assert np.abs(points).max() == 500
-    neighbours = [embedding_map.project(embedded(n=60), "t-SNE") for _ in range(2)]
-    np.testing.assert_array_equal(*neighbours)
+
+
+def test_a_map_of_neighbourhoods_repeats_and_is_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError
+
+    maps = []
+    for cache in ("one", "other"):
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / cache))
+        maps.append(embedding_map.project(embedded(n=60), "t-SNE"))
+    monkeypatch.setattr(TSNE, "fit_transform", fails)
+    maps.append(embedding_map.project(embedded(n=60), "t-SNE"))
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+    with pytest.raises(AssertionError):
+        embedding_map.project(embedded(seed=1, n=60), "t-SNE")
 
 
 def test_rare_classes_share_a_colour() -> None:

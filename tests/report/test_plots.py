@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_hex
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import to_hex, to_rgba
 
 from benchmark.report.comparison import default_reference
 from benchmark.report.costs import quality_and_cost
-from benchmark.report.plots import PALETTE, cost_chart, duration_ticks, pareto, save, score_chart, staircase
+from benchmark.report.plots import PALETTE, colours, cost_chart, duration_ticks, pareto, save, score_chart, staircase
 from benchmark.report.results import label_lines
 from benchmark.report.scores import summarise
 from tests.report.fakes import DATASETS, synthetic
@@ -49,8 +49,11 @@ def test_bars_intervals_chance_and_values_are_the_scores():
     assert sorted(panels) == sorted(DATASETS[:3])
     for dataset, ax in panels.items():
         own = scores[(scores["task"] == "vqa") & (scores["dataset"] == dataset)].set_index("line").reindex(lines)
-        widths = [bar.get_width() for bar in ax.patches]
-        np.testing.assert_allclose(widths, 100 * own["value"])
+        (bars,) = (c for c in ax.collections if isinstance(c, PolyCollection))
+        ends = np.array([bar.vertices[:4, 0] for bar in bars.get_paths()])
+        np.testing.assert_allclose(ends[:, 1:3], 100 * own[["value", "value"]].to_numpy())
+        assert (ends[:, [0, 3]] == 0).all()
+        assert [*map(tuple, bars.get_facecolors())] == [to_rgba(colours(lines)[line]) for line in lines]
         for collection in (c for c in ax.collections if isinstance(c, LineCollection)):
             ends = np.array([path.vertices[:, 0] for path in collection.get_paths()])
             np.testing.assert_allclose(ends, 100 * own[["low", "high"]].to_numpy())
@@ -92,9 +95,8 @@ def test_a_line_has_one_colour_in_all_plots():
     assert len({*PALETTE}) == len(PALETTE) == 12
     expected = dict(zip(lines, PALETTE))
     few = score_chart(scores, "few_shot", lines)  # without clip
-    assert [to_hex(bar.get_facecolor()).upper() for bar in few.axes[0].patches] == [
-        expected[x] for x in lines if x != "clip"
-    ]
+    (bars,) = (c for c in few.axes[0].collections if isinstance(c, PolyCollection))
+    assert [to_hex(colour).upper() for colour in bars.get_facecolors()] == [expected[x] for x in lines if x != "clip"]
     points, pairs, _ = quality_and_cost(scores, rows, costs)
     figure = cost_chart(points, pairs, lines)
     markers = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]

@@ -31,7 +31,7 @@ CHOICE = "Click a name below the chart to show that line alone, and more with th
 
 
 def specification(
-    layers: "Sequence[alt.Chart | alt.LayerChart | alt.FacetChart]",
+    layers: "Sequence[alt.Chart | Sequence[alt.Chart]]",
     parameters: "Sequence[alt.Parameter]" = (),
     height: int = HEIGHT,
     apart: bool = False,
@@ -39,23 +39,33 @@ def specification(
 ) -> dict[str, Any]:
     """Return the Vega-Lite specification of a chart, as wide as the page.
 
-    layers: drawn over each other. parameters: what the reader chooses, besides selections. height: pixels. apart:
-    whether each layer has a vertical axis of its own. datasets: the records of named data.
+    layers: drawn over each other; several together where they share an axis. parameters: what the reader chooses,
+    besides selections. height: pixels. apart: whether each layer has a vertical axis of its own. datasets: the records
+    of named data.
 
-    Altair copies all layers and their data for each property that is added to a chart, so these are added here; and it
-    validates nothing, which would take a third of a second for a chart. The tests have Vega-Lite draw them.
+    Altair copies all layers and their data several times to layer them, and for each property that is added to a chart,
+    so that is done here; and it validates nothing, which would take a third of a second for a chart. The tests have
+    Vega-Lite draw them.
     """
-    import altair as alt
+    from altair import SCHEMA_URL
 
-    spec: dict[str, Any] = alt.layer(*layers).to_dict(validate=False)
-    spec |= {"width": "container", "height": height}
+    written: Any = {"top_level": False, "datasets": datasets}
+    spec: dict[str, Any] = {
+        "$schema": SCHEMA_URL,
+        "layer": [
+            each.to_dict(validate=False, context=written)
+            if not isinstance(each, Sequence)
+            else {"layer": [layer.to_dict(validate=False, context=written) for layer in each]}
+            for each in layers
+        ],
+        "datasets": datasets,
+        "width": "container",
+        "height": height,
+    }
     if parameters:
-        chosen = [each.param.to_dict(validate=False) for each in parameters]  # type: ignore[union-attr]
-        spec["params"] = chosen + spec.get("params", [])
+        spec["params"] = [each.param.to_dict(validate=False) for each in parameters]  # type: ignore[union-attr]
     if apart:
         spec["resolve"] = {"scale": {"y": "independent"}}
-    if datasets:
-        spec["datasets"] = spec.get("datasets", {}) | datasets
     spec["config"] = {
         "font": 'system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif',
         "view": {"stroke": None},
@@ -114,6 +124,11 @@ def choice(name: str, label: str, options: Sequence[str]) -> "alt.Parameter":
 def constant(channel: Any, value: Any) -> Any:
     """Set a channel, such as alt.XValue, to a value: for alt.value() altair would hash its schemas, each time."""
     return channel(value)
+
+
+def unless(channel: Any, value: Any, test: str, other: Any) -> Any:
+    """Set a channel to a value, or to another where a test holds: alt.condition() would validate it, in 50 ms."""
+    return channel(value, condition={"test": test, "value": other})
 
 
 class Lines:

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmark.report.curve import columns_of, panels, points, pool_points
 from benchmark.report.render import Chart, of_level
-from benchmark.report.results import Results
+from benchmark.report.results import Results, present
 from benchmark.report.web.charts import CHOICE, Lines, choice, end_labels, names, right_of_labels, specification, table
 
 
@@ -18,7 +18,7 @@ def score_curves(results: Results) -> Iterator[Chart]:
     if not len(scores):
         return
     columns: dict[str, list[float]] = {name: [] for name in ("of", "place", "line", "y", "spread", "chance")}
-    shown = [line for line in results.lines if line in set(scores["line"])]
+    shown = present(scores, results.lines)
     options: list[str] = []
     places: list[str] = []
     for name, metric, rows in panels(scores):

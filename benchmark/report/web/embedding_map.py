@@ -2,16 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.common.errors import BenchError
 from benchmark.common.text import display_name
 from benchmark.report.plots import PALETTE
 from benchmark.report.render import Cell, Chart, Table
 from benchmark.report.results import Results, natural
 from benchmark.report.web.charts import LIMIT, choice, constant, names, specification, table
+from benchmark.store.cache import cache_root, remember, remembered
+from benchmark.store.hashing import digest
 from benchmark.store.rows import Embedded
+from benchmark.store.store import row_digest
 
 if TYPE_CHECKING:
     import altair as alt
@@ -226,9 +232,24 @@ def project(embedded: Embedded, method: str) -> np.ndarray:
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     points *= np.sign(points[np.abs(points).argmax(axis=0), [0, 1]])
     if method == "t-SNE":
-        from sklearn.manifold import TSNE
-
-        start = points / np.std(points[:, 0]) * 1e-4
-        points = TSNE(init=start, perplexity=30, max_iter=500, random_state=SEED).fit_transform(vectors)
+        points = neighbourhoods(vectors, points / np.std(points[:, 0]) * 1e-4)
     points = points - (points.max(axis=0) + points.min(axis=0)) / 2
     return np.asarray(np.round(500 * points / max(np.abs(points).max(), 1e-12))).astype(int)
+
+
+def neighbourhoods(vectors: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Project vectors, [n, D], by t-SNE, [n, 2]; the cache keeps it, as it takes half a second and two to import.
+
+    start: the points that it begins with.
+    """
+    settings = {"perplexity": 30, "max_iter": 500, "random_state": SEED}
+    key = digest([row_digest(vectors), row_digest(start), settings, version("scikit-learn")])
+    path = cache_root() / "maps" / f"{key}.json"
+    points = remembered(path)
+    if points is None:
+        from sklearn.manifold import TSNE
+
+        points = TSNE(init=start, **settings).fit_transform(vectors).tolist()
+        with suppress(BenchError):
+            remember(path, points)
+    return np.array(points, dtype=np.float32)

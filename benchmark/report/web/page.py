@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from benchmark.common.errors import BenchError
-from benchmark.report.render import Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, anchor, break_points
+from benchmark.report.render import PLOTS, Answer, Cell, Chart, Panel, Part, Plot, Sentence, Table, anchor, break_points
 from benchmark.store.cache import cache_root, remember, remembered
 
 SHADES = 6
@@ -55,7 +55,7 @@ class WebPage:
             self.chapters.append(replace(chapter, parts=shown))
 
     def write(self, path: Path, how_to_read: str) -> Path:
-        """Write the page. how_to_read: the explanations at its end, in Markdown."""
+        """Write the page beside the plots, which are saved. how_to_read: the explanations at its end, in Markdown."""
         from markdown_it import MarkdownIt
         from markupsafe import Markup
 
@@ -67,6 +67,7 @@ class WebPage:
         text = template.render(
             title=self.title,
             chapters=self.chapters,
+            plots=path.parent / PLOTS,
             data=embedded({"charts": charts, "panels": panels}),
             vega=_vega() if charts else "",
             script=_source("page.js"),
@@ -131,7 +132,11 @@ def embedded(data: Any) -> Any:
     """Write data as JSON for a script element: no text in it can end the element, and NaN is null."""
     from markupsafe import Markup
 
-    text = json.dumps(_finite(data), separators=(",", ":"), ensure_ascii=False)
+    write = partial(json.dumps, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text = write(data)
+    except ValueError:
+        text = write(_finite(data))
     return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
@@ -150,19 +155,11 @@ def breakable(text: str) -> Any:
     return Markup("<wbr>").join(escape(piece) for piece in break_points(text))
 
 
-def svg(plot: Plot) -> Any:
-    """Draw a plot as SVG for the page, where its identifiers must not meet those of other plots."""
-    import io
-
-    import matplotlib
+def svg(plot: Plot, folder: Path) -> Any:
+    """Read a plot that was saved for the page, where its identifiers must not meet those of other plots."""
     from markupsafe import Markup
 
-    from benchmark.report.plots import STYLE
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": plot.name}):
-        plot.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    text = (folder / f"{plot.file}.svg").read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))
     prefix = anchor(plot.name)

@@ -19,6 +19,7 @@ from benchmark.report.web.charts import (
     right_of_labels,
     specification,
     table,
+    unless,
 )
 
 if TYPE_CHECKING:
@@ -188,8 +189,8 @@ def _confusion(results: Results, of_lines: Mapping[tuple[str, str], Predicted], 
         x=x,
         y=y,
         text=alt.Text("share:Q", format=".0%"),
-        color=alt.condition("datum.share > 0.72", alt.value("#FFFFFF"), alt.value(INK)),
-        opacity=alt.condition("width / datum.classes > 32", alt.value(1), alt.value(0)),
+        color=unless(alt.ColorValue, INK, "datum.share > 0.72", "#FFFFFF"),
+        opacity=unless(alt.OpacityValue, 0, "width / datum.classes > 32", 1),
     )
     yield Chart(
         f"{results.task}-confusion",
@@ -280,7 +281,7 @@ def _roc(results: Results, of_lines: Mapping[tuple[str, str], Predicted], note: 
         x=x, y=y, color=lines.colour, strokeDash=lines.dash, order=alt.Order("x:Q")
     )
     layers = [_diagonal(x, y), curve.add_params(lines.clicked)]
-    beside = [alt.layer(*layers), alt.layer(*ranked_labels(chosen, lines, "area"))]
+    beside = [layers, ranked_labels(chosen, lines, "area")]
     yield Chart(
         f"{results.task}-roc",
         f"{results.task}: ROC curves",
@@ -356,7 +357,7 @@ def _reliability(results: Results, of_lines: Mapping[tuple[str, str], Predicted]
     )
     errors = chosen.transform_aggregate(error="mean(error)", groupby=["name"])
     layers = [_diagonal(x, y), curve.add_params(lines.clicked), dots]
-    beside = [alt.layer(*layers), alt.layer(*ranked_labels(errors, lines, "error", rising=True))]
+    beside = [layers, ranked_labels(errors, lines, "error", rising=True)]
     yield Chart(
         f"{results.task}-reliability",
         f"{results.task}: reliability",
