@@ -29,6 +29,7 @@ CACHED = (
     "evaluations",
     "frozen",
     "estimates",
+    "maps",
     "scripts",
 )
 """The folders of the cache. Nothing else is removed, whatever BENCH_CACHE points to."""
