@@ -146,11 +146,11 @@ def texts(count, size, kind):
 @pytest.mark.parametrize(
     "metadata",
     [
-        texts(1, 2_000_000, "zTXt"),
-        texts(1, 2_000_000, "iTXt"),
-        texts(1, 2_000_000, "tEXt"),
-        texts(70, 1_000_000, "zTXt"),
-        {"icc_profile": bytes(2_000_000)},
+        lambda: texts(1, 2_000_000, "zTXt"),
+        lambda: texts(1, 2_000_000, "iTXt"),
+        lambda: texts(1, 2_000_000, "tEXt"),
+        lambda: texts(70, 1_000_000, "zTXt"),
+        lambda: {"icc_profile": bytes(2_000_000)},
     ],
     ids=["zTXt", "iTXt", "tEXt", "many", "iCCP"],
 )
@@ -160,7 +160,7 @@ def test_metadata_of_any_size_in_png(tmp_path, metadata):
     exif[0x0112] = 6
     picture = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     picture.putpalette([10, 20, 30, 40, 50, 60])
-    path = saved(tmp_path / "x.png", picture, transparency=1, exif=exif, **metadata)
+    path = saved(tmp_path / "x.png", picture, transparency=1, exif=exif, **metadata())
     assert np.asarray(decode_image(path)).tolist() == [[[10, 20, 30]], [[255, 255, 255]]]
     with pytest.raises(BadRow, match="cannot be decoded"):
         decode_image(path.read_bytes()[:-30])

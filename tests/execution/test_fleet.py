@@ -46,9 +46,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(squares: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENCH_CACHE", str(squares.parent / "cache"))
+        patch.setenv("BENCH_CACHE", str(shared_cache))
         results = tmp_path_factory.mktemp("undisturbed") / "results"
         run_squares(squares, results, *LONG, **SHARED)
     return results

@@ -1,4 +1,4 @@
-"""Two ranks for tests: this process and one that is spawned once, in a gloo group; both call the same function."""
+"""Two ranks for tests: this process and one that is forked once, in a gloo group; both call the same function."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from torch import distributed
 
 from benchmark.training.ranks import Ranks
 
-CONTEXT = get_context("spawn")
+CONTEXT = get_context("fork")
 PATIENCE = timedelta(seconds=60)
 
 

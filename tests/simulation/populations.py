@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -22,14 +23,22 @@ Draw = Callable[[np.random.Generator, int], Examples]
 
 @dataclass(frozen=True)
 class Population:
-    """What is measured, how test sets are drawn, and the metric over everyone.
+    """What is measured, and how test sets are drawn.
 
-    pair: draws the scores of two methods that are equally good on the same test set.
+    pair: draws the scores of two methods that are equally good on the same test set. known: the metric over everyone,
+    where a formula tells it.
     """
 
     metric: Metric
-    truth: float
     pair: Callable[[np.random.Generator, int], tuple[Examples, Examples]]
+    known: float | None = None
+
+    @cached_property
+    def truth(self) -> float:
+        """The metric over everyone, or a population so large that its error is below a tenth of a point."""
+        if self.known is not None:
+            return self.known
+        return float(self.metric(self.pair(np.random.default_rng(0), 60_000)[0]))
 
     def draw(self, random: np.random.Generator, patients: int) -> Examples:
         return self.pair(random, patients)[0]
@@ -63,7 +72,7 @@ def accuracy(right: float, most_images: int = 0) -> Population:
         )
         return first, second
 
-    return Population(Mean("x"), right, pair)
+    return Population(Mean("x"), pair, right)
 
 
 def reciprocal_rank() -> Population:
@@ -74,7 +83,7 @@ def reciprocal_rank() -> Population:
         first, second = (columns(group, x=1 / np.ceil(np.exp(2 + each[:, 0]))) for each in two_noises(random, group))
         return first, second
 
-    return Population(Mean("x"), _of_everyone(Mean("x"), pair), pair)
+    return Population(Mean("x"), pair)
 
 
 def findings(
@@ -97,8 +106,7 @@ def findings(
         )
         return first, second
 
-    truth = float(stats.norm.cdf(gain / 2**0.5)) if kind is MacroAUROC else _of_everyone(metric, pair)
-    return Population(metric, truth, pair)
+    return Population(metric, pair, float(stats.norm.cdf(gain / 2**0.5)) if kind is MacroAUROC else None)
 
 
 def classes(shares: tuple[float, ...], over: tuple[int, ...], gain: float) -> Population:
@@ -119,9 +127,4 @@ def classes(shares: tuple[float, ...], over: tuple[int, ...], gain: float) -> Po
         )
         return first, second
 
-    return Population(metric, _of_everyone(metric, pair), pair)
-
-
-def _of_everyone(metric: Metric, pair: Callable[[np.random.Generator, int], tuple[Examples, Examples]]) -> float:
-    """The metric over a population so large that its error is below a tenth of a point."""
-    return float(metric(pair(np.random.default_rng(0), 60_000)[0]))
+    return Population(metric, pair)

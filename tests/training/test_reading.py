@@ -24,6 +24,8 @@ from tests.methods.cases import AUGMENTATION, METHOD_MODES
 from tests.methods.fakes import Pairs, small_method
 from tests.training.fakes import CPU
 
+pytestmark = pytest.mark.usefixtures("not_counted")
+
 OPERATORS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal")
 """Operators whose result, or its shape, the host must know before it can go on."""
 FUNCTIONS = {getattr(Tensor, name): name for name in ("tolist", "numpy", "item", "cpu", "__array__")}
