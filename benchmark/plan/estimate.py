@@ -39,6 +39,7 @@ from benchmark.training.cost import (
     counting,
     fitting_division,
     flops_budget_steps,
+    is_small,
     on_meta,
     parameter_columns,
     simulated_cost,
@@ -182,7 +183,8 @@ class Estimator:
         depends_on += [available and round(10 * math.log2(max(1, available))), gpus] if available is not None else []
         try:
             steps, flops, memory, division = _remembered(
-                [*_identity(method, cell), *depends_on], lambda: simulated_or_real(count)
+                [*_identity(method, cell), *depends_on],
+                lambda: simulated_or_real(count, is_small(method, training, device)),
             )
         except BenchError:
             raise

@@ -44,6 +44,13 @@ T = TypeVar("T")
 MOST_AT_ONCE = 4.0
 """How many times as many pairs pass at once where no graph is kept, at most: an operator takes more within."""
 
+SMALL = 1e8
+"""The parameters of a small method times the pairs of its micro-batch: computing its steps takes a fifth of the time of
+simulating them, and none of what simulating imports, which takes as long as torch itself."""
+
+FULL = 1 << 17
+"""Pairs after which queues are taken to be full where steps are computed: keys of more would not fit into memory."""
+
 ASSUMED_STEPS = 10_000
 """Steps after which memory and operations are counted if the number of steps is unknown: queues are full then."""
 
@@ -266,7 +273,7 @@ def simulated_flops(
     mode = accumulation_mode(method, training)
     counts = {}
     with trial_copy(method, device, real) as copy:
-        _after_training_on(copy, shape.batch(1), training, steps * training.batch_size)
+        _after_training_on(copy, shape.batch(1), training, steps * training.batch_size, real)
         for stage in copy.stages():
             copy.enter(stage)
             with counting() as counter, _Passes(copy, lambda: counter.total, flops_only=True) as passes:
@@ -302,7 +309,7 @@ def _simulated_step(
         fake = simulating(device)
         peak = StoragePeak(fake)
         optimizer = _warm_optimizer(copy, recipe, peak, real)
-        _after_training_on(copy, shape.batch(1), training, before)
+        _after_training_on(copy, shape.batch(1), training, before, real)
         average = WeightAverage(copy, training.average) if training.average else None
         if average is not None:
             average.follow()
@@ -512,16 +519,26 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
         yield deepcopy(method, memo).train()
 
 
-def simulated_or_real(count: Callable[[bool], T]) -> T:
+def simulated_or_real(count: Callable[[bool], T], small: bool) -> T:
     """Return ``count(False)``, computed on fake tensors; if the method does not run on them, ``count(True)``.
 
-    count: calls one of the functions above, passing its argument as ``real``.
+    count: calls one of the functions above, passing its argument as ``real``. small: see ``is_small()``; then
+    ``count(True)``, which is the same.
     """
+    if small:
+        return count(True)
     try:
         return count(False)
     # A method may fail in any way on fake tensors; a mistake in the method itself is raised by the second call.
     except Exception:
         return count(True)
+
+
+def is_small(method: Method, training: Training, device: torch.device) -> bool:
+    """Return whether computing a method's steps takes less time than simulating them."""
+    if device.type != "cpu" or training.micro_batch == "auto":
+        return False
+    return training.micro_batch_size * sum(each.numel() for each in method.parameters()) <= SMALL
 
 
 def _emptied(tensor: Tensor, device: torch.device, number: float | None) -> Tensor:
@@ -636,10 +653,11 @@ def _has_keys(method: Method) -> bool:
     return type(method).keys is not Method.keys
 
 
-def _after_training_on(method: Method, sample: Batch, training: Training, samples: int) -> None:
+def _after_training_on(method: Method, sample: Batch, training: Training, samples: int, real: bool) -> None:
     """Put a method into its state after ``samples`` pairs: call after_step() once with as many keys."""
     if not _has_keys(method):
         return
+    samples = min(samples, FULL) if real else samples
     keys = keys_of(method, [sample.rows([0, 0])], 0)
     method.after_step({name: key[:1].expand(samples, *key.shape[1:]) for name, key in keys.items()})
 

@@ -65,6 +65,7 @@ from benchmark.training.cost import (
     fitting_division,
     flops_budget_steps,
     flops_by_stage,
+    is_small,
     parameter_columns,
     seconds_per_step,
     simulated_or_real,
@@ -557,7 +558,8 @@ class _Loop:
         if self.training.flops is not None:
             shape = Shape.of(self._sample())
             return simulated_or_real(
-                lambda real: flops_budget_steps(self.method, shape, self.training, self.device, real)
+                lambda real: flops_budget_steps(self.method, shape, self.training, self.device, real),
+                is_small(self.method, self.training, self.device),
             )
         steps = self.ranks.all(training_steps(self.training, len(self.pairs), self._seconds_per_step))[0]
         if self.training.time is not None and self.ranks.is_first:

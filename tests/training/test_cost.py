@@ -17,9 +17,11 @@ from benchmark.method import METHODS, Accumulation, Embeddings, Keys, Method
 from benchmark.models import DualEncoder, build_model, load_model_card
 from benchmark.training.accumulation import accumulate
 from benchmark.training.cost import (
+    SMALL,
     Shape,
     flops_budget_steps,
     flops_per_sample,
+    is_small,
     on_meta,
     simulated_cost,
     simulated_flops,
@@ -81,11 +83,28 @@ def test_a_budget_in_flops_is_what_the_training_takes(name: str, options: dict[s
 
 @pytest.mark.parametrize(("name", "mode", "micro_batch"), with_micro_batches(24, 8))
 def test_a_plan_counts_what_the_run_takes(name: str, mode: Accumulation, micro_batch: int, tmp_path: Path) -> None:
+    """Whether the plan simulates the steps or computes them."""
     settings: dict[str, Any] = {"batch_size": 24, "micro_batch": micro_batch, "accumulation": mode}
     cost = train(small_method(name), tmp_path, pairs_of_one_length(48), samples=None, steps=2, **settings)
-    planned = simulated_cost(meta_method(name), shape(), Training(steps=2, **settings), CPU, 2)
-    assert planned.flops == pytest.approx({"pretrain": cost["flops_per_sample"]}, rel=1e-6)
-    assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
+    small, training = small_method(name), Training(steps=2, **settings)
+    assert is_small(small, training, CPU)
+    for real, method in ((False, meta_method(name)), (True, small)):
+        planned = simulated_cost(method, shape(), training, CPU, 2, real)
+        assert planned.flops == pytest.approx({"pretrain": cost["flops_per_sample"]}, rel=1e-6)
+        assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
+
+
+def test_only_a_small_method_on_the_cpu_is_computed() -> None:
+    method = meta_method("clip")
+    parameters = sum(each.numel() for each in method.parameters())
+    most = int(SMALL / parameters)
+    for count, small in ((most, True), (most + 1, False)):
+        training = Training(steps=1, batch_size=2 * most, micro_batch=count)
+        assert is_small(method, training, CPU) == small
+        assert simulated_or_real(lambda real: real, is_small(method, training, CPU)) == small
+    training = Training(steps=1, batch_size=8, micro_batch=8)
+    assert not is_small(method, training, torch.device("cuda"))
+    assert not is_small(method, training.model_copy(update={"micro_batch": "auto"}), CPU)
 
 
 @cache
@@ -189,7 +208,7 @@ def test_a_method_whose_shapes_depend_on_contents(kind: type[Method], tmp_path: 
     if kind is Sorting:
         with pytest.raises(PlugInError, match="DynamicOutputShape"):
             simulated_flops(made(), shape(), training, CPU, 2)
-    planned = simulated_or_real(lambda real: simulated_cost(made(), shape(), training, CPU, 2, real))
+    planned = simulated_or_real(lambda real: simulated_cost(made(), shape(), training, CPU, 2, real), small=False)
     cost = train(made(), tmp_path, pairs_of_one_length(16), samples=None, steps=2)
     assert planned.flops["pretrain"] == pytest.approx(cost["flops_per_sample"], rel=1e-6)
     assert planned.memory == pytest.approx(cost["peak_memory"], rel=0.15)
