@@ -44,7 +44,7 @@ def plan(
     """
     flops = parse_speed(speed) if speed else None
     # Importing makes objects that stay: the collector would search them again and again for half a second.
-    with no_collection():
+    with no_collection(stays=True):
         config = options.config()
         from benchmark.plan.estimate import Estimator
         from benchmark.plan.make import make_plan

@@ -67,7 +67,7 @@ def run(
     if named and options.device is None:
         options = replace(options, device=named[0].partition(":")[0])
     # Importing makes objects that stay: the collector would search them again and again for half a second.
-    with no_collection():
+    with no_collection(stays=True):
         from benchmark.plan.make import make_plan
 
         plan = make_plan(options.config())
@@ -111,7 +111,7 @@ def eval_(
 
     One that fails does not stop the others; it is named at the end, and the exit status is 1.
     """
-    with no_collection():
+    with no_collection(stays=True):
         from benchmark.plan.make import evaluation_plan
 
         config = options.config()
