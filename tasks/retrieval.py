@@ -1,13 +1,14 @@
 """Retrieval: rank all texts of the test split by similarity to an image, and all images by similarity to a text."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from scipy.sparse import csr_array
 
 from benchmark import (
     BenchError,
@@ -25,6 +26,9 @@ from benchmark import (
 from benchmark.metrics import expected_precision
 
 from .ties import ExpectedMedian, expected_rank, expected_reciprocal_rank, hit_probability
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SCORES, QUERIES = 2**22, 32
 """The most scores in memory at a time, and the fewest queries: with fewer, memory would be the bottleneck."""
@@ -68,6 +72,8 @@ class Retrieval(Task):
 
     def evaluate(self, data: Evaluation, seed: int) -> Iterator[Measurement]:
         """Rank texts for images, then images for texts."""
+        from scipy.sparse import csr_array
+
         records = data.records("test")
         rows = np.array(sorted((i for i, of_image in enumerate(records.text) if of_image), key=records.ids.__getitem__))
         if not len(rows):
@@ -102,6 +108,8 @@ class Retrieval(Task):
 
 def relevant(texts: list[list[str]], text_ids: list[list[str]]) -> csr_array:
     """Mark the right texts of each image: [images, distinct texts in their order]. texts, text_ids: of each image."""
+    from scipy.sparse import csr_array
+
     image_of, text_of = _incidence(texts)
     right = csr_array((np.ones(len(image_of)), (image_of, text_of)))
     if any(text_ids):

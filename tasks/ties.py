@@ -8,8 +8,6 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.special import gammaln, ndtr
 
 from benchmark import Examples
 from benchmark.metrics import Median, Weighted
@@ -35,6 +33,8 @@ class ExpectedMedian(Weighted):
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the expected median for each weighting."""
+        from scipy.sparse import csr_array
+
         columns = np.stack([np.asarray(examples[name], dtype=np.int64) for name in ("above", "tied", "right")])
         if (columns[1] == columns[2]).all():
             return Median("above").weighted(examples, weights) + 1
@@ -95,6 +95,8 @@ def _by_series(
     limit: np.ndarray, mean: np.ndarray, variance: np.ndarray, third: np.ndarray, fourth: np.ndarray
 ) -> np.ndarray:
     """Compute fewer() from the cumulants [R] of the count, by the Edgeworth series for integers."""
+    from scipy.special import ndtr
+
     v = variance[:, None]
     x = (limit - 0.5 - mean[:, None]) / np.sqrt(v)
     skewness, kurtosis = third[:, None] / v**1.5, fourth[:, None] / v**2
@@ -146,4 +148,6 @@ def expected_reciprocal_rank(
 
 def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Compute the logarithm of n choose k."""
+    from scipy.special import gammaln
+
     return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.cli.options import RunOptions, console, results_option, say, takes_options
+from benchmark.common.collection import no_collection
 from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.text import readable_size
 
@@ -42,14 +43,16 @@ def plan(
     So they are with --strict where a run would leave out the datasets that are missing.
     """
     flops = parse_speed(speed) if speed else None
-    config = options.config()
-    from benchmark.plan.estimate import Estimator
-    from benchmark.plan.make import make_plan
-    from benchmark.store.store import Store
+    # Importing makes objects that stay: the collector would search them again and again for half a second.
+    with no_collection(stays=True):
+        config = options.config()
+        from benchmark.plan.estimate import Estimator
+        from benchmark.plan.make import make_plan
+        from benchmark.store.store import Store
 
-    if flops and config.device == "auto":
-        config = config.model_copy(update={"device": "cuda"})
-    plan, store = make_plan(config, from_cards=True), Store(options.folder)
+        if flops and config.device == "auto":
+            config = config.model_copy(update={"device": "cuda"})
+        plan, store = make_plan(config, from_cards=True), Store(options.folder)
     for problem in plan.problems:
         say(f"cannot run: {problem}", "red")
     if plan.problems:

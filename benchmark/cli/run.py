@@ -17,6 +17,7 @@ from benchmark.cli.options import (
     store_of,
     takes_options,
 )
+from benchmark.common.collection import no_collection
 from benchmark.common.errors import BenchError, cut, plural
 from benchmark.common.hub import one_line
 from benchmark.common.interrupts import STOPPED, StoppedError, stoppable
@@ -60,13 +61,17 @@ def run(
     Skips what the results folder already holds; the same command resumes an interrupted run.
     """
     from benchmark.api import Launching
-    from benchmark.plan.make import make_plan
 
     named = names_of(devices) or []
     launching = Launching.of(workers, named, launcher, _launch_options(launch_option or []))
     if named and options.device is None:
         options = replace(options, device=named[0].partition(":")[0])
-    _execute(make_plan(options.config()), options, names_of(track) or [], launching, again or [])
+    # Importing makes objects that stay: the collector would search them again and again for half a second.
+    with no_collection(stays=True):
+        from benchmark.plan.make import make_plan
+
+        plan = make_plan(options.config())
+    _execute(plan, options, names_of(track) or [], launching, again or [])
 
 
 def _launch_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -106,14 +111,18 @@ def eval_(
 
     One that fails does not stop the others; it is named at the end, and the exit status is 1.
     """
-    from benchmark.plan.make import evaluation_plan
+    with no_collection(stays=True):
+        from benchmark.plan.make import evaluation_plan
 
-    config = options.config()
+        config = options.config()
     specs = [model] if Path(model).exists() else names_of(model) or []
     failed: dict[str, Exception] = {}
     for spec in dict.fromkeys(specs):
         try:
-            if failures := _carried_out(evaluation_plan(config, spec, own_prompts=own_prompts), options).failures:
+            # It imports the library of the model, which takes longer than torch.
+            with no_collection():
+                plan = evaluation_plan(config, spec, own_prompts=own_prompts)
+            if failures := _carried_out(plan, options).failures:
                 failed[spec] = BenchError(f"{plural(len(failures), 'part')}, see above")
         except typer.Exit:
             raise

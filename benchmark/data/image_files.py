@@ -121,8 +121,10 @@ def _state(folder: Path) -> list[int] | None:
 
 def _bytes_in(table: pa.Table) -> np.ndarray:
     """Return the bytes of each encoded image in a table; 0 for those in files."""
-    encoded = pa.compute.binary_length(pa.compute.struct_field(table.column("image"), "bytes"))
-    return np.array(pa.compute.fill_null(encoded, 0).to_numpy(), dtype=np.int64)
+    encoded = pa.compute.struct_field(table.column("image"), "bytes")
+    if encoded.null_count == len(table):
+        return np.zeros(len(table), dtype=np.int64)  # The conversion below imports pandas.
+    return np.array(pa.compute.fill_null(pa.compute.binary_length(encoded), 0).to_numpy(), dtype=np.int64)
 
 
 def _look(folder: Path, paths: Sequence[str | None]) -> _Chunk:

@@ -273,7 +273,7 @@ class ModelEncoder:
             return self.model.text_tokens(tokens, mask), mask
 
     def _pixels(self, images: Tensor) -> Tensor:
-        return images.to(self.device).float() / 255
+        return images.to(self.device) / 255
 
     def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenise texts: int64 [b, L], and the mask bool [b, L], False on padding."""

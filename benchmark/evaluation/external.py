@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from benchmark.common.collection import no_collection
 from benchmark.common.errors import BenchError, listed, unknown
 from benchmark.common.seeding import torch_seed
 from benchmark.evaluation.encoder import Encoder, ModelEncoder
@@ -14,7 +15,7 @@ from benchmark.evaluation.fixed import TEMPERATURE_SCALE, FixedEncoder, Material
 from benchmark.evaluation.hugging_face import HuggingFaceEncoder
 from benchmark.evaluation.images_only import ImageEncoder
 from benchmark.models.card import LOCAL
-from benchmark.models.folders import HUB_NAME, file_hashes, hub_folder, layouts, written_as
+from benchmark.models.folders import HUB_NAME, check_open_clip_folder, file_hashes, hub_folder, layouts, written_as
 from benchmark.models.folders import WEIGHTS as SUFFIXES
 from benchmark.models.published import PublishedModel, is_published, load_published
 from benchmark.models.saved import CONFIG, TOKENIZER, WEIGHTS, is_saved, load_model
@@ -153,10 +154,6 @@ def with_own_prompts(model: ExternalModel) -> ExternalModel:
 
 
 def _open_clip(rest: str) -> ExternalModel:
-    from open_clip import list_pretrained_tags_by_model
-
-    from benchmark.models.from_open_clip import check_folder, check_open_clip, hub_hashes
-
     path = Path(rest)
     if path.is_dir():
         raise BenchError(f"--model open_clip:{rest}: a folder; {written_as(path)}")
@@ -169,14 +166,20 @@ def _open_clip(rest: str) -> ExternalModel:
     title = f"open_clip:{name}"
     if rest.startswith("local-dir:"):
         folder = Path(rest.removeprefix("local-dir:"))
-        check_folder(folder)
+        check_open_clip_folder(folder)
         content = {"open_clip": file_hashes(folder)}
         title = f"open_clip:{_shown(folder)}"
     elif whole:
+        from benchmark.models.from_open_clip import hub_hashes
+
         content["files"] = hub_hashes(name)
     else:
+        from benchmark.models.from_open_clip import check_open_clip
+
         check_open_clip(name, pretrained or None)
         if not tag:
+            from open_clip import list_pretrained_tags_by_model
+
             tags = list_pretrained_tags_by_model(name)
             raise BenchError(
                 f"--model open_clip:{rest}: no weights named; expected open_clip:{name}/TAG or /FILE, or "
@@ -198,8 +201,11 @@ def _open_clip_encoder(
 ) -> ModelEncoder:
     from benchmark.models.card import OpenClipTokenizer
     from benchmark.models.dual_encoder import DualEncoder
-    from benchmark.models.from_open_clip import image_tower, open_clip_model, text_tower
     from benchmark.models.tokenizer import open_clip_tokenizer
+
+    # The library imports more than torch does, all of which stays.
+    with no_collection():
+        from benchmark.models.from_open_clip import image_tower, open_clip_model, text_tower
 
     tokenizer = open_clip_tokenizer(OpenClipTokenizer(kind="open_clip", name=name))
     with torch_seed(seed or 0):

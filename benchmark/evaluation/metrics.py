@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.special import digamma, expit, softmax
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Gallery, Mean, Measurement, Metric
@@ -99,6 +97,8 @@ def _sorted(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> _Le
     One product with a sparse matrix of ones gives the sums between levels for all resamples at once; levels are few
     where positives are.
     """
+    from scipy.sparse import csr_array
+
     count = len(score)
     order = np.argsort(-score, kind="stable")
     ordered, is_positive = score[order], positive[order]
@@ -143,6 +143,8 @@ def _compared(score: np.ndarray, positive: np.ndarray, known: np.ndarray, weight
 
 def _weigh(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sum values [C, n] with the weights [n, R] of the examples: float64 [C, R]."""
+    from scipy.sparse import csr_array
+
     if np.count_nonzero(values) < values.size / SPARSE:
         return np.asarray(csr_array(values, dtype=np.float64) @ weights)
     return np.asarray(values.astype(np.float64, copy=False) @ weights)
@@ -179,6 +181,8 @@ def expected_precision(above: np.ndarray, tied: np.ndarray, right_above: np.ndar
     It is the mean over places x = 1 .. tied of (right_above + 1 + (x - 1) others) / (above + x), where ``others`` is
     the share of right ones among the rest (McSherry and Najork 2008, doi:10.1007/978-3-540-78646-7_38).
     """
+    from scipy.special import digamma
+
     others = (right - 1) / np.maximum(tied - 1, 1)
     harmonic = digamma(above + tied + 1.0) - digamma(above + 1.0)
     return np.asarray(others + (right_above + 1 - others - above * others) * harmonic / np.maximum(tied, 1))
@@ -444,6 +448,8 @@ class MacroBrier(_Ranking):
 
     def values(self, classes: Classes, weights: np.ndarray) -> np.ndarray:
         """Compute the Brier score of each finding."""
+        from scipy.special import expit
+
         distance = (expit(classes.score * self.scale) - classes.positive) ** 2
         return _divide(_weigh(distance * classes.known, weights), _weigh(classes.known, weights))
 
@@ -455,6 +461,8 @@ class MacroCalibrationError(PerClass):
 
     def values(self, classes: Classes, weights: np.ndarray) -> np.ndarray:
         """Compute the calibration error of each finding."""
+        from scipy.special import expit
+
         confidence = expit(np.abs(classes.score) * self.scale)
         return np.stack(
             [
@@ -486,6 +494,8 @@ class MeanOverClasses(Weighted):
 
     def weighted(self, examples: Examples, weights: np.ndarray) -> np.ndarray:
         """Compute the mean for each weighting."""
+        from scipy.sparse import csr_array
+
         values, label = numbers(examples, self.column), np.asarray(examples["label"])
         at, shape = (label, np.arange(len(label))), (self.classes, len(label))
         of_examples = np.ascontiguousarray(weights.T, dtype=np.float64)
@@ -574,6 +584,8 @@ def _findings(scores: np.ndarray, label: np.ndarray, names: tuple[str, ...], sca
 
 def _brier_of_findings(scores: np.ndarray, label: np.ndarray, scale: float) -> np.ndarray:
     """Compute the mean of (probability - truth)^2 over the known findings of each example: [n]."""
+    from scipy.special import expit
+
     step = max(1, ELEMENTS // scores.shape[1])
     blocks = [slice(i, i + step) for i in range(0, len(scores), step)]
     return np.concatenate(
@@ -597,6 +609,8 @@ def _exclusive(scores: np.ndarray, label: np.ndarray, names: tuple[str, ...], sc
 
 def _of_examples(scores: np.ndarray, label: np.ndarray, scale: float) -> dict[str, np.ndarray]:
     """Make the columns of single-label examples: [n] each. Classes that tie for the highest score share it."""
+    from scipy.special import softmax
+
     at = np.arange(len(label)), label
     highest = scores == scores.max(axis=1, keepdims=True)
     probability = softmax(scores * scale, axis=1)

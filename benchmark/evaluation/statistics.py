@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import special
 
 from benchmark.common.errors import BenchError
 from benchmark.evaluation.measurement import Examples, Mean, MeanOverDraws, Metric, Sided, draws_of
@@ -85,6 +84,8 @@ def on_logit(value: float, resampled: np.ndarray, groups: float) -> tuple[float,
     simulations the interval covers the truth where few groups have a class or nearly all is right, where percentiles do
     not: docs/statistics.md has the figures. groups: their effective number, above 1.
     """
+    from scipy import special
+
     inside = resampled[(resampled > 0) & (resampled < 1)]
     if not 0 < value < 1 or len(inside) < 2:
         return value, value
@@ -212,6 +213,8 @@ def percentiles(values: np.ndarray, groups: float) -> tuple[float, float]:
     The percentiles are moved outwards for few groups (Hesterberg 2015, doi:10.1080/00031305.2015.1089789). For metrics
     without a range: medians, BLEU. groups: their effective number, above 1.
     """
+    from scipy import special
+
     tail = special.ndtr(np.sqrt(groups / (groups - 1)) * special.stdtrit(groups - 1, (1 - LEVEL) / 2))
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -13,7 +13,6 @@ from benchmark.evaluation.evaluation import Evaluation
 from benchmark.evaluation.fixed import FixedEncoder
 from benchmark.evaluation.measurement import Gallery, Mean, MeanOverDraws, Measurement, draws_of
 from benchmark.evaluation.metrics import uneven
-from benchmark.evaluation.replicates import pooled, score_of_draws
 from benchmark.evaluation.statistics import bounds, effective_groups, resample_all, scarcest
 from benchmark.plan.plan import Cell, Pair, Plan
 from benchmark.store.hashing import digest
@@ -184,6 +183,8 @@ def resamples_of(
 
 def scores_of(measurement: Measurement, resamples: Columns) -> list[Scores]:
     """Return each metric with its interval and the numbers of examples and groups that it is computed on."""
+    from benchmark.evaluation.replicates import pooled, score_of_draws
+
     examples = measurement.examples
     # Numbers are told apart faster than names, by each metric anew.
     names, groups = np.unique(examples["group"], return_inverse=True)

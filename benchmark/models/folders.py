@@ -151,3 +151,13 @@ def _named_folders(folder: Path, block: str) -> dict[str, str]:
         if path.is_dir() and path.resolve() != folder.resolve()
         for name, value in file_hashes(path).items()
     }
+
+
+def check_open_clip_folder(folder: Path, weights: bool = True) -> None:
+    """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
+    if not folder.is_dir():
+        raise BenchError(f"model folder {folder}: no such folder")
+    if "open_clip" not in layouts(folder):
+        raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
+    if weights:
+        require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")

@@ -19,7 +19,7 @@ from typing_extensions import override
 from benchmark.common.errors import BenchError, unknown
 from benchmark.data.resizing import Resizing
 from benchmark.models.card import OpenClipImage, OpenClipText
-from benchmark.models.folders import OPEN_CLIP, layouts, require_weights, written_as
+from benchmark.models.folders import OPEN_CLIP, check_open_clip_folder
 from benchmark.models.from_timm import TimmImageTower, timm_groups
 from benchmark.models.from_transformers import TransformersTextTower
 from benchmark.models.loading import LENIENT, recorded, require_whole
@@ -78,7 +78,7 @@ def _open_clip_model(
         if quick_gelu is not None:
             options["quick_gelu"] = quick_gelu
         if name.startswith(FOLDER):
-            check_folder(Path(name.removeprefix(FOLDER)), weights)
+            check_open_clip_folder(Path(name.removeprefix(FOLDER)), weights)
         instead = "download it where there is a network, or name a folder: local-dir:FOLDER"
         with hub(f"open_clip model '{name}'", instead, local=name.startswith(FOLDER)):
             return open_clip.create_model(name, load_weights=weights, require_pretrained=weights, **options)
@@ -106,16 +106,6 @@ def _open_clip_model(
         with reading(path, expected):
             open_clip.load_checkpoint(model, path)
     return model
-
-
-def check_folder(folder: Path, weights: bool = True) -> None:
-    """Raise ``BenchError`` for a folder without open_clip's configuration, or without ``weights``."""
-    if not folder.is_dir():
-        raise BenchError(f"model folder {folder}: no such folder")
-    if "open_clip" not in layouts(folder):
-        raise BenchError(f"model folder {folder}: no {OPEN_CLIP}, so open_clip did not write it; {written_as(folder)}")
-    if weights:
-        require_weights(folder, "open_clip_model.safetensors or open_clip_pytorch_model.bin")
 
 
 def hub_hashes(name: str) -> dict[str, str]:

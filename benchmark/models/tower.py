@@ -84,7 +84,7 @@ class ImageTower(nn.Module):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation of each channel."""
-        x = (x - self.mean) / self.std
+        x = (x - self.mean).div_(self.std)
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     @property

@@ -48,8 +48,8 @@ def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | N
 
     Raises ``RuntimeError`` with the last line of what it printed if it fails.
     """
-    # Without a network, nothing may wait for one.
-    fixed = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "COLUMNS": "200"}
+    # Without a network, nothing may wait for one. Peers have their bytecode; ours is written at first.
+    fixed = {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "", "TQDM_DISABLE": "1", "COLUMNS": "200"}
     with TemporaryDirectory() as own, TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         subprocess.run(
             (sys.executable, "-S", "-E", "-c", WATCH, f"{own}/taken.json", *command),

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils.flop_counter import flop_registry
+from torch.utils._python_dispatch import _disable_current_modes
 
 from benchmark.common.errors import BenchError
 from benchmark.common.seeding import torch_seed
@@ -38,6 +37,7 @@ from benchmark.training.division import Division, Draws, normalises_by_batch
 from benchmark.training.memory import StoragePeak, held_bytes
 from benchmark.training.schedule import autocast, is_fused, optimizer_of, precision_of
 from benchmark.training.spikes import Spikes
+from benchmark.training.watching import Watching
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ def flops_per_sample(method: Method, sample: Batch, training: Training) -> float
     return float(c / micro_batch + a + b * together)
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(Watching):
     """Counts ``total``, the floating-point operations of the block, by the formulas of torch's FlopCounterMode.
 
     That also keeps a count for each module, which takes most of its time.
@@ -201,6 +201,8 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is torch.ops.prim.device.default:
             return NotImplemented  # A fake tensor answers itself, which half of all calls are about.
         kwargs = kwargs or {}
+        from torch.utils.flop_counter import flop_registry
+
         formula = flop_registry.get(func._overloadpacket)
         if formula is None and _is_composite(func):
             with self:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.config.training import DEFAULT_MICRO_BATCH
 from benchmark.method import Accumulation
+from benchmark.training.watching import Watching
 
 PARTS = 8
 """Micro-batches that the pairs which fit are divided into, where a batch is too large for one graph: all but one keep
@@ -114,7 +114,7 @@ def normalises_by_batch(method: nn.Module) -> bool:
     return any(layer.training or layer.running_mean is None for layer in layers)
 
 
-class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Draws(Watching):
     """Notices whether the block draws random numbers. drawn: the operator that does; "" if none."""
 
     def __init__(self) -> None:

@@ -21,11 +21,11 @@ from torch._C._profiler import RecordScope
 from torch._ops import OpOverload
 from torch.autograd.profiler import profile
 from torch.profiler import ProfilerActivity
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.common.collection import no_collection
 from benchmark.method import Method
 from benchmark.training.average import WeightAverage
+from benchmark.training.watching import Watching
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -120,7 +120,7 @@ class TensorPeak:
         self.bytes = max(itertools.accumulate((change for _, change in changes), initial=0))
 
 
-class StoragePeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class StoragePeak(Watching):
     """Measures ``bytes``, the peak size of the tensors that the block allocates on a device, by storage lifetime.
 
     Works on fake tensors. Misses memory that an operator allocates and frees internally.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from inspect import unwrap
 
 import torch
 from torch import nn
@@ -129,14 +130,34 @@ def optimizer_of(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
 
     def optimizer(fused: bool | None) -> torch.optim.Optimizer:
         if recipe.optimizer == "sgd":
-            return torch.optim.SGD(settings, lr=rate, momentum=recipe.momentum, fused=fused)
-        return torch.optim.AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon, fused=fused)
+            return _SGD(settings, lr=rate, momentum=recipe.momentum, fused=fused)
+        return _AdamW(settings, lr=rate, betas=recipe.betas, eps=recipe.epsilon, fused=fused)
 
     try:
         return optimizer(fused=True)
     except RuntimeError:
         # No such kernel for the device: torch chooses among its other implementations.
         return optimizer(fused=None)
+
+
+class _Eager(torch.optim.Optimizer):
+    """An optimiser that is part of no compiled graph, and does not import torch's compiler.
+
+    Torch's own do, to keep it away from these methods; that takes as long as importing torch itself.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class _AdamW(_Eager, torch.optim.AdamW):
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class _SGD(_Eager, torch.optim.SGD):
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:

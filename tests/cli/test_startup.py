@@ -16,7 +16,19 @@ from benchmark.method import METHODS
 from benchmark.task import TASKS
 from tests.squares import Bench
 
-HEAVY = ("torch", "pandas", "scipy", "sklearn", "matplotlib", "transformers", "open_clip", "timm")
+HEAVY = (
+    "torch",
+    "torch._dynamo",
+    "triton",
+    "pandas",
+    "scipy.special",
+    "scipy.sparse",
+    "sklearn",
+    "matplotlib",
+    "transformers",
+    "open_clip",
+    "timm",
+)
 COMMANDS = [command.name for command in app.registered_commands]
 DATA_COMMANDS = [command.name for command in data_app.registered_commands]
 
@@ -104,6 +116,17 @@ print(heavy, shapes == real)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[] True\n", done.stderr
+
+
+def test_runs_import_what_they_use(bench: Bench) -> None:
+    """One that is finished computes nothing, and one that trains compiles nothing."""
+    run = ("run", "--suite", "suite.yaml", "--methods", "clip", "--tasks", "retrieval", "--budget", "steps=1")
+    assert bench(*run, "--device", "cpu") == 0
+    _, _, finished = started(bench.folder, *run, "--device", "cpu")
+    assert finished == {"torch"}
+    out, _, training = started(bench.folder, *run, "--device", "cpu", "--seeds", "2")
+    assert "trained 1, evaluated 1, done before 2" in out
+    assert "torch._dynamo" not in training
 
 
 def test_what_the_users_file_registers_is_listed(bench: Bench) -> None:
