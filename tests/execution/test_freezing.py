@@ -16,6 +16,8 @@ from benchmark.store.store import Store
 from benchmark.task import TASKS
 from tests.squares import MODEL, Bench
 
+pytestmark = pytest.mark.usefixtures("not_counted")
+
 FREEZING = ["freeze-25", "freeze-50", "freeze-75", "freeze-85", "locked_image"]
 TABLE = re.findall(r"^# +([\w-]+)((?: +\d+\.\d){5})$", find_config("suite", "freezing").read_text(), re.MULTILINE)
 TOWERS: dict[str, dict[str, Any]] = {

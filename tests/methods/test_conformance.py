@@ -74,6 +74,7 @@ def test_activation_memory_does_not_grow_with_the_effective_batch(name: str, mod
     assert peak(8) < 1.1 * peak(2)
 
 
+@pytest.mark.usefixtures("not_counted")
 def test_overfits_sixteen_pairs(name: str, tmp_path: Path) -> None:
     method, pairs = small_method(name, **SHORT.get(name, {})), Pairs(16)
     pairs.label = torch.arange(16)  # else a method whose positives are a class cannot tell its pairs apart
@@ -160,6 +161,7 @@ def train(name: str, folder: Path, steps: int = 4, stop_at: int | None = None, s
     return load_file(folder / LAST)
 
 
+@pytest.mark.usefixtures("not_counted")
 def test_resumes_bit_for_bit_and_same_seed_gives_same_weights(name: str, tmp_path: Path) -> None:
     whole = train(name, tmp_path / "whole")
     resumed = train(name, tmp_path / "resumed", stop_at=3)

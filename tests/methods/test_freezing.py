@@ -18,6 +18,8 @@ from benchmark.training.loop import pretrain
 from benchmark.training.schedule import optimizer_of
 from tests.methods.fakes import Pairs, small_card, small_method
 
+pytestmark = pytest.mark.usefixtures("not_counted")
+
 TOWERS: dict[str, dict[str, Any]] = {
     "tiny": {"kind": "tiny", "width": 32, "layers": 3, "heads": 2, "dropout": 0.1},
     "vit": {"kind": "timm", "name": "vit_tiny_patch16_224", "config": {"depth": 4, "embed_dim": 48, "num_heads": 2}},
