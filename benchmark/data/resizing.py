@@ -110,7 +110,7 @@ def resized(picture: Image.Image, size: int, resizing: Resizing = DEFAULT, draft
         kept[axis] = min(new, limit)
         cut = (new - kept[axis]) / 2
         before[axis] = round(cut) if resizing.odd == "even" else int(cut)
-        # Pixels that would be cropped are not computed; the others are the same as those of the whole image.
+        # Pillow does not compute pixels that would be cropped; the others are the same as those of the whole image.
         box[axis], box[axis + 2] = (at * old / new / scale for at in (before[axis], before[axis] + kept[axis]))
         start[axis] = (size - kept[axis]) // 2
     if draft and sides != full and resizing.interpolation in FAST and max(sides) <= LONGEST * limit:

@@ -1,4 +1,4 @@
-"""Estimate the cost of a cell before it runs: operations counted without weights, time from this machine's speed."""
+"""Estimate the cost of a cell before it runs: operations counted in one step, time from this machine's speed."""
 
 import json
 import math

@@ -63,7 +63,6 @@ COLUMNS = [
 Count = Callable[[str, str], "Mapping[str, Any] | None"]
 """Arm, model ("": the suite's) -> the parameter columns of its costs, counted without training; None where they cannot
 be."""
-"""By column, line and seed: the rows of a run's parts."""
 
 
 def claim_parts(verdicts: Sequence[Verdict]) -> Iterator[Table | Sentence]:

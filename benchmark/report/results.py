@@ -87,7 +87,7 @@ class Results:
     @property
     def drawn(self) -> list[str]:
         """The lines that the plots of a task show: methods, or baselines where these alone were measured."""
-        return [line for line in self.methods if line in set(self.scores["line"])] or self.lines
+        return present(self.scores, self.methods) or self.lines
 
 
 class DisplayNames:

@@ -52,8 +52,10 @@ READ = [
 
 COLUMN = ["task", "dataset", "metric"]
 """What tells the columns of the tables apart."""
-Runs = Mapping[tuple[str, str, str], Mapping[str, Mapping[int, Run]]]
-"""Task, dataset and metric -> line -> seed -> its run."""
+Column = tuple[str, str, str]
+"""Task, dataset and metric."""
+Runs = Mapping[Column, Mapping[str, Mapping[int, Run]]]
+"""Column -> line -> seed -> its run."""
 
 
 def primary_rows(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -67,7 +69,7 @@ def complete_runs(rows: "pd.DataFrame") -> Runs:
     Of several rows for a line, seed and part of a column, the last counts.
     """
     # By column, then by line and seed, then by part.
-    columns: dict[tuple[str, str, str], dict[tuple[str, int], dict[str, Any]]] = {}
+    columns: dict[Column, dict[tuple[str, int], dict[str, Any]]] = {}
     for row in each_record(rows[[name for name in (*COLUMN, *READ) if name in rows]]):
         of_column = columns.setdefault((row["task"], row["dataset"], row["metric"]), {})
         of_column.setdefault((str(row["line"]), int(row["seed"])), {})[row["part"]] = row

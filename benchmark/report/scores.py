@@ -26,7 +26,7 @@ from benchmark.report.render import (
     span,
 )
 from benchmark.report.results import NotesOf, Results, columns_of, each_record, each_row, measurements, natural, present
-from benchmark.report.runs import COLUMN, smallest_sample
+from benchmark.report.runs import COLUMN, Column, smallest_sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,13 +80,14 @@ SCORE_COLUMNS = [
 """Columns of scores_frame(), before ``task`` and ``value`` are called ``kind`` and ``mean``."""
 
 
+SCORE = ("value", "low", "high")
+"""The columns of a score and its interval."""
 LIMITS = ("chance", "majority", "ceiling")
-NUMBERS = ("value", "low", "high", *LIMITS)
+"""The columns of what a score is held against."""
+NUMBERS = (*SCORE, *LIMITS)
 USED = (*COLUMN, *NUMBERS, "line", "seed", "part", "n", "blind", "of_draws", "over_groups", "examples", "baseline")
 """The columns of the rows that a summary is made of."""
-Column = tuple[str, str, str]
-"""Task, dataset and metric."""
-Run = tuple[str, str, str, str, int]
+SeedKey = tuple[str, str, str, str, int]
 """Task, dataset, metric, line and seed."""
 
 
@@ -186,7 +187,7 @@ def mean_scores(rows: "pd.DataFrame") -> "pd.DataFrame":
         task, _, _, line, seed = run
         columns.setdefault(task, set()).add(run[:3])
         of_lines.setdefault((task, line), {}).setdefault(run[:3], {})[seed] = score
-    means: dict[Run, Seed] = {}
+    means: dict[SeedKey, Seed] = {}
     for (task, line), of_columns in of_lines.items():
         count = len(columns[task])
         apart = len(set(samples[task])) == count or samples[task] == [frozenset({""})] * count
@@ -211,9 +212,7 @@ def _mean_over_columns(columns: Sequence[Mapping[int, Seed]], apart: bool) -> It
         return
     for seed in columns[0]:
         of_columns = [column[seed] for column in columns]
-        values, lows, highs = (
-            np.array([getattr(run, name) for run in of_columns]) for name in ("value", "low", "high")
-        )
+        values, lows, highs = (np.array([getattr(run, name) for run in of_columns]) for name in SCORE)
         value = float(values.mean())
         below, above = (float(np.sqrt((each**2).sum())) / len(columns) for each in (values - lows, highs - values))
         drawn = [run.of_draws for run in of_columns if run.of_draws]
@@ -270,15 +269,15 @@ def _known_mean(values: Sequence[float]) -> float:
     return float(known.mean()) if len(known) else np.nan
 
 
-def _mean_over_parts(measured: Iterable[dict[str, Any]]) -> dict[Run, Seed]:
+def _mean_over_parts(measured: Iterable[dict[str, Any]]) -> dict[SeedKey, Seed]:
     """Average value, low and high over the parts of each seed that has all of them; several parts have no draws.
 
     low and high are without the error of draws, where that is pooled.
     """
-    seeds: dict[Run, Seed] = {}
+    seeds: dict[SeedKey, Seed] = {}
     for column, of_column in _by_column(measured).items():
         parts = {row["part"] for row in of_column}
-        of_runs: dict[Run, list[dict[str, Any]]] = {}
+        of_runs: dict[SeedKey, list[dict[str, Any]]] = {}
         for row in of_column:
             of_runs.setdefault((*column, row["line"], row["seed"]), []).append(row)
         for run, of_parts in of_runs.items():
@@ -289,7 +288,7 @@ def _mean_over_parts(measured: Iterable[dict[str, Any]]) -> dict[Run, Seed]:
                 low, high = over_groups if isinstance(over_groups, list) else (row["low"], row["high"])
                 seeds[run] = Seed(row["value"], low, high, _draws(row))
             elif len(of_parts) == len(parts):
-                value, low, high = (float(np.mean([row[name] for row in of_parts])) for name in NUMBERS[:3])
+                value, low, high = (float(np.mean([row[name] for row in of_parts])) for name in SCORE)
                 seeds[run] = Seed(value, low, high, [])
     return seeds
 
@@ -300,7 +299,7 @@ def _draws(row: Mapping[str, Any]) -> list[float]:
 
 
 def _pool_lines(
-    of_seeds: Mapping[Run, Seed], baselines: Container[str], each_metric: bool = False
+    of_seeds: Mapping[SeedKey, Seed], baselines: Container[str], each_metric: bool = False
 ) -> dict[Column, list[dict[str, Any]]]:
     """Pool value, low and high over the seeds of each line: by task, dataset and metric, a mapping for each line.
 
@@ -331,7 +330,7 @@ def _pool_lines(
 
 def _score(seeds: Sequence[Seed]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
     """Lay out the seeds of a line as ``Score`` takes them; several seeds have the draws' variance in theirs."""
-    values, lows, highs = (np.array([getattr(seed, name) for seed in seeds]) for name in ("value", "low", "high"))
+    values, lows, highs = (np.array([getattr(seed, name) for seed in seeds]) for name in SCORE)
     return values, lows, highs, seeds[0].of_draws if len(seeds) == 1 else []
 
 

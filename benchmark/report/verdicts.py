@@ -8,10 +8,9 @@ from benchmark.common.errors import plural
 from benchmark.config.claims import Claim, Cost, Gain, Level, NoGain
 from benchmark.report.comparison import FEWEST_SEEDS, SIGNIFICANT, points
 from benchmark.report.render import MISSING
+from benchmark.report.runs import Column
 
 SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_RUN = "supported", "contradicted", "not shown", "not run"
-Column = tuple[str, str, str]
-"""Task, dataset and metric."""
 ONE_SEED = "One seed says nothing about other seeds."
 FEW_SEEDS = f"A verdict on a method needs {FEWEST_SEEDS} seeds."
 

@@ -1,7 +1,7 @@
 """The cost of a training: parameters, floating-point operations, memory, time.
 
-A run counts operations with ``flops_by_stage`` on its method. A plan counts those of a step on a ``trial_copy`` of
-fake tensors, which have shapes but no data, and measures memory by the lifetime of these tensors.
+A run counts operations with ``flops_by_stage`` on its method. A plan counts those of a step on a ``trial_copy``, and
+measures memory by the lifetime of its tensors. These are fake, with shapes but no data, unless the method is small.
 """
 
 import math
@@ -45,8 +45,10 @@ MOST_AT_ONCE = 4.0
 """How many times as many pairs pass at once where no graph is kept, at most: an operator takes more within."""
 
 SMALL = 1e8
-"""The parameters of a small method times the pairs of its micro-batch: computing its steps takes a fifth of the time of
-simulating them, and none of what simulating imports, which takes as long as torch itself."""
+"""The most parameters of a small method, times the pairs of its micro-batch.
+
+Computing its steps takes a fifth of the time of simulating them, and needs no import that takes as long as torch's.
+"""
 
 FULL = 1 << 17
 """Pairs after which queues are taken to be full where steps are computed: keys of more would not fit into memory."""
@@ -509,7 +511,7 @@ def trial_copy(method: Method, device: torch.device, real: bool = False) -> Iter
     data, as if on ``device``, whose operators are counted. The method may lie on the meta device. Numbers that a method
     reads from computed tensors are 1, and masks select everything.
 
-    real: copy and compute the data as well, for a method that does not run on fake tensors.
+    real: copy and compute the data as well, for a small method and for one that does not run on fake tensors.
     """
     with torch_seed(0), ExitStack() as stack:
         memo: dict[int, Any] = {}

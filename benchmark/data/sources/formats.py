@@ -140,7 +140,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Values:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
-"""``json.loads`` with a hook makes a new one for each line, in half of its time."""
+"""Decodes each line; ``json.loads`` with a hook makes a new decoder each time, which takes a third of its time."""
 
 
 def _json(path: Path, problems: Problems, columns: set[str]) -> Rows:
